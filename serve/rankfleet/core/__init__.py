@@ -1,0 +1,1 @@
+"""Types, errors and configuration. Nothing here imports Ray or torch, or reads a clock."""

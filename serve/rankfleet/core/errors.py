@@ -1,0 +1,68 @@
+"""Every error a person can meet, with its HTTP status and a message that says what to do.
+
+    RankfleetError                  500
+    ├── ConfigError                 the fleet file is wrong; nothing is started
+    ├── CheckpointError             a model cannot be loaded
+    └── RequestError                400  the request is wrong; sending it again will not help
+        ├── InvalidRequest          422  a field is missing, of the wrong type, or empty
+        ├── TooLarge                413  more documents or bytes than the limits
+        ├── UnknownModel            404  no tier, SLO class or alias of that name
+        ├── Overloaded              429  no plan fits now; Retry-After says when
+        └── Unavailable             503  no replica could answer
+"""
+
+from typing import ClassVar
+
+
+class RankfleetError(Exception):
+    """Base of all errors. `code` is stable and meant for programs, the message for people."""
+
+    status: ClassVar[int] = 500
+    code: ClassVar[str] = "internal"
+
+
+class ConfigError(RankfleetError):
+    code = "config"
+
+
+class CheckpointError(RankfleetError):
+    code = "checkpoint"
+
+
+class RequestError(RankfleetError):
+    status = 400
+    code = "bad_request"
+
+
+class InvalidRequest(RequestError):
+    status = 422
+    code = "invalid_request"
+
+
+class TooLarge(RequestError):
+    status = 413
+    code = "too_large"
+
+
+class UnknownModel(RequestError):
+    status = 404
+    code = "unknown_model"
+
+
+class Overloaded(RequestError):
+    """`retry_after_s`: predicted seconds until the work ahead has drained."""
+
+    status = 429
+    code = "overloaded"
+
+    def __init__(self, message: str, retry_after_s: float) -> None:
+        super().__init__(message)
+        self.retry_after_s = retry_after_s
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return type(self), (str(self), self.retry_after_s)
+
+
+class Unavailable(RequestError):
+    status = 503
+    code = "unavailable"

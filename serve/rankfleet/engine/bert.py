@@ -1,0 +1,58 @@
+"""BERT and (XLM-)RoBERTa encoders over packed batches (Devlin et al. 2018, post-norm)."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from rankfleet.engine.activations import activation
+from rankfleet.engine.attention import packed_attention
+from rankfleet.engine.packing import PackedBatch
+from rankfleet.engine.weights import LayerNorm, Linear, Weights
+
+
+@dataclass(frozen=True)
+class Layer:
+    qkv: Linear
+    attention_out: Linear
+    attention_norm: LayerNorm
+    up: Linear
+    down: Linear
+    norm: LayerNorm
+
+
+class BertEncoder:
+    def __init__(self, config: Any, weights: Weights) -> None:
+        self.heads: int = config.num_attention_heads
+        self.act = activation(config.hidden_act)
+        eps: float = config.layer_norm_eps
+        self.words = weights.tensor("embeddings.word_embeddings.weight")
+        self.places = weights.tensor("embeddings.position_embeddings.weight")
+        self.types = weights.tensor("embeddings.token_type_embeddings.weight")
+        self.embedding_norm = weights.norm("embeddings.LayerNorm", eps)
+        # RoBERTa counts positions from padding_idx + 1 and has a single token type.
+        roberta = config.model_type in ("roberta", "xlm-roberta")
+        self.first_position: int = config.pad_token_id + 1 if roberta else 0
+        self.layers = [
+            Layer(
+                qkv=weights.linear(*(f"encoder.layer.{i}.attention.self.{n}" for n in ("query", "key", "value"))),
+                attention_out=weights.linear(f"encoder.layer.{i}.attention.output.dense"),
+                attention_norm=weights.norm(f"encoder.layer.{i}.attention.output.LayerNorm", eps),
+                up=weights.linear(f"encoder.layer.{i}.intermediate.dense"),
+                down=weights.linear(f"encoder.layer.{i}.output.dense"),
+                norm=weights.norm(f"encoder.layer.{i}.output.LayerNorm", eps),
+            )
+            for i in range(config.num_hidden_layers)
+        ]
+
+    def __call__(self, batch: PackedBatch) -> torch.Tensor:
+        """Hidden states of the last layer, [tokens, hidden]."""
+        x = self.words[batch.token_ids] + self.places[batch.positions + self.first_position]
+        x = x + (self.types[batch.type_ids] if len(self.types) > 1 else self.types[0])
+        x = self.embedding_norm(x)
+        for layer in self.layers:
+            query, key, value = layer.qkv(x).view(len(x), 3, self.heads, -1).unbind(1)
+            attended = packed_attention(query, key, value, batch, window=None)
+            x = layer.attention_norm(x + layer.attention_out(attended))
+            x = layer.norm(x + layer.down(self.act(layer.up(x))))
+        return x

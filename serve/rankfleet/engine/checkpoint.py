@@ -1,0 +1,146 @@
+"""Checkpoints on disk: a folder or a hub id becomes a config and named tensors.
+
+Safetensors only, no remote code. Two layouts are read:
+
+- Sentence Transformers: `modules.json` names a chain; the encoder lies at the root, the head in `1_Pooling/`,
+  `2_Dense/`, … each with its own `config.json` and `model.safetensors`.
+- Transformers: a `…ForSequenceClassification` model with one label.
+"""
+
+import json
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file
+
+from rankfleet.core.errors import CheckpointError
+
+SCALE_SUFFIX = ".int8_scale"
+MODELS = Path(__file__).parent.parent / "models"  # checkpoints that ship with the package
+PATTERNS = ["*.json", "*.safetensors", "*.txt", "*.model", "*/config.json", "*/model.safetensors"]
+
+
+def read_json(path: Path) -> Any:
+    """The JSON in a checkpoint's file. Raises CheckpointError that names the file."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise CheckpointError(f"{path} is missing: {path.parent} is not a complete checkpoint") from None
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"{path} cannot be read: {error}") from error
+
+
+def read_tensors(folder: Path) -> dict[str, torch.Tensor]:
+    """All tensors of `model.safetensors`, or of the shards its index names.
+
+    A tensor stored as int8 with a float scale per row (`NAME.int8_scale`, [rows, 1]) comes back as float32.
+    """
+    single, index = folder / "model.safetensors", folder / "model.safetensors.index.json"
+    if single.exists():
+        names = [single.name]
+    elif index.exists():
+        names = sorted(set(read_json(index)["weight_map"].values()))
+    else:
+        raise CheckpointError(f"{folder} has no model.safetensors; only safetensors checkpoints are loaded")
+    tensors: dict[str, torch.Tensor] = {}
+    for name in names:
+        if Path(name).name != name:
+            raise CheckpointError(f"{index} names a shard outside of its folder: {name}")
+        try:
+            tensors.update(load_file(folder / name))
+        except Exception as error:  # safetensors raises its own class, OSError or a header error
+            raise CheckpointError(f"{folder / name} is not a readable safetensors file: {error}") from error
+    for name in [n for n in tensors if n.endswith(SCALE_SUFFIX)]:
+        scale, target = tensors.pop(name), name.removesuffix(SCALE_SUFFIX)
+        tensors[target] = tensors[target].float() * scale.float()
+    return tensors
+
+
+@dataclass(frozen=True)
+class HeadModule:
+    """One link of a Sentence Transformers head: its class name, config and tensors."""
+
+    kind: str
+    config: dict[str, Any]
+    tensors: dict[str, torch.Tensor]
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A model folder. Everything is read when asked for."""
+
+    folder: Path
+
+    @cached_property
+    def config(self) -> Any:
+        """The encoder's `transformers` config, with defaults filled in as its own class fills them."""
+        from transformers import AutoConfig
+
+        if not (self.folder / "config.json").exists():
+            raise CheckpointError(f"{self.folder} has no config.json: it is not a model folder")
+        try:
+            return AutoConfig.from_pretrained(self.folder, trust_remote_code=False)
+        except (ValueError, OSError, KeyError, TypeError) as error:
+            raise CheckpointError(f"{self.folder / 'config.json'}: {error}") from error
+
+    @cached_property
+    def modules(self) -> list[tuple[str, Path]]:
+        """(class name, folder) of each Sentence Transformers module; empty for a plain checkpoint."""
+        path = self.folder / "modules.json"
+        if not path.exists():
+            return []
+        modules = sorted(read_json(path), key=lambda m: m["idx"])
+        return [(m["type"].rsplit(".", 1)[-1], self.folder / m["path"]) for m in modules]
+
+    def head(self) -> list[HeadModule]:
+        """The modules behind the encoder, in order; empty where the head is part of the encoder's own file."""
+        return [
+            HeadModule(
+                kind,
+                read_json(folder / "config.json"),
+                read_tensors(folder) if (folder / "model.safetensors").exists() else {},
+            )
+            for kind, folder in self.modules
+            if kind not in ("Transformer", "CrossEncoder")
+        ]
+
+    def tensors(self) -> dict[str, torch.Tensor]:
+        """The encoder's tensors, CPU, in the precision stored."""
+        return read_tensors(self.folder)
+
+    @property
+    def parameters(self) -> int:
+        return sum(t.numel() for t in self.tensors().values()) + sum(
+            t.numel() for module in self.head() for t in module.tensors.values()
+        )
+
+
+def find_checkpoint(model: str, revision: str | None = None) -> Checkpoint:
+    """The checkpoint for a shipped name (`demo/small`), a folder, or a hub id (fetched once, then from the
+    local cache). Raises CheckpointError that says what to do when it cannot be had."""
+    shipped = MODELS / model
+    if (shipped / "config.json").exists():
+        return Checkpoint(shipped)
+    folder = Path(model).expanduser()
+    if folder.is_dir():
+        return Checkpoint(folder)
+    if model.startswith((".", "/", "~")) or model.count("/") != 1:
+        raise CheckpointError(f"there is no model folder at {folder}")
+
+    from huggingface_hub import snapshot_download
+
+    try:
+        return Checkpoint(Path(snapshot_download(model, revision=revision, allow_patterns=PATTERNS)))
+    except Exception as error:
+        # Offline, blocked, not found, gated, wrong revision: many classes, one answer.
+        raise CheckpointError(
+            f"cannot get {model}{f' at {revision}' if revision else ''} from the Hugging Face hub "
+            f"({type(error).__name__}).\n"
+            f"  On a machine with network:  hf download {model}"
+            f"{f' --revision {revision}' if revision else ''} --local-dir DIR\n"
+            f"  then copy DIR here and set the tier's `model: DIR`;\n"
+            f"  or use the demo tiers, which need no download:  rankfleet serve --config demo"
+        ) from error

@@ -1,0 +1,91 @@
+"""Heads: from the encoder's hidden states to one raw logit per pair."""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+
+from rankfleet.core.errors import CheckpointError
+from rankfleet.engine.activations import activation
+from rankfleet.engine.checkpoint import HeadModule
+from rankfleet.engine.packing import PackedBatch
+from rankfleet.engine.weights import Weights
+
+Step = Callable[[torch.Tensor], torch.Tensor]
+
+
+def pool(hidden: torch.Tensor, batch: PackedBatch, mode: str) -> torch.Tensor:
+    """[tokens, hidden] → [pairs, hidden]: each pair's first token, or the mean of all of its tokens."""
+    if mode == "cls":
+        return hidden[batch.firsts]
+    sums = torch.zeros((len(batch.lengths), hidden.shape[-1]), dtype=torch.float32, device=hidden.device)
+    pair_of_token = torch.repeat_interleave(torch.arange(len(batch.lengths), device=hidden.device), batch.lengths)
+    sums.index_add_(0, pair_of_token, hidden.float())
+    return (sums / batch.lengths[:, None]).to(hidden.dtype)
+
+
+class Head:
+    """Pooling, then a chain of steps to [pairs, 1]."""
+
+    def __init__(self, pooling: str, steps: list[Step]) -> None:
+        if pooling not in ("cls", "mean"):
+            raise CheckpointError(f"pooling {pooling!r} is not supported; rerankers use cls or mean")
+        self.pooling = pooling
+        self.steps = steps
+
+    def __call__(self, hidden: torch.Tensor, batch: PackedBatch) -> torch.Tensor:
+        """Raw logits, float32 [pairs]."""
+        x = pool(hidden, batch, self.pooling)
+        for step in self.steps:
+            x = step(x)
+        return x.squeeze(-1).float()
+
+
+def chained_head(modules: list[HeadModule], dtype: torch.dtype, device: torch.device) -> Head:
+    """The head that Sentence Transformers modules describe: Pooling → Dense → LayerNorm → Dense."""
+    pooling, steps, width = "cls", list[Step](), 0
+    for module in modules:
+        weights = Weights(module.tensors, dtype, device)
+        if module.kind == "Pooling":
+            pooling = pooling_mode(module.config)
+        elif module.kind == "Dense":
+            if module.config.get("use_residual"):
+                raise CheckpointError("a Dense module with use_residual is not supported")
+            linear = weights.linear("linear")
+            width = len(linear.weight)
+            steps += [linear, activation(module.config["activation_function"])]
+        elif module.kind == "LayerNorm":
+            steps.append(weights.norm("norm", eps=1e-5))
+        elif module.kind != "Dropout":
+            raise CheckpointError(f"a head module of kind {module.kind!r} is not supported")
+    if width != 1:
+        raise CheckpointError(f"the head ends in {width} outputs; a reranker has one")
+    return Head(pooling, steps)
+
+
+def pooling_mode(config: dict[str, Any]) -> str:
+    """Of a Pooling module's config, in today's spelling or that of older releases (`pooling_mode_cls_token`)."""
+    if "pooling_mode" in config:
+        return str(config["pooling_mode"])
+    modes = [k.removeprefix("pooling_mode_") for k, on in config.items() if k.startswith("pooling_mode_") and on is True]
+    names = {"cls_token": "cls", "mean_tokens": "mean"}
+    return "+".join(names.get(mode, mode) for mode in modes) or "mean"
+
+
+def classification_head(config: Any, weights: Weights) -> Head:
+    """The head inside a Transformers `…ForSequenceClassification` checkpoint with one label."""
+    if config.num_labels != 1:
+        raise CheckpointError(f"the classifier has {config.num_labels} labels; a reranker has one")
+    if config.model_type == "bert":
+        pooler = weights.linear("bert.pooler.dense")
+        return Head("cls", [pooler, torch.tanh, weights.linear("classifier")])
+    if config.model_type in ("roberta", "xlm-roberta"):
+        dense = weights.linear("classifier.dense")
+        return Head("cls", [dense, torch.tanh, weights.linear("classifier.out_proj")])
+    steps: list[Step] = [
+        weights.linear("head.dense"),
+        activation(config.classifier_activation),
+        weights.norm("head.norm", config.norm_eps),
+        weights.linear("classifier"),
+    ]
+    return Head(config.classifier_pooling, steps)

@@ -1,0 +1,87 @@
+"""ModernBERT encoder over packed batches (Warner et al. 2024): pre-norm, GeGLU, rotary positions, attention
+that sees everything in every third layer and a window of neighbours in the others."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from rankfleet.core.errors import CheckpointError
+from rankfleet.engine.activations import activation
+from rankfleet.engine.attention import packed_attention
+from rankfleet.engine.packing import PackedBatch
+from rankfleet.engine.weights import LayerNorm, Linear, Weights
+
+
+@dataclass(frozen=True)
+class Layer:
+    kind: str  # full_attention or sliding_attention
+    attention_norm: LayerNorm | None  # the first layer has none: the embeddings are normed already
+    qkv: Linear
+    attention_out: Linear
+    mlp_norm: LayerNorm
+    mlp_in: Linear
+    mlp_out: Linear
+
+
+@dataclass(frozen=True)
+class Rotary:
+    """cos and sin of position × frequency, each [tokens, 1, head dim]."""
+
+    cos: torch.Tensor
+    sin: torch.Tensor
+
+    @staticmethod
+    def at(positions: torch.Tensor, theta: float, width: int) -> "Rotary":
+        exponents = torch.arange(0, width, 2, device=positions.device, dtype=torch.float32) / width
+        angles = positions.float()[:, None] * theta**-exponents
+        angles = torch.cat([angles, angles], dim=-1)[:, None, :]
+        return Rotary(angles.cos(), angles.sin())
+
+    def __call__(self, x: torch.Tensor) -> torch.Tensor:
+        """x: [tokens, heads, head dim]. Computed in float32, as the reference does."""
+        wide = x.float()
+        left, right = wide.chunk(2, dim=-1)
+        return (wide * self.cos + torch.cat([-right, left], dim=-1) * self.sin).to(x.dtype)
+
+
+class ModernBertEncoder:
+    def __init__(self, config: Any, weights: Weights) -> None:
+        self.heads: int = config.num_attention_heads
+        self.act = activation(config.hidden_activation)
+        self.window: int = config.sliding_window
+        for kind, rope in config.rope_parameters.items():
+            if rope.get("rope_type", "default") != "default":
+                raise CheckpointError(f"rope type {rope['rope_type']!r} of {kind} layers is not supported")
+        self.theta = {kind: float(rope["rope_theta"]) for kind, rope in config.rope_parameters.items()}
+        eps: float = config.norm_eps
+        self.words = weights.tensor("embeddings.tok_embeddings.weight")
+        self.embedding_norm = weights.norm("embeddings.norm", eps)
+        self.layers = [
+            Layer(
+                kind=kind,
+                attention_norm=weights.norm(f"layers.{i}.attn_norm", eps) if i else None,
+                qkv=weights.linear(f"layers.{i}.attn.Wqkv"),
+                attention_out=weights.linear(f"layers.{i}.attn.Wo"),
+                mlp_norm=weights.norm(f"layers.{i}.mlp_norm", eps),
+                mlp_in=weights.linear(f"layers.{i}.mlp.Wi"),
+                mlp_out=weights.linear(f"layers.{i}.mlp.Wo"),
+            )
+            for i, kind in enumerate(config.layer_types)
+        ]
+        self.final_norm = weights.norm("final_norm", eps)
+
+    def __call__(self, batch: PackedBatch) -> torch.Tensor:
+        """Hidden states after the final norm, [tokens, hidden]."""
+        x = self.embedding_norm(self.words[batch.token_ids])
+        width = x.shape[-1] // self.heads
+        rotary = {kind: Rotary.at(batch.positions, theta, width) for kind, theta in self.theta.items()}
+        for layer in self.layers:
+            normed = layer.attention_norm(x) if layer.attention_norm else x
+            query, key, value = layer.qkv(normed).view(len(x), 3, self.heads, width).unbind(1)
+            turn = rotary[layer.kind]
+            window = self.window if layer.kind == "sliding_attention" else None
+            x = x + layer.attention_out(packed_attention(turn(query), turn(key), value, batch, window))
+            gelu, gate = layer.mlp_in(layer.mlp_norm(x)).chunk(2, dim=-1)
+            x = x + layer.mlp_out(self.act(gelu) * gate)
+        return self.final_norm(x)
