@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import torch
+
 if TYPE_CHECKING:
     from sentence_transformers import CrossEncoder
 
@@ -17,11 +19,12 @@ WARMUP_SHARE = 0.03
 
 @dataclass(frozen=True)
 class Recipe:
-    """Settings of one run. `batch` counts pairs per optimiser step."""
+    """Settings of one run. `batch` counts pairs per optimiser step; `max_tokens` cuts pairs while training."""
 
     learning_rate: float
     batch: int
     epochs: float = 1.0
+    max_tokens: int = 512
 
 
 # Upper bound of the student's parameters in millions → the published setting.
@@ -44,16 +47,21 @@ def published_recipe(parameters: int) -> Recipe:
     return LARGEST
 
 
-def train(student: "CrossEncoder", triples: Path, out: Path, recipe: Recipe, resume: bool = True) -> None:
+def train(
+    student: "CrossEncoder", triples: Path, out: Path, recipe: Recipe, limit: int | None = None, resume: bool = True
+) -> None:
     """Train `student` on a JSONL file of {"query", "document", "score"} and save it to `out`.
 
-    Checkpoints go to `out/checkpoints`; with `resume` a run that was cut short goes on from the last one.
+    `limit` takes the first so many triples. Checkpoints go to `out/checkpoints`; with `resume` a run that was cut short goes on from the last one.
     """
     from datasets import load_dataset
     from sentence_transformers.cross_encoder import CrossEncoderTrainer, CrossEncoderTrainingArguments
     from sentence_transformers.cross_encoder.losses import MSELoss
 
     data = load_dataset("json", data_files=str(triples), split="train").select_columns(["query", "document", "score"])
+    if limit is not None:
+        data = data.select(range(min(limit, len(data))))
+    serving_tokens, student.max_length = student.max_length, recipe.max_tokens
     checkpoints = out / "checkpoints"
     arguments = CrossEncoderTrainingArguments(
         output_dir=str(checkpoints),
@@ -64,6 +72,7 @@ def train(student: "CrossEncoder", triples: Path, out: Path, recipe: Recipe, res
         lr_scheduler_type="linear",
         weight_decay=0.01,
         bf16=True,
+        use_cpu=not torch.cuda.is_available(),
         seed=SEED,
         save_steps=0.05,
         save_total_limit=1,
@@ -72,4 +81,5 @@ def train(student: "CrossEncoder", triples: Path, out: Path, recipe: Recipe, res
     )
     trainer = CrossEncoderTrainer(model=student, args=arguments, train_dataset=data, loss=MSELoss(student))
     trainer.train(resume_from_checkpoint=resume and any(checkpoints.glob("checkpoint-*")))
+    student.max_length = serving_tokens
     student.save_pretrained(str(out))

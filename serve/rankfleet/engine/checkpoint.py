@@ -118,9 +118,12 @@ class Checkpoint:
         )
 
 
-def find_checkpoint(model: str, revision: str | None = None) -> Checkpoint:
+def find_checkpoint(model: str, revision: str | None = None, local_only: bool = False) -> Checkpoint:
     """The checkpoint for a shipped name (`demo/small`), a folder, or a hub id (fetched once, then from the
-    local cache). Raises CheckpointError that says what to do when it cannot be had."""
+    local cache; `local_only` looks in the cache alone).
+
+    Raises CheckpointError that says what to do when it cannot be had.
+    """
     shipped = MODELS / model
     if (shipped / "config.json").exists():
         return Checkpoint(shipped)
@@ -133,7 +136,7 @@ def find_checkpoint(model: str, revision: str | None = None) -> Checkpoint:
     from huggingface_hub import snapshot_download
 
     try:
-        return Checkpoint(Path(snapshot_download(model, revision=revision, allow_patterns=PATTERNS)))
+        return Checkpoint(Path(snapshot_download(model, revision=revision, allow_patterns=PATTERNS, local_files_only=local_only)))
     except Exception as error:
         # Offline, blocked, not found, gated, wrong revision: many classes, one answer.
         raise CheckpointError(

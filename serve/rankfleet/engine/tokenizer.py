@@ -1,5 +1,6 @@
 """Texts to token ids, and ids to pairs laid out as the checkpoint was trained to see them."""
 
+import hashlib
 from dataclasses import dataclass
 
 import numpy as np
@@ -67,6 +68,8 @@ class PairTokenizer:
         tokenizer.no_truncation()
         tokenizer.no_padding()
         self._tokenizer = tokenizer
+        # Two checkpoints with the same vocabulary and rules encode every text alike.
+        self.identity = hashlib.sha256(f"{max_tokens}\0{tokenizer.to_str()}".encode()).hexdigest()
         self.template = PairTemplate.of(tokenizer)
         self.max_tokens = max_tokens
 

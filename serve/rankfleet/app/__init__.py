@@ -1,0 +1,1 @@
+"""The Ray Serve application: router ingress, replica groups, telemetry. The only layer that imports Ray."""

@@ -1,0 +1,120 @@
+"""Wire formats: the JSON a client sends and gets."""
+
+import math
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from rankfleet.core.config import explain
+from rankfleet.core.errors import InvalidRequest
+from rankfleet.core.messages import Ranking, RerankRequest
+
+
+class TextDocument(BaseModel):
+    """A document as an object."""
+
+    model_config = ConfigDict(strict=True)
+    text: str
+
+
+class RerankBody(BaseModel):
+    """POST /v1/rerank. Explicit nulls mean the default."""
+
+    model_config = ConfigDict(strict=True)
+
+    query: str
+    documents: list[str | TextDocument]
+    model: str | None = Field(None, description="a tier, `auto`, or an SLO class")
+    top_n: int | None = Field(None, ge=1, description="how many results to return; all by default")
+    return_documents: bool | None = None
+    slo_ms: float | None = Field(None, gt=0, allow_inf_nan=False, description="latency budget in milliseconds")
+    user: str | None = Field(None, description="unit of experiments by user")
+    session: str | None = Field(None, description="unit of experiments by session")
+
+    def to_request(self, header_slo_ms: float | None = None) -> RerankRequest:
+        return RerankRequest(
+            query=self.query,
+            documents=[d if isinstance(d, str) else d.text for d in self.documents],
+            top_n=self.top_n,
+            model=self.model,
+            slo_ms=self.slo_ms if self.slo_ms is not None else header_slo_ms,
+            user=self.user,
+            session=self.session,
+        )
+
+
+def parse_body(body: bytes) -> RerankBody:
+    """Read the JSON of a request. Raises InvalidRequest that says where it is wrong."""
+    try:
+        return RerankBody.model_validate_json(body)
+    except ValidationError as error:
+        raise InvalidRequest(explain(merge_unions(error), "request body")) from None
+
+
+def merge_unions(error: ValidationError) -> ValidationError:
+    """One fault per document instead of one per form it might have had."""
+    faults, seen = [], set()
+    for fault in error.errors(include_url=False, include_context=False):
+        where = fault["loc"]
+        if len(where) > 2 and where[0] == "documents":
+            where = where[:2]
+            fault = {"type": "value_error", "loc": where, "input": None, "ctx": {"error": 'must be a string or {"text": string}'}}
+        if where not in seen:
+            seen.add(where)
+            faults.append(fault)
+    return ValidationError.from_exception_data("RerankBody", faults[:5])  # type: ignore[arg-type]
+
+
+def sigmoid(logit: float) -> float:
+    """In float64, so that high scores stay apart: in bf16 the sigmoids of 10.8 and 9.9 are equal."""
+    return 1 / (1 + math.exp(-logit)) if logit >= 0 else math.exp(logit) / (1 + math.exp(logit))
+
+
+def ranking_reply(ranking: Ranking, return_documents: bool) -> dict[str, Any]:
+    """The native reply: results best first, and what the fleet did."""
+    results = []
+    for document in ranking.documents:
+        result: dict[str, Any] = {
+            "index": document.index,
+            "relevance_score": sigmoid(document.logit),
+            "logit": document.logit,
+        }
+        if return_documents:
+            result["document"] = {"text": ranking.texts[document.index]}
+        results.append(result)
+    plan, timing = ranking.plan, ranking.timing
+    fleet: dict[str, Any] = {
+        "tier": plan.tier,
+        "reason": plan.reason,
+        "quality": plan.quality,
+        "predicted_ms": round(plan.predicted_ms, 2),
+        "timing_ms": {
+            "tokenize": round(timing.tokenize_ms, 2),
+            "queue": round(timing.queue_ms, 2),
+            "infer": round(timing.infer_ms, 2),
+            "total": round(timing.total_ms, 2),
+        },
+        "truncated": ranking.truncated,
+    }
+    if plan.budget_ms is not None:
+        fleet["slo"] = {"budget_ms": plan.budget_ms, "met": ranking.met, "degraded": not plan.fits}
+    if ranking.assignment is not None:
+        fleet["experiment"] = {"name": ranking.assignment.experiment, "arm": ranking.assignment.arm}
+    return {
+        "id": ranking.request_id,
+        "model": plan.tier,
+        "results": results,
+        "usage": {"total_tokens": ranking.tokens},
+        "rankfleet": fleet,
+    }
+
+
+def server_timing(ranking: Ranking) -> str:
+    """The Server-Timing header, which browsers and proxies know how to show."""
+    timing = ranking.timing
+    parts = (("tokenize", timing.tokenize_ms), ("queue", timing.queue_ms), ("infer", timing.infer_ms), ("total", timing.total_ms))
+    return ", ".join(f"{name};dur={ms:.2f}" for name, ms in parts)
+
+
+def error_reply(code: str, message: str) -> dict[str, Any]:
+    return {"error": {"code": code, "message": message}}

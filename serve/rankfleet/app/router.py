@@ -1,0 +1,84 @@
+"""The ingress deployment: HTTP in, rankings out."""
+
+import asyncio
+import logging
+from typing import Any
+
+from ray import serve
+from ray.exceptions import RayActorError
+from ray.serve.handle import DeploymentHandle
+
+from rankfleet.app.api import build_api
+from rankfleet.app.service import RankingService
+from rankfleet.app.telemetry import Telemetry
+from rankfleet.core.config import parse_config, parse_live
+from rankfleet.core.errors import Unavailable
+from rankfleet.core.messages import Chunk, ChunkScores
+from rankfleet.engine.checkpoint import find_checkpoint
+from rankfleet.engine.tokenizer import PairTokenizer
+
+log = logging.getLogger("ray.serve")
+
+
+class ServeGroup:
+    """A replica group behind its deployment handle."""
+
+    def __init__(self, name: str, handle: DeploymentHandle) -> None:
+        self._name = name
+        self._handle = handle
+
+    async def score(self, chunk: Chunk) -> ChunkScores:
+        """Serve does not retry what was in flight on a replica that died; scoring twice does no harm, so a
+        chunk gets a second chance. Raises Unavailable when that is lost too."""
+        for _ in range(2):
+            try:
+                return await self._handle.score.remote(chunk)
+            except RayActorError as error:
+                log.warning("a replica of group %s died with a chunk: %s", self._name, type(error).__name__)
+        raise Unavailable(f"replicas of group {self._name} keep dying; see their logs (`ray logs`), then retry")
+
+
+@serve.ingress()
+class Router:
+    """One replica of the router."""
+
+    async def __init__(self, config: dict[str, Any], **groups: DeploymentHandle) -> None:
+        fleet = parse_config(config)
+        tokenizers: dict[str, PairTokenizer] = {}
+        by_text: dict[str, PairTokenizer] = {}
+        for name, tier in fleet.tiers.items():
+            checkpoint = find_checkpoint(tier.model, tier.revision)
+            tokenizer = PairTokenizer.load(checkpoint)
+            # Tiers of one family share a vocabulary: one tokenizer then serves all, and texts are encoded once.
+            tokenizers[name] = by_text.setdefault(tokenizer.identity, tokenizer)
+        self._handles = groups
+        self._service = RankingService(
+            fleet, tokenizers, {name: ServeGroup(name, handle) for name, handle in groups.items()}
+        )
+        self._learning: asyncio.Task[None] | None = None
+
+    def __serve_build_asgi_app__(self) -> Any:
+        return build_api(self._service, Telemetry())
+
+    async def reconfigure(self, live: dict[str, Any]) -> None:
+        """Take new live settings. Raises ConfigError, and keeps the old ones, when they are wrong."""
+        self._service.live = parse_live(live, set(self._service.config.tiers))
+        if self._learning is None:
+            self._learning = asyncio.create_task(self._learn())
+
+    async def _learn(self) -> None:
+        """Ask each group for its latency models, until all have answered."""
+
+        async def ask(name: str, handle: DeploymentHandle) -> None:
+            while True:
+                try:
+                    report = await handle.report.remote()
+                except Exception as error:  # the group is still starting, or has failed and is being restarted
+                    log.info("group %s has not reported yet: %s", name, type(error).__name__)
+                    await asyncio.sleep(0.5)
+                else:
+                    self._service.fleet.learned(report.latency)
+                    return
+
+        settings = self._service.config.groups
+        await asyncio.gather(*(ask(n, h) for n, h in self._handles.items() if settings[n].replicas.min > 0))

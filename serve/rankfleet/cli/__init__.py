@@ -1,0 +1,28 @@
+"""The command line: one module a verb."""
+
+import sys
+
+import typer
+from rich.console import Console
+
+from rankfleet.core.errors import RankfleetError
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    help="Rankfleet: a reranking cluster that answers with the best ranking that fits the time.",
+)
+out = Console()
+err = Console(stderr=True)
+
+
+def main() -> None:
+    """Entry point: errors of ours become one message and exit status 1."""
+    from rankfleet.cli import config, models, rank, serve  # noqa: F401  (each registers its verbs)
+
+    try:
+        app()
+    except RankfleetError as error:
+        err.print(f"[red]error:[/red] {error}", highlight=False, soft_wrap=True)
+        sys.exit(1)

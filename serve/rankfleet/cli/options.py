@@ -1,0 +1,28 @@
+"""Options that several verbs share."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from rankfleet.core.config import FleetConfig, read_config
+from rankfleet.core.errors import ConfigError
+
+SHIPPED = Path(__file__).parent.parent / "configs"
+
+ConfigOption = Annotated[
+    str, typer.Option("--config", "-c", help="fleet file, or the name of a shipped one: demo, laptop, gpu, fleet")
+]
+
+
+def load_config(config: str) -> FleetConfig:
+    """A file's path, or a shipped name. Raises ConfigError."""
+    path = Path(config)
+    shipped = SHIPPED / f"{config}.yaml"
+    if not path.exists():
+        if shipped.exists():
+            path = shipped
+        elif path.suffix not in (".yaml", ".yml"):
+            names = ", ".join(sorted(p.stem for p in SHIPPED.glob("*.yaml")))
+            raise ConfigError(f"there is no file {config}, and no shipped fleet of that name; shipped are {names}")
+    return read_config(path)

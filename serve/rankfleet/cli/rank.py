@@ -1,0 +1,54 @@
+"""`rankfleet rank`: a query and documents, no cluster."""
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.table import Table
+
+from rankfleet.cli import app, err, out
+from rankfleet.cli.options import ConfigOption, load_config
+from rankfleet.core.errors import InvalidRequest, UnknownModel
+
+
+@app.command()
+def rank(
+    query: Annotated[str, typer.Argument(help="what the documents are ranked for")],
+    documents: Annotated[list[str] | None, typer.Argument(help="the documents")] = None,
+    file: Annotated[Path | None, typer.Option("--file", "-f", help="documents, one a line; - for standard input")] = None,
+    tier: Annotated[str | None, typer.Option(help="the tier to use; the best by default")] = None,
+    top: Annotated[int | None, typer.Option(min=1, help="how many to show")] = None,
+    config: ConfigOption = "demo",
+) -> None:
+    """Rank documents on this machine, without a cluster."""
+    fleet = load_config(config)
+    texts = list(documents or []) + read_lines(file)
+    if not query.strip() or not texts:
+        raise InvalidRequest('give a query and documents:  rankfleet rank "query" "doc" "doc"  (or --file docs.txt)')
+    tier = tier or max(fleet.tiers, key=lambda name: fleet.tiers[name].quality)
+    if tier not in fleet.tiers:
+        raise UnknownModel(f"there is no tier {tier!r}; {config} has {', '.join(fleet.tiers)}")
+
+    with err.status(f"loading {tier}"):
+        from rankfleet.engine.checkpoint import find_checkpoint
+        from rankfleet.engine.scorer import Reranker
+
+        reranker = Reranker.load(find_checkpoint(fleet.tiers[tier].model, fleet.tiers[tier].revision))
+    with err.status(f"ranking {len(texts)} documents with {tier}"):
+        logits = reranker.score(query, texts, fleet.tiers[tier].max_tokens)
+
+    table = Table("rank", "score", "document", box=None, padding=(0, 2, 0, 0), header_style="bold")
+    for place, i in enumerate((-logits).argsort(kind="stable")[:top], start=1):
+        table.add_row(str(place), f"{logits[i]:.2f}", texts[i])
+    out.print(table)
+
+
+def read_lines(file: Path | None) -> list[str]:
+    if file is None:
+        return []
+    try:
+        text = sys.stdin.read() if str(file) == "-" else file.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise InvalidRequest(f"{file} cannot be read as UTF-8 text: {error}") from error
+    return [line for line in text.splitlines() if line.strip()]

@@ -1,0 +1,72 @@
+"""`rankfleet serve`: a fleet on this computer."""
+
+import contextlib
+import signal
+import threading
+from typing import Annotated
+
+import typer
+from rich.panel import Panel
+
+from rankfleet.cli import app, err, out
+from rankfleet.cli.options import ConfigOption, load_config
+from rankfleet.core.config import FleetConfig
+
+EXAMPLE = """\
+curl -s {address}/v1/rerank -H 'content-type: application/json' -d '{{
+  "query": "How do vaccines protect against disease?",
+  "documents": [
+    "The stock market closed higher on Friday after strong earnings.",
+    "A vaccine trains the immune system to recognise a germ, so that it can fight the disease later.",
+    "Heavy rain is expected in the north of the country this weekend."
+  ]
+}}'"""
+
+
+@app.command()
+def serve(
+    config: ConfigOption = "demo",
+    host: Annotated[str, typer.Option(help="address to listen on")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="port to listen on")] = 8000,
+) -> None:
+    """Start a fleet on this computer; Ctrl-C ends it."""
+    fleet = load_config(config)
+    stopped = threading.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: stop_now(stopped))
+
+    from rankfleet.app import launch
+
+    try:
+        with err.status("starting") as status:
+            address = launch.start(fleet, host, port, lambda text: status.update(text))
+        greet(fleet, address)
+        stopped.wait()
+    except KeyboardInterrupt:
+        pass
+    finally:
+        # A second Ctrl-C must not leave half of it running.
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, signal.SIG_IGN)
+        with err.status("stopping"), contextlib.suppress(Exception):
+            launch.stop()
+        err.print("stopped")
+
+
+def stop_now(stopped: threading.Event) -> None:
+    stopped.set()
+    raise KeyboardInterrupt
+
+
+def greet(fleet: FleetConfig, address: str) -> None:
+    tiers = ", ".join(f"{name} (nDCG@10 {tier.quality:.3f})" for name, tier in fleet.tiers.items())
+    classes = ", ".join(
+        f"{name} {f'{slo.slo_ms:g} ms' if slo.slo_ms else 'no limit'}" for name, slo in fleet.slo_classes.items()
+    )
+    lines = [f"[bold green]ready[/] at [bold]{address}[/]   (API page: {address}/docs)", "", f"tiers    {tiers}"]
+    if classes:
+        lines.append(f"budgets  {classes}")
+    out.print(Panel("\n".join(lines), expand=False))
+    out.print("Try it:\n")
+    print(EXAMPLE.format(address=address), flush=True)
+    out.print("\nCtrl-C ends it.")

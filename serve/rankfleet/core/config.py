@@ -1,0 +1,238 @@
+"""One file describes a fleet: tiers, groups, SLO classes, experiments and limits.
+
+The same file feeds `serve`, `rank`, `profile`, `evaluate` and the Kubernetes manifests. Unknown keys and
+impossible values are errors that name the key.
+"""
+
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from rankfleet.core.errors import ConfigError
+
+AUTO = "auto"  # the model name that leaves the choice to the planner
+Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$")]
+
+
+class Section(BaseModel):
+    """A part of the file: frozen, and strict about unknown keys."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+class Tier(Section):
+    """One reranker at one size."""
+
+    model: str = Field(description="a shipped name (demo/small), a folder, or a hub id")
+    revision: str | None = Field(None, description="commit of the hub repository, pinned")
+    quality: float = Field(ge=0, le=1, description="nDCG@10; published, or your own from `rankfleet evaluate`")
+    max_tokens: int | None = Field(None, ge=8, description="longest pair scored, at most what the model takes")
+
+
+class Replicas(Section):
+    """How many replicas of a group may run."""
+
+    min: int = Field(1, ge=0)
+    max: int = Field(1, ge=1)
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Self:
+        if self.min > self.max:
+            raise ValueError(f"min ({self.min}) is above max ({self.max})")
+        return self
+
+
+class Group(Section):
+    """Replicas that host the same tiers on the same kind of device: one Ray Serve deployment."""
+
+    tiers: list[Name] = Field(min_length=1)
+    replicas: Replicas = Replicas()
+    cpus: float = Field(1.0, ge=0, description="CPU cores reserved for each replica; fractions are fine")
+    gpus: float = Field(0.0, ge=0, description="GPUs reserved for each replica; fractions are fine")
+    threads: int = Field(1, ge=1, description="torch threads of each replica on a CPU")
+    dtype: Literal["float32", "bfloat16"] = "float32"
+    batch_tokens: int = Field(16384, ge=64, description="most tokens in one device batch")
+    resources: dict[str, float] = Field({}, description="custom Ray resources each replica needs")
+
+
+class SloClass(Section):
+    """A latency budget with a name."""
+
+    slo_ms: float | None = Field(None, gt=0, description="budget per request; null for none")
+    when_none_fits: Literal["degrade", "refuse"] = Field(
+        "degrade", description="answer late from the cheapest tier, or 429 with Retry-After"
+    )
+
+
+class Arm(Section):
+    """One side of an experiment."""
+
+    model: Name = Field(description="a tier, or `auto`")
+    weight: float = Field(ge=0)
+
+
+class Experiment(Section):
+    """A split of traffic between models, by a hash of the unit's id."""
+
+    unit: Literal["user", "session"] = "user"
+    seed: str = Field("1", description="change it to deal the units anew")
+    arms: dict[Name, Arm] = Field(min_length=1)
+
+    @model_validator(mode="after")
+    def _some_weight(self) -> Self:
+        if sum(arm.weight for arm in self.arms.values()) <= 0:
+            raise ValueError("all weights are 0; give at least one arm some weight")
+        return self
+
+
+class Limits(Section):
+    """What one request may ask for."""
+
+    max_documents: int = Field(1000, ge=1)
+    max_document_bytes: int = Field(1_000_000, ge=1, description="UTF-8 bytes of one document")
+    max_query_bytes: int = Field(32_000, ge=1)
+    max_body_bytes: int = Field(64_000_000, ge=1)
+
+
+class Autoscaling(Section):
+    """When a group grows and shrinks. Backlog is measured in predicted seconds of work per replica."""
+
+    target_backlog_s: float = Field(0.2, gt=0, description="backlog per replica that the policy steers to")
+    upscale_delay_s: float = Field(1.0, ge=0)
+    downscale_delay_s: float = Field(30.0, ge=0)
+    look_back_s: float = Field(2.0, gt=0, description="window over which the backlog is averaged")
+
+
+class Search(Section):
+    """First stage of /v1/search."""
+
+    index: str = Field(description="folder written by `rankfleet index build`")
+    top_k: int = Field(100, ge=1, description="candidates handed to the reranker")
+
+
+class LiveSettings(Section):
+    """What can change without restarting a replica: Serve hands it over as `user_config`."""
+
+    default_model: Name = AUTO
+    slo_classes: dict[Name, SloClass] = {}
+    default_slo_class: Name | None = None
+    experiments: dict[Name, Experiment] = {}
+
+
+class FleetConfig(LiveSettings):
+    """The whole file."""
+
+    tiers: dict[Name, Tier] = Field(min_length=1)
+    groups: dict[Name, Group] = Field(min_length=1)
+    limits: Limits = Limits()
+    autoscaling: Autoscaling = Autoscaling()
+    search: Search | None = None
+    profile: str | None = Field(None, description="latency profile written by `rankfleet profile`")
+    routers: Replicas = Field(Replicas(), description="replicas of the router itself")
+    router_cpus: float = Field(0.5, ge=0)
+    overhead_ms: float = Field(3.0, ge=0, description="time per request outside of queue and engine")
+
+    @field_validator("tiers")
+    @classmethod
+    def _no_reserved_names(cls, tiers: dict[str, Tier]) -> dict[str, Tier]:
+        if AUTO in tiers:
+            raise ValueError(f"{AUTO!r} is reserved; name the tier otherwise")
+        return tiers
+
+    @model_validator(mode="after")
+    def _names_fit(self) -> Self:
+        hosted: dict[str, str] = {}
+        for group, settings in self.groups.items():
+            for tier in settings.tiers:
+                if tier not in self.tiers:
+                    raise ValueError(f"groups.{group} hosts {tier!r}, which is not under tiers: {', '.join(self.tiers)}")
+                if tier in hosted:
+                    raise ValueError(f"tier {tier!r} is in groups {hosted[tier]} and {group}; give it one home")
+                hosted[tier] = group
+        if homeless := [t for t in self.tiers if t not in hosted]:
+            raise ValueError(f"no group hosts {', '.join(homeless)}; add the tier to a group or remove it")
+        check_live(self, set(self.tiers))
+        return self
+
+    def group_of(self, tier: str) -> str:
+        """The one group that hosts this tier."""
+        return next(name for name, group in self.groups.items() if tier in group.tiers)
+
+    @property
+    def live(self) -> LiveSettings:
+        return LiveSettings(**{name: getattr(self, name) for name in LiveSettings.model_fields})
+
+
+def check_live(live: LiveSettings, tiers: set[str]) -> None:
+    """Raise ValueError where live settings name something that does not exist."""
+    models = tiers | {AUTO}
+    if live.default_model not in models:
+        raise ValueError(f"default_model {live.default_model!r} is none of {', '.join(sorted(models))}")
+    if live.default_slo_class is not None and live.default_slo_class not in live.slo_classes:
+        raise ValueError(f"default_slo_class {live.default_slo_class!r} is not under slo_classes")
+    if both := sorted(models & set(live.slo_classes)):
+        raise ValueError(f"{', '.join(both)}: an SLO class may not have the name of a tier or `auto`")
+    for name, experiment in live.experiments.items():
+        for arm, settings in experiment.arms.items():
+            if settings.model not in models:
+                raise ValueError(f"experiments.{name}.arms.{arm}: no tier is named {settings.model!r}")
+
+
+def parse_live(settings: dict[str, Any], tiers: set[str]) -> LiveSettings:
+    """Live settings as they come from `user_config`. Raises ConfigError."""
+    try:
+        live = LiveSettings.model_validate(settings)
+        check_live(live, tiers)
+    except ValidationError as error:
+        raise ConfigError(explain(error, "live settings")) from error
+    except ValueError as error:
+        raise ConfigError(f"live settings: {error}") from error
+    return live
+
+
+def parse_config(settings: Any, source: str = "config") -> FleetConfig:
+    """A config from plain data. Raises ConfigError that names every wrong key."""
+    if not isinstance(settings, dict):
+        raise ConfigError(f"{source}: expected a mapping with `tiers` and `groups`, found {type(settings).__name__}")
+    try:
+        return FleetConfig.model_validate(settings)
+    except ValidationError as error:
+        raise ConfigError(explain(error, source)) from error
+
+
+def read_config(path: Path) -> FleetConfig:
+    """The fleet described by a YAML file. Relative paths in it are taken from the file's folder.
+
+    Raises ConfigError when the file is missing, is not YAML, or is wrong.
+    """
+    try:
+        settings = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError(f"{path}: {error.strerror or error}") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path} is not valid YAML: {error}") from error
+    config = parse_config(settings, str(path))
+
+    def from_file(value: str | None) -> str | None:
+        return str((path.parent / value).resolve()) if value else None
+
+    tiers = {
+        name: tier.model_copy(update={"model": from_file(tier.model)}) if tier.model.startswith(".") else tier
+        for name, tier in config.tiers.items()
+    }
+    search = config.search and config.search.model_copy(update={"index": from_file(config.search.index)})
+    return config.model_copy(update={"tiers": tiers, "search": search, "profile": from_file(config.profile)})
+
+
+def explain(error: ValidationError, source: str) -> str:
+    """One line a fault: where it is and what is wrong."""
+    lines = []
+    for fault in error.errors():
+        where = ".".join(str(part) for part in fault["loc"])
+        message = fault["msg"].removeprefix("Value error, ")
+        if fault["type"] == "extra_forbidden":
+            message = "unknown key"
+        lines.append(f"{source}: {where + ': ' if where else ''}{message}")
+    return "\n".join(lines)

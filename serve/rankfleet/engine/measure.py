@@ -1,0 +1,50 @@
+"""Timing a tier on this device: batches of known size, so that a latency model can be fitted."""
+
+import time
+from collections.abc import Iterable, Iterator
+
+import numpy as np
+
+from rankfleet.core.messages import Work
+from rankfleet.core.pairs import TokenizedPairs
+from rankfleet.engine.scorer import Scorer
+from rankfleet.routing.latency import Sample
+
+Shape = tuple[int, int]  # pairs, mean tokens of a pair
+QUICK: tuple[Shape, ...] = ((1, 32), (8, 64), (32, 64), (16, 160), (4, 320))
+GRID: tuple[Shape, ...] = tuple(
+    (pairs, tokens) for tokens in (16, 48, 96, 160, 256, 512) for pairs in (1, 2, 5, 10, 20, 50, 100)
+)
+
+
+def synthetic_pairs(pairs: int, tokens: int, max_tokens: int, seed: int = 0) -> TokenizedPairs:
+    """Pairs of about `tokens` tokens each, lengths spread ±50% as in real candidates. Which ids they hold does
+    not change the time."""
+    rng = np.random.default_rng(seed)
+    lengths = rng.integers(max(4, tokens // 2), tokens + tokens // 2 + 1, pairs).clip(4, max_tokens).astype(np.int32)
+    ids = rng.integers(5, 100, int(lengths.sum())).astype(np.int32)
+    return TokenizedPairs(ids, lengths, np.minimum(lengths - 2, 8).astype(np.int32))
+
+
+def time_batch(scorer: Scorer, batch: TokenizedPairs) -> Sample:
+    started = time.perf_counter()
+    scorer.score(batch)
+    return Sample(Work.of(batch.lengths), (time.perf_counter() - started) * 1e3)
+
+
+def measure(
+    scorer: Scorer, max_tokens: int, shapes: Iterable[Shape], repeats: int, most_s: float
+) -> Iterator[Sample]:
+    """Samples of each shape in turn, `repeats` times over, until `most_s` seconds are spent (three samples at
+    least). The first pass over the shapes warms up and is not counted where time allows."""
+    batches = [synthetic_pairs(pairs, tokens, max_tokens, seed) for seed, (pairs, tokens) in enumerate(shapes)]
+    until = time.perf_counter() + most_s
+    taken = 0
+    for turn in range(repeats + 1):
+        for batch in batches:
+            sample = time_batch(scorer, batch)
+            if turn > 0 or time.perf_counter() > until:
+                taken += 1
+                yield sample
+            if taken >= 3 and time.perf_counter() > until:
+                return
