@@ -114,7 +114,7 @@ def make_queries(corpus: Corpus, document_frequency: dict[str, int], count: int,
     for row in rng.sample(range(len(corpus.passages)), min(count, len(corpus.passages))):
         sentences = [s for s in SENTENCE_END.split(corpus.passages[row]) if 6 <= len(s.split()) <= 45]
         words = sorted(
-            {w for w in WORD.findall(corpus.passages[row])},
+            set(WORD.findall(corpus.passages[row])),
             key=lambda w: (document_frequency.get(w.lower(), 1), w),
         )
         if len(sentences) < 3 or len(words) < 20:
@@ -174,7 +174,7 @@ def main() -> None:
     index = bm25s.BM25(method="lucene", k1=1.2, b=0.75)
     index.index(bm25s.tokenize(passages, stopwords="en", stemmer=stemmer))
     query_tokens = bm25s.tokenize(query_texts, stopwords="en", stemmer=stemmer, return_ids=False)
-    found, lexical = index.retrieve(query_tokens, k=TOP)
+    found, _ = index.retrieve(query_tokens, k=TOP)
 
     # idf as BM25 (Lucene) has it, so that the share below is at most about 1 before length effects
     stem_frequency: dict[str, int] = {}
@@ -197,7 +197,7 @@ def main() -> None:
             bm25_rows = [int(r) for r in found[start + i]]
             rows = [query.answer] if query.answer is not None else []
             rows += rng.sample(bm25_rows[:10], 2) + rng.sample(bm25_rows[10:], 2)
-            rows += rng.sample([int(r) for r in near[i]], 2) + [rng.randrange(len(passages))]
+            rows += [*rng.sample([int(r) for r in near[i]], 2), rng.randrange(len(passages))]
             chosen.append(list(dict.fromkeys(rows)))
 
     def features(i: int, rows: list[int]) -> np.ndarray:
@@ -223,13 +223,15 @@ def main() -> None:
         for name, score in (("bm25", x[:, 1]), ("cosine", x[:, 0]), ("teacher", x @ weights[1:])):
             ranks[name].append(1 / (1 + int((score > score[answer]).sum())))
     for name, reciprocal in ranks.items():
-        print(f"answer's reciprocal rank in BM25's top {TOP}, {len(reciprocal)} held-out questions, {name}: {np.mean(reciprocal):.3f}")
+        print(f"answer's reciprocal rank, {len(reciprocal)} held-out questions, {name}: {np.mean(reciprocal):.3f}")
 
     args.out.parent.mkdir(parents=True, exist_ok=True)
     with args.out.open("w") as out:
         for query, rows, x in zip(queries, chosen, all_features, strict=True):
             for row, score in zip(rows, weights[0] + x @ weights[1:], strict=True):
-                out.write(json.dumps({"query": query.text, "document": passages[row], "score": round(float(score), 4)}) + "\n")
+                out.write(
+                    json.dumps({"query": query.text, "document": passages[row], "score": round(float(score), 4)}) + "\n"
+                )
     print(f"{sum(map(len, chosen))} triples in {args.out}")
 
 

@@ -39,7 +39,8 @@ def test_ettin_shapes(shape: str, tmp_path: Path) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("shape", ["400m", "1b"])
 def test_large_ettin_shapes(shape: str, tmp_path: Path) -> None:
-    available = int(next(line.split()[1] for line in open("/proc/meminfo") if line.startswith("MemAvailable"))) / 2**20
+    fields = dict(line.split(":") for line in Path("/proc/meminfo").read_text().splitlines())
+    available = int(fields["MemAvailable"].split()[0]) / 2**20
     needed = {"400m": 8, "1b": 16}[shape]
     if available < needed:
         pytest.skip(f"needs {needed} GiB of memory, {available:.0f} are free")

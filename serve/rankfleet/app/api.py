@@ -14,7 +14,10 @@ from rankfleet.core.config import AUTO
 from rankfleet.core.errors import InvalidRequest, Overloaded, RankfleetError, TooLarge
 
 RERANK_SCHEMA = {
-    "requestBody": {"required": True, "content": {"application/json": {"schema": RerankBody.model_json_schema()}}}
+    "requestBody": {
+        "required": True,
+        "content": {"application/json": {"schema": RerankBody.model_json_schema()}},
+    }
 }
 
 
@@ -33,6 +36,12 @@ def build_api(service: RankingService, telemetry: Telemetry) -> FastAPI:
             headers["Retry-After"] = str(max(1, round(error.retry_after_s)))
         telemetry.refused(error.code)
         return json_response(error_reply(error.code, str(error)), error.status, headers)
+
+    @api.exception_handler(Exception)
+    async def fail(_: Request, error: Exception) -> Response:
+        telemetry.refused("internal")
+        message = f"this request failed inside the fleet ({type(error).__name__}); the router's log has the details"
+        return json_response(error_reply("internal", message), 500)
 
     @api.exception_handler(404)
     async def not_found(request: Request, _: Exception) -> Response:

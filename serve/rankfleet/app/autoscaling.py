@@ -28,7 +28,9 @@ class BacklogPolicy:
                 target_backlog_s=self._target_backlog_s,
             )
         except Exception:
-            log.exception("autoscaling of %s: keeping %s replicas", context.deployment_name, context.target_num_replicas)
+            log.exception(
+                "autoscaling of %s: keeping %s replicas", context.deployment_name, context.target_num_replicas
+            )
             return context.target_num_replicas, {}
         if decision.replicas != context.target_num_replicas:
             log.info("autoscaling of %s: %s", context.deployment_name, decision.reason)

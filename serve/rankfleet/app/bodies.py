@@ -48,21 +48,7 @@ def parse_body(body: bytes) -> RerankBody:
     try:
         return RerankBody.model_validate_json(body)
     except ValidationError as error:
-        raise InvalidRequest(explain(merge_unions(error), "request body")) from None
-
-
-def merge_unions(error: ValidationError) -> ValidationError:
-    """One fault per document instead of one per form it might have had."""
-    faults, seen = [], set()
-    for fault in error.errors(include_url=False, include_context=False):
-        where = fault["loc"]
-        if len(where) > 2 and where[0] == "documents":
-            where = where[:2]
-            fault = {"type": "value_error", "loc": where, "input": None, "ctx": {"error": 'must be a string or {"text": string}'}}
-        if where not in seen:
-            seen.add(where)
-            faults.append(fault)
-    return ValidationError.from_exception_data("RerankBody", faults[:5])  # type: ignore[arg-type]
+        raise InvalidRequest(explain(error, "request body", most=5) + "\nsee /docs for the format") from None
 
 
 def sigmoid(logit: float) -> float:
@@ -112,7 +98,12 @@ def ranking_reply(ranking: Ranking, return_documents: bool) -> dict[str, Any]:
 def server_timing(ranking: Ranking) -> str:
     """The Server-Timing header, which browsers and proxies know how to show."""
     timing = ranking.timing
-    parts = (("tokenize", timing.tokenize_ms), ("queue", timing.queue_ms), ("infer", timing.infer_ms), ("total", timing.total_ms))
+    parts = (
+        ("tokenize", timing.tokenize_ms),
+        ("queue", timing.queue_ms),
+        ("infer", timing.infer_ms),
+        ("total", timing.total_ms),
+    )
     return ", ".join(f"{name};dur={ms:.2f}" for name, ms in parts)
 
 

@@ -23,12 +23,10 @@ def build(args: dict[str, Any]) -> Application:
     config = read_config(Path(given)) if isinstance(given, str) else parse_config(given)
     plain = config.model_dump(mode="json")
     groups = {
-        name: serve.deployment(ReplicaGroup)
-        .options(name=name, **deployment_options(config, name))
-        .bind(name, plain)
+        name: serve.deployment(name=name, **deployment_options(config, name))(ReplicaGroup).bind(name, plain)
         for name in config.groups
     }
-    router = serve.deployment(Router).options(name=ROUTER, **router_options(config))
+    router = serve.deployment(name=ROUTER, **router_options(config))(Router)
     return router.bind(plain, **groups)
 
 

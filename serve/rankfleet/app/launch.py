@@ -4,6 +4,7 @@ Ray reads its settings from the environment when it is first imported, so nothin
 `start` has put them there.
 """
 
+import logging
 import os
 import socket
 import sys
@@ -79,13 +80,20 @@ def start(config: FleetConfig, host: str, port: int, progress: Callable[[str], N
 
     progress("starting Ray")
     ray.init(
-        num_cpus=int(cores), include_dashboard=False, logging_level="ERROR", log_to_driver=False, namespace="serve"
+        num_cpus=int(cores),
+        include_dashboard=False,
+        logging_level=logging.ERROR,
+        log_to_driver=False,
+        namespace="serve",
     )
-    logging = LoggingConfig(enable_access_log=False)
-    serve.start(http_options=HTTPOptions(host=host, port=port), logging_config=logging)
+    quiet = LoggingConfig(enable_access_log=False, log_level="INFO")
+    serve.start(http_options=HTTPOptions(host=host, port=port), logging_config=quiet)
     progress("starting the router and the replica groups")
     target = serve.RunTarget(
-        build({"config": config.model_dump(mode="json")}), name=APP_NAME, route_prefix="/", logging_config=logging
+        build({"config": config.model_dump(mode="json")}),
+        name=APP_NAME,
+        route_prefix="/",
+        logging_config=quiet,
     )
     serve.run_many([target], wait_for_ingress_deployment_creation=False, wait_for_applications_running=False)
     address = f"http://{host}:{port}"

@@ -42,7 +42,7 @@ class ServeGroup:
 class Router:
     """One replica of the router."""
 
-    async def __init__(self, config: dict[str, Any], **groups: DeploymentHandle) -> None:
+    def __init__(self, config: dict[str, Any], **groups: DeploymentHandle) -> None:
         fleet = parse_config(config)
         tokenizers: dict[str, PairTokenizer] = {}
         by_text: dict[str, PairTokenizer] = {}

@@ -4,7 +4,7 @@ from ray.util.metrics import Counter, Gauge, Histogram
 
 from rankfleet.core.messages import Ranking
 
-LATENCY_MS = [5, 10, 20, 35, 50, 75, 100, 150, 200, 350, 500, 1000, 2000, 5000]
+LATENCY_MS: list[float] = [5, 10, 20, 35, 50, 75, 100, 150, 200, 350, 500, 1000, 2000, 5000]
 
 
 class Telemetry:
@@ -12,11 +12,16 @@ class Telemetry:
 
     def __init__(self) -> None:
         self._requests = Counter(
-            "rankfleet_requests", "Requests answered, by tier, arm and whether the budget was met", ("tier", "arm", "slo")
+            "rankfleet_requests",
+            "Requests answered, by tier, arm and whether the budget was met",
+            ("tier", "arm", "slo"),
         )
         self._refused = Counter("rankfleet_refused", "Requests refused, by reason", ("code",))
         self._latency = Histogram(
-            "rankfleet_latency_ms", "Arrival at the router to answer", boundaries=LATENCY_MS, tag_keys=("tier",)
+            "rankfleet_latency_ms",
+            "Arrival at the router to answer",
+            boundaries=LATENCY_MS,
+            tag_keys=("tier",),
         )
         self._queue = Histogram(
             "rankfleet_queue_ms", "Time in a replica's queue", boundaries=LATENCY_MS, tag_keys=("tier",)
@@ -43,7 +48,10 @@ class GroupTelemetry:
         self._tags = {"group": group}
         self._backlog = Gauge("rankfleet_backlog_seconds", "Predicted work queued and running", ("group",))
         self._batch = Histogram(
-            "rankfleet_batch_tokens", "Tokens in a device batch", boundaries=[2**i for i in range(6, 18)], tag_keys=("group",)
+            "rankfleet_batch_tokens",
+            "Tokens in a device batch",
+            boundaries=[float(2**i) for i in range(6, 18)],
+            tag_keys=("group",),
         )
 
     def batch(self, tokens: int) -> None:

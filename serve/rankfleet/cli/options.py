@@ -11,7 +11,8 @@ from rankfleet.core.errors import ConfigError
 SHIPPED = Path(__file__).parent.parent / "configs"
 
 ConfigOption = Annotated[
-    str, typer.Option("--config", "-c", help="fleet file, or the name of a shipped one: demo, laptop, gpu, fleet")
+    str,
+    typer.Option("--config", "-c", help="fleet file, or the name of a shipped one: demo, laptop, gpu, fleet"),
 ]
 
 

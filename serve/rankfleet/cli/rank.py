@@ -16,7 +16,9 @@ from rankfleet.core.errors import InvalidRequest, UnknownModel
 def rank(
     query: Annotated[str, typer.Argument(help="what the documents are ranked for")],
     documents: Annotated[list[str] | None, typer.Argument(help="the documents")] = None,
-    file: Annotated[Path | None, typer.Option("--file", "-f", help="documents, one a line; - for standard input")] = None,
+    file: Annotated[
+        Path | None, typer.Option("--file", "-f", help="documents, one a line; - for standard input")
+    ] = None,
     tier: Annotated[str | None, typer.Option(help="the tier to use; the best by default")] = None,
     top: Annotated[int | None, typer.Option(min=1, help="how many to show")] = None,
     config: ConfigOption = "demo",

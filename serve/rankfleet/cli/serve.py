@@ -63,7 +63,11 @@ def greet(fleet: FleetConfig, address: str) -> None:
     classes = ", ".join(
         f"{name} {f'{slo.slo_ms:g} ms' if slo.slo_ms else 'no limit'}" for name, slo in fleet.slo_classes.items()
     )
-    lines = [f"[bold green]ready[/] at [bold]{address}[/]   (API page: {address}/docs)", "", f"tiers    {tiers}"]
+    lines = [
+        f"[bold green]ready[/] at [bold]{address}[/]   (API page: {address}/docs)",
+        "",
+        f"tiers    {tiers}",
+    ]
     if classes:
         lines.append(f"budgets  {classes}")
     out.print(Panel("\n".join(lines), expand=False))

@@ -147,7 +147,9 @@ class FleetConfig(LiveSettings):
         for group, settings in self.groups.items():
             for tier in settings.tiers:
                 if tier not in self.tiers:
-                    raise ValueError(f"groups.{group} hosts {tier!r}, which is not under tiers: {', '.join(self.tiers)}")
+                    raise ValueError(
+                        f"groups.{group} hosts {tier!r}, which is not under tiers: {', '.join(self.tiers)}"
+                    )
                 if tier in hosted:
                     raise ValueError(f"tier {tier!r} is in groups {hosted[tier]} and {group}; give it one home")
                 hosted[tier] = group
@@ -226,13 +228,18 @@ def read_config(path: Path) -> FleetConfig:
     return config.model_copy(update={"tiers": tiers, "search": search, "profile": from_file(config.profile)})
 
 
-def explain(error: ValidationError, source: str) -> str:
-    """One line a fault: where it is and what is wrong."""
-    lines = []
-    for fault in error.errors():
-        where = ".".join(str(part) for part in fault["loc"])
-        message = fault["msg"].removeprefix("Value error, ")
+def explain(error: ValidationError, source: str, most: int = 20) -> str:
+    """One line a fault: where it is and what is wrong. A value that might have had several forms is named once."""
+    lines: dict[tuple[object, ...], str] = {}
+    for fault in error.errors(include_url=False, include_context=False, include_input=False):
+        place, message = fault["loc"], fault["msg"].removeprefix("Value error, ")
         if fault["type"] == "extra_forbidden":
             message = "unknown key"
-        lines.append(f"{source}: {where + ': ' if where else ''}{message}")
-    return "\n".join(lines)
+        if len(place) > 2 and place[0] == "documents":
+            place, message = place[:2], 'must be a string or {"text": string}'
+        where = ".".join(str(part) for part in place)
+        lines.setdefault(place, f"{source}: {where + ': ' if where else ''}{message}")
+    shown = list(lines.values())[:most]
+    if len(lines) > most:
+        shown.append(f"… and {len(lines) - most} more")
+    return "\n".join(shown)

@@ -1,14 +1,14 @@
 """Every error a person can meet, with its HTTP status and a message that says what to do.
 
-    RankfleetError                  500
-    ├── ConfigError                 the fleet file is wrong; nothing is started
-    ├── CheckpointError             a model cannot be loaded
-    └── RequestError                400  the request is wrong; sending it again will not help
-        ├── InvalidRequest          422  a field is missing, of the wrong type, or empty
-        ├── TooLarge                413  more documents or bytes than the limits
-        ├── UnknownModel            404  no tier, SLO class or alias of that name
-        ├── Overloaded              429  no plan fits now; Retry-After says when
-        └── Unavailable             503  no replica could answer
+RankfleetError                  500
+├── ConfigError                 the fleet file is wrong; nothing is started
+├── CheckpointError             a model cannot be loaded
+└── RequestError                400  the request is wrong; sending it again will not help
+    ├── InvalidRequest          422  a field is missing, of the wrong type, or empty
+    ├── TooLarge                413  more documents or bytes than the limits
+    ├── UnknownModel            404  no tier, SLO class or alias of that name
+    ├── Overloaded              429  no plan fits now; Retry-After says when
+    └── Unavailable             503  no replica could answer
 """
 
 from typing import ClassVar

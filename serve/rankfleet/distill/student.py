@@ -68,7 +68,11 @@ def student_of_encoder(
     )
     # One pass over scores that hold no label noise needs no dropout.
     encoder = BertModel.from_pretrained(
-        source, add_pooling_layer=False, dtype=torch.float32, hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0
+        source,
+        add_pooling_layer=False,
+        dtype=torch.float32,
+        hidden_dropout_prob=0.0,
+        attention_probs_dropout_prob=0.0,
     )
     encoder.encoder.layer = encoder.encoder.layer[:layers]
     words = encoder.get_input_embeddings().weight.detach()[old_ids]

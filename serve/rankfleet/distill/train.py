@@ -48,11 +48,17 @@ def published_recipe(parameters: int) -> Recipe:
 
 
 def train(
-    student: "CrossEncoder", triples: Path, out: Path, recipe: Recipe, limit: int | None = None, resume: bool = True
+    student: "CrossEncoder",
+    triples: Path,
+    out: Path,
+    recipe: Recipe,
+    limit: int | None = None,
+    resume: bool = True,
 ) -> None:
     """Train `student` on a JSONL file of {"query", "document", "score"} and save it to `out`.
 
-    `limit` takes the first so many triples. Checkpoints go to `out/checkpoints`; with `resume` a run that was cut short goes on from the last one.
+    `limit` takes the first so many triples. Checkpoints go to `out/checkpoints`; with `resume` a run that was cut
+    short goes on from the last one.
     """
     from datasets import load_dataset
     from sentence_transformers.cross_encoder import CrossEncoderTrainer, CrossEncoderTrainingArguments

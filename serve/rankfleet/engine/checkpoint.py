@@ -136,7 +136,9 @@ def find_checkpoint(model: str, revision: str | None = None, local_only: bool = 
     from huggingface_hub import snapshot_download
 
     try:
-        return Checkpoint(Path(snapshot_download(model, revision=revision, allow_patterns=PATTERNS, local_files_only=local_only)))
+        return Checkpoint(
+            Path(snapshot_download(model, revision=revision, allow_patterns=PATTERNS, local_files_only=local_only))
+        )
     except Exception as error:
         # Offline, blocked, not found, gated, wrong revision: many classes, one answer.
         raise CheckpointError(

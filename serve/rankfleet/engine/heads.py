@@ -67,7 +67,9 @@ def pooling_mode(config: dict[str, Any]) -> str:
     """Of a Pooling module's config, in today's spelling or that of older releases (`pooling_mode_cls_token`)."""
     if "pooling_mode" in config:
         return str(config["pooling_mode"])
-    modes = [k.removeprefix("pooling_mode_") for k, on in config.items() if k.startswith("pooling_mode_") and on is True]
+    modes = [
+        k.removeprefix("pooling_mode_") for k, on in config.items() if k.startswith("pooling_mode_") and on is True
+    ]
     names = {"cls_token": "cls", "mean_tokens": "mean"}
     return "+".join(names.get(mode, mode) for mode in modes) or "mean"
 

@@ -32,9 +32,7 @@ def time_batch(scorer: Scorer, batch: TokenizedPairs) -> Sample:
     return Sample(Work.of(batch.lengths), (time.perf_counter() - started) * 1e3)
 
 
-def measure(
-    scorer: Scorer, max_tokens: int, shapes: Iterable[Shape], repeats: int, most_s: float
-) -> Iterator[Sample]:
+def measure(scorer: Scorer, max_tokens: int, shapes: Iterable[Shape], repeats: int, most_s: float) -> Iterator[Sample]:
     """Samples of each shape in turn, `repeats` times over, until `most_s` seconds are spent (three samples at
     least). The first pass over the shapes warms up and is not counted where time allows."""
     batches = [synthetic_pairs(pairs, tokens, max_tokens, seed) for seed, (pairs, tokens) in enumerate(shapes)]

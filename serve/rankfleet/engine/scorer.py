@@ -31,7 +31,11 @@ class Scorer:
     """Scores equal those of `sentence_transformers.CrossEncoder` on the same checkpoint, without activation."""
 
     def __init__(
-        self, encoder: Callable[[PackedBatch], torch.Tensor], head: Head, device: torch.device, max_tokens: int
+        self,
+        encoder: Callable[[PackedBatch], torch.Tensor],
+        head: Head,
+        device: torch.device,
+        max_tokens: int,
     ) -> None:
         self._encoder = encoder
         self._head = head

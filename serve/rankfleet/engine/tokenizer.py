@@ -19,7 +19,10 @@ def max_pair_tokens(checkpoint: Checkpoint) -> int:
     # RoBERTa counts positions from padding_idx + 1, so that many of the table's rows are never used.
     offset = (config.pad_token_id or 0) + 1 if config.model_type in ("roberta", "xlm-roberta") else 0
     limits = [config.max_position_embeddings - offset]
-    for name, key in (("tokenizer_config.json", "model_max_length"), ("sentence_bert_config.json", "max_seq_length")):
+    for name, key in (
+        ("tokenizer_config.json", "model_max_length"),
+        ("sentence_bert_config.json", "max_seq_length"),
+    ):
         if (path := checkpoint.folder / name).exists():
             limits.append(read_json(path).get(key) or UNBOUNDED)
     return int(min(limit for limit in limits if limit < UNBOUNDED))
@@ -82,8 +85,7 @@ class PairTokenizer:
     def encode(self, texts: list[str]) -> list[np.ndarray]:
         """int32 token ids of each text, without special tokens."""
         return [
-            np.array(e.ids, dtype=np.int32)
-            for e in self._tokenizer.encode_batch_fast(texts, add_special_tokens=False)
+            np.array(e.ids, dtype=np.int32) for e in self._tokenizer.encode_batch_fast(texts, add_special_tokens=False)
         ]
 
     def pair(
@@ -92,8 +94,7 @@ class PairTokenizer:
         """All pairs of a query with its documents, and the rows whose text had to be cut to `max_tokens`."""
         limit = min(max_tokens or self.max_tokens, self.max_tokens) - self.template.tokens
         before, between, after = (
-            np.array(ids, dtype=np.int32)
-            for ids in (self.template.before, self.template.between, self.template.after)
+            np.array(ids, dtype=np.int32) for ids in (self.template.before, self.template.between, self.template.after)
         )
         pieces: list[np.ndarray] = []
         lengths = np.empty(len(documents), dtype=np.int32)

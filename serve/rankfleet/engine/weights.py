@@ -60,5 +60,7 @@ class Weights:
 
     def norm(self, name: str, eps: float) -> LayerNorm:
         return LayerNorm(
-            self.tensor(f"{name}.weight"), self.tensor(f"{name}.bias") if f"{name}.bias" in self else None, eps
+            self.tensor(f"{name}.weight"),
+            self.tensor(f"{name}.bias") if f"{name}.bias" in self else None,
+            eps,
         )

@@ -76,7 +76,5 @@ class FleetView:
             TierState(name, tier.quality, self._config.group_of(name), self._latency.get(name))
             for name, tier in self._config.tiers.items()
         )
-        groups = {
-            name: GroupState(view.ready(now_s), view.backlog_s(now_s)) for name, view in self._groups.items()
-        }
+        groups = {name: GroupState(view.ready(now_s), view.backlog_s(now_s)) for name, view in self._groups.items()}
         return FleetSnapshot(tiers, groups, self._config.overhead_ms)

@@ -63,4 +63,5 @@ def fit(samples: Sequence[Sample]) -> LatencyModel:
             break
         active.pop(int(solved.argmin()))
     predicted = np.maximum(terms @ coefficients, 1e-9)
-    return LatencyModel(*coefficients.tolist(), p99_factor=max(1.0, float(np.quantile(ms / predicted, 0.99))))
+    alpha, beta, gamma = coefficients.tolist()
+    return LatencyModel(alpha, beta, gamma, max(1.0, float(np.quantile(ms / predicted, 0.99))))

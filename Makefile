@@ -1,0 +1,43 @@
+# The verbs of this project; `make` alone lists them.
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+PYTHON ?= $(shell for p in python3.13 python3.12 python3.11 python3; do command -v $$p && break; done)
+
+.DEFAULT_GOAL := help
+.PHONY: help install serve test lint unit clean
+
+help: ## list the verbs
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-9s %s\n", $$1, $$2}'
+
+$(STAMP): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Rankfleet needs Python 3.11 or newer; set PYTHON=/path/to/python3"; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt setuptools
+	$(BIN)/pip install --disable-pip-version-check --constraint constraints.txt --progress-bar off --quiet --editable '.$(EXTRAS)'
+	@touch $@
+
+install: $(STAMP) ## make .venv and install Rankfleet into it
+
+$(VENV)/.dev: EXTRAS = [dev]
+$(VENV)/.dev: pyproject.toml constraints.txt
+	$(MAKE) --no-print-directory -B $(STAMP) EXTRAS='[dev]'
+	@touch $@
+
+serve: $(STAMP) ## start the demo fleet on 127.0.0.1:8000 (CONFIG=file PORT=n); Ctrl-C ends it
+	@$(BIN)/rankfleet serve --config $(or $(CONFIG),demo) --port $(or $(PORT),8000)
+
+lint: $(VENV)/.dev ## check style, types and layers
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+unit: $(VENV)/.dev ## run the unit tests alone: seconds, no Ray
+	$(BIN)/pytest tests/unit -q
+
+test: lint ## lint and run all tests
+	$(BIN)/pytest
+
+clean: ## remove what the other verbs made
+	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache
