@@ -1,6 +1,5 @@
 """The HTTP face of a router: routes, headers, errors."""
 
-import time
 from typing import Any
 
 import orjson
@@ -55,7 +54,7 @@ def build_api(service: RankingService, telemetry: Telemetry) -> FastAPI:
 
     @api.post("/v1/rerank", openapi_extra=RERANK_SCHEMA, summary="Rank documents for a query")
     async def rerank(request: Request) -> Response:
-        arrived_s = time.perf_counter()
+        arrived_s = service.clock()
         body = parse_body(await read_body(request, service.config.limits.max_body_bytes))
         asked = body.to_request(header_budget(request))
         ranking = await service.rank(asked, arrived_s)

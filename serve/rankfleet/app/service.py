@@ -59,27 +59,27 @@ class RankingService:
         self._tokenizers = tokenizers
         self._groups = groups
         self._executor = executor
-        self._clock = clock
+        self.clock = clock
 
     async def rank(self, request: RerankRequest, arrived_s: float | None = None) -> Ranking:
         """Rank one request. arrived_s: when it reached the router, by this service's clock.
 
         Raises InvalidRequest, TooLarge, UnknownModel; Overloaded when nothing fits and the class says refuse.
         """
-        arrived_s = self._clock() if arrived_s is None else arrived_s
+        arrived_s = self.clock() if arrived_s is None else arrived_s
         check_limits(request, self.config)
         assignment = assign(self.live.experiments, request) if request.model in (None, AUTO) else None
         pinned, slo = self._target(request, assignment.model if assignment else None)
         budget_ms = request.slo_ms if request.slo_ms is not None else slo.slo_ms
 
         timing = Timing()
-        started_s = self._clock()
+        started_s = self.clock()
         work_tier = pinned or next(iter(self.config.tiers))
         pairs, truncated = await self._tokenize(work_tier, request)
-        timing.tokenize_ms = (self._clock() - started_s) * 1e3
+        timing.tokenize_ms = (self.clock() - started_s) * 1e3
 
         ask = Ask(Work.of(pairs.lengths), arrived_s, budget_ms, pinned, slo.when_none_fits)
-        now_s = self._clock()
+        now_s = self.clock()
         decision = plan(ask, self.fleet.snapshot(now_s), now_s)
         if isinstance(decision, Refusal):
             raise Overloaded(f"{decision.reason}; retry later or allow more time", decision.retry_after_s)
@@ -90,7 +90,7 @@ class RankingService:
         if not np.isfinite(logits).all():
             raise FloatingPointError(f"tier {decision.tier} gave scores that are not finite")
         order = np.argsort(-logits, kind="stable")[: request.top_n]
-        timing.total_ms = (self._clock() - arrived_s) * 1e3
+        timing.total_ms = (self.clock() - arrived_s) * 1e3
         return Ranking(
             documents=[RankedDocument(int(i), float(logits[i])) for i in order],
             plan=decision,
@@ -128,7 +128,7 @@ class RankingService:
     async def _score(self, decision: Plan, pairs: TokenizedPairs, ask: Ask, timing: Timing) -> np.ndarray:
         """Raw logits of all pairs, in order; the work cut into about equal chunks, one for each ready replica."""
         group = self.config.group_of(decision.tier)
-        replicas = self.fleet.replicas(group, self._clock())
+        replicas = self.fleet.replicas(group, self.clock())
         most = min(self.config.groups[group].batch_tokens, max(MIN_CHUNK_TOKENS, -(-pairs.tokens // replicas)))
         slices = split_rows(pairs.lengths, most)
         logits = np.empty(len(pairs), dtype=np.float32)
@@ -139,13 +139,13 @@ class RankingService:
             predicted_ms = latency.mean_ms(Work.of(part.lengths)) if latency else 0.0
             slack_ms = None
             if ask.budget_ms is not None:
-                slack_ms = ask.budget_ms - (self._clock() - ask.arrived_s) * 1e3
+                slack_ms = ask.budget_ms - (self.clock() - ask.arrived_s) * 1e3
             self.fleet.sent(group, predicted_ms)
             try:
                 scores = await self._groups[group].score(Chunk(decision.tier, part, slack_ms))
             finally:
                 self.fleet.back(group, predicted_ms)
-            self.fleet.heard(group, scores, self._clock())
+            self.fleet.heard(group, scores, self.clock())
             logits[rows] = scores.logits
             timing.queue_ms = max(timing.queue_ms, scores.queue_ms)
             timing.infer_ms = max(timing.infer_ms, scores.infer_ms)

@@ -1,14 +1,23 @@
 """`rankfleet models`: the tiers of a fleet, and whether they are at hand."""
 
+from pathlib import Path
+from typing import Annotated
+
+import typer
 from rich.table import Table
 
 from rankfleet.cli import app, out
-from rankfleet.cli.options import ConfigOption, load_config
+from rankfleet.cli.options import ConfigOption, load_config, pick_tier
+
+models_app = typer.Typer(help="List and export the tiers of a fleet.")
+app.add_typer(models_app, name="models")
 
 
-@app.command()
-def models(config: ConfigOption = "demo") -> None:
+@models_app.callback(invoke_without_command=True)
+def models(context: typer.Context, config: ConfigOption = "demo") -> None:
     """List the tiers of a fleet: model, quality, group, and whether it is on this machine."""
+    if context.invoked_subcommand is not None:
+        return
     fleet = load_config(config)
     table = Table(
         "tier",
@@ -25,6 +34,21 @@ def models(config: ConfigOption = "demo") -> None:
         here = "yes" if is_local(tier.model, tier.revision) else "no: fetched from the hub on first use"
         table.add_row(name, tier.model, tier.revision or "latest", f"{tier.quality:.4f}", fleet.group_of(name), here)
     out.print(table)
+
+
+@models_app.command()
+def export(
+    tier: Annotated[str, typer.Argument(help="the tier to write")],
+    folder: Annotated[Path, typer.Option("--out", "-o", help="a new folder")],
+    config: ConfigOption = "demo",
+) -> None:
+    """Write a tier as a plain float32 checkpoint that Sentence Transformers loads."""
+    from rankfleet.engine.checkpoint import find_checkpoint
+    from rankfleet.engine.storage import write_float32
+
+    settings = pick_tier(load_config(config), tier)
+    write_float32(find_checkpoint(settings.model, settings.revision), folder)
+    out.print(f"{tier} is in {folder}:  CrossEncoder({str(folder)!r})", soft_wrap=True)
 
 
 def is_local(model: str, revision: str | None) -> bool:

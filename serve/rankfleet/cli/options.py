@@ -5,8 +5,8 @@ from typing import Annotated
 
 import typer
 
-from rankfleet.core.config import FleetConfig, read_config
-from rankfleet.core.errors import ConfigError
+from rankfleet.core.config import FleetConfig, Tier, read_config
+from rankfleet.core.errors import ConfigError, UnknownModel
 
 SHIPPED = Path(__file__).parent.parent / "configs"
 
@@ -27,3 +27,10 @@ def load_config(config: str) -> FleetConfig:
             names = ", ".join(sorted(p.stem for p in SHIPPED.glob("*.yaml")))
             raise ConfigError(f"there is no file {config}, and no shipped fleet of that name; shipped are {names}")
     return read_config(path)
+
+
+def pick_tier(fleet: FleetConfig, tier: str) -> Tier:
+    """The tier of that name. Raises UnknownModel that lists what there is."""
+    if tier not in fleet.tiers:
+        raise UnknownModel(f"there is no tier {tier!r}; this fleet has {', '.join(fleet.tiers)}")
+    return fleet.tiers[tier]

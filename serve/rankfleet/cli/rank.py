@@ -8,8 +8,8 @@ import typer
 from rich.table import Table
 
 from rankfleet.cli import app, err, out
-from rankfleet.cli.options import ConfigOption, load_config
-from rankfleet.core.errors import InvalidRequest, UnknownModel
+from rankfleet.cli.options import ConfigOption, load_config, pick_tier
+from rankfleet.core.errors import InvalidRequest
 
 
 @app.command()
@@ -29,16 +29,15 @@ def rank(
     if not query.strip() or not texts:
         raise InvalidRequest('give a query and documents:  rankfleet rank "query" "doc" "doc"  (or --file docs.txt)')
     tier = tier or max(fleet.tiers, key=lambda name: fleet.tiers[name].quality)
-    if tier not in fleet.tiers:
-        raise UnknownModel(f"there is no tier {tier!r}; {config} has {', '.join(fleet.tiers)}")
+    settings = pick_tier(fleet, tier)
 
     with err.status(f"loading {tier}"):
         from rankfleet.engine.checkpoint import find_checkpoint
         from rankfleet.engine.scorer import Reranker
 
-        reranker = Reranker.load(find_checkpoint(fleet.tiers[tier].model, fleet.tiers[tier].revision))
+        reranker = Reranker.load(find_checkpoint(settings.model, settings.revision))
     with err.status(f"ranking {len(texts)} documents with {tier}"):
-        logits = reranker.score(query, texts, fleet.tiers[tier].max_tokens)
+        logits = reranker.score(query, texts, settings.max_tokens)
 
     table = Table("rank", "score", "document", box=None, padding=(0, 2, 0, 0), header_style="bold")
     for place, i in enumerate((-logits).argsort(kind="stable")[:top], start=1):

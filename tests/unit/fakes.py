@@ -1,0 +1,61 @@
+"""Stand-ins that are handed over as arguments."""
+
+from collections.abc import Callable
+
+import numpy as np
+from tokenizers import Tokenizer, models, pre_tokenizers, processors
+
+from rankfleet.core.config import FleetConfig, parse_config
+from rankfleet.core.messages import Chunk, ChunkScores
+from rankfleet.engine.tokenizer import PairTokenizer
+
+WORDS = ["a", "cat", "dog", "bird", "is", "an", "animal", "the", "sat", "on", "mat", "sun", "moon", "x", "y", "z"]
+
+
+def fleet(**changes: object) -> FleetConfig:
+    """Three tiers in one group, as the demo has them."""
+    settings: dict[str, object] = {
+        "tiers": {
+            "small": {"model": "demo/small", "quality": 0.3},
+            "medium": {"model": "demo/medium", "quality": 0.4},
+            "large": {"model": "demo/large", "quality": 0.5},
+        },
+        "groups": {"demo": {"tiers": ["small", "medium", "large"]}},
+    }
+    return parse_config(settings | changes)
+
+
+def word_tokenizer(max_tokens: int = 64) -> PairTokenizer:
+    """One token a word: [CLS]=1 query [SEP]=2 document [SEP]=2; words from 3 on, unknown ones are 0."""
+    vocabulary = {"[UNK]": 0, "[CLS]": 1, "[SEP]": 2} | {word: i + 3 for i, word in enumerate(WORDS)}
+    tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="[UNK]"))
+    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single="[CLS] $A [SEP]", pair="[CLS] $A [SEP] $B:1 [SEP]:1", special_tokens=[("[CLS]", 1), ("[SEP]", 2)]
+    )
+    return PairTokenizer(tokenizer, max_tokens)
+
+
+class FakeGroup:
+    """A group that scores each pair by a function of its token ids, and keeps what it was sent."""
+
+    def __init__(self, score: Callable[[np.ndarray], float] = lambda ids: float(len(ids)), backlog_s: float = 0.0):
+        self._score = score
+        self._backlog_s = backlog_s
+        self.chunks: list[Chunk] = []
+
+    async def score(self, chunk: Chunk) -> ChunkScores:
+        self.chunks.append(chunk)
+        pieces = np.split(chunk.pairs.ids, np.cumsum(chunk.pairs.lengths)[:-1])
+        logits = np.array([self._score(ids) for ids in pieces], dtype=np.float32)
+        return ChunkScores(logits, queue_ms=1.0, infer_ms=2.0, replica="r1", backlog_s=self._backlog_s)
+
+
+class FakeClock:
+    """Seconds that pass only when told to."""
+
+    def __init__(self) -> None:
+        self.now = 100.0
+
+    def __call__(self) -> float:
+        return self.now

@@ -1,0 +1,96 @@
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from rankfleet.core.config import FleetConfig, parse_config, parse_live, read_config
+from rankfleet.core.errors import ConfigError
+from tests.unit.fakes import fleet
+
+CONFIGS = Path(__file__).parents[2] / "configs"
+
+GOOD: dict[str, Any] = {
+    "tiers": {"small": {"model": "demo/small", "quality": 0.3}},
+    "groups": {"demo": {"tiers": ["small"]}},
+}
+
+
+@pytest.mark.parametrize("path", sorted(CONFIGS.glob("*.yaml")), ids=lambda p: p.stem)
+def test_shipped_configs_are_right(path: Path) -> None:
+    config = read_config(path)
+    assert config.group_of(next(iter(config.tiers))) in config.groups
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"tier": {}}, "fleet: tier: unknown key"),
+        ({"tiers": {}}, "fleet: tiers: Dictionary should have at least 1 item"),
+        (
+            {"tiers": {"small": {"model": "m", "quality": 2}}},
+            "tiers.small.quality: Input should be less than or equal to 1",
+        ),
+        ({"tiers": {"small": {"model": "m", "quality": float("nan")}}}, "tiers.small.quality"),
+        ({"tiers": {"auto": {"model": "m", "quality": 0.5}}}, "'auto' is reserved"),
+        ({"groups": {"demo": {"tiers": ["small", "big"]}}}, "groups.demo hosts 'big', which is not under tiers: small"),
+        ({"groups": {"a": {"tiers": ["small"]}, "b": {"tiers": ["small"]}}}, "tier 'small' is in groups a and b"),
+        ({"groups": {"demo": {"tiers": ["small"], "replicas": {"min": 3, "max": 2}}}}, "min (3) is above max (2)"),
+        ({"groups": {"demo": {"tiers": ["small"], "cpu": 1}}}, "groups.demo.cpu: unknown key"),
+        ({"slo_classes": {"small": {"slo_ms": 50}}}, "small: an SLO class may not have the name of a tier"),
+        ({"default_slo_class": "fast"}, "default_slo_class 'fast' is not under slo_classes"),
+        ({"default_model": "big"}, "default_model 'big' is none of auto, small"),
+        ({"slo_classes": {"fast": {"slo_ms": 0}}}, "slo_classes.fast.slo_ms: Input should be greater than 0"),
+        ({"experiments": {"e": {"arms": {"a": {"model": "big", "weight": 1}}}}}, "experiments.e.arms.a: no tier"),
+        ({"experiments": {"e": {"arms": {"a": {"model": "small", "weight": 0}}}}}, "all weights are 0"),
+    ],
+)
+def test_faults_name_the_key(change: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError) as fault:
+        parse_config(GOOD | change, "fleet")
+    assert message in str(fault.value)
+
+
+def test_a_tier_without_a_group_is_a_fault() -> None:
+    tiers = {"small": {"model": "m", "quality": 0.5}, "big": {"model": "n", "quality": 0.6}}
+    with pytest.raises(ConfigError, match="no group hosts big"):
+        parse_config(GOOD | {"tiers": tiers})
+
+
+@pytest.mark.parametrize("text", ["tiers: [", "- 1\n- 2", "", "\x00", "just words"])
+def test_files_that_are_no_config(text: str, tmp_path: Path) -> None:
+    path = tmp_path / "fleet.yaml"
+    path.write_text(text)
+    with pytest.raises(ConfigError, match=r"fleet\.yaml"):
+        read_config(path)
+
+
+def test_a_missing_file(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="No such file"):
+        read_config(tmp_path / "none.yaml")
+
+
+def test_relative_models_are_found_beside_the_file(tmp_path: Path) -> None:
+    path = tmp_path / "fleet.yaml"
+    path.write_text(yaml.safe_dump(GOOD | {"tiers": {"small": {"model": "./mine", "quality": 0.3}}}))
+    assert read_config(path).tiers["small"].model == str(tmp_path / "mine")
+
+
+def test_live_settings_are_those_of_the_file() -> None:
+    config = fleet(slo_classes={"fast": {"slo_ms": 50}}, default_slo_class="fast")
+    again = parse_live(config.live.model_dump(mode="json"), set(config.tiers))
+    assert again == config.live
+    assert again.slo_classes["fast"].slo_ms == 50
+
+
+def test_live_settings_may_not_name_what_is_not_there() -> None:
+    with pytest.raises(ConfigError, match="default_model 'huge'"):
+        parse_live({"default_model": "huge"}, {"small"})
+    with pytest.raises(ConfigError, match="live settings: tiers: unknown key"):
+        parse_live({"tiers": {}}, {"small"})
+
+
+def test_a_config_survives_the_way_to_a_replica() -> None:
+    config = fleet(slo_classes={"batch": {"slo_ms": None}})
+    assert parse_config(config.model_dump(mode="json")) == config
+    assert isinstance(config, FleetConfig)

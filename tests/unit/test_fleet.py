@@ -1,0 +1,58 @@
+import numpy as np
+import pytest
+
+from rankfleet.core.messages import ChunkScores
+from rankfleet.routing.fleet import REPLICA_SEEN_S, FleetView
+from rankfleet.routing.latency import LatencyModel
+from tests.unit.fakes import fleet
+
+
+def answer(replica: str, backlog_s: float) -> ChunkScores:
+    return ChunkScores(np.zeros(1, dtype=np.float32), 0.0, 0.0, replica, backlog_s)
+
+
+def test_ready_once_every_group_has_reported() -> None:
+    view = FleetView(fleet())
+    assert not view.ready
+    view.learned({"small": LatencyModel(1, 0, 0), "medium": LatencyModel(1, 0, 0)})
+    assert not view.ready
+    view.learned({"large": LatencyModel(1, 0, 0)})
+    assert view.ready
+
+
+def test_a_group_that_may_have_no_replica_is_not_waited_for() -> None:
+    view = FleetView(fleet(groups={"demo": {"tiers": ["small", "medium", "large"], "replicas": {"min": 0, "max": 1}}}))
+    assert view.ready
+
+
+def test_work_sent_is_backlog_until_it_is_back() -> None:
+    view = FleetView(fleet())
+    view.sent("demo", 300.0)
+    view.sent("demo", 200.0)
+    assert view.snapshot(0.0).groups["demo"].backlog_s == pytest.approx(0.5)
+    view.back("demo", 300.0)
+    assert view.snapshot(0.0).groups["demo"].backlog_s == pytest.approx(0.2)
+
+
+def test_backlog_is_shared_by_the_replicas_seen() -> None:
+    view = FleetView(fleet())
+    view.heard("demo", answer("r1", 0.0), 0.0)
+    view.heard("demo", answer("r2", 0.0), 0.0)
+    view.sent("demo", 1000.0)
+    assert view.snapshot(0.1).groups["demo"].backlog_s == pytest.approx(0.5)
+    assert view.replicas("demo", 0.1) == 2
+
+
+def test_what_replicas_report_counts_and_drains_with_time() -> None:
+    view = FleetView(fleet())
+    view.heard("demo", answer("r1", 0.8), 10.0)
+    assert view.snapshot(10.0).groups["demo"].backlog_s == pytest.approx(0.8)
+    assert view.snapshot(10.5).groups["demo"].backlog_s == pytest.approx(0.3)
+    assert view.snapshot(11.0).groups["demo"].backlog_s == 0.0
+
+
+def test_a_replica_not_heard_from_is_forgotten() -> None:
+    view = FleetView(fleet())
+    view.heard("demo", answer("r1", 0.0), 0.0)
+    view.heard("demo", answer("r2", 0.0), REPLICA_SEEN_S + 1)
+    assert view.replicas("demo", REPLICA_SEEN_S + 1) == 1

@@ -1,0 +1,59 @@
+import numpy as np
+import pytest
+
+from rankfleet.core.errors import ConfigError
+from rankfleet.core.messages import Work
+from rankfleet.routing.latency import LatencyModel, Sample, fit
+from rankfleet.routing.profile import profile_json, read_profile
+
+
+def work(tokens: int, squares: int = 0) -> Work:
+    return Work(1, tokens, squares)
+
+
+def test_an_exact_law_is_found() -> None:
+    law = LatencyModel(2.0, 0.01, 0.0001)
+    samples = [Sample(w, law.mean_ms(w)) for w in (work(10, 100), work(100, 2500), work(1000, 90000), work(50, 2500))]
+    found = fit(samples)
+    assert found.alpha_ms == pytest.approx(2.0, rel=1e-6)
+    assert found.beta_ms == pytest.approx(0.01, rel=1e-6)
+    assert found.gamma_ms == pytest.approx(0.0001, rel=1e-6)
+    assert found.p99_factor == pytest.approx(1.0)
+
+
+def test_the_formula() -> None:
+    # 2 + 0.01·300 + 0.0001·50000 = 2 + 3 + 5
+    assert LatencyModel(2.0, 0.01, 0.0001).mean_ms(work(300, 50000)) == pytest.approx(10.0)
+    assert LatencyModel(2.0, 0.01, 0.0001, 1.5).p99_ms(work(300, 50000)) == pytest.approx(15.0)
+
+
+def test_noise_gives_no_negative_coefficient_and_a_p99_above_the_mean() -> None:
+    rng = np.random.default_rng(5)
+    samples = [Sample(work(t, t), (1 + 0.02 * t) * rng.lognormal(0, 0.1)) for t in rng.integers(10, 2000, 200).tolist()]
+    found = fit(samples)
+    assert min(found.alpha_ms, found.beta_ms, found.gamma_ms) >= 0
+    # The 99th percentile of a lognormal with sigma 0.1 is exp(0.233) = 1.26 of its median.
+    assert 1.15 < found.p99_factor < 1.4
+
+
+def test_two_samples_are_too_few() -> None:
+    with pytest.raises(ValueError, match="at least 3 samples, got 2"):
+        fit([Sample(work(1), 1.0)] * 2)
+
+
+def test_a_profile_comes_back_as_written(tmp_path) -> None:
+    import json
+
+    path = tmp_path / "profile.json"
+    path.write_text(json.dumps(profile_json({"small": LatencyModel(1, 2, 3, 4)}, {"device": "test"})))
+    assert read_profile(path) == {"small": LatencyModel(1, 2, 3, 4)}
+
+
+@pytest.mark.parametrize("text", ["", "[]", '{"tiers": 3}', '{"tiers": {"small": {"alpha_ms": 1}}}'])
+def test_files_that_are_no_profile(text: str, tmp_path) -> None:
+    path = tmp_path / "profile.json"
+    path.write_text(text)
+    with pytest.raises(ConfigError, match=r"profile\.json"):
+        read_profile(path)
+    with pytest.raises(ConfigError, match="rankfleet profile"):
+        read_profile(tmp_path / "none.json")

@@ -1,0 +1,54 @@
+import math
+
+from rankfleet.scheduling.queue import TokenQueue, Waiting
+
+
+def put(queue: TokenQueue[str], item: str, deadline: float = math.inf, tier: str = "t", tokens: int = 10) -> None:
+    queue.put(Waiting(tier, tokens, deadline, tokens / 10, item))
+
+
+def items(queue: TokenQueue[str]) -> list[str]:
+    return [waiting.item for waiting in queue.take()]
+
+
+def test_earliest_deadline_first_then_order_of_arrival() -> None:
+    queue: TokenQueue[str] = TokenQueue(10)
+    for name, deadline in (("late", 9.0), ("none", math.inf), ("soon", 1.0), ("none too", math.inf)):
+        put(queue, name, deadline)
+    assert [items(queue) for _ in range(4)] == [["soon"], ["late"], ["none"], ["none too"]]
+    assert items(queue) == []
+
+
+def test_a_batch_holds_one_tier_and_at_most_the_bound() -> None:
+    queue: TokenQueue[str] = TokenQueue(30)
+    for name, tier in (("a1", "a"), ("b1", "b"), ("a2", "a"), ("a3", "a"), ("a4", "a"), ("b2", "b")):
+        put(queue, name, tier=tier)
+    assert items(queue) == ["a1", "a2", "a3"]
+    assert items(queue) == ["b1", "b2"]
+    assert items(queue) == ["a4"]
+
+
+def test_small_work_fills_up_behind_what_does_not_fit() -> None:
+    queue: TokenQueue[str] = TokenQueue(30)
+    put(queue, "first", tokens=20)
+    put(queue, "large", tokens=20)
+    put(queue, "small", tokens=10)
+    assert items(queue) == ["first", "small"]
+    assert items(queue) == ["large"]
+
+
+def test_a_chunk_above_the_bound_goes_alone() -> None:
+    queue: TokenQueue[str] = TokenQueue(30)
+    put(queue, "huge", deadline=1.0, tokens=500)
+    put(queue, "small")
+    assert items(queue) == ["huge"]
+    assert items(queue) == ["small"]
+
+
+def test_backlog_is_the_predicted_time_of_all_that_waits() -> None:
+    queue: TokenQueue[str] = TokenQueue(30)
+    put(queue, "a", tokens=20)
+    put(queue, "b", tokens=30)
+    assert queue.backlog_ms == 5.0
+    queue.take()
+    assert queue.backlog_ms == 3.0

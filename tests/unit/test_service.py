@@ -1,0 +1,158 @@
+import asyncio
+
+import numpy as np
+import pytest
+
+from rankfleet.app.service import RankingService
+from rankfleet.core.config import FleetConfig, LiveSettings, parse_live
+from rankfleet.core.errors import InvalidRequest, Overloaded, TooLarge, UnknownModel
+from rankfleet.core.messages import Chunk, ChunkScores, RerankRequest
+from rankfleet.routing.latency import LatencyModel
+from tests.unit.fakes import FakeClock, FakeGroup, fleet, word_tokenizer
+
+
+def service(group: FakeGroup | None = None, config: FleetConfig | None = None, **changes: object) -> RankingService:
+    config = config or fleet(**changes)
+    tokenizer = word_tokenizer()
+    return RankingService(
+        config, dict.fromkeys(config.tiers, tokenizer), {"demo": group or FakeGroup()}, clock=FakeClock()
+    )
+
+
+async def test_documents_come_back_best_first() -> None:
+    ranking = await service().rank(RerankRequest("cat", ["a dog", "a", "a dog is an animal"]))
+    # the fake scores a pair by its tokens: 6, 5, 9
+    assert [(d.index, d.logit) for d in ranking.documents] == [(2, 9.0), (0, 6.0), (1, 5.0)]
+    assert ranking.tokens == 20
+
+
+async def test_equal_scores_keep_the_order_given() -> None:
+    ranking = await service(FakeGroup(lambda ids: 1.0)).rank(RerankRequest("cat", ["sun", "moon", "mat"]))
+    assert [d.index for d in ranking.documents] == [0, 1, 2]
+
+
+async def test_top_n_cuts_the_answer_not_the_work() -> None:
+    group = FakeGroup()
+    ranking = await service(group).rank(RerankRequest("cat", ["a", "a dog", "a dog is"], top_n=1))
+    assert [d.index for d in ranking.documents] == [2]
+    assert sum(len(c.pairs) for c in group.chunks) == 3
+
+
+async def test_a_named_tier_is_pinned() -> None:
+    group = FakeGroup()
+    ranking = await service(group).rank(RerankRequest("cat", ["a"], model="small"))
+    assert ranking.plan.tier == "small"
+    assert [c.tier for c in group.chunks] == ["small"]
+
+
+async def test_the_budget_picks_the_tier() -> None:
+    one = service()
+    one.fleet.learned({n: LatencyModel(ms, 0, 0) for n, ms in (("small", 10), ("medium", 40), ("large", 160))})
+    for slo_ms, tier in ((20, "small"), (100, "medium"), (1000, "large")):
+        ranking = await one.rank(RerankRequest("cat", ["a"], slo_ms=slo_ms))
+        assert (ranking.plan.tier, ranking.met) == (tier, True)
+
+
+async def test_a_class_is_chosen_by_model_alias_and_the_default_class_applies_else() -> None:
+    one = service(slo_classes={"fast": {"slo_ms": 20}, "slow": {"slo_ms": 1000}}, default_slo_class="slow")
+    assert (await one.rank(RerankRequest("cat", ["a"], model="fast"))).plan.budget_ms == 20
+    assert (await one.rank(RerankRequest("cat", ["a"]))).plan.budget_ms == 1000
+    assert (await one.rank(RerankRequest("cat", ["a"], model="fast", slo_ms=35))).plan.budget_ms == 35
+
+
+async def test_chunks_carry_the_slack_that_is_left() -> None:
+    group = FakeGroup()
+    one = service(group)
+    clock = one.clock
+    assert isinstance(clock, FakeClock)
+    clock.now = 100.03
+    await one.rank(RerankRequest("cat", ["a"], slo_ms=50), arrived_s=100.0)
+    assert group.chunks[0].slack_ms == pytest.approx(20)
+
+
+async def test_a_class_that_refuses_refuses_before_any_work() -> None:
+    group = FakeGroup()
+    one = service(group, slo_classes={"fast": {"slo_ms": 20, "when_none_fits": "refuse"}})
+    one.fleet.learned({n: LatencyModel(500, 0, 0) for n in ("small", "medium", "large")})
+    with pytest.raises(Overloaded, match="no tier fits 20 ms"):
+        await one.rank(RerankRequest("cat", ["a"], model="fast"))
+    assert group.chunks == []
+
+
+async def test_a_large_request_is_spread_over_the_replicas_seen() -> None:
+    group = FakeGroup()
+    config = fleet(groups={"demo": {"tiers": ["small", "medium", "large"], "batch_tokens": 64}})
+    ranking = await service(group, config).rank(RerankRequest("cat", ["a dog is"] * 40))
+    # 40 pairs of 7 tokens are 280 tokens: five chunks of at most 64 tokens
+    assert len(group.chunks) == 5
+    assert all(c.pairs.tokens <= 64 for c in group.chunks)
+    assert [d.index for d in ranking.documents] == list(range(40))
+
+
+async def test_arms_decide_the_model_and_are_named() -> None:
+    experiments = {"size": {"arms": {"s": {"model": "small", "weight": 1}, "l": {"model": "large", "weight": 0}}}}
+    one = service(experiments=experiments)
+    ranking = await one.rank(RerankRequest("cat", ["a"], user="u1"))
+    assert ranking.plan.tier == "small"
+    assert ranking.assignment is not None
+    assert (ranking.assignment.experiment, ranking.assignment.arm) == ("size", "s")
+    # Who names a tier gets it, and is in no arm; so is who names no user.
+    assert (await one.rank(RerankRequest("cat", ["a"], model="medium", user="u1"))).assignment is None
+    assert (await one.rank(RerankRequest("cat", ["a"]))).assignment is None
+
+
+async def test_live_settings_take_effect_at_once() -> None:
+    one = service()
+    one.live = parse_live(LiveSettings(default_model="medium").model_dump(mode="json"), set(one.config.tiers))
+    assert (await one.rank(RerankRequest("cat", ["a"]))).plan.tier == "medium"
+
+
+@pytest.mark.parametrize(
+    ("request_", "error", "message"),
+    [
+        (RerankRequest(" \n", ["a"]), InvalidRequest, "query is empty"),
+        (RerankRequest("cat", []), InvalidRequest, "documents is empty"),
+        (RerankRequest("cat", ["a"] * 4), TooLarge, "4 documents are more than the 3 allowed"),
+        (RerankRequest("cat", ["a", "ж" * 6]), TooLarge, "documents.1 is longer than the 10 bytes"),
+        (RerankRequest("c" * 21, ["a"]), TooLarge, "query is longer than the 20 bytes"),
+        (RerankRequest("cat", ["a"], model="huge"), UnknownModel, "no model 'huge'; this fleet has auto, small"),
+    ],
+)
+async def test_bad_requests_are_refused_with_what_to_do(
+    request_: RerankRequest, error: type[Exception], message: str
+) -> None:
+    group = FakeGroup()
+    limits = {"max_documents": 3, "max_document_bytes": 10, "max_query_bytes": 20}
+    with pytest.raises(error) as fault:
+        await service(group, limits=limits).rank(request_)
+    assert message in str(fault.value)
+    assert group.chunks == []
+
+
+async def test_truncated_documents_are_named() -> None:
+    ranking = await service().rank(RerankRequest("cat", ["a dog", "a dog " * 100]))
+    assert ranking.truncated == [1]
+
+
+async def test_a_failing_group_fails_its_request_and_leaves_no_backlog() -> None:
+    class Broken(FakeGroup):
+        async def score(self, chunk: Chunk) -> ChunkScores:
+            raise RuntimeError("device lost")
+
+    one = service(Broken())
+    one.fleet.learned({n: LatencyModel(100, 0, 0) for n in ("small", "medium", "large")})
+    with pytest.raises(RuntimeError, match="device lost"):
+        await one.rank(RerankRequest("cat", ["a"]))
+    assert one.fleet.snapshot(one.clock()).groups["demo"].backlog_s == 0.0
+
+
+async def test_scores_that_are_not_numbers_are_an_error_and_not_an_order() -> None:
+    with pytest.raises(FloatingPointError, match="not finite"):
+        await service(FakeGroup(lambda ids: float("nan"))).rank(RerankRequest("cat", ["a", "b"]))
+
+
+async def test_requests_do_not_mix() -> None:
+    one = service(FakeGroup(lambda ids: float(np.max(ids))))
+    words = ["cat", "dog", "bird", "sun"]
+    rankings = await asyncio.gather(*(one.rank(RerankRequest(w, [w, "a"])) for w in words))
+    assert [r.texts for r in rankings] == [[w, "a"] for w in words]

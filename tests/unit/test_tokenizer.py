@@ -1,0 +1,57 @@
+import pytest
+
+from rankfleet.engine.tokenizer import PairTemplate, longest_first
+from tests.unit.fakes import word_tokenizer
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "limit", "kept"),
+    [
+        (3, 4, 10, (3, 4)),
+        (3, 20, 10, (3, 7)),  # only the longer gives way
+        (20, 3, 10, (7, 3)),
+        (20, 30, 10, (5, 5)),  # both above half
+        (20, 30, 11, (5, 6)),
+        (30, 20, 11, (6, 5)),
+        (5, 6, 11, (5, 6)),
+    ],
+)
+def test_longest_first(first: int, second: int, limit: int, kept: tuple[int, int]) -> None:
+    assert longest_first(first, second, limit) == kept
+
+
+def test_the_template_is_read_off_the_tokenizer() -> None:
+    assert word_tokenizer().template == PairTemplate([1], [2], [2])
+
+
+def test_pairs_are_laid_out_end_to_end() -> None:
+    tokenizer = word_tokenizer()
+    query, *documents = tokenizer.encode(["cat", "a dog", ""])
+    pairs, truncated = tokenizer.pair(query, documents)
+    # a=3 cat=4 dog=5
+    assert pairs.ids.tolist() == [1, 4, 2, 3, 5, 2, 1, 4, 2, 2]
+    assert pairs.lengths.tolist() == [6, 4]
+    assert pairs.seconds.tolist() == [3, 3]
+    assert truncated == []
+
+
+def test_what_does_not_fit_is_cut_and_named() -> None:
+    tokenizer = word_tokenizer(max_tokens=8)
+    query, *documents = tokenizer.encode(["cat sat", "dog", "a dog is an animal"])
+    pairs, truncated = tokenizer.pair(query, documents)
+    assert truncated == [1]
+    assert pairs.lengths.tolist() == [6, 8]
+    shorter, truncated = tokenizer.pair(query, documents, max_tokens=6)
+    assert shorter.lengths.tolist() == [6, 6]
+    assert truncated == [1]
+
+
+def test_the_limit_can_be_lowered_but_not_raised() -> None:
+    tokenizer = word_tokenizer(max_tokens=8)
+    query, *documents = tokenizer.encode(["cat", "a dog " * 20])
+    assert tokenizer.pair(query, documents, max_tokens=500)[0].lengths.tolist() == [8]
+
+
+def test_tokenizers_of_one_vocabulary_are_alike() -> None:
+    assert word_tokenizer().identity == word_tokenizer().identity
+    assert word_tokenizer(32).identity != word_tokenizer(64).identity
