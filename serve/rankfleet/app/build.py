@@ -11,7 +11,6 @@ from rankfleet.app.group import ReplicaGroup
 from rankfleet.app.router import Router
 from rankfleet.core.config import FleetConfig, Group, parse_config, read_config
 
-APP_NAME = "rankfleet"
 ROUTER = "router"
 # Admission is the router's business, by predicted time. These are backstops far above what it lets through.
 MAX_ONGOING = {"router": 1000, "group": 4000}
@@ -21,13 +20,13 @@ def build(args: dict[str, Any]) -> Application:
     """args: {"config": the fleet as a mapping, or the path of its file}. Raises ConfigError."""
     given = args.get("config")
     config = read_config(Path(given)) if isinstance(given, str) else parse_config(given)
-    plain = config.model_dump(mode="json")
+    fixed = config.fixed
     groups = {
-        name: serve.deployment(name=name, **deployment_options(config, name))(ReplicaGroup).bind(name, plain)
+        name: serve.deployment(name=name, **deployment_options(config, name))(ReplicaGroup).bind(name, fixed)
         for name in config.groups
     }
     router = serve.deployment(name=ROUTER, **router_options(config))(Router)
-    return router.bind(plain, **groups)
+    return router.bind(fixed, **groups)
 
 
 def router_options(config: FleetConfig) -> dict[str, Any]:

@@ -1,7 +1,7 @@
-"""A fleet on this one computer: start Ray, start Serve, wait until it ranks, stop it all again.
+"""A fleet on this one computer: start Ray, start Serve, wait until it ranks, change it, stop it all again.
 
-Ray reads its settings from the environment when it is first imported, so nothing here imports it before
-`start` has put them there.
+Ray reads its settings from the environment when it is first imported, so nothing here imports it before they
+are there.
 """
 
 import logging
@@ -14,48 +14,17 @@ from collections.abc import Callable
 import httpx
 
 from rankfleet.core.config import FleetConfig
+from rankfleet.core.environment import LOCAL, LOW_LATENCY, SIDE_PORTS
 from rankfleet.core.errors import RankfleetError
 from rankfleet.engine.checkpoint import find_checkpoint
 
-# Serve's low-latency path: HAProxy hands requests straight to the router, user code runs on the main loop, and
-# no line is logged per request. It has to be in the environment before Ray starts.
-LOW_LATENCY = {
-    "RAY_SERVE_ENABLE_HA_PROXY": "1",
-    "RAY_SERVE_THROUGHPUT_OPTIMIZED": "1",
-    "RAY_SERVE_REPLICA_AUTOSCALING_METRIC_PUSH_INTERVAL_S": "0.5",
-    "RAY_SERVE_HANDLE_AUTOSCALING_METRIC_PUSH_INTERVAL_S": "0.5",
-    "RAY_SERVE_REQUEST_LATENCY_BUCKETS_MS": "5,10,20,35,50,75,100,150,200,350,500,1000,2000,5000",
-}
-# Logs go to Ray's files, not to the terminal; usage statistics are sent nowhere; other users of this machine
-# may not command the cluster.
-LOCAL = {"RAY_SERVE_LOG_TO_STDERR": "0", "RAY_USAGE_STATS_ENABLED": "0", "RAY_AUTH_MODE": "token"}
+APP_NAME = "rankfleet"
 
 
 class LaunchError(RankfleetError):
-    """The fleet could not be started here; the message says why and what to do."""
+    """The fleet could not be started or reached here; the message says why and what to do."""
 
     code = "launch"
-
-
-def check_port(host: str, port: int) -> None:
-    """Raises LaunchError when something listens there already."""
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((host, port))
-        except OSError as error:
-            raise LaunchError(f"{host}:{port} cannot be used ({error.strerror}); choose another with --port") from error
-
-
-def check_fits(config: FleetConfig, cores: float) -> None:
-    """Raises LaunchError when the least number of replicas needs more CPU cores than there are: Ray would wait
-    for them for ever."""
-    needed = config.router_cpus * config.routers.min + sum(g.cpus * g.replicas.min for g in config.groups.values())
-    if needed > cores:
-        raise LaunchError(
-            f"this fleet reserves {needed:g} CPU cores and the machine has {cores:g}; lower `cpus` of the groups "
-            "(fractions are fine) or `router_cpus`"
-        )
 
 
 def start(config: FleetConfig, host: str, port: int, progress: Callable[[str], None]) -> str:
@@ -70,13 +39,11 @@ def start(config: FleetConfig, host: str, port: int, progress: Callable[[str], N
         progress(f"model {name}: {tier.model}")
         find_checkpoint(tier.model, tier.revision)  # fetched once here, not by every replica at the same time
 
-    os.environ.update(LOW_LATENCY | LOCAL)
+    os.environ.update(LOW_LATENCY | LOCAL | side_ports())
     import ray
     from ray import serve
     from ray.serve.config import HTTPOptions
     from ray.serve.schema import LoggingConfig
-
-    from rankfleet.app.build import APP_NAME, build
 
     progress("starting Ray")
     ray.init(
@@ -86,27 +53,62 @@ def start(config: FleetConfig, host: str, port: int, progress: Callable[[str], N
         log_to_driver=False,
         namespace="serve",
     )
-    quiet = LoggingConfig(enable_access_log=False, log_level="INFO")
-    serve.start(http_options=HTTPOptions(host=host, port=port), logging_config=quiet)
+    logging.getLogger("ray.serve").setLevel(logging.ERROR)
+    serve.start(http_options=HTTPOptions(host=host, port=port), logging_config=LoggingConfig(enable_access_log=False))
     progress("starting the router and the replica groups")
+    deploy(config)
+    address = f"http://{host}:{port}"
+    wait_until_ready(address, progress)
+    return address
+
+
+def apply(config: FleetConfig) -> None:
+    """Change the fleet that runs on this computer to `config`. Raises LaunchError when none runs."""
+    os.environ.update(LOW_LATENCY | LOCAL)
+    import ray
+
+    try:
+        ray.init(address="auto", logging_level=logging.ERROR, log_to_driver=False, namespace="serve")
+    except (ConnectionError, RuntimeError) as error:
+        raise LaunchError("no fleet runs on this computer; start one with `rankfleet serve`") from error
+    try:
+        deploy(config)
+    finally:
+        ray.shutdown()
+
+
+def deploy(config: FleetConfig) -> None:
+    """Hand the fleet to Serve and return at once. Where it runs already only what differs is changed, and live
+    settings change without a restart."""
+    from ray import serve
+    from ray.serve.schema import LoggingConfig
+
+    from rankfleet.app.build import build
+
+    logging.getLogger("ray.serve").setLevel(logging.ERROR)
     target = serve.RunTarget(
         build({"config": config.model_dump(mode="json")}),
         name=APP_NAME,
         route_prefix="/",
-        logging_config=quiet,
+        logging_config=LoggingConfig(enable_access_log=False),
     )
     serve.run_many([target], wait_for_ingress_deployment_creation=False, wait_for_applications_running=False)
-    address = f"http://{host}:{port}"
-    wait_until_ready(address, progress)
-    return address
+
+
+def stop() -> None:
+    """End what `start` began: every process of this cluster is gone within seconds.
+
+    Serve's own shutdown is left out on purpose. It drains HAProxy for half a minute, which a cluster that keeps
+    running needs and one that ends with its terminal does not.
+    """
+    if "ray" in sys.modules:
+        sys.modules["ray"].shutdown()
 
 
 def wait_until_ready(address: str, progress: Callable[[str], None]) -> None:
     """Until /readyz says so. Raises LaunchError with Serve's own message when a deployment has failed."""
     from ray import serve
     from ray.serve.schema import ApplicationStatus
-
-    from rankfleet.app.build import APP_NAME
 
     while True:
         application = serve.status().applications.get(APP_NAME)
@@ -120,17 +122,43 @@ def wait_until_ready(address: str, progress: Callable[[str], None]) -> None:
             if httpx.get(f"{address}/readyz", timeout=2).status_code == 200:
                 return
         except httpx.HTTPError:
-            pass
+            pass  # the ingress is not up yet
         time.sleep(0.25)
 
 
-def stop() -> None:
-    """End what `start` began. Nothing of it is left running."""
-    if "ray" not in sys.modules:
-        return
-    import ray
-    from ray import serve
+def is_free(host: str, port: int) -> bool:
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+        except OSError:
+            return False
+    return True
 
-    if ray.is_initialized():
-        serve.shutdown()
-        ray.shutdown()
+
+def check_port(host: str, port: int) -> None:
+    """Raises LaunchError when nothing can listen there."""
+    if not is_free(host, port):
+        raise LaunchError(f"{host}:{port} is in use or not an address of this computer; choose another with --port")
+
+
+def side_ports() -> dict[str, str]:
+    """Free ports in place of those of Serve's side ports that are taken, as by another fleet on this computer."""
+    chosen = {}
+    for name, default in SIDE_PORTS.items():
+        if name not in os.environ and not is_free("0.0.0.0", default):
+            with socket.socket() as probe:
+                probe.bind(("127.0.0.1", 0))
+                chosen[name] = str(probe.getsockname()[1])
+    return chosen
+
+
+def check_fits(config: FleetConfig, cores: float) -> None:
+    """Raises LaunchError when the least number of replicas needs more CPU cores than there are: Ray would wait
+    for them for ever."""
+    needed = config.router_cpus * config.routers.min + sum(g.cpus * g.replicas.min for g in config.groups.values())
+    if needed > cores:
+        raise LaunchError(
+            f"this fleet reserves {needed:g} CPU cores and the machine has {cores:g}; lower `cpus` of the groups "
+            "(fractions are fine) or `router_cpus`"
+        )

@@ -163,6 +163,12 @@ class FleetConfig(LiveSettings):
         return next(name for name, group in self.groups.items() if tier in group.tiers)
 
     @property
+    def fixed(self) -> dict[str, Any]:
+        """As plain data, all that replicas are started with: everything but the live settings, so that a change
+        of those restarts nothing."""
+        return self.model_dump(mode="json", exclude=set(LiveSettings.model_fields))
+
+    @property
     def live(self) -> LiveSettings:
         return LiveSettings(**{name: getattr(self, name) for name in LiveSettings.model_fields})
 

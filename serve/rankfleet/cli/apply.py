@@ -1,0 +1,26 @@
+"""`rankfleet apply`: change the fleet that runs on this computer."""
+
+from typing import Annotated
+
+import typer
+
+from rankfleet.cli import app, out
+from rankfleet.cli.options import load_config
+
+
+@app.command()
+def apply(config: Annotated[str, typer.Argument(help="the changed fleet file")]) -> None:
+    """Change the running fleet to what a file says.
+
+    SLO classes, experiments and the default model change at once and restart nothing; other changes roll the
+    replicas concerned.
+    """
+    fleet = load_config(config)
+
+    from rankfleet.app import launch
+
+    launch.apply(fleet)
+    for name, experiment in fleet.experiments.items():
+        arms = ", ".join(f"{arm} → {settings.model} ×{settings.weight:g}" for arm, settings in experiment.arms.items())
+        out.print(f"experiment {name}: {arms}")
+    out.print(f"applied {config}")

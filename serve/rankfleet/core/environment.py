@@ -1,0 +1,20 @@
+"""Environment variables that Ray and Serve read when they start, on the head and on every worker."""
+
+# Serve's low-latency path: HAProxy hands requests straight to the router, user code runs on the main loop. The
+# push intervals let the autoscaling policy see a burst within a second; the buckets lie around usual budgets.
+LOW_LATENCY = {
+    "RAY_SERVE_ENABLE_HA_PROXY": "1",
+    "RAY_SERVE_THROUGHPUT_OPTIMIZED": "1",
+    "RAY_SERVE_REPLICA_AUTOSCALING_METRIC_PUSH_INTERVAL_S": "0.5",
+    "RAY_SERVE_HANDLE_AUTOSCALING_METRIC_PUSH_INTERVAL_S": "0.5",
+    "RAY_SERVE_REQUEST_LATENCY_BUCKETS_MS": "5,10,20,35,50,75,100,150,200,350,500,1000,2000,5000",
+}
+# On one computer: logs go to Ray's files, not to the terminal; usage statistics are sent nowhere; other users of
+# the machine may not command the cluster.
+LOCAL = {"RAY_SERVE_LOG_TO_STDERR": "0", "RAY_USAGE_STATS_ENABLED": "0", "RAY_AUTH_MODE": "token"}
+# Ports Serve opens besides its HTTP port, and their defaults.
+SIDE_PORTS = {
+    "RAY_SERVE_HAPROXY_METRICS_PORT": 9101,
+    "RAY_SERVE_HAPROXY_STATS_PORT": 8404,
+    "RAY_SERVE_FALLBACK_PROXY_HTTP_PORT": 8500,
+}
