@@ -10,6 +10,10 @@ from typing import TYPE_CHECKING, Any
 import torch
 from tokenizers import Tokenizer
 
+from rankfleet.core.errors import CheckpointError
+from rankfleet.engine.checkpoint import Checkpoint
+from rankfleet.engine.storage import write_float32
+
 if TYPE_CHECKING:
     from sentence_transformers import CrossEncoder
 
@@ -46,40 +50,47 @@ def cut_vocabulary(tokenizer: Tokenizer, kept: list[str]) -> Tokenizer:
 
 
 def student_of_encoder(
-    source: Path, layers: int, texts: Iterable[str], vocabulary_size: int, max_tokens: int = 512
+    source: Path,
+    layers: int | None = None,
+    vocabulary_size: int | None = None,
+    texts: Iterable[str] = (),
+    max_tokens: int = 512,
 ) -> "CrossEncoder":
-    """A CrossEncoder of the first `layers` layers of the BERT checkpoint at `source` and a fresh Ettin head
-    (CLS → Dense → GELU → LayerNorm → Dense to one logit)."""
+    """The encoder at `source` under a fresh Ettin head (CLS → Dense → GELU → LayerNorm → Dense to one logit).
+
+    layers: its first so many, all by default. vocabulary_size: cut a WordPiece vocabulary to the tokens that
+    `texts` use most. Raises CheckpointError for an encoder whose layers are not known.
+    """
     from sentence_transformers import CrossEncoder
     from sentence_transformers.base.modules import Dense, Transformer
     from sentence_transformers.sentence_transformer.modules import LayerNorm, Pooling
-    from transformers import BertModel, PreTrainedTokenizerFast
+    from transformers import AutoConfig, AutoModel, AutoTokenizer, PreTrainedTokenizerFast
 
-    full = Tokenizer.from_file(str(source / "tokenizer.json"))
-    full.no_truncation()
-    full.no_padding()
-    kept = pick_vocabulary(full, texts, vocabulary_size)
-    old_ids = [full.token_to_id(token) for token in kept]
-    tokenizer = PreTrainedTokenizerFast(
-        tokenizer_object=cut_vocabulary(full, kept),
-        model_max_length=max_tokens,
-        model_input_names=["input_ids", "token_type_ids", "attention_mask"],
-        **{f"{t.strip('[]').lower()}_token": t for t in SPECIAL},
-    )
-    # One pass over scores that hold no label noise needs no dropout.
-    encoder = BertModel.from_pretrained(
-        source,
-        add_pooling_layer=False,
-        dtype=torch.float32,
-        hidden_dropout_prob=0.0,
-        attention_probs_dropout_prob=0.0,
-    )
-    encoder.encoder.layer = encoder.encoder.layer[:layers]
-    words = encoder.get_input_embeddings().weight.detach()[old_ids]
-    encoder.set_input_embeddings(torch.nn.Embedding.from_pretrained(words.clone(), freeze=False))
-    encoder.config.num_hidden_layers = layers
-    encoder.config.vocab_size = len(kept)
-    encoder.config.pad_token_id = tokenizer.pad_token_id
+    config = AutoConfig.from_pretrained(source, trust_remote_code=False)
+    for name in ("hidden_dropout_prob", "attention_probs_dropout_prob"):
+        if hasattr(config, name):
+            setattr(config, name, 0.0)  # one pass over scores that hold no label noise needs no dropout
+    encoder = AutoModel.from_pretrained(source, config=config, dtype=torch.float32, trust_remote_code=False)
+    if hasattr(encoder, "pooler"):
+        encoder.pooler = None
+    tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=False)
+    if vocabulary_size is not None:
+        full = tokenizer.backend_tokenizer
+        full.no_truncation()
+        full.no_padding()
+        kept = pick_vocabulary(full, texts, vocabulary_size)
+        old_ids = [full.token_to_id(token) for token in kept]
+        tokenizer = PreTrainedTokenizerFast(
+            tokenizer_object=cut_vocabulary(full, kept),
+            model_max_length=max_tokens,
+            model_input_names=["input_ids", "token_type_ids", "attention_mask"],
+            **{f"{t.strip('[]').lower()}_token": t for t in SPECIAL},
+        )
+        words = encoder.get_input_embeddings().weight.detach()[old_ids]
+        encoder.set_input_embeddings(torch.nn.Embedding.from_pretrained(words.clone(), freeze=False))
+        encoder.config.vocab_size = len(kept)
+        encoder.config.pad_token_id = tokenizer.pad_token_id
+    keep_layers(encoder, layers)
 
     hidden = encoder.config.hidden_size
     with tempfile.TemporaryDirectory() as folder:  # Transformer is only ever built from a folder
@@ -96,17 +107,32 @@ def student_of_encoder(
         ],
         num_labels=1,
         activation_fn=torch.nn.Identity(),
-        device="cpu",
     )
 
 
-def student_of_reranker(source: Path, layers: int) -> "CrossEncoder":
-    """The first `layers` layers of the BERT-shaped reranker at `source`, with its head: a start that has
-    learned to compare already."""
+def student_of_reranker(source: Checkpoint, layers: int | None = None) -> "CrossEncoder":
+    """The first `layers` layers of a reranker with its head: a start that has learned to compare already."""
     from sentence_transformers import CrossEncoder
 
-    student = CrossEncoder(str(source), device="cpu", model_kwargs={"dtype": torch.float32})
-    encoder = student[0].model
-    encoder.encoder.layer = encoder.encoder.layer[:layers]
-    encoder.config.num_hidden_layers = layers
+    with tempfile.TemporaryDirectory() as folder:  # int8 storage is ours alone
+        write_float32(source, Path(folder) / "plain")
+        student = CrossEncoder(str(Path(folder) / "plain"), model_kwargs={"dtype": torch.float32})
+    keep_layers(student[0].model, layers)
     return student
+
+
+def keep_layers(encoder: Any, layers: int | None) -> None:
+    """Drop all but the first `layers` layers, in place. Raises CheckpointError where that cannot be."""
+    home = encoder.encoder if hasattr(encoder, "encoder") else encoder
+    name = next((n for n in ("layer", "layers") if hasattr(home, n)), None)
+    if name is None:
+        raise CheckpointError(f"the layers of a {type(encoder).__name__} cannot be counted; use a BERT or ModernBERT")
+    stack = getattr(home, name)
+    if layers is None:
+        return
+    if not 1 <= layers <= len(stack):
+        raise CheckpointError(f"the student has {len(stack)} layers; --layers {layers} is not among them")
+    setattr(home, name, stack[:layers])
+    encoder.config.num_hidden_layers = layers
+    if getattr(encoder.config, "layer_types", None):
+        encoder.config.layer_types = encoder.config.layer_types[:layers]

@@ -47,18 +47,11 @@ def published_recipe(parameters: int) -> Recipe:
     return LARGEST
 
 
-def train(
-    student: "CrossEncoder",
-    triples: Path,
-    out: Path,
-    recipe: Recipe,
-    limit: int | None = None,
-    resume: bool = True,
-) -> None:
-    """Train `student` on a JSONL file of {"query", "document", "score"} and save it to `out`.
+def train(student: "CrossEncoder", triples: Path, work: Path, recipe: Recipe, limit: int | None = None) -> None:
+    """Train `student` on a JSONL file of {"query", "document", "score"} and save it to `work/student`.
 
-    `limit` takes the first so many triples. Checkpoints go to `out/checkpoints`; with `resume` a run that was cut
-    short goes on from the last one.
+    `limit` takes the first so many triples. Checkpoints go to `work/checkpoints` every 5% of the steps, and a run
+    that was cut short goes on from the last one.
     """
     from datasets import load_dataset
     from sentence_transformers.cross_encoder import CrossEncoderTrainer, CrossEncoderTrainingArguments
@@ -68,7 +61,7 @@ def train(
     if limit is not None:
         data = data.select(range(min(limit, len(data))))
     serving_tokens, student.max_length = student.max_length, recipe.max_tokens
-    checkpoints = out / "checkpoints"
+    checkpoints = work / "checkpoints"
     arguments = CrossEncoderTrainingArguments(
         output_dir=str(checkpoints),
         num_train_epochs=recipe.epochs,
@@ -86,6 +79,6 @@ def train(
         report_to="none",
     )
     trainer = CrossEncoderTrainer(model=student, args=arguments, train_dataset=data, loss=MSELoss(student))
-    trainer.train(resume_from_checkpoint=resume and any(checkpoints.glob("checkpoint-*")))
+    trainer.train(resume_from_checkpoint=any(checkpoints.glob("checkpoint-*")))
     student.max_length = serving_tokens
-    student.save_pretrained(str(out))
+    student.save_pretrained(str(work / "student"), create_model_card=False)

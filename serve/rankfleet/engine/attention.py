@@ -36,3 +36,25 @@ def packed_attention(
         scored = scaled_dot_product_attention(q, k, v, attn_mask=mask)
         out[run.start : run.stop] = scored.transpose(1, 2).reshape(-1, heads, width)
     return out.view(tokens, heads * width)
+
+
+def first_token_attention(
+    query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, batch: PackedBatch, window: int | None
+) -> torch.Tensor:
+    """Attention of each pair's first token alone, which is all that a CLS-pooled last layer needs.
+
+    query: [pairs, heads, head dim]; key, value: [tokens, heads, head dim]. Returns [pairs, heads * head dim].
+    """
+    pairs, heads, width = query.shape
+    out = torch.empty((pairs, 1, heads, width), dtype=query.dtype, device=query.device)
+    done = 0
+    for run in batch.runs:
+        seen = run.length if window is None else min(run.length, window + 1)
+        k, v = (
+            t[run.start : run.stop].view(run.count, run.length, heads, width)[:, :seen].transpose(1, 2)
+            for t in (key, value)
+        )
+        q = query[done : done + run.count].view(run.count, 1, heads, width).transpose(1, 2)
+        out[done : done + run.count] = scaled_dot_product_attention(q, k, v).transpose(1, 2)
+        done += run.count
+    return out.view(pairs, heads * width)

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 
 from rankfleet.engine.activations import activation
-from rankfleet.engine.attention import packed_attention
+from rankfleet.engine.attention import first_token_attention, packed_attention
 from rankfleet.engine.packing import PackedBatch
 from rankfleet.engine.weights import LayerNorm, Linear, Weights
 
@@ -45,14 +45,19 @@ class BertEncoder:
             for i in range(config.num_hidden_layers)
         ]
 
-    def __call__(self, batch: PackedBatch) -> torch.Tensor:
-        """Hidden states of the last layer, [tokens, hidden]."""
+    def __call__(self, batch: PackedBatch, first_only: bool = False) -> torch.Tensor:
+        """Hidden states of the last layer: [tokens, hidden], or [pairs, hidden] of each pair's first token, for
+        which most of the last layer need not be computed."""
         x = self.words[batch.token_ids] + self.places[batch.positions + self.first_position]
         x = x + (self.types[batch.type_ids] if len(self.types) > 1 else self.types[0])
         x = self.embedding_norm(x)
         for layer in self.layers:
             query, key, value = layer.qkv(x).view(len(x), 3, self.heads, -1).unbind(1)
-            attended = packed_attention(query, key, value, batch, window=None)
+            if first_only and layer is self.layers[-1]:
+                attended = first_token_attention(query[batch.firsts], key, value, batch, window=None)
+                x = x[batch.firsts]
+            else:
+                attended = packed_attention(query, key, value, batch, window=None)
             x = layer.attention_norm(x + layer.attention_out(attended))
             x = layer.norm(x + layer.down(self.act(layer.up(x))))
         return x

@@ -14,10 +14,8 @@ from rankfleet.engine.weights import Weights
 Step = Callable[[torch.Tensor], torch.Tensor]
 
 
-def pool(hidden: torch.Tensor, batch: PackedBatch, mode: str) -> torch.Tensor:
-    """[tokens, hidden] → [pairs, hidden]: each pair's first token, or the mean of all of its tokens."""
-    if mode == "cls":
-        return hidden[batch.firsts]
+def mean_of_tokens(hidden: torch.Tensor, batch: PackedBatch) -> torch.Tensor:
+    """[tokens, hidden] → [pairs, hidden]."""
     sums = torch.zeros((len(batch.lengths), hidden.shape[-1]), dtype=torch.float32, device=hidden.device)
     pair_of_token = torch.repeat_interleave(torch.arange(len(batch.lengths), device=hidden.device), batch.lengths)
     sums.index_add_(0, pair_of_token, hidden.float())
@@ -33,9 +31,14 @@ class Head:
         self.pooling = pooling
         self.steps = steps
 
+    @property
+    def first_only(self) -> bool:
+        """Whether the encoder need give no more than the first token of each pair."""
+        return self.pooling == "cls"
+
     def __call__(self, hidden: torch.Tensor, batch: PackedBatch) -> torch.Tensor:
-        """Raw logits, float32 [pairs]."""
-        x = pool(hidden, batch, self.pooling)
+        """Raw logits, float32 [pairs]. hidden: [pairs, hidden] if `first_only`, else [tokens, hidden]."""
+        x = hidden if self.first_only else mean_of_tokens(hidden, batch)
         for step in self.steps:
             x = step(x)
         return x.squeeze(-1).float()

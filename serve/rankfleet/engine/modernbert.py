@@ -8,7 +8,7 @@ import torch
 
 from rankfleet.core.errors import CheckpointError
 from rankfleet.engine.activations import activation
-from rankfleet.engine.attention import packed_attention
+from rankfleet.engine.attention import first_token_attention, packed_attention
 from rankfleet.engine.packing import PackedBatch
 from rankfleet.engine.weights import LayerNorm, Linear, Weights
 
@@ -71,8 +71,9 @@ class ModernBertEncoder:
         ]
         self.final_norm = weights.norm("final_norm", eps)
 
-    def __call__(self, batch: PackedBatch) -> torch.Tensor:
-        """Hidden states after the final norm, [tokens, hidden]."""
+    def __call__(self, batch: PackedBatch, first_only: bool = False) -> torch.Tensor:
+        """Hidden states after the final norm: [tokens, hidden], or [pairs, hidden] of each pair's first token, for
+        which most of the last layer need not be computed."""
         x = self.embedding_norm(self.words[batch.token_ids])
         width = x.shape[-1] // self.heads
         rotary = {kind: Rotary.at(batch.positions, theta, width) for kind, theta in self.theta.items()}
@@ -81,7 +82,13 @@ class ModernBertEncoder:
             query, key, value = layer.qkv(normed).view(len(x), 3, self.heads, width).unbind(1)
             turn = rotary[layer.kind]
             window = self.window if layer.kind == "sliding_attention" else None
-            x = x + layer.attention_out(packed_attention(turn(query), turn(key), value, batch, window))
+            query, key = turn(query), turn(key)
+            if first_only and layer is self.layers[-1]:
+                attended = first_token_attention(query[batch.firsts], key, value, batch, window)
+                x = x[batch.firsts]
+            else:
+                attended = packed_attention(query, key, value, batch, window)
+            x = x + layer.attention_out(attended)
             gelu, gate = layer.mlp_in(layer.mlp_norm(x)).chunk(2, dim=-1)
             x = x + layer.mlp_out(self.act(gelu) * gate)
         return self.final_norm(x)

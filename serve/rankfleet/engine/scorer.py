@@ -15,7 +15,8 @@ from rankfleet.engine.packing import PackedBatch, batches, pack
 from rankfleet.engine.tokenizer import PairTokenizer
 from rankfleet.engine.weights import Weights
 
-ENCODERS: dict[str, tuple[Callable[..., Callable[[PackedBatch], torch.Tensor]], str]] = {
+Encoder = Callable[[PackedBatch, bool], torch.Tensor]
+ENCODERS: dict[str, tuple[Callable[..., Encoder], str]] = {
     "bert": (BertEncoder, "bert."),
     "roberta": (BertEncoder, "roberta."),
     "xlm-roberta": (BertEncoder, "roberta."),
@@ -32,7 +33,7 @@ class Scorer:
 
     def __init__(
         self,
-        encoder: Callable[[PackedBatch], torch.Tensor],
+        encoder: Encoder,
         head: Head,
         device: torch.device,
         max_tokens: int,
@@ -66,7 +67,7 @@ class Scorer:
         scores = np.empty(len(pairs), dtype=np.float32)
         for rows in batches(pairs.lengths, self._max_tokens):
             batch = pack(pairs.take(rows), self._device)
-            scores[rows] = self._head(self._encoder(batch), batch).cpu().numpy()
+            scores[rows] = self._head(self._encoder(batch, self._head.first_only), batch).cpu().numpy()
         return scores
 
 

@@ -1,0 +1,93 @@
+"""`rankfleet evaluate`: which size is enough, on your own data."""
+
+import datetime
+import json
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import typer
+from rich.progress import Progress
+from rich.table import Table
+
+from rankfleet.cli import app, err, out
+from rankfleet.cli.options import ConfigOption, load_config, pick_tier
+from rankfleet.core.config import FleetConfig
+
+
+@app.command()
+def evaluate(
+    data: Annotated[list[Path], typer.Option(help="BEIR folder; repeat for several")],
+    config: ConfigOption = "demo",
+    retriever: Annotated[Literal["bm25"], typer.Option(help="first stage")] = "bm25",
+    top_k: Annotated[int, typer.Option(min=1, help="candidates reranked per query")] = 100,
+    tiers: Annotated[str | None, typer.Option(help="comma-separated; all by default")] = None,
+    queries: Annotated[int | None, typer.Option(min=1, help="use the first so many queries")] = None,
+    json_file: Annotated[Path | None, typer.Option("--json", help="write the figures to this file")] = None,
+) -> None:
+    """Measure nDCG@10, MRR@10 and latency of each tier on judged queries."""
+    from rankfleet.evaluate import mean_of
+
+    fleet = load_config(config)
+    names = tiers.split(",") if tiers else list(fleet.tiers)
+    for name in names:
+        pick_tier(fleet, name)
+    collections = [evaluate_folder(fleet, folder, retriever, top_k, names, queries) for folder in data]
+    for collection in collections:
+        show(collection["data"], collection)
+    result: dict[str, Any] = collections[0]
+    if len(collections) > 1:
+        result = {"collections": collections, "mean": mean_of(collections)}
+        show(f"mean of {len(collections)}", result["mean"])
+    if json_file is not None:
+        json_file.parent.mkdir(parents=True, exist_ok=True)
+        json_file.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
+
+
+def evaluate_folder(
+    fleet: FleetConfig, folder: Path, retriever: str, top_k: int, names: list[str], limit: int | None
+) -> dict[str, Any]:
+    """All tiers on one collection, as the JSON object that is written."""
+    import torch
+
+    from rankfleet.engine.checkpoint import find_checkpoint
+    from rankfleet.engine.scorer import Reranker
+    from rankfleet.evaluate import evaluate_retriever, evaluate_tier, retrieve
+    from rankfleet.retrieval.bm25 import Bm25Index
+    from rankfleet.retrieval.corpus import Judged, read_documents, read_judged
+
+    judged = read_judged(folder)
+    if limit is not None:
+        kept = list(judged.queries)[:limit]
+        judged = Judged({q: judged.queries[q] for q in kept}, {q: judged.qrels[q] for q in kept})
+    with err.status(f"indexing {folder.name}"):
+        index = Bm25Index.build(read_documents(folder))
+        candidates = retrieve(index, judged, top_k)
+    results: dict[str, Any] = {}
+    with Progress(console=err, transient=True) as bar:
+        for name in names:
+            task = bar.add_task(f"{folder.name}: {name}", total=len(judged.queries))
+            tier, group = fleet.tiers[name], fleet.groups[fleet.group_of(name)]
+            torch.set_num_threads(group.threads)
+            reranker = Reranker.load(find_checkpoint(tier.model, tier.revision), group.dtype)
+            reranker.score("warm up", ["a first batch"])
+            results[name] = evaluate_tier(reranker, judged, candidates, lambda t=task: bar.advance(t))  # type: ignore[misc]
+    return {
+        "data": folder.name,
+        "queries": len(judged.queries),
+        "documents": len(index),
+        "top_k": top_k,
+        "retriever": evaluate_retriever(judged, candidates),
+        "tiers": results,
+        "device": torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu",
+        "torch": torch.__version__,
+        "date": datetime.date.today().isoformat(),
+    }
+
+
+def show(title: str, figures: dict[str, Any]) -> None:
+    table = Table("", "nDCG@10", "MRR@10", "p50 ms", "p95 ms", title=title, box=None, padding=(0, 2, 0, 0))
+    rows = {figures["retriever"]["name"]: figures["retriever"]} | figures["tiers"]
+    for name, row in rows.items():
+        times = [f"{row[key]:.1f}" if key in row else "" for key in ("p50_ms", "p95_ms")]
+        table.add_row(name, f"{row['ndcg@10']:.4f}", f"{row['mrr@10']:.4f}", *times)
+    out.print(table)
