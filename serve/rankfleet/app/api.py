@@ -2,29 +2,19 @@
 
 from typing import Any
 
-import orjson
 from fastapi import FastAPI, Request, Response
 
 from rankfleet import __version__
-from rankfleet.app.bodies import RerankBody, error_reply, parse_body, ranking_reply, server_timing
+from rankfleet.app.bodies import RerankBody, parse, ranking_reply, server_timing
+from rankfleet.app.http import body_schema, error_reply, header_budget, json_response, read_body
+from rankfleet.app.search import Retriever, add_search
 from rankfleet.app.service import RankingService
-from rankfleet.app.telemetry import Telemetry
+from rankfleet.app.telemetry import Recorder
 from rankfleet.core.config import AUTO
-from rankfleet.core.errors import InvalidRequest, Overloaded, RankfleetError, TooLarge
-
-RERANK_SCHEMA = {
-    "requestBody": {
-        "required": True,
-        "content": {"application/json": {"schema": RerankBody.model_json_schema()}},
-    }
-}
+from rankfleet.core.errors import Overloaded, RankfleetError
 
 
-def json_response(content: Any, status: int = 200, headers: dict[str, str] | None = None) -> Response:
-    return Response(orjson.dumps(content), status, headers, media_type="application/json")
-
-
-def build_api(service: RankingService, telemetry: Telemetry) -> FastAPI:
+def build_api(service: RankingService, telemetry: Recorder, retriever: Retriever | None = None) -> FastAPI:
     """The routes over one router's service."""
     api = FastAPI(title="Rankfleet", version=__version__, description="Reranking within a latency budget.")
 
@@ -52,15 +42,17 @@ def build_api(service: RankingService, telemetry: Telemetry) -> FastAPI:
         message = f"{request.url.path} does not take {request.method}; see /docs"
         return json_response(error_reply("method_not_allowed", message), 405)
 
-    @api.post("/v1/rerank", openapi_extra=RERANK_SCHEMA, summary="Rank documents for a query")
+    @api.post("/v1/rerank", openapi_extra=body_schema(RerankBody), summary="Rank documents for a query")
     async def rerank(request: Request) -> Response:
         arrived_s = service.clock()
-        body = parse_body(await read_body(request, service.config.limits.max_body_bytes))
+        body = parse(RerankBody, await read_body(request, service.config.limits.max_body_bytes))
         asked = body.to_request(header_budget(request))
         ranking = await service.rank(asked, arrived_s)
         telemetry.answered(ranking)
         reply = ranking_reply(ranking, bool(body.return_documents))
         return json_response(reply, headers={"Server-Timing": server_timing(ranking)})
+
+    add_search(api, service, retriever, telemetry)
 
     @api.get("/v1/models", summary="Tiers and SLO classes of this fleet")
     async def models() -> Response:
@@ -91,27 +83,3 @@ def build_api(service: RankingService, telemetry: Telemetry) -> FastAPI:
         return json_response({"status": "ready" if ready else "starting"}, 200 if ready else 503)
 
     return api
-
-
-async def read_body(request: Request, limit: int) -> bytes:
-    """The whole body. Raises TooLarge as soon as it is known to pass `limit` bytes."""
-    body = bytearray()
-    async for part in request.stream():
-        body += part
-        if len(body) > limit:
-            raise TooLarge(f"the request body is longer than the {limit} bytes allowed; send fewer documents")
-    return bytes(body)
-
-
-def header_budget(request: Request) -> float | None:
-    """The budget of `x-rankfleet-slo-ms`, for clients that cannot change the body."""
-    text = request.headers.get("x-rankfleet-slo-ms")
-    if text is None:
-        return None
-    try:
-        value = float(text)
-    except ValueError:
-        value = -1.0
-    if not 0 < value < float("inf"):
-        raise InvalidRequest(f"header x-rankfleet-slo-ms: {text!r} is not a positive number of milliseconds")
-    return value

@@ -1,13 +1,15 @@
 """Wire formats: the JSON a client sends and gets."""
 
 import math
-from typing import Any
+from typing import Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from rankfleet.core.config import explain
 from rankfleet.core.errors import InvalidRequest
 from rankfleet.core.messages import Ranking, RerankRequest
+
+Body = TypeVar("Body", bound=BaseModel)
 
 
 class TextDocument(BaseModel):
@@ -43,10 +45,10 @@ class RerankBody(BaseModel):
         )
 
 
-def parse_body(body: bytes) -> RerankBody:
+def parse(model: type[Body], body: bytes) -> Body:
     """Read the JSON of a request. Raises InvalidRequest that says where it is wrong."""
     try:
-        return RerankBody.model_validate_json(body)
+        return model.model_validate_json(body)
     except ValidationError as error:
         raise InvalidRequest(explain(error, "request body", most=5) + "\nsee /docs for the format") from None
 
@@ -105,7 +107,3 @@ def server_timing(ranking: Ranking) -> str:
         ("total", timing.total_ms),
     )
     return ", ".join(f"{name};dur={ms:.2f}" for name, ms in parts)
-
-
-def error_reply(code: str, message: str) -> dict[str, Any]:
-    return {"error": {"code": code, "message": message}}

@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+from pathlib import Path
 from typing import Any
 
 from ray import serve
@@ -16,6 +17,7 @@ from rankfleet.core.errors import Unavailable
 from rankfleet.core.messages import Chunk, ChunkScores
 from rankfleet.engine.checkpoint import find_checkpoint
 from rankfleet.engine.tokenizer import PairTokenizer
+from rankfleet.retrieval.bm25 import Bm25Index
 
 log = logging.getLogger("ray.serve")
 
@@ -58,7 +60,8 @@ class Router:
         self._learning: asyncio.Task[None] | None = None
 
     def __serve_build_asgi_app__(self) -> Any:
-        return build_api(self._service, Telemetry())
+        search = self._service.config.search
+        return build_api(self._service, Telemetry(), Bm25Index.load(Path(search.index)) if search else None)
 
     async def reconfigure(self, live: dict[str, Any]) -> None:
         """Take new live settings. Raises ConfigError, and keeps the old ones, when they are wrong."""

@@ -1,10 +1,20 @@
 """Prometheus metrics, through Ray's own: they appear on every node's metrics port as `ray_rankfleet_…`."""
 
+from typing import Protocol
+
 from ray.util.metrics import Counter, Gauge, Histogram
 
 from rankfleet.core.messages import Ranking
 
 LATENCY_MS: list[float] = [5, 10, 20, 35, 50, 75, 100, 150, 200, 350, 500, 1000, 2000, 5000]
+
+
+class Recorder(Protocol):
+    """Hears of every answer and every refusal."""
+
+    def answered(self, ranking: Ranking) -> None: ...
+
+    def refused(self, code: str) -> None: ...
 
 
 class Telemetry:

@@ -7,6 +7,7 @@ RankfleetError                  500
     ├── InvalidRequest          422  a field is missing, of the wrong type, or empty
     ├── TooLarge                413  more documents or bytes than the limits
     ├── UnknownModel            404  no tier, SLO class or alias of that name
+    ├── NotConfigured           404  the fleet file does not ask for this
     ├── Overloaded              429  no plan fits now; Retry-After says when
     └── Unavailable             503  no replica could answer
 """
@@ -47,6 +48,11 @@ class TooLarge(RequestError):
 class UnknownModel(RequestError):
     status = 404
     code = "unknown_model"
+
+
+class NotConfigured(RequestError):
+    status = 404
+    code = "not_configured"
 
 
 class Overloaded(RequestError):
