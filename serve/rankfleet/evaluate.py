@@ -64,13 +64,18 @@ def evaluate_tier(
     progress: Callable[[], None] = lambda: None,
     clock: Callable[[], float] = time.perf_counter,
 ) -> dict[str, float]:
-    """{"ndcg@10", "mrr@10", "p50_ms", "p95_ms"} of one tier; the times are per query, tokenizing included."""
+    """{"ndcg@10", "mrr@10", "p50_ms", "p95_ms"} of one tier; the times are per query, tokenizing included.
+
+    Raises RankfleetError when a score is not finite: such an order would mean nothing.
+    """
     order, times = {}, []
     for name, hits in candidates.items():
         if hits:
             started = clock()
             logits = reranker.score(judged.queries[name], [hit.text for hit in hits])
             times.append((clock() - started) * 1e3)
+            if not np.isfinite(logits).all():
+                raise RankfleetError(f"query {name!r} got scores that are not finite; try the tier in float32")
             order[name] = [hits[i].id for i in np.argsort(-logits, kind="stable")]
         progress()
     quality = measure_run(ranked_run(order), judged.qrels)

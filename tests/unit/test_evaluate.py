@@ -4,6 +4,7 @@ from math import log2
 import numpy as np
 import pytest
 
+from rankfleet.core.errors import RankfleetError
 from rankfleet.evaluate import evaluate_retriever, evaluate_tier, mean_of, measure_run, ranked_run
 from rankfleet.retrieval.bm25 import Hit
 from rankfleet.retrieval.corpus import Judged
@@ -46,6 +47,15 @@ def test_a_query_without_candidates_counts_as_nothing() -> None:
     clock = FakeClock()
     result = evaluate_tier(FakeReranker(clock), JUDGED, HITS | {"q2": []}, clock=clock)
     assert result["ndcg@10"] == 0.5
+
+
+def test_scores_that_are_no_numbers_are_no_order() -> None:
+    class Broken:
+        def score(self, query: str, documents: Sequence[str]) -> np.ndarray:
+            return np.full(len(documents), np.nan)
+
+    with pytest.raises(RankfleetError, match="'q1' got scores that are not finite"):
+        evaluate_tier(Broken(), JUDGED, HITS, clock=FakeClock())
 
 
 def test_only_ten_places_count() -> None:

@@ -3,7 +3,7 @@ import pytest
 
 from rankfleet.core.errors import ConfigError
 from rankfleet.core.messages import Work
-from rankfleet.routing.latency import LatencyModel, Sample, fit
+from rankfleet.routing.latency import LatencyModel, Sample, errors, fit
 from rankfleet.routing.profile import profile_json, read_profile
 
 
@@ -57,3 +57,11 @@ def test_files_that_are_no_profile(text: str, tmp_path) -> None:
         read_profile(path)
     with pytest.raises(ConfigError, match="rankfleet profile"):
         read_profile(tmp_path / "none.json")
+
+
+def test_errors_are_relative_to_what_was_measured() -> None:
+    model = LatencyModel(10.0, 0.0, 0.0)
+    off = errors(model, [Sample(work(1), ms) for ms in (8.0, 10.0, 12.5)])
+    # predicted 10: 25% above 8, right on 10, 20% below 12.5
+    assert off.p50 == pytest.approx(0.2)
+    assert off.p99 == pytest.approx(0.249)

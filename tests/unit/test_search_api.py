@@ -1,7 +1,9 @@
 import httpx
+import pytest
 
 from rankfleet.app.api import build_api
-from rankfleet.retrieval.bm25 import Bm25Index
+from rankfleet.app.search import Retriever, clip
+from rankfleet.retrieval.bm25 import Bm25Index, Hit
 from rankfleet.retrieval.corpus import Document
 from tests.unit.test_api import FakeTelemetry
 from tests.unit.test_service import service
@@ -14,7 +16,7 @@ CORPUS = [
 ]
 
 
-def client(index: Bm25Index | None, **settings: object) -> httpx.AsyncClient:
+def client(index: Retriever | None, **settings: object) -> httpx.AsyncClient:
     if index is not None:
         settings["search"] = {"index": "somewhere", "top_k": 3}
     api = build_api(service(**settings), FakeTelemetry(), index)
@@ -59,3 +61,40 @@ async def test_bad_bodies() -> None:
     async with client(Bm25Index.build(CORPUS)) as http:
         for content in (b"", b'{"query": ""}', b'{"query": 3}', b'{"query": "a", "top_k": 0}', b'{"query": "\xff"}'):
             assert (await http.post("/v1/search", content=content)).status_code == 422
+
+
+async def test_limits_on_the_query_hold_before_anything_is_searched() -> None:
+    class Untouched:
+        def search(self, query: str, k: int) -> list[Hit]:
+            raise AssertionError("a query that is refused may not be searched")
+
+    async with client(Untouched(), limits={"max_query_bytes": 10}) as http:
+        too_long = await http.post("/v1/search", json={"query": "zebra " * 100})
+        bad_budget = await http.post("/v1/search", json={"query": "cat"}, headers={"x-rankfleet-slo-ms": "soon"})
+    assert (too_long.status_code, bad_budget.status_code) == (413, 422)
+
+
+async def test_a_document_of_the_index_that_is_too_long_is_cut_not_refused() -> None:
+    corpus = [Document("long", "cat " * 300), Document("short", "a cat sat")]  # 200 bytes are 50 of the 300 words
+    async with client(Bm25Index.build(corpus), limits={"max_document_bytes": 200}) as http:
+        reply = await http.post("/v1/search", json={"query": "cat"})
+    assert reply.status_code == 200
+    assert [(r["id"], r["document"]["text"]) for r in reply.json()["results"]] == [
+        ("long", "cat " * 50),
+        ("short", "a cat sat"),
+    ]
+
+
+async def test_documents_that_the_tier_could_not_read_whole_are_named() -> None:
+    corpus = [Document("short", "a cat"), Document("long", "cat " * 80)]
+    async with client(Bm25Index.build(corpus)) as http:
+        reply = await http.post("/v1/search", json={"query": "cat"})
+    assert reply.json()["rankfleet"]["truncated"] == ["long"]
+
+
+@pytest.mark.parametrize(
+    ("text", "most", "kept"),
+    [("abc", 3, "abc"), ("abcd", 3, "abc"), ("éé", 3, "é"), ("世界", 5, "世"), ("", 1, ""), ("😀", 3, "")],
+)
+def test_clipping_leaves_whole_characters(text: str, most: int, kept: str) -> None:
+    assert clip(text, most) == kept

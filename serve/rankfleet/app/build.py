@@ -10,14 +10,17 @@ from ray.serve.config import AutoscalingConfig, AutoscalingPolicy
 from rankfleet.app.group import ReplicaGroup
 from rankfleet.app.router import Router
 from rankfleet.core.config import FleetConfig, Group, parse_config, read_config
+from rankfleet.core.serveconfig import ROUTER
 
-ROUTER = "router"
 # Admission is the router's business, by predicted time. These are backstops far above what it lets through.
 MAX_ONGOING = {"router": 1000, "group": 4000}
 
 
 def build(args: dict[str, Any]) -> Application:
-    """args: {"config": the fleet as a mapping, or the path of its file}. Raises ConfigError."""
+    """args: {"config": the fleet as a mapping, or the path of its file}. Raises ConfigError.
+
+    Live settings in the mapping are only a start: the router's `user_config` replaces them.
+    """
     given = args.get("config")
     config = read_config(Path(given)) if isinstance(given, str) else parse_config(given)
     fixed = config.fixed

@@ -10,15 +10,23 @@ import socket
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import httpx
 
 from rankfleet.core.config import FleetConfig
 from rankfleet.core.environment import LOCAL, LOW_LATENCY, SIDE_PORTS
 from rankfleet.core.errors import RankfleetError
+from rankfleet.core.serveconfig import APP_NAME, serve_config
 from rankfleet.engine.checkpoint import find_checkpoint
 
-APP_NAME = "rankfleet"
+
+@dataclass(frozen=True)
+class Running:
+    """Where a started fleet is reached. metrics: Prometheus metrics of this node."""
+
+    address: str
+    metrics: str
 
 
 class LaunchError(RankfleetError):
@@ -27,8 +35,8 @@ class LaunchError(RankfleetError):
     code = "launch"
 
 
-def start(config: FleetConfig, host: str, port: int, progress: Callable[[str], None]) -> str:
-    """Start the fleet and return its address once it ranks. `progress` hears what is going on.
+def start(config: FleetConfig, host: str, port: int, progress: Callable[[str], None]) -> Running:
+    """Start the fleet and return where it is once it ranks. `progress` hears what is going on.
 
     Raises CheckpointError, LaunchError.
     """
@@ -59,7 +67,7 @@ def start(config: FleetConfig, host: str, port: int, progress: Callable[[str], N
     deploy(config)
     address = f"http://{host}:{port}"
     wait_until_ready(address, progress)
-    return address
+    return Running(address, f"http://127.0.0.1:{ray.nodes()[0]['MetricsExportPort']}/metrics")
 
 
 def apply(config: FleetConfig) -> None:
@@ -78,21 +86,16 @@ def apply(config: FleetConfig) -> None:
 
 
 def deploy(config: FleetConfig) -> None:
-    """Hand the fleet to Serve and return at once. Where it runs already only what differs is changed, and live
-    settings change without a restart."""
-    from ray import serve
-    from ray.serve.schema import LoggingConfig
+    """Hand the fleet to Serve and return at once. Where it runs already only what differs is changed.
 
-    from rankfleet.app.build import build
+    The way of config files, which `serve deploy` and KubeRay go too: `serve.run` would restart every replica. Its
+    REST door needs Ray's dashboard, so this knocks at the controller itself.
+    """
+    from ray.serve.context import _get_global_client
+    from ray.serve.schema import ServeDeploySchema
 
     logging.getLogger("ray.serve").setLevel(logging.ERROR)
-    target = serve.RunTarget(
-        build({"config": config.model_dump(mode="json")}),
-        name=APP_NAME,
-        route_prefix="/",
-        logging_config=LoggingConfig(enable_access_log=False),
-    )
-    serve.run_many([target], wait_for_ingress_deployment_creation=False, wait_for_applications_running=False)
+    _get_global_client().deploy_apps(ServeDeploySchema.model_validate(serve_config(config)))
 
 
 def stop() -> None:

@@ -1,6 +1,7 @@
 """POST /v1/search: retrieve, then rerank, within one budget."""
 
 import asyncio
+from dataclasses import replace
 from typing import Any, Protocol
 
 from fastapi import FastAPI, Request, Response
@@ -8,9 +9,9 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from rankfleet.app.bodies import parse, ranking_reply, server_timing
 from rankfleet.app.http import body_schema, header_budget, json_response, read_body
-from rankfleet.app.service import RankingService
+from rankfleet.app.service import RankingService, check_limits
 from rankfleet.app.telemetry import Recorder
-from rankfleet.core.errors import InvalidRequest, NotConfigured
+from rankfleet.core.errors import NotConfigured
 from rankfleet.core.messages import RerankRequest
 from rankfleet.retrieval.bm25 import Hit
 
@@ -35,6 +36,18 @@ class SearchBody(BaseModel):
     user: str | None = None
     session: str | None = None
 
+    def to_request(self, header_slo_ms: float | None = None) -> RerankRequest:
+        """The request as far as it is known before retrieval: with one empty document."""
+        return RerankRequest(
+            query=self.query,
+            documents=[""],
+            top_n=self.top_n or 10,
+            model=self.model,
+            slo_ms=self.slo_ms if self.slo_ms is not None else header_slo_ms,
+            user=self.user,
+            session=self.session,
+        )
+
 
 def add_search(api: FastAPI, service: RankingService, retriever: Retriever | None, telemetry: Recorder) -> None:
     """Add the route. Without a retriever it answers 404 and says how to get one."""
@@ -48,27 +61,23 @@ def add_search(api: FastAPI, service: RankingService, retriever: Retriever | Non
                 "this fleet has no index: build one with `rankfleet index build` and name it under `search:`"
             )
         body = parse(SearchBody, await read_body(request, service.config.limits.max_body_bytes))
-        if not body.query.strip():
-            raise InvalidRequest("query is empty; send the text to search for")
-        top_k = min(body.top_k or settings.top_k, service.config.limits.max_documents)
+        asked = body.to_request(header_budget(request))
+        check_limits(asked, service.config)
+        limits = service.config.limits
+        top_k = min(body.top_k or settings.top_k, limits.max_documents)
         hits = await asyncio.get_running_loop().run_in_executor(None, retriever.search, body.query, top_k)
         retrieve_ms = (service.clock() - arrived_s) * 1e3
         if not hits:
-            return json_response({"results": [], "rankfleet": {"timing_ms": {"retrieve": round(retrieve_ms, 2)}}})
-        asked = RerankRequest(
-            query=body.query,
-            documents=[hit.text for hit in hits],
-            top_n=body.top_n or 10,
-            model=body.model,
-            slo_ms=body.slo_ms if body.slo_ms is not None else header_budget(request),
-            user=body.user,
-            session=body.session,
-        )
-        ranking = await service.rank(asked, arrived_s)
+            nothing = {"results": [], "rankfleet": {"timing_ms": {"retrieve": round(retrieve_ms, 2)}}}
+            return json_response(nothing, headers={"Server-Timing": f"retrieve;dur={retrieve_ms:.2f}"})
+        # The client did not choose these documents: one that is too long is cut, not refused.
+        documents = [clip(hit.text, limits.max_document_bytes) for hit in hits]
+        ranking = await service.rank(replace(asked, documents=documents), arrived_s)
         telemetry.answered(ranking)
         reply = ranking_reply(ranking, return_documents=body.return_documents is not False)
         for result in reply["results"]:
             name_hit(result, hits)
+        reply["rankfleet"]["truncated"] = [hits[i].id for i in ranking.truncated]
         reply["rankfleet"]["timing_ms"]["retrieve"] = round(retrieve_ms, 2)
         timing = f"retrieve;dur={retrieve_ms:.2f}, {server_timing(ranking)}"
         return json_response(reply, headers={"Server-Timing": timing})
@@ -79,3 +88,8 @@ def name_hit(result: dict[str, Any], hits: list[Hit]) -> None:
     hit = hits[result["index"]]
     result["id"] = hit.id
     result["retrieval"] = {"rank": result.pop("index") + 1, "score": round(hit.score, 4)}
+
+
+def clip(text: str, most_bytes: int) -> str:
+    """The longest beginning of at most so many UTF-8 bytes."""
+    return text if len(text) * 4 <= most_bytes else text.encode()[:most_bytes].decode(errors="ignore")

@@ -2,6 +2,7 @@
 
 import datetime
 import json
+from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -13,6 +14,8 @@ from rankfleet.cli import app, err, out
 from rankfleet.cli.options import ConfigOption, load_config, pick_tier
 from rankfleet.core.config import FleetConfig
 
+RECORDED = ("rankfleet", "torch", "transformers", "bm25s", "ir-measures")  # packages that can change a figure
+
 
 @app.command()
 def evaluate(
@@ -22,6 +25,9 @@ def evaluate(
     top_k: Annotated[int, typer.Option(min=1, help="candidates reranked per query")] = 100,
     tiers: Annotated[str | None, typer.Option(help="comma-separated; all by default")] = None,
     queries: Annotated[int | None, typer.Option(min=1, help="use the first so many queries")] = None,
+    threads: Annotated[
+        int | None, typer.Option(min=1, help="CPU threads; those of the tier's group by default")
+    ] = None,
     json_file: Annotated[Path | None, typer.Option("--json", help="write the figures to this file")] = None,
 ) -> None:
     """Measure nDCG@10, MRR@10 and latency of each tier on judged queries."""
@@ -31,7 +37,7 @@ def evaluate(
     names = tiers.split(",") if tiers else list(fleet.tiers)
     for name in names:
         pick_tier(fleet, name)
-    collections = [evaluate_folder(fleet, folder, retriever, top_k, names, queries) for folder in data]
+    collections = [evaluate_folder(fleet, folder, retriever, top_k, names, queries, threads) for folder in data]
     for collection in collections:
         show(collection["data"], collection)
     result: dict[str, Any] = collections[0]
@@ -44,7 +50,13 @@ def evaluate(
 
 
 def evaluate_folder(
-    fleet: FleetConfig, folder: Path, retriever: str, top_k: int, names: list[str], limit: int | None
+    fleet: FleetConfig,
+    folder: Path,
+    retriever: str,
+    top_k: int,
+    names: list[str],
+    limit: int | None,
+    threads: int | None,
 ) -> dict[str, Any]:
     """All tiers on one collection, as the JSON object that is written."""
     import torch
@@ -67,7 +79,7 @@ def evaluate_folder(
         for name in names:
             task = bar.add_task(f"{folder.name}: {name}", total=len(judged.queries))
             tier, group = fleet.tiers[name], fleet.groups[fleet.group_of(name)]
-            torch.set_num_threads(group.threads)
+            torch.set_num_threads(threads or group.threads)
             reranker = Reranker.load(find_checkpoint(tier.model, tier.revision), group.dtype)
             reranker.score("warm up", ["a first batch"])
             results[name] = evaluate_tier(reranker, judged, candidates, lambda t=task: bar.advance(t))  # type: ignore[misc]
@@ -79,7 +91,9 @@ def evaluate_folder(
         "retriever": evaluate_retriever(judged, candidates),
         "tiers": results,
         "device": torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu",
-        "torch": torch.__version__,
+        "threads": torch.get_num_threads(),
+        "dtype": ", ".join(dict.fromkeys(fleet.groups[fleet.group_of(name)].dtype for name in names)),
+        "versions": {package: version(package) for package in RECORDED},
         "date": datetime.date.today().isoformat(),
     }
 

@@ -29,4 +29,7 @@ def build(
         documents = list(read_documents(source))
     with err.status(f"indexing {len(documents)} documents"):
         Bm25Index.build(documents).save(folder)
-    out.print(f"{len(documents)} documents are in {folder}; name it in the fleet file:  search: {{index: {folder}}}")
+    out.print(
+        f"{len(documents)} documents are in {folder}; name it in the fleet file:  search: {{index: {folder}}}",
+        soft_wrap=True,
+    )

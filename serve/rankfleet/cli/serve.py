@@ -6,7 +6,6 @@ import threading
 from typing import Annotated
 
 import typer
-from rich.panel import Panel
 
 from rankfleet.cli import app, err, out
 from rankfleet.cli.options import ConfigOption, load_config
@@ -39,8 +38,8 @@ def serve(
 
     try:
         with err.status("starting") as status:
-            address = launch.start(fleet, host, port, lambda text: status.update(text))
-        greet(fleet, address)
+            running = launch.start(fleet, host, port, lambda text: status.update(text))
+        greet(fleet, running.address, running.metrics)
         stopped.wait()
     except KeyboardInterrupt:
         pass
@@ -58,19 +57,19 @@ def stop_now(stopped: threading.Event) -> None:
     raise KeyboardInterrupt
 
 
-def greet(fleet: FleetConfig, address: str) -> None:
-    tiers = ", ".join(f"{name} (nDCG@10 {tier.quality:.3f})" for name, tier in fleet.tiers.items())
-    classes = ", ".join(
-        f"{name} {f'{slo.slo_ms:g} ms' if slo.slo_ms else 'no limit'}" for name, slo in fleet.slo_classes.items()
-    )
-    lines = [
-        f"[bold green]ready[/] at [bold]{address}[/]   (API page: {address}/docs)",
-        "",
-        f"tiers    {tiers}",
-    ]
-    if classes:
-        lines.append(f"budgets  {classes}")
-    out.print(Panel("\n".join(lines), expand=False))
-    out.print("Try it:\n")
+def greet(fleet: FleetConfig, address: str, metrics: str) -> None:
+    out.print(f"[bold green]ready[/] at [bold]{address}[/]", highlight=False)
+    tiers = [f"{name} {tier.quality:.3f}" for name, tier in fleet.tiers.items()]
+    classes = [f"{name} {f'{slo.slo_ms:g} ms' if slo.slo_ms else 'none'}" for name, slo in fleet.slo_classes.items()]
+    facts = {
+        "tiers (nDCG@10)": ", ".join(tiers),
+        "budgets": ", ".join(classes),
+        "API page": f"{address}/docs",
+        "metrics": metrics,
+    }
+    for name, fact in facts.items():
+        if fact:
+            out.print(f"  [dim]{name:16}[/]{fact}", highlight=False, soft_wrap=True)
+    out.print("\nTry it:\n")
     print(EXAMPLE.format(address=address), flush=True)
     out.print("\nCtrl-C ends it.")

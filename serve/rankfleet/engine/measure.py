@@ -1,5 +1,7 @@
 """Timing a tier on this device: batches of known size, so that a latency model can be fitted."""
 
+import itertools
+import random
 import time
 from collections.abc import Iterable, Iterator
 
@@ -12,9 +14,11 @@ from rankfleet.routing.latency import Sample
 
 Shape = tuple[int, int]  # pairs, mean tokens of a pair
 QUICK: tuple[Shape, ...] = ((1, 32), (8, 64), (32, 64), (16, 160), (4, 320))
+# In no order, so that a run cut short by its time limit has seen large batches and small ones.
 GRID: tuple[Shape, ...] = tuple(
-    (pairs, tokens) for tokens in (16, 48, 96, 160, 256, 512) for pairs in (1, 2, 5, 10, 20, 50, 100)
+    random.Random(1).sample(list(itertools.product((1, 2, 5, 10, 20, 50, 100), (16, 48, 96, 160, 256, 512))), 42)
 )
+WARM_UP_BATCHES = 3
 
 
 def synthetic_pairs(pairs: int, tokens: int, max_tokens: int, seed: int = 0) -> TokenizedPairs:
@@ -33,16 +37,13 @@ def time_batch(scorer: Scorer, batch: TokenizedPairs) -> Sample:
 
 
 def measure(scorer: Scorer, max_tokens: int, shapes: Iterable[Shape], repeats: int, most_s: float) -> Iterator[Sample]:
-    """Samples of each shape in turn, `repeats` times over, until `most_s` seconds are spent (three samples at
-    least). The first pass over the shapes warms up and is not counted where time allows."""
+    """Samples of each shape in turn, `repeats` times over, until `most_s` seconds are spent; three samples at
+    least. A few batches before the first one warm up and do not count."""
     batches = [synthetic_pairs(pairs, tokens, max_tokens, seed) for seed, (pairs, tokens) in enumerate(shapes)]
+    for batch in batches[:WARM_UP_BATCHES]:
+        scorer.score(batch)
     until = time.perf_counter() + most_s
-    taken = 0
-    for turn in range(repeats + 1):
-        for batch in batches:
-            sample = time_batch(scorer, batch)
-            if turn > 0 or time.perf_counter() > until:
-                taken += 1
-                yield sample
-            if taken >= 3 and time.perf_counter() > until:
-                return
+    for taken, batch in enumerate(batch for _ in range(repeats) for batch in batches):
+        if taken >= 3 and time.perf_counter() > until:
+            return
+        yield time_batch(scorer, batch)

@@ -41,26 +41,33 @@ class Bm25Index:
     def __init__(self, bm25: Any, documents: "list[Document] | StoredDocuments") -> None:
         self._bm25 = bm25
         self._documents = documents
-        self._bm25s, self._stemmer = load_bm25s()
 
     def __len__(self) -> int:
         return len(self._documents)
 
     @classmethod
     def build(cls, documents: Iterable[Document], show_progress: bool = False) -> "Bm25Index":
-        """Index documents in memory. Raises InvalidRequest when there are none."""
+        """Index documents in memory. Raises InvalidRequest when there are none, or none has a word to find."""
         bm25s, stemmer = load_bm25s()
         kept = list(documents)
         if not kept:
             raise InvalidRequest("there is no document to index")
         tokens = bm25s.tokenize([d.text for d in kept], stopwords="en", stemmer=stemmer, show_progress=show_progress)
+        if not tokens.vocab:
+            raise InvalidRequest(f"none of the {len(kept)} documents has a word to search by")
         bm25 = bm25s.BM25(method="lucene", k1=K1, b=B)
         bm25.index(tokens, show_progress=show_progress)
         return cls(bm25, kept)
 
     def save(self, folder: Path) -> None:
-        """Write the index and its documents to `folder`."""
+        """Write the index and its documents to `folder`, in place of an index that is there.
+
+        Old files are unlinked, not overwritten: who has them mapped goes on reading them, whereas a mapped file
+        that shrinks kills its reader. The manifest goes first and comes last, so half an index is never opened.
+        """
         folder.mkdir(parents=True, exist_ok=True)
+        for name in (MANIFEST, DOCUMENTS, OFFSETS, *(path.name for path in folder.glob("*.index.*"))):
+            (folder / name).unlink(missing_ok=True)
         self._bm25.save(str(folder), show_progress=False)
         offsets = []
         with (folder / DOCUMENTS).open("wb") as sink:
@@ -89,17 +96,20 @@ class Bm25Index:
 
     def search(self, query: str, k: int) -> list[Hit]:
         """At most k documents that share a stem with the query, best first; equal scores in corpus order."""
-        tokens = self._bm25s.tokenize(
-            [query], stopwords="en", stemmer=self._stemmer, return_ids=False, show_progress=False
-        )
+        # A stemmer may not be called by two threads at once; a new one costs less than a microsecond.
+        bm25s, stemmer = load_bm25s()
+        tokens = bm25s.tokenize([query], stopwords="en", stemmer=stemmer, return_ids=False, show_progress=False)
         known = [token for token in tokens[0] if token in self._bm25.vocab_dict]
         if not known:
             return []
         scores = self._bm25.get_scores(known)
-        k = min(k, len(scores))
-        rows = np.argpartition(-scores, k - 1)[:k]
-        rows = rows[np.lexsort((rows, -scores[rows]))]
-        found = [(self._documents[int(row)], float(scores[row])) for row in rows if scores[row] > 0]
+        rows = np.flatnonzero(scores > 0)
+        if len(rows) > k:
+            # All that tie with the last one that fits stay in until the sort: a partition alone picks any of them.
+            least = np.partition(scores[rows], len(rows) - k)[len(rows) - k]
+            rows = rows[scores[rows] >= least]
+        rows = rows[np.argsort(-scores[rows], kind="stable")][:k]
+        found = [(self._documents[int(row)], float(scores[row])) for row in rows]
         return [Hit(document.id, document.text, score) for document, score in found]
 
 

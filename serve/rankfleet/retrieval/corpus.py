@@ -1,11 +1,12 @@
 """Corpora on disk: BEIR folders (corpus.jsonl, queries.jsonl, qrels/test.tsv), or JSONL files of documents."""
 
 import csv
-import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+import orjson
 
 from rankfleet.core.errors import InvalidRequest
 
@@ -62,7 +63,7 @@ def read_judged(folder: Path) -> Judged:
     path = folder / "qrels" / "test.tsv"
     try:
         with path.open(encoding="utf-8", newline="") as lines:
-            for number, row in enumerate(csv.reader(lines, delimiter="\t"), start=1):
+            for number, row in enumerate(csv.reader(lines, delimiter="\t", quoting=csv.QUOTE_NONE), start=1):
                 if number == 1 and row[:1] == ["query-id"]:
                     continue
                 try:
@@ -73,6 +74,8 @@ def read_judged(folder: Path) -> Judged:
                 qrels.setdefault(query, {})[document] = grade
     except OSError as error:
         raise InvalidRequest(f"{path}: {error.strerror}; judgements belong there (BEIR layout)") from error
+    except UnicodeDecodeError as error:
+        raise InvalidRequest(f"{path} is not UTF-8 text: {error}") from error
     judged = {q: grades for q, grades in qrels.items() if q in texts and max(grades.values()) > 0}
     if not judged:
         raise InvalidRequest(f"no query of {folder} has a relevant document")
@@ -87,7 +90,7 @@ def read_jsonl(file: Path) -> Iterator[tuple[int, dict[str, Any]]]:
                 if not line.strip():
                     continue
                 try:
-                    record = json.loads(line)
+                    record = orjson.loads(line)  # refuses lone surrogates, which no file or reply can hold
                 except ValueError as error:
                     raise InvalidRequest(f"{file}:{number}: not JSON ({error})") from error
                 if not isinstance(record, dict):

@@ -65,3 +65,17 @@ def fit(samples: Sequence[Sample]) -> LatencyModel:
     predicted = np.maximum(terms @ coefficients, 1e-9)
     alpha, beta, gamma = coefficients.tolist()
     return LatencyModel(alpha, beta, gamma, max(1.0, float(np.quantile(ms / predicted, 0.99))))
+
+
+@dataclass(frozen=True)
+class Errors:
+    """Relative errors |predicted ÷ measured − 1|: the median and the 99th percentile."""
+
+    p50: float
+    p99: float
+
+
+def errors(model: LatencyModel, samples: Sequence[Sample]) -> Errors:
+    """How far the model's mean prediction is off on samples it was not fitted to."""
+    off = [abs(model.mean_ms(s.work) / s.ms - 1) for s in samples]
+    return Errors(float(np.quantile(off, 0.5)), float(np.quantile(off, 0.99)))

@@ -1,0 +1,92 @@
+"""`rankfleet profile`: how long each tier takes on this device."""
+
+import datetime
+import json
+import platform
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.progress import Progress
+from rich.table import Table
+
+from rankfleet.cli import app, err, out
+from rankfleet.cli.options import ConfigOption, load_config
+from rankfleet.core.errors import ConfigError
+
+
+@app.command()
+def profile(
+    config: ConfigOption = "demo",
+    json_file: Annotated[Path | None, typer.Option("--json", help="write the profile to this file")] = None,
+    repeats: Annotated[int, typer.Option(min=1, help="times each shape of batch is measured")] = 4,
+    seconds: Annotated[float, typer.Option(min=1, help="most time spent on one tier")] = 60.0,
+) -> None:
+    """Measure each tier over batches of many sizes, fit t = α + β·tokens + γ·Σ length², and store it.
+
+    Name the file in the fleet file (`profile: FILE`), so that replicas need not measure when they start.
+    """
+    fleet = load_config(config)
+
+    import torch
+
+    from rankfleet.engine.checkpoint import find_checkpoint
+    from rankfleet.engine.measure import GRID, measure
+    from rankfleet.engine.scorer import Scorer
+    from rankfleet.routing.latency import errors, fit
+    from rankfleet.routing.profile import profile_json
+
+    models, rows = {}, []
+    device = torch.cuda.get_device_name() if torch.cuda.is_available() else cpu_name()
+    with Progress(console=err, transient=True) as bar:
+        for name, tier in fleet.tiers.items():
+            group = fleet.groups[fleet.group_of(name)]
+            torch.set_num_threads(group.threads)
+            scorer = Scorer.load(find_checkpoint(tier.model, tier.revision), group.dtype)
+            samples = []
+            task = bar.add_task(name, total=len(GRID) * repeats)
+            for sample in measure(scorer, tier.max_tokens or 512, GRID, repeats, seconds):
+                samples.append(sample)
+                bar.advance(task)
+            if len(samples) < 6:
+                raise ConfigError(f"{name} is too slow to profile in {seconds:g} s; give more --seconds")
+            # Every third sample is held out, to say how well the formula predicts what it has not seen.
+            held_out = samples[::3]
+            off = errors(fit([s for i, s in enumerate(samples) if i % 3]), held_out)
+            models[name] = fit(samples)
+            rows.append((name, len(samples), models[name], off))
+
+    table = Table("tier", "α ms", "β µs/token", "γ ns/token²", "p99 ÷ mean", "error p50", "error p99", box=None)
+    for name, _, model, off in rows:
+        table.add_row(
+            name,
+            f"{model.alpha_ms:.2f}",
+            f"{model.beta_ms * 1e3:.2f}",
+            f"{model.gamma_ms * 1e6:.2f}",
+            f"{model.p99_factor:.2f}",
+            f"{off.p50:.0%}",
+            f"{off.p99:.0%}",
+        )
+    out.print(table)
+    if json_file is not None:
+        measured: dict[str, Any] = {
+            "device": device,
+            "threads": {name: fleet.groups[fleet.group_of(name)].threads for name in fleet.tiers},
+            "torch": torch.__version__,
+            "date": datetime.date.today().isoformat(),
+            "samples": {name: count for name, count, _, _ in rows},
+            "held_out_error": {name: {"p50": round(o.p50, 3), "p99": round(o.p99, 3)} for name, _, _, o in rows},
+        }
+        json_file.parent.mkdir(parents=True, exist_ok=True)
+        json_file.write_text(json.dumps(profile_json(models, measured), indent=2) + "\n", encoding="utf-8")
+        out.print(f"written to {json_file}; name it in the fleet file:  profile: {json_file}", soft_wrap=True)
+
+
+def cpu_name() -> str:
+    """As the kernel names it; the architecture where it does not."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        lines = []
+    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
+    return f"{names[0]} ({len(names)} cores)" if names else platform.machine()

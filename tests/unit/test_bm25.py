@@ -1,0 +1,49 @@
+"""What an index promises while it is used: stable order, one index for many threads, rebuilding under a reader."""
+
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from rankfleet.core.errors import ConfigError, InvalidRequest
+from rankfleet.retrieval.bm25 import MANIFEST, Bm25Index
+from rankfleet.retrieval.corpus import Document
+
+
+def test_equal_scores_keep_corpus_order_wherever_the_cut_falls() -> None:
+    index = Bm25Index.build([Document(str(i), "cat dog" if i % 3 else "cat cat dog") for i in range(60)])
+    # "cat" twice in three words beats once in two; within each kind the earlier document comes first.
+    order = [str(i) for i in (*range(0, 60, 3), *(i for i in range(60) if i % 3))]
+    for k in (1, 7, 19, 20, 21, 45, 60):
+        assert [hit.id for hit in index.search("cat", k)] == order[:k]
+
+
+@pytest.mark.parametrize("text", ["", "!", "the and of"])
+def test_documents_without_a_word_to_search_by(text: str) -> None:
+    with pytest.raises(InvalidRequest, match="none of the 2 documents has a word"):
+        Bm25Index.build([Document("1", text), Document("2", text)])
+    assert [hit.id for hit in Bm25Index.build([Document("1", text), Document("2", "cat")]).search("cat", 9)] == ["2"]
+
+
+def test_who_has_an_index_open_goes_on_reading_it_while_it_is_built_anew(tmp_path: Path) -> None:
+    Bm25Index.build([Document(str(i), f"cat number{i} {'filler ' * 50}") for i in range(300)]).save(tmp_path)
+    opened = Bm25Index.load(tmp_path)
+    Bm25Index.build([Document("new", "cat")]).save(tmp_path)
+    assert [hit.id for hit in opened.search("number299", 3)] == ["299"]
+    assert [hit.id for hit in Bm25Index.load(tmp_path).search("cat", 3)] == ["new"]
+
+
+def test_half_an_index_is_none(tmp_path: Path) -> None:
+    Bm25Index.build([Document("1", "cat")]).save(tmp_path)
+    (tmp_path / MANIFEST).unlink()
+    with pytest.raises(ConfigError, match="is no index"):
+        Bm25Index.load(tmp_path)
+
+
+def test_several_threads_search_at_once() -> None:
+    words = ["running", "walked", "relational", "computers", "heated", "nations"]
+    index = Bm25Index.build([Document(str(i), f"{words[i % 6]} {words[i // 6]}") for i in range(36)])
+    queries = [f"{a} {b}" for a in words for b in words]
+    alone = [index.search(query, 5) for query in queries]
+    with ThreadPoolExecutor(4) as threads:
+        assert list(threads.map(lambda query: index.search(query, 5), queries)) == alone
