@@ -95,7 +95,10 @@ def deploy(config: FleetConfig) -> None:
     from ray.serve.schema import ServeDeploySchema
 
     logging.getLogger("ray.serve").setLevel(logging.ERROR)
-    _get_global_client().deploy_apps(ServeDeploySchema.model_validate(serve_config(config)))
+    client = _get_global_client()
+    if client is None:
+        raise LaunchError("Serve does not run on this cluster; start a fleet with `rankfleet serve`")
+    client.deploy_apps(ServeDeploySchema.model_validate(serve_config(config)))
 
 
 def stop() -> None:
