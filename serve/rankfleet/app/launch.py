@@ -162,7 +162,7 @@ def side_ports() -> dict[str, str]:
 def check_fits(config: FleetConfig, cores: float) -> None:
     """Raises LaunchError when the least number of replicas needs more CPU cores than there are: Ray would wait
     for them for ever."""
-    needed = config.router_cpus * config.routers.min + sum(g.cpus * g.replicas.min for g in config.groups.values())
+    needed = config.router_cpus * config.routers + sum(g.cpus * g.replicas.min for g in config.groups.values())
     if needed > cores:
         raise LaunchError(
             f"this fleet reserves {needed:g} CPU cores and the machine has {cores:g}; lower `cpus` of the groups "

@@ -14,6 +14,7 @@ from rankfleet.core.config import FleetConfig
 EXAMPLE = """\
 curl -s {address}/v1/rerank -H 'content-type: application/json' -d '{{
   "query": "How do vaccines protect against disease?",
+  "slo_ms": 200,
   "documents": [
     "The stock market closed higher on Friday after strong earnings.",
     "A vaccine trains the immune system to recognise a germ, so that it can fight the disease later.",

@@ -34,8 +34,8 @@ class Tier(Section):
 class Replicas(Section):
     """How many replicas of a group may run."""
 
-    min: int = Field(1, ge=0)
-    max: int = Field(1, ge=1)
+    min: int = Field(1, ge=0, description="never fewer; 0 lets an idle group go")
+    max: int = Field(1, ge=1, description="never more")
 
     @model_validator(mode="after")
     def _ordered(self) -> Self:
@@ -47,12 +47,12 @@ class Replicas(Section):
 class Group(Section):
     """Replicas that host the same tiers on the same kind of device: one Ray Serve deployment."""
 
-    tiers: list[Name] = Field(min_length=1)
-    replicas: Replicas = Replicas()
+    tiers: list[Name] = Field(min_length=1, description="tiers that each replica hosts")
+    replicas: Replicas = Field(Replicas(), description="autoscaled where min and max differ")
     cpus: float = Field(1.0, ge=0, description="CPU cores reserved for each replica; fractions are fine")
     gpus: float = Field(0.0, ge=0, description="GPUs reserved for each replica; fractions are fine")
     threads: int = Field(1, ge=1, description="torch threads of each replica on a CPU")
-    dtype: Literal["float32", "bfloat16"] = "float32"
+    dtype: Literal["float32", "bfloat16"] = Field("float32", description="precision of weights and activations")
     batch_tokens: int = Field(16384, ge=64, description="most tokens in one device batch")
     resources: dict[str, float] = Field({}, description="custom Ray resources each replica needs")
 
@@ -70,15 +70,15 @@ class Arm(Section):
     """One side of an experiment."""
 
     model: Name = Field(description="a tier, or `auto`")
-    weight: float = Field(ge=0)
+    weight: float = Field(ge=0, description="share of the units, relative to the other arms")
 
 
 class Experiment(Section):
     """A split of traffic between models, by a hash of the unit's id."""
 
-    unit: Literal["user", "session"] = "user"
+    unit: Literal["user", "session"] = Field("user", description="the request field that is hashed")
     seed: str = Field("1", description="change it to deal the units anew")
-    arms: dict[Name, Arm] = Field(min_length=1)
+    arms: dict[Name, Arm] = Field(min_length=1, description="the sides, by name")
 
     @model_validator(mode="after")
     def _some_weight(self) -> Self:
@@ -90,18 +90,18 @@ class Experiment(Section):
 class Limits(Section):
     """What one request may ask for."""
 
-    max_documents: int = Field(1000, ge=1)
+    max_documents: int = Field(1000, ge=1, description="documents of one request")
     max_document_bytes: int = Field(1_000_000, ge=1, description="UTF-8 bytes of one document")
-    max_query_bytes: int = Field(32_000, ge=1)
-    max_body_bytes: int = Field(64_000_000, ge=1)
+    max_query_bytes: int = Field(32_000, ge=1, description="UTF-8 bytes of a query")
+    max_body_bytes: int = Field(64_000_000, ge=1, description="bytes of one HTTP body")
 
 
 class Autoscaling(Section):
     """When a group grows and shrinks. Backlog is measured in predicted seconds of work per replica."""
 
     target_backlog_s: float = Field(0.2, gt=0, description="backlog per replica that the policy steers to")
-    upscale_delay_s: float = Field(1.0, ge=0)
-    downscale_delay_s: float = Field(30.0, ge=0)
+    upscale_delay_s: float = Field(1.0, ge=0, description="how long the need to grow must last")
+    downscale_delay_s: float = Field(30.0, ge=0, description="how long the need to shrink must last")
     look_back_s: float = Field(2.0, gt=0, description="window over which the backlog is averaged")
 
 
@@ -115,23 +115,23 @@ class Search(Section):
 class LiveSettings(Section):
     """What can change without restarting a replica: Serve hands it over as `user_config`."""
 
-    default_model: Name = AUTO
-    slo_classes: dict[Name, SloClass] = {}
-    default_slo_class: Name | None = None
-    experiments: dict[Name, Experiment] = {}
+    default_model: Name = Field(AUTO, description="what a request without `model` gets: a tier, or `auto`")
+    slo_classes: dict[Name, SloClass] = Field({}, description="budgets by name; the name can be sent as `model`")
+    default_slo_class: Name | None = Field(None, description="the class of requests that name none; null for no budget")
+    experiments: dict[Name, Experiment] = Field({}, description="A/B splits by name; the first that applies counts")
 
 
 class FleetConfig(LiveSettings):
     """The whole file."""
 
-    tiers: dict[Name, Tier] = Field(min_length=1)
-    groups: dict[Name, Group] = Field(min_length=1)
-    limits: Limits = Limits()
-    autoscaling: Autoscaling = Autoscaling()
-    search: Search | None = None
+    tiers: dict[Name, Tier] = Field(min_length=1, description="rerankers by name")
+    groups: dict[Name, Group] = Field(min_length=1, description="replica groups by name; every tier has one home")
+    limits: Limits = Field(Limits(), description="what one request may ask for")
+    autoscaling: Autoscaling = Field(Autoscaling(), description="when groups grow and shrink")
+    search: Search | None = Field(None, description="the index behind /v1/search")
     profile: str | None = Field(None, description="latency profile written by `rankfleet profile`")
-    routers: Replicas = Field(Replicas(), description="replicas of the router itself")
-    router_cpus: float = Field(0.5, ge=0)
+    routers: int = Field(1, ge=1, description="replicas of the router itself")
+    router_cpus: float = Field(0.5, ge=0, description="CPU cores reserved for each router replica")
     overhead_ms: float = Field(3.0, ge=0, description="time per request outside of queue and engine")
 
     @field_validator("tiers")

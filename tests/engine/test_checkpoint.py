@@ -1,0 +1,122 @@
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import save_file
+from transformers import BertConfig, BertForSequenceClassification, GPT2Config
+
+from rankfleet.core.errors import CheckpointError
+from rankfleet.engine.checkpoint import Checkpoint, find_checkpoint, read_tensors
+from rankfleet.engine.scorer import Reranker, Scorer
+from rankfleet.engine.storage import quantize_rows, write_float32, write_int8
+from tests.engine import checkpoints
+
+
+def small_bert(folder: Path, labels: int = 1) -> Path:
+    config = BertConfig(
+        vocab_size=1000,
+        hidden_size=32,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        intermediate_size=64,
+        num_labels=labels,
+    )
+    BertForSequenceClassification(config).save_pretrained(folder)
+    checkpoints.word_piece(folder, 128)
+    return folder
+
+
+def fails(folder: Path, message: str) -> None:
+    with pytest.raises(CheckpointError, match=message):
+        Reranker.load(Checkpoint(folder), device="cpu")
+
+
+def test_a_folder_without_a_model(tmp_path: Path) -> None:
+    fails(tmp_path, r"no config\.json")
+
+
+def test_a_config_without_weights(tmp_path: Path) -> None:
+    (small_bert(tmp_path) / "model.safetensors").unlink()
+    fails(tmp_path, "only safetensors checkpoints are loaded")
+
+
+def test_weights_cut_short(tmp_path: Path) -> None:
+    path = small_bert(tmp_path) / "model.safetensors"
+    path.write_bytes(path.read_bytes()[:1000])
+    fails(tmp_path, "not a readable safetensors file")
+
+
+def test_a_tensor_missing(tmp_path: Path) -> None:
+    path = small_bert(tmp_path) / "model.safetensors"
+    tensors = read_tensors(tmp_path)
+    del tensors["bert.encoder.layer.0.output.dense.weight"]
+    save_file(tensors, path)
+    fails(tmp_path, r"no tensor 'encoder\.layer\.0\.output\.dense\.weight'")
+
+
+def test_a_classifier_with_more_labels(tmp_path: Path) -> None:
+    fails(small_bert(tmp_path, labels=3), "3 labels; a reranker has one")
+
+
+def test_an_architecture_not_known(tmp_path: Path) -> None:
+    GPT2Config().save_pretrained(tmp_path)
+    fails(tmp_path, "'gpt2' model; supported are bert")
+
+
+def test_remote_code_is_not_run(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": "mine", "auto_map": {"AutoConfig": "mine.Config"}}))
+    (tmp_path / "mine.py").write_text("raise SystemExit('remote code was run')")
+    with pytest.raises(CheckpointError):
+        Scorer.load(Checkpoint(tmp_path))
+
+
+def test_a_shard_outside_of_the_folder(tmp_path: Path) -> None:
+    (tmp_path / "model.safetensors.index.json").write_text(json.dumps({"weight_map": {"a": "../secret.safetensors"}}))
+    with pytest.raises(CheckpointError, match="outside of its folder"):
+        read_tensors(tmp_path)
+
+
+def test_shards_are_joined(tmp_path: Path) -> None:
+    save_file({"a": torch.ones(2)}, tmp_path / "one.safetensors")
+    save_file({"b": torch.zeros(3)}, tmp_path / "two.safetensors")
+    index = {"weight_map": {"a": "one.safetensors", "b": "two.safetensors"}}
+    (tmp_path / "model.safetensors.index.json").write_text(json.dumps(index))
+    assert {name: len(t) for name, t in read_tensors(tmp_path).items()} == {"a": 2, "b": 3}
+
+
+def test_a_hub_id_that_cannot_be_fetched_says_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(CheckpointError) as fault:
+        find_checkpoint("cross-encoder/ettin-reranker-17m-v1", "abc123", local_only=True)
+    message = str(fault.value)
+    assert "hf download cross-encoder/ettin-reranker-17m-v1 --revision abc123" in message
+    assert "rankfleet serve --config demo" in message
+
+
+@pytest.mark.parametrize("model", ["./nothing-here", "/nothing/here", "~/nothing", "word", "a/b/c"])
+def test_what_is_neither_folder_nor_hub_id(model: str) -> None:
+    with pytest.raises(CheckpointError, match="no model folder at"):
+        find_checkpoint(model)
+
+
+def test_int8_moves_no_weight_by_more_than_half_a_step() -> None:
+    matrix = torch.randn(50, 30, generator=torch.Generator().manual_seed(1))
+    stored, scale = quantize_rows(matrix)
+    assert stored.dtype == torch.int8
+    assert ((stored * scale - matrix).abs() <= scale / 2 + 1e-7).all()
+    assert (quantize_rows(torch.zeros(2, 3))[0] == 0).all()
+
+
+def test_int8_and_back(tmp_path: Path) -> None:
+    source = Checkpoint(small_bert(tmp_path / "source"))
+    write_int8(source, tmp_path / "int8")
+    write_float32(Checkpoint(tmp_path / "int8"), tmp_path / "plain")
+    texts = ["The wing heats up.", "Patients were given the drug twice."]
+    stored, plain, first = (
+        Reranker.load(Checkpoint(tmp_path / name), device="cpu").score("wing", texts)
+        for name in ("int8", "plain", "source")
+    )
+    assert stored.tolist() == plain.tolist()
+    assert stored == pytest.approx(first, abs=0.02)
+    with pytest.raises(CheckpointError, match="not empty"):
+        write_int8(source, tmp_path / "plain")

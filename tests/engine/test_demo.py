@@ -1,0 +1,63 @@
+"""The tiers that ship with the package."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from rankfleet.engine.checkpoint import MODELS, find_checkpoint
+from rankfleet.engine.scorer import Reranker
+from rankfleet.engine.storage import write_float32
+from rankfleet.engine.tokenizer import PairTokenizer
+
+TIERS = ("small", "medium", "large")
+RIGHT_FIRST = {
+    "How do vaccines protect against disease?": [
+        "A vaccine trains the immune system to recognise a germ, so that it can fight the disease later.",
+        "The stock market closed higher on Friday after strong earnings.",
+        "Heavy rain is expected in the north of the country this weekend.",
+        "The vaccine was named after the Latin word for cow.",
+    ],
+    "who wrote the origin of species": [
+        "On the Origin of Species was written by the English naturalist Charles Darwin and published in 1859.",
+        "Species are groups of animals that can breed with one another.",
+        "The castle was built in the twelfth century by the duke.",
+    ],
+    "symptoms of diabetes": [
+        "Common signs of diabetes are thirst, frequent urination, tiredness and loss of weight.",
+        "A headache may have many causes, among them stress and lack of sleep.",
+        "The treaty ended the war and redrew the borders of the empire.",
+    ],
+}
+
+
+@pytest.mark.parametrize("tier", TIERS)
+def test_the_right_document_comes_first(tier: str) -> None:
+    reranker = Reranker.load(find_checkpoint(f"demo/{tier}"), device="cpu")
+    for query, documents in RIGHT_FIRST.items():
+        assert int(reranker.score(query, documents).argmax()) == 0, query
+
+
+@pytest.mark.parametrize("tier", TIERS)
+def test_exported_tiers_score_alike_in_sentence_transformers(tier: str, tmp_path: Path) -> None:
+    from sentence_transformers import CrossEncoder
+
+    checkpoint = find_checkpoint(f"demo/{tier}")
+    write_float32(checkpoint, tmp_path / tier)
+    reference = CrossEncoder(str(tmp_path / tier), device="cpu", model_kwargs={"dtype": torch.float32})
+    ours = Reranker.load(checkpoint, device="cpu")
+    for query, documents in RIGHT_FIRST.items():
+        texts = [*documents, "", "word " * 700, "мир 世界 😀", " ".join(documents)]
+        theirs = reference.predict([(query, t) for t in texts], activation_fn=torch.nn.Identity())
+        np.testing.assert_allclose(ours.score(query, texts), theirs, atol=1e-4, rtol=0)
+
+
+def test_together_they_are_small_and_share_one_vocabulary() -> None:
+    assert sum(path.stat().st_size for path in (MODELS / "demo").rglob("*.safetensors")) < 30_000_000
+    assert len({PairTokenizer.load(find_checkpoint(f"demo/{tier}")).identity for tier in TIERS}) == 1
+
+
+def test_each_costs_clearly_more_than_the_one_below() -> None:
+    layers = [find_checkpoint(f"demo/{tier}").config.num_hidden_layers for tier in TIERS]
+    assert layers == [1, 2, 4]
