@@ -1,5 +1,6 @@
 """One fleet for all integration tests, started the way a user starts it: `rankfleet serve`, ended by Ctrl-C."""
 
+import json
 import os
 import re
 import signal
@@ -31,12 +32,22 @@ router_cpus: 0.5
 slo_classes:
   interactive: {slo_ms: 200, when_none_fits: refuse}
   relaxed: {slo_ms: 20000}
+search: {index: index, top_k: 5}
 experiments:
   size:
     arms:
       small: {model: small, weight: 50}
       large: {model: large, weight: 50}
 """
+
+
+PASSAGES = [
+    "A vaccine trains the immune system to recognise a germ, so that it can fight the disease later.",
+    "The immune system is a network of cells that defends the body.",
+    "Some diseases of plants are caused by fungi.",
+    "The stock market closed higher on Friday after strong earnings.",
+    "Heavy rain is expected in the north of the country this weekend.",
+]
 
 
 def free_port() -> int:
@@ -86,6 +97,9 @@ def running_fleet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningF
     folder = tmp_path_factory.mktemp("fleet")
     config, output = folder / "fleet.yaml", folder / "output.txt"
     config.write_text(FLEET)
+    corpus = folder / "corpus.jsonl"
+    corpus.write_text("".join(json.dumps({"id": f"p{i}", "text": text}) + "\n" for i, text in enumerate(PASSAGES)))
+    subprocess.run([RANKFLEET, "index", "build", str(corpus), "--out", str(folder / "index")], check=True)
     port = free_port()
     with output.open("w") as sink:
         process = subprocess.Popen(

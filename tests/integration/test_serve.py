@@ -1,5 +1,7 @@
 """The running demo fleet, over HTTP."""
 
+import json
+import subprocess
 from concurrent.futures import ThreadPoolExecutor
 
 import httpx
@@ -105,3 +107,23 @@ def test_budgets_choose_tiers(running_fleet: RunningFleet) -> None:
     assert roomy["tier"] == "large"
     assert tight["tier"] in ("small", "medium")
     assert "large" in tight["reason"]
+
+
+def test_search_finds_and_ranks(running_fleet: RunningFleet) -> None:
+    reply = running_fleet.http.post("/v1/search", json={"query": QUERY, "model": "large", "slo_ms": 20000})
+    assert reply.status_code == 200
+    body = reply.json()
+    assert body["results"][0]["id"] == "p0"
+    assert body["results"][0]["document"]["text"] == RIGHT
+    assert {r["id"] for r in body["results"]} == {"p0", "p2"}
+    assert body["rankfleet"]["slo"]["met"] is True
+    assert set(body["rankfleet"]["timing_ms"]) == {"retrieve", "tokenize", "queue", "infer", "total"}
+
+
+def test_the_readme_request_works(running_fleet: RunningFleet) -> None:
+    """The very command that the README and the start of a fleet show."""
+    from rankfleet.cli.serve import EXAMPLE
+
+    command = EXAMPLE.format(address=str(running_fleet.http.base_url).rstrip("/"))
+    reply = json.loads(subprocess.run(["bash", "-c", command], capture_output=True, check=True).stdout)
+    assert reply["results"][0]["index"] == 1

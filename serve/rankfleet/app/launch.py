@@ -11,6 +11,7 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 
 import httpx
 
@@ -19,6 +20,8 @@ from rankfleet.core.environment import LOCAL, LOW_LATENCY, SIDE_PORTS
 from rankfleet.core.errors import RankfleetError
 from rankfleet.core.serveconfig import APP_NAME, serve_config
 from rankfleet.engine.checkpoint import find_checkpoint
+from rankfleet.retrieval.bm25 import Bm25Index
+from rankfleet.routing.profile import read_profile
 
 
 @dataclass(frozen=True)
@@ -38,14 +41,12 @@ class LaunchError(RankfleetError):
 def start(config: FleetConfig, host: str, port: int, progress: Callable[[str], None]) -> Running:
     """Start the fleet and return where it is once it ranks. `progress` hears what is going on.
 
-    Raises CheckpointError, LaunchError.
+    Raises CheckpointError, ConfigError, LaunchError, before anything is started where that can be known.
     """
     check_port(host, port)
     cores = float(os.cpu_count() or 1)
     check_fits(config, cores)
-    for name, tier in config.tiers.items():
-        progress(f"model {name}: {tier.model}")
-        find_checkpoint(tier.model, tier.revision)  # fetched once here, not by every replica at the same time
+    check_files(config, progress)
 
     os.environ.update(LOW_LATENCY | LOCAL | side_ports())
     import ray
@@ -157,6 +158,18 @@ def side_ports() -> dict[str, str]:
                 probe.bind(("127.0.0.1", 0))
                 chosen[name] = str(probe.getsockname()[1])
     return chosen
+
+
+def check_files(config: FleetConfig, progress: Callable[[str], None]) -> None:
+    """Raises what replicas would raise for models, profile or index that are missing or wrong. Models of the hub
+    are fetched here once, not by every replica at the same time."""
+    for name, tier in config.tiers.items():
+        progress(f"model {name}: {tier.model}")
+        find_checkpoint(tier.model, tier.revision)
+    if config.profile:
+        read_profile(config.profile)
+    if config.search:
+        Bm25Index.load(Path(config.search.index))
 
 
 def check_fits(config: FleetConfig, cores: float) -> None:
