@@ -156,3 +156,16 @@ async def test_requests_do_not_mix() -> None:
     words = ["cat", "dog", "bird", "sun"]
     rankings = await asyncio.gather(*(one.rank(RerankRequest(w, [w, "a"])) for w in words))
     assert [r.texts for r in rankings] == [[w, "a"] for w in words]
+
+
+async def test_each_tier_cuts_documents_at_its_own_limit() -> None:
+    tiers = {
+        "small": {"model": "m", "quality": 0.3, "max_tokens": 10},
+        "large": {"model": "n", "quality": 0.5, "max_tokens": 20},
+    }
+    group = FakeGroup()
+    config = fleet(tiers=tiers, groups={"demo": {"tiers": ["small", "large"]}})
+    ranking = await service(group, config).rank(RerankRequest("cat", ["a dog " * 8]))
+    assert ranking.plan.tier == "large"
+    assert group.chunks[0].pairs.lengths.tolist() == [20]
+    assert ranking.truncated == []

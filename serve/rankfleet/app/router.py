@@ -49,7 +49,7 @@ class Router:
         tokenizers: dict[str, PairTokenizer] = {}
         by_text: dict[str, PairTokenizer] = {}
         for name, tier in fleet.tiers.items():
-            checkpoint = find_checkpoint(tier.model, tier.revision)
+            checkpoint = find_checkpoint(tier.model, tier.revision, weights=False)
             tokenizer = PairTokenizer.load(checkpoint)
             # Tiers of one family share a vocabulary: one tokenizer then serves all, and texts are encoded once.
             tokenizers[name] = by_text.setdefault(tokenizer.identity, tokenizer)

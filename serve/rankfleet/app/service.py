@@ -83,7 +83,7 @@ class RankingService:
         decision = plan(ask, self.fleet.snapshot(now_s), now_s)
         if isinstance(decision, Refusal):
             raise Overloaded(f"{decision.reason}; retry later or allow more time", decision.retry_after_s)
-        if self._tokenizers[decision.tier] is not self._tokenizers[work_tier]:
+        if self._reads_otherwise(decision.tier, work_tier):
             pairs, truncated = await self._tokenize(decision.tier, request)
 
         logits = await self._score(decision, pairs, ask, timing)
@@ -114,6 +114,13 @@ class RankingService:
             return name, default
         known = [AUTO, *self.config.tiers, *self.live.slo_classes]
         raise UnknownModel(f"there is no model {name!r}; this fleet has {', '.join(known)}")
+
+    def _reads_otherwise(self, tier: str, other: str) -> bool:
+        """Whether two tiers need token ids of their own."""
+        tiers = self.config.tiers
+        return (
+            self._tokenizers[tier] is not self._tokenizers[other] or tiers[tier].max_tokens != tiers[other].max_tokens
+        )
 
     async def _tokenize(self, tier: str, request: RerankRequest) -> tuple[TokenizedPairs, list[int]]:
         tokenizer = self._tokenizers[tier]

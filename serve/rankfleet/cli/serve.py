@@ -37,20 +37,23 @@ def serve(
 
     from rankfleet.app import launch
 
+    started = False
     try:
         with err.status("starting") as status:
             running = launch.start(fleet, host, port, lambda text: status.update(text))
+        started = True
         greet(fleet, running.address, running.metrics)
         stopped.wait()
     except KeyboardInterrupt:
-        pass
+        started = True
     finally:
         # A second Ctrl-C must not leave half of it running.
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, signal.SIG_IGN)
         with err.status("stopping"), contextlib.suppress(Exception):
             launch.stop()
-        err.print("stopped")
+        if started:
+            err.print("stopped")
 
 
 def stop_now(stopped: threading.Event) -> None:

@@ -20,7 +20,8 @@ from rankfleet.core.errors import CheckpointError
 
 SCALE_SUFFIX = ".int8_scale"
 MODELS = Path(__file__).parent.parent / "models"  # checkpoints that ship with the package
-PATTERNS = ["*.json", "*.safetensors", "*.txt", "*.model", "*/config.json", "*/model.safetensors"]
+DESCRIPTION = ["*.json", "*.txt", "*.model", "*/config.json"]  # enough to tokenize
+WEIGHTS = ["*.safetensors", "*/model.safetensors"]
 
 
 def read_json(path: Path) -> Any:
@@ -118,9 +119,11 @@ class Checkpoint:
         )
 
 
-def find_checkpoint(model: str, revision: str | None = None, local_only: bool = False) -> Checkpoint:
+def find_checkpoint(
+    model: str, revision: str | None = None, *, weights: bool = True, local_only: bool = False
+) -> Checkpoint:
     """The checkpoint for a shipped name (`demo/small`), a folder, or a hub id (fetched once, then from the
-    local cache; `local_only` looks in the cache alone).
+    local cache; `weights=False` leaves the weights there, `local_only` looks in the cache alone).
 
     Raises CheckpointError that says what to do when it cannot be had.
     """
@@ -135,9 +138,11 @@ def find_checkpoint(model: str, revision: str | None = None, local_only: bool = 
 
     from huggingface_hub import snapshot_download
 
+    patterns = DESCRIPTION + (WEIGHTS if weights else [])
+
     try:
         return Checkpoint(
-            Path(snapshot_download(model, revision=revision, allow_patterns=PATTERNS, local_files_only=local_only))
+            Path(snapshot_download(model, revision=revision, allow_patterns=patterns, local_files_only=local_only))
         )
     except Exception as error:
         # Offline, blocked, not found, gated, wrong revision: many classes, one answer.
