@@ -1,0 +1,237 @@
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from typer.testing import CliRunner
+
+from rankfleet.cli.k8s import k8s_app
+from rankfleet.core.config import FleetConfig, Group, read_config
+from rankfleet.core.environment import LOW_LATENCY
+from rankfleet.core.errors import ConfigError
+from rankfleet.manifests import Pool, bins, pools, ray_service, render, shared_pool
+from tests.unit.fakes import fleet
+
+ROOT = Path(__file__).parents[2]
+CONFIGS = sorted((ROOT / "configs").glob("*.yaml"))
+
+
+def group(**settings: Any) -> Group:
+    return Group.model_validate({"tiers": ["small"]} | settings)
+
+
+def one_group(name: str = "demo", **settings: Any) -> FleetConfig:
+    return fleet(groups={name: {"tiers": ["small", "medium", "large"]} | settings})
+
+
+def application(config: FleetConfig) -> dict[str, Any]:
+    return yaml.safe_load(ray_service(config)["spec"]["serveConfigV2"])["applications"][0]
+
+
+def cluster(config: FleetConfig) -> dict[str, Any]:
+    return ray_service(config)["spec"]["rayClusterConfig"]
+
+
+def templates(config: FleetConfig) -> list[dict[str, Any]]:
+    spec = cluster(config)
+    return [spec["headGroupSpec"]["template"]] + [workers["template"] for workers in spec["workerGroupSpecs"]]
+
+
+@pytest.mark.parametrize("name", sorted(overlay.name for overlay in (ROOT / "k8s/overlays").iterdir()))
+def test_overlays_are_what_a_fresh_render_gives(name: str) -> None:
+    command = f"rankfleet k8s render --config configs/{name}.yaml --out k8s/overlays/{name}/rayservice.yaml"
+    stored = (ROOT / f"k8s/overlays/{name}/rayservice.yaml").read_text()
+    assert stored == render(read_config(ROOT / f"configs/{name}.yaml"), command), f"run: {command}"
+    taken = re.search("^#   in all: (.+)$", stored, re.MULTILINE)
+    assert taken is not None
+    assert taken[1] in (ROOT / "k8s/README.md").read_text(), "the table of overlays"
+
+
+def test_the_command_writes_a_file_that_names_itself(tmp_path: Path) -> None:
+    out = tmp_path / "a service.yaml"
+    arguments = ["render", "--config", "demo", "--name", "mine", "--image", "there/rankfleet:7", "--out", str(out)]
+    assert CliRunner().invoke(k8s_app, arguments).exit_code == 0
+    command = f"rankfleet k8s render --config demo --name mine --image there/rankfleet:7 --out '{out}'"
+    assert out.read_text().splitlines()[1] == f"#   {command}"
+    service = yaml.safe_load(out.read_text())
+    assert service["metadata"]["name"] == "mine"
+    head = service["spec"]["rayClusterConfig"]["headGroupSpec"]["template"]
+    assert head["spec"]["containers"][0]["image"] == "there/rankfleet:7"
+
+
+def test_demo_deployments() -> None:
+    config = read_config(ROOT / "configs/demo.yaml")
+    router, demo = application(config)["deployments"]
+    assert router["name"] == "router"
+    assert router["num_replicas"] == 1
+    assert router["ray_actor_options"] == {"num_cpus": 0.5, "label_selector": {"rankfleet/pool": "router"}}
+    assert demo == {
+        "name": "demo",
+        "max_ongoing_requests": 4000,
+        "max_replicas_per_node": 1,
+        "ray_actor_options": {"num_cpus": 0.5, "num_gpus": 0.0, "label_selector": {"rankfleet/pool": "demo"}},
+        "autoscaling_config": {
+            "min_replicas": 1,
+            "max_replicas": 2,
+            "initial_replicas": 1,
+            "look_back_period_s": 2.0,
+            "metrics_interval_s": 0.5,
+            "upscale_delay_s": 1.0,
+            "downscale_delay_s": 30.0,
+            "policy": {
+                "policy_function": "rankfleet.app.autoscaling:BacklogPolicy",
+                "policy_kwargs": {"target_backlog_s": 0.2},
+            },
+        },
+    }
+
+
+def test_serve_config_is_for_all_nodes_and_all_addresses() -> None:
+    whole = yaml.safe_load(ray_service(fleet())["spec"]["serveConfigV2"])
+    assert whole["proxy_location"] == "EveryNode"
+    assert whole["http_options"] == {"host": "0.0.0.0", "port": 8000}
+    assert whole["logging_config"] == {"enable_access_log": False}
+
+
+def test_live_settings_change_the_routers_user_config_and_nothing_else() -> None:
+    before = ray_service(fleet())
+    after = ray_service(
+        fleet(
+            default_model="large",
+            slo_classes={"fast": {"slo_ms": 40}},
+            experiments={"size": {"arms": {"a": {"model": "small", "weight": 1}}}},
+        )
+    )
+    texts = before["spec"].pop("serveConfigV2"), after["spec"].pop("serveConfigV2")
+    assert before == after
+    one, other = (yaml.safe_load(text)["applications"][0]["deployments"][0].pop("user_config") for text in texts)
+    assert one["default_model"] == "auto"
+    assert other["default_model"] == "large"
+    assert other["slo_classes"] == {"fast": {"slo_ms": 40.0, "when_none_fits": "degrade"}}
+    assert other["experiments"]["size"]["arms"] == {"a": {"model": "small", "weight": 1.0}}
+    rest = [yaml.safe_load(text) for text in texts]
+    for config in rest:
+        del config["applications"][0]["deployments"][0]["user_config"]
+    assert rest[0] == rest[1]
+
+
+def test_pools_of_the_fleet() -> None:
+    assert pools(read_config(ROOT / "configs/fleet.yaml")) == [
+        Pool("router", least=2, most=2, cpus=1, cores=1.5, memory_gib=2),
+        Pool("t400m", least=1, most=4, cpus=1, cores=1.5, memory_gib=16, gpus=1),
+        Pool("t1b", least=1, most=4, cpus=1, cores=1.5, memory_gib=16, gpus=1),
+        # At least ¼ + ¼ + ½ + ½ GPU; at most 2·¼ + 2·¼ + 4·½ + 4·½ = 5 GPUs, and one to spare.
+        Pool("shared-gpu", least=2, most=6, cpus=4, cores=4.5, memory_gib=16, gpus=1),
+    ]
+
+
+def test_pools_of_a_group_alone() -> None:
+    config = one_group("Big.Tiers", replicas={"min": 0, "max": 3}, gpus=2, cpus=2.5, resources={"nvme": 0.5})
+    assert pools(config)[1] == Pool(
+        "big-tiers", least=0, most=3, cpus=3, cores=3.0, memory_gib=16, gpus=2, resources={"nvme": 1}
+    )
+
+
+def test_a_pod_on_cpus_has_a_core_for_each_thread() -> None:
+    assert pools(one_group(cpus=1, threads=4))[1].cores == 4.5
+
+
+def test_a_shared_gpu_offers_what_any_mix_may_take() -> None:
+    # Two of the first and one of the second reserve 2.1 cores, 2.5 = 1 ÷ 0.4 is the bound.
+    pool = shared_pool([group(gpus=0.4, cpus=1, resources={"x": 1}), group(gpus=0.2, cpus=0.1)])
+    assert (pool.cpus, pool.gpus, pool.resources) == (3, 1, {"x": 3})
+
+
+def test_shared_gpus_of_one_size_need_none_to_spare() -> None:
+    pool = shared_pool([group(gpus=0.5, replicas={"min": 0, "max": 4})])
+    assert (pool.least, pool.most) == (0, 2)
+
+
+@pytest.mark.parametrize(
+    ("sizes", "count"),
+    [([], 0), ([1], 1), ([0.5, 0.5], 1), ([0.1] * 10, 1), ([0.6, 0.6], 2), ([0.5, 0.7, 0.5, 0.2, 0.1], 2)],
+)
+def test_bins(sizes: list[float], count: int) -> None:
+    assert bins(sizes) == count
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda p: p.stem)
+def test_every_deployment_fits_into_a_pod_of_its_pool(path: Path) -> None:
+    config = read_config(path)
+    groups = {workers["labels"]["rankfleet/pool"]: workers for workers in cluster(config)["workerGroupSpecs"]}
+    for deployment in application(config)["deployments"]:
+        actor = deployment["ray_actor_options"]
+        offered = groups[actor["label_selector"]["rankfleet/pool"]]["resources"]
+        assert actor["num_cpus"] <= int(offered["CPU"])
+        assert actor.get("num_gpus", 0) <= int(offered.get("GPU", 0))
+
+
+def test_gpu_pods_ask_kubernetes_for_what_ray_hands_out() -> None:
+    workers = cluster(one_group(gpus=2, cpus=3))["workerGroupSpecs"][1]
+    assert workers["resources"] == {"CPU": "3", "GPU": "2"}
+    spec = workers["template"]["spec"]
+    assert spec["containers"][0]["resources"] == {
+        "requests": {"cpu": "3500m", "memory": "16Gi", "nvidia.com/gpu": "2"},
+        "limits": {"memory": "16Gi", "nvidia.com/gpu": "2"},
+    }
+    assert spec["tolerations"][0]["key"] == "nvidia.com/gpu"
+
+
+def test_the_head_bears_no_replicas_and_keeps_the_service_free_of_itself() -> None:
+    assert cluster(fleet())["headGroupSpec"]["rayStartParams"] == {"num-cpus": "0"}
+    assert ray_service(fleet())["spec"]["excludeHeadPodFromServeSvc"] is True
+
+
+def test_every_pod_has_the_environment_time_to_drain_and_no_root() -> None:
+    for template in templates(fleet()):
+        container = template["spec"]["containers"][0]
+        environment = {entry["name"]: entry["value"] for entry in container["env"]}
+        assert environment.items() >= LOW_LATENCY.items()
+        assert container["lifecycle"]["preStop"]["exec"]["command"] == ["/bin/sh", "-c", "ray stop"]
+        assert template["spec"]["terminationGracePeriodSeconds"] == 60
+        assert template["spec"]["securityContext"]["runAsNonRoot"] is True
+
+
+def test_ray_is_of_the_version_that_the_image_gets() -> None:
+    pinned = re.search(r"^ray==(.+)$", (ROOT / "constraints.txt").read_text(), re.MULTILINE)
+    assert pinned is not None
+    assert cluster(fleet())["rayVersion"] == pinned[1]
+
+
+def test_the_header_says_what_the_fleet_takes() -> None:
+    header = render(one_group(gpus=2, replicas={"min": 1, "max": 3}), "the command").split("apiVersion")[0]
+    assert "#   the command\n" in header
+    assert "#   router: 1 pod of 1 CPU, 2 GiB\n" in header
+    assert "#   demo: 1 to 3 pods of 1.5 CPU, 16 GiB, 2 GPU\n" in header
+    # Head 2.5 cores and 4.5 GiB with the autoscaler, router 1 and 2, replicas 1.5 and 16 each.
+    assert "#   in all: 5 to 8 CPU, 22.5 to 54.5 GiB, 2 to 6 GPU\n" in header
+
+
+def test_the_header_names_files_that_pods_must_find() -> None:
+    tiers = {"small": {"model": "/models/mine", "quality": 0.5}}
+    config = fleet(tiers=tiers, groups={"g": {"tiers": ["small"]}}, profile="/profiles/a.json", search={"index": "/i"})
+    assert "# The image, or a volume, must hold: /models/mine, /profiles/a.json, /i\n" in render(config, "")
+    assert "must hold" not in render(fleet(), "")
+
+
+@pytest.mark.parametrize("name", ["", "Fleet", "1fleet", "a_b", "fleet-", "f" * 48])
+def test_names_that_kubernetes_refuses(name: str) -> None:
+    with pytest.raises(ConfigError, match="--name"):
+        ray_service(fleet(), name)
+
+
+@pytest.mark.parametrize(
+    ("config", "message"),
+    [
+        (one_group(gpus=1.5), r"groups\.demo\.gpus is 1\.5"),
+        (one_group("router"), "would be named router"),
+        (
+            fleet(groups={"a.b": {"tiers": ["small"]}, "a-b": {"tiers": ["medium", "large"]}}),
+            "would be named a-b; rename one",
+        ),
+    ],
+)
+def test_fleets_that_fit_into_no_pods(config: FleetConfig, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        ray_service(config)
