@@ -108,7 +108,10 @@ def test_a_killed_replica_is_replaced_and_its_request_answered(running_fleet: Ru
     assert replicas(running_fleet, "demo").isdisjoint(victims)
 
 
-@pytest.mark.parametrize("name", ["rankfleet_requests", "rankfleet_latency_ms", "rankfleet_backlog_seconds"])
+@pytest.mark.parametrize(
+    "name",
+    ["rankfleet_requests", "rankfleet_latency_ms", "rankfleet_backlog_seconds", "serve_deployment_replica_healthy"],
+)
 def test_metrics_are_exported(running_fleet: RunningFleet, name: str) -> None:
     running_fleet.rerank(QUERY, DOCUMENTS)
     wait_for(lambda: f"ray_{name}" in metrics(running_fleet), name)

@@ -1,0 +1,64 @@
+"""Distillation as a command: interrupted, resumed, and better than before."""
+
+import json
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from rankfleet.engine.checkpoint import Checkpoint, find_checkpoint
+from rankfleet.engine.scorer import Reranker
+from tests.integration.conftest import PASSAGES, RANKFLEET
+
+TEACHER, STUDENT, PATIENCE_S = "demo/medium", "demo/small", 180
+# The same questions as in training, against passages: enough to see the student move towards the teacher.
+PAIRS = [
+    {"query": f"{start} {topic}?", "document": passage}
+    for start in ("what is", "how does one explain", "who knows about", "why is there")
+    for topic in ("a vaccine", "the immune system", "fungi", "the stock market", "heavy rain")
+    for passage in PASSAGES
+]
+
+
+def distance(student: Reranker, teacher: Reranker) -> float:
+    """Mean squared difference of the two's scores over the pairs."""
+    off = [
+        student.score(pair["query"], [pair["document"]]) - teacher.score(pair["query"], [pair["document"]])
+        for pair in PAIRS[::3]
+    ]
+    return float(np.mean(np.square(off)))
+
+
+def test_a_run_that_is_killed_goes_on_and_ends_nearer_to_the_teacher(tmp_path: Path) -> None:
+    pytest.importorskip("sentence_transformers")
+    data, out = tmp_path / "pairs.jsonl", tmp_path / "student"
+    data.write_text("".join(json.dumps(pair) + "\n" for pair in PAIRS))
+    command = [RANKFLEET, "distill", "--teacher", TEACHER, "--student", STUDENT, "--data", data, "--out", out]
+    command += ["--batch", "5", "--epochs", "4", "--learning-rate", "1e-4", "--int8"]
+
+    first = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    checkpoints = out / "work" / "checkpoints"
+    until = time.monotonic() + PATIENCE_S
+    while not any(checkpoints.glob("checkpoint-*/trainer_state.json")):
+        assert first.poll() is None, "it ended before it could be interrupted"
+        assert time.monotonic() < until
+        time.sleep(0.05)
+    first.send_signal(signal.SIGKILL)
+    first.wait()
+    assert not (out / "model.safetensors").exists()
+    scored = (out / "work" / "triples.jsonl").stat().st_mtime_ns
+
+    triples, log = out / "work" / "triples.jsonl", tmp_path / "log.txt"
+    with log.open("w") as sink, subprocess.Popen(command, stdout=sink, stderr=subprocess.STDOUT) as second:
+        while second.poll() is None:
+            assert not triples.exists() or triples.stat().st_mtime_ns == scored, "pairs were scored twice"
+            time.sleep(0.2)
+    assert second.returncode == 0, log.read_text()
+    assert not (out / "work").exists()
+
+    teacher, before = (Reranker.load(find_checkpoint(name), device="cpu") for name in (TEACHER, STUDENT))
+    after = Reranker.load(Checkpoint(out), device="cpu")
+    assert distance(after, teacher) < 0.5 * distance(before, teacher)
