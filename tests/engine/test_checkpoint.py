@@ -103,7 +103,8 @@ def test_int8_moves_no_weight_by_more_than_half_a_step() -> None:
     matrix = torch.randn(50, 30, generator=torch.Generator().manual_seed(1))
     stored, scale = quantize_rows(matrix)
     assert stored.dtype == torch.int8
-    assert ((stored * scale - matrix).abs() <= scale / 2 + 1e-7).all()
+    # A scale that bfloat16 rounds down by its most, 1 in 512, leaves the largest weight 127 / 512 of a step short.
+    assert ((stored * scale.float() - matrix).abs() <= scale.float() / 2 + 1e-7).all()
     assert (quantize_rows(torch.zeros(2, 3))[0] == 0).all()
 
 

@@ -1,7 +1,7 @@
 """Small checkpoints: matrices stored as int8 with one float scale per row, and back to plain float32.
 
 Only the storage is int8, the scorer computes in its own precision. A row w becomes round(w / s) with
-s = max|w| / 127, so that no weight moves by more than s / 2.
+s = max|w| / 127 in bfloat16, so that no weight moves by more than about s / 2.
 """
 
 import shutil
@@ -19,9 +19,9 @@ DESCRIPTIONS = ("*.json", "*.txt", "*.model")
 
 
 def quantize_rows(matrix: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """[rows, columns] float → int8 of that shape and float32 scales [rows, 1]."""
-    scale = matrix.float().abs().amax(dim=1, keepdim=True).clamp(min=1e-12) / 127
-    return torch.round(matrix.float() / scale).to(torch.int8), scale
+    """[rows, columns] float → int8 of that shape and bfloat16 scales [rows, 1]."""
+    scale = (matrix.float().abs().amax(dim=1, keepdim=True).clamp(min=1e-12) / 127).bfloat16()
+    return torch.round(matrix.float() / scale.float()).clamp(-127, 127).to(torch.int8), scale
 
 
 def write_int8(source: Checkpoint, out: Path) -> None:
