@@ -19,7 +19,6 @@ $(STAMP): pyproject.toml constraints.txt
 
 install: $(STAMP) ## make .venv and install Rankfleet into it
 
-$(VENV)/.dev: EXTRAS = [dev]
 $(VENV)/.dev: pyproject.toml constraints.txt
 	$(MAKE) --no-print-directory -B $(STAMP) EXTRAS='[dev]'
 	@touch $@

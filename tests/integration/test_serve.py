@@ -39,7 +39,7 @@ def test_the_reply_tells_what_happened(running_fleet: RunningFleet) -> None:
     reply = running_fleet.rerank(QUERY, [*DOCUMENTS, "word " * 700], model="small", slo_ms=20000)
     fleet = reply.json()["rankfleet"]
     assert fleet["tier"] == "small"
-    assert fleet["reason"] == "small was asked for by name"
+    assert fleet["reason"] == "small is asked for by name"
     assert fleet["truncated"] == [3]
     assert fleet["slo"] == {"budget_ms": 20000.0, "met": True, "degraded": False}
     parts = fleet["timing_ms"]

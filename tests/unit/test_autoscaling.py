@@ -1,7 +1,9 @@
 import math
+from types import SimpleNamespace
 
 import pytest
 
+from rankfleet.app.autoscaling import BacklogPolicy
 from rankfleet.scheduling.autoscaling import decide
 
 
@@ -30,3 +32,36 @@ def test_a_decision_says_why() -> None:
 
 def test_to_zero_where_allowed() -> None:
     assert decide([0.0], 1, 0, 4, 0.2).replicas == 0
+
+
+def context(metrics: object, target: int = 2) -> SimpleNamespace:
+    """As Serve's AutoscalingContext has it."""
+    return SimpleNamespace(
+        deployment_name="demo",
+        aggregated_metrics=metrics,
+        target_num_replicas=target,
+        capacity_adjusted_min_replicas=1,
+        capacity_adjusted_max_replicas=4,
+    )
+
+
+@pytest.mark.parametrize(
+    "metrics",
+    [
+        None,
+        {},
+        {"backlog_s": {}},
+        {"backlog_s": {"r": "much"}},
+        {"backlog_s": {"r": None}},
+        {"backlog_s": 3},
+        "nonsense",
+    ],
+)
+def test_the_policy_never_raises_and_keeps_what_there_is(metrics: object) -> None:
+    assert BacklogPolicy(0.2)(context(metrics))[0] == 2  # type: ignore[arg-type]
+
+
+def test_the_policy_follows_the_reports() -> None:
+    replicas, state = BacklogPolicy(0.2)(context({"backlog_s": {"r1": 0.5, "r2": 0.1}}))  # type: ignore[arg-type]
+    assert replicas == 3
+    assert state["reason"].startswith("grow to 3")

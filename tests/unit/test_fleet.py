@@ -27,18 +27,30 @@ def test_a_group_that_may_have_no_replica_is_not_waited_for() -> None:
 
 def test_work_sent_is_backlog_until_it_is_back() -> None:
     view = FleetView(fleet())
-    view.sent("demo", 300.0)
-    view.sent("demo", 200.0)
+    first = view.sent("demo", 300.0, now_s=0.0)
+    view.sent("demo", 200.0, now_s=0.0)
     assert view.snapshot(0.0).groups["demo"].backlog_s == pytest.approx(0.5)
-    view.back("demo", 300.0)
+    view.back("demo", first, now_s=0.0)
     assert view.snapshot(0.0).groups["demo"].backlog_s == pytest.approx(0.2)
+
+
+def test_work_on_a_replica_gets_less_with_time() -> None:
+    view = FleetView(fleet())
+    first = view.sent("demo", 300.0, now_s=1.0)
+    view.sent("demo", 200.0, now_s=1.1)
+    # The first has run for 150 ms, the second waits behind it.
+    assert view.snapshot(1.15).groups["demo"].backlog_s == pytest.approx(0.35)
+    # Late, the first counts for nothing more.
+    assert view.snapshot(2.0).groups["demo"].backlog_s == pytest.approx(0.2)
+    view.back("demo", first, now_s=2.0)
+    assert view.snapshot(2.05).groups["demo"].backlog_s == pytest.approx(0.15)
 
 
 def test_backlog_is_shared_by_the_replicas_seen() -> None:
     view = FleetView(fleet())
     view.heard("demo", answer("r1", 0.0), 0.0)
     view.heard("demo", answer("r2", 0.0), 0.0)
-    view.sent("demo", 1000.0)
+    view.sent("demo", 1000.0, now_s=0.1)
     assert view.snapshot(0.1).groups["demo"].backlog_s == pytest.approx(0.5)
     assert view.replicas("demo", 0.1) == 2
 
@@ -56,3 +68,18 @@ def test_a_replica_not_heard_from_is_forgotten() -> None:
     view.heard("demo", answer("r1", 0.0), 0.0)
     view.heard("demo", answer("r2", 0.0), REPLICA_SEEN_S + 1)
     assert view.replicas("demo", REPLICA_SEEN_S + 1) == 1
+
+
+def test_replicas_that_serve_always_keeps_count_before_they_are_heard() -> None:
+    kept = {"demo": {"tiers": ["small", "medium", "large"], "replicas": {"min": 4, "max": 4}}}
+    view = FleetView(fleet(groups=kept))
+    assert view.replicas("demo", 0.0) == 4
+    view.heard("demo", answer("r1", 0.0), 0.0)
+    assert view.replicas("demo", 0.0) == 4
+    assert view.heard_of("demo")
+
+
+def test_a_profile_of_other_tiers_does_no_harm() -> None:
+    view = FleetView(fleet())
+    view.learned({"huge": LatencyModel(1, 0, 0)})
+    assert view.latency("huge") is None

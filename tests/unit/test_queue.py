@@ -8,7 +8,7 @@ def put(queue: TokenQueue[str], item: str, deadline: float = math.inf, tier: str
 
 
 def items(queue: TokenQueue[str]) -> list[str]:
-    return [waiting.item for waiting in queue.take()]
+    return [waiting.item for waiting in queue.take(0.0)]
 
 
 def test_earliest_deadline_first_then_order_of_arrival() -> None:
@@ -50,5 +50,24 @@ def test_backlog_is_the_predicted_time_of_all_that_waits() -> None:
     put(queue, "a", tokens=20)
     put(queue, "b", tokens=30)
     assert queue.backlog_ms == 5.0
-    queue.take()
+    queue.take(0.0)
     assert queue.backlog_ms == 3.0
+
+
+def test_what_is_late_already_waits_for_what_is_not() -> None:
+    # 100 tokens are predicted to take 10 ms.
+    queue: TokenQueue[str] = TokenQueue(100)
+    for name, deadline in (("lost", 4.0), ("lost too", 4.5), ("just lost", 5.009), ("urgent", 5.25)):
+        put(queue, name, deadline, tokens=100)
+    put(queue, "patient", tokens=100)
+    taken = [queue.take(5.0)[0].item for _ in range(5)]
+    assert taken == ["urgent", "patient", "lost", "lost too", "just lost"]
+    assert queue.take(5.0) == []
+    assert queue.backlog_ms == 0.0
+
+
+def test_late_chunks_fill_batches_of_one_tier_too() -> None:
+    queue: TokenQueue[str] = TokenQueue(30)
+    for name, tier in (("a1", "a"), ("a2", "a"), ("b1", "b"), ("a3", "a")):
+        put(queue, name, 1.0, tier)
+    assert [[w.item for w in queue.take(9.0)] for _ in range(3)] == [["a1", "a2"], ["b1"], ["a3"]]

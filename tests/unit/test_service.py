@@ -1,6 +1,5 @@
 import asyncio
 
-import numpy as np
 import pytest
 
 from rankfleet.app.service import RankingService
@@ -79,14 +78,21 @@ async def test_a_class_that_refuses_refuses_before_any_work() -> None:
     assert group.chunks == []
 
 
-async def test_a_large_request_is_spread_over_the_replicas_seen() -> None:
+async def test_a_large_request_is_spread_over_the_replicas() -> None:
+    group = FakeGroup()
+    kept = {"tiers": ["small", "medium", "large"], "replicas": {"min": 3, "max": 3}}
+    ranking = await service(group, fleet(groups={"demo": kept})).rank(RerankRequest("cat", ["a dog is"] * 1000))
+    # 1,000 pairs of 7 tokens are worth three chunks
+    assert sorted(len(c.pairs) for c in group.chunks) == [333, 333, 334]
+    assert [d.index for d in ranking.documents] == list(range(1000))
+
+
+async def test_no_chunk_is_above_the_groups_bound() -> None:
     group = FakeGroup()
     config = fleet(groups={"demo": {"tiers": ["small", "medium", "large"], "batch_tokens": 64}})
-    ranking = await service(group, config).rank(RerankRequest("cat", ["a dog is"] * 40))
-    # 40 pairs of 7 tokens are 280 tokens: five chunks of at most 64 tokens
-    assert len(group.chunks) == 5
+    await service(group, config).rank(RerankRequest("cat", ["a dog is"] * 40))
+    assert len(group.chunks) == 5  # nine pairs of 7 tokens fit into 64
     assert all(c.pairs.tokens <= 64 for c in group.chunks)
-    assert [d.index for d in ranking.documents] == list(range(40))
 
 
 async def test_arms_decide_the_model_and_are_named() -> None:
@@ -152,10 +158,46 @@ async def test_scores_that_are_not_numbers_are_an_error_and_not_an_order() -> No
 
 
 async def test_requests_do_not_mix() -> None:
-    one = service(FakeGroup(lambda ids: float(np.max(ids))))
+    class Slow(FakeGroup):
+        async def score(self, chunk: Chunk) -> ChunkScores:
+            await asyncio.sleep(0)  # others go first
+            return await super().score(chunk)
+
+    one = service(Slow(lambda ids: float(ids[1])))  # the query's token
     words = ["cat", "dog", "bird", "sun"]
-    rankings = await asyncio.gather(*(one.rank(RerankRequest(w, [w, "a"])) for w in words))
-    assert [r.texts for r in rankings] == [[w, "a"] for w in words]
+    rankings = await asyncio.gather(*(one.rank(RerankRequest(w, ["a", "a dog"])) for w in words))
+    tokens = [float(ids[0]) for ids in word_tokenizer().encode(words)]
+    assert [[d.logit for d in r.documents] for r in rankings] == [[t, t] for t in tokens]
+
+
+async def test_when_one_chunk_fails_the_others_are_called_back() -> None:
+    cancelled = []
+
+    class HalfBroken(FakeGroup):
+        async def score(self, chunk: Chunk) -> ChunkScores:
+            self.chunks.append(chunk)
+            if len(self.chunks) == 1:
+                raise RuntimeError("device lost")
+            try:
+                await asyncio.Event().wait()
+            except asyncio.CancelledError:
+                cancelled.append(chunk)
+                raise
+            raise AssertionError
+
+    config = fleet(groups={"demo": {"tiers": ["small", "medium", "large"], "batch_tokens": 64}})
+    with pytest.raises(RuntimeError, match="device lost"):
+        await service(HalfBroken(), config).rank(RerankRequest("cat", ["a dog is"] * 40))
+    await asyncio.sleep(0)
+    assert len(cancelled) == 4
+
+
+async def test_a_class_keeps_its_budget_inside_an_experiment() -> None:
+    experiments = {"size": {"arms": {"s": {"model": "small", "weight": 1}}}}
+    one = service(experiments=experiments, slo_classes={"fast": {"slo_ms": 20}})
+    ranking = await one.rank(RerankRequest("cat", ["a"], model="fast", user="u"))
+    assert (ranking.plan.tier, ranking.plan.budget_ms) == ("small", 20)
+    assert ranking.plan.reason == "small is given by the experiment"
 
 
 async def test_each_tier_cuts_documents_at_its_own_limit() -> None:

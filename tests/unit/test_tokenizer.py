@@ -55,3 +55,11 @@ def test_the_limit_can_be_lowered_but_not_raised() -> None:
 def test_tokenizers_of_one_vocabulary_are_alike() -> None:
     assert word_tokenizer().identity == word_tokenizer().identity
     assert word_tokenizer(32).identity != word_tokenizer(64).identity
+
+
+def test_lengths_are_known_before_pairs_are_laid_out() -> None:
+    tokenizer = word_tokenizer(max_tokens=12)
+    query, *documents = tokenizer.encode(["cat sat", "", "dog", "a dog is an animal", "sun " * 50])
+    for limit in (None, 4, 6, 8):
+        pairs, _ = tokenizer.pair(query, documents, limit)
+        assert tokenizer.pair_lengths(query, documents, limit).tolist() == pairs.lengths.tolist()

@@ -3,6 +3,7 @@
 from typing import Any
 
 from fastapi import FastAPI, Request, Response
+from starlette.requests import ClientDisconnect
 
 from rankfleet import __version__
 from rankfleet.app.bodies import RerankBody, parse, ranking_reply, server_timing
@@ -31,6 +32,11 @@ def build_api(service: RankingService, telemetry: Recorder, retriever: Retriever
         telemetry.refused("internal")
         message = f"this request failed inside the fleet ({type(error).__name__}); the router's log has the details"
         return json_response(error_reply("internal", message), 500)
+
+    @api.exception_handler(ClientDisconnect)
+    async def gone(_: Request, __: Exception) -> Response:
+        telemetry.refused("client_gone")
+        return json_response(error_reply("client_gone", "the client went away"), 499)
 
     @api.exception_handler(404)
     async def not_found(request: Request, _: Exception) -> Response:

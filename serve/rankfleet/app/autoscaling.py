@@ -20,8 +20,11 @@ class BacklogPolicy:
         """(target replicas, state to keep). On any fault the current target stays: an exception here would
         stop the autoscaling of every application on the cluster."""
         try:
+            backlogs_s = [float(b) for b in (context.aggregated_metrics or {}).get("backlog_s", {}).values()]
+            if not backlogs_s:  # silence is not calm: replicas too busy to report have work
+                return context.target_num_replicas, {}
             decision = decide(
-                backlogs_s=[float(b) for b in (context.aggregated_metrics or {}).get("backlog_s", {}).values()],
+                backlogs_s=backlogs_s,
                 current=context.target_num_replicas,
                 least=context.capacity_adjusted_min_replicas,
                 most=context.capacity_adjusted_max_replicas,

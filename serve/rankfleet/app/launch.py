@@ -23,6 +23,9 @@ from rankfleet.engine.checkpoint import find_checkpoint
 from rankfleet.retrieval.bm25 import Bm25Index
 from rankfleet.routing.profile import read_profile
 
+POLL_S = 0.25
+SETTLE_S = 1.0
+
 
 @dataclass(frozen=True)
 class Running:
@@ -44,8 +47,7 @@ def start(config: FleetConfig, host: str, port: int, progress: Callable[[str], N
     Raises CheckpointError, ConfigError, LaunchError, before anything is started where that can be known.
     """
     check_port(host, port)
-    cores = float(os.cpu_count() or 1)
-    check_fits(config, cores)
+    check_fits(config)
     check_files(config, progress)
 
     os.environ.update(LOW_LATENCY | LOCAL | side_ports())
@@ -56,7 +58,7 @@ def start(config: FleetConfig, host: str, port: int, progress: Callable[[str], N
 
     progress("starting Ray")
     ray.init(
-        num_cpus=int(cores),
+        num_cpus=os.cpu_count(),
         include_dashboard=False,
         logging_level=logging.ERROR,
         log_to_driver=False,
@@ -71,8 +73,13 @@ def start(config: FleetConfig, host: str, port: int, progress: Callable[[str], N
     return Running(address, f"http://127.0.0.1:{ray.nodes()[0]['MetricsExportPort']}/metrics")
 
 
-def apply(config: FleetConfig) -> None:
-    """Change the fleet that runs on this computer to `config`. Raises LaunchError when none runs."""
+def apply(config: FleetConfig, progress: Callable[[str], None]) -> None:
+    """Change the fleet that runs on this computer to `config`, and return once it runs.
+
+    Raises CheckpointError, ConfigError; LaunchError when no fleet runs or the changed one does not start.
+    """
+    check_fits(config)
+    check_files(config, progress)
     os.environ.update(LOW_LATENCY | LOCAL)
     import ray
 
@@ -82,6 +89,9 @@ def apply(config: FleetConfig) -> None:
         raise LaunchError("no fleet runs on this computer; start one with `rankfleet serve`") from error
     try:
         deploy(config)
+        time.sleep(SETTLE_S)  # the controller takes the new config up in its next round
+        while not is_running(progress):
+            time.sleep(POLL_S)
     finally:
         ray.shutdown()
 
@@ -113,24 +123,31 @@ def stop() -> None:
 
 
 def wait_until_ready(address: str, progress: Callable[[str], None]) -> None:
-    """Until /readyz says so. Raises LaunchError with Serve's own message when a deployment has failed."""
-    from ray import serve
-    from ray.serve.schema import ApplicationStatus
-
+    """Until /readyz says so. Raises LaunchError when a deployment has failed."""
     while True:
-        application = serve.status().applications.get(APP_NAME)
-        if application is not None:
-            if application.status in (ApplicationStatus.DEPLOY_FAILED, ApplicationStatus.UNHEALTHY):
-                faults = [d.message for d in application.deployments.values() if d.message] or [application.message]
-                raise LaunchError("the fleet did not start:\n" + "\n".join(faults))
-            waiting = [name for name, d in application.deployments.items() if d.status.value != "HEALTHY"]
-            progress(f"waiting for {', '.join(waiting) or 'the first scores'}")
+        is_running(progress)
         try:
             if httpx.get(f"{address}/readyz", timeout=2).status_code == 200:
                 return
         except httpx.HTTPError:
             pass  # the ingress is not up yet
-        time.sleep(0.25)
+        time.sleep(POLL_S)
+
+
+def is_running(progress: Callable[[str], None]) -> bool:
+    """Whether all deployments are. Raises LaunchError with Serve's own message when one has failed."""
+    from ray import serve
+    from ray.serve.schema import ApplicationStatus
+
+    application = serve.status().applications.get(APP_NAME)
+    if application is None:
+        return False
+    if application.status in (ApplicationStatus.DEPLOY_FAILED, ApplicationStatus.UNHEALTHY):
+        faults = [d.message for d in application.deployments.values() if d.message] or [application.message]
+        raise LaunchError("the fleet did not start:\n" + "\n".join(faults))
+    waiting = [name for name, d in application.deployments.items() if d.status.value != "HEALTHY"]
+    progress(f"waiting for {', '.join(waiting) or 'the first scores'}")
+    return application.status == ApplicationStatus.RUNNING
 
 
 def is_free(host: str, port: int) -> bool:
@@ -172,12 +189,22 @@ def check_files(config: FleetConfig, progress: Callable[[str], None]) -> None:
         Bm25Index.load(Path(config.search.index))
 
 
-def check_fits(config: FleetConfig, cores: float) -> None:
-    """Raises LaunchError when the least number of replicas needs more CPU cores than there are: Ray would wait
-    for them for ever."""
-    needed = config.router_cpus * config.routers + sum(g.cpus * g.replicas.min for g in config.groups.values())
-    if needed > cores:
-        raise LaunchError(
-            f"this fleet reserves {needed:g} CPU cores and the machine has {cores:g}; lower `cpus` of the groups "
-            "(fractions are fine) or `router_cpus`"
-        )
+def check_fits(config: FleetConfig) -> None:
+    """Raises LaunchError when the replicas to start with need more than this computer has: Ray would wait for it
+    for ever."""
+    import torch
+
+    groups = config.groups.values()
+    first = {"CPU cores": config.router_cpus * config.routers, "GPUs": 0.0}
+    for group in groups:
+        first["CPU cores"] += group.cpus * max(1, group.replicas.min)
+        first["GPUs"] += group.gpus * max(1, group.replicas.min)
+    there = {"CPU cores": float(os.cpu_count() or 1), "GPUs": float(torch.cuda.device_count())}
+    for what, needed in first.items():
+        if needed > there[what]:
+            raise LaunchError(
+                f"this fleet reserves {needed:g} {what} and the machine has {there[what]:g}; lower `cpus` or `gpus` of "
+                "the groups (fractions are fine), or take fewer groups"
+            )
+    if named := sorted({name for group in groups for name in group.resources}):
+        raise LaunchError(f"custom resources ({', '.join(named)}) are for clusters; this computer has none")

@@ -18,6 +18,7 @@ from rankfleet.core.messages import Chunk, ChunkScores
 from rankfleet.engine.checkpoint import find_checkpoint
 from rankfleet.engine.tokenizer import PairTokenizer
 from rankfleet.retrieval.bm25 import Bm25Index
+from rankfleet.routing.profile import read_profile
 
 log = logging.getLogger("ray.serve")
 
@@ -57,6 +58,8 @@ class Router:
         self._service = RankingService(
             fleet, tokenizers, {name: ServeGroup(name, handle) for name, handle in groups.items()}
         )
+        if fleet.profile:
+            self._service.fleet.learned(read_profile(fleet.profile))
         self._learning: asyncio.Task[None] | None = None
 
     def __serve_build_asgi_app__(self) -> Any:
@@ -71,17 +74,19 @@ class Router:
 
     async def _learn(self) -> None:
         """Ask each group for its latency models, until all have answered."""
+        fleet = self._service.fleet
 
-        async def ask(name: str, handle: DeploymentHandle) -> None:
+        async def ask(name: str, handle: DeploymentHandle, least: int) -> None:
             while True:
-                try:
-                    report = await handle.report.remote()
-                except Exception as error:  # the group is still starting, or has failed and is being restarted
-                    log.info("group %s has not reported yet: %s", name, type(error).__name__)
-                    await asyncio.sleep(0.5)
-                else:
-                    self._service.fleet.learned(report.latency)
-                    return
+                # A question would wake a group that may have no replica: wait until requests have done so.
+                if least > 0 or fleet.heard_of(name):
+                    try:
+                        fleet.learned(await handle.latency.remote())
+                    except Exception as error:  # still starting, or failed and being restarted
+                        log.info("group %s has not reported yet: %s", name, type(error).__name__)
+                    else:
+                        return
+                await asyncio.sleep(0.5)
 
-        settings = self._service.config.groups
-        await asyncio.gather(*(ask(n, h) for n, h in self._handles.items() if settings[n].replicas.min > 0))
+        groups = self._service.config.groups
+        await asyncio.gather(*(ask(n, h, groups[n].replicas.min) for n, h in self._handles.items()))

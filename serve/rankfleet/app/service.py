@@ -9,7 +9,8 @@ import time
 import uuid
 from collections.abc import Callable, Mapping
 from concurrent.futures import Executor
-from typing import Protocol
+from dataclasses import dataclass
+from typing import Literal, Protocol
 
 import numpy as np
 
@@ -29,9 +30,8 @@ from rankfleet.core.pairs import TokenizedPairs, split_rows
 from rankfleet.engine.tokenizer import PairTokenizer
 from rankfleet.routing.experiments import assign
 from rankfleet.routing.fleet import FleetView
-from rankfleet.routing.planner import Ask, Refusal, plan
+from rankfleet.routing.planner import Ask, Refusal, plan, spread
 
-MIN_CHUNK_TOKENS = 2048  # below this a second replica costs more in transfer than it saves in scoring
 NO_CLASS = SloClass()
 
 
@@ -68,23 +68,27 @@ class RankingService:
         """
         arrived_s = self.clock() if arrived_s is None else arrived_s
         check_limits(request, self.config)
-        assignment = assign(self.live.experiments, request) if request.model in (None, AUTO) else None
-        pinned, slo = self._target(request, assignment.model if assignment else None)
-        budget_ms = request.slo_ms if request.slo_ms is not None else slo.slo_ms
+        assignment = None if request.model in self.config.tiers else assign(self.live.experiments, request)
+        target = self._target(request, assignment.model if assignment else None)
+        budget_ms = request.slo_ms if request.slo_ms is not None else target.slo.slo_ms
 
         timing = Timing()
         started_s = self.clock()
-        work_tier = pinned or next(iter(self.config.tiers))
-        pairs, truncated = await self._tokenize(work_tier, request)
+        texts = await self._tokenize(request, target.tiers)
         timing.tokenize_ms = (self.clock() - started_s) * 1e3
 
-        ask = Ask(Work.of(pairs.lengths), arrived_s, budget_ms, pinned, slo.when_none_fits)
+        ask = Ask(
+            work={tier: texts.work(self._tokenizers[tier], self._limit(tier)) for tier in target.tiers},
+            arrived_s=arrived_s,
+            budget_ms=budget_ms,
+            pinned=target.pinned,
+            when_none_fits=target.slo.when_none_fits,
+        )
         now_s = self.clock()
         decision = plan(ask, self.fleet.snapshot(now_s), now_s)
         if isinstance(decision, Refusal):
             raise Overloaded(f"{decision.reason}; retry later or allow more time", decision.retry_after_s)
-        if self._reads_otherwise(decision.tier, work_tier):
-            pairs, truncated = await self._tokenize(decision.tier, request)
+        pairs, truncated = texts.pairs(self._tokenizers[decision.tier], self._limit(decision.tier))
 
         logits = await self._score(decision, pairs, ask, timing)
         if not np.isfinite(logits).all():
@@ -102,63 +106,89 @@ class RankingService:
             texts=request.documents,
         )
 
-    def _target(self, request: RerankRequest, arm_model: str | None) -> tuple[str | None, SloClass]:
-        """(tier asked for, if any; the SLO class that applies)."""
-        name = arm_model or request.model or self.live.default_model
-        default = self.live.slo_classes.get(self.live.default_slo_class or "", NO_CLASS)
+    def _limit(self, tier: str) -> int | None:
+        return self.config.tiers[tier].max_tokens
+
+    def _target(self, request: RerankRequest, arm_model: str | None) -> "Target":
+        """Which tiers may answer, and the SLO class that applies. Raises UnknownModel."""
+        slo_classes, tiers = self.live.slo_classes, self.config.tiers
+        slo = slo_classes.get(self.live.default_slo_class or "", NO_CLASS)
+        name, pinned = request.model, "name"
+        if name in slo_classes:
+            slo, name = slo_classes[name], None
+        if arm_model is not None:
+            name, pinned = arm_model, "arm"
+        elif name is None:
+            name, pinned = self.live.default_model, "default"
         if name == AUTO:
-            return None, default
-        if name in self.live.slo_classes:
-            return None, self.live.slo_classes[name]
-        if name in self.config.tiers:
-            return name, default
-        known = [AUTO, *self.config.tiers, *self.live.slo_classes]
+            return Target(tuple(tiers), None, slo)
+        if name in tiers:
+            return Target((name,), pinned, slo)  # type: ignore[arg-type]
+        known = [AUTO, *tiers, *slo_classes]
         raise UnknownModel(f"there is no model {name!r}; this fleet has {', '.join(known)}")
 
-    def _reads_otherwise(self, tier: str, other: str) -> bool:
-        """Whether two tiers need token ids of their own."""
-        tiers = self.config.tiers
-        return (
-            self._tokenizers[tier] is not self._tokenizers[other] or tiers[tier].max_tokens != tiers[other].max_tokens
-        )
+    async def _tokenize(self, request: RerankRequest, tiers: tuple[str, ...]) -> "TokenizedTexts":
+        """Encode the texts once for each vocabulary, in the executor: a large request takes milliseconds."""
+        tokenizers = {id(t): t for t in (self._tokenizers[tier] for tier in tiers)}
 
-    async def _tokenize(self, tier: str, request: RerankRequest) -> tuple[TokenizedPairs, list[int]]:
-        tokenizer = self._tokenizers[tier]
-        limit = self.config.tiers[tier].max_tokens
-
-        def work() -> tuple[TokenizedPairs, list[int]]:
-            query, *documents = tokenizer.encode([request.query, *request.documents])
-            return tokenizer.pair(query, documents, limit)
+        def work() -> TokenizedTexts:
+            encoded = {key: t.encode([request.query, *request.documents]) for key, t in tokenizers.items()}
+            return TokenizedTexts({key: (ids[0], ids[1:]) for key, ids in encoded.items()})
 
         return await asyncio.get_running_loop().run_in_executor(self._executor, work)
 
     async def _score(self, decision: Plan, pairs: TokenizedPairs, ask: Ask, timing: Timing) -> np.ndarray:
-        """Raw logits of all pairs, in order; the work cut into about equal chunks, one for each ready replica."""
+        """Raw logits of all pairs, in order; the work cut into about equal chunks over the ready replicas."""
         group = self.config.group_of(decision.tier)
-        replicas = self.fleet.replicas(group, self.clock())
-        most = min(self.config.groups[group].batch_tokens, max(MIN_CHUNK_TOKENS, -(-pairs.tokens // replicas)))
-        slices = split_rows(pairs.lengths, most)
+        parts = spread(ask.work[decision.tier], self.fleet.replicas(group, self.clock()))
+        slices = split_rows(pairs.lengths, self.config.groups[group].batch_tokens, parts)
+        latency = self.fleet.latency(decision.tier)
         logits = np.empty(len(pairs), dtype=np.float32)
 
         async def send(rows: np.ndarray) -> None:
             part = pairs if len(rows) == len(pairs) else pairs.take(rows)
-            latency = self.fleet.latency(decision.tier)
-            predicted_ms = latency.mean_ms(Work.of(part.lengths)) if latency else 0.0
-            slack_ms = None
-            if ask.budget_ms is not None:
-                slack_ms = ask.budget_ms - (self.clock() - ask.arrived_s) * 1e3
-            self.fleet.sent(group, predicted_ms)
+            sent_s = self.clock()
+            slack_ms = None if ask.budget_ms is None else ask.budget_ms - (sent_s - ask.arrived_s) * 1e3
+            ticket = self.fleet.sent(group, latency.mean_ms(Work.of(part.lengths)) if latency else 0.0, sent_s)
             try:
                 scores = await self._groups[group].score(Chunk(decision.tier, part, slack_ms))
             finally:
-                self.fleet.back(group, predicted_ms)
+                self.fleet.back(group, ticket, self.clock())
             self.fleet.heard(group, scores, self.clock())
             logits[rows] = scores.logits
             timing.queue_ms = max(timing.queue_ms, scores.queue_ms)
             timing.infer_ms = max(timing.infer_ms, scores.infer_ms)
 
-        await asyncio.gather(*(send(rows) for rows in slices))
+        tasks = [asyncio.create_task(send(rows)) for rows in slices]
+        try:
+            await asyncio.gather(*tasks)
+        finally:
+            for task in tasks:  # when one has failed or the client has gone, the others are work for nobody
+                task.cancel()
         return logits
+
+
+@dataclass(frozen=True)
+class Target:
+    """tiers: those that may answer; pinned: who has narrowed them down to one, if anybody."""
+
+    tiers: tuple[str, ...]
+    pinned: Literal["name", "arm", "default"] | None
+    slo: SloClass
+
+
+@dataclass(frozen=True)
+class TokenizedTexts:
+    """A request's token ids by vocabulary: id of the tokenizer → (query, documents)."""
+
+    ids: Mapping[int, tuple[np.ndarray, list[np.ndarray]]]
+
+    def work(self, tokenizer: PairTokenizer, max_tokens: int | None) -> Work:
+        return Work.of(tokenizer.pair_lengths(*self.ids[id(tokenizer)], max_tokens))
+
+    def pairs(self, tokenizer: PairTokenizer, max_tokens: int | None) -> tuple[TokenizedPairs, list[int]]:
+        """All pairs, and the rows whose text had to be cut."""
+        return tokenizer.pair(*self.ids[id(tokenizer)], max_tokens)
 
 
 def check_limits(request: RerankRequest, config: FleetConfig) -> None:

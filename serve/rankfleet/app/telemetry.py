@@ -64,8 +64,9 @@ class GroupTelemetry:
             tag_keys=("group",),
         )
 
-    def batch(self, tokens: int) -> None:
+    def batch(self, tokens: int, backlog_s: float) -> None:
         self._batch.observe(tokens, self._tags)
+        self.backlog(backlog_s)
 
     def backlog(self, seconds: float) -> None:
         self._backlog.set(seconds, self._tags)

@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from rankfleet.cli import app, out
+from rankfleet.cli import app, err, out
 from rankfleet.cli.options import load_config
 
 
@@ -12,14 +12,15 @@ from rankfleet.cli.options import load_config
 def apply(config: Annotated[str, typer.Argument(help="the changed fleet file")]) -> None:
     """Change the running fleet to what a file says.
 
-    SLO classes, experiments and the default model change at once and restart nothing; other changes roll the
-    replicas concerned.
+    SLO classes, experiments and the default model change at once and restart nothing; any other change rolls the
+    replicas of the whole fleet.
     """
     fleet = load_config(config)
 
     from rankfleet.app import launch
 
-    launch.apply(fleet)
+    with err.status("applying") as status:
+        launch.apply(fleet, status.update)
     for name, experiment in fleet.experiments.items():
         arms = ", ".join(f"{arm} → {settings.model} ×{settings.weight:g}" for arm, settings in experiment.arms.items())
         out.print(f"experiment {name}: {arms}")

@@ -80,7 +80,8 @@ def evaluate_folder(
             task = bar.add_task(f"{folder.name}: {name}", total=len(judged.queries))
             tier, group = fleet.tiers[name], fleet.groups[fleet.group_of(name)]
             torch.set_num_threads(threads or group.threads)
-            reranker = Reranker.load(find_checkpoint(tier.model, tier.revision), group.dtype)
+            checkpoint = find_checkpoint(tier.model, tier.revision)
+            reranker = Reranker.load(checkpoint, group.dtype, max_tokens=tier.max_tokens)
             reranker.score("warm up", ["a first batch"])
             results[name] = evaluate_tier(reranker, judged, candidates, lambda t=task: bar.advance(t))  # type: ignore[misc]
     return {

@@ -45,7 +45,7 @@ def profile(
             scorer = Scorer.load(find_checkpoint(tier.model, tier.revision), group.dtype)
             samples = []
             task = bar.add_task(name, total=len(GRID) * repeats)
-            for sample in measure(scorer, tier.max_tokens or 512, GRID, repeats, seconds):
+            for sample in measure(scorer, min(tier.max_tokens or 512, scorer.max_pair), GRID, repeats, seconds):
                 samples.append(sample)
                 bar.advance(task)
             if len(samples) < 6:

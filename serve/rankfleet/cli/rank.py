@@ -29,15 +29,17 @@ def rank(
     if not query.strip() or not texts:
         raise InvalidRequest('give a query and documents:  rankfleet rank "query" "doc" "doc"  (or --file docs.txt)')
     tier = tier or max(fleet.tiers, key=lambda name: fleet.tiers[name].quality)
-    settings = pick_tier(fleet, tier)
+    settings, group = pick_tier(fleet, tier), fleet.groups[fleet.group_of(tier)]
 
     with err.status(f"loading {tier}"):
         from rankfleet.engine.checkpoint import find_checkpoint
         from rankfleet.engine.scorer import Reranker
 
-        reranker = Reranker.load(find_checkpoint(settings.model, settings.revision))
+        reranker = Reranker.load(
+            find_checkpoint(settings.model, settings.revision), group.dtype, max_tokens=settings.max_tokens
+        )
     with err.status(f"ranking {len(texts)} documents with {tier}"):
-        logits = reranker.score(query, texts, settings.max_tokens)
+        logits = reranker.score(query, texts)
 
     table = Table("rank", "score", "document", box=None, padding=(0, 2, 0, 0), header_style="bold")
     for place, i in enumerate((-logits).argsort(kind="stable")[:top], start=1):

@@ -1,5 +1,6 @@
 """Tokenized pairs: what travels from the router to a replica group."""
 
+import heapq
 from dataclasses import dataclass
 
 import numpy as np
@@ -40,21 +41,23 @@ class TokenizedPairs:
         )
 
 
-def split_rows(lengths: np.ndarray, max_tokens: int) -> list[np.ndarray]:
-    """Rows cut into runs of at most `max_tokens` tokens that are about equal in tokens, longest pairs spread
-    over all of them. A single pair longer than `max_tokens` stands alone.
+def split_rows(lengths: np.ndarray, max_tokens: int, parts: int = 1) -> list[np.ndarray]:
+    """Rows cut into at least `parts` chunks (as far as there are rows) that are about equal in tokens, none of
+    more than `max_tokens` unless a single pair is longer than that.
 
-    Equal chunks let Serve's choice by count come close to a choice by work.
+    Longest first, each to the lightest chunk: equal chunks let Serve's choice by count come close to a choice by
+    work. Where the bound is passed, as many chunks as were too heavy are added.
     """
-    total = int(lengths.sum())
-    count = max(1, -(-total // max_tokens))
+    count = min(max(1, len(lengths)), max(parts, -(-int(lengths.sum()) // max_tokens)))
+    order = np.argsort(-lengths, kind="stable").tolist()
     while True:
         chunks: list[list[int]] = [[] for _ in range(count)]
-        loads = np.zeros(count, dtype=np.int64)
-        for row in np.argsort(-lengths, kind="stable"):
-            lightest = int(loads.argmin())
-            chunks[lightest].append(int(row))
-            loads[lightest] += lengths[row]
-        if all(load <= max_tokens or len(c) == 1 for load, c in zip(loads, chunks, strict=True)):
-            return [np.array(sorted(c), dtype=np.int64) for c in chunks if c]
-        count += 1
+        loads = [(0, chunk) for chunk in range(count)]  # a heap: the lightest first
+        for row in order:
+            load, chunk = loads[0]
+            chunks[chunk].append(row)
+            heapq.heapreplace(loads, (load + int(lengths[row]), chunk))
+        over = sum(load > max_tokens and len(chunks[chunk]) > 1 for load, chunk in loads)
+        if not over:
+            return [np.array(sorted(chunk), dtype=np.int64) for chunk in chunks if chunk]
+        count += over

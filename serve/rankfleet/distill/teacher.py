@@ -36,12 +36,20 @@ def count_pairs(path: Path, scored: bool) -> int:
     return sum(1 for _ in read_pairs(path, scored))
 
 
+def drop_half_line(path: Path) -> None:
+    """Cut a file back to its last whole line: a run that was killed may have left half of one."""
+    with path.open("r+b") as file:
+        file.truncate(file.read().rfind(b"\n") + 1)
+
+
 def score_pairs(teacher: Reranker, pairs: Path, out: Path, progress: Callable[[int], None]) -> None:
     """Write `pairs` to `out` with the teacher's score for each. `progress` hears how many are done.
 
     What `out` holds already is kept, and scoring goes on behind it. Neighbouring lines of one query are scored
     together.
     """
+    if out.exists():
+        drop_half_line(out)
     done = count_pairs(out, scored=True) if out.exists() else 0
     progress(done)
     rest = (pair for i, pair in enumerate(read_pairs(pairs, scored=False)) if i >= done)

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 SEED = 12
 WARMUP_SHARE = 0.03
+MICRO_BATCH = 64  # pairs on the device at once; larger batches are summed up over several
 
 
 @dataclass(frozen=True)
@@ -65,7 +66,8 @@ def train(student: "CrossEncoder", triples: Path, work: Path, recipe: Recipe, li
     arguments = CrossEncoderTrainingArguments(
         output_dir=str(checkpoints),
         num_train_epochs=recipe.epochs,
-        per_device_train_batch_size=recipe.batch,
+        per_device_train_batch_size=min(recipe.batch, MICRO_BATCH),
+        gradient_accumulation_steps=max(1, round(recipe.batch / MICRO_BATCH)),
         learning_rate=recipe.learning_rate,
         warmup_ratio=WARMUP_SHARE,
         lr_scheduler_type="linear",

@@ -112,12 +112,6 @@ class Checkpoint:
         """The encoder's tensors, CPU, in the precision stored."""
         return read_tensors(self.folder)
 
-    @property
-    def parameters(self) -> int:
-        return sum(t.numel() for t in self.tensors().values()) + sum(
-            t.numel() for module in self.head() for t in module.tensors.values()
-        )
-
 
 def find_checkpoint(
     model: str, revision: str | None = None, *, weights: bool = True, local_only: bool = False

@@ -37,10 +37,6 @@ class PackedBatch:
     lengths: torch.Tensor
     runs: list[Run]
 
-    @property
-    def max_length(self) -> int:
-        return max(run.length for run in self.runs)
-
 
 def pack(pairs: TokenizedPairs, device: torch.device) -> PackedBatch:
     """Pairs that are already sorted by length, as index tensors on `device`."""

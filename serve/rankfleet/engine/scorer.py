@@ -12,7 +12,7 @@ from rankfleet.engine.checkpoint import Checkpoint
 from rankfleet.engine.heads import Head, chained_head, classification_head
 from rankfleet.engine.modernbert import ModernBertEncoder
 from rankfleet.engine.packing import PackedBatch, batches, pack
-from rankfleet.engine.tokenizer import PairTokenizer
+from rankfleet.engine.tokenizer import PairTokenizer, max_pair_tokens
 from rankfleet.engine.weights import Weights
 
 Encoder = Callable[[PackedBatch, bool], torch.Tensor]
@@ -36,12 +36,14 @@ class Scorer:
         encoder: Encoder,
         head: Head,
         device: torch.device,
-        max_tokens: int,
+        max_pair: int,
     ) -> None:
+        """max_pair: tokens of the longest pair the encoder takes."""
         self._encoder = encoder
         self._head = head
         self._device = device
-        self._max_tokens = max_tokens
+        self._max_tokens = TOKENS_PER_PASS.get(device.type, TOKENS_PER_PASS["cpu"])
+        self.max_pair = max_pair
 
     @classmethod
     def load(cls, checkpoint: Checkpoint, dtype: str = "float32", device: str | None = None) -> "Scorer":
@@ -59,7 +61,7 @@ class Scorer:
         encoder = build(config, weights.under(prefix))
         modules = checkpoint.head()
         head = chained_head(modules, DTYPES[dtype], where) if modules else classification_head(config, weights)
-        return cls(encoder, head, where, TOKENS_PER_PASS.get(where.type, 4096))
+        return cls(encoder, head, where, max_pair_tokens(checkpoint))
 
     @torch.inference_mode()
     def score(self, pairs: TokenizedPairs) -> np.ndarray:
@@ -79,11 +81,14 @@ class Reranker:
         self.tokenizer = tokenizer
 
     @classmethod
-    def load(cls, checkpoint: Checkpoint, dtype: str = "float32", device: str | None = None) -> "Reranker":
-        return cls(Scorer.load(checkpoint, dtype, device), PairTokenizer.load(checkpoint))
+    def load(
+        cls, checkpoint: Checkpoint, dtype: str = "float32", device: str | None = None, max_tokens: int | None = None
+    ) -> "Reranker":
+        """max_tokens: cut pairs to so many tokens, at most what the checkpoint takes."""
+        return cls(Scorer.load(checkpoint, dtype, device), PairTokenizer.load(checkpoint, max_tokens))
 
-    def score(self, query: str, documents: Sequence[str], max_tokens: int | None = None) -> np.ndarray:
+    def score(self, query: str, documents: Sequence[str]) -> np.ndarray:
         """Raw logits, float32 [documents]."""
         query_ids, *document_ids = self.tokenizer.encode([query, *documents])
-        pairs, _ = self.tokenizer.pair(query_ids, document_ids, max_tokens)
+        pairs, _ = self.tokenizer.pair(query_ids, document_ids)
         return self.scorer.score(pairs)

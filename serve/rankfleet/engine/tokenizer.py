@@ -88,6 +88,12 @@ class PairTokenizer:
             np.array(e.ids, dtype=np.int32) for e in self._tokenizer.encode_batch_fast(texts, add_special_tokens=False)
         ]
 
+    def pair_lengths(self, query: np.ndarray, documents: list[np.ndarray], max_tokens: int | None = None) -> np.ndarray:
+        """int32 tokens of each pair, as `pair` would lay it out: whatever is cut, the limit is used up."""
+        limit = min(max_tokens or self.max_tokens, self.max_tokens) - self.template.tokens
+        both = np.array([len(query) + len(document) for document in documents], dtype=np.int32)
+        return np.minimum(both, limit) + self.template.tokens
+
     def pair(
         self, query: np.ndarray, documents: list[np.ndarray], max_tokens: int | None = None
     ) -> tuple[TokenizedPairs, list[int]]:

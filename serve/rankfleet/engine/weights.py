@@ -1,4 +1,4 @@
-"""Named tensors handed out as layers, with an account of what was asked for and what was left."""
+"""Named tensors handed out as layers."""
 
 from dataclasses import dataclass
 

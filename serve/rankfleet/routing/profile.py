@@ -9,7 +9,7 @@ from rankfleet.routing.latency import LatencyModel
 
 
 def profile_json(models: dict[str, LatencyModel], measured: dict[str, Any]) -> dict[str, Any]:
-    """measured: device, versions, date; kept with the figures so that nobody takes them for another device's."""
+    """measured: device, versions, date; kept with the figures, so that people can tell whose they are."""
     return {"measured": measured, "tiers": {name: model.to_json() for name, model in models.items()}}
 
 

@@ -1,0 +1,128 @@
+"""The device worker, with fakes for the device and the clock."""
+
+import asyncio
+from collections.abc import Callable
+from concurrent.futures import Executor, Future
+from typing import Any
+
+import numpy as np
+import pytest
+
+from rankfleet.app.worker import STUCK_S, Worker
+from rankfleet.core.messages import Chunk
+from rankfleet.core.pairs import TokenizedPairs
+from rankfleet.routing.latency import LatencyModel
+from tests.unit.fakes import FakeClock
+
+
+class Inline(Executor):
+    """Runs at once, in the same thread."""
+
+    def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> "Future[Any]":
+        future: Future[Any] = Future()
+        try:
+            future.set_result(fn(*args, **kwargs))
+        except Exception as error:
+            future.set_exception(error)
+        return future
+
+
+class FakeScorer:
+    """The first token id of a pair is its score; 13 breaks the device. Each token takes a millisecond."""
+
+    def __init__(self, clock: FakeClock) -> None:
+        self.clock = clock
+        self.batches: list[list[int]] = []
+
+    def score(self, pairs: TokenizedPairs) -> np.ndarray:
+        firsts = pairs.ids[np.cumsum(pairs.lengths) - pairs.lengths]
+        self.batches.append(firsts.tolist())
+        self.clock.now += pairs.tokens / 1e3
+        if 13 in firsts:
+            raise MemoryError("out of memory")
+        return firsts.astype(np.float32)
+
+
+def chunk(*firsts: int, tier: str = "t", slack_ms: float | None = None, tokens: int = 10) -> Chunk:
+    ids = np.zeros(len(firsts) * tokens, dtype=np.int32)
+    ids[::tokens] = firsts
+    n = len(firsts)
+    return Chunk(tier, TokenizedPairs(ids, np.full(n, tokens, np.int32), np.full(n, 2, np.int32)), slack_ms)
+
+
+@pytest.fixture
+def clock() -> FakeClock:
+    return FakeClock()
+
+
+@pytest.fixture
+def scorer(clock: FakeClock) -> FakeScorer:
+    return FakeScorer(clock)
+
+
+@pytest.fixture
+def worker(clock: FakeClock, scorer: FakeScorer) -> Worker:
+    latency = LatencyModel(0.0, 1.0, 0.0)
+    return Worker("r1", {"t": scorer, "u": scorer}, {"t": latency, "u": latency}, 40, Inline(), clock=clock)
+
+
+async def test_chunks_that_wait_together_are_scored_together(worker: Worker, scorer: FakeScorer) -> None:
+    futures = [worker.submit(chunk(1, 2)), worker.submit(chunk(3)), worker.submit(chunk(4))]
+    answers = await asyncio.gather(*futures)
+    assert [a.logits.tolist() for a in answers] == [[1, 2], [3], [4]]
+    assert scorer.batches == [[1, 2, 3, 4]]
+    assert {a.replica for a in answers} == {"r1"}
+
+
+async def test_the_most_urgent_goes_first_and_tiers_do_not_mix(worker: Worker, scorer: FakeScorer) -> None:
+    futures = [worker.submit(chunk(1)), worker.submit(chunk(2, tier="u", slack_ms=90)), worker.submit(chunk(3))]
+    answers = await asyncio.gather(*futures)
+    assert scorer.batches == [[2], [1, 3]]
+    assert answers[0].queue_ms == pytest.approx(10)  # behind the urgent one
+    assert answers[0].infer_ms == pytest.approx(20)
+
+
+async def test_cancelled_chunks_cost_nothing(worker: Worker, scorer: FakeScorer) -> None:
+    gone, kept = worker.submit(chunk(1)), worker.submit(chunk(2))
+    gone.cancel()
+    assert (await kept).logits.tolist() == [2]
+    assert scorer.batches == [[2]]
+
+
+async def test_a_chunk_that_breaks_the_device_fails_alone(worker: Worker) -> None:
+    futures = [worker.submit(chunk(n)) for n in (1, 13, 2)]
+    answers = await asyncio.gather(*futures, return_exceptions=True)
+    assert isinstance(answers[1], MemoryError)
+    assert [a.logits.tolist() for a in (answers[0], answers[2])] == [[1], [2]]  # type: ignore[union-attr]
+    assert (await worker.submit(chunk(5))).logits.tolist() == [5]
+
+
+async def test_a_fault_of_the_listener_answers_everybody(clock: FakeClock, scorer: FakeScorer) -> None:
+    def broken(tokens: int, backlog_s: float) -> None:
+        raise ValueError("metrics are down")
+
+    worker = Worker("r1", {"t": scorer}, {"t": LatencyModel(0, 1, 0)}, 40, Inline(), broken, clock)
+    futures = [worker.submit(chunk(1)), worker.submit(chunk(2))]
+    assert all(isinstance(a, ValueError) for a in await asyncio.gather(*futures, return_exceptions=True))
+
+
+async def test_a_tier_that_is_not_hosted(worker: Worker) -> None:
+    with pytest.raises(KeyError, match="does not host tier 'huge'"):
+        await worker.submit(chunk(1, tier="huge"))
+
+
+async def test_backlog_is_what_waits_and_what_is_left_on_the_device(clock: FakeClock, scorer: FakeScorer) -> None:
+    class Held(Executor):
+        def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> "Future[Any]":
+            return Future()  # never done
+
+    worker = Worker("r1", {"t": scorer}, {"t": LatencyModel(0, 10, 0)}, 40, Held(), clock=clock)
+    worker.submit(chunk(1, 2, 3, 4))  # 40 tokens: 400 ms
+    worker.submit(chunk(5))  # 100 ms
+    assert worker.backlog_s == pytest.approx(0.5)
+    await asyncio.sleep(0)
+    clock.now += 0.3
+    assert worker.backlog_s == pytest.approx(0.2)
+    assert not worker.stuck
+    clock.now += STUCK_S
+    assert worker.stuck
