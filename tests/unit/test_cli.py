@@ -54,3 +54,11 @@ def test_a_wrong_key_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, c
     path.write_text("tiers: {small: {model: demo/small, qality: 0.3}}\ngroups: {g: {tiers: [small]}}\n")
     assert run(monkeypatch, "config", "check", str(path)) == 1
     assert "tiers.small.qality: unknown key" in capsys.readouterr().err.replace("\n", "")
+
+
+def test_brackets_in_a_message_are_shown(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys) -> None:  # type: ignore[no-untyped-def]
+    monkeypatch.setitem(sys.modules, "bm25s", None)  # as if it were not installed
+    path = tmp_path / "docs.jsonl"
+    path.write_text('{"id": "1", "text": "a"}\n')
+    assert run(monkeypatch, "index", "build", str(path), "--out", str(tmp_path / "index")) == 1
+    assert "pip install 'rankfleet[search]'" in capsys.readouterr().err
