@@ -39,7 +39,9 @@ def count_pairs(path: Path, scored: bool) -> int:
 def drop_half_line(path: Path) -> None:
     """Cut a file back to its last whole line: a run that was killed may have left half of one."""
     with path.open("r+b") as file:
-        file.truncate(file.read().rfind(b"\n") + 1)
+        written = file.read()
+        if not written.endswith(b"\n"):
+            file.truncate(written.rfind(b"\n") + 1)
 
 
 def score_pairs(teacher: Reranker, pairs: Path, out: Path, progress: Callable[[int], None]) -> None:
