@@ -37,7 +37,7 @@ def test_a_run_that_is_killed_goes_on_and_ends_nearer_to_the_teacher(tmp_path: P
     data, out = tmp_path / "pairs.jsonl", tmp_path / "student"
     data.write_text("".join(json.dumps(pair) + "\n" for pair in PAIRS))
     command = [RANKFLEET, "distill", "--teacher", TEACHER, "--student", STUDENT, "--data", data, "--out", out]
-    command += ["--batch", "5", "--epochs", "4", "--learning-rate", "1e-4", "--int8"]
+    command += ["--batch", "5", "--epochs", "4", "--learning-rate", "5e-4", "--int8"]
 
     first = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     checkpoints = out / "work" / "checkpoints"
