@@ -1,7 +1,6 @@
 """POST /v1/search: retrieve, then rerank, within one budget."""
 
 import asyncio
-from dataclasses import replace
 from typing import Any, Protocol
 
 from fastapi import FastAPI, Request, Response
@@ -9,7 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from rankfleet.app.bodies import parse, ranking_reply, server_timing
 from rankfleet.app.http import body_schema, header_budget, json_response, read_body
-from rankfleet.app.service import RankingService, check_limits
+from rankfleet.app.service import RankingService, check_query
 from rankfleet.app.telemetry import Recorder
 from rankfleet.core.errors import NotConfigured
 from rankfleet.core.messages import RerankRequest
@@ -36,11 +35,11 @@ class SearchBody(BaseModel):
     user: str | None = None
     session: str | None = None
 
-    def to_request(self, header_slo_ms: float | None = None) -> RerankRequest:
-        """The request as far as it is known before retrieval: with one empty document."""
+    def to_request(self, documents: list[str], header_slo_ms: float | None) -> RerankRequest:
+        """The second stage, over the documents that the first has found."""
         return RerankRequest(
             query=self.query,
-            documents=[""],
+            documents=documents,
             top_n=self.top_n or 10,
             model=self.model,
             slo_ms=self.slo_ms if self.slo_ms is not None else header_slo_ms,
@@ -61,9 +60,8 @@ def add_search(api: FastAPI, service: RankingService, retriever: Retriever | Non
                 "this fleet has no index: build one with `rankfleet index build` and name it under `search:`"
             )
         body = parse(SearchBody, await read_body(request, service.config.limits.max_body_bytes))
-        asked = body.to_request(header_budget(request))
-        check_limits(asked, service.config)
-        limits = service.config.limits
+        limits, budget_ms = service.config.limits, header_budget(request)
+        check_query(body.query, limits)
         top_k = min(body.top_k or settings.top_k, limits.max_documents)
         hits = await asyncio.get_running_loop().run_in_executor(None, retriever.search, body.query, top_k)
         retrieve_ms = (service.clock() - arrived_s) * 1e3
@@ -72,7 +70,7 @@ def add_search(api: FastAPI, service: RankingService, retriever: Retriever | Non
             return json_response(nothing, headers={"Server-Timing": f"retrieve;dur={retrieve_ms:.2f}"})
         # The client did not choose these documents: one that is too long is cut, not refused.
         documents = [clip(hit.text, limits.max_document_bytes) for hit in hits]
-        ranking = await service.rank(replace(asked, documents=documents), arrived_s)
+        ranking = await service.rank(body.to_request(documents, budget_ms), arrived_s)
         telemetry.answered(ranking)
         reply = ranking_reply(ranking, return_documents=body.return_documents is not False)
         for result in reply["results"]:

@@ -14,7 +14,7 @@ from typing import Literal, Protocol
 
 import numpy as np
 
-from rankfleet.core.config import AUTO, FleetConfig, LiveSettings, SloClass
+from rankfleet.core.config import AUTO, FleetConfig, Limits, LiveSettings, SloClass
 from rankfleet.core.errors import InvalidRequest, Overloaded, TooLarge, UnknownModel
 from rankfleet.core.messages import (
     Chunk,
@@ -67,7 +67,8 @@ class RankingService:
         Raises InvalidRequest, TooLarge, UnknownModel; Overloaded when nothing fits and the class says refuse.
         """
         arrived_s = self.clock() if arrived_s is None else arrived_s
-        check_limits(request, self.config)
+        check_query(request.query, self.config.limits)
+        check_documents(request.documents, self.config.limits)
         assignment = None if request.model in self.config.tiers else assign(self.live.experiments, request)
         target = self._target(request, assignment.model if assignment else None)
         budget_ms = request.slo_ms if request.slo_ms is not None else target.slo.slo_ms
@@ -191,23 +192,26 @@ class TokenizedTexts:
         return tokenizer.pair(*self.ids[id(tokenizer)], max_tokens)
 
 
-def check_limits(request: RerankRequest, config: FleetConfig) -> None:
-    """Raise InvalidRequest or TooLarge, naming the field and what is allowed."""
-    limits = config.limits
-    if not request.query.strip():
-        raise InvalidRequest("query is empty; send the text that the documents are to be ranked for")
-    if not request.documents:
+def check_query(query: str, limits: Limits) -> None:
+    """Raise InvalidRequest or TooLarge, saying what is allowed."""
+    if not query.strip():
+        raise InvalidRequest("query is empty; send the text that documents are to be ranked for")
+    if len(query) > limits.max_query_bytes or len(query.encode()) > limits.max_query_bytes:
+        raise TooLarge(f"query is longer than the {limits.max_query_bytes} bytes allowed")
+
+
+def check_documents(documents: list[str], limits: Limits) -> None:
+    """Raise InvalidRequest or TooLarge, naming the document and what is allowed."""
+    if not documents:
         raise InvalidRequest("documents is empty; send at least one document")
-    if len(request.documents) > limits.max_documents:
+    if len(documents) > limits.max_documents:
         raise TooLarge(
-            f"{len(request.documents)} documents are more than the {limits.max_documents} allowed; "
+            f"{len(documents)} documents are more than the {limits.max_documents} allowed; "
             "send fewer, or split them over several requests"
         )
-    if len(request.query) > limits.max_query_bytes or len(request.query.encode()) > limits.max_query_bytes:
-        raise TooLarge(f"query is longer than the {limits.max_query_bytes} bytes allowed")
-    for i, document in enumerate(request.documents):
-        if len(document) > limits.max_document_bytes or len(document.encode()) > limits.max_document_bytes:
+    most = limits.max_document_bytes
+    for i, document in enumerate(documents):
+        if len(document) > most or len(document.encode()) > most:
             raise TooLarge(
-                f"documents.{i} is longer than the {limits.max_document_bytes} bytes allowed; "
-                "cut it into passages and rank those"
+                f"documents.{i} is longer than the {most} bytes allowed; cut it into passages and rank those"
             )
