@@ -19,4 +19,4 @@ student() { # name, start, layers, pairs, learning rate, more options
 }
 student large "$encoder" 4 60000 1.5e-4 --vocabulary 14000
 student medium "$OUT/large" 2 45000 2e-4
-student small "$OUT/large" 1 45000 2e-4
+student small "$OUT/medium" 2 24000 3e-4 --inner 384

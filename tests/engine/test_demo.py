@@ -59,5 +59,12 @@ def test_together_they_are_small_and_share_one_vocabulary() -> None:
 
 
 def test_each_costs_clearly_more_than_the_one_below() -> None:
-    layers = [find_checkpoint(f"demo/{tier}").config.num_hidden_layers for tier in TIERS]
-    assert layers == [1, 2, 4]
+    def products(tier: str) -> int:
+        """Weights a token meets; in the last layer keys and values only, the rest is for first tokens alone."""
+        config = find_checkpoint(f"demo/{tier}").config
+        hidden, inner = config.hidden_size, config.intermediate_size
+        return (config.num_hidden_layers - 1) * (4 * hidden**2 + 2 * hidden * inner) + 2 * hidden**2
+
+    costs = [products(tier) for tier in TIERS]
+    assert costs[1] > 1.5 * costs[0]
+    assert costs[2] > 2.5 * costs[1]

@@ -21,6 +21,7 @@ def distill(
         str | None, typer.Option(help="reranker that scores the pairs; none if they have scores")
     ] = None,
     layers: Annotated[int | None, typer.Option(min=1, help="keep the first so many layers of the student")] = None,
+    inner: Annotated[int | None, typer.Option(min=1, help="keep so many inner units of each MLP")] = None,
     vocabulary: Annotated[
         int | None, typer.Option(min=300, help="cut a WordPiece vocabulary to so many tokens")
     ] = None,
@@ -62,7 +63,7 @@ def distill(
             score_pairs(Reranker.load(find_checkpoint(teacher)), data, triples, lambda n: bar.update(task, completed=n))
 
     if source.modules and len(source.modules) > 1 and source.modules[-1][0] == "Dense":
-        model = student_of_reranker(source, layers)
+        model = student_of_reranker(source, layers, inner)
     else:
         texts = (text for pair in read_pairs(triples, scored=True) for text in (pair["query"], pair["document"]))
         model = student_of_encoder(source.folder, layers, vocabulary, texts if vocabulary else ())

@@ -110,14 +110,16 @@ def student_of_encoder(
     )
 
 
-def student_of_reranker(source: Checkpoint, layers: int | None = None) -> "CrossEncoder":
-    """The first `layers` layers of a reranker with its head: a start that has learned to compare already."""
+def student_of_reranker(source: Checkpoint, layers: int | None = None, inner: int | None = None) -> "CrossEncoder":
+    """The first `layers` layers of a reranker with its head, a start that has learned to compare already, and of
+    each MLP the `inner` units that weigh most."""
     from sentence_transformers import CrossEncoder
 
     with tempfile.TemporaryDirectory() as folder:  # int8 storage is ours alone
         write_float32(source, Path(folder) / "plain")
         student = CrossEncoder(str(Path(folder) / "plain"), model_kwargs={"dtype": torch.float32})
     keep_layers(student[0].model, layers)
+    keep_inner(student[0].model, inner)
     return student
 
 
@@ -136,3 +138,21 @@ def keep_layers(encoder: Any, layers: int | None) -> None:
     encoder.config.num_hidden_layers = layers
     if getattr(encoder.config, "layer_types", None):
         encoder.config.layer_types = encoder.config.layer_types[:layers]
+
+
+def keep_inner(encoder: Any, inner: int | None) -> None:
+    """Drop all but the `inner` heaviest units of each MLP, in place: those with the largest product of the norms of
+    the weights that lead in and out. Raises CheckpointError for encoders other than BERT's kind."""
+    if inner is None:
+        return
+    if not hasattr(encoder, "encoder") or not 1 <= inner <= encoder.config.intermediate_size:
+        raise CheckpointError(f"--inner {inner}: needs a BERT-shaped student with at least so many inner units")
+    for layer in encoder.encoder.layer:
+        up, down = layer.intermediate.dense, layer.output.dense
+        weight = up.weight.norm(dim=1) * down.weight.norm(dim=0)
+        kept = weight.topk(inner).indices.sort().values
+        up.weight = torch.nn.Parameter(up.weight.detach()[kept].clone())
+        up.bias = torch.nn.Parameter(up.bias.detach()[kept].clone())
+        down.weight = torch.nn.Parameter(down.weight.detach()[:, kept].clone())
+        up.out_features = down.in_features = inner
+    encoder.config.intermediate_size = inner
