@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
-# How the demo tiers were made, from text to checkpoints. On two CPU cores: a quarter of an hour for the triples,
-# an hour and a half for the three students. Run again after an interruption, it goes on where it stopped.
+# The steps by which the demo tiers were made, from text to checkpoints, with the same settings. They were run one by
+# one, some with earlier versions of these tools; this script as a whole has not been run. Hours on two CPU cores.
+# Run again after an interruption, it goes on where it stopped.
 #
 #     make install && .venv/bin/pip install -c constraints.txt -e '.[train,search]'
 #     TEXT=../shared/data/train OUT=out/demo benchmarks/demo_tiers/build.sh
