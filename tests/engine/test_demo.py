@@ -46,7 +46,7 @@ def test_exported_tiers_score_alike_in_sentence_transformers(tier: str, tmp_path
     checkpoint = find_checkpoint(f"demo/{tier}")
     write_float32(checkpoint, tmp_path / tier)
     reference = CrossEncoder(str(tmp_path / tier), device="cpu", model_kwargs={"dtype": torch.float32})
-    ours = Reranker.load(checkpoint, device="cpu")
+    ours = Reranker.load(checkpoint, "float32", device="cpu")
     for query, documents in RIGHT_FIRST.items():
         texts = [*documents, "", "word " * 700, "мир 世界 😀", " ".join(documents)]
         theirs = reference.predict([(query, t) for t in texts], activation_fn=torch.nn.Identity())

@@ -24,6 +24,7 @@ def evaluate(
     retriever: Annotated[Literal["bm25"], typer.Option(help="first stage")] = "bm25",
     top_k: Annotated[int, typer.Option(min=1, help="candidates reranked per query")] = 100,
     tiers: Annotated[str | None, typer.Option(help="comma-separated; all by default")] = None,
+    dtype: Annotated[str | None, typer.Option(help="precision; that of the tier's group by default")] = None,
     queries: Annotated[int | None, typer.Option(min=1, help="use the first so many queries")] = None,
     threads: Annotated[
         int | None, typer.Option(min=1, help="CPU threads; those of the tier's group by default")
@@ -37,7 +38,7 @@ def evaluate(
     names = tiers.split(",") if tiers else list(fleet.tiers)
     for name in names:
         pick_tier(fleet, name)
-    collections = [evaluate_folder(fleet, folder, retriever, top_k, names, queries, threads) for folder in data]
+    collections = [evaluate_folder(fleet, folder, retriever, top_k, names, dtype, queries, threads) for folder in data]
     for collection in collections:
         show(collection["data"], collection)
     result: dict[str, Any] = collections[0]
@@ -55,6 +56,7 @@ def evaluate_folder(
     retriever: str,
     top_k: int,
     names: list[str],
+    dtype: str | None,
     limit: int | None,
     threads: int | None,
 ) -> dict[str, Any]:
@@ -75,13 +77,15 @@ def evaluate_folder(
         index = Bm25Index.build(read_documents(folder))
         candidates = retrieve(index, judged, top_k)
     results: dict[str, Any] = {}
+    dtypes: dict[str, None] = {}
     with Progress(console=err, transient=True) as bar:
         for name in names:
             task = bar.add_task(f"{folder.name}: {name}", total=len(judged.queries))
             tier, group = fleet.tiers[name], fleet.groups[fleet.group_of(name)]
             torch.set_num_threads(threads or group.threads)
             checkpoint = find_checkpoint(tier.model, tier.revision)
-            reranker = Reranker.load(checkpoint, group.dtype, max_tokens=tier.max_tokens)
+            reranker = Reranker.load(checkpoint, dtype or group.dtype, max_tokens=tier.max_tokens)
+            dtypes[reranker.scorer.dtype] = None
             reranker.score("warm up", ["a first batch"])
             results[name] = evaluate_tier(reranker, judged, candidates, lambda t=task: bar.advance(t))  # type: ignore[misc]
     return {
@@ -93,7 +97,7 @@ def evaluate_folder(
         "tiers": results,
         "device": torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu",
         "threads": torch.get_num_threads(),
-        "dtype": ", ".join(dict.fromkeys(fleet.groups[fleet.group_of(name)].dtype for name in names)),
+        "dtype": ", ".join(dtypes),
         "versions": {package: version(package) for package in RECORDED},
         "date": datetime.date.today().isoformat(),
     }

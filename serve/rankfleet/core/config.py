@@ -52,7 +52,9 @@ class Group(Section):
     cpus: float = Field(1.0, ge=0, description="CPU cores reserved for each replica; fractions are fine")
     gpus: float = Field(0.0, ge=0, description="GPUs reserved for each replica; fractions are fine")
     threads: int = Field(1, ge=1, description="torch threads of each replica on a CPU")
-    dtype: Literal["float32", "bfloat16"] = Field("float32", description="precision of weights and activations")
+    dtype: Literal["auto", "float32", "bfloat16", "int8"] = Field(
+        "auto", description="precision of products; auto: bfloat16 where the device is fast at it; int8: CPUs with VNNI"
+    )
     batch_tokens: int = Field(16384, ge=64, description="most tokens in one device batch")
     resources: dict[str, float] = Field({}, description="custom Ray resources each replica needs")
 

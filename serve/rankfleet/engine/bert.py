@@ -45,6 +45,11 @@ class BertEncoder:
             for i in range(config.num_hidden_layers)
         ]
 
+    @property
+    def inner(self) -> int:
+        """Width of the MLP."""
+        return self.layers[0].down.weight.shape[1]
+
     def __call__(self, batch: PackedBatch, first_only: bool = False) -> torch.Tensor:
         """Hidden states of the last layer: [tokens, hidden], or [pairs, hidden] of each pair's first token, for
         which most of the last layer need not be computed."""

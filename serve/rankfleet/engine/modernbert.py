@@ -71,6 +71,11 @@ class ModernBertEncoder:
         ]
         self.final_norm = weights.norm("final_norm", eps)
 
+    @property
+    def inner(self) -> int:
+        """Width of the MLP."""
+        return self.layers[0].mlp_out.weight.shape[1]
+
     def __call__(self, batch: PackedBatch, first_only: bool = False) -> torch.Tensor:
         """Hidden states after the final norm: [tokens, hidden], or [pairs, hidden] of each pair's first token, for
         which most of the last layer need not be computed."""

@@ -26,24 +26,29 @@ class Run:
 class PackedBatch:
     """Index tensors of one forward pass, built once and shared by all layers.
 
-    token_ids, positions, type_ids: int64 [tokens]; firsts: int64 [pairs], each pair's first token;
-    lengths: int64 [pairs]; runs: the same pairs grouped by length.
+    All int32. token_ids, positions, type_ids: [tokens]; offsets: [pairs + 1], where each pair begins and the last
+    one ends; lengths: [pairs]; runs: the same pairs grouped by length.
     """
 
     token_ids: torch.Tensor
     positions: torch.Tensor
     type_ids: torch.Tensor
-    firsts: torch.Tensor
+    offsets: torch.Tensor
     lengths: torch.Tensor
     runs: list[Run]
+
+    @property
+    def firsts(self) -> torch.Tensor:
+        """int32 [pairs]: each pair's first token."""
+        return self.offsets[:-1]
 
 
 def pack(pairs: TokenizedPairs, device: torch.device) -> PackedBatch:
     """Pairs that are already sorted by length, as index tensors on `device`."""
-    lengths = pairs.lengths.astype(np.int64)
-    firsts = np.cumsum(lengths) - lengths
-    positions = np.arange(pairs.tokens, dtype=np.int64) - np.repeat(firsts, lengths)
-    type_ids = (positions >= np.repeat(pairs.seconds, lengths)).astype(np.int64)
+    lengths = pairs.lengths
+    offsets = np.concatenate([[0], np.cumsum(lengths)])
+    positions = np.arange(pairs.tokens) - np.repeat(offsets[:-1], lengths)
+    type_ids = positions >= np.repeat(pairs.seconds, lengths)
     distinct, counts = np.unique(lengths, return_counts=True)
     runs, start = [], 0
     for length, count in zip(distinct.tolist(), counts.tolist(), strict=True):
@@ -51,9 +56,9 @@ def pack(pairs: TokenizedPairs, device: torch.device) -> PackedBatch:
         start = runs[-1].stop
 
     def upload(array: np.ndarray) -> torch.Tensor:
-        return torch.from_numpy(np.ascontiguousarray(array, dtype=np.int64)).to(device)
+        return torch.from_numpy(np.ascontiguousarray(array, dtype=np.int32)).to(device)
 
-    return PackedBatch(upload(pairs.ids), upload(positions), upload(type_ids), upload(firsts), upload(lengths), runs)
+    return PackedBatch(upload(pairs.ids), upload(positions), upload(type_ids), upload(offsets), upload(lengths), runs)
 
 
 def batches(lengths: np.ndarray, max_tokens: int) -> Iterator[np.ndarray]:

@@ -1,6 +1,7 @@
 """The scorer: one checkpoint on one device, pairs in, raw logits out."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -11,57 +12,94 @@ from rankfleet.engine.bert import BertEncoder
 from rankfleet.engine.checkpoint import Checkpoint
 from rankfleet.engine.heads import Head, chained_head, classification_head
 from rankfleet.engine.modernbert import ModernBertEncoder
-from rankfleet.engine.packing import PackedBatch, batches, pack
+from rankfleet.engine.native.encoder import NativeEncoder, fits
+from rankfleet.engine.native.library import library
+from rankfleet.engine.packing import batches, pack
+from rankfleet.engine.precision import TORCH_DTYPES, choose_dtype
 from rankfleet.engine.tokenizer import PairTokenizer, max_pair_tokens
 from rankfleet.engine.weights import Weights
 
-Encoder = Callable[[PackedBatch, bool], torch.Tensor]
-ENCODERS: dict[str, tuple[Callable[..., Encoder], str]] = {
+Encoder = BertEncoder | ModernBertEncoder | NativeEncoder
+Tensors = dict[str, torch.Tensor]
+ENCODERS: dict[str, tuple[type[BertEncoder | ModernBertEncoder], str]] = {
     "bert": (BertEncoder, "bert."),
     "roberta": (BertEncoder, "roberta."),
     "xlm-roberta": (BertEncoder, "roberta."),
     "modernbert": (ModernBertEncoder, "model."),
 }
-DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 # One forward pass holds at most this many tokens: large enough for full matrix products, small enough that
 # activations stay near the caches of a CPU and far below the memory of a GPU.
 TOKENS_PER_PASS = {"cpu": 4096, "cuda": 65536}
 
 
+def torch_encoder(
+    config: Any, tensors: Tensors, dtype: torch.dtype, device: torch.device
+) -> BertEncoder | ModernBertEncoder:
+    """The encoder in PyTorch's operations."""
+    build, prefix = ENCODERS[config.model_type]
+    return build(config, Weights(tensors, dtype, device).under(prefix))
+
+
+def compiled_encoder(config: Any, tensors: Tensors, dtype: str, max_pair: int) -> NativeEncoder | None:
+    """The same encoder run by the compiled kernels, or None where they do not have it."""
+    kernels = library()
+    if kernels is None or dtype not in kernels.dtypes:
+        return None
+    encoder = torch_encoder(config, tensors, torch.float32, torch.device("cpu"))
+    return NativeEncoder(encoder, dtype, kernels, max_pair) if fits(encoder) else None
+
+
 class Scorer:
-    """Scores equal those of `sentence_transformers.CrossEncoder` on the same checkpoint, without activation."""
+    """Scores equal those of `sentence_transformers.CrossEncoder` on the same checkpoint, without activation, up to
+    the precision asked for."""
 
     def __init__(
         self,
         encoder: Encoder,
         head: Head,
         device: torch.device,
+        dtype: str,
         max_pair: int,
     ) -> None:
-        """max_pair: tokens of the longest pair the encoder takes."""
+        """dtype: of the matrix products. max_pair: tokens of the longest pair the encoder takes."""
         self._encoder = encoder
         self._head = head
         self._device = device
         self._max_tokens = TOKENS_PER_PASS.get(device.type, TOKENS_PER_PASS["cpu"])
+        self.dtype = dtype
         self.max_pair = max_pair
 
     @classmethod
-    def load(cls, checkpoint: Checkpoint, dtype: str = "float32", device: str | None = None) -> "Scorer":
-        """dtype: float32 or bfloat16. device: a torch device, by default the GPU where there is one.
+    def load(
+        cls, checkpoint: Checkpoint, dtype: str = "auto", device: str | None = None, compiled: bool = True
+    ) -> "Scorer":
+        """dtype: float32, bfloat16, int8 (CPU only), or auto. device: a torch device, by default the GPU where there
+        is one. compiled: use the compiled kernels where they can be had.
 
-        Raises CheckpointError when the checkpoint is of a kind that is not supported.
+        Raises CheckpointError when the checkpoint is of a kind that is not supported, or the dtype cannot be
+        computed here.
         """
         config = checkpoint.config
         if config.model_type not in ENCODERS:
             known = ", ".join(sorted(ENCODERS))
             raise CheckpointError(f"{checkpoint.folder} is a {config.model_type!r} model; supported are {known}")
         where = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
-        weights = Weights(checkpoint.tensors(), DTYPES[dtype], where)
-        build, prefix = ENCODERS[config.model_type]
-        encoder = build(config, weights.under(prefix))
+        dtype = choose_dtype(dtype, where)
+        max_pair = max_pair_tokens(checkpoint)
+        tensors = checkpoint.tensors()
+        encoder: Encoder | None = None
+        if compiled and where.type == "cpu":
+            encoder = compiled_encoder(config, tensors, dtype, max_pair)
+        if encoder is None and dtype == "int8":
+            raise CheckpointError(f"{checkpoint.folder} has widths that int8 is not made for; set dtype to auto")
+        # Behind the kernels the head is float64: a pair's score is then the same whatever its neighbours.
+        of_head = TORCH_DTYPES[dtype] if encoder is None else torch.float64
+        if encoder is None:
+            encoder = torch_encoder(config, tensors, of_head, where)
         modules = checkpoint.head()
-        head = chained_head(modules, DTYPES[dtype], where) if modules else classification_head(config, weights)
-        return cls(encoder, head, where, max_pair_tokens(checkpoint))
+        weights = Weights(tensors, of_head, where)
+        head = chained_head(modules, of_head, where) if modules else classification_head(config, weights)
+        return cls(encoder, head, where, dtype, max_pair)
 
     @torch.inference_mode()
     def score(self, pairs: TokenizedPairs) -> np.ndarray:
@@ -82,9 +120,9 @@ class Reranker:
 
     @classmethod
     def load(
-        cls, checkpoint: Checkpoint, dtype: str = "float32", device: str | None = None, max_tokens: int | None = None
+        cls, checkpoint: Checkpoint, dtype: str = "auto", device: str | None = None, max_tokens: int | None = None
     ) -> "Reranker":
-        """max_tokens: cut pairs to so many tokens, at most what the checkpoint takes."""
+        """max_tokens: cut pairs to so many tokens, at most what the checkpoint takes. The rest: see Scorer.load."""
         return cls(Scorer.load(checkpoint, dtype, device), PairTokenizer.load(checkpoint, max_tokens))
 
     def score(self, query: str, documents: Sequence[str]) -> np.ndarray:

@@ -1,0 +1,143 @@
+// Attention of one head within one pair, softmax(q kᵀ / √d) v, on windows or on everything.
+#pragma once
+#include <algorithm>
+
+#include "matmul.hpp"
+
+constexpr int QUERIES = 384;  // queries of one work item: long pairs are shared between threads
+
+// Pair, head and queries [first, last), counted from the pair's first token.
+struct Item {
+    int32_t pair, head, first, last;
+};
+
+// Columns of 16 × 16 units become rows.
+inline void transpose(const uint32_t* from, long step, int rows, uint32_t* to) {
+    __m512i a[16], b[16];
+    for (int i = 0; i < 16; i++) a[i] = i < rows ? _mm512_loadu_si512(from + i * step) : _mm512_setzero_si512();
+    for (int i = 0; i < 16; i += 2) {
+        b[i] = _mm512_unpacklo_epi32(a[i], a[i + 1]);
+        b[i + 1] = _mm512_unpackhi_epi32(a[i], a[i + 1]);
+    }
+    for (int i = 0; i < 16; i += 4)
+        for (int k = 0; k < 2; k++) {
+            a[i + 2 * k] = _mm512_unpacklo_epi64(b[i + k], b[i + k + 2]);
+            a[i + 2 * k + 1] = _mm512_unpackhi_epi64(b[i + k], b[i + k + 2]);
+        }
+    for (int half = 0; half < 16; half += 8)
+        for (int i = 0; i < 4; i++) {
+            b[half + i] = _mm512_shuffle_i32x4(a[half + i], a[half + i + 4], 0x88);
+            b[half + i + 4] = _mm512_shuffle_i32x4(a[half + i], a[half + i + 4], 0xdd);
+        }
+    for (int i = 0; i < 8; i++) {
+        _mm512_storeu_si512(to + LANES * i, _mm512_shuffle_i32x4(b[i], b[i + 8], 0x88));
+        _mm512_storeu_si512(to + LANES * (i + 8), _mm512_shuffle_i32x4(b[i], b[i + 8], 0xdd));
+    }
+}
+
+template <class E, int D>
+struct Attention {
+    using Element = typename E::Element;
+    static constexpr int UNITS = D / E::UNIT;  // of one query or key
+    static constexpr int VECTORS = D / LANES;  // of one value
+
+    std::vector<uint32_t> keys;    // [keys / 16][UNITS][16]
+    std::vector<uint32_t> values;  // [keys / UNIT][D]
+    std::vector<float> scores;     // [STRIP][keys]
+    std::vector<Element> weights;  // [STRIP][keys]
+
+    // Queries [first, last) of one head. qkv: rows of 3 × hidden, the pair's first token first; out: rows of hidden.
+    // window: how far a query sees to each side, below 0 for all.
+    void run(const Element* qkv, int hidden, int length, int head, int first, int last, int window, Element* out) {
+        const long step = 3 * hidden;
+        int low = window < 0 ? 0 : std::max(0, first - window) / LANES * LANES;
+        int high = window < 0 ? length : std::min(length, last + window);
+        pack(qkv + hidden + head * D, qkv + 2 * hidden + head * D, step, low, high);
+        int room = (high - low + 2 * LANES - 1) / LANES * LANES;
+        if (scores.size() < (size_t)STRIP * room) scores.resize((size_t)STRIP * room), weights.resize((size_t)STRIP * room);
+        for (int strip = first; strip < last; strip += STRIP)
+            with_constant<STRIP>(last - strip, [&](auto count) {
+                constexpr int R = count;
+                int from = window < 0 ? 0 : std::max(0, strip - window) / LANES * LANES;
+                int to = window < 0 ? length : std::min(length, strip + R + window);
+                strip_of<R>(qkv + strip * step + head * D, step, strip, from, to, low, window, room,
+                            out + (long)strip * hidden + head * D, hidden);
+            });
+    }
+
+  private:
+    // Keys [low, high) as columns of units, values as units along the keys; absent ones are zero.
+    void pack(const Element* key, const Element* value, long step, int low, int high) {
+        int panels = (high - low + LANES - 1) / LANES;
+        if (keys.size() < (size_t)panels * LANES * UNITS) {
+            keys.resize((size_t)panels * LANES * UNITS);
+            values.resize((size_t)(panels * LANES / E::UNIT) * D);
+        }
+        for (int panel = 0; panel < panels; panel++) {
+            int at = low + panel * LANES, rows = std::min(LANES, high - at);
+            const uint32_t* from = reinterpret_cast<const uint32_t*>(key + at * step);
+            for (int u = 0; u < UNITS; u += LANES)
+                transpose(from + u, step / E::UNIT, rows, &keys[((size_t)panel * UNITS + u) * LANES]);
+        }
+        for (int at = 0; at < panels * LANES; at += E::UNIT)
+            for (int d = 0; d < D; d += LANES) {
+                auto vector = [&](int k) { return low + k < high ? load(value + (low + k) * step + d) : all(0.f); };
+                __m512i units = _mm512_castps_si512(vector(at));
+                if constexpr (E::UNIT == 2)  // two bfloat16 side by side: the first key's in the lower half
+                    units = _mm512_or_si512(_mm512_srli_epi32(units, 16), _mm512_castps_si512(vector(at + 1)));
+                _mm512_storeu_si512(&values[(size_t)(at / E::UNIT) * D + d], units);
+            }
+    }
+
+    // R queries from `strip` on, against keys [from, to).
+    template <int R>
+    void strip_of(const Element* query, long query_step, int strip, int from, int to, int low, int window, int room,
+                  Element* out, long out_step) {
+        const uint32_t* rows = reinterpret_cast<const uint32_t*>(query);
+        int panels = (to - from + LANES - 1) / LANES, width = panels * LANES;
+        for (int panel = 0; panel < panels; panel += 4)
+            with_constant<4>(panels - panel, [&](auto count) {
+                constexpr int V = count;
+                const uint32_t* columns = &keys[(size_t)((from - low) / LANES + panel) * LANES * UNITS];
+                auto sums = tile<E, R, V>(rows, query_step / E::UNIT, columns, LANES * UNITS, LANES, UNITS);
+#pragma GCC unroll 8
+                for (int r = 0; r < R; r++)
+#pragma GCC unroll 4
+                    for (int v = 0; v < V; v++) store(&scores[(size_t)r * room + (panel + v) * LANES], sums.at[r][v]);
+            });
+        float total[R];
+        for (int r = 0; r < R; r++) {
+            // Columns that this query sees: [see, stop) of the strip's.
+            int see = window < 0 ? 0 : std::max(0, strip + r - window - from);
+            int stop = window < 0 ? to - from : std::min(to, strip + r + window + 1) - from;
+            total[r] = softmax(&scores[(size_t)r * room], &weights[(size_t)r * room], width, see, stop);
+        }
+        auto sums = tile<E, R, VECTORS>(reinterpret_cast<const uint32_t*>(weights.data()), room / E::UNIT,
+                                        &values[(size_t)((from - low) / E::UNIT) * D], LANES, D, width / E::UNIT);
+#pragma GCC unroll 8
+        for (int r = 0; r < R; r++)
+#pragma GCC unroll 4
+            for (int v = 0; v < VECTORS; v++)
+                store(out + r * out_step + v * LANES, _mm512_mul_ps(sums.at[r][v], all(1.f / total[r])));
+    }
+
+    // to = exp((from - max) / √D) on [see, stop), zero elsewhere. Returns the sum.
+    static float softmax(const float* from, Element* to, int width, int see, int stop) {
+        auto seen = [&](int c) {
+            __m512i at = _mm512_add_epi32(_mm512_set1_epi32(c), _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15));
+            return (__mmask16)(_mm512_cmpge_epi32_mask(at, _mm512_set1_epi32(see)) & _mm512_cmplt_epi32_mask(at, _mm512_set1_epi32(stop)));
+        };
+        constexpr float LEAST = -3e38f;
+        Vec most = all(LEAST);
+        for (int c = 0; c < width; c += LANES) most = _mm512_mask_max_ps(most, seen(c), most, load(from + c));
+        const Vec scale = all(1.44269504f / (D == 64 ? 8.f : 5.65685425f));
+        Vec top = _mm512_mul_ps(all(_mm512_reduce_max_ps(most)), scale);
+        Vec sum = all(0.f);
+        for (int c = 0; c < width; c += LANES) {
+            Vec power = _mm512_maskz_mov_ps(seen(c), exp2<E>(_mm512_fmsub_ps(load(from + c), scale, top)));
+            sum = _mm512_add_ps(sum, power);
+            store(to + c, power);
+        }
+        return _mm512_reduce_add_ps(sum);
+    }
+};

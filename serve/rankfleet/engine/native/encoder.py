@@ -1,0 +1,175 @@
+"""Encoders of the PyTorch path, run by the compiled kernels."""
+
+import ctypes
+import threading
+
+import numpy as np
+import torch
+
+from rankfleet.engine.activations import ACTIVATIONS
+from rankfleet.engine.bert import BertEncoder
+from rankfleet.engine.modernbert import ModernBertEncoder, Rotary
+from rankfleet.engine.native.layout import COLUMNS, Batch, Layer, Layout, Model, Space
+from rankfleet.engine.native.library import Library
+from rankfleet.engine.packing import PackedBatch
+from rankfleet.engine.weights import LayerNorm
+
+Encoder = BertEncoder | ModernBertEncoder
+KINDS = {"float32": 0, "bfloat16": 1, "int8": 2}
+QUERIES = 384  # queries of one piece of attention work; longer pairs are shared between threads
+
+
+def attention_items(lengths: np.ndarray, heads: int) -> np.ndarray:
+    """int32 [items, 4]: pair, head, first query, last query + 1; the longest pairs first, so that threads end
+    together."""
+    pieces = -(-lengths // QUERIES)
+    pair = np.repeat(np.arange(len(lengths)), pieces)
+    first = (np.arange(len(pair)) - np.repeat(np.cumsum(pieces) - pieces, pieces)) * QUERIES
+    last = np.minimum(first + QUERIES, lengths[pair])
+    order = np.argsort(-lengths[pair], kind="stable")
+    items = np.empty((len(order), heads, 4), dtype=np.int32)
+    items[:, :, 0], items[:, :, 1] = pair[order, None], np.arange(heads)
+    items[:, :, 2], items[:, :, 3] = first[order, None], last[order, None]
+    return items.reshape(-1, 4)
+
+
+def fits(encoder: Encoder) -> bool:
+    """Whether the kernels can run this encoder: widths in whole tiles, heads of 32 or 64 (64 with rotary positions),
+    the exact GELU."""
+    hidden = encoder.words.shape[1]
+    gated = isinstance(encoder, ModernBertEncoder)
+    widths = (64,) if gated else (32, 64)
+    return (
+        hidden % COLUMNS == 0
+        and encoder.inner % (COLUMNS // 2 if gated else COLUMNS) == 0
+        and hidden // encoder.heads in widths
+        and encoder.act is ACTIVATIONS["gelu"]
+    )
+
+
+class NativeEncoder:
+    """Gives the hidden states that the encoder it was made from gives.
+
+    dtype: of the matrix products: float32; bfloat16, whose sums, norms and residual stream are float32 all the
+    same; or int8 with one scale per output column and one per token, found as it comes.
+    """
+
+    def __init__(self, encoder: Encoder, dtype: str, library: Library, max_length: int) -> None:
+        """max_length: positions for which rotary tables are made."""
+        self._library = library
+        self._kind = KINDS[dtype]
+        self._layout = Layout(dtype)
+        self._heads = encoder.heads
+        self._hidden = encoder.words.shape[1]
+        self._half = torch.float32 if dtype == "float32" or "bfloat16" not in library.dtypes else torch.bfloat16
+        self._lock = threading.Lock()  # one forward pass at a time: they share the workspace
+        self._space: tuple[torch.Tensor, ...] = ()
+        self._model = self._bert(encoder) if isinstance(encoder, BertEncoder) else self._modernbert(encoder, max_length)
+
+    def _modernbert(self, encoder: ModernBertEncoder, max_length: int) -> Model:
+        put = self._layout
+        tables = {}
+        for kind, theta in encoder.theta.items():
+            turn = Rotary.at(torch.arange(max_length), theta, 64)
+            tables[kind] = put.keep(torch.cat([turn.cos[:, 0, :32], turn.sin[:, 0, :32]], dim=1))
+        layers = [
+            Layer(
+                put.norm(layer.attention_norm),
+                put.norm(layer.mlp_norm),
+                put.linear(layer.qkv),
+                put.linear(layer.attention_out),
+                put.linear(layer.mlp_in, gated=True),
+                put.linear(layer.mlp_out),
+                encoder.window if layer.kind == "sliding_attention" else -1,
+                tables[layer.kind],
+            )
+            for layer in encoder.layers
+        ]
+        return self._put(encoder, layers, final_norm=encoder.final_norm, pre_norm=True, places=None, types=None)
+
+    def _bert(self, encoder: BertEncoder) -> Model:
+        put = self._layout
+        layers = [
+            Layer(
+                put.norm(layer.attention_norm),
+                put.norm(layer.norm),
+                put.linear(layer.qkv),
+                put.linear(layer.attention_out),
+                put.linear(layer.up),
+                put.linear(layer.down),
+                -1,
+                None,
+            )
+            for layer in encoder.layers
+        ]
+        types = encoder.types if len(encoder.types) > 1 else encoder.types.expand(2, -1)
+        places = encoder.places[encoder.first_position :]
+        return self._put(encoder, layers, final_norm=None, pre_norm=False, places=places, types=types)
+
+    def _put(
+        self,
+        encoder: Encoder,
+        layers: list[Layer],
+        *,
+        final_norm: LayerNorm | None,
+        pre_norm: bool,
+        places: torch.Tensor | None,
+        types: torch.Tensor | None,
+    ) -> Model:
+        put = self._layout
+        words = torch.float32 if self._layout.dtype == "float32" else torch.bfloat16
+        return Model(
+            put.keep(encoder.words, words),
+            put.keep(places),
+            put.keep(types),
+            put.norm(encoder.embedding_norm),
+            put.norm(final_norm),
+            (Layer * len(layers))(*layers),
+            self._hidden,
+            len(layers),
+            self._hidden // self._heads,
+            pre_norm,
+            pre_norm,  # of the two kinds, the one that norms first is the gated one
+            encoder.embedding_norm.eps,
+        )
+
+    def __call__(self, batch: PackedBatch, first_only: bool = False) -> torch.Tensor:
+        """Hidden states of the last layer: [tokens, hidden], or [pairs, hidden] of each pair's first token. In float64,
+        as the head wants them."""
+        tokens, pairs = len(batch.token_ids), len(batch.lengths)
+        items = attention_items(batch.lengths.numpy(), self._heads)
+        out = torch.empty((pairs if first_only else tokens, self._hidden))
+        with self._lock:
+            hidden, qkv, attended = self._workspace(tokens)
+            self._library.forward(
+                self._kind,
+                ctypes.byref(self._model),
+                ctypes.byref(
+                    Batch(
+                        batch.offsets.data_ptr(),
+                        batch.token_ids.data_ptr(),
+                        batch.positions.data_ptr(),
+                        batch.type_ids.data_ptr(),
+                        items.ctypes.data,
+                        tokens,
+                        pairs,
+                        len(items),
+                    )
+                ),
+                ctypes.byref(Space(hidden.data_ptr(), qkv.data_ptr(), attended.data_ptr())),
+                int(first_only),
+                torch.get_num_threads(),
+                ctypes.c_void_p(out.data_ptr()),
+            )
+        return out.double()
+
+    def _workspace(self, tokens: int) -> tuple[torch.Tensor, ...]:
+        """Buffers for so many tokens, kept from pass to pass: fresh memory costs a page fault every 4 KiB."""
+        if not self._space or len(self._space[0]) < tokens:
+            self._space = ()
+            self._space = (
+                torch.empty((tokens, self._hidden)),
+                torch.empty((tokens, 3 * self._hidden), dtype=self._half),
+                torch.empty((tokens, self._hidden), dtype=self._half),
+            )
+        return self._space

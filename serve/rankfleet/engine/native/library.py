@@ -1,0 +1,104 @@
+"""The compiled kernels: found in the cache or built there once, for the instructions this processor has."""
+
+import ctypes
+import hashlib
+import logging
+import os
+import shutil
+import subprocess
+import tempfile
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+log = logging.getLogger("rankfleet")
+
+SOURCES = sorted(Path(__file__).parent.glob("*.?pp"))
+NEEDED = ("avx512f", "avx512bw", "avx512vl", "avx512dq", "fma")
+OPTIONAL = {"avx512_bf16": "avx512bf16", "avx512_vnni": "avx512vnni"}  # /proc/cpuinfo's name → the compiler's
+
+
+@dataclass(frozen=True)
+class Library:
+    """forward: the C function `rankfleet_forward`; dtypes: the precisions it can compute in here."""
+
+    forward: "ctypes._NamedFuncPointer"
+    dtypes: frozenset[str]
+
+
+def cpu_flags(cpuinfo: Path = Path("/proc/cpuinfo")) -> frozenset[str]:
+    """Names of the instruction sets of this processor; none where Linux does not tell."""
+    try:
+        lines = cpuinfo.read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        return frozenset()
+    return frozenset(next((line.partition(":")[2] for line in lines if line.startswith("flags")), "").split())
+
+
+def cache_folder() -> Path:
+    """Where compiled kernels are kept: $RANKFLEET_CACHE, else the user's cache folder."""
+    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(os.environ.get("RANKFLEET_CACHE") or Path(base) / "rankfleet")
+
+
+def supported_dtypes(flags: frozenset[str]) -> frozenset[str]:
+    """What can be computed with these instructions."""
+    if not flags.issuperset(NEEDED):
+        return frozenset()
+    also = {"bfloat16": "avx512_bf16", "int8": "avx512_vnni"}
+    return frozenset({"float32", *(dtype for dtype, flag in also.items() if flag in flags)})
+
+
+@cache
+def library() -> Library | None:
+    """The kernels, or None with a logged reason where they cannot be had: another processor, no compiler."""
+    flags = cpu_flags()
+    dtypes = supported_dtypes(flags)
+    if not dtypes:
+        log.info("no compiled kernels: they need a processor with AVX-512; using PyTorch's operations")
+        return None
+    options = [f"-m{f}" for f in NEEDED] + [f"-m{name}" for flag, name in OPTIONAL.items() if flag in flags]
+    try:
+        path = compiled(options)
+        forward = ctypes.CDLL(str(path)).rankfleet_forward
+    except (OSError, subprocess.SubprocessError) as error:
+        log.warning("no compiled kernels (%s); using PyTorch's operations, which take about twice the time", error)
+        return None
+    forward.restype = None
+    return Library(forward, dtypes)
+
+
+def compiled(options: list[str], folder: Path | None = None) -> Path:
+    """The shared object for these compiler options, built unless it lies in the cache already.
+
+    Raises OSError when there is no compiler or the cache cannot be written, CalledProcessError when the
+    compiler fails.
+    """
+    compiler = os.environ.get("CXX") or shutil.which("g++") or shutil.which("clang++")
+    source = b"\0".join(path.read_bytes() for path in SOURCES)
+    command = ["-std=c++20", "-O3", "-fopenmp", "-fPIC", "-shared", *options]
+    key = hashlib.sha256(source + " ".join(command).encode()).hexdigest()[:20]
+    folder = folder or cache_folder()
+    path = folder / f"kernels-{key}.so"
+    if path.exists():
+        return path
+    if compiler is None:
+        raise FileNotFoundError("no C++ compiler found; install g++ or set CXX")
+    folder.mkdir(parents=True, exist_ok=True)
+    log.warning("compiling the CPU kernels, once: about 10 seconds")
+    with tempfile.TemporaryDirectory(dir=folder) as scratch:
+        built = Path(scratch) / "kernels.so"
+        main = next(str(path) for path in SOURCES if path.suffix == ".cpp")
+        done = subprocess.run([compiler, *command, main, *openmp(), "-o", str(built)], capture_output=True, text=True)
+        if done.returncode:
+            raise OSError(f"{compiler} failed: {done.stderr.strip()[:500]}")
+        os.replace(built, path)  # several replicas may build at once: the last one wins, with the same file
+    return path
+
+
+def openmp() -> list[str]:
+    """PyTorch's own OpenMP library, so that both share one pool of threads; the system's where PyTorch has none."""
+    import torch
+
+    root = Path(torch.__file__).parent
+    return [str(path) for folder in (root / "lib", root.parent / "torch.libs") for path in folder.glob("libgomp*")][:1]

@@ -1,0 +1,176 @@
+// Matrix products on a few rows: sums of a tile of rows × 64 columns stay in registers over the inner dimension.
+#pragma once
+#include <type_traits>
+#include <vector>
+
+#include "vector.hpp"
+
+constexpr int STRIP = 6;    // rows whose sums are in registers at once: 6 × 4 of 32 registers
+constexpr int COLUMNS = 64; // columns of a tile
+constexpr int BLOCK = 48;   // rows that share one walk through the weights
+
+// One 32-bit unit of a row times 16 columns, added to the sums of the 16 columns.
+template <class T>
+struct Dot {
+    using Sums = Vec;
+    static Sums zero() { return _mm512_setzero_ps(); }
+};
+template <>
+struct Dot<Int8> {
+    using Sums = __m512i;
+    static Sums zero() { return _mm512_setzero_si512(); }
+};
+
+template <class T>
+inline typename Dot<T>::Sums dot(typename Dot<T>::Sums sums, __m512i unit, __m512i columns);
+
+template <>
+inline Vec dot<Float32>(Vec sums, __m512i unit, __m512i columns) {
+    return _mm512_fmadd_ps(_mm512_castsi512_ps(unit), _mm512_castsi512_ps(columns), sums);
+}
+#ifdef __AVX512BF16__
+template <>
+inline Vec dot<Bfloat16>(Vec sums, __m512i unit, __m512i columns) {
+    return _mm512_dpbf16_ps(sums, (__m512bh)unit, (__m512bh)columns);
+}
+#endif
+#ifdef __AVX512VNNI__
+template <>
+inline __m512i dot<Int8>(__m512i sums, __m512i unit, __m512i columns) {
+    // The intrinsic makes GCC 12 copy every sum through the stack.
+    asm("vpdpbusd %2, %1, %0" : "+v"(sums) : "v"(unit), "v"(columns));
+    return sums;
+}
+#endif
+
+// Sums of R rows by V vectors of columns.
+template <class T, int R, int V>
+struct Tile {
+    typename Dot<T>::Sums at[R][V];
+};
+
+// rows: R rows of `units`, `row_step` units apart. columns: for each unit V vectors, `vector_step` apart, and
+// `unit_step` from unit to unit.
+template <class T, int R, int V>
+[[gnu::always_inline]] inline Tile<T, R, V> tile(const uint32_t* rows, long row_step, const uint32_t* columns,
+                                                 long vector_step, long unit_step, int units) {
+    Tile<T, R, V> sums;
+#pragma GCC unroll 8
+    for (int r = 0; r < R; r++)
+#pragma GCC unroll 4
+        for (int v = 0; v < V; v++) sums.at[r][v] = Dot<T>::zero();
+    for (int u = 0; u < units; u++, columns += unit_step) {
+        __m512i c[V];
+#pragma GCC unroll 4
+        for (int v = 0; v < V; v++) c[v] = _mm512_loadu_si512(columns + v * vector_step);
+#pragma GCC unroll 8
+        for (int r = 0; r < R; r++) {
+            __m512i unit = _mm512_set1_epi32(rows[r * row_step + u]);
+#pragma GCC unroll 4
+            for (int v = 0; v < V; v++) sums.at[r][v] = dot<T>(sums.at[r][v], unit, c[v]);
+        }
+    }
+    return sums;
+}
+
+// Call f with `count` in [1, MOST] as a constant.
+template <int MOST, class F>
+inline void with_constant(int count, F&& f) {
+    if constexpr (MOST > 1) {
+        if (count < MOST) return with_constant<MOST - 1>(count, static_cast<F&&>(f));
+    }
+    f(std::integral_constant<int, MOST>{});
+}
+
+// y = x Wᵀ + b, as Python lays it out. weight: units [out / 64][in / UNIT][64]; for int8 also scale [out] and
+// shift [out] = 128 Σ W, since rows are stored as unsigned bytes with 128 added.
+struct Linear {
+    const uint32_t* weight;
+    const float* bias;
+    const float* scale;
+    const int32_t* shift;
+    int64_t in, out;
+};
+
+// A block of rows as the left side of products. Values are put in as floats, then sealed.
+template <class T>
+struct Rows {
+    std::vector<typename T::Element> data;
+    int width = 0;
+
+    void shape(int columns) {
+        width = columns;
+        if (data.size() < (size_t)BLOCK * columns) data.resize((size_t)BLOCK * columns);
+    }
+    void put(int row, int column, Vec v) { store(&data[(size_t)row * width + column], v); }
+    void seal(int) {}
+    const uint32_t* units(int row) const { return reinterpret_cast<const uint32_t*>(&data[(size_t)row * width]); }
+    int step() const { return width / T::UNIT; }
+};
+
+// Each row is scaled so that its largest value becomes 127.
+template <>
+struct Rows<Int8> {
+    std::vector<uint8_t> data;
+    std::vector<float> values;
+    float scale[BLOCK];
+    int width = 0;
+
+    void shape(int columns) {
+        width = columns;
+        if (values.size() < (size_t)BLOCK * columns) {
+            values.resize((size_t)BLOCK * columns);
+            data.resize((size_t)BLOCK * columns);
+        }
+    }
+    void put(int row, int column, Vec v) { store(&values[(size_t)row * width + column], v); }
+    void seal(int rows) {
+        for (int r = 0; r < rows; r++) {
+            const float* from = &values[(size_t)r * width];
+            Vec most = all(1e-12f);
+            for (int c = 0; c < width; c += LANES) most = _mm512_max_ps(most, _mm512_abs_ps(load(from + c)));
+            scale[r] = _mm512_reduce_max_ps(most) / 127.f;
+            Vec up = all(1.f / scale[r]);
+            for (int c = 0; c < width; c += LANES) {
+                __m512i whole = _mm512_cvtps_epi32(_mm512_mul_ps(load(from + c), up));
+                __m128i bytes = _mm512_cvtepi32_epi8(_mm512_add_epi32(whole, _mm512_set1_epi32(128)));
+                _mm_storeu_si128(reinterpret_cast<__m128i*>(&data[(size_t)r * width + c]), bytes);
+            }
+        }
+    }
+    const uint32_t* units(int row) const { return reinterpret_cast<const uint32_t*>(&data[(size_t)row * width]); }
+    int step() const { return width / Int8::UNIT; }
+};
+
+// Sums of one row and vector as floats, bias added.
+template <class T>
+inline Vec finished(const Linear& w, const Rows<T>&, int, int column, Vec sums) {
+    return _mm512_add_ps(sums, load(w.bias + column));
+}
+inline Vec finished(const Linear& w, const Rows<Int8>& rows, int row, int column, __m512i sums) {
+    sums = _mm512_sub_epi32(sums, _mm512_loadu_si512(w.shift + column));
+    Vec scale = _mm512_mul_ps(load(w.scale + column), all(rows.scale[row]));
+    return _mm512_fmadd_ps(_mm512_cvtepi32_ps(sums), scale, load(w.bias + column));
+}
+
+// Rows [begin, end) of x by columns [from, to) of the layer: done(row, column, Vec[4]) gets each 64 columns of a row.
+template <class T, class Done>
+inline void matmul(const Rows<T>& x, int begin, int end, const Linear& w, int from, int to, Done&& done) {
+    int units = w.in / T::UNIT;
+    for (int column = from; column < to; column += COLUMNS) {
+        const uint32_t* weight = w.weight + (long)column * units;
+        for (int first = begin; first < end; first += STRIP) {
+            with_constant<STRIP>(end - first, [&](auto count) {
+                constexpr int R = count;
+                auto sums = tile<T, R, 4>(x.units(first), x.step(), weight, LANES, COLUMNS, units);
+#pragma GCC unroll 8
+                for (int r = 0; r < R; r++) {
+                    Vec y[4];
+#pragma GCC unroll 4
+                    for (int v = 0; v < 4; v++) y[v] = finished(w, x, first + r, column + v * LANES, sums.at[r][v]);
+                    done(first + r, column, y);
+                }
+            });
+        }
+    }
+}

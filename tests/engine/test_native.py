@@ -1,0 +1,126 @@
+"""The compiled kernels against PyTorch's operations; see also test_parity, which runs both."""
+
+import os
+import subprocess
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from rankfleet.core.errors import CheckpointError
+from rankfleet.engine.checkpoint import Checkpoint, find_checkpoint
+from rankfleet.engine.native import library as native
+from rankfleet.engine.native.encoder import NativeEncoder, attention_items
+from rankfleet.engine.precision import choose_dtype
+from rankfleet.engine.scorer import Reranker, Scorer
+from tests.engine import checkpoints
+from tests.engine.test_parity import QUERY, documents
+
+CPU = torch.device("cpu")
+NEEDS_KERNELS = pytest.mark.skipif(native.library() is None, reason="needs AVX-512 and a C++ compiler")
+
+
+def needs(dtype: str) -> None:
+    if dtype not in native.library().dtypes:
+        pytest.skip(f"this processor has no instructions for {dtype}")
+
+
+@NEEDS_KERNELS
+@pytest.mark.parametrize(("dtype", "least"), [("bfloat16", 0.999), ("int8", 0.99)])
+@pytest.mark.parametrize("make", ["17m", "bert"])
+def test_lower_precision_stays_close(make: str, dtype: str, least: float, tmp_path: Path) -> None:
+    needs(dtype)
+    checkpoint = find_checkpoint("demo/large") if make == "bert" else Checkpoint(checkpoints.ettin(tmp_path, make))
+    texts = documents([1, 3, 3, 12, 25, 40, 80, 120, 120, 500])
+    exact = Reranker.load(checkpoint, "float32", "cpu").score(QUERY, texts)
+    close = Reranker.load(checkpoint, dtype, "cpu").score(QUERY, texts)
+    assert not np.array_equal(exact, close), "another precision gives other bits, or it was not used"
+    assert np.corrcoef(exact, close)[0, 1] > least
+
+
+@NEEDS_KERNELS
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16", "int8"])
+def test_a_pair_scores_the_same_to_the_last_bit_whatever_its_neighbours(dtype: str, tmp_path: Path) -> None:
+    needs(dtype)
+    reranker = Reranker.load(Checkpoint(checkpoints.ettin(tmp_path, "17m")), dtype, "cpu")
+    texts = documents([2, 7, 30, 31, 100, 100, 180, 900, 1500])
+    together = reranker.score(QUERY, texts)
+    alone = [float(reranker.score(QUERY, [text])[0]) for text in texts]
+    assert together.tolist() == alone
+
+
+@NEEDS_KERNELS
+def test_what_the_kernels_do_not_have_runs_in_pytorch(tmp_path: Path) -> None:
+    folder = checkpoints.modernbert_classifier(tmp_path, "cls")  # rotary heads of 32
+    assert not isinstance(Scorer.load(Checkpoint(folder), "float32", "cpu")._encoder, NativeEncoder)
+    if "int8" in native.library().dtypes:
+        with pytest.raises(CheckpointError, match="set dtype to auto"):
+            Scorer.load(Checkpoint(folder), "int8", "cpu")
+
+
+def test_long_pairs_are_cut_into_pieces_of_attention_and_come_first() -> None:
+    assert attention_items(np.array([3, 800]), heads=2).tolist() == [
+        [1, 0, 0, 384],
+        [1, 1, 0, 384],
+        [1, 0, 384, 768],
+        [1, 1, 384, 768],
+        [1, 0, 768, 800],
+        [1, 1, 768, 800],
+        [0, 0, 0, 3],
+        [0, 1, 0, 3],
+    ]
+
+
+def test_instructions_decide_what_can_be_computed(tmp_path: Path) -> None:
+    base = frozenset(native.NEEDED)
+    assert native.supported_dtypes(frozenset({"avx2", "fma"})) == set()
+    assert native.supported_dtypes(base) == {"float32"}
+    assert native.supported_dtypes(base | {"avx512_bf16", "avx512_vnni"}) == {"float32", "bfloat16", "int8"}
+    cpuinfo = tmp_path / "cpuinfo"
+    cpuinfo.write_text("model name\t: x\nflags\t\t: fpu sse2 avx512f\nflags\t\t: other\n")
+    assert native.cpu_flags(cpuinfo) == {"fpu", "sse2", "avx512f"}
+    assert native.cpu_flags(tmp_path / "absent") == set()
+
+
+def test_without_a_compiler_there_is_a_reason_and_no_failure(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(native, "cpu_flags", lambda: frozenset(native.NEEDED))
+    monkeypatch.setenv("RANKFLEET_CACHE", str(tmp_path))
+    for compiler, path, reason in (
+        ("", "", "install g++"),
+        (str(tmp_path / "none"), os.defpath, "No such file"),
+        ("false", os.defpath, "false failed"),
+    ):
+        monkeypatch.setenv("CXX", compiler)
+        monkeypatch.setenv("PATH", path)
+        caplog.clear()
+        assert native.library.__wrapped__() is None
+        assert reason in caplog.text
+
+
+def test_kernels_are_built_once(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    builds = []
+
+    def compiler(command: list[str], **_: object) -> subprocess.CompletedProcess[str]:
+        builds.append(command)
+        Path(command[-1]).write_text("built")
+        return subprocess.CompletedProcess(command, 0, "", "")
+
+    monkeypatch.setattr(subprocess, "run", compiler)
+    first = native.compiled(["-mavx512f"], tmp_path)
+    assert native.compiled(["-mavx512f"], tmp_path) == first
+    assert native.compiled(["-mavx512f", "-mavx512vnni"], tmp_path) != first
+    assert len(builds) == 2
+    assert sorted(path.suffix for path in tmp_path.iterdir()) == [".so", ".so"]
+
+
+def test_auto_takes_bfloat16_where_the_processor_is_made_for_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    for flags, dtype in (({"avx512_bf16"}, "bfloat16"), ({"amx_bf16"}, "bfloat16"), ({"avx512f"}, "float32")):
+        monkeypatch.setattr("rankfleet.engine.precision.cpu_flags", lambda flags=flags: frozenset(flags))
+        assert choose_dtype("auto", CPU) == dtype
+    assert choose_dtype("float32", CPU) == "float32"
+    monkeypatch.setattr("rankfleet.engine.precision.library", lambda: None)
+    with pytest.raises(CheckpointError, match="AVX512-VNNI"):
+        choose_dtype("int8", CPU)
