@@ -17,7 +17,10 @@ Step = Callable[[torch.Tensor], torch.Tensor]
 def mean_of_tokens(hidden: torch.Tensor, batch: PackedBatch) -> torch.Tensor:
     """[tokens, hidden] → [pairs, hidden]."""
     sums = torch.zeros((len(batch.lengths), hidden.shape[-1]), dtype=torch.float32, device=hidden.device)
-    pair_of_token = torch.repeat_interleave(torch.arange(len(batch.lengths), device=hidden.device), batch.lengths)
+    # The size given spares a GPU the wait for the sum of the lengths.
+    pair_of_token = torch.repeat_interleave(
+        torch.arange(len(batch.lengths), device=hidden.device), batch.lengths, output_size=len(hidden)
+    )
     sums.index_add_(0, pair_of_token, hidden.float())
     return (sums / batch.lengths[:, None]).to(hidden.dtype)
 

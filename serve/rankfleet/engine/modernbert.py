@@ -8,7 +8,7 @@ import torch
 
 from rankfleet.core.errors import CheckpointError
 from rankfleet.engine.activations import activation
-from rankfleet.engine.attention import first_token_attention, packed_attention
+from rankfleet.engine.attention import Attention
 from rankfleet.engine.packing import PackedBatch
 from rankfleet.engine.weights import LayerNorm, Linear, Weights
 
@@ -46,7 +46,8 @@ class Rotary:
 
 
 class ModernBertEncoder:
-    def __init__(self, config: Any, weights: Weights) -> None:
+    def __init__(self, config: Any, weights: Weights, attention: Attention) -> None:
+        self.attention = attention
         self.heads: int = config.num_attention_heads
         self.act = activation(config.hidden_activation)
         self.window: int = config.sliding_window
@@ -84,10 +85,10 @@ class ModernBertEncoder:
             window = self.window if layer.kind == "sliding_attention" else None
             query, key = turn(query), turn(key)
             if first_only and layer is self.layers[-1]:
-                attended = first_token_attention(query[batch.firsts], key, value, batch, window)
+                attended = self.attention.one_token(query[batch.firsts], key, value, batch, window)
                 x = x[batch.firsts]
             else:
-                attended = packed_attention(query, key, value, batch, window)
+                attended = self.attention.every_token(query, key, value, batch, window)
             x = x + layer.attention_out(attended)
             gelu, gate = layer.mlp_in(layer.mlp_norm(x)).chunk(2, dim=-1)
             x = x + layer.mlp_out(self.act(gelu) * gate)

@@ -7,12 +7,14 @@ import torch
 
 from rankfleet.core.errors import CheckpointError
 from rankfleet.core.pairs import TokenizedPairs
+from rankfleet.engine.attention import Attention
 from rankfleet.engine.bert import BertEncoder
 from rankfleet.engine.checkpoint import Checkpoint
 from rankfleet.engine.heads import Head, chained_head, classification_head
 from rankfleet.engine.modernbert import ModernBertEncoder
 from rankfleet.engine.packing import PackedBatch, batches, pack
 from rankfleet.engine.tokenizer import PairTokenizer, max_pair_tokens
+from rankfleet.engine.varlen import attention_for
 from rankfleet.engine.weights import Weights
 
 Encoder = Callable[[PackedBatch, bool], torch.Tensor]
@@ -46,8 +48,15 @@ class Scorer:
         self.max_pair = max_pair
 
     @classmethod
-    def load(cls, checkpoint: Checkpoint, dtype: str = "float32", device: str | None = None) -> "Scorer":
-        """dtype: float32 or bfloat16. device: a torch device, by default the GPU where there is one.
+    def load(
+        cls,
+        checkpoint: Checkpoint,
+        dtype: str = "float32",
+        device: str | None = None,
+        attention: Attention | None = None,
+    ) -> "Scorer":
+        """dtype: float32 or bfloat16. device: a torch device, by default the GPU where there is one. attention: by
+        default the best back-end that is installed.
 
         Raises CheckpointError when the checkpoint is of a kind that is not supported.
         """
@@ -58,7 +67,8 @@ class Scorer:
         where = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
         weights = Weights(checkpoint.tensors(), DTYPES[dtype], where)
         build, prefix = ENCODERS[config.model_type]
-        encoder = build(config, weights.under(prefix))
+        width = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+        encoder = build(config, weights.under(prefix), attention or attention_for(where, DTYPES[dtype], width))
         modules = checkpoint.head()
         head = chained_head(modules, DTYPES[dtype], where) if modules else classification_head(config, weights)
         return cls(encoder, head, where, max_pair_tokens(checkpoint))
@@ -67,9 +77,13 @@ class Scorer:
     def score(self, pairs: TokenizedPairs) -> np.ndarray:
         """Raw logits, float32 [n], in the order of `pairs`."""
         scores = np.empty(len(pairs), dtype=np.float32)
+        done = []
+        # Nothing waits for the device before all batches are on their way.
         for rows in batches(pairs.lengths, self._max_tokens):
             batch = pack(pairs.take(rows), self._device)
-            scores[rows] = self._head(self._encoder(batch, self._head.first_only), batch).cpu().numpy()
+            done.append((rows, self._head(self._encoder(batch, self._head.first_only), batch)))
+        for rows, logits in done:
+            scores[rows] = logits.cpu().numpy()
         return scores
 
 
