@@ -10,6 +10,7 @@ from rankfleet.core.errors import CheckpointError
 from rankfleet.engine.activations import activation
 from rankfleet.engine.attention import Attention
 from rankfleet.engine.packing import PackedBatch
+from rankfleet.engine.rotary import Rotary
 from rankfleet.engine.weights import LayerNorm, Linear, Weights
 
 
@@ -22,27 +23,6 @@ class Layer:
     mlp_norm: LayerNorm
     mlp_in: Linear
     mlp_out: Linear
-
-
-@dataclass(frozen=True)
-class Rotary:
-    """cos and sin of position × frequency, each [tokens, 1, head dim]."""
-
-    cos: torch.Tensor
-    sin: torch.Tensor
-
-    @staticmethod
-    def at(positions: torch.Tensor, theta: float, width: int) -> "Rotary":
-        exponents = torch.arange(0, width, 2, device=positions.device, dtype=torch.float32) / width
-        angles = positions.float()[:, None] * theta**-exponents
-        angles = torch.cat([angles, angles], dim=-1)[:, None, :]
-        return Rotary(angles.cos(), angles.sin())
-
-    def __call__(self, x: torch.Tensor) -> torch.Tensor:
-        """x: [tokens, heads, head dim]. Computed in float32, as the reference does."""
-        wide = x.float()
-        left, right = wide.chunk(2, dim=-1)
-        return (wide * self.cos + torch.cat([-right, left], dim=-1) * self.sin).to(x.dtype)
 
 
 class ModernBertEncoder:

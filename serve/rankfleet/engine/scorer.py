@@ -10,9 +10,10 @@ from rankfleet.core.pairs import TokenizedPairs
 from rankfleet.engine.attention import Attention
 from rankfleet.engine.bert import BertEncoder
 from rankfleet.engine.checkpoint import Checkpoint
-from rankfleet.engine.heads import Head, chained_head, classification_head
+from rankfleet.engine.heads import Head, head_of
 from rankfleet.engine.modernbert import ModernBertEncoder
 from rankfleet.engine.packing import PackedBatch, batches, pack
+from rankfleet.engine.qwen2 import Qwen2Encoder
 from rankfleet.engine.tokenizer import PairTokenizer, max_pair_tokens
 from rankfleet.engine.varlen import attention_for
 from rankfleet.engine.weights import Weights
@@ -23,6 +24,7 @@ ENCODERS: dict[str, tuple[Callable[..., Encoder], str]] = {
     "roberta": (BertEncoder, "roberta."),
     "xlm-roberta": (BertEncoder, "roberta."),
     "modernbert": (ModernBertEncoder, "model."),
+    "qwen2": (Qwen2Encoder, "model."),
 }
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 # One forward pass holds at most this many tokens: large enough for full matrix products, small enough that
@@ -69,8 +71,7 @@ class Scorer:
         build, prefix = ENCODERS[config.model_type]
         width = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
         encoder = build(config, weights.under(prefix), attention or attention_for(where, DTYPES[dtype], width))
-        modules = checkpoint.head()
-        head = chained_head(modules, DTYPES[dtype], where) if modules else classification_head(config, weights)
+        head = head_of(checkpoint.head(), config, weights, DTYPES[dtype], where)
         return cls(encoder, head, where, max_pair_tokens(checkpoint))
 
     @torch.inference_mode()
