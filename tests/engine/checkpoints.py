@@ -129,13 +129,17 @@ def fill(model: torch.nn.Module, seed: int) -> None:
                 parameter.normal_(0, 0.05, generator=generator)
 
 
-def ettin(folder: Path, shape: str, max_length: int = 8192, seed: int = 12) -> Path:
-    """An Ettin reranker of this shape in the layout of the published ones."""
+Shape = tuple[int, int, int, int]
+
+
+def ettin(folder: Path, shape: str | Shape, max_length: int = 8192, seed: int = 12) -> Path:
+    """An Ettin reranker of this shape, by name or as (hidden, layers, heads, MLP inner), in the layout of the
+    published ones."""
     from sentence_transformers import CrossEncoder
     from sentence_transformers.base.modules import Dense, Transformer
     from sentence_transformers.sentence_transformer.modules import LayerNorm, Pooling
 
-    hidden, layers, heads, inner = ETTIN[shape]
+    hidden, layers, heads, inner = ETTIN[shape] if isinstance(shape, str) else shape
     config = ModernBertConfig(
         hidden_size=hidden,
         num_hidden_layers=layers,

@@ -74,6 +74,10 @@ class Scorer:
         head = head_of(checkpoint.head(), config, weights, DTYPES[dtype], where)
         return cls(encoder, head, where, max_pair_tokens(checkpoint))
 
+    def forward(self, batch: PackedBatch) -> torch.Tensor:
+        """Raw logits of one batch, float32 [pairs], on the device."""
+        return self._head(self._encoder(batch, self._head.first_only), batch)
+
     @torch.inference_mode()
     def score(self, pairs: TokenizedPairs) -> np.ndarray:
         """Raw logits, float32 [n], in the order of `pairs`."""
@@ -81,8 +85,7 @@ class Scorer:
         done = []
         # Nothing waits for the device before all batches are on their way.
         for rows in batches(pairs.lengths, self._max_tokens):
-            batch = pack(pairs.take(rows), self._device)
-            done.append((rows, self._head(self._encoder(batch, self._head.first_only), batch)))
+            done.append((rows, self.forward(pack(pairs.take(rows), self._device))))
         for rows, logits in done:
             scores[rows] = logits.cpu().numpy()
         return scores
