@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import torch
-from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
+from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 from transformers import (
     BertConfig,
     BertForSequenceClassification,
@@ -11,6 +11,8 @@ from transformers import (
     ModernBertForSequenceClassification,
     ModernBertModel,
     PreTrainedTokenizerFast,
+    Qwen2Config,
+    Qwen2ForCausalLM,
     XLMRobertaConfig,
     XLMRobertaForSequenceClassification,
 )
@@ -127,13 +129,17 @@ def fill(model: torch.nn.Module, seed: int) -> None:
                 parameter.normal_(0, 0.05, generator=generator)
 
 
-def ettin(folder: Path, shape: str, max_length: int = 8192, seed: int = 12) -> Path:
-    """An Ettin reranker of this shape in the layout of the published ones."""
+Shape = tuple[int, int, int, int]
+
+
+def ettin(folder: Path, shape: str | Shape, max_length: int = 8192, seed: int = 12) -> Path:
+    """An Ettin reranker of this shape, by name or as (hidden, layers, heads, MLP inner), in the layout of the
+    published ones."""
     from sentence_transformers import CrossEncoder
     from sentence_transformers.base.modules import Dense, Transformer
     from sentence_transformers.sentence_transformer.modules import LayerNorm, Pooling
 
-    hidden, layers, heads, inner = ETTIN[shape]
+    hidden, layers, heads, inner = ETTIN[shape] if isinstance(shape, str) else shape
     config = ModernBertConfig(
         hidden_size=hidden,
         num_hidden_layers=layers,
@@ -215,6 +221,98 @@ def modernbert_classifier(folder: Path, pooling: str, seed: int = 12) -> Path:
         eos_token_id=2,
     )
     return _classifier(ModernBertForSequenceClassification(config), byte_bpe, folder, 8192, seed)
+
+
+# As mxbai-rerank-v2 words it: both texts sit between a space and a line end, which byte-level BPE joins with them.
+PROMPT = (
+    "{% for m in messages if m.role == 'system' %}<|im_start|>system\n{{ m.content }}<|im_end|>\n{% endfor %}"
+    "<|im_start|>user\n"
+    "query: {{ messages | selectattr('role', 'eq', 'query') | map(attribute='content') | first }}\n"
+    "document: {{ messages | selectattr('role', 'eq', 'document') | map(attribute='content') | first }}\n"
+    "You are a search relevance expert. Relevance:<|im_end|>\n"
+    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+QWEN_WORDS = (
+    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+)
+
+
+def qwen_bpe(folder: Path, max_length: int, prompt: str) -> None:
+    """A Qwen2-like tokenizer: byte-level BPE over Qwen's words, no special tokens around texts."""
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.normalizer = normalizers.NFC()
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+        [
+            pre_tokenizers.Split(Regex(QWEN_WORDS), behavior="isolated"),
+            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
+        ]
+    )
+    tokenizer.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=900,
+        special_tokens=["<|endoftext|>", "<|im_start|>", "<|im_end|>"],
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    texts = [f"query: {a}\ndocument: {b}\n" for a in TEXT[:4] for b in TEXT[:4]]
+    tokenizer.train_from_iterator(texts * 20, trainer)
+    PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer,
+        model_max_length=max_length,
+        model_input_names=["input_ids", "attention_mask"],
+        pad_token="<|endoftext|>",
+        eos_token="<|im_end|>",
+        chat_template=prompt,
+    ).save_pretrained(folder)
+
+
+def qwen2_reranker(
+    folder: Path,
+    *,
+    prompt: str = PROMPT,
+    max_length: int = 2048,
+    tied: bool = True,
+    no: bool = True,
+    instruction: str | None = None,
+    seed: int = 12,
+) -> Path:
+    """The kind of mxbai-rerank-large-v2, made small: a causal model, LogitScore behind it, a prompt around pairs.
+    no: whether the score is a difference; instruction: a default prompt, rendered as system message."""
+    from sentence_transformers import CrossEncoder
+    from sentence_transformers.base.modules import Transformer
+    from sentence_transformers.cross_encoder.modules import LogitScore
+
+    config = Qwen2Config(
+        vocab_size=1000,
+        hidden_size=96,
+        num_hidden_layers=3,
+        num_attention_heads=6,
+        num_key_value_heads=2,
+        intermediate_size=160,
+        max_position_embeddings=4096,
+        rope_parameters={"rope_type": "default", "rope_theta": 1000000.0},
+        tie_word_embeddings=tied,
+        pad_token_id=0,
+        eos_token_id=2,
+    )
+    model = Qwen2ForCausalLM(config)
+    fill(model, seed)
+    model.tie_weights()
+    model.save_pretrained(folder / "model")
+    qwen_bpe(folder / "model", max_length, prompt)
+    encoder = Transformer(
+        str(folder / "model"),
+        transformer_task="text-generation",
+        processing_kwargs={"chat_template": {"add_generation_prompt": True}},
+    )
+    ids = encoder.tokenizer.convert_tokens_to_ids
+    CrossEncoder(
+        modules=[encoder, LogitScore(ids("1"), ids("0") if no else None)],
+        prompts={"rank": instruction} if instruction else None,
+        default_prompt_name="rank" if instruction else None,
+        device="cpu",
+    ).save_pretrained(str(folder / "reranker"))
+    return folder / "reranker"
 
 
 def _classifier(model: torch.nn.Module, write_tokenizer, folder: Path, max_length: int, seed: int) -> Path:

@@ -1,11 +1,45 @@
-"""Attention over a packed batch: one call per run of pairs of equal length, so no padding is computed."""
+"""Attention over a packed batch: what encoders ask for, and the way that runs anywhere, SDPA on runs of pairs
+of equal length, so that no padding is computed. `engine/varlen.py` has the kernels for CUDA."""
 
 from functools import lru_cache
+from typing import Protocol
 
 import torch
 from torch.nn.functional import scaled_dot_product_attention
 
 from rankfleet.engine.packing import PackedBatch
+
+
+class Attention(Protocol):
+    """Attention within each pair of a packed batch. Keys and values may have fewer heads than queries: each of
+    theirs then serves as many neighbouring query heads (grouped-query attention)."""
+
+    def every_token(
+        self,
+        query: torch.Tensor,
+        key: torch.Tensor,
+        value: torch.Tensor,
+        batch: PackedBatch,
+        window: int | None = None,
+        causal: bool = False,
+    ) -> torch.Tensor:
+        """query: [tokens, heads, head dim]; key, value: [tokens, key heads, head dim]. window: how far a token
+        sees to each side, None for all; causal: it sees none behind itself. Not both.
+        Returns [tokens, heads * head dim]."""
+
+    def one_token(
+        self,
+        query: torch.Tensor,
+        key: torch.Tensor,
+        value: torch.Tensor,
+        batch: PackedBatch,
+        window: int | None = None,
+    ) -> torch.Tensor:
+        """Attention of one token of each pair, which is all that the last layer needs where the head reads one:
+        its first, or under causal attention its last; both see the whole pair. With a window it is the first,
+        which sees `window` tokens on.
+
+        query: [pairs, heads, head dim]; key, value as above. Returns [pairs, heads * head dim]."""
 
 
 @lru_cache(maxsize=64)
@@ -15,46 +49,53 @@ def band_mask(length: int, window: int, device: torch.device) -> torch.Tensor:
     return (at[:, None] - at[None, :]).abs() <= window
 
 
-def packed_attention(
-    query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, batch: PackedBatch, window: int | None
-) -> torch.Tensor:
-    """Bidirectional attention within each pair.
+class RunAttention:
+    """One SDPA call per run of pairs of equal length: any device, any precision."""
 
-    query, key, value: [tokens, heads, head dim]; window: how far a token sees to each side, None for all.
-    Returns [tokens, heads * head dim].
-    """
-    tokens, heads, width = query.shape
-    out = torch.empty((tokens, heads, width), dtype=query.dtype, device=query.device)
-    for run in batch.runs:
-        q, k, v = (
-            t[run.start : run.stop].view(run.count, run.length, heads, width).transpose(1, 2)
-            for t in (query, key, value)
-        )
-        mask = None
-        if window is not None and run.length > window + 1:
-            mask = band_mask(run.length, window, query.device)
-        scored = scaled_dot_product_attention(q, k, v, attn_mask=mask)
-        out[run.start : run.stop] = scored.transpose(1, 2).reshape(-1, heads, width)
-    return out.view(tokens, heads * width)
+    def every_token(
+        self,
+        query: torch.Tensor,
+        key: torch.Tensor,
+        value: torch.Tensor,
+        batch: PackedBatch,
+        window: int | None = None,
+        causal: bool = False,
+    ) -> torch.Tensor:
+        tokens, heads, width = query.shape
+        out = torch.empty((tokens, heads, width), dtype=query.dtype, device=query.device)
+        for run in batch.runs:
+            q, k, v = (
+                t[run.start : run.stop].view(run.count, run.length, t.shape[1], width).transpose(1, 2)
+                for t in (query, key, value)
+            )
+            mask = None
+            if window is not None and run.length > window + 1:
+                mask = band_mask(run.length, window, query.device)
+            scored = scaled_dot_product_attention(
+                q, k, v, attn_mask=mask, is_causal=causal, enable_gqa=heads != key.shape[1]
+            )
+            out[run.start : run.stop] = scored.transpose(1, 2).reshape(-1, heads, width)
+        return out.view(tokens, heads * width)
 
-
-def first_token_attention(
-    query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, batch: PackedBatch, window: int | None
-) -> torch.Tensor:
-    """Attention of each pair's first token alone, which is all that a CLS-pooled last layer needs.
-
-    query: [pairs, heads, head dim]; key, value: [tokens, heads, head dim]. Returns [pairs, heads * head dim].
-    """
-    pairs, heads, width = query.shape
-    out = torch.empty((pairs, 1, heads, width), dtype=query.dtype, device=query.device)
-    done = 0
-    for run in batch.runs:
-        seen = run.length if window is None else min(run.length, window + 1)
-        k, v = (
-            t[run.start : run.stop].view(run.count, run.length, heads, width)[:, :seen].transpose(1, 2)
-            for t in (key, value)
-        )
-        q = query[done : done + run.count].view(run.count, 1, heads, width).transpose(1, 2)
-        out[done : done + run.count] = scaled_dot_product_attention(q, k, v).transpose(1, 2)
-        done += run.count
-    return out.view(pairs, heads * width)
+    def one_token(
+        self,
+        query: torch.Tensor,
+        key: torch.Tensor,
+        value: torch.Tensor,
+        batch: PackedBatch,
+        window: int | None = None,
+    ) -> torch.Tensor:
+        pairs, heads, width = query.shape
+        out = torch.empty((pairs, 1, heads, width), dtype=query.dtype, device=query.device)
+        done = 0
+        for run in batch.runs:
+            seen = run.length if window is None else min(run.length, window + 1)
+            k, v = (
+                t[run.start : run.stop].view(run.count, run.length, t.shape[1], width)[:, :seen].transpose(1, 2)
+                for t in (key, value)
+            )
+            q = query[done : done + run.count].view(run.count, 1, heads, width).transpose(1, 2)
+            scored = scaled_dot_product_attention(q, k, v, enable_gqa=heads != key.shape[1])
+            out[done : done + run.count] = scored.transpose(1, 2)
+            done += run.count
+        return out.view(pairs, heads * width)

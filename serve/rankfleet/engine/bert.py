@@ -6,7 +6,7 @@ from typing import Any
 import torch
 
 from rankfleet.engine.activations import activation
-from rankfleet.engine.attention import first_token_attention, packed_attention
+from rankfleet.engine.attention import Attention
 from rankfleet.engine.packing import PackedBatch
 from rankfleet.engine.weights import LayerNorm, Linear, Weights
 
@@ -22,7 +22,8 @@ class Layer:
 
 
 class BertEncoder:
-    def __init__(self, config: Any, weights: Weights) -> None:
+    def __init__(self, config: Any, weights: Weights, attention: Attention) -> None:
+        self.attention = attention
         self.heads: int = config.num_attention_heads
         self.act = activation(config.hidden_act)
         eps: float = config.layer_norm_eps
@@ -59,10 +60,10 @@ class BertEncoder:
         for layer in self.layers:
             query, key, value = layer.qkv(x).view(len(x), 3, self.heads, -1).unbind(1)
             if first_only and layer is self.layers[-1]:
-                attended = first_token_attention(query[batch.firsts], key, value, batch, window=None)
+                attended = self.attention.one_token(query[batch.firsts], key, value, batch)
                 x = x[batch.firsts]
             else:
-                attended = packed_attention(query, key, value, batch, window=None)
+                attended = self.attention.every_token(query, key, value, batch)
             x = layer.attention_norm(x + layer.attention_out(attended))
             x = layer.norm(x + layer.down(self.act(layer.up(x))))
         return x

@@ -20,7 +20,7 @@ from rankfleet.core.errors import CheckpointError
 
 SCALE_SUFFIX = ".int8_scale"
 MODELS = Path(__file__).parent.parent / "models"  # checkpoints that ship with the package
-DESCRIPTION = ["*.json", "*.txt", "*.model", "*/config.json"]  # enough to tokenize
+DESCRIPTION = ["*.json", "*.txt", "*.model", "*.jinja", "*/config.json"]  # enough to tokenize
 WEIGHTS = ["*.safetensors", "*/model.safetensors"]
 
 

@@ -11,13 +11,17 @@ from rankfleet.engine.checkpoint import HeadModule
 from rankfleet.engine.packing import PackedBatch
 from rankfleet.engine.weights import Weights
 
+CAUSAL = ("qwen2",)  # language models: the score is read off the logits behind the last token
 Step = Callable[[torch.Tensor], torch.Tensor]
 
 
 def mean_of_tokens(hidden: torch.Tensor, batch: PackedBatch) -> torch.Tensor:
     """[tokens, hidden] → [pairs, hidden]."""
     sums = torch.zeros((len(batch.lengths), hidden.shape[-1]), dtype=torch.float32, device=hidden.device)
-    pair_of_token = torch.repeat_interleave(torch.arange(len(batch.lengths), device=hidden.device), batch.lengths)
+    # The size given spares a GPU the wait for the sum of the lengths.
+    pair_of_token = torch.repeat_interleave(
+        torch.arange(len(batch.lengths), device=hidden.device), batch.lengths, output_size=len(hidden)
+    )
     sums.index_add_(0, pair_of_token, hidden.float())
     return (sums / batch.lengths[:, None]).to(hidden.dtype)
 
@@ -26,15 +30,15 @@ class Head:
     """Pooling, then a chain of steps to [pairs, 1]."""
 
     def __init__(self, pooling: str, steps: list[Step]) -> None:
-        if pooling not in ("cls", "mean"):
-            raise CheckpointError(f"pooling {pooling!r} is not supported; rerankers use cls or mean")
+        if pooling not in ("cls", "mean", "last"):
+            raise CheckpointError(f"pooling {pooling!r} is not supported; rerankers use cls, mean or last")
         self.pooling = pooling
         self.steps = steps
 
     @property
     def first_only(self) -> bool:
-        """Whether the encoder need give no more than the first token of each pair."""
-        return self.pooling == "cls"
+        """Whether the encoder need give no more than one token of each pair: the first, or the last if causal."""
+        return self.pooling != "mean"
 
     def __call__(self, hidden: torch.Tensor, batch: PackedBatch) -> torch.Tensor:
         """Raw logits, float32 [pairs]. hidden: [pairs, hidden] if `first_only`, else [tokens, hidden]."""
@@ -64,6 +68,30 @@ def chained_head(modules: list[HeadModule], dtype: torch.dtype, device: torch.de
     if width != 1:
         raise CheckpointError(f"the head ends in {width} outputs; a reranker has one")
     return Head(pooling, steps)
+
+
+def logit_head(score: dict[str, Any], weights: Weights) -> Head:
+    """Sentence Transformers' LogitScore behind a language model: the logit of one token, less that of another if
+    there is one. Two rows of the output matrix are all it takes; their difference is formed in float32."""
+    name = "lm_head.weight" if "lm_head.weight" in weights else "model.embed_tokens.weight"  # the latter if tied
+    rows = weights.tensor(name)
+    direction = rows[score["true_token_id"]].float()
+    if score.get("false_token_id") is not None:
+        direction = direction - rows[score["false_token_id"]].float()
+    return Head("last", [lambda x: x.float() @ direction[:, None]])
+
+
+def head_of(modules: list[HeadModule], config: Any, weights: Weights, dtype: torch.dtype, device: torch.device) -> Head:
+    """The head of any kind of checkpoint; modules: as `Checkpoint.head` lists them. Raises CheckpointError for a
+    head that does not go with the encoder."""
+    scored = [module.kind for module in modules] == ["LogitScore"]
+    if scored != (config.model_type in CAUSAL):
+        raise CheckpointError(f"a {config.model_type} reranker is read with{'' if not scored else 'out'} LogitScore")
+    if scored:
+        return logit_head(modules[0].config, weights)
+    if not modules:
+        return classification_head(config, weights)
+    return chained_head(modules, dtype, device)
 
 
 def pooling_mode(config: dict[str, Any]) -> str:

@@ -8,8 +8,9 @@ import torch
 
 from rankfleet.core.errors import CheckpointError
 from rankfleet.engine.activations import activation
-from rankfleet.engine.attention import first_token_attention, packed_attention
+from rankfleet.engine.attention import Attention
 from rankfleet.engine.packing import PackedBatch
+from rankfleet.engine.rotary import Rotary
 from rankfleet.engine.weights import LayerNorm, Linear, Weights
 
 
@@ -24,29 +25,9 @@ class Layer:
     mlp_out: Linear
 
 
-@dataclass(frozen=True)
-class Rotary:
-    """cos and sin of position × frequency, each [tokens, 1, head dim]."""
-
-    cos: torch.Tensor
-    sin: torch.Tensor
-
-    @staticmethod
-    def at(positions: torch.Tensor, theta: float, width: int) -> "Rotary":
-        exponents = torch.arange(0, width, 2, device=positions.device, dtype=torch.float32) / width
-        angles = positions.float()[:, None] * theta**-exponents
-        angles = torch.cat([angles, angles], dim=-1)[:, None, :]
-        return Rotary(angles.cos(), angles.sin())
-
-    def __call__(self, x: torch.Tensor) -> torch.Tensor:
-        """x: [tokens, heads, head dim]. Computed in float32, as the reference does."""
-        wide = x.float()
-        left, right = wide.chunk(2, dim=-1)
-        return (wide * self.cos + torch.cat([-right, left], dim=-1) * self.sin).to(x.dtype)
-
-
 class ModernBertEncoder:
-    def __init__(self, config: Any, weights: Weights) -> None:
+    def __init__(self, config: Any, weights: Weights, attention: Attention) -> None:
+        self.attention = attention
         self.heads: int = config.num_attention_heads
         self.act = activation(config.hidden_activation)
         self.window: int = config.sliding_window
@@ -89,10 +70,10 @@ class ModernBertEncoder:
             window = self.window if layer.kind == "sliding_attention" else None
             query, key = turn(query), turn(key)
             if first_only and layer is self.layers[-1]:
-                attended = first_token_attention(query[batch.firsts], key, value, batch, window)
+                attended = self.attention.one_token(query[batch.firsts], key, value, batch, window)
                 x = x[batch.firsts]
             else:
-                attended = packed_attention(query, key, value, batch, window)
+                attended = self.attention.every_token(query, key, value, batch, window)
             x = x + layer.attention_out(attended)
             gelu, gate = layer.mlp_in(layer.mlp_norm(x)).chunk(2, dim=-1)
             x = x + layer.mlp_out(self.act(gelu) * gate)

@@ -8,24 +8,29 @@ import torch
 
 from rankfleet.core.errors import CheckpointError
 from rankfleet.core.pairs import TokenizedPairs
+from rankfleet.engine.attention import Attention
 from rankfleet.engine.bert import BertEncoder
 from rankfleet.engine.checkpoint import Checkpoint
-from rankfleet.engine.heads import Head, chained_head, classification_head
+from rankfleet.engine.heads import Head, head_of
 from rankfleet.engine.modernbert import ModernBertEncoder
 from rankfleet.engine.native.encoder import NativeEncoder, fits
 from rankfleet.engine.native.library import library
-from rankfleet.engine.packing import batches, pack
+from rankfleet.engine.packing import PackedBatch, batches, pack
 from rankfleet.engine.precision import TORCH_DTYPES, choose_dtype
+from rankfleet.engine.qwen2 import Qwen2Encoder
 from rankfleet.engine.tokenizer import PairTokenizer, max_pair_tokens
+from rankfleet.engine.varlen import attention_for
 from rankfleet.engine.weights import Weights
 
-Encoder = BertEncoder | ModernBertEncoder | NativeEncoder
+TorchEncoder = BertEncoder | ModernBertEncoder | Qwen2Encoder
+Encoder = TorchEncoder | NativeEncoder
 Tensors = dict[str, torch.Tensor]
-ENCODERS: dict[str, tuple[type[BertEncoder | ModernBertEncoder], str]] = {
+ENCODERS: dict[str, tuple[type[TorchEncoder], str]] = {
     "bert": (BertEncoder, "bert."),
     "roberta": (BertEncoder, "roberta."),
     "xlm-roberta": (BertEncoder, "roberta."),
     "modernbert": (ModernBertEncoder, "model."),
+    "qwen2": (Qwen2Encoder, "model."),
 }
 # One forward pass holds at most this many tokens: large enough for full matrix products, small enough that
 # activations stay near the caches of a CPU and far below the memory of a GPU.
@@ -33,11 +38,13 @@ TOKENS_PER_PASS = {"cpu": 4096, "cuda": 65536}
 
 
 def torch_encoder(
-    config: Any, tensors: Tensors, dtype: torch.dtype, device: torch.device
-) -> BertEncoder | ModernBertEncoder:
-    """The encoder in PyTorch's operations."""
+    config: Any, tensors: Tensors, dtype: torch.dtype, device: torch.device, attention: Attention | None = None
+) -> TorchEncoder:
+    """The encoder in PyTorch's operations. attention: by default the best back-end that is installed."""
     build, prefix = ENCODERS[config.model_type]
-    return build(config, Weights(tensors, dtype, device).under(prefix))
+    width = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+    attention = attention or attention_for(device, dtype, width)
+    return build(config, Weights(tensors, dtype, device).under(prefix), attention)
 
 
 def compiled_encoder(config: Any, tensors: Tensors, dtype: str, max_pair: int) -> NativeEncoder | None:
@@ -71,10 +78,16 @@ class Scorer:
 
     @classmethod
     def load(
-        cls, checkpoint: Checkpoint, dtype: str = "auto", device: str | None = None, compiled: bool = True
+        cls,
+        checkpoint: Checkpoint,
+        dtype: str = "auto",
+        device: str | None = None,
+        compiled: bool = True,
+        attention: Attention | None = None,
     ) -> "Scorer":
         """dtype: float32, bfloat16, int8 (CPU only), or auto. device: a torch device, by default the GPU where there
-        is one. compiled: use the compiled kernels where they can be had.
+        is one. compiled: use the compiled kernels where they can be had. attention: compute in PyTorch's
+        operations with this back-end.
 
         Raises CheckpointError when the checkpoint is of a kind that is not supported, or the dtype cannot be
         computed here.
@@ -88,26 +101,31 @@ class Scorer:
         max_pair = max_pair_tokens(checkpoint)
         tensors = checkpoint.tensors()
         encoder: Encoder | None = None
-        if compiled and where.type == "cpu":
+        if compiled and attention is None and where.type == "cpu":
             encoder = compiled_encoder(config, tensors, dtype, max_pair)
         if encoder is None and dtype == "int8":
             raise CheckpointError(f"{checkpoint.folder} has widths that int8 is not made for; set dtype to auto")
         # Behind the kernels the head is float64: a pair's score is then the same whatever its neighbours.
         of_head = TORCH_DTYPES[dtype] if encoder is None else torch.float64
         if encoder is None:
-            encoder = torch_encoder(config, tensors, of_head, where)
-        modules = checkpoint.head()
-        weights = Weights(tensors, of_head, where)
-        head = chained_head(modules, of_head, where) if modules else classification_head(config, weights)
+            encoder = torch_encoder(config, tensors, of_head, where, attention)
+        head = head_of(checkpoint.head(), config, Weights(tensors, of_head, where), of_head, where)
         return cls(encoder, head, where, dtype, max_pair)
+
+    def forward(self, batch: PackedBatch) -> torch.Tensor:
+        """Raw logits of one batch, float32 [pairs], on the device."""
+        return self._head(self._encoder(batch, self._head.first_only), batch)
 
     @torch.inference_mode()
     def score(self, pairs: TokenizedPairs) -> np.ndarray:
         """Raw logits, float32 [n], in the order of `pairs`."""
         scores = np.empty(len(pairs), dtype=np.float32)
+        done = []
+        # Nothing waits for the device before all batches are on their way.
         for rows in batches(pairs.lengths, self._max_tokens):
-            batch = pack(pairs.take(rows), self._device)
-            scores[rows] = self._head(self._encoder(batch, self._head.first_only), batch).cpu().numpy()
+            done.append((rows, self.forward(pack(pairs.take(rows), self._device))))
+        for rows, logits in done:
+            scores[rows] = logits.cpu().numpy()
         return scores
 
 

@@ -15,7 +15,7 @@ from rankfleet.engine.checkpoint import SCALE_SUFFIX, Checkpoint, read_tensors
 
 # What a reranker never reads: BERT's pooler, which the Ettin head replaces.
 UNUSED = ("pooler.dense.weight", "pooler.dense.bias")
-DESCRIPTIONS = ("*.json", "*.txt", "*.model")
+DESCRIPTIONS = ("*.json", "*.txt", "*.model", "*.jinja")
 
 
 def quantize_rows(matrix: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:

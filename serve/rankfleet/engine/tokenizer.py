@@ -43,11 +43,23 @@ def longest_first(first: int, second: int, limit: int) -> tuple[int, int]:
 
 @dataclass(frozen=True)
 class PairTemplate:
-    """The special tokens around a pair: `before` query `between` document `after`."""
+    """The tokens around a pair: `before` query `between` document `after`.
+
+    A prompt (`engine/prompt.py`) also has characters that each text is encoded with, `lead` and `trail`, may strip
+    white space off texts (`trim`), and ends in `ending` where a pair is cut: `trail` and `after`.
+    """
 
     before: list[int]
     between: list[int]
     after: list[int]
+    lead: str = ""
+    trail: str = ""
+    trim: bool = False
+    ending: list[int] | None = None
+
+    def wrap(self, text: str) -> str:
+        """The text as it is encoded."""
+        return self.lead + (text.strip() if self.trim else text) + self.trail
 
     @property
     def tokens(self) -> int:
@@ -67,30 +79,38 @@ class PairTemplate:
 class PairTokenizer:
     """The checkpoint's own tokenizer, with query and documents encoded apart so that a query is encoded once."""
 
-    def __init__(self, tokenizer: Tokenizer, max_tokens: int) -> None:
+    def __init__(self, tokenizer: Tokenizer, max_tokens: int, template: PairTemplate | None = None) -> None:
+        """template: by default as the tokenizer lays out pairs. Raises CheckpointError when a pair of `max_tokens`
+        has no room for it."""
         tokenizer.no_truncation()
         tokenizer.no_padding()
         self._tokenizer = tokenizer
         # Two checkpoints with the same vocabulary and rules encode every text alike.
-        self.identity = hashlib.sha256(f"{max_tokens}\0{tokenizer.to_str()}".encode()).hexdigest()
-        self.template = PairTemplate.of(tokenizer)
+        self.identity = hashlib.sha256(f"{max_tokens}\0{template}\0{tokenizer.to_str()}".encode()).hexdigest()
+        self.template = template or PairTemplate.of(tokenizer)
+        if template and max_tokens <= template.tokens:
+            raise CheckpointError(f"the prompt alone has {template.tokens} tokens; allow pairs more than {max_tokens}")
         self.max_tokens = max_tokens
 
     @classmethod
     def load(cls, checkpoint: Checkpoint, max_tokens: int | None = None) -> "PairTokenizer":
         """`max_tokens` can lower the checkpoint's own limit, not raise it."""
+        from rankfleet.engine.prompt import prompt_template  # it needs PairTemplate
+
         limit = max_pair_tokens(checkpoint)
-        return cls(read_tokenizer(checkpoint), min(limit, max_tokens or limit))
+        return cls(read_tokenizer(checkpoint), min(limit, max_tokens or limit), prompt_template(checkpoint))
 
     def encode(self, texts: list[str]) -> list[np.ndarray]:
         """int32 token ids of each text, without special tokens."""
+        if self.template.ending is not None:
+            texts = [self.template.wrap(text) for text in texts]
         return [
             np.array(e.ids, dtype=np.int32) for e in self._tokenizer.encode_batch_fast(texts, add_special_tokens=False)
         ]
 
     def pair_lengths(self, query: np.ndarray, documents: list[np.ndarray], max_tokens: int | None = None) -> np.ndarray:
         """int32 tokens of each pair, as `pair` would lay it out: whatever is cut, the limit is used up."""
-        limit = min(max_tokens or self.max_tokens, self.max_tokens) - self.template.tokens
+        limit = max(0, min(max_tokens or self.max_tokens, self.max_tokens) - self.template.tokens)
         both = np.array([len(query) + len(document) for document in documents], dtype=np.int32)
         return np.minimum(both, limit) + self.template.tokens
 
@@ -98,7 +118,7 @@ class PairTokenizer:
         self, query: np.ndarray, documents: list[np.ndarray], max_tokens: int | None = None
     ) -> tuple[TokenizedPairs, list[int]]:
         """All pairs of a query with its documents, and the rows whose text had to be cut to `max_tokens`."""
-        limit = min(max_tokens or self.max_tokens, self.max_tokens) - self.template.tokens
+        limit = max(0, min(max_tokens or self.max_tokens, self.max_tokens) - self.template.tokens)
         before, between, after = (
             np.array(ids, dtype=np.int32) for ids in (self.template.before, self.template.between, self.template.after)
         )
@@ -110,9 +130,15 @@ class PairTokenizer:
             q, d = longest_first(len(query), len(document), limit)
             if q < len(query) or d < len(document):
                 truncated.append(row)
-            pieces += [before, query[:q], between, document[:d], after]
             seconds[row] = len(before) + q + len(between)
             lengths[row] = seconds[row] + d + len(after)
+            if self.template.ending is not None and truncated and truncated[-1] == row:
+                # A prompt is cut at the end of the document, as Sentence Transformers cuts it, and then ended.
+                ending = np.array(self.template.ending, dtype=np.int32)
+                text = np.concatenate([before, query, between, document])
+                pieces += [text[: lengths[row] - len(ending)], ending]
+            else:
+                pieces += [before, query[:q], between, document[:d], after]
         ids = np.concatenate(pieces) if pieces else np.empty(0, dtype=np.int32)
         return TokenizedPairs(ids, lengths, seconds), truncated
 

@@ -2,16 +2,19 @@
 
 import ctypes
 import threading
+from typing import TypeGuard
 
 import numpy as np
 import torch
 
 from rankfleet.engine.activations import ACTIVATIONS
 from rankfleet.engine.bert import BertEncoder
-from rankfleet.engine.modernbert import ModernBertEncoder, Rotary
+from rankfleet.engine.modernbert import ModernBertEncoder
 from rankfleet.engine.native.layout import COLUMNS, Batch, Layer, Layout, Model, Space
 from rankfleet.engine.native.library import Library
 from rankfleet.engine.packing import PackedBatch
+from rankfleet.engine.qwen2 import Qwen2Encoder
+from rankfleet.engine.rotary import Rotary
 from rankfleet.engine.weights import LayerNorm
 
 Encoder = BertEncoder | ModernBertEncoder
@@ -33,9 +36,11 @@ def attention_items(lengths: np.ndarray, heads: int) -> np.ndarray:
     return items.reshape(-1, 4)
 
 
-def fits(encoder: Encoder) -> bool:
+def fits(encoder: Encoder | Qwen2Encoder) -> TypeGuard[Encoder]:
     """Whether the kernels can run this encoder: widths in whole tiles, heads of 32 or 64 (64 with rotary positions),
     the exact GELU."""
+    if isinstance(encoder, Qwen2Encoder):
+        return False
     hidden = encoder.words.shape[1]
     gated = isinstance(encoder, ModernBertEncoder)
     widths = (64,) if gated else (32, 64)
@@ -137,7 +142,7 @@ class NativeEncoder:
         """Hidden states of the last layer: [tokens, hidden], or [pairs, hidden] of each pair's first token. In float64,
         as the head wants them."""
         tokens, pairs = len(batch.token_ids), len(batch.lengths)
-        items = attention_items(batch.lengths.numpy(), self._heads)
+        items = attention_items(batch.host_lengths, self._heads)
         out = torch.empty((pairs if first_only else tokens, self._hidden))
         with self._lock:
             hidden, qkv, attended = self._workspace(tokens)
@@ -146,7 +151,7 @@ class NativeEncoder:
                 ctypes.byref(self._model),
                 ctypes.byref(
                     Batch(
-                        batch.offsets.data_ptr(),
+                        batch.bounds.data_ptr(),
                         batch.token_ids.data_ptr(),
                         batch.positions.data_ptr(),
                         batch.type_ids.data_ptr(),

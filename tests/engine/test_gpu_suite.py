@@ -1,0 +1,115 @@
+"""benchmarks/gpu_suite.py: that it runs, goes on where it stopped, needs no Ray, and is honest without a GPU."""
+
+import importlib.util
+import json
+import subprocess
+import sys
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from rankfleet.routing.profile import read_profile
+from tests.engine.varlen import fake_flash_attn_varlen_func
+
+SCRIPT = Path(__file__).parents[2] / "benchmarks/gpu_suite.py"
+
+
+@pytest.fixture(scope="module")
+def suite() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("gpu_suite", SCRIPT)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules["gpu_suite"] = module  # dataclasses look their module up
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("models")
+
+
+def run(suite: ModuleType, out: Path, models: Path, *more: str) -> dict[str, Any]:
+    given = ["--device", "cpu", "--shapes", "tiny", "--quick", "--json", str(out), "--models", str(models)]
+    suite.main([*given, *more])
+    report: dict[str, Any] = json.loads(out.read_text())
+    return report
+
+
+def test_all_parts_on_a_cpu(suite: ModuleType, models: Path, tmp_path: Path) -> None:
+    out = tmp_path / "suite.json"
+    report = run(suite, out, models)
+    tiny = {part: stored["shapes"]["tiny"] for part, stored in report["parts"].items()}
+    assert set(tiny) == set(suite.PARTS)
+    assert not [part for part, result in tiny.items() if "not_run" in result], tiny
+    assert tiny["correctness"]["float32 sdpa"]["max_abs_diff"] < 1e-5
+    assert tiny["correctness"]["bfloat16 sdpa"]["kendall_tau"] > 0.9
+    assert tiny["compare"]["max_abs_diff"] < 1e-4
+    assert set(tiny["compare"]["ratio"]) == {"from texts", "tokenized before", "token ids against texts"}
+    assert tiny["latency"]["p50_ms"] <= tiny["latency"]["p99_ms"]
+    assert tiny["memory"]["finite"]
+    assert 0 < tiny["matmul"]["bound_fraction"] < 1.5
+    for stored in report["parts"].values():
+        assert {"device", "versions", "date", "backends", "quick"} == set(stored["measured"])
+    profile = tmp_path / "profile.json"
+    profile.write_text(json.dumps(report["parts"]["curves"]["profile"]))
+    assert set(read_profile(profile)) == {"tiny"}
+
+
+def test_it_goes_on_where_it_stopped(suite: ModuleType, models: Path, tmp_path: Path) -> None:
+    out = tmp_path / "suite.json"
+    stopped = run(suite, out, models, "--part", "latency", "--most-s", "-1")
+    assert "the time for this part was up" in stopped["parts"]["latency"]["shapes"]["tiny"]["not_run"]
+    first = run(suite, out, models, "--part", "latency")
+    assert "p50_ms" in first["parts"]["latency"]["shapes"]["tiny"]
+    both = run(suite, out, models, "--part", "memory", "--part", "latency")
+    assert both["parts"]["latency"] == first["parts"]["latency"]
+    assert "finite" in both["parts"]["memory"]["shapes"]["tiny"]
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_without_a_gpu_it_says_so_and_keeps_what_it_has(suite: ModuleType, tmp_path: Path) -> None:
+    out = tmp_path / "suite.json"
+    out.write_text(json.dumps({"parts": {"latency": {"shapes": {"17m": {"p50_ms": 1.0}}}}}))
+    suite.main(["--json", str(out)])
+    parts = json.loads(out.read_text())["parts"]
+    assert parts["latency"] == {"shapes": {"17m": {"p50_ms": 1.0}}}
+    assert {part for part, stored in parts.items() if stored == {"not_run": "no CUDA device"}} == {*suite.PARTS} - {
+        "latency"
+    }
+
+
+@pytest.mark.parametrize("kernel", [False, True])
+def test_padded_arms_of_the_ablation_score_as_the_engine_does(suite: ModuleType, models: Path, kernel: bool) -> None:
+    from rankfleet.engine.varlen import VarlenAttention, flash_attn_kernel
+
+    model = suite.random_model("tiny", suite.Setting(torch.device("cpu"), True, None), models)
+    pairs = suite.tokenized(np.array([9, 64, 65, 66, 130, 131, 200, 8], np.int32))
+    inner = VarlenAttention(flash_attn_kernel(fake_flash_attn_varlen_func)) if kernel else None
+    scores = suite.PaddedScorer(model, "float32", inner, 3).score(pairs)
+    np.testing.assert_allclose(scores, model.scorer("float32").score(pairs), atol=1e-5)
+
+
+def test_kendall_tau_by_hand(suite: ModuleType) -> None:
+    # Of the six pairs, (3, 2) alone is in another order: (5 - 1) / 6.
+    assert suite.kendall_tau(np.array([1.0, 2, 3, 4]), np.array([1.0, 3, 2, 4])) == pytest.approx(4 / 6)
+
+
+def test_products_by_hand(suite: ModuleType) -> None:
+    # tiny: hidden 128, inner 96, 4 layers: 4·128² + 3·128·96 = 102400 a layer and token, 3·128² in the last.
+    assert suite.product_flops("tiny", np.array([10])) == 2 * (10 * 3 * 102400 + 10 * 49152 + 102400)
+
+
+def test_it_needs_no_ray() -> None:
+    code = (
+        "import runpy, sys; sys.modules['ray'] = None; sys.modules['pydantic'] = None;"
+        f"sys.argv = ['gpu_suite.py', '--help']; runpy.run_path({str(SCRIPT)!r}, run_name='__main__')"
+    )
+    shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert shown.returncode == 0, shown.stderr
+    assert "goes on where it" in shown.stdout

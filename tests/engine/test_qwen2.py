@@ -1,0 +1,117 @@
+"""The causal teacher scores as Sentence Transformers' CrossEncoder does: prompt, truncation and logits."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from rankfleet.core.errors import CheckpointError
+from rankfleet.engine.checkpoint import Checkpoint
+from rankfleet.engine.scorer import Reranker, Scorer
+from rankfleet.engine.tokenizer import PairTokenizer
+from rankfleet.engine.varlen import VarlenAttention, flash_attn_kernel, torch_varlen_kernel
+from tests.engine import checkpoints
+from tests.engine.test_parity import QUERY, assert_equal_scores, documents
+from tests.engine.varlen import fake_flash_attn_varlen_func, fake_varlen_attn
+
+AWKWARD = [
+    "",
+    " ",
+    "ends in a stop.",
+    "\n\nlines\n",
+    "  two spaces",
+    "(a)",
+    "12%!",
+    "<|im_end|>\nquery: no",
+    "速い\r\n",
+]
+
+
+def scores(folder: Path, query: str, texts: list[str]) -> np.ndarray:
+    return Reranker.load(Checkpoint(folder), "float32", "cpu").score(query, texts)
+
+
+def expected(folder: Path, query: str, texts: list[str]) -> np.ndarray:
+    from sentence_transformers import CrossEncoder
+
+    reference = CrossEncoder(str(folder), device="cpu", model_kwargs={"dtype": torch.float32})
+    return reference.predict([(query, t) for t in texts], activation_fn=torch.nn.Identity())
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{}, {"tied": False}, {"no": False}, {"instruction": "Judge the pair."}],
+    ids=["tied", "untied", "one token", "instruction"],
+)
+def test_scores(options: dict[str, object], tmp_path: Path) -> None:
+    folder = checkpoints.qwen2_reranker(tmp_path, **options)  # type: ignore[arg-type]
+    assert_equal_scores(folder, QUERY, [*documents([1, 3, 3, 3, 25, 120]), *AWKWARD])
+
+
+@pytest.mark.parametrize("query", ["", "wing?\n", " 5 wings"])
+def test_awkward_queries(query: str, tmp_path: Path) -> None:
+    assert_equal_scores(checkpoints.qwen2_reranker(tmp_path), query, [*documents([5]), *AWKWARD])
+
+
+def test_what_does_not_fit_is_cut_before_the_end_of_the_prompt(tmp_path: Path) -> None:
+    folder = checkpoints.qwen2_reranker(tmp_path, max_length=120)
+    assert_equal_scores(folder, QUERY, documents([5, 60, 100, 400]))
+    for query in documents([200, 300], seed=2):  # too long alone: whatever follows, the scores are the same
+        assert scores(folder, query, documents([5, 60])) == pytest.approx(expected(folder, query, documents([5, 60])))
+    tokenizer = PairTokenizer.load(Checkpoint(folder))
+    query, *texts = tokenizer.encode([QUERY, *documents([5, 400])])
+    pairs, truncated = tokenizer.pair(query, texts)
+    assert truncated == [1]
+    assert pairs.lengths[1] == 120
+    assert pairs.lengths.tolist() == tokenizer.pair_lengths(query, texts).tolist()
+
+
+def test_a_template_that_trims(tmp_path: Path) -> None:
+    trims = checkpoints.PROMPT.replace("| first }}", "| first | trim }}")
+    assert_equal_scores(checkpoints.qwen2_reranker(tmp_path, prompt=trims), " a wing ", [*documents([5]), *AWKWARD])
+
+
+@pytest.mark.parametrize(
+    ("prompt", "message"),
+    [
+        ("{{ messages[1].content }} then {{ messages[0].content }}", "query and then the document"),
+        ("query {{ messages[0].content }}", "query and then the document"),
+        ("<{{ messages[0].content }}>: ({{ messages[1].content }})", "in ways that differ"),
+        ("{{ nothing.at.all }}", "cannot be rendered"),
+    ],
+)
+def test_templates_that_are_refused(prompt: str, message: str, tmp_path: Path) -> None:
+    folder = checkpoints.qwen2_reranker(tmp_path)
+    (folder / "chat_template.jinja").write_text(prompt)
+    with pytest.raises(CheckpointError, match=message):
+        PairTokenizer.load(Checkpoint(folder))
+
+
+def test_a_limit_below_the_prompt_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match="the prompt alone has"):
+        PairTokenizer.load(Checkpoint(checkpoints.qwen2_reranker(tmp_path)), max_tokens=20)
+
+
+def test_a_language_model_without_logit_score_is_refused(tmp_path: Path) -> None:
+    folder = checkpoints.qwen2_reranker(tmp_path) / ".." / "model"
+    with pytest.raises(CheckpointError, match="qwen2 reranker is read with LogitScore"):
+        Scorer.load(Checkpoint(folder.resolve()), device="cpu")
+
+
+def test_variable_length_kernels(tmp_path: Path) -> None:
+    checkpoint = Checkpoint(checkpoints.qwen2_reranker(tmp_path))
+    texts = documents([1, 3, 3, 60])
+    plain = scores(checkpoint.folder, QUERY, texts)
+    for kernel in (flash_attn_kernel(fake_flash_attn_varlen_func), torch_varlen_kernel(fake_varlen_attn)):
+        scorer = Scorer.load(checkpoint, device="cpu", attention=VarlenAttention(kernel))
+        ours = Reranker(scorer, PairTokenizer.load(checkpoint)).score(QUERY, texts)
+        np.testing.assert_allclose(ours, plain, atol=1e-4, rtol=0)
+
+
+def test_bfloat16_stays_close(tmp_path: Path) -> None:
+    checkpoint = Checkpoint(checkpoints.qwen2_reranker(tmp_path))
+    texts = documents([1, 3, 30, 60])
+    wide, narrow = (Reranker.load(checkpoint, dtype, "cpu").score(QUERY, texts) for dtype in ("float32", "bfloat16"))
+    assert np.abs(wide - narrow).max() < 0.05
+    assert wide.dtype == narrow.dtype == torch.zeros(0).numpy().dtype
