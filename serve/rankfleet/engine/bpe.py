@@ -180,7 +180,7 @@ def split_added(tokens: list[dict[str, Any]]) -> tuple[dict[str, int], list[str]
         if token["normalized"] and not strict and content.isascii():
             plain[content] = token["id"]
         else:
-            odd += {content, unicodedata.normalize("NFC", content)}
+            odd += dict.fromkeys((content, unicodedata.normalize("NFC", content)))
     return plain, odd
 
 
