@@ -5,7 +5,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from typer.testing import CliRunner
 
+import rankfleet.cli.rank  # noqa: F401  (registers the verb)
+from rankfleet.cli import app
+from rankfleet.core.layout import PassageRule
 from rankfleet.engine.checkpoint import MODELS, find_checkpoint
 from rankfleet.engine.scorer import Reranker
 from rankfleet.engine.storage import write_float32
@@ -51,6 +55,26 @@ def test_exported_tiers_score_alike_in_sentence_transformers(tier: str, tmp_path
         texts = [*documents, "", "word " * 700, "мир 世界 😀", " ".join(documents)]
         theirs = reference.predict([(query, t) for t in texts], activation_fn=torch.nn.Identity())
         np.testing.assert_allclose(ours.score(query, texts), theirs, atol=1e-4, rtol=0)
+
+
+FILLER = "Heavy rain is expected in the north of the country this weekend. " * 40
+BURIED = [FILLER, FILLER + RIGHT_FIRST["symptoms of diabetes"][0], "The treaty ended the war."]
+
+
+def test_what_stands_at_the_end_of_a_long_document_counts_by_its_best_passage() -> None:
+    reranker = Reranker.load(find_checkpoint("demo/small"), device="cpu")
+    beginnings = reranker.score("symptoms of diabetes", BURIED)
+    assert beginnings[0] == pytest.approx(beginnings[1], abs=1e-5)  # cut alike
+    passages = reranker.score("symptoms of diabetes", BURIED, PassageRule(overlap_tokens=32, most=16))
+    assert int(passages.argmax()) == 1
+    assert passages[2] == pytest.approx(beginnings[2], abs=1e-5)
+
+
+def test_the_command_line_takes_the_best_passage_where_told_to() -> None:
+    asked = ["rank", "symptoms of diabetes", *BURIED, "--tier", "small", "--top", "1"]
+    result = CliRunner().invoke(app, [*asked, "--long-documents", "max_passage"])
+    assert result.exit_code == 0, result.output
+    assert "thirst" in result.output
 
 
 def test_together_they_are_small_and_share_one_vocabulary() -> None:

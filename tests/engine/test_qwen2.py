@@ -64,7 +64,7 @@ def test_what_does_not_fit_is_cut_before_the_end_of_the_prompt(tmp_path: Path) -
     pairs, truncated = tokenizer.pair(query, texts)
     assert truncated == [1]
     assert pairs.lengths[1] == 120
-    assert pairs.lengths.tolist() == tokenizer.pair_lengths(query, texts).tolist()
+    assert pairs.lengths.tolist() == tokenizer.pair_lengths(tokenizer.layout(query, texts)).tolist()
 
 
 def test_a_template_that_trims(tmp_path: Path) -> None:
@@ -104,7 +104,7 @@ def test_variable_length_kernels(tmp_path: Path) -> None:
     texts = documents([1, 3, 3, 60])
     plain = scores(checkpoint.folder, QUERY, texts)
     for kernel in (flash_attn_kernel(fake_flash_attn_varlen_func), torch_varlen_kernel(fake_varlen_attn)):
-        scorer = Scorer.load(checkpoint, device="cpu", attention=VarlenAttention(kernel))
+        scorer = Scorer.load(checkpoint, "float32", "cpu", attention=VarlenAttention(kernel))
         ours = Reranker(scorer, PairTokenizer.load(checkpoint)).score(QUERY, texts)
         np.testing.assert_allclose(ours, plain, atol=1e-4, rtol=0)
 

@@ -144,8 +144,8 @@ def test_whole_models_score_alike_on_every_back_end(kind: str, tmp_path: Path) -
         "mean": lambda: checkpoints.modernbert_classifier(tmp_path, "mean"),
     }[kind]()
     pairs = synthetic_pairs(7, 90, 300)
-    expected = Scorer.load(Checkpoint(folder), device="cpu").score(pairs)
+    expected = Scorer.load(Checkpoint(folder), "float32", "cpu").score(pairs)
     assert expected.std() > 1e-3
     for attention in STAND_INS.values():
-        scorer = Scorer.load(Checkpoint(folder), device="cpu", attention=attention)
+        scorer = Scorer.load(Checkpoint(folder), "float32", "cpu", attention=attention)
         np.testing.assert_allclose(scorer.score(pairs), expected, atol=1e-4, rtol=0)

@@ -1,9 +1,9 @@
 """Stand-ins that are handed over as arguments."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
-from tokenizers import Tokenizer, models, pre_tokenizers, processors
+from tokenizers import AddedToken, Tokenizer, models, normalizers, pre_tokenizers, processors, trainers
 
 from rankfleet.core.config import FleetConfig, parse_config
 from rankfleet.core.messages import Chunk, ChunkScores
@@ -59,3 +59,35 @@ class FakeClock:
 
     def __call__(self) -> float:
         return self.now
+
+
+BPE_TEXTS = [
+    "The wing of an aircraft at supersonic speed heats the boundary layer.",
+    "Patients were given the drug twice a day; 12% don't report a headache!",
+    "Бързата кафява лисица, 速い茶色の狐, ثعلب بني سريع — naïve café 😀.",
+    "def rank(query, documents):\n    return sorted(documents, key=score)\n",
+]
+
+
+def bpe_tokenizer(
+    normalizer: normalizers.Normalizer | None = None,
+    added: Sequence[AddedToken | str] = (),
+    add_prefix_space: bool = False,
+) -> Tokenizer:
+    """Byte-level BPE as ModernBERT has it, with a small vocabulary of its own: special tokens 0 to 4, bytes,
+    then what it has learnt, then `added`."""
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.normalizer = normalizer or normalizers.NFC()
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=add_prefix_space)
+    trainer = trainers.BpeTrainer(
+        vocab_size=700,
+        special_tokens=["[UNK]", "[CLS]", "[SEP]", "[PAD]", AddedToken("[MASK]", lstrip=True)],
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator(BPE_TEXTS * 20, trainer)
+    tokenizer.add_tokens([*added])
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single="[CLS] $A [SEP]", pair="[CLS] $A [SEP] $B [SEP]", special_tokens=[("[CLS]", 1), ("[SEP]", 2)]
+    )
+    return tokenizer

@@ -117,6 +117,19 @@ async def test_odd_but_valid_text_is_ranked(client: httpx.AsyncClient, text: str
     assert len(reply.json()["results"]) == 2
 
 
+async def test_the_reply_says_how_many_passages_a_document_was(client: httpx.AsyncClient) -> None:
+    body = {"query": "cat", "documents": ["a dog " * 62, "a"], "long_documents": "max_passage"}
+    reply = (await client.post("/v1/rerank", json=body)).json()
+    assert {r["index"]: r["passages"] for r in reply["results"]} == {0: 4, 1: 1}
+    assert reply["rankfleet"]["truncated"] == []
+    reply = (await client.post("/v1/rerank", json=body | {"long_documents": None})).json()
+    assert all("passages" not in r for r in reply["results"])
+    assert reply["rankfleet"]["truncated"] == [0]
+    wrong = await client.post("/v1/rerank", json=body | {"long_documents": "split"})
+    assert wrong.status_code == 422
+    assert "long_documents: Input should be 'truncate' or 'max_passage'" in wrong.json()["error"]["message"]
+
+
 @pytest.mark.parametrize("value", ["abc", "-1", "nan", "inf", "0", ""])
 async def test_a_header_that_is_no_budget(client: httpx.AsyncClient, value: str) -> None:
     reply = await client.post("/v1/rerank", json=BODY, headers={"x-rankfleet-slo-ms": value})

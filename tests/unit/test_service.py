@@ -1,5 +1,6 @@
 import asyncio
 
+import numpy as np
 import pytest
 
 from rankfleet.app.service import RankingService
@@ -7,7 +8,9 @@ from rankfleet.core.config import FleetConfig, LiveSettings, parse_live
 from rankfleet.core.errors import InvalidRequest, Overloaded, TooLarge, UnknownModel
 from rankfleet.core.messages import Chunk, ChunkScores, RerankRequest
 from rankfleet.routing.latency import LatencyModel
-from tests.unit.fakes import FakeClock, FakeGroup, fleet, word_tokenizer
+from tests.unit.fakes import WORDS, FakeClock, FakeGroup, fleet, word_tokenizer
+
+SUN = 3 + WORDS.index("sun")
 
 
 def service(group: FakeGroup | None = None, config: FleetConfig | None = None, **changes: object) -> RankingService:
@@ -138,6 +141,67 @@ async def test_bad_requests_are_refused_with_what_to_do(
 async def test_truncated_documents_are_named() -> None:
     ranking = await service().rank(RerankRequest("cat", ["a dog", "a dog " * 100]))
     assert ranking.truncated == [1]
+
+
+async def test_long_documents_score_as_their_best_passage() -> None:
+    # 64 tokens less 3 special ones and a query of 1 leave 60, of which half may be shared: 124 tokens are
+    # (124 - 30) / 30, that is 4 passages of (124 + 3 * 30) / 4, that is 54, and the last alone sees the sun.
+    seen = "a dog " * 61 + "sun sun"
+    group = FakeGroup(lambda ids: float(np.sum(ids == SUN)))
+    ask = RerankRequest("cat", ["a sun", seen, "a"], long_documents="max_passage")
+    ranking = await service(group).rank(ask)
+    assert [(d.index, d.logit) for d in ranking.documents] == [(1, 2.0), (0, 1.0), (2, 0.0)]
+    assert ranking.passages == [1, 4, 1]
+    assert (ranking.pairs, ranking.truncated) == (6, [])
+    lengths = sorted(n for chunk in group.chunks for n in chunk.pairs.lengths.tolist())
+    assert lengths == [5, 6, 56, 58, 58, 58]
+    assert ranking.tokens == sum(lengths)
+    cut = await service(FakeGroup(lambda ids: float(np.sum(ids == SUN)))).rank(RerankRequest("cat", ["a sun", seen]))
+    assert [(d.index, d.logit) for d in cut.documents] == [(0, 1.0), (1, 0.0)]
+    assert (cut.passages, cut.truncated) == (None, [1])
+
+
+async def test_one_document_cannot_have_more_passages_than_the_limit() -> None:
+    group = FakeGroup()
+    ask = RerankRequest("cat", ["a dog " * 20_000], long_documents="max_passage")
+    ranking = await service(group, limits={"max_passages": 3}).rank(ask)
+    assert (ranking.passages, ranking.truncated) == ([3], [0])
+    assert sum(len(chunk.pairs) for chunk in group.chunks) == 3
+
+
+async def test_the_fleet_says_what_becomes_of_long_documents_unless_the_request_does() -> None:
+    one = service(long_documents="max_passage", passage_overlap_tokens=0)
+    documents = ["a dog " * 90]
+    assert (await one.rank(RerankRequest("cat", documents))).passages == [3]
+    assert (await one.rank(RerankRequest("cat", documents, long_documents="truncate"))).passages is None
+
+
+async def test_passages_are_planned_for() -> None:
+    # 1 ms a pair: the three passages are too much for the largest tier
+    one = service(long_documents="max_passage", passage_overlap_tokens=0, overhead_ms=0)
+    one.fleet.learned({n: LatencyModel(0, per, 0) for n, per in (("small", 0.01), ("medium", 0.1), ("large", 1.0))})
+    short = await one.rank(RerankRequest("cat", ["a dog " * 30], slo_ms=100))
+    long = await one.rank(RerankRequest("cat", ["a dog " * 90], slo_ms=100))
+    assert (short.plan.tier, long.plan.tier) == ("large", "medium")
+
+
+async def test_documents_seen_before_are_not_encoded_again() -> None:
+    one = service()
+    first = await one.rank(RerankRequest("cat", ["a dog", "the sun"]))
+    second = await one.rank(RerankRequest("bird", ["the sun", "a mat", "a dog"]))
+    assert (first.cached, second.cached) == (0, 2)
+    assert [(d.index, d.logit) for d in second.documents] == [(0, 6.0), (1, 6.0), (2, 6.0)]
+
+
+async def test_tiers_of_one_vocabulary_share_the_ids_and_keep_their_limits() -> None:
+    config = fleet(groups={"demo": {"tiers": ["small", "medium", "large"]}})
+    tokenizers = {"small": word_tokenizer(8), "medium": word_tokenizer(16), "large": word_tokenizer(32)}
+    group = FakeGroup()
+    one = RankingService(config, tokenizers, {"demo": group}, clock=FakeClock())
+    for tier in ("small", "large", "medium"):
+        await one.rank(RerankRequest("cat", ["a dog " * 50], model=tier))
+    assert [chunk.pairs.lengths.tolist() for chunk in group.chunks] == [[8], [32], [16]]
+    assert len(one._cache) == 1
 
 
 async def test_a_failing_group_fails_its_request_and_leaves_no_backlog() -> None:

@@ -1,6 +1,8 @@
+import numpy as np
 import pytest
 
-from rankfleet.engine.tokenizer import PairTemplate, longest_first
+from rankfleet.core.layout import longest_first
+from rankfleet.engine.tokenizer import PairTemplate
 from tests.unit.fakes import word_tokenizer
 
 
@@ -17,7 +19,8 @@ from tests.unit.fakes import word_tokenizer
     ],
 )
 def test_longest_first(first: int, second: int, limit: int, kept: tuple[int, int]) -> None:
-    assert longest_first(first, second, limit) == kept
+    one, other = longest_first(first, np.array([second]), limit)
+    assert (one.tolist(), other.tolist()) == ([kept[0]], [kept[1]])
 
 
 def test_the_template_is_read_off_the_tokenizer() -> None:
@@ -62,4 +65,5 @@ def test_lengths_are_known_before_pairs_are_laid_out() -> None:
     query, *documents = tokenizer.encode(["cat sat", "", "dog", "a dog is an animal", "sun " * 50])
     for limit in (None, 4, 6, 8):
         pairs, _ = tokenizer.pair(query, documents, limit)
-        assert tokenizer.pair_lengths(query, documents, limit).tolist() == pairs.lengths.tolist()
+        layout = tokenizer.layout(query, documents, limit)
+        assert tokenizer.pair_lengths(layout).tolist() == pairs.lengths.tolist()

@@ -7,6 +7,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from rankfleet.core.config import explain
 from rankfleet.core.errors import InvalidRequest
+from rankfleet.core.layout import LongDocuments
 from rankfleet.core.messages import Ranking, RerankRequest
 
 Body = TypeVar("Body", bound=BaseModel)
@@ -30,6 +31,9 @@ class RerankBody(BaseModel):
     top_n: int | None = Field(None, ge=1, description="how many results to return; all by default")
     return_documents: bool | None = None
     slo_ms: float | None = Field(None, gt=0, allow_inf_nan=False, description="latency budget in milliseconds")
+    long_documents: LongDocuments | None = Field(
+        None, description="`truncate`: score the beginning; `max_passage`: the best passage; the fleet's own by default"
+    )
     user: str | None = Field(None, description="unit of experiments by user")
     session: str | None = Field(None, description="unit of experiments by session")
 
@@ -42,6 +46,7 @@ class RerankBody(BaseModel):
             slo_ms=self.slo_ms if self.slo_ms is not None else header_slo_ms,
             user=self.user,
             session=self.session,
+            long_documents=self.long_documents,
         )
 
 
@@ -67,6 +72,8 @@ def ranking_reply(ranking: Ranking, return_documents: bool) -> dict[str, Any]:
             "relevance_score": sigmoid(document.logit),
             "logit": document.logit,
         }
+        if ranking.passages is not None:
+            result["passages"] = ranking.passages[document.index]
         if return_documents:
             result["document"] = {"text": ranking.texts[document.index]}
         results.append(result)

@@ -11,6 +11,7 @@ from rankfleet.app.http import body_schema, header_budget, json_response, read_b
 from rankfleet.app.service import RankingService, check_query
 from rankfleet.app.telemetry import Recorder
 from rankfleet.core.errors import NotConfigured
+from rankfleet.core.layout import LongDocuments
 from rankfleet.core.messages import RerankRequest
 from rankfleet.retrieval.bm25 import Hit
 
@@ -32,6 +33,7 @@ class SearchBody(BaseModel):
     model: str | None = Field(None, description="a tier, `auto`, or an SLO class")
     return_documents: bool | None = None
     slo_ms: float | None = Field(None, gt=0, allow_inf_nan=False, description="budget over both stages, milliseconds")
+    long_documents: LongDocuments | None = Field(None, description="as for /v1/rerank")
     user: str | None = None
     session: str | None = None
 
@@ -45,6 +47,7 @@ class SearchBody(BaseModel):
             slo_ms=self.slo_ms if self.slo_ms is not None else header_slo_ms,
             user=self.user,
             session=self.session,
+            long_documents=self.long_documents,
         )
 
 

@@ -14,8 +14,10 @@ from typing import Literal, Protocol
 
 import numpy as np
 
+from rankfleet.app.texts import TokenizedTexts, tokenize
 from rankfleet.core.config import AUTO, FleetConfig, Limits, LiveSettings, SloClass
 from rankfleet.core.errors import InvalidRequest, Overloaded, TooLarge, UnknownModel
+from rankfleet.core.layout import PassageRule
 from rankfleet.core.messages import (
     Chunk,
     ChunkScores,
@@ -27,6 +29,7 @@ from rankfleet.core.messages import (
     Work,
 )
 from rankfleet.core.pairs import TokenizedPairs, split_rows
+from rankfleet.engine.tokencache import TokenCache
 from rankfleet.engine.tokenizer import PairTokenizer
 from rankfleet.routing.experiments import assign
 from rankfleet.routing.fleet import FleetView
@@ -57,6 +60,7 @@ class RankingService:
         self.live: LiveSettings = config.live
         self.fleet = FleetView(config)
         self._tokenizers = tokenizers
+        self._cache = TokenCache(int(config.token_cache_mb * 1e6))
         self._groups = groups
         self._executor = executor
         self.clock = clock
@@ -75,11 +79,12 @@ class RankingService:
 
         timing = Timing()
         started_s = self.clock()
-        texts = await self._tokenize(request, target.tiers)
+        passages = self._passages(request)
+        texts = await self._tokenize(request, target.tiers, passages)
         timing.tokenize_ms = (self.clock() - started_s) * 1e3
 
         ask = Ask(
-            work={tier: texts.work(self._tokenizers[tier], self._limit(tier)) for tier in target.tiers},
+            work={tier: texts.work(tier) for tier in target.tiers},
             arrived_s=arrived_s,
             budget_ms=budget_ms,
             pinned=target.pinned,
@@ -89,26 +94,32 @@ class RankingService:
         decision = plan(ask, self.fleet.snapshot(now_s), now_s)
         if isinstance(decision, Refusal):
             raise Overloaded(f"{decision.reason}; retry later or allow more time", decision.retry_after_s)
-        pairs, truncated = texts.pairs(self._tokenizers[decision.tier], self._limit(decision.tier))
+        pairs, layout = texts.pairs(decision.tier), texts.layouts[decision.tier]
 
         logits = await self._score(decision, pairs, ask, timing)
         if not np.isfinite(logits).all():
             raise FloatingPointError(f"tier {decision.tier} gave scores that are not finite")
+        logits = layout.best(logits)
         order = np.argsort(-logits, kind="stable")[: request.top_n]
         timing.total_ms = (self.clock() - arrived_s) * 1e3
         return Ranking(
             documents=[RankedDocument(int(i), float(logits[i])) for i in order],
             plan=decision,
             tokens=pairs.tokens,
-            truncated=truncated,
+            truncated=layout.truncated,
             timing=timing,
             assignment=assignment,
             request_id=uuid.uuid4().hex,
             texts=request.documents,
+            passages=layout.counts.tolist() if passages else None,
+            cached=texts.cached,
         )
 
-    def _limit(self, tier: str) -> int | None:
-        return self.config.tiers[tier].max_tokens
+    def _passages(self, request: RerankRequest) -> PassageRule | None:
+        """How long documents are cut; None where only their beginning is scored."""
+        if (request.long_documents or self.live.long_documents) == "truncate":
+            return None
+        return PassageRule(self.live.passage_overlap_tokens, self.config.limits.max_passages)
 
     def _target(self, request: RerankRequest, arm_model: str | None) -> "Target":
         """Which tiers may answer, and the SLO class that applies. Raises UnknownModel."""
@@ -128,15 +139,19 @@ class RankingService:
         known = [AUTO, *tiers, *slo_classes]
         raise UnknownModel(f"there is no model {name!r}; this fleet has {', '.join(known)}")
 
-    async def _tokenize(self, request: RerankRequest, tiers: tuple[str, ...]) -> "TokenizedTexts":
+    async def _tokenize(
+        self, request: RerankRequest, tiers: tuple[str, ...], passages: PassageRule | None
+    ) -> "TokenizedTexts":
         """Encode the texts once for each vocabulary, in the executor: a large request takes milliseconds."""
-        tokenizers = {id(t): t for t in (self._tokenizers[tier] for tier in tiers)}
 
         def work() -> TokenizedTexts:
-            encoded = {key: t.encode([request.query, *request.documents]) for key, t in tokenizers.items()}
-            return TokenizedTexts({key: (ids[0], ids[1:]) for key, ids in encoded.items()})
+            return tokenize(request, {tier: self._tier(tier) for tier in tiers}, self._cache, passages)
 
         return await asyncio.get_running_loop().run_in_executor(self._executor, work)
+
+    def _tier(self, tier: str) -> tuple[PairTokenizer, int | None]:
+        """Its tokenizer, and where its pairs end."""
+        return self._tokenizers[tier], self.config.tiers[tier].max_tokens
 
     async def _score(self, decision: Plan, pairs: TokenizedPairs, ask: Ask, timing: Timing) -> np.ndarray:
         """Raw logits of all pairs, in order; the work cut into about equal chunks over the ready replicas."""
@@ -176,20 +191,6 @@ class Target:
     tiers: tuple[str, ...]
     pinned: Literal["name", "arm", "default"] | None
     slo: SloClass
-
-
-@dataclass(frozen=True)
-class TokenizedTexts:
-    """A request's token ids by vocabulary: id of the tokenizer → (query, documents)."""
-
-    ids: Mapping[int, tuple[np.ndarray, list[np.ndarray]]]
-
-    def work(self, tokenizer: PairTokenizer, max_tokens: int | None) -> Work:
-        return Work.of(tokenizer.pair_lengths(*self.ids[id(tokenizer)], max_tokens))
-
-    def pairs(self, tokenizer: PairTokenizer, max_tokens: int | None) -> tuple[TokenizedPairs, list[int]]:
-        """All pairs, and the rows whose text had to be cut."""
-        return tokenizer.pair(*self.ids[id(tokenizer)], max_tokens)
 
 
 def check_query(query: str, limits: Limits) -> None:

@@ -37,6 +37,9 @@ class Telemetry:
             "rankfleet_queue_ms", "Time in a replica's queue", boundaries=LATENCY_MS, tag_keys=("tier",)
         )
         self._pairs = Counter("rankfleet_pairs", "Pairs scored", ("tier",))
+        self._documents = Counter(
+            "rankfleet_documents", "Documents ranked, by whether their token ids were cached", ("tier", "cached")
+        )
 
     def answered(self, ranking: Ranking) -> None:
         tier = {"tier": ranking.plan.tier}
@@ -45,7 +48,10 @@ class Telemetry:
         self._requests.inc(1, tier | {"arm": arm, "slo": slo})
         self._latency.observe(ranking.timing.total_ms, tier)
         self._queue.observe(ranking.timing.queue_ms, tier)
-        self._pairs.inc(len(ranking.texts), tier)
+        self._pairs.inc(ranking.pairs, tier)
+        for cached, count in (("yes", ranking.cached), ("no", len(ranking.texts) - ranking.cached)):
+            if count:  # Ray's counters refuse 0
+                self._documents.inc(count, tier | {"cached": cached})
 
     def refused(self, code: str) -> None:
         self._refused.inc(1, {"code": code})

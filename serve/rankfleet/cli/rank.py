@@ -10,6 +10,7 @@ from rich.table import Table
 from rankfleet.cli import app, err, out
 from rankfleet.cli.options import ConfigOption, load_config, pick_tier
 from rankfleet.core.errors import InvalidRequest
+from rankfleet.core.layout import LongDocuments, PassageRule
 
 
 @app.command()
@@ -21,6 +22,10 @@ def rank(
     ] = None,
     tier: Annotated[str | None, typer.Option(help="the tier to use; the best by default")] = None,
     top: Annotated[int | None, typer.Option(min=1, help="how many to show")] = None,
+    long_documents: Annotated[
+        LongDocuments | None,
+        typer.Option(help="score long documents by their beginning or their best passage; as the fleet file says"),
+    ] = None,
     config: ConfigOption = "demo",
 ) -> None:
     """Rank documents on this machine, without a cluster."""
@@ -31,6 +36,9 @@ def rank(
     tier = tier or max(fleet.tiers, key=lambda name: fleet.tiers[name].quality)
     settings, group = pick_tier(fleet, tier), fleet.groups[fleet.group_of(tier)]
 
+    long_documents = long_documents or fleet.long_documents
+    rule = PassageRule(fleet.passage_overlap_tokens, fleet.limits.max_passages)
+
     with err.status(f"loading {tier}"):
         from rankfleet.engine.checkpoint import find_checkpoint
         from rankfleet.engine.scorer import Reranker
@@ -39,7 +47,7 @@ def rank(
             find_checkpoint(settings.model, settings.revision), group.dtype, max_tokens=settings.max_tokens
         )
     with err.status(f"ranking {len(texts)} documents with {tier}"):
-        logits = reranker.score(query, texts)
+        logits = reranker.score(query, texts, rule if long_documents == "max_passage" else None)
 
     table = Table("rank", "score", "document", box=None, padding=(0, 2, 0, 0), header_style="bold")
     for place, i in enumerate((-logits).argsort(kind="stable")[:top], start=1):

@@ -11,6 +11,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from rankfleet.core.errors import ConfigError
+from rankfleet.core.layout import LongDocuments
 
 AUTO = "auto"  # the model name that leaves the choice to the planner
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$")]
@@ -95,6 +96,7 @@ class Limits(Section):
     max_documents: int = Field(1000, ge=1, description="documents of one request")
     max_document_bytes: int = Field(1_000_000, ge=1, description="UTF-8 bytes of one document")
     max_query_bytes: int = Field(32_000, ge=1, description="UTF-8 bytes of a query")
+    max_passages: int = Field(16, ge=1, description="passages of one document; what is beyond them is cut")
     max_body_bytes: int = Field(64_000_000, ge=1, description="bytes of one HTTP body")
 
 
@@ -120,6 +122,12 @@ class LiveSettings(Section):
     default_model: Name = Field(AUTO, description="what a request without `model` gets: a tier, or `auto`")
     slo_classes: dict[Name, SloClass] = Field({}, description="budgets by name; the name can be sent as `model`")
     default_slo_class: Name | None = Field(None, description="the class of requests that name none; null for no budget")
+    long_documents: LongDocuments = Field(
+        "truncate", description="of documents beyond the pair limit: score the beginning, or the best passage"
+    )
+    passage_overlap_tokens: int = Field(
+        32, ge=0, description="shared by neighbouring passages, so that a sentence at a cut is whole in one of them"
+    )
     experiments: dict[Name, Experiment] = Field({}, description="A/B splits by name; the first that applies counts")
 
 
@@ -134,6 +142,9 @@ class FleetConfig(LiveSettings):
     profile: str | None = Field(None, description="latency profile written by `rankfleet profile`")
     routers: int = Field(1, ge=1, description="replicas of the router itself")
     router_cpus: float = Field(0.5, ge=0, description="CPU cores reserved for each router replica")
+    token_cache_mb: float = Field(
+        64.0, ge=0, description="memory of each router for token ids of documents seen before; 0 for none"
+    )
     overhead_ms: float = Field(3.0, ge=0, description="time per request outside of queue and engine")
 
     @field_validator("tiers")

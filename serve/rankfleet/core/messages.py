@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from rankfleet.core.layout import LongDocuments
 from rankfleet.core.pairs import TokenizedPairs
 
 
@@ -17,6 +18,7 @@ class RerankRequest:
 
     model: a tier, `auto`, or an SLO class; None for the fleet's default. slo_ms: budget counted from arrival
     at the router; None for the class's own. user, session: ids by which experiments assign an arm.
+    long_documents: None for the fleet's default.
     """
 
     query: str
@@ -26,6 +28,7 @@ class RerankRequest:
     slo_ms: float | None = None
     user: str | None = None
     session: str | None = None
+    long_documents: LongDocuments | None = None
 
 
 @dataclass(frozen=True)
@@ -124,7 +127,11 @@ class Plan:
 
 @dataclass(frozen=True)
 class Ranking:
-    """The answer: documents best first, and how it came about."""
+    """The answer: documents best first, and how it came about.
+
+    passages: pairs scored of each document, in the order given; None where every document was one pair by the
+    request's choice. cached: documents whose token ids were known.
+    """
 
     documents: list[RankedDocument]
     plan: Plan
@@ -134,6 +141,13 @@ class Ranking:
     assignment: Assignment | None = None
     request_id: str = ""
     texts: list[str] = field(default_factory=list)
+    passages: list[int] | None = None
+    cached: int = 0
+
+    @property
+    def pairs(self) -> int:
+        """How many were scored."""
+        return len(self.texts) if self.passages is None else sum(self.passages)
 
     @property
     def met(self) -> bool | None:

@@ -10,6 +10,7 @@ from tokenizers import Tokenizer
 
 from rankfleet.core.errors import CheckpointError
 from rankfleet.engine.checkpoint import Checkpoint, read_json
+from rankfleet.engine.texts import Wrap
 from rankfleet.engine.tokenizer import PairTemplate
 
 QUERY, DOCUMENT = "Querytext", "Documenttext"  # stand for the texts while the template is taken apart
@@ -52,7 +53,8 @@ def prompt_template(checkpoint: Checkpoint) -> PairTemplate | None:
     special = [t.content for t in loaded.added_tokens_decoder.values() if t.special]
     try:
         template = take_apart(render(QUERY, DOCUMENT), loaded.backend_tokenizer, special)
-        template = replace(template, trim=f"\t{QUERY}" not in render(f"\t{QUERY}", DOCUMENT))
+        trim = f"\t{QUERY}" not in render(f"\t{QUERY}", DOCUMENT)
+        template = replace(template, wrap=replace(template.wrap, trim=trim))
         _check(template, loaded.backend_tokenizer, render)
     except CheckpointError as error:
         raise CheckpointError(f"{checkpoint.folder}: {error}") from None
@@ -87,8 +89,7 @@ def take_apart(rendered: str, tokenizer: Tokenizer, special: list[str]) -> PairT
         before=ids(head[: len(head) - len(lead)]),
         between=ids(middle[len(trail) : len(middle) - len(lead)]),
         after=after,
-        lead=lead,
-        trail=trail,
+        wrap=Wrap(lead, trail),
         ending=ids(trail) + after,
     )
 

@@ -7,6 +7,7 @@ import numpy as np
 import torch
 
 from rankfleet.core.errors import CheckpointError
+from rankfleet.core.layout import PassageRule
 from rankfleet.core.pairs import TokenizedPairs
 from rankfleet.engine.attention import Attention
 from rankfleet.engine.bert import BertEncoder
@@ -143,8 +144,6 @@ class Reranker:
         """max_tokens: cut pairs to so many tokens, at most what the checkpoint takes. The rest: see Scorer.load."""
         return cls(Scorer.load(checkpoint, dtype, device), PairTokenizer.load(checkpoint, max_tokens))
 
-    def score(self, query: str, documents: Sequence[str]) -> np.ndarray:
-        """Raw logits, float32 [documents]."""
-        query_ids, *document_ids = self.tokenizer.encode([query, *documents])
-        pairs, _ = self.tokenizer.pair(query_ids, document_ids)
-        return self.scorer.score(pairs)
+    def score(self, query: str, documents: Sequence[str], passages: PassageRule | None = None) -> np.ndarray:
+        """Raw logits, float32 [documents]. passages: score documents that are too long by their best passage."""
+        return self.tokenizer.score(self.scorer.score, query, documents, passages)

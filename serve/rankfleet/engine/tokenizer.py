@@ -1,14 +1,16 @@
 """Texts to token ids, and ids to pairs laid out as the checkpoint was trained to see them."""
 
-import hashlib
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from tokenizers import Tokenizer
 
 from rankfleet.core.errors import CheckpointError
+from rankfleet.core.layout import Layout, PassageRule, max_passages, truncate
 from rankfleet.core.pairs import TokenizedPairs
 from rankfleet.engine.checkpoint import Checkpoint, read_json
+from rankfleet.engine.texts import PLAIN, TextEncoder, Wrap
 
 UNBOUNDED = 10**9  # tokenizer configs write "no limit" as numbers above this
 
@@ -28,41 +30,23 @@ def max_pair_tokens(checkpoint: Checkpoint) -> int:
     return int(min(limit for limit in limits if limit < UNBOUNDED))
 
 
-def longest_first(first: int, second: int, limit: int) -> tuple[int, int]:
-    """How many tokens of each of two texts stay when both together may have `limit`: the longer text gives
-    way until both are equal, then both do (`truncation="longest_first"` of Transformers)."""
-    if first + second <= limit:
-        return first, second
-    short = min(first, second)
-    long = max(short, limit - short)
-    if short + long > limit:
-        short = limit // 2
-        long = limit - short
-    return (short, long) if first <= second else (long, short)
-
-
 @dataclass(frozen=True)
 class PairTemplate:
     """The tokens around a pair: `before` query `between` document `after`.
 
-    A prompt (`engine/prompt.py`) also has characters that each text is encoded with, `lead` and `trail`, may strip
-    white space off texts (`trim`), and ends in `ending` where a pair is cut: `trail` and `after`.
+    A prompt (`engine/prompt.py`) also says how each text is wrapped before it is encoded, and what a pair that is
+    cut ends in.
     """
 
     before: list[int]
     between: list[int]
     after: list[int]
-    lead: str = ""
-    trail: str = ""
-    trim: bool = False
+    wrap: Wrap = PLAIN
     ending: list[int] | None = None
-
-    def wrap(self, text: str) -> str:
-        """The text as it is encoded."""
-        return self.lead + (text.strip() if self.trim else text) + self.trail
 
     @property
     def tokens(self) -> int:
+        """Of all that is not text."""
         return len(self.before) + len(self.between) + len(self.after)
 
     @staticmethod
@@ -82,14 +66,11 @@ class PairTokenizer:
     def __init__(self, tokenizer: Tokenizer, max_tokens: int, template: PairTemplate | None = None) -> None:
         """template: by default as the tokenizer lays out pairs. Raises CheckpointError when a pair of `max_tokens`
         has no room for it."""
-        tokenizer.no_truncation()
-        tokenizer.no_padding()
-        self._tokenizer = tokenizer
-        # Two checkpoints with the same vocabulary and rules encode every text alike.
-        self.identity = hashlib.sha256(f"{max_tokens}\0{template}\0{tokenizer.to_str()}".encode()).hexdigest()
         self.template = template or PairTemplate.of(tokenizer)
         if template and max_tokens <= template.tokens:
             raise CheckpointError(f"the prompt alone has {template.tokens} tokens; allow pairs more than {max_tokens}")
+        self.encoder = TextEncoder.of(tokenizer, self.template.wrap)
+        self.identity = f"{max_tokens}-{self.template}-{self.encoder.identity}"
         self.max_tokens = max_tokens
 
     @classmethod
@@ -102,45 +83,80 @@ class PairTokenizer:
 
     def encode(self, texts: list[str]) -> list[np.ndarray]:
         """int32 token ids of each text, without special tokens."""
-        if self.template.ending is not None:
-            texts = [self.template.wrap(text) for text in texts]
-        return [
-            np.array(e.ids, dtype=np.int32) for e in self._tokenizer.encode_batch_fast(texts, add_special_tokens=False)
-        ]
+        return self.encoder.encode(texts)
 
-    def pair_lengths(self, query: np.ndarray, documents: list[np.ndarray], max_tokens: int | None = None) -> np.ndarray:
-        """int32 tokens of each pair, as `pair` would lay it out: whatever is cut, the limit is used up."""
-        limit = max(0, min(max_tokens or self.max_tokens, self.max_tokens) - self.template.tokens)
-        both = np.array([len(query) + len(document) for document in documents], dtype=np.int32)
-        return np.minimum(both, limit) + self.template.tokens
+    def reach(self, query: np.ndarray, max_tokens: int | None = None, passages: PassageRule | None = None) -> int:
+        """How many tokens of a document are enough to lay out its pairs, and to see what is cut, as if all were
+        known: one more than there is room for, and than the query has, to which lengths are compared."""
+        return max(self._room(max_tokens) * (passages.most if passages else 1), len(query)) + 1
 
-    def pair(
-        self, query: np.ndarray, documents: list[np.ndarray], max_tokens: int | None = None
-    ) -> tuple[TokenizedPairs, list[int]]:
-        """All pairs of a query with its documents, and the rows whose text had to be cut to `max_tokens`."""
-        limit = max(0, min(max_tokens or self.max_tokens, self.max_tokens) - self.template.tokens)
+    def layout(
+        self,
+        query: np.ndarray,
+        documents: list[np.ndarray],
+        max_tokens: int | None = None,
+        passages: PassageRule | None = None,
+    ) -> Layout:
+        """Which tokens go into which pair. passages: cut documents that are too long by this rule, instead of
+        keeping only their beginning."""
+        lengths = np.fromiter(map(len, documents), dtype=np.int64, count=len(documents))
+        if passages is None:
+            return truncate(len(query), lengths, self._room(max_tokens))
+        return max_passages(len(query), lengths, self._room(max_tokens), passages)
+
+    def pair_lengths(self, layout: Layout) -> np.ndarray:
+        """int32 tokens of each pair as `lay_out` gives them."""
+        return (layout.tokens + self.template.tokens).astype(np.int32)
+
+    def lay_out(self, query: np.ndarray, documents: list[np.ndarray], layout: Layout) -> TokenizedPairs:
+        """All pairs, in the order of the layout."""
         before, between, after = (
             np.array(ids, dtype=np.int32) for ids in (self.template.before, self.template.between, self.template.after)
         )
         pieces: list[np.ndarray] = []
-        lengths = np.empty(len(documents), dtype=np.int32)
-        seconds = np.empty(len(documents), dtype=np.int32)
-        truncated = []
-        for row, document in enumerate(documents):
-            q, d = longest_first(len(query), len(document), limit)
-            if q < len(query) or d < len(document):
-                truncated.append(row)
-            seconds[row] = len(before) + q + len(between)
-            lengths[row] = seconds[row] + d + len(after)
-            if self.template.ending is not None and truncated and truncated[-1] == row:
-                # A prompt is cut at the end of the document, as Sentence Transformers cuts it, and then ended.
-                ending = np.array(self.template.ending, dtype=np.int32)
-                text = np.concatenate([before, query, between, document])
-                pieces += [text[: lengths[row] - len(ending)], ending]
-            else:
-                pieces += [before, query[:q], between, document[:d], after]
-        ids = np.concatenate(pieces) if pieces else np.empty(0, dtype=np.int32)
-        return TokenizedPairs(ids, lengths, seconds), truncated
+        rows = zip(*(part.tolist() for part in (layout.owners, layout.query, layout.starts, layout.stops)), strict=True)
+        last, joint = -1, before
+        for owner, kept, start, stop in rows:
+            # A prompt is cut at the end of the document, as Sentence Transformers cuts it, and then ended.
+            if self.template.ending is not None and (kept < len(query) or stop - start < len(documents[owner])):
+                text = np.concatenate([before, query, between, documents[owner][start:]])
+                trail = self.template.ending[: len(self.template.ending) - len(after)]
+                room = kept + stop - start + len(before) + len(between) - len(trail)
+                pieces += [*([after] if pieces else []), text[:room], np.array(trail, dtype=np.int32)]
+                continue
+            if kept != last:  # nearly always the same for all: few documents leave a query too little room
+                opening = np.concatenate([before, query[:kept], between])
+                joint, last = np.concatenate([after, opening]), kept
+            document = documents[owner]
+            pieces.append(joint if pieces else opening)
+            pieces.append(document if stop - start == len(document) else document[start:stop])
+        ids = np.concatenate([*pieces, after], dtype=np.int32) if pieces else np.empty(0, dtype=np.int32)
+        seconds = (layout.query + len(before) + len(between)).astype(np.int32)
+        return TokenizedPairs(ids, self.pair_lengths(layout), seconds)
+
+    def pair(
+        self, query: np.ndarray, documents: list[np.ndarray], max_tokens: int | None = None
+    ) -> tuple[TokenizedPairs, list[int]]:
+        """One pair of a query with each of its documents, and the rows whose text was cut to `max_tokens`."""
+        layout = self.layout(query, documents, max_tokens)
+        return self.lay_out(query, documents, layout), layout.truncated
+
+    def score(
+        self,
+        score: Callable[[TokenizedPairs], np.ndarray],
+        query: str,
+        documents: Sequence[str],
+        passages: PassageRule | None = None,
+    ) -> np.ndarray:
+        """The scores of documents, by a function that gives those of pairs."""
+        ids = self.encode([query])[0]
+        document_ids = [part for part, _ in self.encoder.beginnings(documents, self.reach(ids, passages=passages))]
+        layout = self.layout(ids, document_ids, passages=passages)
+        return layout.best(score(self.lay_out(ids, document_ids, layout)))
+
+    def _room(self, max_tokens: int | None) -> int:
+        """Tokens of query and document together that a pair takes."""
+        return max(0, min(max_tokens or self.max_tokens, self.max_tokens) - self.template.tokens)
 
 
 def read_tokenizer(checkpoint: Checkpoint) -> Tokenizer:

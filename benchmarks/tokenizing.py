@@ -1,0 +1,147 @@
+"""How long a request's texts take to tokenize, by back-end, cold and from the cache, on one thread.
+
+    python benchmarks/tokenizing.py --tokenizer modernbert_tokenizer.json [--texts corpus.jsonl] [--json F]
+
+A request is a query and 100 documents with a mean of 154 tokens. Cold and cached are measured as the router does
+it, up to the pairs laid out; each figure is the median over requests of documents not seen before, of the
+back-ends in turn. Texts are sentences of words drawn from those given, or else from English ones made up here.
+"""
+
+import argparse
+import json
+import os
+import platform
+import random
+import statistics
+import sys
+import time
+from collections.abc import Callable
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+
+os.environ["RAYON_NUM_THREADS"] = "1"  # tokenizers would take every core; read when it is imported
+
+import numpy as np
+from tokenizers import Tokenizer
+
+from rankfleet.engine.texts import TextEncoder
+from rankfleet.engine.tokencache import TokenCache
+from rankfleet.engine.tokenizer import PairTokenizer
+
+MAX_TOKENS = 512
+SYLLABLES = ["ta", "ri", "mo", "ne", "lo", "su", "ka", "pe", "th", "er", "ing", "al", "ion", "st", "un", "ce"]
+
+
+def main() -> None:
+    options = arguments()
+    tokenizer = Tokenizer.from_file(str(options.tokenizer))
+    started_s = time.perf_counter()
+    encoders = {"tiktoken": TextEncoder(tokenizer)}
+    check_s = time.perf_counter() - started_s
+    if encoders["tiktoken"].backend != "tiktoken":
+        sys.exit("this tokenizer is not one that tiktoken can stand in for: there is nothing to compare")
+    encoders["tokenizers"] = TextEncoder(tokenizer, fast=False)
+    pairs = PairTokenizer(tokenizer, MAX_TOKENS)
+
+    deal = random.Random(12)
+    words = read_words(options.texts) if options.texts else made_up_words(deal)
+    requests = [make_request(deal, words, encoders["tiktoken"], options) for _ in range(options.requests)]
+    tokens = [sum(map(len, encoders["tiktoken"].encode(documents))) for _, documents in requests]
+    times: dict[str, list[float]] = {}
+    for query, documents in requests:
+        for name, encoder in encoders.items():
+            cache = TokenCache(10**9)
+            for state in ("cold", "cached"):
+                copies = [text.encode().decode() for text in documents]  # as after parsing: no hash kept in them
+                run = lambda c=cache, e=encoder, q=query, d=copies: tokenize(pairs, e, c, q, d)  # noqa: E731
+                times.setdefault(f"{name} {state}", []).append(time_ms(run))
+
+    figures = {name: round(statistics.median(ms), 3) for name, ms in times.items()}
+    lowest = {name: round(min(ms), 3) for name, ms in times.items()}
+    width = max(map(len, figures))
+    print(f"{options.documents} documents, {np.mean(tokens) / options.documents:.0f} tokens each, one thread")
+    for name, ms in figures.items():
+        print(f"{name:{width}}  {ms:8.3f} ms median  {lowest[name]:8.3f} ms at best")
+    print(f"{'start-up check':{width}}  {check_s * 1e3:8.0f} ms, once for each vocabulary")
+    if options.json:
+        facts = {
+            "median_ms": figures,
+            "min_ms": lowest,
+            "start_up_check_ms": round(check_s * 1e3),
+            "documents": options.documents,
+            "mean_tokens": round(float(np.mean(tokens)) / options.documents, 1),
+            "requests": options.requests,
+            "tokenizer": options.tokenizer.name,
+            "processor": processor(),
+            "python": platform.python_version(),
+            "tiktoken": version("tiktoken"),
+            "tokenizers": version("tokenizers"),
+            "date": datetime.now(UTC).date().isoformat(),
+        }
+        options.json.write_text(json.dumps(facts, indent=2) + "\n")
+
+
+def tokenize(pairs: PairTokenizer, encoder: TextEncoder, cache: TokenCache, query: str, documents: list[str]) -> None:
+    """What the router does with the texts of one request."""
+    query_ids = encoder.encode([query])[0]
+    ids, _ = cache.encode(encoder, documents, pairs.reach(query_ids))
+    pairs.lay_out(query_ids, ids, pairs.layout(query_ids, ids))
+
+
+def time_ms(run: Callable[[], None]) -> float:
+    started_s = time.perf_counter()
+    run()
+    return (time.perf_counter() - started_s) * 1e3
+
+
+def make_request(
+    deal: random.Random, words: list[str], encoder: TextEncoder, options: argparse.Namespace
+) -> tuple[str, list[str]]:
+    """A query, and documents with normally distributed numbers of tokens, a third of the mean apart."""
+    documents = []
+    for _ in range(options.documents):
+        wanted = max(8, round(deal.gauss(options.mean_tokens, options.mean_tokens / 3)))
+        start = deal.randrange(max(1, len(words) - wanted))
+        text = " ".join(words[start : start + wanted])  # words are tokens or more; cut where there are enough
+        have = len(encoder.encode([text])[0])
+        documents.append(" ".join(words[start : start + max(1, round(wanted * wanted / have))]))
+    return " ".join(words[:8]), documents
+
+
+def read_words(path: Path) -> list[str]:
+    """The words of a JSON-lines file of documents with `title` and `text`, in their order."""
+    rows = map(json.loads, path.read_text(encoding="utf-8").splitlines())
+    return " ".join(f"{row.get('title', '')} {row['text']}" for row in rows).split()
+
+
+def made_up_words(deal: random.Random) -> list[str]:
+    common = ["the", "of", "and", "to", "in", "is", "that", "for", "it", "as", "was", "with", "be", "by", "on", "not"]
+    made = ["".join(deal.choices(SYLLABLES, k=deal.randrange(1, 4))) for _ in range(4000)]
+    return [
+        deal.choice(common) if deal.random() < 0.5 else deal.choice(made) + deal.choice(",..;    ").strip()
+        for _ in range(100_000)
+    ]
+
+
+def processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        return next(line.split(":")[1].strip() for line in lines if line.startswith("model name"))
+    except (OSError, StopIteration):
+        return platform.processor()
+
+
+def arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description="Time tokenizing by back-end, cold and cached.")
+    parser.add_argument("--tokenizer", type=Path, required=True, help="a tokenizer.json of byte-level BPE")
+    parser.add_argument("--texts", type=Path, help="a corpus.jsonl to take the words from")
+    parser.add_argument("--documents", type=int, default=100, help="of a request")
+    parser.add_argument("--mean-tokens", type=int, default=154, help="of a document")
+    parser.add_argument("--requests", type=int, default=50, help="to take the median over")
+    parser.add_argument("--json", type=Path, help="write the figures to this file")
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    main()
