@@ -10,12 +10,13 @@ from rankfleet.core.pairs import TokenizedPairs
 from rankfleet.engine.attention import Attention
 from rankfleet.engine.bert import BertEncoder
 from rankfleet.engine.checkpoint import Checkpoint
+from rankfleet.engine.cudagraph import LONGEST, Bucket, CudaRecorder, Graphs, Recorder, buckets_to
 from rankfleet.engine.heads import Head, head_of
 from rankfleet.engine.modernbert import ModernBertEncoder
 from rankfleet.engine.packing import PackedBatch, batches, pack
 from rankfleet.engine.qwen2 import Qwen2Encoder
 from rankfleet.engine.tokenizer import PairTokenizer, max_pair_tokens
-from rankfleet.engine.varlen import attention_for
+from rankfleet.engine.varlen import VarlenAttention, attention_for
 from rankfleet.engine.weights import Weights
 
 Encoder = Callable[[PackedBatch, bool], torch.Tensor]
@@ -48,6 +49,7 @@ class Scorer:
         self._device = device
         self._max_tokens = TOKENS_PER_PASS.get(device.type, TOKENS_PER_PASS["cpu"])
         self.max_pair = max_pair
+        self.graphs: Graphs | None = None
 
     @classmethod
     def load(
@@ -56,9 +58,10 @@ class Scorer:
         dtype: str = "float32",
         device: str | None = None,
         attention: Attention | None = None,
+        graphs: bool = True,
     ) -> "Scorer":
         """dtype: float32 or bfloat16. device: a torch device, by default the GPU where there is one. attention: by
-        default the best back-end that is installed.
+        default the best back-end that is installed. graphs: record CUDA graphs, where device and back-end can.
 
         Raises CheckpointError when the checkpoint is of a kind that is not supported.
         """
@@ -70,9 +73,24 @@ class Scorer:
         weights = Weights(checkpoint.tensors(), DTYPES[dtype], where)
         build, prefix = ENCODERS[config.model_type]
         width = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
-        encoder = build(config, weights.under(prefix), attention or attention_for(where, DTYPES[dtype], width))
+        attention = attention or attention_for(where, DTYPES[dtype], width)
+        encoder = build(config, weights.under(prefix), attention)
         head = head_of(checkpoint.head(), config, weights, DTYPES[dtype], where)
-        return cls(encoder, head, where, max_pair_tokens(checkpoint))
+        scorer = cls(encoder, head, where, max_pair_tokens(checkpoint))
+        if where.type == "cuda":
+            if isinstance(encoder, ModernBertEncoder):
+                encoder.fuse()
+            if graphs and isinstance(attention, VarlenAttention):
+                scorer.record(CudaRecorder(where), buckets_to(scorer._max_tokens))
+        return scorer
+
+    @torch.inference_mode()
+    def record(self, recorder: Recorder, buckets: list[Bucket]) -> None:
+        """Record forward passes of these sizes, which batches then use. Attention must be by a variable-length
+        kernel: runs of equal length have no fixed shape."""
+        graphs = Graphs(self.forward, recorder, self._device, buckets, min(LONGEST, self.max_pair))
+        graphs.capture()
+        self.graphs = graphs
 
     def forward(self, batch: PackedBatch) -> torch.Tensor:
         """Raw logits of one batch, float32 [pairs], on the device."""
@@ -85,7 +103,9 @@ class Scorer:
         done = []
         # Nothing waits for the device before all batches are on their way.
         for rows in batches(pairs.lengths, self._max_tokens):
-            done.append((rows, self.forward(pack(pairs.take(rows), self._device))))
+            batch = pairs.take(rows)
+            logits = self.graphs.run(batch) if self.graphs else None
+            done.append((rows, self.forward(pack(batch, self._device)) if logits is None else logits))
         for rows, logits in done:
             scores[rows] = logits.cpu().numpy()
         return scores
