@@ -8,6 +8,7 @@ nothing is downloaded; speed is that of the published ones, scores mean nothing.
 import argparse
 import datetime
 import importlib.metadata
+import importlib.util
 import json
 import math
 import platform
@@ -501,6 +502,8 @@ def versions() -> dict[str, str]:
             found[name] = importlib.metadata.version(name)
         except importlib.metadata.PackageNotFoundError:
             found[name] = "not installed"
+    hopper = importlib.util.find_spec("flash_attn_interface")  # FlashAttention 3, which torch-varlen then uses
+    found["flash-attn-3"] = "installed" if hopper else "not installed"
     return found
 
 

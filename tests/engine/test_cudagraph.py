@@ -243,3 +243,25 @@ def test_layer_norm_of_a_sum() -> None:
 
 def test_batches_on_a_cpu_are_packed_without_a_copy_of_streams() -> None:
     assert pack(pairs_of(2, 3), CPU).token_ids.tolist() == [1, 2, 3, 4, 5]
+
+
+@pytest.mark.filterwarnings("ignore")  # of torch.compile's own
+def test_nothing_is_compiled_once_the_passes_are_recorded(tmp_path: Path) -> None:
+    compiled: list[object] = []
+
+    def backend(graph: torch.fx.GraphModule, _: object) -> Callable[..., object]:
+        compiled.append(graph)
+        return graph.forward
+
+    attention = VarlenAttention(flash_attn_kernel(fake_flash_attn_varlen_func))
+    folder = checkpoints.ettin(tmp_path, (64, 4, 2, 96))
+    scorer = Scorer.load(Checkpoint(folder), device="cpu", attention=attention)
+    for name in ("rotate", "gate", "add_norm"):
+        step = Fused(getattr(scorer._encoder, name), lambda f: torch.compile(f, backend=backend))
+        setattr(scorer._encoder, name, step)
+    scorer.record(FakeRecorder(), buckets_to(512))
+    recorded = len(compiled)
+    assert recorded > 0
+    for pairs, tokens in ((1, 20), (2, 30), (9, 90), (1, 700), (2, 700)):
+        scorer.score(synthetic_pairs(pairs, tokens, 900))
+    assert len(compiled) == recorded
