@@ -8,6 +8,7 @@ nothing is downloaded; speed is that of the published ones, scores mean nothing.
 import argparse
 import datetime
 import importlib.metadata
+import importlib.util
 import json
 import math
 import platform
@@ -83,11 +84,17 @@ class Model:
     folder: Path
     setting: Setting
 
-    def scorer(self, dtype: str = "bfloat16", backend: str | None = None, device: torch.device | None = None) -> Scorer:
+    def scorer(
+        self,
+        dtype: str = "bfloat16",
+        backend: str | None = None,
+        device: torch.device | None = None,
+        graphs: bool = True,
+    ) -> Scorer:
         where = device or self.setting.device
         name = SDPA if where.type == "cpu" or dtype == "float32" else backend or self.setting.best
         attention = named_attention(name, where)
-        return Scorer.load(Checkpoint(self.folder), dtype, str(where), attention=attention)
+        return Scorer.load(Checkpoint(self.folder), dtype, str(where), attention=attention, graphs=graphs)
 
 
 def wait(setting: Setting) -> None:
@@ -122,6 +129,14 @@ def tokenized(lengths: np.ndarray, seed: int = 1) -> TokenizedPairs:
     return TokenizedPairs(ids, lengths, np.full(len(lengths), 5, np.int32))
 
 
+def replays(scorer: Scorer) -> Result:
+    """How many sizes were recorded, and how many batches used them."""
+    if scorer.graphs is None:
+        return {"recorded": 0}
+    runs = scorer.graphs.runs
+    return {"recorded": len(scorer.graphs.recorded), "replayed": runs.total() - runs[None], "not_replayed": runs[None]}
+
+
 def rate(setting: Setting, pairs: int, work: Callable[[], object]) -> Result:
     times = seconds(setting, work, setting.some(7, 2))
     return {"pairs_per_s": round(pairs / statistics.median(times), 1), "runs_s": [round(t, 5) for t in times]}
@@ -144,10 +159,13 @@ def correctness(model: Model) -> Result:
     pairs = tokenized(lengths)
     truth = model.scorer("float32", device=torch.device("cpu")).score(pairs)
     result: Result = {"pairs": len(pairs), "score_std": float(truth.std())}
-    arms = [("float32", SDPA), *(("bfloat16", backend) for backend in setting.backends)]
-    for dtype, backend in arms:
-        scores = model.scorer(dtype, backend).score(pairs)
-        result[f"{dtype} {backend}"] = {
+    arms = [("float32", SDPA, False), *(("bfloat16", name, on) for name in setting.backends for on in (False, True))]
+    for dtype, backend, graphs in arms:
+        scorer = model.scorer(dtype, backend, graphs=graphs)
+        if graphs and not (scorer.graphs and scorer.graphs.recorded):
+            continue  # this back-end has none
+        scores = scorer.score(pairs)
+        result[f"{dtype} {backend}{', graphs' if graphs else ''}"] = {
             "max_abs_diff": float(np.abs(scores - truth).max()),
             "kendall_tau": round(kendall_tau(scores, truth), 5),
         }
@@ -391,10 +409,22 @@ def latency(model: Model) -> Result:
     """One request of 100 pairs of 154 tokens, token ids to scores on the host, nothing else running."""
     setting = model.setting
     pairs = tokenized(np.full(setting.some(100, 5), MEAN_TOKENS, np.int32))
-    scorer = model.scorer()
-    ms = np.array(seconds(setting, lambda: scorer.score(pairs), setting.some(300, 4), setting.some(20, 1))) * 1e3
-    p50, p99 = np.quantile(ms, [0.5, 0.99]).round(4).tolist()
-    return {"pairs": len(pairs), "tokens_each": MEAN_TOKENS, "p50_ms": p50, "p99_ms": p99, "least_ms": float(ms.min())}
+    result: Result = {"pairs": len(pairs), "tokens_each": MEAN_TOKENS}
+    for graphs in (True, False):
+        started = time.perf_counter()
+        scorer = model.scorer(graphs=graphs)
+        loaded_s = time.perf_counter() - started
+        work = partial(scorer.score, pairs)
+        ms = np.array(seconds(setting, work, setting.some(300, 4), setting.some(20, 1))) * 1e3
+        p50, p99 = np.quantile(ms, [0.5, 0.99]).round(4).tolist()
+        result["with graphs" if graphs else "without"] = {
+            "p50_ms": p50,
+            "p99_ms": p99,
+            "least_ms": round(float(ms.min()), 4),
+            "load_s": round(loaded_s, 2),
+            **replays(scorer),
+        }
+    return result
 
 
 def memory(model: Model) -> Result:
@@ -450,6 +480,7 @@ def matmul(model: Model) -> Result:
         "measured_tflops": round(tflops, 2),
         "bound_pairs_per_s": round(bound, 1),
         "bound_fraction": round(measured["pairs_per_s"] / bound, 4),
+        **replays(scorer),
     }
 
 
@@ -471,6 +502,8 @@ def versions() -> dict[str, str]:
             found[name] = importlib.metadata.version(name)
         except importlib.metadata.PackageNotFoundError:
             found[name] = "not installed"
+    hopper = importlib.util.find_spec("flash_attn_interface")  # FlashAttention 3, which torch-varlen then uses
+    found["flash-attn-3"] = "installed" if hopper else "not installed"
     return found
 
 

@@ -1,6 +1,7 @@
 """ModernBERT encoder over packed batches (Warner et al. 2024): pre-norm, GeGLU, rotary positions, attention
 that sees everything in every third layer and a window of neighbours in the others."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,8 +10,9 @@ import torch
 from rankfleet.core.errors import CheckpointError
 from rankfleet.engine.activations import activation
 from rankfleet.engine.attention import Attention
+from rankfleet.engine.fused import Fused, add_norm
 from rankfleet.engine.packing import PackedBatch
-from rankfleet.engine.rotary import Rotary
+from rankfleet.engine.rotary import Rotary, rotate
 from rankfleet.engine.weights import LayerNorm, Linear, Weights
 
 
@@ -51,6 +53,18 @@ class ModernBertEncoder:
             for i, kind in enumerate(config.layer_types)
         ]
         self.final_norm = weights.norm("final_norm", eps)
+        self.rotate: Callable[..., torch.Tensor] = rotate
+        self.gate: Callable[..., torch.Tensor] = self._gate
+        self.add_norm: Callable[..., tuple[torch.Tensor, torch.Tensor]] = add_norm
+
+    def fuse(self) -> None:
+        """Compile the element-wise steps: on a GPU they are bound by memory, and each pass over it counts."""
+        self.rotate, self.gate, self.add_norm = Fused(self.rotate), Fused(self.gate), Fused(self.add_norm)
+
+    def _gate(self, x: torch.Tensor) -> torch.Tensor:
+        """GeGLU. x: [rows, 2 * inner]."""
+        gelu, gate = x.chunk(2, dim=-1)
+        return self.act(gelu) * gate
 
     @property
     def inner(self) -> int:
@@ -63,18 +77,22 @@ class ModernBertEncoder:
         x = self.embedding_norm(self.words[batch.token_ids])
         width = x.shape[-1] // self.heads
         rotary = {kind: Rotary.at(batch.positions, theta, width) for kind, theta in self.theta.items()}
-        for layer in self.layers:
-            normed = layer.attention_norm(x) if layer.attention_norm else x
-            query, key, value = layer.qkv(normed).view(len(x), 3, self.heads, width).unbind(1)
+        after = [layer.attention_norm for layer in self.layers[1:] if layer.attention_norm] + [self.final_norm]
+        first = self.layers[0].attention_norm
+        normed = first(x) if first else x
+        for layer, next_norm in zip(self.layers, after, strict=True):
+            qkv = layer.qkv(normed).view(len(x), 3, self.heads, width)
             turn = rotary[layer.kind]
+            query, key = self.rotate(qkv[:, :2], turn.cos[:, None], turn.sin[:, None]).unbind(1)
+            value = qkv[:, 2]
             window = self.window if layer.kind == "sliding_attention" else None
-            query, key = turn(query), turn(key)
             if first_only and layer is self.layers[-1]:
                 attended = self.attention.one_token(query[batch.firsts], key, value, batch, window)
                 x = x[batch.firsts]
             else:
                 attended = self.attention.every_token(query, key, value, batch, window)
-            x = x + layer.attention_out(attended)
-            gelu, gate = layer.mlp_in(layer.mlp_norm(x)).chunk(2, dim=-1)
-            x = x + layer.mlp_out(self.act(gelu) * gate)
-        return self.final_norm(x)
+            norm = layer.mlp_norm
+            x, normed = self.add_norm(x, layer.attention_out(attended), norm.weight, norm.bias, norm.eps)
+            out = layer.mlp_out(self.gate(layer.mlp_in(normed)))
+            x, normed = self.add_norm(x, out, next_norm.weight, next_norm.bias, next_norm.eps)
+        return normed

@@ -5,6 +5,16 @@ from dataclasses import dataclass
 import torch
 
 
+def rotate(x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tensor:
+    """x turned: x · cos + (−right half, left half) · sin, in float32 as the reference does.
+
+    x: [tokens, …, head dim]; cos, sin: float32, as many dimensions, broadcast over those between.
+    """
+    wide = x.float()
+    left, right = wide.chunk(2, dim=-1)
+    return (wide * cos + torch.cat([-right, left], dim=-1) * sin).to(x.dtype)
+
+
 @dataclass(frozen=True)
 class Rotary:
     """cos and sin of position × frequency, each float32 [tokens, 1, head dim]."""
@@ -21,10 +31,8 @@ class Rotary:
         return Rotary(angles.cos(), angles.sin())
 
     def __call__(self, x: torch.Tensor) -> torch.Tensor:
-        """x: [tokens, heads, head dim]. Computed in float32, as the reference does."""
-        wide = x.float()
-        left, right = wide.chunk(2, dim=-1)
-        return (wide * self.cos + torch.cat([-right, left], dim=-1) * self.sin).to(x.dtype)
+        """x: [tokens, heads, head dim]."""
+        return rotate(x, self.cos, self.sin)
 
     def rows(self, at: torch.Tensor) -> "Rotary":
         """Of some tokens only."""

@@ -12,6 +12,7 @@ from rankfleet.core.pairs import TokenizedPairs
 from rankfleet.engine.attention import Attention
 from rankfleet.engine.bert import BertEncoder
 from rankfleet.engine.checkpoint import Checkpoint
+from rankfleet.engine.cudagraph import LONGEST, Bucket, CudaRecorder, Graphs, Recorder, buckets_to
 from rankfleet.engine.heads import Head, head_of
 from rankfleet.engine.modernbert import ModernBertEncoder
 from rankfleet.engine.native.encoder import NativeEncoder, fits
@@ -20,7 +21,7 @@ from rankfleet.engine.packing import PackedBatch, batches, pack
 from rankfleet.engine.precision import TORCH_DTYPES, choose_dtype
 from rankfleet.engine.qwen2 import Qwen2Encoder
 from rankfleet.engine.tokenizer import PairTokenizer, max_pair_tokens
-from rankfleet.engine.varlen import attention_for
+from rankfleet.engine.varlen import VarlenAttention, attention_for
 from rankfleet.engine.weights import Weights
 
 TorchEncoder = BertEncoder | ModernBertEncoder | Qwen2Encoder
@@ -76,6 +77,7 @@ class Scorer:
         self._max_tokens = TOKENS_PER_PASS.get(device.type, TOKENS_PER_PASS["cpu"])
         self.dtype = dtype
         self.max_pair = max_pair
+        self.graphs: Graphs | None = None
 
     @classmethod
     def load(
@@ -85,10 +87,11 @@ class Scorer:
         device: str | None = None,
         compiled: bool = True,
         attention: Attention | None = None,
+        graphs: bool = True,
     ) -> "Scorer":
         """dtype: float32, bfloat16, int8 (CPU only), or auto. device: a torch device, by default the GPU where there
-        is one. compiled: use the compiled kernels where they can be had. attention: compute in PyTorch's
-        operations with this back-end.
+        is one. compiled: use the compiled kernels where they can be had. attention: compute in PyTorch's operations
+        with this back-end. graphs: record CUDA graphs, where device and back-end can.
 
         Raises CheckpointError when the checkpoint is of a kind that is not supported, or the dtype cannot be
         computed here.
@@ -111,7 +114,26 @@ class Scorer:
         if encoder is None:
             encoder = torch_encoder(config, tensors, of_head, where, attention)
         head = head_of(checkpoint.head(), config, Weights(tensors, of_head, where), of_head, where)
-        return cls(encoder, head, where, dtype, max_pair)
+        scorer = cls(encoder, head, where, dtype, max_pair)
+        if where.type == "cuda":
+            scorer.prepare(graphs)
+        return scorer
+
+    def prepare(self, graphs: bool) -> None:
+        """On CUDA, before the first batch: compile element-wise steps and record graphs."""
+        if isinstance(self._encoder, ModernBertEncoder):
+            self._encoder.fuse()
+        varlen = isinstance(self._encoder, TorchEncoder) and isinstance(self._encoder.attention, VarlenAttention)
+        if graphs and varlen:
+            self.record(CudaRecorder(self._device), buckets_to(self._max_tokens))
+
+    @torch.inference_mode()
+    def record(self, recorder: Recorder, buckets: list[Bucket]) -> None:
+        """Record forward passes of these sizes, which batches then use. Attention must be by a variable-length
+        kernel: runs of equal length have no fixed shape."""
+        graphs = Graphs(self.forward, recorder, self._device, buckets, min(LONGEST, self.max_pair))
+        graphs.capture()
+        self.graphs = graphs
 
     def forward(self, batch: PackedBatch) -> torch.Tensor:
         """Raw logits of one batch, float32 [pairs], on the device."""
@@ -124,7 +146,9 @@ class Scorer:
         done = []
         # Nothing waits for the device before all batches are on their way.
         for rows in batches(pairs.lengths, self._max_tokens):
-            done.append((rows, self.forward(pack(pairs.take(rows), self._device))))
+            batch = pairs.take(rows)
+            logits = self.graphs.run(batch) if self.graphs else None
+            done.append((rows, self.forward(pack(batch, self._device)) if logits is None else logits))
         for rows, logits in done:
             scores[rows] = logits.cpu().numpy()
         return scores

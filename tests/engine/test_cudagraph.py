@@ -1,0 +1,267 @@
+"""Buckets, filling and replay of recorded forward passes, with a stand-in for CUDA's recorder: it runs the work
+again, reading and writing the same memory as a graph would."""
+
+import logging
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from rankfleet.core.pairs import TokenizedPairs
+from rankfleet.engine.checkpoint import Checkpoint
+from rankfleet.engine.cudagraph import Bucket, Graphs, buckets_to, choose, padded
+from rankfleet.engine.fused import Fused, add_norm
+from rankfleet.engine.measure import synthetic_pairs
+from rankfleet.engine.modernbert import ModernBertEncoder
+from rankfleet.engine.packing import PackedBatch, index_buffer, pack, read_buffer
+from rankfleet.engine.rotary import Rotary, rotate
+from rankfleet.engine.scorer import Scorer
+from rankfleet.engine.varlen import VarlenAttention, flash_attn_kernel
+from tests.engine import checkpoints
+from tests.engine.varlen import fake_flash_attn_varlen_func
+
+CPU = torch.device("cpu")
+SMALL = [Bucket(64, 4), Bucket(128, 8), Bucket(256, 16)]
+
+
+class FakeRecorder:
+    def __init__(self, fails: dict[int, Exception] | None = None) -> None:
+        self.fails = fails or {}  # by how many recordings came before
+        self.asked = 0
+
+    def record(self, work: Callable[[], torch.Tensor]) -> tuple[torch.Tensor, Callable[[], None]]:
+        self.asked += 1
+        if error := self.fails.get(self.asked - 1):
+            raise error
+        out = work()
+
+        def replay() -> None:
+            out.copy_(work())
+
+        return out, replay
+
+
+def pairs_of(*lengths: int) -> TokenizedPairs:
+    tokens = sum(lengths)
+    return TokenizedPairs(
+        np.arange(1, tokens + 1, dtype=np.int32), np.array(lengths, np.int32), np.ones(len(lengths), np.int32)
+    )
+
+
+def sums(batch: PackedBatch) -> torch.Tensor:
+    """Stands for a model: the sum of each pair's token ids."""
+    ends = torch.cat([torch.zeros(1, dtype=torch.long), batch.token_ids.cumsum(0)])
+    return (ends[batch.bounds[1:].long()] - ends[batch.bounds[:-1].long()]).float()
+
+
+def test_bucket_sizes() -> None:
+    assert [b.tokens for b in buckets_to(1024)] == [256, 320, 384, 448, 512, 640, 768, 896, 1024]
+    assert buckets_to(65536)[-1] == Bucket(65536, 2048)
+    assert len(buckets_to(65536)) == 33
+
+
+@pytest.mark.parametrize(
+    ("lengths", "bucket"),
+    [
+        ([64], Bucket(64, 4)),  # full, no filling
+        ([10], Bucket(64, 4)),  # 54 missing: two filling pairs of at most 32
+        ([5, 5, 5], Bucket(128, 8)),  # 49 missing would be rows 4 and 5
+        ([20, 20, 20], Bucket(64, 4)),  # 4 missing: row 4
+        ([60, 60], Bucket(128, 8)),
+        ([100, 100, 100], None),  # too many tokens
+        ([1] * 17, None),  # too many pairs
+        ([101], None),  # too long a pair
+    ],
+)
+def test_choice_of_bucket(lengths: list[int], bucket: Bucket | None) -> None:
+    assert choose(SMALL, np.array(lengths, np.int32), longest=100, filler=32) == bucket
+
+
+def test_a_batch_is_filled_up_to_its_bucket() -> None:
+    filled = padded(pairs_of(10, 11), Bucket(100, 8), filler=32)
+    assert filled.lengths.tolist() == [10, 11, 32, 32, 15, 0, 0, 0]
+    assert filled.ids.tolist() == [*range(1, 22), *[0] * 79]
+    assert len(filled.seconds) == 8
+    exact = padded(pairs_of(36, 64), Bucket(100, 8), filler=32)
+    assert exact.lengths.tolist() == [36, 64, 0, 0, 0, 0, 0, 0]
+
+
+def test_index_arrays_of_empty_rows_stay_within_the_batch() -> None:
+    filled = padded(pairs_of(3, 2), Bucket(5, 4), filler=32)
+    buffer = index_buffer(filled)
+    assert len(buffer) == 3 * 5 + 4 * 4 + 1
+    batch = read_buffer(torch.from_numpy(buffer), 5, 3, filled.lengths)
+    assert batch.bounds.tolist() == [0, 3, 5, 5, 5]
+    assert batch.firsts.tolist() == [0, 3, 4, 4]
+    assert batch.lasts.tolist() == [2, 4, 4, 4]
+    assert batch.positions.tolist() == [0, 1, 2, 0, 1]
+
+
+def test_replays_give_each_batch_its_own_answer() -> None:
+    graphs = Graphs(sums, FakeRecorder(), CPU, SMALL, longest=100, filler=32)
+    graphs.capture()
+    assert graphs.recorded == SMALL
+    first = graphs.run(pairs_of(1, 2))
+    second = graphs.run(pairs_of(4))  # writes where the first was written
+    assert first is not None
+    assert second is not None
+    assert first.tolist() == [1, 2 + 3]
+    assert second.tolist() == [1 + 2 + 3 + 4]
+    assert graphs.run(pairs_of(101)) is None
+    assert graphs.run(pairs_of(60, 60)) is not None
+    assert graphs.runs == {Bucket(64, 4): 2, Bucket(128, 8): 1, None: 1}
+
+
+def test_nothing_is_recorded_while_requests_wait() -> None:
+    recorder = FakeRecorder()
+    graphs = Graphs(sums, recorder, CPU, SMALL)
+    assert graphs.run(pairs_of(4)) is None
+    assert recorder.asked == 0
+
+
+def test_want_of_memory_leaves_the_smaller_ones(caplog: pytest.LogCaptureFixture) -> None:
+    graphs = Graphs(sums, FakeRecorder({0: torch.OutOfMemoryError("of 9 GiB")}), CPU, SMALL)
+    with caplog.at_level(logging.WARNING):
+        graphs.capture()
+    assert graphs.recorded == SMALL[:2]
+    assert "no graph for 256 tokens: of 9 GiB" in caplog.text
+
+
+def test_any_other_failure_ends_it_and_batches_run_as_usual(caplog: pytest.LogCaptureFixture) -> None:
+    recorder = FakeRecorder({1: RuntimeError("operation not permitted when stream is capturing")})
+    graphs = Graphs(sums, recorder, CPU, SMALL)
+    with caplog.at_level(logging.WARNING):
+        graphs.capture()
+    assert recorder.asked == 2
+    assert graphs.recorded == SMALL[2:]
+    assert "no graphs from 128 tokens down: RuntimeError: operation not permitted" in caplog.text
+
+
+@pytest.mark.parametrize("kind", ["ettin", "bert", "mean", "qwen2"])
+def test_recorded_models_score_as_plain_ones(kind: str, tmp_path: Path) -> None:
+    folder = {
+        "ettin": lambda: checkpoints.ettin(tmp_path, (64, 4, 2, 96)),
+        "bert": lambda: checkpoints.bert_classifier(tmp_path),
+        "mean": lambda: checkpoints.modernbert_classifier(tmp_path, "mean"),
+        "qwen2": lambda: checkpoints.qwen2_reranker(tmp_path),
+    }[kind]()
+    attention = VarlenAttention(flash_attn_kernel(fake_flash_attn_varlen_func))
+    scorer = Scorer.load(Checkpoint(folder), device="cpu", attention=attention)
+    batches = [
+        synthetic_pairs(9, 90, 300, seed=1),
+        synthetic_pairs(2, 20, 300, seed=2),
+        synthetic_pairs(1, 500, min(600, scorer.max_pair)),
+    ]
+    plain = [scorer.score(batch) for batch in batches]
+    assert scorer.graphs is None
+    scorer.record(FakeRecorder(), [Bucket(256, 8), Bucket(1024, 32)])
+    for batch, expected in zip(batches, plain, strict=True):
+        np.testing.assert_allclose(scorer.score(batch), expected, atol=1e-5, rtol=0)
+    assert scorer.graphs is not None
+    longest = int(batches[2].lengths.max())
+    assert scorer.graphs.runs[Bucket(1024, 32)] == 1 + (longest <= 512)
+    assert scorer.graphs.runs[Bucket(256, 8)] == 1
+
+
+class FakeCompiler:
+    """Keeps what it compiled and the sizes it was called with; fails when told to."""
+
+    def __init__(self, error: Exception | None = None) -> None:
+        self.error = error
+        self.sizes: list[int] = []
+
+    def __call__(self, plain: Callable[..., object]) -> Callable[..., object]:
+        def fast(x: torch.Tensor, *more: object) -> object:
+            self.sizes.append(len(x))
+            if self.error:
+                raise self.error
+            return plain(x, *more)
+
+        return fast
+
+
+def double(x: torch.Tensor) -> torch.Tensor:
+    return 2 * x
+
+
+def test_one_row_alone_is_not_compiled() -> None:
+    compiler = FakeCompiler()
+    step = Fused(double, compiler)
+    assert step(torch.ones(1)).tolist() == [2]
+    assert step(torch.ones(2)).tolist() == [2, 2]
+    assert compiler.sizes == [2]
+
+
+def test_a_compiler_that_fails_is_left_alone(caplog: pytest.LogCaptureFixture) -> None:
+    compiler = FakeCompiler(RuntimeError("\nCannot find a working triton installation\nmore"))
+    step = Fused(double, compiler)
+    assert step(torch.ones(2)).tolist() == [2, 2]
+    assert step(torch.ones(3)).tolist() == [2, 2, 2]
+    assert compiler.sizes == [2]
+    assert "double runs uncompiled: Cannot find a working triton installation" in caplog.text
+
+
+def test_want_of_memory_is_not_the_compilers_fault() -> None:
+    step = Fused(double, FakeCompiler(torch.OutOfMemoryError("full")))
+    with pytest.raises(torch.OutOfMemoryError):
+        step(torch.ones(2))
+
+
+def test_rotation_of_queries_and_keys_at_once() -> None:
+    x = torch.randn(5, 3, 2, 8, generator=torch.Generator().manual_seed(1))
+    rotary = Rotary.at(torch.arange(5), 10000.0, 8)
+    both = rotate(x[:, :2], rotary.cos[:, None], rotary.sin[:, None])
+    torch.testing.assert_close(both[:, 0], rotary(x[:, 0]))
+    torch.testing.assert_close(both[:, 1], rotary(x[:, 1]))
+
+
+@pytest.mark.filterwarnings("ignore")  # of torch.compile's own
+def test_steps_can_be_traced_as_a_whole(tmp_path: Path) -> None:
+    """A graph break would leave kernels apart. Tracing alone needs no C++ or Triton."""
+    scorer = Scorer.load(Checkpoint(checkpoints.ettin(tmp_path, (64, 4, 2, 96))), device="cpu")
+    encoder = scorer._encoder
+    assert isinstance(encoder, ModernBertEncoder)
+    batches = [synthetic_pairs(n, 40, 100, seed=n) for n in (3, 4, 5)]
+    plain = [scorer.score(batch) for batch in batches]
+    for name in ("rotate", "gate", "add_norm"):
+        setattr(
+            encoder, name, Fused(getattr(encoder, name), lambda f: torch.compile(f, backend="eager", fullgraph=True))
+        )
+    for batch, expected in zip(batches, plain, strict=True):
+        np.testing.assert_allclose(scorer.score(batch), expected, atol=1e-6)
+    assert all(getattr(encoder, name)._fast for name in ("rotate", "gate", "add_norm"))
+
+
+def test_layer_norm_of_a_sum() -> None:
+    x, y = torch.tensor([[1.0, 2.0]]), torch.tensor([[0.0, 1.0]])
+    total, normed = add_norm(x, y, torch.ones(2), None, 0.0)
+    assert total.tolist() == [[1, 3]]
+    assert normed.tolist() == [[-1, 1]]
+
+
+def test_batches_on_a_cpu_are_packed_without_a_copy_of_streams() -> None:
+    assert pack(pairs_of(2, 3), CPU).token_ids.tolist() == [1, 2, 3, 4, 5]
+
+
+@pytest.mark.filterwarnings("ignore")  # of torch.compile's own
+def test_nothing_is_compiled_once_the_passes_are_recorded(tmp_path: Path) -> None:
+    compiled: list[object] = []
+
+    def backend(graph: torch.fx.GraphModule, _: object) -> Callable[..., object]:
+        compiled.append(graph)
+        return graph.forward
+
+    attention = VarlenAttention(flash_attn_kernel(fake_flash_attn_varlen_func))
+    folder = checkpoints.ettin(tmp_path, (64, 4, 2, 96))
+    scorer = Scorer.load(Checkpoint(folder), device="cpu", attention=attention)
+    for name in ("rotate", "gate", "add_norm"):
+        step = Fused(getattr(scorer._encoder, name), lambda f: torch.compile(f, backend=backend))
+        setattr(scorer._encoder, name, step)
+    scorer.record(FakeRecorder(), buckets_to(512))
+    recorded = len(compiled)
+    assert recorded > 0
+    for pairs, tokens in ((1, 20), (2, 30), (9, 90), (1, 700), (2, 700)):
+        scorer.score(synthetic_pairs(pairs, tokens, 900))
+    assert len(compiled) == recorded
