@@ -214,7 +214,7 @@ class Padded:
         seen = (torch.arange(length, device=query.device) < self.lengths[:, None])[:, None, None]
         if window is not None:
             # A padded query may see no key at all; left to see itself, it gives no NaN.
-            seen = (seen & band_mask(length, window, query.device)) | torch.eye(
+            seen = (seen & band_mask(length, length, 0, window, query.device)) | torch.eye(
                 length, dtype=torch.bool, device=query.device
             )
         return scaled_dot_product_attention(q, k, v, attn_mask=seen).transpose(1, 2).reshape(len(query), -1)

@@ -9,6 +9,8 @@ from torch.nn.functional import scaled_dot_product_attention
 
 from rankfleet.engine.packing import PackedBatch
 
+QUERIES = 128  # of one block where tokens see a window only
+
 
 class Attention(Protocol):
     """Attention within each pair of a packed batch. Keys and values may have fewer heads than queries: each of
@@ -43,14 +45,30 @@ class Attention(Protocol):
 
 
 @lru_cache(maxsize=64)
-def band_mask(length: int, window: int, device: torch.device) -> torch.Tensor:
-    """bool [length, length]: True where |i - j| <= window."""
-    at = torch.arange(length, device=device)
-    return (at[:, None] - at[None, :]).abs() <= window
+def band_mask(queries: int, keys: int, before: int, window: int, device: torch.device) -> torch.Tensor:
+    """bool [queries, keys]: True where a query sees a key, `window` to each side. The first query stands `before`
+    keys behind the first key."""
+    rows = torch.arange(queries, device=device)[:, None] + before
+    return (rows - torch.arange(keys, device=device)).abs() <= window
+
+
+def windowed(
+    query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, window: int, shared: bool = False
+) -> torch.Tensor:
+    """Attention of [pairs, heads, length, head dim] in blocks of queries against the keys they can see, so that time
+    and memory grow with the length and not with its square."""
+    length, blocks = query.shape[2], []
+    for first in range(0, length, QUERIES):
+        last = min(first + QUERIES, length)
+        low, high = max(0, first - window), min(length, last + window)
+        mask = band_mask(last - first, high - low, first - low, window, query.device)
+        q, k, v = query[:, :, first:last], key[:, :, low:high], value[:, :, low:high]
+        blocks.append(scaled_dot_product_attention(q, k, v, attn_mask=mask, enable_gqa=shared))
+    return torch.cat(blocks, dim=2)
 
 
 class RunAttention:
-    """One SDPA call per run of pairs of equal length: any device, any precision."""
+    """One SDPA call per run of pairs of equal length, or per block of it: any device, any precision."""
 
     def every_token(
         self,
@@ -62,18 +80,17 @@ class RunAttention:
         causal: bool = False,
     ) -> torch.Tensor:
         tokens, heads, width = query.shape
+        shared = heads != key.shape[1]
         out = torch.empty((tokens, heads, width), dtype=query.dtype, device=query.device)
         for run in batch.runs:
             q, k, v = (
                 t[run.start : run.stop].view(run.count, run.length, t.shape[1], width).transpose(1, 2)
                 for t in (query, key, value)
             )
-            mask = None
             if window is not None and run.length > window + 1:
-                mask = band_mask(run.length, window, query.device)
-            scored = scaled_dot_product_attention(
-                q, k, v, attn_mask=mask, is_causal=causal, enable_gqa=heads != key.shape[1]
-            )
+                scored = windowed(q, k, v, window, shared)
+            else:
+                scored = scaled_dot_product_attention(q, k, v, is_causal=causal, enable_gqa=shared)
             out[run.start : run.stop] = scored.transpose(1, 2).reshape(-1, heads, width)
         return out.view(tokens, heads * width)
 

@@ -47,6 +47,11 @@ class BertEncoder:
         ]
 
     @property
+    def hidden(self) -> int:
+        """Width of the residual stream."""
+        return self.words.shape[1]
+
+    @property
     def inner(self) -> int:
         """Width of the MLP."""
         return self.layers[0].down.weight.shape[1]

@@ -67,6 +67,11 @@ class ModernBertEncoder:
         return self.act(gelu) * gate
 
     @property
+    def hidden(self) -> int:
+        """Width of the residual stream."""
+        return self.words.shape[1]
+
+    @property
     def inner(self) -> int:
         """Width of the MLP."""
         return self.layers[0].mlp_out.weight.shape[1]

@@ -70,6 +70,16 @@ class Qwen2Encoder:
         ]
         self.final_norm = norm("norm")
 
+    @property
+    def hidden(self) -> int:
+        """Width of the residual stream."""
+        return self.words.shape[1]
+
+    @property
+    def inner(self) -> int:
+        """Width of the MLP."""
+        return self.layers[0].down.weight.shape[1]
+
     def __call__(self, batch: PackedBatch, last_only: bool = False) -> torch.Tensor:
         """Hidden states after the final norm: [tokens, hidden], or [pairs, hidden] of each pair's last token, for
         which the last layer needs only that token's query."""

@@ -1,7 +1,6 @@
 """The scorer: one checkpoint on one device, pairs in, raw logits out."""
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 import torch
@@ -10,52 +9,17 @@ from rankfleet.core.errors import CheckpointError
 from rankfleet.core.layout import PassageRule
 from rankfleet.core.pairs import TokenizedPairs
 from rankfleet.engine.attention import Attention
-from rankfleet.engine.bert import BertEncoder
+from rankfleet.engine.budget import DTYPE_BYTES, pass_budget
 from rankfleet.engine.checkpoint import Checkpoint
 from rankfleet.engine.cudagraph import LONGEST, Bucket, CudaRecorder, Graphs, Recorder, buckets_to
+from rankfleet.engine.encoders import ENCODERS, Encoder, TorchEncoder, compiled_encoder, torch_encoder
 from rankfleet.engine.heads import Head, head_of
 from rankfleet.engine.modernbert import ModernBertEncoder
-from rankfleet.engine.native.encoder import NativeEncoder, fits
-from rankfleet.engine.native.library import library
 from rankfleet.engine.packing import PackedBatch, batches, pack
 from rankfleet.engine.precision import TORCH_DTYPES, choose_dtype
-from rankfleet.engine.qwen2 import Qwen2Encoder
 from rankfleet.engine.tokenizer import PairTokenizer, max_pair_tokens
-from rankfleet.engine.varlen import VarlenAttention, attention_for
+from rankfleet.engine.varlen import VarlenAttention
 from rankfleet.engine.weights import Weights
-
-TorchEncoder = BertEncoder | ModernBertEncoder | Qwen2Encoder
-Encoder = TorchEncoder | NativeEncoder
-Tensors = dict[str, torch.Tensor]
-ENCODERS: dict[str, tuple[type[TorchEncoder], str]] = {
-    "bert": (BertEncoder, "bert."),
-    "roberta": (BertEncoder, "roberta."),
-    "xlm-roberta": (BertEncoder, "roberta."),
-    "modernbert": (ModernBertEncoder, "model."),
-    "qwen2": (Qwen2Encoder, "model."),
-}
-# One forward pass holds at most this many tokens: large enough for full matrix products, small enough that
-# activations stay near the caches of a CPU and far below the memory of a GPU.
-TOKENS_PER_PASS = {"cpu": 4096, "cuda": 65536}
-
-
-def torch_encoder(
-    config: Any, tensors: Tensors, dtype: torch.dtype, device: torch.device, attention: Attention | None = None
-) -> TorchEncoder:
-    """The encoder in PyTorch's operations. attention: by default the best back-end that is installed."""
-    build, prefix = ENCODERS[config.model_type]
-    width = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
-    attention = attention or attention_for(device, dtype, width)
-    return build(config, Weights(tensors, dtype, device).under(prefix), attention)
-
-
-def compiled_encoder(config: Any, tensors: Tensors, dtype: str, max_pair: int) -> NativeEncoder | None:
-    """The same encoder run by the compiled kernels, or None where they do not have it."""
-    kernels = library()
-    if kernels is None or dtype not in kernels.dtypes:
-        return None
-    encoder = torch_encoder(config, tensors, torch.float32, torch.device("cpu"))
-    return NativeEncoder(encoder, dtype, kernels, max_pair) if fits(encoder) else None
 
 
 class Scorer:
@@ -74,7 +38,7 @@ class Scorer:
         self._encoder = encoder
         self._head = head
         self._device = device
-        self._max_tokens = TOKENS_PER_PASS.get(device.type, TOKENS_PER_PASS["cpu"])
+        self.budget = pass_budget(encoder.hidden, encoder.inner, max_pair, DTYPE_BYTES[dtype], device)
         self.dtype = dtype
         self.max_pair = max_pair
         self.graphs: Graphs | None = None
@@ -125,7 +89,7 @@ class Scorer:
             self._encoder.fuse()
         varlen = isinstance(self._encoder, TorchEncoder) and isinstance(self._encoder.attention, VarlenAttention)
         if graphs and varlen:
-            self.record(CudaRecorder(self._device), buckets_to(self._max_tokens))
+            self.record(CudaRecorder(self._device), buckets_to(self.budget.tokens))
 
     @torch.inference_mode()
     def record(self, recorder: Recorder, buckets: list[Bucket]) -> None:
@@ -145,7 +109,7 @@ class Scorer:
         scores = np.empty(len(pairs), dtype=np.float32)
         done = []
         # Nothing waits for the device before all batches are on their way.
-        for rows in batches(pairs.lengths, self._max_tokens):
+        for rows in batches(pairs.lengths, self.budget.tokens):
             batch = pairs.take(rows)
             logits = self.graphs.run(batch) if self.graphs else None
             done.append((rows, self.forward(pack(batch, self._device)) if logits is None else logits))

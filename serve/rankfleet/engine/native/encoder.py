@@ -41,13 +41,12 @@ def fits(encoder: Encoder | Qwen2Encoder) -> TypeGuard[Encoder]:
     the exact GELU."""
     if isinstance(encoder, Qwen2Encoder):
         return False
-    hidden = encoder.words.shape[1]
     gated = isinstance(encoder, ModernBertEncoder)
     widths = (64,) if gated else (32, 64)
     return (
-        hidden % COLUMNS == 0
+        encoder.hidden % COLUMNS == 0
         and encoder.inner % (COLUMNS // 2 if gated else COLUMNS) == 0
-        and hidden // encoder.heads in widths
+        and encoder.hidden // encoder.heads in widths
         and encoder.act is ACTIVATIONS["gelu"]
     )
 
@@ -65,7 +64,8 @@ class NativeEncoder:
         self._kind = KINDS[dtype]
         self._layout = Layout(dtype)
         self._heads = encoder.heads
-        self._hidden = encoder.words.shape[1]
+        self.hidden = encoder.hidden
+        self.inner = encoder.inner
         self._half = torch.float32 if dtype == "float32" or "bfloat16" not in library.dtypes else torch.bfloat16
         self._lock = threading.Lock()  # one forward pass at a time: they share the workspace
         self._space: tuple[torch.Tensor, ...] = ()
@@ -130,9 +130,9 @@ class NativeEncoder:
             put.norm(encoder.embedding_norm),
             put.norm(final_norm),
             (Layer * len(layers))(*layers),
-            self._hidden,
+            self.hidden,
             len(layers),
-            self._hidden // self._heads,
+            self.hidden // self._heads,
             pre_norm,
             pre_norm,  # of the two kinds, the one that norms first is the gated one
             encoder.embedding_norm.eps,
@@ -143,7 +143,7 @@ class NativeEncoder:
         as the head wants them."""
         tokens, pairs = len(batch.token_ids), len(batch.lengths)
         items = attention_items(batch.host_lengths, self._heads)
-        out = torch.empty((pairs if first_only else tokens, self._hidden))
+        out = torch.empty((pairs if first_only else tokens, self.hidden))
         with self._lock:
             hidden, qkv, attended = self._workspace(tokens)
             self._library.forward(
@@ -173,8 +173,8 @@ class NativeEncoder:
         if not self._space or len(self._space[0]) < tokens:
             self._space = ()
             self._space = (
-                torch.empty((tokens, self._hidden)),
-                torch.empty((tokens, 3 * self._hidden), dtype=self._half),
-                torch.empty((tokens, self._hidden), dtype=self._half),
+                torch.empty((tokens, self.hidden)),
+                torch.empty((tokens, 3 * self.hidden), dtype=self._half),
+                torch.empty((tokens, self.hidden), dtype=self._half),
             )
         return self._space

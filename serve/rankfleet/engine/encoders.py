@@ -1,0 +1,44 @@
+"""Encoders by the kind of checkpoint: in PyTorch's operations, or run by the compiled kernels."""
+
+from typing import Any
+
+import torch
+
+from rankfleet.engine.attention import Attention
+from rankfleet.engine.bert import BertEncoder
+from rankfleet.engine.modernbert import ModernBertEncoder
+from rankfleet.engine.native.encoder import NativeEncoder, fits
+from rankfleet.engine.native.library import library
+from rankfleet.engine.qwen2 import Qwen2Encoder
+from rankfleet.engine.varlen import attention_for
+from rankfleet.engine.weights import Weights
+
+TorchEncoder = BertEncoder | ModernBertEncoder | Qwen2Encoder
+Encoder = TorchEncoder | NativeEncoder
+Tensors = dict[str, torch.Tensor]
+ENCODERS: dict[str, tuple[type[TorchEncoder], str]] = {
+    "bert": (BertEncoder, "bert."),
+    "roberta": (BertEncoder, "roberta."),
+    "xlm-roberta": (BertEncoder, "roberta."),
+    "modernbert": (ModernBertEncoder, "model."),
+    "qwen2": (Qwen2Encoder, "model."),
+}
+
+
+def torch_encoder(
+    config: Any, tensors: Tensors, dtype: torch.dtype, device: torch.device, attention: Attention | None = None
+) -> TorchEncoder:
+    """The encoder in PyTorch's operations. attention: by default the best back-end that is installed."""
+    build, prefix = ENCODERS[config.model_type]
+    width = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+    attention = attention or attention_for(device, dtype, width)
+    return build(config, Weights(tensors, dtype, device).under(prefix), attention)
+
+
+def compiled_encoder(config: Any, tensors: Tensors, dtype: str, max_pair: int) -> NativeEncoder | None:
+    """The same encoder run by the compiled kernels, or None where they do not have it."""
+    kernels = library()
+    if kernels is None or dtype not in kernels.dtypes:
+        return None
+    encoder = torch_encoder(config, tensors, torch.float32, torch.device("cpu"))
+    return NativeEncoder(encoder, dtype, kernels, max_pair) if fits(encoder) else None
