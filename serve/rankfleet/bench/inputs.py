@@ -17,6 +17,9 @@ TRAINING_TEXTS = 4000
 
 def random_model(shape: str, folder: Path) -> tuple[Checkpoint, Path]:
     """A random model of a published size, for this engine and for the others."""
+    from transformers.utils.logging import disable_progress_bar
+
+    disable_progress_bar()
     try:
         written = write_ettin(folder, shape, prose(TRAINING_TEXTS), VOCABULARY)
     except ImportError as error:

@@ -11,7 +11,7 @@ from rankfleet.bench.flops import FlopCount
 from rankfleet.bench.rounds import Timed
 
 FULL_QUALITY = ("float32", "bfloat16")
-LEAST_TAU = 0.9  # below, a contender is taken to compute something else
+LEAST_TAU = 0.5  # below, a contender computes something else; bfloat16 of random weights stays well above
 
 
 @dataclass
@@ -41,12 +41,18 @@ def kendall_tau(left: Sequence[float], right: Sequence[float]) -> float:
     return float((a * b).sum() / pairs) if pairs else 1.0
 
 
-def agreement(scores: Sequence[float], reference: Sequence[float]) -> dict[str, float]:
-    difference = np.abs(np.subtract(scores, reference))
-    return {
-        "max_abs_difference": round(float(difference.max()), 6),
-        "kendall_tau": round(kendall_tau(scores, reference), 5),
+def agreement(scores: Sequence[float], reference: Sequence[float]) -> dict[str, Any]:
+    """How near scores are to the reference's; `wrong` says why they cannot be of the same model."""
+    if not np.isfinite(scores).all():
+        return {"wrong": "some scores are no numbers"}
+    tau = kendall_tau(scores, reference)
+    result: dict[str, Any] = {
+        "max_abs_difference": round(float(np.abs(np.subtract(scores, reference)).max()), 6),
+        "kendall_tau": round(tau, 5),
     }
+    if tau < LEAST_TAU:
+        result["wrong"] = f"the pairs are in another order than the reference's (Kendall's tau {tau:.3f})"
+    return result
 
 
 def figures(outcome: Outcome, setting: Setting, reference: Sequence[float]) -> dict[str, Any]:
@@ -63,8 +69,6 @@ def figures(outcome: Outcome, setting: Setting, reference: Sequence[float]) -> d
         "idle_cpu_s": round(outcome.timed.idle_cpu_s, 3),
         **outcome.details,
     }
-    if not result["kendall_tau"] >= LEAST_TAU:
-        result["wrong"] = f"its order of the pairs is not the reference's (Kendall's tau {result['kendall_tau']})"
     return result
 
 
@@ -111,7 +115,11 @@ def summary(outcomes: Sequence[Outcome], missing: Mapping[str, dict[str, str]], 
         own = {o.entry.name: entries[o.entry.name] for o in outcomes if o.entry.peer == name}
         peers |= own
         fastest = best(list(own.values()))
-        peers[name] = fastest or {"failed": "no precision gave the right scores"}
+        peers[name] = (
+            {key: fastest[key] for key in ("pairs_per_s", "batch_size", "dtype", "tokens_per_s")}
+            if fastest
+            else {"failed": "in no precision were its scores right"}
+        )
     full = [entry for dtype, entry in ours.items() if dtype in FULL_QUALITY]
     headline = best(full) or best(list(ours.values())) or next(iter(ours.values()))
     rated = {name: peer["pairs_per_s"] for name, peer in peers.items() if "pairs_per_s" in peer and "wrong" not in peer}

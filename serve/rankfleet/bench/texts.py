@@ -137,7 +137,9 @@ def write_request(
                 fewest = middle + 1
             else:
                 enough = middle
-        documents.append(" ".join(pool[:enough]))
+        # The word that reaches the length may go far beyond it.
+        least, most = (" ".join(pool[:number]) for number in (max(1, enough - 1), enough))
+        documents.append(most if count(most) - wanted <= wanted - count(least) else least)
     return Request(query, documents)
 
 

@@ -76,9 +76,7 @@ def cpus() -> int:
 def show(figures: dict[str, Any]) -> None:
     """One row for each contender, and what the figures are to be read against."""
     work, machine = figures["work"], figures["machine"]
-    table = Table(
-        "", "pairs/s", "batch", "rankfleet is", "of the bound", "largest difference", box=None, padding=(0, 2, 0, 0)
-    )
+    table = Table("", "pairs/s", "batch", "ratio", "of bound", "max diff", box=None, padding=(0, 2, 0, 0))
     entries = {f"rankfleet {dtype}": entry for dtype, entry in figures["by_dtype"].items()}
     entries |= {name: entry for name, entry in figures["peers"].items() if name not in PEER_NAMES or is_gap(entry)}
     for name, entry in entries.items():
@@ -93,9 +91,9 @@ def show(figures: dict[str, Any]) -> None:
             name,
             f"{entry['pairs_per_s']:.1f}",
             str(entry.get("batch_size", "packed")),
-            "" if ratio is None else f"{ratio:.2f}×",
+            "" if ratio is None else f"{ratio:.2f}",
             "" if fraction is None else f"{fraction:.0%}",
-            "wrong" if "wrong" in entry else f"{entry['max_abs_difference']:.4f}",
+            "wrong scores" if "wrong" in entry else f"{entry['max_abs_difference']:.4f}",
         )
     out.print(table)
     ours = figures["rankfleet"]
