@@ -30,9 +30,10 @@ sys.path[:0] = [str(ROOT / "serve"), str(ROOT)]
 
 import numpy as np  # noqa: E402
 import torch  # noqa: E402
-from tests.engine.checkpoints import ETTIN, TEXT, ettin  # noqa: E402
+from tests.engine.checkpoints import TEXT, ettin  # noqa: E402
 from torch.nn.functional import scaled_dot_product_attention  # noqa: E402
 
+from rankfleet.bench.shapes import ETTIN  # noqa: E402
 from rankfleet.core.pairs import TokenizedPairs  # noqa: E402
 from rankfleet.engine.attention import Attention, band_mask  # noqa: E402
 from rankfleet.engine.checkpoint import Checkpoint  # noqa: E402

@@ -2,7 +2,6 @@
 
 import datetime
 import json
-import platform
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -30,6 +29,7 @@ def profile(
 
     import torch
 
+    from rankfleet.bench.machine import cpu_name
     from rankfleet.engine.checkpoint import find_checkpoint
     from rankfleet.engine.measure import GRID, measure
     from rankfleet.engine.scorer import Scorer
@@ -80,13 +80,3 @@ def profile(
         json_file.parent.mkdir(parents=True, exist_ok=True)
         json_file.write_text(json.dumps(profile_json(models, measured), indent=2) + "\n", encoding="utf-8")
         out.print(f"written to {json_file}; name it in the fleet file:  profile: {json_file}", soft_wrap=True)
-
-
-def cpu_name() -> str:
-    """As the kernel names it; the architecture where it does not."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        lines = []
-    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
-    return f"{names[0]} ({len(names)} cores)" if names else platform.machine()

@@ -5,6 +5,7 @@ import torch
 from rankfleet.core.errors import CheckpointError
 from rankfleet.engine.native.library import cpu_flags, library
 
+DTYPES = ("float32", "bfloat16", "int8")
 TORCH_DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
 

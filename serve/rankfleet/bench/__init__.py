@@ -1,0 +1,1 @@
+"""Measuring this project against others on the same machine, texts and model."""

@@ -1,0 +1,76 @@
+"""What the machine can do: its name, its matrix-product rate, and how much of it others take meanwhile."""
+
+import os
+import platform
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+SQUARE = {"cpu": 2048, "cuda": 8192}  # rows of the matrices: large enough that their transport does not count
+REPEATS = 4
+INSTRUCTIONS = ("avx2", "avx512f", "avx512_vnni", "avx_vnni", "avx512_bf16", "amx_bf16", "amx_int8")
+
+
+def cpu_name() -> str:
+    """As the kernel names it; the architecture where it does not."""
+    names = [line.split(":", 1)[1].strip() for line in _cpu_lines() if line.startswith("model name")]
+    return f"{names[0]} ({len(names)} cores)" if names else platform.machine()
+
+
+def cpu_instructions() -> list[str]:
+    """Those of the CPU's vector instructions that decide which precision is fast."""
+    flags = next((line.split(":", 1)[1].split() for line in _cpu_lines() if line.startswith("flags")), [])
+    return [name for name in INSTRUCTIONS if name in flags]
+
+
+def _cpu_lines() -> list[str]:
+    try:
+        return Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return []
+
+
+def matmul_rates(device: str) -> dict[str, float]:
+    """Operations per second of the product of large square matrices, the best of several, by precision: float32,
+    bfloat16, and int8 where there is a kernel. On a CPU the float32 product is tried through oneDNN as well:
+    torch's own goes through MKL, which reaches half of what an AMD CPU can do."""
+    import torch
+
+    where = torch.device(device)
+    n = SQUARE.get(where.type, SQUARE["cpu"])
+    generator = torch.Generator().manual_seed(1)
+    left, right = torch.randint(-127, 127, (2, n, n), generator=generator, dtype=torch.int8).to(where)
+    one_dnn = torch.ops.mkldnn._linear_pointwise
+    kernels: list[tuple[str, torch.dtype, Callable[..., torch.Tensor]]] = [
+        ("float32", torch.float32, torch.matmul),
+        ("float32", torch.float32, lambda a, b: one_dnn(a, b, None, "none", [], "")),
+        ("bfloat16", torch.bfloat16, torch.matmul),
+        ("int8", torch.int8, torch._int_mm),
+    ]
+    rates: dict[str, float] = {}
+    for name, dtype, product in kernels:
+        a, b = left.to(dtype), right.to(dtype)
+        try:
+            product(a, b)
+        except (RuntimeError, NotImplementedError, AttributeError):
+            continue
+        for _ in range(REPEATS):
+            if where.type == "cuda":
+                torch.cuda.synchronize()
+            started = time.perf_counter()
+            product(a, b)
+            if where.type == "cuda":
+                torch.cuda.synchronize()
+            rates[name] = max(rates.get(name, 0.0), 2 * n**3 / (time.perf_counter() - started))
+    return rates
+
+
+def busy_s() -> float:
+    """CPU seconds that anything on this machine has used since it started, time stolen by its host included; 0
+    where the kernel does not tell."""
+    try:
+        fields = Path("/proc/stat").read_text().splitlines()[0].split()[1:]
+    except OSError:
+        return 0.0
+    user, nice, system, _idle, _wait, irq, soft_irq, steal = (int(f) for f in fields[:8])
+    return (user + nice + system + irq + soft_irq + steal) / os.sysconf("SC_CLK_TCK")

@@ -1,0 +1,116 @@
+"""Randomly initialised rerankers of the published sizes, written by the libraries that define the formats.
+
+Right in shape and therefore in speed; the scores mean nothing.
+"""
+
+from collections.abc import Iterable
+from pathlib import Path
+
+import torch
+from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
+
+Shape = tuple[int, int, int, int]  # hidden, layers, heads, MLP inner
+# the six Ettin rerankers
+ETTIN = {
+    "17m": (256, 7, 4, 384),
+    "32m": (384, 10, 6, 576),
+    "68m": (512, 19, 8, 768),
+    "150m": (768, 22, 12, 1152),
+    "400m": (1024, 28, 16, 2624),
+    "1b": (1792, 28, 28, 3840),
+}
+SPECIAL = ("[UNK]", "[CLS]", "[SEP]", "[PAD]", "[MASK]")
+
+
+def write_byte_bpe(folder: Path, texts: Iterable[str], vocabulary: int, max_length: int) -> None:
+    """A tokenizer as ModernBERT's, trained on `texts`: NFC, byte-level BPE, [CLS] A [SEP] B [SEP]."""
+    from transformers import PreTrainedTokenizerFast
+
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.normalizer = normalizers.NFC()
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=vocabulary,
+        special_tokens=list(SPECIAL),
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator(texts, trainer)
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single="[CLS] $A [SEP]", pair="[CLS] $A [SEP] $B [SEP]", special_tokens=[("[CLS]", 1), ("[SEP]", 2)]
+    )
+    PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer,
+        model_max_length=max_length,
+        model_input_names=["input_ids", "attention_mask"],
+        unk_token="[UNK]",
+        cls_token="[CLS]",
+        sep_token="[SEP]",
+        pad_token="[PAD]",
+        mask_token="[MASK]",
+    ).save_pretrained(folder)
+
+
+def fill(model: torch.nn.Module, seed: int) -> None:
+    """Random weights of the usual spread; norms near one, so that a mistaken norm shows."""
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if "norm" in name.lower() and name.endswith("weight"):
+                parameter.uniform_(0.5, 1.5, generator=generator)
+            else:
+                parameter.normal_(0, 0.05, generator=generator)
+
+
+def write_ettin(
+    folder: Path,
+    shape: str | Shape,
+    texts: Iterable[str],
+    vocabulary: int,
+    max_length: int = 8192,
+    seed: int = 12,
+) -> Path:
+    """An Ettin reranker of this shape in the layout of the published ones; returns the folder in `folder` where
+    it lies. The embeddings have ModernBERT's 50368 rows, however few of them the tokenizer uses."""
+    from sentence_transformers import CrossEncoder
+    from sentence_transformers.base.modules import Dense, Transformer
+    from sentence_transformers.sentence_transformer.modules import LayerNorm, Pooling
+    from transformers import ModernBertConfig, ModernBertModel
+
+    hidden, layers, heads, inner = ETTIN[shape] if isinstance(shape, str) else shape
+    config = ModernBertConfig(
+        vocab_size=50368,
+        hidden_size=hidden,
+        num_hidden_layers=layers,
+        num_attention_heads=heads,
+        intermediate_size=inner,
+        pad_token_id=3,
+        cls_token_id=1,
+        sep_token_id=2,
+        bos_token_id=1,
+        eos_token_id=2,
+    )
+    encoder_folder = folder / "encoder"
+    with torch.device("meta"):
+        encoder = ModernBertModel(config)
+    encoder.to_empty(device="cpu")
+    fill(encoder, seed)
+    encoder.save_pretrained(encoder_folder)
+    del encoder
+    write_byte_bpe(encoder_folder, texts, vocabulary, max_length)
+    head = [
+        Pooling(hidden, pooling_mode="cls"),
+        Dense(hidden, hidden, bias=False, activation_function=torch.nn.GELU()),
+        LayerNorm(hidden),
+        Dense(hidden, 1, bias=True, activation_function=torch.nn.Identity(), module_output_name="scores"),
+    ]
+    for module in head:
+        fill(module, seed + 1)
+    CrossEncoder(
+        modules=[Transformer(str(encoder_folder)), *head],
+        num_labels=1,
+        activation_fn=torch.nn.Identity(),
+        device="cpu",
+    ).save_pretrained(str(folder / "reranker"))
+    return folder / "reranker"
