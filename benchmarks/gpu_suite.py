@@ -33,6 +33,7 @@ import torch  # noqa: E402
 from tests.engine.checkpoints import TEXT, ettin  # noqa: E402
 from torch.nn.functional import scaled_dot_product_attention  # noqa: E402
 
+from rankfleet.bench.report import kendall_tau  # noqa: E402
 from rankfleet.bench.shapes import ETTIN  # noqa: E402
 from rankfleet.core.pairs import TokenizedPairs  # noqa: E402
 from rankfleet.engine.attention import Attention, band_mask  # noqa: E402
@@ -144,13 +145,6 @@ def rate(setting: Setting, pairs: int, work: Callable[[], object]) -> Result:
 
 
 # --- correctness -------------------------------------------------------------------------------------------------
-
-
-def kendall_tau(a: np.ndarray, b: np.ndarray) -> float:
-    """Tau-a: (concordant − discordant) / all pairs."""
-    above = np.triu_indices(len(a), 1)
-    signs = np.sign(a[:, None] - a[None])[above] * np.sign(b[:, None] - b[None])[above]
-    return float(signs.mean())
 
 
 def correctness(model: Model) -> Result:

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from rankfleet.core.errors import CheckpointError
+from rankfleet.core.pairs import TokenizedPairs
 from rankfleet.engine.checkpoint import Checkpoint, find_checkpoint
 from rankfleet.engine.native import library as native
 from rankfleet.engine.native.encoder import NativeEncoder, attention_items
@@ -57,6 +58,15 @@ def test_what_the_kernels_do_not_have_runs_in_pytorch(tmp_path: Path) -> None:
     if "int8" in native.library().dtypes:
         with pytest.raises(CheckpointError, match="set dtype to auto"):
             Scorer.load(Checkpoint(folder), "int8", "cpu")
+
+
+@NEEDS_KERNELS
+def test_what_is_outside_of_the_model_s_tables_is_an_error(tmp_path: Path) -> None:
+    scorer = Scorer.load(Checkpoint(checkpoints.ettin(tmp_path, "17m", max_length=64)), "float32", "cpu")
+    for ids in ([5, 50368, 6], [5] * 65):
+        pair = TokenizedPairs(np.array(ids, np.int32), np.array([len(ids)], np.int32), np.array([1], np.int32))
+        with pytest.raises(IndexError, match="takes 64 tokens and ids below 50368"):
+            scorer.score(pair)
 
 
 def test_long_pairs_are_cut_into_pieces_of_attention_and_come_first() -> None:

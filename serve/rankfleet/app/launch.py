@@ -49,6 +49,7 @@ def start(config: FleetConfig, host: str, port: int, progress: Callable[[str], N
     check_port(host, port)
     check_fits(config)
     check_files(config, progress)
+    prepare_kernels(config, progress)
 
     os.environ.update(LOW_LATENCY | LOCAL | side_ports())
     import ray
@@ -71,6 +72,15 @@ def start(config: FleetConfig, host: str, port: int, progress: Callable[[str], N
     address = f"http://{host}:{port}"
     wait_until_ready(address, progress)
     return Running(address, f"http://127.0.0.1:{ray.nodes()[0]['MetricsExportPort']}/metrics")
+
+
+def prepare_kernels(config: FleetConfig, progress: Callable[[str], None]) -> None:
+    """Compile the CPU's kernels here and once, instead of in every replica at the same time."""
+    if any(group.gpus == 0 for group in config.groups.values()):
+        from rankfleet.engine.native.library import library
+
+        progress("preparing the CPU kernels; the first time takes about 15 seconds")
+        library()
 
 
 def apply(config: FleetConfig, progress: Callable[[str], None]) -> None:

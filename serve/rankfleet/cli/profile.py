@@ -36,13 +36,14 @@ def profile(
     from rankfleet.routing.latency import errors, fit
     from rankfleet.routing.profile import profile_json
 
-    models, rows = {}, []
+    models, rows, dtypes = {}, [], {}
     device = torch.cuda.get_device_name() if torch.cuda.is_available() else cpu_name()
     with Progress(console=err, transient=True) as bar:
         for name, tier in fleet.tiers.items():
             group = fleet.groups[fleet.group_of(name)]
             torch.set_num_threads(group.threads)
             scorer = Scorer.load(find_checkpoint(tier.model, tier.revision), group.dtype)
+            dtypes[name] = scorer.dtype
             samples = []
             task = bar.add_task(name, total=len(GRID) * repeats)
             for sample in measure(scorer, min(tier.max_tokens or 512, scorer.max_pair), GRID, repeats, seconds):
@@ -72,6 +73,7 @@ def profile(
         measured: dict[str, Any] = {
             "device": device,
             "threads": {name: fleet.groups[fleet.group_of(name)].threads for name in fleet.tiers},
+            "dtype": dtypes,
             "torch": torch.__version__,
             "date": datetime.date.today().isoformat(),
             "samples": {name: count for name, count, _, _ in rows},

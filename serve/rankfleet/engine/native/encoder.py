@@ -67,6 +67,8 @@ class NativeEncoder:
         self.hidden = encoder.hidden
         self.inner = encoder.inner
         self._half = torch.float32 if dtype == "float32" or "bfloat16" not in library.dtypes else torch.bfloat16
+        self._positions = max_length
+        self._vocabulary = len(encoder.words)
         self._lock = threading.Lock()  # one forward pass at a time: they share the workspace
         self._space: tuple[torch.Tensor, ...] = ()
         self._model = self._bert(encoder) if isinstance(encoder, BertEncoder) else self._modernbert(encoder, max_length)
@@ -140,7 +142,16 @@ class NativeEncoder:
 
     def __call__(self, batch: PackedBatch, first_only: bool = False) -> torch.Tensor:
         """Hidden states of the last layer: [tokens, hidden], or [pairs, hidden] of each pair's first token. In float64,
-        as the head wants them."""
+        as the head wants them.
+
+        Raises IndexError for a token or a position that the model does not have: the kernels would read what lies
+        behind its tables.
+        """
+        if batch.max_length > self._positions or int(batch.token_ids.max()) >= self._vocabulary:
+            raise IndexError(
+                f"a pair of {batch.max_length} tokens, the largest id {int(batch.token_ids.max())}: this model takes "
+                f"{self._positions} tokens and ids below {self._vocabulary}; does the tokenizer belong to it?"
+            )
         tokens, pairs = len(batch.token_ids), len(batch.lengths)
         items = attention_items(batch.host_lengths, self._heads)
         out = torch.empty((pairs if first_only else tokens, self.hidden))

@@ -85,7 +85,7 @@ def compiled(options: list[str], folder: Path | None = None) -> Path:
     if compiler is None:
         raise FileNotFoundError("no C++ compiler found; install g++ or set CXX")
     folder.mkdir(parents=True, exist_ok=True)
-    log.warning("compiling the CPU kernels, once: about 10 seconds")
+    log.info("compiling the CPU kernels into %s", folder)
     with tempfile.TemporaryDirectory(dir=folder) as scratch:
         built = Path(scratch) / "kernels.so"
         main = next(str(path) for path in SOURCES if path.suffix == ".cpp")
