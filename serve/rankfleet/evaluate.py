@@ -4,6 +4,7 @@ Measures come from ir_measures: nDCG@10 with the grade itself as the gain (as tr
 rank of the first relevant document among the first ten.
 """
 
+import itertools
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -16,6 +17,7 @@ from rankfleet.retrieval.bm25 import Bm25Index, Hit
 from rankfleet.retrieval.corpus import Judged
 
 Run = dict[str, dict[str, float]]  # query id → document id → score
+Candidates = Mapping[str, Sequence[Hit]]  # by query, in the order of the first stage
 
 
 class Scores(Protocol):
@@ -57,18 +59,24 @@ def retrieve(index: Bm25Index, judged: Judged, top_k: int) -> dict[str, list[Hit
     return {name: index.search(text, top_k) for name, text in judged.queries.items()}
 
 
-def evaluate_tier(
+@dataclass(frozen=True)
+class Scored:
+    """One tier on the candidates of every judged query. logits: by query; times_ms: per query, tokenizing
+    included."""
+
+    logits: Mapping[str, np.ndarray]
+    times_ms: Sequence[float]
+
+
+def score_candidates(
     reranker: Scores,
     judged: Judged,
-    candidates: Mapping[str, Sequence[Hit]],
+    candidates: Candidates,
     progress: Callable[[], None] = lambda: None,
     clock: Callable[[], float] = time.perf_counter,
-) -> dict[str, float]:
-    """{"ndcg@10", "mrr@10", "p50_ms", "p95_ms"} of one tier; the times are per query, tokenizing included.
-
-    Raises RankfleetError when a score is not finite: such an order would mean nothing.
-    """
-    order, times = {}, []
+) -> Scored:
+    """Raises RankfleetError when a score is not finite: such an order would mean nothing."""
+    scored, times = {}, []
     for name, hits in candidates.items():
         if hits:
             started = clock()
@@ -76,14 +84,72 @@ def evaluate_tier(
             times.append((clock() - started) * 1e3)
             if not np.isfinite(logits).all():
                 raise RankfleetError(f"query {name!r} got scores that are not finite; try the tier in float32")
-            order[name] = [hits[i].id for i in np.argsort(-logits, kind="stable")]
+            scored[name] = logits
         progress()
-    quality = measure_run(ranked_run(order), judged.qrels)
-    p50, p95 = np.quantile(times, [0.5, 0.95]) if times else (0.0, 0.0)
+    return Scored(scored, times)
+
+
+def figures_of(scored: Scored, judged: Judged, candidates: Candidates) -> dict[str, float]:
+    """{"ndcg@10", "mrr@10", "p50_ms", "p95_ms"} of one tier."""
+    orders = {name: best_first(logits) for name, logits in scored.logits.items()}
+    quality = measure_run(run_of(orders, candidates), judged.qrels)
+    p50, p95 = np.quantile(scored.times_ms, [0.5, 0.95]) if scored.times_ms else (0.0, 0.0)
     return quality.to_json() | {"p50_ms": round(float(p50), 2), "p95_ms": round(float(p95), 2)}
 
 
-def evaluate_retriever(judged: Judged, candidates: Mapping[str, Sequence[Hit]]) -> dict[str, Any]:
+def best_first(logits: np.ndarray) -> np.ndarray:
+    """Places of the candidates, the best first; ties as given."""
+    return np.argsort(-logits, kind="stable")
+
+
+def first_scored(logits: np.ndarray, depth: int) -> np.ndarray:
+    """The order when only the first `depth` candidates are scored: those by score, the others behind as given."""
+    return np.concatenate([best_first(logits[:depth]), np.arange(len(logits))[depth:]])
+
+
+def cascade(small: np.ndarray, large: np.ndarray, keep: int) -> np.ndarray:
+    """The order when `small` scores everything and `large` the best `keep` of it: those by `large`, the others
+    behind in the order of `small`."""
+    order = best_first(small)
+    top = order[:keep]
+    return np.concatenate([top[best_first(large[top])], order[keep:]])
+
+
+def quality_steps(
+    scored: Mapping[str, Scored], judged: Judged, candidates: Candidates, steps: Sequence[int]
+) -> dict[str, Any]:
+    """nDCG@10 of every tier by how many candidates it scores, and of every cascade by how many the second tier
+    scores, as `quality.table` of a fleet file reads it. scored: tiers, from small to large."""
+
+    def ndcg(order: Callable[[str], np.ndarray]) -> float:
+        orders = {name: order(name) for name, hits in candidates.items() if hits}
+        return round(measure_run(run_of(orders, candidates), judged.qrels).ndcg_10, 5)
+
+    most = max(map(len, candidates.values()))
+    within = [step for step in steps if step < most]
+    tiers: dict[str, Any] = {}
+    for tier, result in scored.items():
+        depths = {str(k): ndcg(lambda q, r=result, k=k: first_scored(r.logits[q], k)) for k in within}  # type: ignore[misc]
+        tiers[tier] = depths | {str(most): ndcg(lambda q, r=result: best_first(r.logits[q]))}  # type: ignore[misc]
+    return {
+        "retriever": ndcg(lambda q: np.arange(len(candidates[q]))),
+        "tiers": tiers,
+        "cascades": {
+            f"{small}>{large}": {
+                str(k): ndcg(lambda q, s=scored[small], g=scored[large], k=k: cascade(s.logits[q], g.logits[q], k))  # type: ignore[misc]
+                for k in within
+            }
+            for small, large in itertools.combinations(scored, 2)
+        },
+    }
+
+
+def run_of(orders: Mapping[str, np.ndarray], candidates: Candidates) -> Run:
+    """orders: places of each query's candidates, the best first."""
+    return ranked_run({name: [candidates[name][i].id for i in order] for name, order in orders.items()})
+
+
+def evaluate_retriever(judged: Judged, candidates: Candidates) -> dict[str, Any]:
     """Quality of the order that the first stage gives by itself."""
     order = {name: [hit.id for hit in hits] for name, hits in candidates.items()}
     return {"name": "bm25", **measure_run(ranked_run(order), judged.qrels).to_json()}
@@ -101,4 +167,16 @@ def mean_of(collections: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     return {
         "retriever": mean([c["retriever"] for c in collections]),
         "tiers": {name: mean([c["tiers"][name] for c in collections]) for name in collections[0]["tiers"]},
+    }
+
+
+def mean_of_steps(tables: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """The mean over data sets of every figure in tables of the same steps; a step that one lacks is left out."""
+    first = tables[0]
+    return {
+        key: mean_of_steps([table[key] for table in tables])
+        if isinstance(value, Mapping)
+        else round(float(np.mean([table[key] for table in tables])), 5)
+        for key, value in first.items()
+        if all(key in table for table in tables)
     }

@@ -14,6 +14,7 @@ from rankfleet.cli import app, err, out
 from rankfleet.cli.options import ConfigOption, load_config, pick_tier
 from rankfleet.core.config import FleetConfig
 
+STEPS = (5, 10, 20, 30, 40, 50)  # candidates that a tier scores, where it does not score all
 RECORDED = ("rankfleet", "torch", "transformers", "bm25s", "ir-measures")  # packages that can change a figure
 
 
@@ -30,24 +31,34 @@ def evaluate(
         int | None, typer.Option(min=1, help="CPU threads; those of the tier's group by default")
     ] = None,
     json_file: Annotated[Path | None, typer.Option("--json", help="write the figures to this file")] = None,
+    table: Annotated[
+        Path | None,
+        typer.Option(help="write nDCG@10 by depth and cascade to this file, for `quality.table` of a fleet file"),
+    ] = None,
 ) -> None:
     """Measure nDCG@10, MRR@10 and latency of each tier on judged queries."""
-    from rankfleet.evaluate import mean_of
+    from rankfleet.evaluate import mean_of, mean_of_steps
 
     fleet = load_config(config)
     names = tiers.split(",") if tiers else list(fleet.tiers)
     for name in names:
         pick_tier(fleet, name)
     collections = [evaluate_folder(fleet, folder, retriever, top_k, names, dtype, queries, threads) for folder in data]
+    steps = {collection["data"]: collection.pop("steps") for collection in collections}
     for collection in collections:
         show(collection["data"], collection)
     result: dict[str, Any] = collections[0]
     if len(collections) > 1:
         result = {"collections": collections, "mean": mean_of(collections)}
+        steps = {"mean": mean_of_steps(list(steps.values())), **steps}
         show(f"mean of {len(collections)}", result["mean"])
     if json_file is not None:
         json_file.parent.mkdir(parents=True, exist_ok=True)
         json_file.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
+    if table is not None:
+        table.parent.mkdir(parents=True, exist_ok=True)
+        table.write_text(json.dumps({"data_sets": steps}, indent=2) + "\n", encoding="utf-8")
+        out.print(f"written to {table}; name it in the fleet file:  quality: {{table: {table}}}", soft_wrap=True)
 
 
 def evaluate_folder(
@@ -65,7 +76,7 @@ def evaluate_folder(
 
     from rankfleet.engine.checkpoint import find_checkpoint
     from rankfleet.engine.scorer import Reranker
-    from rankfleet.evaluate import evaluate_retriever, evaluate_tier, retrieve
+    from rankfleet.evaluate import Scored, evaluate_retriever, figures_of, quality_steps, retrieve, score_candidates
     from rankfleet.retrieval.bm25 import Bm25Index
     from rankfleet.retrieval.corpus import Judged, read_documents, read_judged
 
@@ -76,7 +87,7 @@ def evaluate_folder(
     with err.status(f"indexing {folder.name}"):
         index = Bm25Index.build(read_documents(folder))
         candidates = retrieve(index, judged, top_k)
-    results: dict[str, Any] = {}
+    results: dict[str, Scored] = {}
     dtypes: dict[str, None] = {}
     with Progress(console=err, transient=True) as bar:
         for name in names:
@@ -87,14 +98,15 @@ def evaluate_folder(
             reranker = Reranker.load(checkpoint, dtype or group.dtype, max_tokens=tier.max_tokens)
             dtypes[reranker.scorer.dtype] = None
             reranker.score("warm up", ["a first batch"])
-            results[name] = evaluate_tier(reranker, judged, candidates, lambda t=task: bar.advance(t))  # type: ignore[misc]
+            results[name] = score_candidates(reranker, judged, candidates, lambda t=task: bar.advance(t))  # type: ignore[misc]
     return {
         "data": folder.name,
         "queries": len(judged.queries),
         "documents": len(index),
         "top_k": top_k,
         "retriever": evaluate_retriever(judged, candidates),
-        "tiers": results,
+        "tiers": {name: figures_of(result, judged, candidates) for name, result in results.items()},
+        "steps": quality_steps(results, judged, candidates, STEPS),
         "device": torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu",
         "threads": torch.get_num_threads(),
         "dtype": ", ".join(dtypes),
