@@ -64,7 +64,7 @@ def ranking_reply(ranking: Ranking, return_documents: bool) -> dict[str, Any]:
     for document in ranking.documents:
         result: dict[str, Any] = {
             "index": document.index,
-            "relevance_score": sigmoid(document.logit),
+            "relevance_score": 0.0 if document.logit is None else sigmoid(document.logit),
             "logit": document.logit,
         }
         if return_documents:
@@ -86,6 +86,8 @@ def ranking_reply(ranking: Ranking, return_documents: bool) -> dict[str, Any]:
     }
     if plan.budget_ms is not None:
         fleet["slo"] = {"budget_ms": plan.budget_ms, "met": ranking.met, "degraded": not plan.fits}
+    if plan.degraded is not None:
+        fleet["degraded"] = plan.degraded
     if ranking.assignment is not None:
         fleet["experiment"] = {"name": ranking.assignment.experiment, "arm": ranking.assignment.arm}
     return {

@@ -4,6 +4,7 @@ All times are milliseconds unless a name says otherwise. Deadlines travel as sla
 that clocks of different machines need not agree.
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -41,6 +42,11 @@ class Work:
         wide = lengths.astype(np.int64)
         return Work(len(wide), int(wide.sum()), int((wide * wide).sum()))
 
+    @staticmethod
+    def sum(works: Iterable["Work"]) -> "Work":
+        each = list(works)
+        return Work(sum(w.pairs for w in each), sum(w.tokens for w in each), sum(w.squares for w in each))
+
     def share(self, parts: int) -> "Work":
         """One of `parts` equal parts, rounded up."""
         return Work(-(-self.pairs // parts), -(-self.tokens // parts), -(-self.squares // parts))
@@ -48,16 +54,20 @@ class Work:
 
 @dataclass(frozen=True)
 class Chunk:
-    """A slice of a request's pairs: what is queued, batched, spread over replicas and retried."""
+    """A slice of a request's pairs: what is queued, batched, spread over replicas and retried.
+
+    tiers: those the replica may choose from when the work leaves its queue; `tier` alone where empty.
+    """
 
     tier: str
     pairs: TokenizedPairs
     slack_ms: float | None = None
+    tiers: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
 class ChunkScores:
-    """A chunk's raw logits, float32 [pairs], and what they took.
+    """A chunk's raw logits, float32 [pairs], the tier that gave them, and what they took.
 
     backlog_s: predicted seconds of work still queued at the replica, so that routers learn of each other's.
     """
@@ -67,6 +77,7 @@ class ChunkScores:
     infer_ms: float
     replica: str
     backlog_s: float
+    tier: str
 
 
 @dataclass
@@ -81,10 +92,10 @@ class Timing:
 
 @dataclass(frozen=True)
 class RankedDocument:
-    """index: place in the request; logit: raw score by the tier that answered."""
+    """index: place in the request; logit: raw score by the tier that answered, None for one left unscored."""
 
     index: int
-    logit: float
+    logit: float | None
 
 
 @dataclass(frozen=True)
@@ -96,21 +107,35 @@ class Assignment:
     model: str
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Considered:
-    """A tier the planner looked at, and why it was or was not taken."""
+    """A plan the planner looked at, and why it was or was not taken. how: what is left out, or the second stage;
+    empty for a tier that scores everything."""
 
     tier: str
     quality: float
     predicted_ms: float
     verdict: str
+    how: str = ""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
+class Stage:
+    """One pass of a plan: a tier, and how many of the best candidates so far it scores."""
+
+    tier: str
+    candidates: int
+
+
+@dataclass(frozen=True, slots=True)
 class Plan:
     """The router's decision for one request.
 
-    predicted_ms: from arrival to answer, at the 99th percentile; fits: whether that is within the budget.
+    tier: who answers, or `none` where nothing is scored; predicted_ms: from arrival to answer, at the 99th
+    percentile; fits: whether that is within the budget. allowed: the tiers a replica may choose from when the work
+    leaves its queue; empty where `tier` is final. stages: passes of a cascade; empty for a single one. candidates:
+    how many are scored, the others keeping their order behind them; None for all. max_tokens: to which length pairs
+    are cut; None for no cut of the planner's. degraded: what is left out since nothing whole fits, for people.
     """
 
     tier: str
@@ -120,6 +145,11 @@ class Plan:
     fits: bool
     reason: str
     considered: tuple[Considered, ...] = ()
+    allowed: tuple[str, ...] = ()
+    stages: tuple[Stage, ...] = ()
+    candidates: int | None = None
+    max_tokens: int | None = None
+    degraded: str | None = None
 
 
 @dataclass(frozen=True)
