@@ -3,7 +3,8 @@
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Literal
+from operator import attrgetter
+from typing import Literal, NamedTuple
 
 import numpy as np
 
@@ -91,8 +92,7 @@ class Ask:
     stages: int = 1
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Candidate:
+class Candidate(NamedTuple):
     """One plan. engine_ms: its device time on one replica; the other fields are those of `Plan`."""
 
     tier: str
@@ -104,6 +104,9 @@ class Candidate:
     stages: tuple[Stage, ...] = ()
     candidates: int | None = None
     max_tokens: int | None = None
+
+
+QUALITY = attrgetter("quality")
 
 
 def spread(work: Work, replicas: int) -> int:
@@ -127,7 +130,7 @@ def whole(ask: Ask, fleet: FleetSnapshot, elapsed_ms: float) -> list[Candidate]:
         if (work := ask.work.get(tier.name)) is not None:
             ms = engine_ms(tier, work, fleet)
             found.append(Candidate(tier.name, tier.group, tier.quality, waits[tier.group] + ms, ms))
-    found.sort(key=lambda c: -c.quality)
+    found.sort(key=QUALITY, reverse=True)
     return found
 
 

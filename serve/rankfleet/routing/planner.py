@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from rankfleet.core.messages import Considered, Plan
 from rankfleet.routing.candidates import Ask, Candidate, FleetSnapshot, degraded, known_parts, whole
-from rankfleet.scheduling.ladder import Option, ladder
+from rankfleet.scheduling.ladder import hull
 
 
 @dataclass(frozen=True)
@@ -92,17 +92,16 @@ def choose(ask: Ask, fleet: FleetSnapshot, now_s: float) -> Choice:
 def in_the_way(found: Sequence[Candidate], fleet: FleetSnapshot) -> list[Candidate]:
     """Plans that would hold up those behind: the group's whole backlog and this plan are more than its horizon, at
     the price up to which the plan is taken."""
-    crowded = []
+    crowded: list[Candidate] = []
     for name, group in fleet.groups.items():
         here = [c for c in found if c.group == name]
         if not here or group.pace.crowd_per_s <= 0:  # nobody else has been seen to come
             continue
-        backlog_ms = group.backlog_s * 1e3
-        steps = ladder([Option(c.tier + c.how, c.quality, 0.0, c.engine_ms) for c in here], 0.0, fleet.scale)
-        for candidate in here:
-            step = steps.by_tier.get(candidate.tier + candidate.how)
-            price = 0.0 if step is None else -steps.negative_prices[step] * group.pace.budget_ms
-            if backlog_ms + candidate.engine_ms > group.pace.horizon_ms(price, fleet.rule):
+        backlog_ms, scale = group.backlog_s * 1e3, fleet.scale / group.pace.budget_ms
+        prices = dict(hull([c.engine_ms for c in here], [c.quality for c in here]))
+        for i, candidate in enumerate(here):
+            most_ms = group.pace.horizon_ms(prices.get(i, 0.0) / scale, fleet.rule)
+            if backlog_ms + candidate.engine_ms > most_ms:
                 crowded.append(candidate)
     return crowded
 

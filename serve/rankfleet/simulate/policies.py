@@ -21,18 +21,20 @@ Choose = Callable[[Ask, FleetSnapshot, float], Choice]
 
 @dataclass(frozen=True)
 class Policy:
-    """choose: what the router does with a request; bind: what a replica does with its queue."""
+    """choose: what the router does with a request; bind: what a replica does with its queue; looks: whether the
+    choice depends on the state of the fleet."""
 
     name: str
     choose: Choose
     bind: Bind[Any] = bind
+    looks: bool = False
 
 
 def policy_of(spec: str, fleet: FleetConfig, models: Mapping[str, LatencyModel]) -> Policy:
     """Raises ConfigError for one that does not exist."""
     name, _, value = spec.partition(":")
     if spec == "slo":
-        return Policy(spec, choose)
+        return Policy(spec, choose, looks=True)
     if spec == "slackfit":
         return Policy(spec, anything(fleet), slackfit)
     if name == "static" and value in fleet.tiers:

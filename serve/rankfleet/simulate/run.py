@@ -79,6 +79,7 @@ class Simulation:
         self._rng = np.random.default_rng(seed)
         self._view = FleetView(fleet)
         self._view.learned(dict(models))
+        self._empty = self._view.snapshot(0.0)  # for policies that do not look
         self._scalers = (
             {}
             if start_s is None
@@ -163,9 +164,11 @@ class Simulation:
 
     def _arrive(self, i: int, slo_ms: float | None, when_none_fits: str, pairs: int, now_s: float) -> None:
         work = self._work(pairs)
-        self._view.arrived(slo_ms, now_s)
         ask = Ask(work, now_s, slo_ms, when_none_fits=when_none_fits)  # type: ignore[arg-type]
-        snapshot = self._view.snapshot(now_s, self._deadlines[i], self._least_ms(pairs, work))
+        snapshot = self._empty
+        if self._policy.looks:
+            self._view.arrived(slo_ms, now_s)
+            snapshot = self._view.snapshot(now_s, self._deadlines[i], self._least_ms(pairs, work))
         choice = self._policy.choose(ask, snapshot, now_s)
         # A ranking that leaves something out counts as missed: what it is worth is not known.
         if choice.chosen is not None and choice.fits:
