@@ -7,7 +7,7 @@ from rankfleet.scheduling.binding import Waiting, bind, keep
 from rankfleet.scheduling.ladder import Option, ladder
 from rankfleet.scheduling.pace import Pace
 
-RULE = Routing()
+RULE = Routing(horizon=0.235, horizon_exponent=0.54)
 # Typical budgets of 100 ms, and nobody crowds: only deadlines bind. A step from small to medium then has a price of
 # 0.5 ÷ 30 ms · 100 ms = 1.67, one from medium to large 0.5 ÷ 120 ms · 100 ms = 0.42; for a fifth of the work 8.3, 2.1.
 CALM = Pace(100.0, 0.0)

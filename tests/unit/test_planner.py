@@ -5,6 +5,7 @@ from rankfleet.core.config import Routing
 from rankfleet.core.messages import Plan, Stage, Work
 from rankfleet.routing.candidates import MIN_CHUNK_TOKENS, Ask, FleetSnapshot, GroupState, TierState, spread
 from rankfleet.routing.latency import LatencyModel
+from rankfleet.routing.lengths import Lengths
 from rankfleet.routing.planner import Refusal, plan
 from rankfleet.routing.quality import QualityTable
 from rankfleet.scheduling.pace import Pace
@@ -115,7 +116,7 @@ def test_fewer_candidates_are_better_than_none() -> None:
 
 
 def test_fewer_tokens_come_before_fewer_candidates() -> None:
-    lengths = dict.fromkeys(WORK, np.array([20] * 8 + [420] * 2))
+    lengths = dict.fromkeys(WORK, Lengths(np.array([20] * 8 + [420] * 2)))
     decision = plan(Ask(WORK, 0.0, 9.2, lengths=lengths), fleet(), 0.0)
     assert isinstance(decision, Plan)
     # Cut to 128 tokens: 8·20 + 2·128 = 416 tokens, 4.16 ms by small; to 256: 672, 6.72 ms, too long.
@@ -222,3 +223,11 @@ def test_a_cascade_is_a_plan_like_any_other() -> None:
     single = plan(Ask(WORK, 0.0, 85.0), snapshot, 0.0)
     assert isinstance(single, Plan)
     assert (single.tier, single.candidates, single.quality) == ("large", 5, 0.48)
+
+
+def test_what_is_left_when_something_is_left_out() -> None:
+    lengths = Lengths(np.array([3, 1, 5]))
+    assert lengths.work == Work(3, 9, 35)
+    assert lengths.cut(2) == Work(3, 5, 9)
+    assert lengths.first(2) == Work(2, 4, 10)
+    assert lengths.first(0) == Work(0, 0, 0)

@@ -32,6 +32,7 @@ from rankfleet.engine.tokenizer import PairTokenizer
 from rankfleet.routing.candidates import Ask, FleetSnapshot, spread
 from rankfleet.routing.experiments import assign
 from rankfleet.routing.fleet import FleetView
+from rankfleet.routing.lengths import Lengths
 from rankfleet.routing.planner import Refusal, plan
 
 NO_CLASS = SloClass()
@@ -80,9 +81,9 @@ class RankingService:
         texts = await self._tokenize(request, target.tiers)
         timing.tokenize_ms = (self.clock() - started_s) * 1e3
 
-        lengths = {tier: texts.lengths(self._tokenizers[tier], self._limit(tier)) for tier in target.tiers}
+        lengths = self._lengths(target.tiers, texts)
         ask = Ask(
-            work={tier: Work.of(each) for tier, each in lengths.items()},
+            work={tier: each.work for tier, each in lengths.items()},
             arrived_s=arrived_s,
             budget_ms=budget_ms,
             pinned=target.pinned,
@@ -118,6 +119,15 @@ class RankingService:
             request_id=uuid.uuid4().hex,
             texts=request.documents,
         )
+
+    def _lengths(self, tiers: tuple[str, ...], texts: "TokenizedTexts") -> dict[str, Lengths]:
+        """Of the pairs by tier, worked out once for each vocabulary and limit."""
+        known: dict[tuple[int, int | None], Lengths] = {}
+        for tier in tiers:
+            key = (id(self._tokenizers[tier]), self._limit(tier))
+            if key not in known:
+                known[key] = Lengths(texts.lengths(self._tokenizers[tier], key[1]))
+        return {tier: known[id(self._tokenizers[tier]), self._limit(tier)] for tier in tiers}
 
     def _snapshot(self, ask: Ask, now_s: float) -> FleetSnapshot:
         """The fleet as it is for this request: what is ahead depends on its deadline and its size."""

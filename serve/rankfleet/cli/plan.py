@@ -9,9 +9,10 @@ from rich.table import Table
 from rankfleet.cli import app, out
 from rankfleet.cli.options import ConfigOption, load_config, pick_tier
 from rankfleet.core.errors import ConfigError
-from rankfleet.core.messages import Plan, Work
+from rankfleet.core.messages import Plan
 from rankfleet.routing.candidates import Ask
 from rankfleet.routing.fleet import FleetView
+from rankfleet.routing.lengths import Lengths
 from rankfleet.routing.planner import plan as decide
 from rankfleet.routing.profile import read_profile
 
@@ -40,12 +41,12 @@ def plan(
     view = FleetView(fleet)
     view.learned(read_profile(stored))
     lengths = {
-        name: np.full(candidates, min(tokens, tier.max_tokens or tokens))
+        name: Lengths(np.full(candidates, min(tokens, tier.max_tokens or tokens)))
         for name, tier in fleet.tiers.items()
         if model in (None, name)
     }
     ask = Ask(
-        {name: Work.of(each) for name, each in lengths.items()},
+        {name: each.work for name, each in lengths.items()},
         0.0,
         slo_ms,
         "name" if model else None,

@@ -128,9 +128,9 @@ class Routing(Section):
     expected_arrivals: float = Field(
         0.62, gt=0, description="a replica may plan for the time in which so many further requests come"
     )
-    horizon: float = Field(0.235, gt=0, description="share of the typical budget in which a backlog has to drain")
+    horizon: float = Field(0.22, gt=0, description="share of the typical budget in which a backlog has to drain")
     horizon_exponent: float = Field(
-        0.54, ge=0, lt=1, description="how much longer that may take where a larger tier gains much: 0 for not at all"
+        0.63, ge=0, lt=1, description="how much longer that may take where a larger tier gains much: 0 for not at all"
     )
     crowd_window: float = Field(0.2, gt=0, description="window for the rate of arrivals, in typical budgets")
     memory_s: float = Field(30.0, gt=0, description="how long budgets and crowds seen are remembered")

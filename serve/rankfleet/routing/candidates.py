@@ -6,11 +6,10 @@ from dataclasses import dataclass, field
 from operator import attrgetter
 from typing import Literal, NamedTuple
 
-import numpy as np
-
 from rankfleet.core.config import NONE, Routing
 from rankfleet.core.messages import Stage, Work
 from rankfleet.routing.latency import LatencyModel
+from rankfleet.routing.lengths import Lengths
 from rankfleet.routing.quality import QualityTable
 from rankfleet.scheduling.ladder import scale_of
 from rankfleet.scheduling.pace import Pace
@@ -78,8 +77,8 @@ class Ask:
     work: by tier, since vocabularies and limits differ; tiers that are not in it are not considered. budget_ms
     counts from `arrived_s`, seconds on the same clock as `now_s`. pinned: who has chosen the one tier, if
     anybody: the request by name, the arm of an experiment, or the fleet's default model. min_quality: nDCG@10 below
-    which an answer is of no use. lengths: tokens of each pair by tier, where plans may cut pairs or leave out
-    candidates. stages: the most passes the caller can carry out.
+    which an answer is of no use. lengths: of the pairs by tier; without them no plan cuts pairs. stages: the most
+    passes the caller can carry out.
     """
 
     work: Mapping[str, Work]
@@ -88,7 +87,7 @@ class Ask:
     pinned: Literal["name", "arm", "default"] | None = None
     when_none_fits: Literal["degrade", "refuse"] = "degrade"
     min_quality: float = 0.0
-    lengths: Mapping[str, np.ndarray] | None = None
+    lengths: Mapping[str, Lengths] | None = None
     stages: int = 1
 
 
@@ -186,7 +185,7 @@ def part_of(work: Work, pairs: int) -> Work:
 def first_candidates(ask: Ask, fleet: FleetSnapshot, tier: TierState, base: Candidate, depth: int) -> Candidate:
     """The first `depth` candidates scored, the others behind them as given."""
     work = ask.work[tier.name]
-    scored = part_of(work, depth) if ask.lengths is None else Work.of(ask.lengths[tier.name][:depth])
+    scored = part_of(work, depth) if ask.lengths is None else ask.lengths[tier.name].first(depth)
     ms = engine_ms(tier, scored, fleet)
     quality = fleet.quality.at_depth(tier.name, depth, work.pairs)
     how = f"first {depth} of {work.pairs}"
@@ -195,9 +194,9 @@ def first_candidates(ask: Ask, fleet: FleetSnapshot, tier: TierState, base: Cand
 
 def cut_pairs(ask: Ask, fleet: FleetSnapshot, tier: TierState, base: Candidate, max_tokens: int) -> Candidate | None:
     """Pairs cut to `max_tokens`; None where none is longer or lengths are not known."""
-    if ask.lengths is None or (lengths := ask.lengths[tier.name]).max(initial=0) <= max_tokens:
+    if ask.lengths is None or (lengths := ask.lengths[tier.name]).longest <= max_tokens:
         return None
-    work = Work.of(np.minimum(lengths, max_tokens))
+    work = lengths.cut(max_tokens)
     ms = engine_ms(tier, work, fleet)
     quality = fleet.quality.at_length(tier.name, max_tokens, work.tokens / ask.work[tier.name].tokens)
     how = f"{max_tokens} tokens a pair"
@@ -226,12 +225,13 @@ def degraded(
 
 def affordable(ask: Ask, fleet: FleetSnapshot, tier: TierState, left_ms: float) -> int:
     """How many of the first candidates `tier` can score in `left_ms`, by halving: time grows with their number."""
-    low, high = 0, ask.work[tier.name].pairs
+    work = ask.work[tier.name]
     lengths = None if ask.lengths is None else ask.lengths[tier.name]
+    low, high = 0, work.pairs
     while low < high:
         middle = (low + high + 1) // 2
-        work = part_of(ask.work[tier.name], middle) if lengths is None else Work.of(lengths[:middle])
-        if engine_ms(tier, work, fleet) <= left_ms:
+        scored = part_of(work, middle) if lengths is None else lengths.first(middle)
+        if engine_ms(tier, scored, fleet) <= left_ms:
             low = middle
         else:
             high = middle - 1
