@@ -48,7 +48,7 @@ class FakeGroup:
         self.chunks.append(chunk)
         pieces = np.split(chunk.pairs.ids, np.cumsum(chunk.pairs.lengths)[:-1])
         logits = np.array([self._score(ids) for ids in pieces], dtype=np.float32)
-        return ChunkScores(logits, queue_ms=1.0, infer_ms=2.0, replica="r1", backlog_s=self._backlog_s)
+        return ChunkScores(logits, queue_ms=1.0, infer_ms=2.0, replica="r1", backlog_s=self._backlog_s, tier=chunk.tier)
 
 
 class FakeClock:

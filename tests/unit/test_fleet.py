@@ -1,14 +1,8 @@
-import numpy as np
 import pytest
 
-from rankfleet.core.messages import ChunkScores
 from rankfleet.routing.fleet import REPLICA_SEEN_S, FleetView
 from rankfleet.routing.latency import LatencyModel
 from tests.unit.fakes import fleet
-
-
-def answer(replica: str, backlog_s: float) -> ChunkScores:
-    return ChunkScores(np.zeros(1, dtype=np.float32), 0.0, 0.0, replica, backlog_s)
 
 
 def test_ready_once_every_group_has_reported() -> None:
@@ -48,8 +42,8 @@ def test_work_on_a_replica_gets_less_with_time() -> None:
 
 def test_backlog_is_shared_by_the_replicas_seen() -> None:
     view = FleetView(fleet())
-    view.heard("demo", answer("r1", 0.0), 0.0)
-    view.heard("demo", answer("r2", 0.0), 0.0)
+    view.heard("demo", "r1", 0.0, 0.0)
+    view.heard("demo", "r2", 0.0, 0.0)
     view.sent("demo", 1000.0, now_s=0.1)
     assert view.snapshot(0.1).groups["demo"].backlog_s == pytest.approx(0.5)
     assert view.replicas("demo", 0.1) == 2
@@ -57,7 +51,7 @@ def test_backlog_is_shared_by_the_replicas_seen() -> None:
 
 def test_what_replicas_report_counts_and_drains_with_time() -> None:
     view = FleetView(fleet())
-    view.heard("demo", answer("r1", 0.8), 10.0)
+    view.heard("demo", "r1", 0.8, 10.0)
     assert view.snapshot(10.0).groups["demo"].backlog_s == pytest.approx(0.8)
     assert view.snapshot(10.5).groups["demo"].backlog_s == pytest.approx(0.3)
     assert view.snapshot(11.0).groups["demo"].backlog_s == 0.0
@@ -65,8 +59,8 @@ def test_what_replicas_report_counts_and_drains_with_time() -> None:
 
 def test_a_replica_not_heard_from_is_forgotten() -> None:
     view = FleetView(fleet())
-    view.heard("demo", answer("r1", 0.0), 0.0)
-    view.heard("demo", answer("r2", 0.0), REPLICA_SEEN_S + 1)
+    view.heard("demo", "r1", 0.0, 0.0)
+    view.heard("demo", "r2", 0.0, REPLICA_SEEN_S + 1)
     assert view.replicas("demo", REPLICA_SEEN_S + 1) == 1
 
 
@@ -74,7 +68,7 @@ def test_replicas_that_serve_always_keeps_count_before_they_are_heard() -> None:
     kept = {"demo": {"tiers": ["small", "medium", "large"], "replicas": {"min": 4, "max": 4}}}
     view = FleetView(fleet(groups=kept))
     assert view.replicas("demo", 0.0) == 4
-    view.heard("demo", answer("r1", 0.0), 0.0)
+    view.heard("demo", "r1", 0.0, 0.0)
     assert view.replicas("demo", 0.0) == 4
     assert view.heard_of("demo")
 
@@ -83,3 +77,29 @@ def test_a_profile_of_other_tiers_does_no_harm() -> None:
     view = FleetView(fleet())
     view.learned({"huge": LatencyModel(1, 0, 0)})
     assert view.latency("huge") is None
+
+
+def test_only_work_of_earlier_deadlines_is_ahead() -> None:
+    view = FleetView(fleet(groups={name: {"tiers": [name]} for name in ("small", "medium", "large")}))
+    view.sent("large", 300.0, 0.0, deadline_s=1.0)
+    view.sent("large", 100.0, 0.0, deadline_s=2.0)
+    assert view.snapshot(0.0, deadline_s=1.5).groups["large"].ahead_s == pytest.approx(0.3)
+    assert view.snapshot(0.0).groups["large"].ahead_s == pytest.approx(0.4)
+
+
+def test_where_the_largest_is_given_up_first_only_smaller_work_is_surely_ahead() -> None:
+    view = FleetView(fleet())
+    view.sent("demo", 300.0, 0.0, deadline_s=1.0)
+    view.sent("demo", 100.0, 0.0, deadline_s=1.0)
+    assert view.snapshot(0.0, deadline_s=1.5, least_ms=200.0).groups["demo"].ahead_s == pytest.approx(0.1)
+
+
+def test_the_pace_is_that_at_one_replica() -> None:
+    kept = {"demo": {"tiers": ["small", "medium", "large"], "replicas": {"min": 4, "max": 4}}}
+    view = FleetView(fleet(groups=kept))
+    view.arrived(100.0, 0.0)
+    view.arrived(300.0, 0.0)
+    pace = view.snapshot(0.0).groups["demo"].pace
+    # 2 ÷ (1/100 + 1/300); the first met nobody, the second one arrival in 0.2 · 100 ms: 50 a second; mean 25.
+    assert pace.budget_ms == pytest.approx(150)
+    assert pace.crowd_per_s == pytest.approx(25 / 4)

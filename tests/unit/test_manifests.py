@@ -108,7 +108,7 @@ def test_live_settings_change_the_routers_user_config_and_nothing_else() -> None
     one, other = (yaml.safe_load(text)["applications"][0]["deployments"][0].pop("user_config") for text in texts)
     assert one["default_model"] == "auto"
     assert other["default_model"] == "large"
-    assert other["slo_classes"] == {"fast": {"slo_ms": 40.0, "when_none_fits": "degrade"}}
+    assert other["slo_classes"] == {"fast": {"slo_ms": 40.0, "when_none_fits": "degrade", "api_key_sha256": []}}
     assert other["experiments"]["size"]["arms"] == {"a": {"model": "small", "weight": 1.0}}
     rest = [yaml.safe_load(text) for text in texts]
     for config in rest:

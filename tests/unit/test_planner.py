@@ -1,8 +1,14 @@
+import numpy as np
 import pytest
 
-from rankfleet.core.messages import Plan, Work
+from rankfleet.core.config import Routing
+from rankfleet.core.messages import Plan, Stage, Work
+from rankfleet.routing.candidates import MIN_CHUNK_TOKENS, Ask, FleetSnapshot, GroupState, TierState, spread
 from rankfleet.routing.latency import LatencyModel
-from rankfleet.routing.planner import MIN_CHUNK_TOKENS, Ask, FleetSnapshot, GroupState, Refusal, TierState, plan, spread
+from rankfleet.routing.lengths import Lengths
+from rankfleet.routing.planner import Refusal, plan
+from rankfleet.routing.quality import QualityTable
+from rankfleet.scheduling.pace import Pace
 
 # 1,000 tokens take 10, 40 and 160 ms.
 TIERS = tuple(
@@ -90,17 +96,42 @@ def test_a_tier_not_measured_fits_no_budget_while_others_are() -> None:
     assert free.tier == "large"
 
 
-def test_when_none_fits_the_fastest_answers_flagged() -> None:
+def test_when_nothing_can_be_in_time_the_order_stays_as_given() -> None:
     decision = plan(Ask(WORK, 0.0, 5.0), fleet(), 0.0)
     assert isinstance(decision, Plan)
-    assert (decision.tier, decision.fits) == ("small", False)
-    assert decision.reason == "no tier fits 5 ms; the fastest, small, would take 15 ms"
+    assert (decision.tier, decision.fits, decision.candidates) == ("none", False, 0)
+    assert decision.degraded == "the order as given"
+    assert decision.reason == "no tier fits 5 ms; the fastest, small, would take 15 ms; the order as given instead"
+
+
+def test_fewer_candidates_are_better_than_none() -> None:
+    # 10 pairs of 100 tokens; small takes 1 ms each, medium 4, large 16; 7 ms are left.
+    decision = plan(Ask(WORK, 0.0, 12.0), fleet(), 0.0)
+    assert isinstance(decision, Plan)
+    # 7 of 10 by small are taken to be worth 0.3 × 0.7, 1 of 10 by medium 0.4 × 0.1.
+    assert (decision.tier, decision.candidates, decision.fits) == ("small", 7, False)
+    assert decision.quality == pytest.approx(0.21)
+    assert decision.predicted_ms == pytest.approx(12)
+    assert decision.degraded == "first 7 of 10"
+
+
+def test_fewer_tokens_come_before_fewer_candidates() -> None:
+    lengths = dict.fromkeys(WORK, Lengths(np.array([20] * 8 + [420] * 2)))
+    decision = plan(Ask(WORK, 0.0, 9.2, lengths=lengths), fleet(), 0.0)
+    assert isinstance(decision, Plan)
+    # Cut to 128 tokens: 8·20 + 2·128 = 416 tokens, 4.16 ms by small; to 256: 672, 6.72 ms, too long.
+    assert (decision.tier, decision.max_tokens, decision.candidates) == ("small", 128, None)
+    assert decision.predicted_ms == pytest.approx(9.16)
+    assert decision.degraded == "128 tokens a pair"
 
 
 def test_when_none_fits_a_class_may_refuse_and_say_when() -> None:
     decision = plan(Ask(WORK, 0.0, 50.0, when_none_fits="refuse"), fleet(backlog_s=2.0), 0.0)
+    assert isinstance(decision, Refusal)
     # small would be done after 5 + 2000 + 10 ms, 1965 ms late.
-    assert decision == Refusal(pytest.approx(1.965), "no tier fits 50 ms; the fastest, small, would take 2015 ms")
+    assert decision.retry_after_s == pytest.approx(1.965)
+    assert decision.reason == "no tier fits 50 ms; the fastest, small, would take 2015 ms"
+    assert [c.verdict for c in decision.considered][-1] == "too slow by 1965 ms"
 
 
 def test_the_plan_explains_itself() -> None:
@@ -126,3 +157,77 @@ def test_before_any_measurement_the_best_tier_answers() -> None:
     decision = plan(Ask(WORK, 0.0, 50.0), FleetSnapshot(tiers, {"g": GroupState(1, 0.0)}, 5.0), 0.0)
     assert isinstance(decision, Plan)
     assert decision.tier == "large"
+
+
+def test_only_what_goes_before_it_is_ahead_of_a_request() -> None:
+    snapshot = FleetSnapshot(TIERS, {"g": GroupState(1, 1.0, ahead_s=0.1)}, 5.0)
+    decision = plan(Ask(WORK, 0.0, 165.0), snapshot, 0.0)
+    assert isinstance(decision, Plan)
+    assert (decision.tier, decision.predicted_ms) == ("medium", pytest.approx(145))
+
+
+def test_a_plan_that_holds_up_others_is_not_taken() -> None:
+    # Ten requests a second come: 0.62 arrivals are 62 ms. Prices per 500 ms of budget, qualities in shares of 0.2:
+    # medium gains 0.5 in 30 ms, 8.3; large 0.5 in 120 ms, 2.1. Horizons by price: 0.25 · 500 · 8.3 ** 0.5 = 361 ms
+    # and 0.25 · 500 · 2.1 ** 0.5 = 180 ms.
+    rule = Routing(horizon=0.25, horizon_exponent=0.5)
+
+    def decide(backlog_s: float) -> Plan:
+        group = GroupState(1, backlog_s, ahead_s=0.0, pace=Pace(500.0, 10.0))
+        decision = plan(Ask(WORK, 0.0, 500.0), FleetSnapshot(TIERS, {"g": group}, 5.0, rule=rule), 0.0)
+        assert isinstance(decision, Plan)
+        return decision
+
+    assert [decide(s).tier for s in (0.015, 0.025, 0.315, 0.325)] == ["large", "medium", "medium", "small"]
+    assert decide(0.025).considered[0].verdict == "would hold up those behind"
+    assert decide(0.025).reason == "medium is the best that fits: predicted 45 of 500 ms; would hold up others: large"
+
+
+def test_quality_asked_for_is_a_bound() -> None:
+    # 9 of 10 by medium would fit, and are taken to be worth 0.36.
+    decision = plan(Ask(WORK, 0.0, 44.0, min_quality=0.37), fleet(), 0.0)
+    assert isinstance(decision, Refusal)
+    assert decision.considered[-1].verdict == "below the quality of 0.37 asked for"
+    out_of_reach = plan(Ask(WORK, 0.0, 1000.0, min_quality=0.6), fleet(), 0.0)
+    assert isinstance(out_of_reach, Refusal)
+    assert out_of_reach.reason == "no tier reaches a quality of 0.6"
+
+
+def test_a_request_that_stays_whole_is_bound_late() -> None:
+    snapshot = FleetSnapshot(TIERS, {"g": GroupState(4, 0.0, whole_tokens=16384)}, 5.0)
+    work = dict.fromkeys(WORK, Work(40, 4 * MIN_CHUNK_TOKENS, 0))
+    decision = plan(Ask(work, 0.0, 400.0, min_quality=0.35), snapshot, 0.0)
+    assert isinstance(decision, Plan)
+    # 8,192 tokens on one replica: medium takes 328 ms, large 1,311.
+    assert (decision.tier, decision.allowed) == ("medium", ("medium", "large"))
+    assert plan(Ask(work, 0.0, None, pinned="name"), snapshot, 0.0).allowed == ()  # type: ignore[union-attr]
+
+
+TABLE = QualityTable(
+    {"small": 0.3, "medium": 0.4, "large": 0.5},
+    retriever=0.2,
+    depths={"large": {5: 0.48, 10: 0.5}},
+    cascades={("small", "large"): {4: 0.49}},
+)
+
+
+def test_a_cascade_is_a_plan_like_any_other() -> None:
+    snapshot = FleetSnapshot(TIERS, {"g": GroupState(1, 0.0)}, 5.0, TABLE)
+    # small on 10, 5 + 10 ms, then large on 4, 5 + 64 ms.
+    decision = plan(Ask(WORK, 0.0, 84.0, stages=2), snapshot, 0.0)
+    assert isinstance(decision, Plan)
+    assert (decision.tier, decision.quality, decision.predicted_ms) == ("large", 0.49, pytest.approx(84))
+    assert decision.stages == (Stage("small", 10), Stage("large", 4))
+    assert decision.considered[1].how == "best 4 by small"
+    # Who can make one pass only gets the first candidates by medium; large on 5 takes 5 + 80 ms.
+    single = plan(Ask(WORK, 0.0, 85.0), snapshot, 0.0)
+    assert isinstance(single, Plan)
+    assert (single.tier, single.candidates, single.quality) == ("large", 5, 0.48)
+
+
+def test_what_is_left_when_something_is_left_out() -> None:
+    lengths = Lengths(np.array([3, 1, 5]))
+    assert lengths.work == Work(3, 9, 35)
+    assert lengths.cut(2) == Work(3, 5, 9)
+    assert lengths.first(2) == Work(2, 4, 10)
+    assert lengths.first(0) == Work(0, 0, 0)

@@ -1,14 +1,17 @@
 import math
 
-from rankfleet.scheduling.queue import TokenQueue, Waiting
+from rankfleet.scheduling.binding import Waiting
+from rankfleet.scheduling.ladder import Option, ladder
+from rankfleet.scheduling.queue import TokenQueue
 
 
 def put(queue: TokenQueue[str], item: str, deadline: float = math.inf, tier: str = "t", tokens: int = 10) -> None:
-    queue.put(Waiting(tier, tokens, deadline, tokens / 10, item))
+    """Ten tokens take a millisecond."""
+    queue.put(Waiting(tokens, deadline, ladder([Option(tier, 0.5, 0.0, tokens / 10)]), item), 0.0)
 
 
-def items(queue: TokenQueue[str]) -> list[str]:
-    return [waiting.item for waiting in queue.take(0.0)]
+def items(queue: TokenQueue[str], now_s: float = 0.0) -> list[str]:
+    return [waiting.item for waiting in queue.take(now_s).batch]
 
 
 def test_earliest_deadline_first_then_order_of_arrival() -> None:
@@ -28,13 +31,13 @@ def test_a_batch_holds_one_tier_and_at_most_the_bound() -> None:
     assert items(queue) == ["a4"]
 
 
-def test_small_work_fills_up_behind_what_does_not_fit() -> None:
+def test_a_batch_ends_where_the_next_in_line_does_not_fit() -> None:
     queue: TokenQueue[str] = TokenQueue(30)
     put(queue, "first", tokens=20)
     put(queue, "large", tokens=20)
     put(queue, "small", tokens=10)
-    assert items(queue) == ["first", "small"]
-    assert items(queue) == ["large"]
+    assert items(queue) == ["first"]
+    assert items(queue) == ["large", "small"]
 
 
 def test_a_chunk_above_the_bound_goes_alone() -> None:
@@ -47,27 +50,30 @@ def test_a_chunk_above_the_bound_goes_alone() -> None:
 
 def test_backlog_is_the_predicted_time_of_all_that_waits() -> None:
     queue: TokenQueue[str] = TokenQueue(30)
-    put(queue, "a", tokens=20)
-    put(queue, "b", tokens=30)
+    put(queue, "a", 1.0, tokens=20)
+    put(queue, "b", 2.0, tokens=30)
     assert queue.backlog_ms == 5.0
     queue.take(0.0)
     assert queue.backlog_ms == 3.0
 
 
-def test_what_is_late_already_waits_for_what_is_not() -> None:
-    # 100 tokens are predicted to take 10 ms.
+def test_what_is_late_already_is_given_up() -> None:
+    # 100 tokens take 10 ms.
     queue: TokenQueue[str] = TokenQueue(100)
     for name, deadline in (("lost", 4.0), ("lost too", 4.5), ("just lost", 5.009), ("urgent", 5.25)):
         put(queue, name, deadline, tokens=100)
     put(queue, "patient", tokens=100)
-    taken = [queue.take(5.0)[0].item for _ in range(5)]
-    assert taken == ["urgent", "patient", "lost", "lost too", "just lost"]
-    assert queue.take(5.0) == []
+    taken = queue.take(5.0)
+    assert [w.item for w in taken.hopeless] == ["lost", "lost too", "just lost"]
+    assert [w.item for w in taken.batch] == ["urgent"]
+    assert items(queue, 5.0) == ["patient"]
     assert queue.backlog_ms == 0.0
 
 
-def test_late_chunks_fill_batches_of_one_tier_too() -> None:
-    queue: TokenQueue[str] = TokenQueue(30)
-    for name, tier in (("a1", "a"), ("a2", "a"), ("b1", "b"), ("a3", "a")):
-        put(queue, name, 1.0, tier)
-    assert [[w.item for w in queue.take(9.0)] for _ in range(3)] == [["a1", "a2"], ["b1"], ["a3"]]
+def test_what_nobody_waits_for_is_forgotten() -> None:
+    queue: TokenQueue[str] = TokenQueue(100)
+    put(queue, "gone", 1.0)
+    put(queue, "kept", 2.0)
+    queue.remove(lambda item: item == "gone")
+    assert queue.backlog_ms == 1.0
+    assert items(queue) == ["kept"]

@@ -1,11 +1,13 @@
 import asyncio
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
+from rankfleet.app.bodies import ranking_reply
 from rankfleet.app.service import RankingService
 from rankfleet.core.config import FleetConfig, LiveSettings, parse_live
-from rankfleet.core.errors import InvalidRequest, Overloaded, TooLarge, UnknownModel
+from rankfleet.core.errors import Expired, InvalidRequest, Overloaded, TooLarge, UnknownModel
 from rankfleet.core.messages import Chunk, ChunkScores, RerankRequest
 from rankfleet.routing.latency import LatencyModel
 from tests.unit.fakes import WORDS, FakeClock, FakeGroup, fleet, word_tokenizer
@@ -50,7 +52,9 @@ async def test_a_named_tier_is_pinned() -> None:
 async def test_the_budget_picks_the_tier() -> None:
     one = service()
     one.fleet.learned({n: LatencyModel(ms, 0, 0) for n, ms in (("small", 10), ("medium", 40), ("large", 160))})
+    assert isinstance(one.clock, FakeClock)
     for slo_ms, tier in ((20, "small"), (100, "medium"), (1000, "large")):
+        one.clock.now += 1  # nobody crowds
         ranking = await one.rank(RerankRequest("cat", ["a"], slo_ms=slo_ms))
         assert (ranking.plan.tier, ranking.met) == (tier, True)
 
@@ -83,9 +87,9 @@ async def test_a_class_that_refuses_refuses_before_any_work() -> None:
 
 async def test_a_large_request_is_spread_over_the_replicas() -> None:
     group = FakeGroup()
-    kept = {"tiers": ["small", "medium", "large"], "replicas": {"min": 3, "max": 3}}
+    kept = {"tiers": ["small", "medium", "large"], "replicas": {"min": 3, "max": 3}, "batch_tokens": 4096}
     ranking = await service(group, fleet(groups={"demo": kept})).rank(RerankRequest("cat", ["a dog is"] * 1000))
-    # 1,000 pairs of 7 tokens are worth three chunks
+    # 1,000 pairs of 7 tokens are more than a batch, and worth three chunks
     assert sorted(len(c.pairs) for c in group.chunks) == [333, 333, 334]
     assert [d.index for d in ranking.documents] == list(range(1000))
 
@@ -275,3 +279,58 @@ async def test_each_tier_cuts_documents_at_its_own_limit() -> None:
     assert ranking.plan.tier == "large"
     assert group.chunks[0].pairs.lengths.tolist() == [20]
     assert ranking.truncated == []
+
+
+async def test_a_request_that_fits_one_batch_stays_whole_and_names_the_tiers_allowed() -> None:
+    class Downgrading(FakeGroup):
+        async def score(self, chunk: Chunk) -> ChunkScores:
+            return replace(await super().score(chunk), tier="small")
+
+    group = Downgrading()
+    one = service(group)
+    one.fleet.learned({n: LatencyModel(ms, 0, 0) for n, ms in (("small", 10), ("medium", 40), ("large", 160))})
+    ranking = await one.rank(RerankRequest("cat", ["a"], slo_ms=1000))
+    assert group.chunks[0].tiers == ("small", "medium", "large")
+    assert (ranking.plan.tier, ranking.plan.quality) == ("small", 0.3)
+    assert ranking.plan.reason.endswith("small was taken for the slack left when its turn came")
+
+
+class Busy(FakeGroup):
+    """Every chunk's time runs out in the queue."""
+
+    async def score(self, chunk: Chunk) -> ChunkScores:
+        raise Expired("the budget ended in the queue of r1")
+
+
+async def test_what_expires_in_the_queue_comes_back_in_the_order_given() -> None:
+    ranking = await service(Busy()).rank(RerankRequest("cat", ["a dog", "a"], slo_ms=50))
+    assert [(d.index, d.logit) for d in ranking.documents] == [(0, None), (1, None)]
+    assert (ranking.plan.tier, ranking.plan.degraded) == ("none", "the order as given")
+    assert ranking_reply(ranking, False)["results"][0]["relevance_score"] == 0.0
+
+
+async def test_what_expires_in_the_queue_is_refused_where_the_class_says_so() -> None:
+    one = service(Busy(), slo_classes={"fast": {"slo_ms": 20, "when_none_fits": "refuse"}})
+    with pytest.raises(Overloaded, match="the budget ended in the queue"):
+        await one.rank(RerankRequest("cat", ["a"], model="fast"))
+
+
+async def test_candidates_that_do_not_fit_stay_behind_those_scored() -> None:
+    group = FakeGroup()
+    one = service(group)
+    # 4 pairs of 5 tokens; 3 ms go to overhead, and 12 more are two pairs at 1 ms a token.
+    one.fleet.learned({n: LatencyModel(0, ms, 0) for n, ms in (("small", 1), ("medium", 4), ("large", 16))})
+    ranking = await one.rank(RerankRequest("cat", ["a", "dog", "sun", "x"], slo_ms=15))
+    assert [d.index for d in ranking.documents] == [0, 1, 2, 3]
+    assert [d.logit for d in ranking.documents] == [5.0, 5.0, None, None]
+    assert len(group.chunks[0].pairs) == 2
+    assert ranking.plan.degraded == "first 2 of 4"
+
+
+async def test_a_tier_asked_for_by_name_has_no_deadline_where_it_cannot_be_in_time() -> None:
+    group = FakeGroup()
+    one = service(group)
+    one.fleet.learned({n: LatencyModel(500, 0, 0) for n in ("small", "medium", "large")})
+    ranking = await one.rank(RerankRequest("cat", ["a"], model="large", slo_ms=50))
+    assert (ranking.plan.tier, ranking.plan.fits) == ("large", False)
+    assert group.chunks[0].slack_ms is None

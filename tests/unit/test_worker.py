@@ -9,10 +9,13 @@ import numpy as np
 import pytest
 
 from rankfleet.app.worker import STUCK_S, Worker
+from rankfleet.core.errors import Expired
 from rankfleet.core.messages import Chunk
 from rankfleet.core.pairs import TokenizedPairs
 from rankfleet.routing.latency import LatencyModel
 from tests.unit.fakes import FakeClock
+
+QUALITY = {"t": 0.3, "u": 0.4}
 
 
 class Inline(Executor):
@@ -43,11 +46,13 @@ class FakeScorer:
         return firsts.astype(np.float32)
 
 
-def chunk(*firsts: int, tier: str = "t", slack_ms: float | None = None, tokens: int = 10) -> Chunk:
+def chunk(
+    *firsts: int, tier: str = "t", slack_ms: float | None = None, tokens: int = 10, tiers: tuple[str, ...] = ()
+) -> Chunk:
     ids = np.zeros(len(firsts) * tokens, dtype=np.int32)
     ids[::tokens] = firsts
     n = len(firsts)
-    return Chunk(tier, TokenizedPairs(ids, np.full(n, tokens, np.int32), np.full(n, 2, np.int32)), slack_ms)
+    return Chunk(tier, TokenizedPairs(ids, np.full(n, tokens, np.int32), np.full(n, 2, np.int32)), slack_ms, tiers)
 
 
 @pytest.fixture
@@ -63,7 +68,7 @@ def scorer(clock: FakeClock) -> FakeScorer:
 @pytest.fixture
 def worker(clock: FakeClock, scorer: FakeScorer) -> Worker:
     latency = LatencyModel(0.0, 1.0, 0.0)
-    return Worker("r1", {"t": scorer, "u": scorer}, {"t": latency, "u": latency}, 40, Inline(), clock=clock)
+    return Worker("r1", {"t": scorer, "u": scorer}, {"t": latency, "u": latency}, QUALITY, 40, Inline(), clock=clock)
 
 
 async def test_chunks_that_wait_together_are_scored_together(worker: Worker, scorer: FakeScorer) -> None:
@@ -101,7 +106,7 @@ async def test_a_fault_of_the_listener_answers_everybody(clock: FakeClock, score
     def broken(tokens: int, backlog_s: float) -> None:
         raise ValueError("metrics are down")
 
-    worker = Worker("r1", {"t": scorer}, {"t": LatencyModel(0, 1, 0)}, 40, Inline(), broken, clock)
+    worker = Worker("r1", {"t": scorer}, {"t": LatencyModel(0, 1, 0)}, QUALITY, 40, Inline(), broken, clock)
     futures = [worker.submit(chunk(1)), worker.submit(chunk(2))]
     assert all(isinstance(a, ValueError) for a in await asyncio.gather(*futures, return_exceptions=True))
 
@@ -116,7 +121,7 @@ async def test_backlog_is_what_waits_and_what_is_left_on_the_device(clock: FakeC
         def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> "Future[Any]":
             return Future()  # never done
 
-    worker = Worker("r1", {"t": scorer}, {"t": LatencyModel(0, 10, 0)}, 40, Held(), clock=clock)
+    worker = Worker("r1", {"t": scorer}, {"t": LatencyModel(0, 10, 0)}, QUALITY, 40, Held(), clock=clock)
     worker.submit(chunk(1, 2, 3, 4))  # 40 tokens: 400 ms
     worker.submit(chunk(5))  # 100 ms
     assert worker.backlog_s == pytest.approx(0.5)
@@ -126,3 +131,24 @@ async def test_backlog_is_what_waits_and_what_is_left_on_the_device(clock: FakeC
     assert not worker.stuck
     clock.now += STUCK_S
     assert worker.stuck
+
+
+async def test_what_cannot_be_in_time_costs_nothing(worker: Worker, scorer: FakeScorer, clock: FakeClock) -> None:
+    # A token takes a millisecond.
+    lost, kept = worker.submit(chunk(1, 2, slack_ms=15)), worker.submit(chunk(3, slack_ms=15))
+    answers = await asyncio.gather(lost, kept, return_exceptions=True)
+    assert isinstance(answers[0], Expired)
+    assert answers[1].logits.tolist() == [3]  # type: ignore[union-attr]
+    assert scorer.batches == [[3]]
+
+
+async def test_the_tier_is_chosen_when_the_work_leaves_the_queue(clock: FakeClock) -> None:
+    scorers = {"t": FakeScorer(clock), "u": FakeScorer(clock)}
+    latency = {"t": LatencyModel(0.0, 1.0, 0.0), "u": LatencyModel(0.0, 2.0, 0.0)}
+    worker = Worker("r1", scorers, latency, QUALITY, 40, Inline(), clock=clock)
+    both = ("t", "u")
+    # 10 ms by t, 20 by u: the first has time for either, the second for t alone.
+    roomy = await worker.submit(chunk(1, slack_ms=1000, tiers=both))
+    tight = await worker.submit(chunk(2, slack_ms=15, tiers=both))
+    assert (roomy.tier, tight.tier) == ("u", "t")
+    assert (scorers["t"].batches, scorers["u"].batches) == ([[2]], [[1]])

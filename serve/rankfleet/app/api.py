@@ -6,8 +6,8 @@ from fastapi import FastAPI, Request, Response
 from starlette.requests import ClientDisconnect
 
 from rankfleet import __version__
-from rankfleet.app.bodies import RerankBody, parse, ranking_reply, server_timing
-from rankfleet.app.http import body_schema, error_reply, header_budget, json_response, read_body
+from rankfleet.app.bodies import RerankBody, parse, plan_reply, ranking_reply, server_timing
+from rankfleet.app.http import body_schema, error_reply, json_response, read_body, wishes
 from rankfleet.app.search import Retriever, add_search
 from rankfleet.app.service import RankingService
 from rankfleet.app.telemetry import Recorder
@@ -52,11 +52,15 @@ def build_api(service: RankingService, telemetry: Recorder, retriever: Retriever
     async def rerank(request: Request) -> Response:
         arrived_s = service.clock()
         body = parse(RerankBody, await read_body(request, service.config.limits.max_body_bytes))
-        asked = body.to_request(header_budget(request))
-        ranking = await service.rank(asked, arrived_s)
+        ranking = await service.rank(body.to_request(wishes(request)), arrived_s)
         telemetry.answered(ranking)
         reply = ranking_reply(ranking, bool(body.return_documents))
         return json_response(reply, headers={"Server-Timing": server_timing(ranking)})
+
+    @api.post("/v1/plan", openapi_extra=body_schema(RerankBody), summary="What would be done, without scoring")
+    async def explain(request: Request) -> Response:
+        body = parse(RerankBody, await read_body(request, service.config.limits.max_body_bytes))
+        return json_response(plan_reply(await service.explain(body.to_request(wishes(request)))))
 
     add_search(api, service, retriever, telemetry)
 

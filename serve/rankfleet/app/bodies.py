@@ -5,10 +5,12 @@ from typing import Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from rankfleet.app.http import Wishes
 from rankfleet.core.config import explain
 from rankfleet.core.errors import InvalidRequest
 from rankfleet.core.layout import LongDocuments
-from rankfleet.core.messages import Ranking, RerankRequest
+from rankfleet.core.messages import Plan, Ranking, RerankRequest, Stage
+from rankfleet.routing.planner import Refusal
 
 Body = TypeVar("Body", bound=BaseModel)
 
@@ -31,19 +33,24 @@ class RerankBody(BaseModel):
     top_n: int | None = Field(None, ge=1, description="how many results to return; all by default")
     return_documents: bool | None = None
     slo_ms: float | None = Field(None, gt=0, allow_inf_nan=False, description="latency budget in milliseconds")
+    slo_class: str | None = Field(None, description="an SLO class; a budget of its own comes before the class's")
+    min_quality: float | None = Field(None, ge=0, le=1, description="nDCG@10 below which an answer is of no use")
     long_documents: LongDocuments | None = Field(
         None, description="`truncate`: score the beginning; `max_passage`: the best passage; the fleet's own by default"
     )
     user: str | None = Field(None, description="unit of experiments by user")
     session: str | None = Field(None, description="unit of experiments by session")
 
-    def to_request(self, header_slo_ms: float | None = None) -> RerankRequest:
+    def to_request(self, headers: Wishes = Wishes()) -> RerankRequest:  # noqa: B008  (frozen)
         return RerankRequest(
             query=self.query,
             documents=[d if isinstance(d, str) else d.text for d in self.documents],
             top_n=self.top_n,
             model=self.model,
-            slo_ms=self.slo_ms if self.slo_ms is not None else header_slo_ms,
+            slo_ms=self.slo_ms if self.slo_ms is not None else headers.slo_ms,
+            slo_class=self.slo_class or headers.slo_class,
+            min_quality=self.min_quality or 0.0,
+            api_key=headers.api_key,
             user=self.user,
             session=self.session,
             long_documents=self.long_documents,
@@ -69,7 +76,7 @@ def ranking_reply(ranking: Ranking, return_documents: bool) -> dict[str, Any]:
     for document in ranking.documents:
         result: dict[str, Any] = {
             "index": document.index,
-            "relevance_score": sigmoid(document.logit),
+            "relevance_score": 0.0 if document.logit is None else sigmoid(document.logit),
             "logit": document.logit,
         }
         if ranking.passages is not None:
@@ -89,10 +96,19 @@ def ranking_reply(ranking: Ranking, return_documents: bool) -> dict[str, Any]:
             "infer": round(timing.infer_ms, 2),
             "total": round(timing.total_ms, 2),
         },
+        "stages": [{"tier": stage.tier, "candidates": stage.candidates} for stage in ranking.stages],
         "truncated": ranking.truncated,
     }
     if plan.budget_ms is not None:
-        fleet["slo"] = {"budget_ms": plan.budget_ms, "met": ranking.met, "degraded": not plan.fits}
+        fleet["slo"] = {
+            "class": ranking.slo_class,
+            "budget_ms": plan.budget_ms,
+            "met": ranking.met,
+            "degraded": not plan.fits,
+            "partial": ranking.partial,
+        }
+    if plan.degraded is not None:
+        fleet["degraded"] = plan.degraded
     if ranking.assignment is not None:
         fleet["experiment"] = {"name": ranking.assignment.experiment, "arm": ranking.assignment.arm}
     return {
@@ -102,6 +118,46 @@ def ranking_reply(ranking: Ranking, return_documents: bool) -> dict[str, Any]:
         "usage": {"total_tokens": ranking.tokens},
         "rankfleet": fleet,
     }
+
+
+def plan_reply(decision: Plan | Refusal) -> dict[str, Any]:
+    """What would be done, and what else was looked at, best first."""
+    reply: dict[str, Any] = {"refused": isinstance(decision, Refusal), "reason": decision.reason}
+    if isinstance(decision, Refusal):
+        reply["retry_after_s"] = round(decision.retry_after_s, 3)
+    else:
+        stages = decision.stages or (Stage(decision.tier, -1),)
+        reply |= {
+            "tier": decision.tier,
+            "quality": decision.quality,
+            "predicted_ms": finite_ms(decision.predicted_ms),
+            "budget_ms": decision.budget_ms,
+            "fits": decision.fits,
+            "degraded": decision.degraded,
+            "stages": [
+                {"tier": stage.tier, "candidates": "all" if stage.candidates < 0 else stage.candidates}
+                for stage in stages
+            ],
+            "candidates": decision.candidates,
+            "max_tokens": decision.max_tokens,
+            "bound_late_among": decision.allowed,
+        }
+    reply["considered"] = [
+        {
+            "tier": each.tier,
+            "how": each.how or "everything",
+            "quality": round(each.quality, 5),
+            "predicted_ms": finite_ms(each.predicted_ms),
+            "verdict": each.verdict,
+        }
+        for each in decision.considered
+    ]
+    return reply
+
+
+def finite_ms(ms: float) -> float | None:
+    """None for a tier that has not been measured."""
+    return round(ms, 2) if math.isfinite(ms) else None
 
 
 def server_timing(ranking: Ranking) -> str:

@@ -12,6 +12,7 @@ from rankfleet.core.config import FleetConfig, parse_config
 from rankfleet.core.messages import Chunk, ChunkScores
 from rankfleet.routing.latency import LatencyModel, fit
 from rankfleet.routing.profile import read_profile
+from rankfleet.routing.quality import quality_table
 
 if TYPE_CHECKING:
     from rankfleet.engine.scorer import Scorer
@@ -41,9 +42,11 @@ class ReplicaGroup:
             serve.get_replica_context().replica_id.unique_id,
             scorers,
             self._latency,
+            quality_table(fleet).tiers,
             group.batch_tokens,
             ThreadPoolExecutor(1, thread_name_prefix="engine"),
             self._telemetry.batch,
+            rule=fleet.routing,
         )
 
     async def latency(self) -> dict[str, LatencyModel]:

@@ -1,5 +1,6 @@
 """What all routes share: reading bodies and headers, writing JSON."""
 
+from dataclasses import dataclass
 from typing import Any
 
 import orjson
@@ -32,9 +33,26 @@ async def read_body(request: Request, limit: int) -> bytes:
     return bytes(body)
 
 
-def header_budget(request: Request) -> float | None:
-    """The budget of `x-rankfleet-slo-ms`, for clients that cannot change the body. Raises InvalidRequest."""
-    text = request.headers.get("x-rankfleet-slo-ms")
+@dataclass(frozen=True)
+class Wishes:
+    """What headers say, for clients that cannot change the body: `x-rankfleet-slo-ms`, `x-rankfleet-slo-class`, and
+    the key of `Authorization: Bearer` or `x-api-key`."""
+
+    slo_ms: float | None = None
+    slo_class: str | None = None
+    api_key: str | None = None
+
+
+def wishes(request: Request) -> Wishes:
+    """Raises InvalidRequest for a budget that is none."""
+    headers = request.headers
+    scheme, _, bearer = headers.get("authorization", "").partition(" ")
+    key = bearer.strip() if scheme.lower() == "bearer" else headers.get("x-api-key")
+    return Wishes(header_budget(headers.get("x-rankfleet-slo-ms")), headers.get("x-rankfleet-slo-class"), key)
+
+
+def header_budget(text: str | None) -> float | None:
+    """Milliseconds. Raises InvalidRequest."""
     if text is None:
         return None
     try:

@@ -7,8 +7,9 @@ from fastapi import FastAPI, Request, Response
 from pydantic import BaseModel, ConfigDict, Field
 
 from rankfleet.app.bodies import parse, ranking_reply, server_timing
-from rankfleet.app.http import body_schema, header_budget, json_response, read_body
-from rankfleet.app.service import RankingService, check_query
+from rankfleet.app.http import Wishes, body_schema, json_response, read_body, wishes
+from rankfleet.app.limits import check_query
+from rankfleet.app.service import RankingService
 from rankfleet.app.telemetry import Recorder
 from rankfleet.core.errors import NotConfigured
 from rankfleet.core.layout import LongDocuments
@@ -33,18 +34,23 @@ class SearchBody(BaseModel):
     model: str | None = Field(None, description="a tier, `auto`, or an SLO class")
     return_documents: bool | None = None
     slo_ms: float | None = Field(None, gt=0, allow_inf_nan=False, description="budget over both stages, milliseconds")
+    slo_class: str | None = Field(None, description="as for /v1/rerank")
+    min_quality: float | None = Field(None, ge=0, le=1, description="as for /v1/rerank")
     long_documents: LongDocuments | None = Field(None, description="as for /v1/rerank")
     user: str | None = None
     session: str | None = None
 
-    def to_request(self, documents: list[str], header_slo_ms: float | None) -> RerankRequest:
+    def to_request(self, documents: list[str], headers: Wishes) -> RerankRequest:
         """The second stage, over the documents that the first has found."""
         return RerankRequest(
             query=self.query,
             documents=documents,
             top_n=self.top_n or 10,
             model=self.model,
-            slo_ms=self.slo_ms if self.slo_ms is not None else header_slo_ms,
+            slo_ms=self.slo_ms if self.slo_ms is not None else headers.slo_ms,
+            slo_class=self.slo_class or headers.slo_class,
+            min_quality=self.min_quality or 0.0,
+            api_key=headers.api_key,
             user=self.user,
             session=self.session,
             long_documents=self.long_documents,
@@ -63,7 +69,7 @@ def add_search(api: FastAPI, service: RankingService, retriever: Retriever | Non
                 "this fleet has no index: build one with `rankfleet index build` and name it under `search:`"
             )
         body = parse(SearchBody, await read_body(request, service.config.limits.max_body_bytes))
-        limits, budget_ms = service.config.limits, header_budget(request)
+        limits, headers = service.config.limits, wishes(request)
         check_query(body.query, limits)
         top_k = min(body.top_k or settings.top_k, limits.max_documents)
         hits = await asyncio.get_running_loop().run_in_executor(None, retriever.search, body.query, top_k)
@@ -73,7 +79,7 @@ def add_search(api: FastAPI, service: RankingService, retriever: Retriever | Non
             return json_response(nothing, headers={"Server-Timing": f"retrieve;dur={retrieve_ms:.2f}"})
         # The client did not choose these documents: one that is too long is cut, not refused.
         documents = [clip(hit.text, limits.max_document_bytes) for hit in hits]
-        ranking = await service.rank(body.to_request(documents, budget_ms), arrived_s)
+        ranking = await service.rank(body.to_request(documents, headers), arrived_s)
         telemetry.answered(ranking)
         reply = ranking_reply(ranking, return_documents=body.return_documents is not False)
         for result in reply["results"]:

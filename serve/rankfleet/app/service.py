@@ -1,47 +1,69 @@
-"""A request's life in the router: validate, assign, tokenize, plan, cut, send, collect, sort.
+"""A request's life in the router: check, assign, tokenize, plan, score stage by stage, sort.
 
 Knows nothing of HTTP or Ray: groups are reached through the `GroupClient` protocol, time through a clock
 argument.
 """
 
 import asyncio
+import math
 import time
 import uuid
 from collections.abc import Callable, Mapping
 from concurrent.futures import Executor
-from dataclasses import dataclass
-from typing import Literal, Protocol
+from dataclasses import dataclass, replace
 
 import numpy as np
 
+from rankfleet.app.dispatch import Dispatcher, GroupClient, Scored
+from rankfleet.app.limits import check_documents, check_query
+from rankfleet.app.target import Target, target_of
 from rankfleet.app.texts import TokenizedTexts, tokenize
-from rankfleet.core.config import AUTO, FleetConfig, Limits, LiveSettings, SloClass
-from rankfleet.core.errors import InvalidRequest, Overloaded, TooLarge, UnknownModel
+from rankfleet.core.config import NONE, FleetConfig, LiveSettings
+from rankfleet.core.errors import Expired, Overloaded
 from rankfleet.core.layout import PassageRule
-from rankfleet.core.messages import (
-    Chunk,
-    ChunkScores,
-    Plan,
-    RankedDocument,
-    Ranking,
-    RerankRequest,
-    Timing,
-    Work,
-)
-from rankfleet.core.pairs import TokenizedPairs, split_rows
+from rankfleet.core.messages import Assignment, Plan, RankedDocument, Ranking, RerankRequest, Stage, Timing, Work
 from rankfleet.engine.tokencache import TokenCache
 from rankfleet.engine.tokenizer import PairTokenizer
+from rankfleet.routing.candidates import Ask, FleetSnapshot
+from rankfleet.routing.cascade import keep_at_gap, merged
 from rankfleet.routing.experiments import assign
 from rankfleet.routing.fleet import FleetView
-from rankfleet.routing.planner import Ask, Refusal, plan, spread
+from rankfleet.routing.planner import Refusal, plan
 
-NO_CLASS = SloClass()
+MOST_STAGES = 2
 
 
-class GroupClient(Protocol):
-    """A replica group, wherever it runs."""
+@dataclass
+class Asked:
+    """A request that has been read: what it wants, its texts as token ids, and what the planner is told."""
 
-    async def score(self, chunk: Chunk) -> ChunkScores: ...
+    request: RerankRequest
+    target: Target
+    assignment: Assignment | None
+    texts: TokenizedTexts
+    ask: Ask
+    timing: Timing
+
+    @property
+    def deadline_s(self) -> float:
+        return math.inf if self.ask.budget_ms is None else self.ask.arrived_s + self.ask.budget_ms / 1e3
+
+
+@dataclass
+class Answer:
+    """What has been scored so far. scores: of the documents that were, in the order given, which come first in the
+    request; stages: who has scored how many; partial: whether the deadline left out a stage."""
+
+    scores: np.ndarray
+    stages: tuple[Stage, ...]
+    tokens: int
+    truncated: list[int]
+    passages: list[int]
+    partial: bool = False
+
+    @staticmethod
+    def empty() -> "Answer":
+        return Answer(np.empty(0, dtype=np.float32), (), 0, [], [])
 
 
 class RankingService:
@@ -59,160 +81,190 @@ class RankingService:
         self.config = config
         self.live: LiveSettings = config.live
         self.fleet = FleetView(config)
+        self.clock = clock
         self._tokenizers = tokenizers
         self._cache = TokenCache(int(config.token_cache_mb * 1e6))
-        self._groups = groups
+        self._dispatcher = Dispatcher(config, self.fleet, groups, clock)
         self._executor = executor
-        self.clock = clock
 
     async def rank(self, request: RerankRequest, arrived_s: float | None = None) -> Ranking:
         """Rank one request. arrived_s: when it reached the router, by this service's clock.
 
         Raises InvalidRequest, TooLarge, UnknownModel; Overloaded when nothing fits and the class says refuse.
         """
+        asked = await self._read(request, arrived_s)
+        self.fleet.arrived(asked.ask.budget_ms, self.clock())
+        decision = self._plan(asked)
+        if isinstance(decision, Refusal):
+            raise Overloaded(f"{decision.reason}; retry later or allow more time", decision.retry_after_s)
+        try:
+            answer = await self._answer(decision, asked)
+        except Expired as error:
+            if asked.target.slo.when_none_fits == "refuse":
+                raise Overloaded(f"{error}; retry later or allow more time", self._drain_s(decision)) from error
+            decision, answer = unscored(decision, str(error)), Answer.empty()
+        asked.timing.total_ms = (self.clock() - asked.ask.arrived_s) * 1e3
+        return self._ranking(decision, answer, asked)
+
+    async def explain(self, request: RerankRequest) -> Plan | Refusal:
+        """What would be decided now, without scoring. Raises as `rank` does for what is wrong."""
+        return self._plan(await self._read(request, None))
+
+    async def _read(self, request: RerankRequest, arrived_s: float | None) -> Asked:
         arrived_s = self.clock() if arrived_s is None else arrived_s
         check_query(request.query, self.config.limits)
         check_documents(request.documents, self.config.limits)
         assignment = None if request.model in self.config.tiers else assign(self.live.experiments, request)
-        target = self._target(request, assignment.model if assignment else None)
-        budget_ms = request.slo_ms if request.slo_ms is not None else target.slo.slo_ms
-
+        target = target_of(request, self.live, self.config.tiers, assignment.model if assignment else None)
         timing = Timing()
         started_s = self.clock()
-        passages = self._passages(request)
-        texts = await self._tokenize(request, target.tiers, passages)
+        texts = await self._tokenize(request, target.tiers)
         timing.tokenize_ms = (self.clock() - started_s) * 1e3
-
+        lengths = texts.lengths()
         ask = Ask(
-            work={tier: texts.work(tier) for tier in target.tiers},
+            work={tier: each.work for tier, each in lengths.items()},
             arrived_s=arrived_s,
-            budget_ms=budget_ms,
+            budget_ms=target.budget_ms,
             pinned=target.pinned,
             when_none_fits=target.slo.when_none_fits,
+            min_quality=request.min_quality,
+            lengths=lengths,
+            stages=MOST_STAGES,
         )
-        now_s = self.clock()
-        decision = plan(ask, self.fleet.snapshot(now_s), now_s)
-        if isinstance(decision, Refusal):
-            raise Overloaded(f"{decision.reason}; retry later or allow more time", decision.retry_after_s)
-        pairs, layout = texts.pairs(decision.tier), texts.layouts[decision.tier]
+        return Asked(request, target, assignment, texts, ask, timing)
 
-        logits = await self._score(decision, pairs, ask, timing)
-        if not np.isfinite(logits).all():
-            raise FloatingPointError(f"tier {decision.tier} gave scores that are not finite")
-        logits = layout.best(logits)
-        order = np.argsort(-logits, kind="stable")[: request.top_n]
-        timing.total_ms = (self.clock() - arrived_s) * 1e3
+    async def _tokenize(self, request: RerankRequest, tiers: tuple[str, ...]) -> TokenizedTexts:
+        """Encode the texts once for each vocabulary, in the executor: a large request takes milliseconds."""
+        passages = None
+        if (request.long_documents or self.live.long_documents) == "max_passage":
+            passages = PassageRule(self.live.passage_overlap_tokens, self.config.limits.max_passages)
+        how = {tier: (self._tokenizers[tier], self.config.tiers[tier].max_tokens) for tier in tiers}
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(self._executor, tokenize, request, how, self._cache, passages)
+
+    def _plan(self, asked: Asked) -> Plan | Refusal:
+        now_s = self.clock()
+        return plan(asked.ask, self._snapshot(asked, now_s), now_s)
+
+    def _snapshot(self, asked: Asked, now_s: float) -> FleetSnapshot:
+        """The fleet as it is for this request: what is ahead depends on its deadline and its size."""
+        if math.isinf(asked.deadline_s):
+            return self.fleet.snapshot(now_s)
+        models = ((self.fleet.latency(tier), work) for tier, work in asked.ask.work.items())
+        least_ms = min((model.mean_ms(work) for model, work in models if model), default=math.inf)
+        return self.fleet.snapshot(now_s, asked.deadline_s, least_ms)
+
+    def _drain_s(self, decision: Plan) -> float:
+        """Until what waits in the plan's group will have been done."""
+        return max(0.05, self.fleet.snapshot(self.clock()).groups[self.config.group_of(decision.tier)].backlog_s)
+
+    async def _answer(self, decision: Plan, asked: Asked) -> Answer:
+        """Score as planned. Raises Expired when the deadline passed before the first stage was begun."""
+        if decision.candidates == 0:
+            return Answer.empty()
+        first = decision.stages[0].tier if decision.stages else decision.tier
+        whole = asked.texts.layouts[first]
+        documents = None
+        if decision.candidates is not None:  # counted in pairs; only whole documents are scored
+            within = int(np.searchsorted(np.cumsum(whole.counts), decision.candidates, side="right"))
+            documents = np.arange(max(1, within))
+        part = asked.texts.part(first, documents, decision.max_tokens)
+        # A tier asked for by name answers late rather than not at all; so no deadline is held against it.
+        held = decision.fits or asked.ask.pinned is None
+        allowed = asked.texts.alike(decision.allowed, first)
+        scored = await self._dispatcher.score(first, part.pairs, asked.deadline_s if held else math.inf, allowed)
+        answer = Answer(
+            finite(part.layout.best(scored.logits), scored.tier),
+            (Stage(scored.tier, len(part.layout.firsts)),),
+            part.pairs.tokens,
+            part.layout.truncated,
+            part.layout.counts.tolist(),
+        )
+        note(asked.timing, scored)
+        if len(decision.stages) > 1:
+            await self._second_stage(decision.stages[1], answer, asked)
+        return answer
+
+    async def _second_stage(self, stage: Stage, answer: Answer, asked: Asked) -> None:
+        """Let the larger tier score the best so far, if there is time; else the first stage's answer stays."""
+        kept = np.argsort(-answer.scores, kind="stable")[: keep_at_gap(answer.scores, stage.candidates)]
+        part = asked.texts.part(stage.tier, kept)
+        answer.partial = True
+        now_s = self.clock()
+        if not self._in_time(stage.tier, part.pairs.lengths, asked.deadline_s, now_s):
+            return
+        left_s = None if math.isinf(asked.deadline_s) else asked.deadline_s - now_s
+        try:
+            scored = await asyncio.wait_for(
+                self._dispatcher.score(stage.tier, part.pairs, asked.deadline_s), timeout=left_s
+            )
+        except (TimeoutError, Expired):
+            return
+        answer.scores = merged(answer.scores, kept, finite(part.layout.best(scored.logits), scored.tier))
+        answer.stages += (Stage(scored.tier, len(kept)),)
+        answer.tokens += part.pairs.tokens
+        answer.partial = False
+        note(asked.timing, scored)
+
+    def _in_time(self, tier: str, lengths: np.ndarray, deadline_s: float, now_s: float) -> bool:
+        """Whether a stage that starts now is predicted to end by the deadline."""
+        if math.isinf(deadline_s):
+            return True
+        work, model = Work.of(lengths), self.fleet.latency(tier)
+        if model is None:
+            return False
+        group = self.fleet.snapshot(now_s, deadline_s, model.mean_ms(work)).groups[self.config.group_of(tier)]
+        needed_ms = group.ahead_ms + model.p99_ms(work.share(group.parts(work)))
+        return now_s + needed_ms / 1e3 <= deadline_s
+
+    def _ranking(self, decision: Plan, answer: Answer, asked: Asked) -> Ranking:
+        request = asked.request
+        documents = [RankedDocument(int(i), float(answer.scores[i])) for i in np.argsort(-answer.scores, kind="stable")]
+        documents += [RankedDocument(i, None) for i in range(len(documents), len(request.documents))]
+        passages = answer.passages + [0] * (len(request.documents) - len(answer.passages))
         return Ranking(
-            documents=[RankedDocument(int(i), float(logits[i])) for i in order],
-            plan=decision,
-            tokens=pairs.tokens,
-            truncated=layout.truncated,
-            timing=timing,
-            assignment=assignment,
+            documents=documents[: request.top_n],
+            plan=self._as_answered(decision, answer),
+            tokens=answer.tokens,
+            truncated=answer.truncated,
+            timing=asked.timing,
+            assignment=asked.assignment,
             request_id=uuid.uuid4().hex,
             texts=request.documents,
-            passages=layout.counts.tolist() if passages else None,
-            cached=texts.cached,
+            passages=passages if asked.texts.passages else None,
+            cached=asked.texts.cached,
+            stages=answer.stages,
+            partial=answer.partial,
+            slo_class=asked.target.slo_name,
         )
 
-    def _passages(self, request: RerankRequest) -> PassageRule | None:
-        """How long documents are cut; None where only their beginning is scored."""
-        if (request.long_documents or self.live.long_documents) == "truncate":
-            return None
-        return PassageRule(self.live.passage_overlap_tokens, self.config.limits.max_passages)
-
-    def _target(self, request: RerankRequest, arm_model: str | None) -> "Target":
-        """Which tiers may answer, and the SLO class that applies. Raises UnknownModel."""
-        slo_classes, tiers = self.live.slo_classes, self.config.tiers
-        slo = slo_classes.get(self.live.default_slo_class or "", NO_CLASS)
-        name, pinned = request.model, "name"
-        if name in slo_classes:
-            slo, name = slo_classes[name], None
-        if arm_model is not None:
-            name, pinned = arm_model, "arm"
-        elif name is None:
-            name, pinned = self.live.default_model, "default"
-        if name == AUTO:
-            return Target(tuple(tiers), None, slo)
-        if name in tiers:
-            return Target((name,), pinned, slo)  # type: ignore[arg-type]
-        known = [AUTO, *tiers, *slo_classes]
-        raise UnknownModel(f"there is no model {name!r}; this fleet has {', '.join(known)}")
-
-    async def _tokenize(
-        self, request: RerankRequest, tiers: tuple[str, ...], passages: PassageRule | None
-    ) -> "TokenizedTexts":
-        """Encode the texts once for each vocabulary, in the executor: a large request takes milliseconds."""
-
-        def work() -> TokenizedTexts:
-            return tokenize(request, {tier: self._tier(tier) for tier in tiers}, self._cache, passages)
-
-        return await asyncio.get_running_loop().run_in_executor(self._executor, work)
-
-    def _tier(self, tier: str) -> tuple[PairTokenizer, int | None]:
-        """Its tokenizer, and where its pairs end."""
-        return self._tokenizers[tier], self.config.tiers[tier].max_tokens
-
-    async def _score(self, decision: Plan, pairs: TokenizedPairs, ask: Ask, timing: Timing) -> np.ndarray:
-        """Raw logits of all pairs, in order; the work cut into about equal chunks over the ready replicas."""
-        group = self.config.group_of(decision.tier)
-        parts = spread(ask.work[decision.tier], self.fleet.replicas(group, self.clock()))
-        slices = split_rows(pairs.lengths, self.config.groups[group].batch_tokens, parts)
-        latency = self.fleet.latency(decision.tier)
-        logits = np.empty(len(pairs), dtype=np.float32)
-
-        async def send(rows: np.ndarray) -> None:
-            part = pairs if len(rows) == len(pairs) else pairs.take(rows)
-            sent_s = self.clock()
-            slack_ms = None if ask.budget_ms is None else ask.budget_ms - (sent_s - ask.arrived_s) * 1e3
-            ticket = self.fleet.sent(group, latency.mean_ms(Work.of(part.lengths)) if latency else 0.0, sent_s)
-            try:
-                scores = await self._groups[group].score(Chunk(decision.tier, part, slack_ms))
-            finally:
-                self.fleet.back(group, ticket, self.clock())
-            self.fleet.heard(group, scores, self.clock())
-            logits[rows] = scores.logits
-            timing.queue_ms = max(timing.queue_ms, scores.queue_ms)
-            timing.infer_ms = max(timing.infer_ms, scores.infer_ms)
-
-        tasks = [asyncio.create_task(send(rows)) for rows in slices]
-        try:
-            await asyncio.gather(*tasks)
-        finally:
-            for task in tasks:  # when one has failed or the client has gone, the others are work for nobody
-                task.cancel()
-        return logits
+    def _as_answered(self, decision: Plan, answer: Answer) -> Plan:
+        """The plan, saying which tier it was where that was left open or a stage was left out."""
+        tier = answer.stages[-1].tier if answer.stages else decision.tier
+        if tier == decision.tier:
+            return decision
+        if answer.partial:
+            why = f"no time was left for the second stage, {tier} answers"
+        else:
+            why = f"{tier} was taken for the slack left when its turn came"
+        reason = f"{decision.reason}; {why}"
+        return replace(decision, tier=tier, quality=self.config.tiers[tier].quality, reason=reason)
 
 
-@dataclass(frozen=True)
-class Target:
-    """tiers: those that may answer; pinned: who has narrowed them down to one, if anybody."""
-
-    tiers: tuple[str, ...]
-    pinned: Literal["name", "arm", "default"] | None
-    slo: SloClass
+def note(timing: Timing, scored: Scored) -> None:
+    """Stages follow one another: their times add up."""
+    timing.queue_ms += scored.queue_ms
+    timing.infer_ms += scored.infer_ms
 
 
-def check_query(query: str, limits: Limits) -> None:
-    """Raise InvalidRequest or TooLarge, saying what is allowed."""
-    if not query.strip():
-        raise InvalidRequest("query is empty; send the text that documents are to be ranked for")
-    if len(query) > limits.max_query_bytes or len(query.encode()) > limits.max_query_bytes:
-        raise TooLarge(f"query is longer than the {limits.max_query_bytes} bytes allowed")
+def finite(scores: np.ndarray, tier: str) -> np.ndarray:
+    if not np.isfinite(scores).all():
+        raise FloatingPointError(f"tier {tier} gave scores that are not finite")
+    return scores
 
 
-def check_documents(documents: list[str], limits: Limits) -> None:
-    """Raise InvalidRequest or TooLarge, naming the document and what is allowed."""
-    if not documents:
-        raise InvalidRequest("documents is empty; send at least one document")
-    if len(documents) > limits.max_documents:
-        raise TooLarge(
-            f"{len(documents)} documents are more than the {limits.max_documents} allowed; "
-            "send fewer, or split them over several requests"
-        )
-    most = limits.max_document_bytes
-    for i, document in enumerate(documents):
-        if len(document) > most or len(document.encode()) > most:
-            raise TooLarge(
-                f"documents.{i} is longer than the {most} bytes allowed; cut it into passages and rank those"
-            )
+def unscored(decision: Plan, why: str) -> Plan:
+    """What is left of a plan when its time has run out before its turn came."""
+    how = "the order as given"
+    reason = f"{decision.reason}; {why}: {how} instead"
+    return replace(decision, tier=NONE, quality=0.0, fits=False, reason=reason, candidates=0, degraded=how)

@@ -1,5 +1,6 @@
 """Prometheus metrics, through Ray's own: they appear on every node's metrics port as `ray_rankfleet_…`."""
 
+import math
 from typing import Protocol
 
 from ray.util.metrics import Counter, Gauge, Histogram
@@ -23,14 +24,20 @@ class Telemetry:
     def __init__(self) -> None:
         self._requests = Counter(
             "rankfleet_requests",
-            "Requests answered, by tier, arm and whether the budget was met",
-            ("tier", "arm", "slo"),
+            "Requests answered, by tier, SLO class, arm, whether the budget was met, and what was left out",
+            ("tier", "slo_class", "arm", "slo", "left_out"),
         )
         self._refused = Counter("rankfleet_refused", "Requests refused, by reason", ("code",))
         self._latency = Histogram(
             "rankfleet_latency_ms",
             "Arrival at the router to answer",
             boundaries=LATENCY_MS,
+            tag_keys=("tier",),
+        )
+        self._accuracy = Histogram(
+            "rankfleet_time_of_prediction",
+            "Time from arrival to answer as a share of the 99th percentile that was predicted",
+            boundaries=[0.25, 0.5, 0.75, 0.9, 1.0, 1.1, 1.25, 1.5, 2, 4],
             tag_keys=("tier",),
         )
         self._queue = Histogram(
@@ -45,7 +52,13 @@ class Telemetry:
         tier = {"tier": ranking.plan.tier}
         arm = f"{ranking.assignment.experiment}/{ranking.assignment.arm}" if ranking.assignment else ""
         slo = {True: "met", False: "missed", None: "none"}[ranking.met]
-        self._requests.inc(1, tier | {"arm": arm, "slo": slo})
+        left_out = (
+            "stage" if ranking.partial else "all" if not ranking.stages else "part" if ranking.plan.degraded else ""
+        )
+        tags = {"slo_class": ranking.slo_class or "", "arm": arm, "slo": slo, "left_out": left_out}
+        self._requests.inc(1, tier | tags)
+        if math.isfinite(ranking.plan.predicted_ms) and ranking.plan.predicted_ms > 0:
+            self._accuracy.observe(ranking.timing.total_ms / ranking.plan.predicted_ms, tier)
         self._latency.observe(ranking.timing.total_ms, tier)
         self._queue.observe(ranking.timing.queue_ms, tier)
         self._pairs.inc(ranking.pairs, tier)
@@ -55,6 +68,13 @@ class Telemetry:
 
     def refused(self, code: str) -> None:
         self._refused.inc(1, {"code": code})
+
+
+def left_out(ranking: Ranking) -> str:
+    """all: nothing was scored; part: tokens or candidates; stage: the second one; empty for nothing."""
+    if not ranking.stages:
+        return "all"
+    return "stage" if ranking.partial else "part" if ranking.plan.degraded else ""
 
 
 class GroupTelemetry:

@@ -6,33 +6,59 @@ from dataclasses import dataclass
 import numpy as np
 
 from rankfleet.core.layout import Layout, PassageRule
-from rankfleet.core.messages import RerankRequest, Work
+from rankfleet.core.messages import RerankRequest
 from rankfleet.core.pairs import TokenizedPairs
 from rankfleet.engine.texts import TextEncoder
 from rankfleet.engine.tokencache import TokenCache
 from rankfleet.engine.tokenizer import PairTokenizer
+from rankfleet.routing.lengths import Lengths
+
+
+@dataclass(frozen=True)
+class Part:
+    """Some of a request's documents as one tier sees them: pairs in the order of the layout."""
+
+    pairs: TokenizedPairs
+    layout: Layout
 
 
 @dataclass(frozen=True)
 class TokenizedTexts:
     """A request as token ids.
 
-    tokenizers: by tier; ids: (query, documents) by vocabulary; layouts: by tier, as each has its own limit;
-    cached: documents whose ids were known, in every vocabulary asked for.
+    tiers: tokenizer and the longest pair in tokens (None for the tokenizer's own limit), by name; ids: (query,
+    documents) by vocabulary; layouts: by tier; passages: how long documents are cut, None where only their
+    beginning is scored; cached: documents whose ids were known, in every vocabulary asked for.
     """
 
-    tokenizers: Mapping[str, PairTokenizer]
+    tiers: Mapping[str, tuple[PairTokenizer, int | None]]
     ids: Mapping[TextEncoder, tuple[np.ndarray, list[np.ndarray]]]
     layouts: Mapping[str, Layout]
+    passages: PassageRule | None
     cached: int
 
-    def work(self, tier: str) -> Work:
-        return Work.of(self.tokenizers[tier].pair_lengths(self.layouts[tier]))
+    def lengths(self) -> dict[str, Lengths]:
+        """Of the pairs by tier, worked out once for tiers that see them alike."""
+        known: dict[int, Lengths] = {}
+        for tier, layout in self.layouts.items():
+            if id(layout) not in known:
+                known[id(layout)] = Lengths(self.tiers[tier][0].pair_lengths(layout))
+        return {tier: known[id(layout)] for tier, layout in self.layouts.items()}
 
-    def pairs(self, tier: str) -> TokenizedPairs:
-        """All pairs, in the order of the tier's layout."""
-        tokenizer = self.tokenizers[tier]
-        return tokenizer.lay_out(*self.ids[tokenizer.encoder], self.layouts[tier])
+    def alike(self, tiers: tuple[str, ...], tier: str) -> tuple[str, ...]:
+        """Those of `tiers` that see the same pairs as `tier`."""
+        return tuple(t for t in tiers if self.layouts[t] is self.layouts[tier])
+
+    def part(self, tier: str, documents: np.ndarray | None = None, max_tokens: int | None = None) -> Part:
+        """documents: places of those wanted, all by default; max_tokens: cut pairs to so many tokens."""
+        tokenizer, limit = self.tiers[tier]
+        query, ids = self.ids[tokenizer.encoder]
+        layout = self.layouts[tier]
+        if documents is not None or max_tokens is not None:
+            ids = ids if documents is None else [ids[i] for i in documents]
+            limits = [n for n in (limit, max_tokens) if n is not None]
+            layout = tokenizer.layout(query, ids, min(limits, default=None), self.passages)
+        return Part(tokenizer.lay_out(query, ids, layout), layout)
 
 
 def tokenize(
@@ -54,7 +80,8 @@ def tokenize(
         most = max(tokenizer.reach(query, limit, passages) for tokenizer, limit in users)
         documents, hits = cache.encode(encoder, request.documents, most)
         ids[encoder], cached = (query, documents), min(cached, hits)
-    layouts = {
-        tier: tokenizer.layout(*ids[tokenizer.encoder], limit, passages) for tier, (tokenizer, limit) in tiers.items()
-    }
-    return TokenizedTexts({tier: tokenizer for tier, (tokenizer, _) in tiers.items()}, ids, layouts, cached)
+    layouts: dict[tuple[PairTokenizer, int | None], Layout] = {}
+    for tokenizer, limit in tiers.values():
+        if (tokenizer, limit) not in layouts:
+            layouts[tokenizer, limit] = tokenizer.layout(*ids[tokenizer.encoder], limit, passages)
+    return TokenizedTexts(tiers, ids, {tier: layouts[how] for tier, how in tiers.items()}, passages, cached)

@@ -11,10 +11,15 @@ from typing import Protocol
 
 import numpy as np
 
+from rankfleet.core.config import Routing
+from rankfleet.core.errors import Expired
 from rankfleet.core.messages import Chunk, ChunkScores, Work
 from rankfleet.core.pairs import TokenizedPairs
+from rankfleet.routing.correction import Correction
 from rankfleet.routing.latency import LatencyModel
-from rankfleet.scheduling.queue import TokenQueue, Waiting
+from rankfleet.scheduling.binding import Waiting
+from rankfleet.scheduling.ladder import ladder, scale_of
+from rankfleet.scheduling.queue import TokenQueue
 
 STUCK_S = 30.0  # a batch that takes longer than this and STUCK_FACTOR times its prediction will not come back
 STUCK_FACTOR = 20.0
@@ -33,6 +38,7 @@ class Pending:
     """A chunk in the queue, and who waits for it."""
 
     chunk: Chunk
+    work: Work
     future: "asyncio.Future[ChunkScores]"
     queued_s: float
 
@@ -53,16 +59,21 @@ class Worker:
         replica: str,
         scorers: Mapping[str, Scores],
         latency: Mapping[str, LatencyModel],
+        quality: Mapping[str, float],
         batch_tokens: int,
         executor: Executor,
         on_batch: Callable[[int, float], None] = lambda tokens, backlog_s: None,
         clock: Callable[[], float] = time.perf_counter,
+        rule: Routing = Routing(),  # noqa: B008  (frozen)
     ) -> None:
-        """scorers, latency: by tier. on_batch hears the tokens of each batch and the backlog when it starts."""
+        """scorers, latency, quality: by tier. on_batch hears the tokens of each batch and the backlog as it starts."""
         self._replica = replica
         self._scorers = scorers
         self._latency = latency
-        self._queue: TokenQueue[Pending] = TokenQueue(batch_tokens)
+        self._quality = quality
+        self._scale = scale_of(quality[tier] for tier in scorers)
+        self._correction = Correction()
+        self._queue: TokenQueue[Pending] = TokenQueue(batch_tokens, rule)
         self._executor = executor
         self._on_batch = on_batch
         self._clock = clock
@@ -70,19 +81,26 @@ class Worker:
         self._task: asyncio.Task[None] | None = None
 
     def submit(self, chunk: Chunk) -> "asyncio.Future[ChunkScores]":
-        """Queue a chunk. The future fails with KeyError for a tier that is not hosted; cancelled, it costs no
-        device time unless that has begun."""
+        """Queue a chunk. The future fails with KeyError where no tier it may be scored with is hosted, and with
+        Expired when it cannot be in time any more; cancelled, it costs no device time unless that has begun."""
         future: asyncio.Future[ChunkScores] = asyncio.get_running_loop().create_future()
-        if chunk.tier not in self._scorers:
+        tiers = [tier for tier in chunk.tiers or (chunk.tier,) if tier in self._scorers]
+        if not tiers:
             future.set_exception(KeyError(f"this replica does not host tier {chunk.tier!r}"))
             return future
         now = self._clock()
         deadline = math.inf if chunk.slack_ms is None else now + chunk.slack_ms / 1e3
-        predicted = self._latency[chunk.tier].mean_ms(Work.of(chunk.pairs.lengths))
-        self._queue.put(Waiting(chunk.tier, chunk.pairs.tokens, deadline, predicted, Pending(chunk, future, now)))
+        work = Work.of(chunk.pairs.lengths)
+        options = (self._model(tier).option(tier, self._quality[tier], work) for tier in tiers)
+        steps = ladder(options, work.tokens / self._queue.max_tokens, self._scale)
+        self._queue.put(Waiting(work.tokens, deadline, steps, Pending(chunk, work, future, now)), now)
         if self._task is None or self._task.done():
             self._task = asyncio.create_task(self._work())
         return future
+
+    def _model(self, tier: str) -> LatencyModel:
+        """As profiled, corrected by what batches have taken since."""
+        return self._correction.corrected(tier, self._latency[tier])
 
     @property
     def backlog_s(self) -> float:
@@ -101,41 +119,45 @@ class Worker:
         return self._clock() - self._running.since_s > max(STUCK_S, STUCK_FACTOR * predicted_s)
 
     async def _work(self) -> None:
-        """Batch after batch while anything waits."""
+        """Batch after batch while anything waits that can be in time."""
         while len(self._queue):
-            batch = [w for w in self._queue.take(self._clock()) if not w.item.future.done()]
-            if batch:  # else all of it has been cancelled
-                await self._run(batch)
+            self._queue.remove(lambda pending: pending.future.done())  # cancelled: nobody waits any more
+            taken = self._queue.take(self._clock())
+            for waiting in taken.hopeless:
+                waiting.item.future.set_exception(Expired(f"the budget ended in the queue of {self._replica}"))
+            if taken.batch:
+                await self._run(taken.bound.tier, taken.bound.ms, [waiting.item for waiting in taken.batch])
 
-    async def _run(self, batch: Sequence[Waiting[Pending]]) -> None:
+    async def _run(self, tier: str, predicted_ms: float, batch: Sequence[Pending]) -> None:
         """Score one batch and answer its chunks. A fault fails the chunks it concerns and no others."""
         started = self._clock()
-        self._running = Running(started, sum(w.predicted_ms for w in batch))
+        self._running = Running(started, predicted_ms)
         try:
-            self._on_batch(sum(w.tokens for w in batch), self.backlog_s)
-            chunks = [w.item.chunk for w in batch]
-            logits = await asyncio.get_running_loop().run_in_executor(self._executor, self._score, chunks)
+            self._on_batch(sum(pending.work.tokens for pending in batch), self.backlog_s)
+            chunks = [pending.chunk for pending in batch]
+            logits = await asyncio.get_running_loop().run_in_executor(self._executor, self._score, tier, chunks)
         except Exception as error:
             if len(batch) > 1:
                 log.warning("a batch of %d chunks failed (%s); scoring them one by one", len(batch), error)
-                for waiting in batch:
-                    await self._run([waiting])
+                for pending in batch:
+                    await self._run(tier, predicted_ms, [pending])
             else:
                 log.exception("scoring failed")
-                if not batch[0].item.future.done():
-                    batch[0].item.future.set_exception(error)
+                if not batch[0].future.done():
+                    batch[0].future.set_exception(error)
             return
         finally:
             self._running = None
         infer_ms = (self._clock() - started) * 1e3
-        for waiting, scored in zip(batch, logits, strict=True):
-            if not waiting.item.future.done():
-                queue_ms = (started - waiting.item.queued_s) * 1e3
-                scores = ChunkScores(scored, queue_ms, infer_ms, self._replica, self.backlog_s)
-                waiting.item.future.set_result(scores)
+        self._correction.observed(tier, self._latency[tier].mean_ms(Work.sum(p.work for p in batch)), infer_ms)
+        for pending, scored in zip(batch, logits, strict=True):
+            if not pending.future.done():
+                queue_ms = (started - pending.queued_s) * 1e3
+                scores = ChunkScores(scored, queue_ms, infer_ms, self._replica, self.backlog_s, tier)
+                pending.future.set_result(scores)
 
-    def _score(self, chunks: Sequence[Chunk]) -> list[np.ndarray]:
+    def _score(self, tier: str, chunks: Sequence[Chunk]) -> list[np.ndarray]:
         """In the executor: one tier, one packed batch, cut back into chunks."""
         pairs = chunks[0].pairs if len(chunks) == 1 else TokenizedPairs.join([c.pairs for c in chunks])
-        logits = self._scorers[chunks[0].tier].score(pairs)
+        logits = self._scorers[tier].score(pairs)
         return np.split(logits, np.cumsum([len(c.pairs) for c in chunks])[:-1])

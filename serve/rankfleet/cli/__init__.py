@@ -20,7 +20,21 @@ err = Console(stderr=True)
 
 def main() -> None:
     """Entry point: errors of ours become one message and exit status 1."""
-    from rankfleet.cli import apply, bench, config, distill, evaluate, index, k8s, models, profile, rank, serve  # noqa: F401  (each registers its verbs)
+    from rankfleet.cli import (  # noqa: F401  (each registers its verbs)
+        apply,
+        bench,
+        config,
+        distill,
+        evaluate,
+        index,
+        k8s,
+        models,
+        plan,
+        profile,
+        rank,
+        serve,
+        simulate,
+    )
 
     try:
         app()

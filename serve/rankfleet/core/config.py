@@ -14,7 +14,11 @@ from rankfleet.core.errors import ConfigError
 from rankfleet.core.layout import LongDocuments
 
 AUTO = "auto"  # the model name that leaves the choice to the planner
+NONE = "none"  # the tier of an answer that nothing has scored
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$")]
+
+
+Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 
 
 class Section(BaseModel):
@@ -65,8 +69,9 @@ class SloClass(Section):
 
     slo_ms: float | None = Field(None, gt=0, description="budget per request; null for none")
     when_none_fits: Literal["degrade", "refuse"] = Field(
-        "degrade", description="answer late from the cheapest tier, or 429 with Retry-After"
+        "degrade", description="leave out tokens, candidates, or the whole scoring; or 429 with Retry-After"
     )
+    api_key_sha256: list[Sha256] = Field([], description="SHA-256 of API keys whose requests get this class")
 
 
 class Arm(Section):
@@ -109,6 +114,36 @@ class Autoscaling(Section):
     look_back_s: float = Field(2.0, gt=0, description="window over which the backlog is averaged")
 
 
+class Quality(Section):
+    """Where the planner's figures of quality come from. Without a table, one figure per tier: `tiers.NAME.quality`."""
+
+    retriever: float = Field(0.0, ge=0, le=1, description="nDCG@10 of the order that requests come in")
+    table: str | None = Field(None, description="JSON file of nDCG@10 by data set, tier, depth and cascade")
+    data_set: str | None = Field(
+        None, description="the data set in the table that is like your traffic; else its first"
+    )
+
+
+class Routing(Section):
+    """How far ahead work is planned: until when everything that waits at a replica has to be done.
+
+    The horizon is the longer of two: the time in which `expected_arrivals` more requests come, judged by how
+    crowded it was when others came, and `horizon` × the typical budget × price ** `horizon_exponent`. The price
+    is what the next larger tier gains, as a share of the range of qualities, per typical budget of device time.
+    docs/routing.md derives it and shows what each setting does.
+    """
+
+    expected_arrivals: float = Field(
+        0.62, gt=0, description="a replica may plan for the time in which so many further requests come"
+    )
+    horizon: float = Field(0.22, gt=0, description="share of the typical budget in which a backlog has to drain")
+    horizon_exponent: float = Field(
+        0.63, ge=0, lt=1, description="how much longer that may take where a larger tier gains much: 0 for not at all"
+    )
+    crowd_window: float = Field(0.2, gt=0, description="window for the rate of arrivals, in typical budgets")
+    memory_s: float = Field(30.0, gt=0, description="how long budgets and crowds seen are remembered")
+
+
 class Search(Section):
     """First stage of /v1/search."""
 
@@ -138,6 +173,8 @@ class FleetConfig(LiveSettings):
     groups: dict[Name, Group] = Field(min_length=1, description="replica groups by name; every tier has one home")
     limits: Limits = Field(Limits(), description="what one request may ask for")
     autoscaling: Autoscaling = Field(Autoscaling(), description="when groups grow and shrink")
+    quality: Quality = Field(Quality(), description="what is known of quality beyond one figure per tier")
+    routing: Routing = Field(Routing(), description="how far ahead replicas plan")
     search: Search | None = Field(None, description="the index behind /v1/search")
     profile: str | None = Field(None, description="latency profile written by `rankfleet profile`")
     routers: int = Field(1, ge=1, description="replicas of the router itself")
@@ -150,8 +187,9 @@ class FleetConfig(LiveSettings):
     @field_validator("tiers")
     @classmethod
     def _no_reserved_names(cls, tiers: dict[str, Tier]) -> dict[str, Tier]:
-        if AUTO in tiers:
-            raise ValueError(f"{AUTO!r} is reserved; name the tier otherwise")
+        for name in (AUTO, NONE):
+            if name in tiers:
+                raise ValueError(f"{name!r} is reserved; name the tier otherwise")
         return tiers
 
     @model_validator(mode="after")
@@ -244,7 +282,10 @@ def read_config(path: Path) -> FleetConfig:
         for name, tier in config.tiers.items()
     }
     search = config.search and config.search.model_copy(update={"index": from_file(config.search.index)})
-    return config.model_copy(update={"tiers": tiers, "search": search, "profile": from_file(config.profile)})
+    quality = config.quality.model_copy(update={"table": from_file(config.quality.table)})
+    return config.model_copy(
+        update={"tiers": tiers, "search": search, "quality": quality, "profile": from_file(config.profile)}
+    )
 
 
 def explain(error: ValidationError, source: str, most: int = 20) -> str:

@@ -9,6 +9,7 @@ RankfleetError                  500
     ├── UnknownModel            404  no tier, SLO class or alias of that name
     ├── NotConfigured           404  the fleet file does not ask for this
     ├── Overloaded              429  no plan fits now; Retry-After says when
+    ├── Expired                 504  the budget ended in a queue, before any work was done
     └── Unavailable             503  no replica could answer
 """
 
@@ -67,6 +68,11 @@ class Overloaded(RequestError):
 
     def __reduce__(self) -> tuple[object, ...]:
         return type(self), (str(self), self.retry_after_s)
+
+
+class Expired(RequestError):
+    status = 504
+    code = "expired"
 
 
 class Unavailable(RequestError):

@@ -4,6 +4,7 @@ All times are milliseconds unless a name says otherwise. Deadlines travel as sla
 that clocks of different machines need not agree.
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -18,7 +19,8 @@ class RerankRequest:
 
     model: a tier, `auto`, or an SLO class; None for the fleet's default. slo_ms: budget counted from arrival
     at the router; None for the class's own. user, session: ids by which experiments assign an arm.
-    long_documents: None for the fleet's default.
+    long_documents: None for the fleet's default. min_quality: nDCG@10 below which an answer is of no use. slo_class:
+    by name; None for that of the model, the API key, or the fleet.
     """
 
     query: str
@@ -29,6 +31,9 @@ class RerankRequest:
     user: str | None = None
     session: str | None = None
     long_documents: LongDocuments | None = None
+    min_quality: float = 0.0
+    slo_class: str | None = None
+    api_key: str | None = None
 
 
 @dataclass(frozen=True)
@@ -44,6 +49,11 @@ class Work:
         wide = lengths.astype(np.int64)
         return Work(len(wide), int(wide.sum()), int((wide * wide).sum()))
 
+    @staticmethod
+    def sum(works: Iterable["Work"]) -> "Work":
+        each = list(works)
+        return Work(sum(w.pairs for w in each), sum(w.tokens for w in each), sum(w.squares for w in each))
+
     def share(self, parts: int) -> "Work":
         """One of `parts` equal parts, rounded up."""
         return Work(-(-self.pairs // parts), -(-self.tokens // parts), -(-self.squares // parts))
@@ -51,16 +61,20 @@ class Work:
 
 @dataclass(frozen=True)
 class Chunk:
-    """A slice of a request's pairs: what is queued, batched, spread over replicas and retried."""
+    """A slice of a request's pairs: what is queued, batched, spread over replicas and retried.
+
+    tiers: those the replica may choose from when the work leaves its queue; `tier` alone where empty.
+    """
 
     tier: str
     pairs: TokenizedPairs
     slack_ms: float | None = None
+    tiers: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
 class ChunkScores:
-    """A chunk's raw logits, float32 [pairs], and what they took.
+    """A chunk's raw logits, float32 [pairs], the tier that gave them, and what they took.
 
     backlog_s: predicted seconds of work still queued at the replica, so that routers learn of each other's.
     """
@@ -70,6 +84,7 @@ class ChunkScores:
     infer_ms: float
     replica: str
     backlog_s: float
+    tier: str
 
 
 @dataclass
@@ -84,10 +99,10 @@ class Timing:
 
 @dataclass(frozen=True)
 class RankedDocument:
-    """index: place in the request; logit: raw score by the tier that answered."""
+    """index: place in the request; logit: raw score by the tier that answered, None for one left unscored."""
 
     index: int
-    logit: float
+    logit: float | None
 
 
 @dataclass(frozen=True)
@@ -99,21 +114,35 @@ class Assignment:
     model: str
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Considered:
-    """A tier the planner looked at, and why it was or was not taken."""
+    """A plan the planner looked at, and why it was or was not taken. how: what is left out, or the second stage;
+    empty for a tier that scores everything."""
 
     tier: str
     quality: float
     predicted_ms: float
     verdict: str
+    how: str = ""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
+class Stage:
+    """One pass of a plan: a tier, and how many of the best candidates so far it scores."""
+
+    tier: str
+    candidates: int
+
+
+@dataclass(frozen=True, slots=True)
 class Plan:
     """The router's decision for one request.
 
-    predicted_ms: from arrival to answer, at the 99th percentile; fits: whether that is within the budget.
+    tier: who answers, or `none` where nothing is scored; predicted_ms: from arrival to answer, at the 99th
+    percentile; fits: whether that is within the budget. allowed: the tiers a replica may choose from when the work
+    leaves its queue; empty where `tier` is final. stages: passes of a cascade; empty for a single one. candidates:
+    how many are scored, the others keeping their order behind them; None for all. max_tokens: to which length pairs
+    are cut; None for no cut of the planner's. degraded: what is left out since nothing whole fits, for people.
     """
 
     tier: str
@@ -123,6 +152,11 @@ class Plan:
     fits: bool
     reason: str
     considered: tuple[Considered, ...] = ()
+    allowed: tuple[str, ...] = ()
+    stages: tuple[Stage, ...] = ()
+    candidates: int | None = None
+    max_tokens: int | None = None
+    degraded: str | None = None
 
 
 @dataclass(frozen=True)
@@ -130,7 +164,8 @@ class Ranking:
     """The answer: documents best first, and how it came about.
 
     passages: pairs scored of each document, in the order given; None where every document was one pair by the
-    request's choice. cached: documents whose token ids were known.
+    request's choice. cached: documents whose token ids were known. stages: who has scored how many, in turn; empty
+    where nothing was scored. partial: whether the deadline left out a stage. slo_class: the one that applied.
     """
 
     documents: list[RankedDocument]
@@ -143,6 +178,9 @@ class Ranking:
     texts: list[str] = field(default_factory=list)
     passages: list[int] | None = None
     cached: int = 0
+    stages: tuple[Stage, ...] = ()
+    partial: bool = False
+    slo_class: str | None = None
 
     @property
     def pairs(self) -> int:

@@ -1,12 +1,14 @@
 """What a router knows of the fleet: reports of the groups, and the work it has sent out itself."""
 
 import itertools
+import math
 from dataclasses import dataclass, field
 
 from rankfleet.core.config import FleetConfig
-from rankfleet.core.messages import ChunkScores
+from rankfleet.routing.candidates import FleetSnapshot, GroupState, TierState
 from rankfleet.routing.latency import LatencyModel
-from rankfleet.routing.planner import FleetSnapshot, GroupState, TierState
+from rankfleet.routing.quality import quality_table
+from rankfleet.scheduling.pace import Pace, PaceMeter
 
 REPLICA_SEEN_S = 30.0  # a replica that has answered within this time counts as ready
 
@@ -16,7 +18,9 @@ class GroupView:
     """One group as seen from here."""
 
     least: int  # replicas that Serve always keeps
-    out: dict[int, float] = field(default_factory=dict)  # ticket → predicted ms, in order of sending
+    whole_tokens: int = 0  # requests up to so many tokens are bound late, in one replica
+    out: dict[int, tuple[float, float]] = field(default_factory=dict)  # ticket → predicted ms, deadline, as sent
+    out_ms: float = 0.0  # the sum of what is out
     moved_s: float = 0.0  # when `out` last began to move: the first was sent, or one came back
     replicas: dict[str, tuple[float, float]] = field(default_factory=dict)  # name → (seen at, its backlog, s)
 
@@ -29,10 +33,26 @@ class GroupView:
         (other routers' work shows only in the latter), both less the time that has passed since."""
         replicas = self.ready(now_s)
         # Each replica works on one of the oldest, and has done so since something last moved.
-        oldest = list(itertools.islice(self.out.values(), replicas))
-        done_ms = sum(min(ms, max(0.0, now_s - self.moved_s) * 1e3) for ms in oldest)
+        passed_ms = max(0.0, now_s - self.moved_s) * 1e3
+        done_ms = sum(min(ms, passed_ms) for ms, _ in itertools.islice(self.out.values(), replicas))
         reported = sum(max(0.0, backlog - (now_s - at)) for at, backlog in self.replicas.values())
-        return max((sum(self.out.values()) - done_ms) / 1e3, reported) / replicas
+        return max((self.out_ms - done_ms) / 1e3, reported, 0.0) / replicas
+
+    def ahead_share(self, deadline_s: float, least_ms: float) -> float:
+        """The share of what is out that surely goes before work of this deadline and size. What is as large does not
+        where the queue gives up the largest first (`scheduling/binding.py`). The work of other routers is taken to
+        be like one's own."""
+        if deadline_s == math.inf or self.out_ms <= 0:
+            return 1.0
+        most_ms = least_ms - 1e-9 if self.whole_tokens else math.inf
+        ahead_ms = sum(ms for ms, deadline in self.out.values() if deadline <= deadline_s and ms <= most_ms)
+        return min(1.0, ahead_ms / self.out_ms)
+
+    def state(self, pace: Pace, deadline_s: float, least_ms: float, now_s: float) -> GroupState:
+        replicas, backlog_s = self.ready(now_s), self.backlog_s(now_s)
+        ahead_s = backlog_s * self.ahead_share(deadline_s, least_ms)
+        at_one = Pace(pace.budget_ms, pace.crowd_per_s / replicas)
+        return GroupState(replicas, backlog_s, ahead_s, self.whole_tokens, at_one)
 
 
 class FleetView:
@@ -40,13 +60,24 @@ class FleetView:
 
     def __init__(self, config: FleetConfig) -> None:
         self._config = config
-        self._groups = {name: GroupView(group.replicas.min) for name, group in config.groups.items()}
+        self._groups = {
+            name: GroupView(group.replicas.min, group.batch_tokens if len(group.tiers) > 1 else 0)
+            for name, group in config.groups.items()
+        }
         self._latency: dict[str, LatencyModel] = {}
+        self._quality = quality_table(config)
+        self._meter = PaceMeter(config.routing)
+        self._tiers: tuple[TierState, ...] = ()
+        self.learned({})
         self._tickets = itertools.count()
 
     def learned(self, models: dict[str, LatencyModel]) -> None:
         """A group has reported its latency models, or a profile has been read."""
         self._latency |= {tier: model for tier, model in models.items() if tier in self._config.tiers}
+        self._tiers = tuple(
+            TierState(name, self._quality.tiers[name], self._config.group_of(name), self._latency.get(name))
+            for name in self._config.tiers
+        )
 
     @property
     def ready(self) -> bool:
@@ -61,24 +92,32 @@ class FleetView:
     def latency(self, tier: str) -> LatencyModel | None:
         return self._latency.get(tier)
 
-    def sent(self, group: str, predicted_ms: float, now_s: float) -> int:
+    def arrived(self, budget_ms: float | None, now_s: float) -> None:
+        """A request came, with so much time."""
+        self._meter.arrived(math.inf if budget_ms is None else budget_ms, now_s)
+
+    def sent(self, group: str, predicted_ms: float, now_s: float, deadline_s: float = math.inf) -> int:
         """A chunk goes out. Returns a ticket for `back`."""
         view = self._groups[group]
         if not view.out:
             view.moved_s = now_s
+            view.out_ms = 0.0
         ticket = next(self._tickets)
-        view.out[ticket] = predicted_ms
+        view.out[ticket] = (predicted_ms, deadline_s)
+        view.out_ms += predicted_ms
         return ticket
 
     def back(self, group: str, ticket: int, now_s: float) -> None:
         """A chunk is no longer out, whatever became of it."""
-        self._groups[group].out.pop(ticket, None)
-        self._groups[group].moved_s = now_s
+        view = self._groups[group]
+        predicted_ms, _ = view.out.pop(ticket, (0.0, 0.0))
+        view.out_ms -= predicted_ms
+        view.moved_s = now_s
 
-    def heard(self, group: str, scores: ChunkScores, now_s: float) -> None:
+    def heard(self, group: str, replica: str, backlog_s: float, now_s: float) -> None:
         """A replica has answered, and said how much still waits there."""
         replicas = self._groups[group].replicas
-        replicas[scores.replica] = (now_s, scores.backlog_s)
+        replicas[replica] = (now_s, backlog_s)
         for name in [n for n, (at, _) in replicas.items() if now_s - at > REPLICA_SEEN_S]:
             del replicas[name]
 
@@ -89,10 +128,8 @@ class FleetView:
     def replicas(self, group: str, now_s: float) -> int:
         return self._groups[group].ready(now_s)
 
-    def snapshot(self, now_s: float) -> FleetSnapshot:
-        tiers = tuple(
-            TierState(name, tier.quality, self._config.group_of(name), self._latency.get(name))
-            for name, tier in self._config.tiers.items()
-        )
-        groups = {name: GroupState(view.ready(now_s), view.backlog_s(now_s)) for name, view in self._groups.items()}
-        return FleetSnapshot(tiers, groups, self._config.overhead_ms)
+    def snapshot(self, now_s: float, deadline_s: float = math.inf, least_ms: float = math.inf) -> FleetSnapshot:
+        """For a request that has to be answered by `deadline_s` and takes at least `least_ms` of device time."""
+        pace = self._meter.pace
+        groups = {name: view.state(pace, deadline_s, least_ms, now_s) for name, view in self._groups.items()}
+        return FleetSnapshot(self._tiers, groups, self._config.overhead_ms, self._quality, self._config.routing)

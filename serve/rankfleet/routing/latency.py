@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from rankfleet.core.messages import Work
+from rankfleet.scheduling.ladder import Option
 
 
 @dataclass(frozen=True)
@@ -35,6 +36,11 @@ class LatencyModel:
 
     def p99_ms(self, work: Work) -> float:
         return self.mean_ms(work) * self.p99_factor
+
+    def option(self, tier: str, quality: float, work: Work) -> Option:
+        """What a queue needs to know: the cost of any batch, and what this work adds, at the 99th percentile."""
+        added_ms = self.beta_ms * work.tokens + self.gamma_ms * work.squares
+        return Option(tier, quality, self.alpha_ms * self.p99_factor, added_ms * self.p99_factor)
 
     def to_json(self) -> dict[str, float]:
         return asdict(self)

@@ -1,58 +1,12 @@
-"""Which tier answers: the best one whose predicted time, behind the work already waiting, fits the budget."""
+"""Which plan a request gets: the best one that fits its budget and does not hold up those behind it."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
 
-from rankfleet.core.messages import Considered, Plan, Work
-from rankfleet.routing.latency import LatencyModel
-
-MIN_CHUNK_TOKENS = 2048  # below this a second replica costs more in transfer than it saves in scoring
-
-
-@dataclass(frozen=True)
-class TierState:
-    """What the planner knows of a tier. `latency` is None until its group has reported."""
-
-    name: str
-    quality: float
-    group: str
-    latency: LatencyModel | None
-
-
-@dataclass(frozen=True)
-class GroupState:
-    """backlog_s: predicted seconds of queued and running work ÷ ready replicas."""
-
-    replicas: int
-    backlog_s: float
-
-
-@dataclass(frozen=True)
-class FleetSnapshot:
-    """The fleet as a router sees it at one instant. overhead_ms: what a request costs outside of queue and
-    engine (HTTP, tokens, transfer)."""
-
-    tiers: tuple[TierState, ...]
-    groups: dict[str, GroupState]
-    overhead_ms: float
-
-
-@dataclass(frozen=True)
-class Ask:
-    """What is to be planned.
-
-    work: by tier, since vocabularies and limits differ; tiers that are not in it are not considered. budget_ms
-    counts from `arrived_s`, seconds on the same clock as `now_s`. pinned: who has chosen the one tier, if
-    anybody: the request by name, the arm of an experiment, or the fleet's default model.
-    """
-
-    work: Mapping[str, Work]
-    arrived_s: float
-    budget_ms: float | None = None
-    pinned: Literal["name", "arm", "default"] | None = None
-    when_none_fits: Literal["degrade", "refuse"] = "degrade"
+from rankfleet.core.messages import Considered, Plan
+from rankfleet.routing.candidates import Ask, Candidate, FleetSnapshot, degraded, known_parts, whole
+from rankfleet.scheduling.ladder import hull
 
 
 @dataclass(frozen=True)
@@ -61,74 +15,177 @@ class Refusal:
 
     retry_after_s: float
     reason: str
+    considered: tuple[Considered, ...] = ()
 
 
-def spread(work: Work, replicas: int) -> int:
-    """Into how many chunks a request is cut: one for each ready replica, while each is worth its transfer."""
-    return max(1, min(replicas, work.tokens // MIN_CHUNK_TOKENS))
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """What is done, without the words. chosen: None for a refusal; found: all that was looked at, best first;
+    crowded: those of them that would hold up others; fastest: of those good enough, the first to be done; allowed:
+    the tiers a replica may bind late."""
+
+    chosen: Candidate | None
+    fits: bool
+    found: Sequence[Candidate]
+    crowded: Sequence[Candidate]
+    fastest: Candidate
+    allowed: tuple[str, ...] = ()
 
 
 def plan(ask: Ask, fleet: FleetSnapshot, now_s: float) -> Plan | Refusal:
+    """Decide for one request, and say why. See `choose`."""
+    choice = choose(ask, fleet, now_s)
+    considered = explain(choice, ask)
+    chosen, fastest = choice.chosen, choice.fastest
+    if chosen is None:
+        over_ms = math.inf if ask.budget_ms is None else fastest.predicted_ms - ask.budget_ms
+        drained_ms = fleet.groups[fastest.group].backlog_s * 1e3
+        return Refusal(max(0.05, min(over_ms, drained_ms) / 1e3), reason_why_not(fastest, ask), considered)
+    degraded_to = chosen.how if not choice.fits and ask.pinned is None else None
+    if choice.fits:
+        reason = reason_for(chosen, ask, choice.found)
+    else:
+        by = "" if chosen.candidates == 0 else f" by {chosen.tier}"
+        reason = reason_why_not(fastest, ask) + (f"; {chosen.how}{by} instead" if degraded_to else "")
+    return Plan(
+        chosen.tier,
+        chosen.quality,
+        chosen.predicted_ms,
+        ask.budget_ms,
+        choice.fits,
+        reason,
+        considered,
+        choice.allowed,
+        chosen.stages,
+        chosen.candidates,
+        chosen.max_tokens,
+        degraded_to,
+    )
+
+
+def choose(ask: Ask, fleet: FleetSnapshot, now_s: float) -> Choice:
     """Decide for one request.
 
-    predicted = elapsed + overhead + backlog of the tier's group + p99 of the engine on this work, spread over
-    the group's replicas. Without a budget the best tier answers, whatever is waiting. A tier that has not been
-    measured fits a budget only as long as no other has been measured either.
+    predicted = elapsed + overhead + what is ahead in the tier's group + p99 of the engine on this work. Taken is the
+    best plan that fits the budget and with which the group's backlog still drains within its horizon
+    (`scheduling/pace.py`); where only the horizon is in the way, the fastest that fits. Without a budget the best
+    answers, whatever is waiting. A tier that has not been measured fits a budget only as long as no other has been
+    measured either.
     """
     elapsed_ms = (now_s - ask.arrived_s) * 1e3
-    best_first = sorted((t for t in fleet.tiers if t.name in ask.work), key=lambda t: -t.quality)
-    predicted = {t.name: elapsed_ms + predict_ms(t, ask.work[t.name], fleet) for t in best_first}
-    if all(math.isinf(ms) for ms in predicted.values()):
-        predicted = dict.fromkeys(predicted, elapsed_ms)
-    budget = math.inf if ask.budget_ms is None else ask.budget_ms
-    chosen = next((t for t in best_first if predicted[t.name] <= budget), None)
-    fits = chosen is not None
-    if chosen is None:
-        chosen = min(best_first, key=lambda t: predicted[t.name])
-    considered = tuple(
-        Considered(t.name, t.quality, predicted[t.name], verdict(t, chosen, predicted[t.name], budget))
-        for t in best_first
+    found = whole(ask, fleet, elapsed_ms)
+    if not any(c.predicted_ms < math.inf for c in found):
+        found = [Candidate(c.tier, c.group, c.quality, elapsed_ms, 0.0) for c in found]
+    if ask.pinned is None and fleet.table is not None and fleet.table.detailed:
+        found = sorted([*found, *known_parts(ask, fleet, found)], key=lambda c: -c.quality)
+    budget_ms = math.inf if ask.budget_ms is None else ask.budget_ms
+    good = [c for c in found if c.quality >= ask.min_quality]
+    fastest = min(good or found, key=lambda c: c.predicted_ms)
+    fitting = [c for c in good if c.predicted_ms <= budget_ms]
+    if not fitting:
+        return none_fits(ask, fleet, found, fastest if good else None, budget_ms, elapsed_ms)
+    crowded = in_the_way(found, fleet) if ask.budget_ms is not None and len(fitting) > 1 else []
+    chosen = next((c for c in fitting if c not in crowded), fastest)
+    return Choice(chosen, True, found, crowded, fastest, bound_late(chosen, ask, fleet))
+
+
+def in_the_way(found: Sequence[Candidate], fleet: FleetSnapshot) -> list[Candidate]:
+    """Plans that would hold up those behind: the group's whole backlog and this plan are more than its horizon, at
+    the price up to which the plan is taken."""
+    crowded: list[Candidate] = []
+    for name, group in fleet.groups.items():
+        here = [c for c in found if c.group == name]
+        if not here or group.pace.crowd_per_s <= 0:  # nobody else has been seen to come
+            continue
+        backlog_ms, scale = group.backlog_s * 1e3, fleet.scale / group.pace.budget_ms
+        prices = dict(hull([c.engine_ms for c in here], [c.quality for c in here]))
+        for i, candidate in enumerate(here):
+            most_ms = group.pace.horizon_ms(prices.get(i, 0.0) / scale, fleet.rule)
+            if backlog_ms + candidate.engine_ms > most_ms:
+                crowded.append(candidate)
+    return crowded
+
+
+def none_fits(
+    ask: Ask,
+    fleet: FleetSnapshot,
+    found: Sequence[Candidate],
+    fastest: Candidate | None,
+    budget_ms: float,
+    elapsed_ms: float,
+) -> Choice:
+    """Late where the tier was asked for by name, else less than everything, or a refusal, as the class wishes.
+    fastest: of those that are good enough, if any."""
+    refusal = Choice(None, False, found, (), fastest or min(found, key=lambda c: c.predicted_ms))
+    if ask.when_none_fits == "refuse":
+        return refusal
+    if ask.pinned is not None:
+        return refusal if fastest is None else Choice(fastest, False, found, (), fastest)
+    less = degraded(ask, fleet, list(found), budget_ms, elapsed_ms)
+    chosen = next((c for c in less if c.predicted_ms <= budget_ms), less[-1])
+    if chosen.quality < ask.min_quality:
+        return refusal
+    return Choice(chosen, False, [*found, *less], (), refusal.fastest)
+
+
+def bound_late(chosen: Candidate, ask: Ask, fleet: FleetSnapshot) -> tuple[str, ...]:
+    """Where nothing is left out and the group keeps the request whole, all tiers that are good enough."""
+    group = fleet.groups[chosen.group]
+    if chosen.how or ask.pinned is not None or ask.work[chosen.tier].tokens > group.whole_tokens:
+        return ()
+    return tuple(
+        t.name
+        for t in fleet.tiers
+        if t.group == chosen.group and t.latency is not None and t.quality >= ask.min_quality and t.name in ask.work
     )
-    ms = predicted[chosen.name]
-    reason = reason_for(chosen, fits, ask, considered, ms)
-    if not fits and ask.when_none_fits == "refuse":
-        backlog_ms = fleet.groups[chosen.group].backlog_s * 1e3
-        return Refusal(max(0.05, min(ms - budget, backlog_ms) / 1e3), reason)
-    return Plan(chosen.name, chosen.quality, ms, ask.budget_ms, fits, reason, considered)
 
 
-def predict_ms(tier: TierState, work: Work, fleet: FleetSnapshot) -> float:
-    """Overhead + backlog + engine, for a request that is planned now; infinity for a tier not measured."""
-    if tier.latency is None:
-        return math.inf
-    group = fleet.groups[tier.group]
-    engine_ms = tier.latency.p99_ms(work.share(spread(work, group.replicas)))
-    return fleet.overhead_ms + group.backlog_s * 1e3 + engine_ms
+def explain(choice: Choice, ask: Ask) -> tuple[Considered, ...]:
+    """A few words on every plan."""
+    return tuple(Considered(c.tier, c.quality, c.predicted_ms, verdict(c, choice, ask), c.how) for c in choice.found)
 
 
-def verdict(tier: TierState, chosen: TierState, predicted_ms: float, budget_ms: float) -> str:
-    """A few words on one tier."""
-    if tier is chosen:
+def verdict(candidate: Candidate, choice: Choice, ask: Ask) -> str:
+    if candidate is choice.chosen:
         return "chosen"
-    if math.isinf(predicted_ms):
+    if math.isinf(candidate.predicted_ms):
         return "not measured yet"
-    if predicted_ms > budget_ms:
-        return f"too slow by {predicted_ms - budget_ms:.0f} ms"
+    if candidate.quality < ask.min_quality:
+        return f"below the quality of {ask.min_quality:g} asked for"
+    if ask.budget_ms is not None and candidate.predicted_ms > ask.budget_ms:
+        return f"too slow by {candidate.predicted_ms - ask.budget_ms:.0f} ms"
+    if candidate in choice.crowded:
+        return "would hold up those behind"
     return "fits, but ranks worse"
 
 
-def reason_for(chosen: TierState, fits: bool, ask: Ask, considered: tuple[Considered, ...], predicted_ms: float) -> str:
+PINNED = {"name": "asked for by name", "arm": "given by the experiment", "default": "this fleet's default model"}
+
+
+def reason_for(chosen: Candidate, ask: Ask, found: Sequence[Candidate]) -> str:
     """One sentence for people."""
     if ask.pinned is not None:
-        by = {"name": "asked for by name", "arm": "given by the experiment", "default": "this fleet's default model"}
-        late = "" if fits else f", though {predicted_ms:.0f} ms are predicted and {ask.budget_ms:.0f} allowed"
-        return f"{chosen.name} is {by[ask.pinned]}{late}"
+        return f"{chosen.tier} is {PINNED[ask.pinned]}"
+    name = f"{chosen.tier} ({chosen.how})" if chosen.how else chosen.tier
     if ask.budget_ms is None:
-        return f"no budget: {chosen.name} ranks best"
-    if not fits:
-        return f"no tier fits {ask.budget_ms:.0f} ms; the fastest, {chosen.name}, would take {predicted_ms:.0f} ms"
-    within = f"predicted {predicted_ms:.0f} of {ask.budget_ms:.0f} ms"
-    better = [c.tier for c in considered if c.quality > chosen.quality]
+        return f"no budget: {name} ranks best"
+    within = f"predicted {chosen.predicted_ms:.0f} of {ask.budget_ms:.0f} ms"
+    better = [c for c in found if c.quality > chosen.quality]
     if not better:
-        return f"{chosen.name} ranks best and fits: {within}"
-    return f"{chosen.name} is the best that fits: {within}; too slow: {', '.join(better)}"
+        return f"{name} ranks best and fits: {within}"
+    slow = [c.tier for c in better if not c.how and c.predicted_ms > ask.budget_ms]
+    held = [c.tier for c in better if not c.how and c.predicted_ms <= ask.budget_ms]
+    parts = [f"{name} is the best that fits: {within}"]
+    parts += [f"too slow: {', '.join(slow)}"] if slow else []
+    parts += [f"would hold up others: {', '.join(held)}"] if held else []
+    return "; ".join(parts)
+
+
+def reason_why_not(fastest: Candidate, ask: Ask) -> str:
+    """One sentence on why nothing fits."""
+    if fastest.quality < ask.min_quality:
+        return f"no tier reaches a quality of {ask.min_quality:g}"
+    if ask.pinned is not None:
+        late = f"though {fastest.predicted_ms:.0f} ms are predicted and {ask.budget_ms:.0f} allowed"
+        return f"{fastest.tier} is {PINNED[ask.pinned]}, {late}"
+    return f"no tier fits {ask.budget_ms:.0f} ms; the fastest, {fastest.tier}, would take {fastest.predicted_ms:.0f} ms"

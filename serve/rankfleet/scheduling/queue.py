@@ -1,87 +1,80 @@
-"""The queue of a replica: earliest deadline first, in batches bounded by tokens.
+"""The queue of a replica: chunks by deadline, and a batch whenever the device is free.
 
-`@serve.batch` collects chunks as they come; this queue decides which of them the device takes next. It is
-work-conserving: whenever the device is free and something waits, there is a batch. What can no longer be in time
-goes behind what still can: first in line it would only make others late as well.
+`@serve.batch` collects chunks as they come; what the device takes next, and with which tier, is decided by
+`scheduling/binding.py` in the moment of taking. Work-conserving: while anything waits that can be in time, `take`
+gives a batch.
 """
 
-import heapq
 import itertools
-from collections import deque
+from bisect import insort
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
+from rankfleet.core.config import Routing
+from rankfleet.scheduling.binding import Bound, Waiting, bind
+from rankfleet.scheduling.pace import Pace, PaceMeter
+
 T = TypeVar("T")
 
+IDLE: Bound[object] = Bound("", (), (), 0.0, 0.0, 0.0)
+Bind = Callable[[list[Waiting[T]], Pace, Routing, int, float], "Bound[T]"]
 
-@dataclass(frozen=True)
-class Waiting(Generic[T]):
-    """One chunk in the queue. deadline_s: infinity for none; predicted_ms: its device time by the latency
-    model; item: what the caller wants back."""
 
-    tier: str
-    tokens: int
-    deadline_s: float
-    predicted_ms: float
-    item: T
+@dataclass(frozen=True, slots=True)
+class Taken(Generic[T]):
+    """A batch and how it was chosen; hopeless: what was given up since it cannot be in time any more."""
+
+    bound: "Bound[T]"
+    batch: list[Waiting[T]]
+    hopeless: list[Waiting[T]]
 
 
 @dataclass
 class TokenQueue(Generic[T]):
-    """Chunks by deadline, then by order of arrival. max_tokens: most tokens in one batch."""
+    """Chunks by deadline, then by order of arrival. max_tokens: most tokens in one batch; bind: the decision."""
 
     max_tokens: int
-    _heap: list[tuple[float, int, Waiting[T]]] = field(default_factory=list)
-    _late: "deque[Waiting[T]]" = field(default_factory=deque)
+    rule: Routing = field(default_factory=Routing)
+    bind: Bind[T] = bind
+    _entries: list[tuple[float, int, Waiting[T]]] = field(default_factory=list)
     _order: "itertools.count[int]" = field(default_factory=itertools.count)
-    _predicted_ms: float = 0.0
+    _least_ms: float = 0.0
+
+    def __post_init__(self) -> None:
+        self._meter = PaceMeter(self.rule)
 
     def __len__(self) -> int:
-        return len(self._heap) + len(self._late)
+        return len(self._entries)
 
-    def put(self, waiting: Waiting[T]) -> None:
-        heapq.heappush(self._heap, (waiting.deadline_s, next(self._order), waiting))
-        self._predicted_ms += waiting.predicted_ms
+    def put(self, waiting: Waiting[T], now_s: float) -> None:
+        self._meter.arrived((waiting.deadline_s - now_s) * 1e3, now_s)
+        insort(self._entries, (waiting.deadline_s, next(self._order), waiting))
+        self._least_ms += waiting.least_ms
 
     @property
     def backlog_ms(self) -> float:
-        """Predicted device time of everything that waits."""
-        return max(0.0, self._predicted_ms) if len(self) else 0.0
+        """Device time of everything that waits, each at its cheapest tier."""
+        return max(0.0, self._least_ms) if self._entries else 0.0
 
-    def take(self, now_s: float) -> list[Waiting[T]]:
-        """The next batch: the most urgent chunk that can still be in time, and behind it others of its tier in
-        order of urgency while they fit. Late ones come when no other waits. Empty only if the queue is. A chunk
-        above the bound is taken alone."""
-        while self._heap and self._heap[0][0] < now_s + self._heap[0][2].predicted_ms / 1e3:
-            self._late.append(heapq.heappop(self._heap)[2])
-        batch = self._fill() if self._heap else self._fill_late()
-        self._predicted_ms -= sum(waiting.predicted_ms for waiting in batch)
-        return batch
+    def remove(self, gone: Callable[[T], bool]) -> None:
+        """Forget chunks that nobody waits for any more."""
+        self._entries = [entry for entry in self._entries if not gone(entry[2].item)]
+        self._least_ms = sum(chunk.least_ms for _, _, chunk in self._entries)
 
-    def _fill(self) -> list[Waiting[T]]:
-        batch: list[Waiting[T]] = []
-        passed: list[tuple[float, int, Waiting[T]]] = []
-        tokens = 0
-        while self._heap and tokens < self.max_tokens:
-            entry = heapq.heappop(self._heap)
-            if self._joins(entry[2], batch, tokens):
-                batch.append(entry[2])
-                tokens += entry[2].tokens
-            else:
-                passed.append(entry)
-        for entry in passed:
-            heapq.heappush(self._heap, entry)
-        return batch
-
-    def _fill_late(self) -> list[Waiting[T]]:
-        batch: list[Waiting[T]] = []
-        tokens = 0
-        while self._late and self._joins(self._late[0], batch, tokens):
-            batch.append(self._late.popleft())
-            tokens += batch[-1].tokens
-        return batch
-
-    def _joins(self, waiting: Waiting[T], batch: list[Waiting[T]], tokens: int) -> bool:
-        """Whether a chunk may go into a batch of so many tokens: always the first, else of the same tier and
-        within the bound."""
-        return not batch or (waiting.tier == batch[0].tier and tokens + waiting.tokens <= self.max_tokens)
+    def take(self, now_s: float) -> Taken[T]:
+        """The next batch, taken out together with what has become hopeless. The batch is empty only if nothing is
+        left that can be in time. A chunk above the bound of tokens is taken alone."""
+        chunks = [entry[2] for entry in self._entries]
+        if not chunks:
+            return Taken(IDLE, [], [])  # type: ignore[arg-type]
+        bound = self.bind(chunks, self._meter.pace, self.rule, self.max_tokens, now_s)
+        batch, hopeless = [chunks[i] for i in bound.batch], [chunks[i] for i in bound.hopeless]
+        out = set(bound.batch).union(bound.hopeless)
+        if len(out) == len(chunks):
+            self._entries.clear()
+            self._least_ms = 0.0
+        else:
+            self._entries = [entry for i, entry in enumerate(self._entries) if i not in out]
+            self._least_ms -= sum(chunk.least_ms for chunk in itertools.chain(batch, hopeless))
+        return Taken(bound, batch, hopeless)

@@ -1,0 +1,29 @@
+"""What one request may ask for."""
+
+from rankfleet.core.config import Limits
+from rankfleet.core.errors import InvalidRequest, TooLarge
+
+
+def check_query(query: str, limits: Limits) -> None:
+    """Raise InvalidRequest or TooLarge, saying what is allowed."""
+    if not query.strip():
+        raise InvalidRequest("query is empty; send the text that documents are to be ranked for")
+    if len(query) > limits.max_query_bytes or len(query.encode()) > limits.max_query_bytes:
+        raise TooLarge(f"query is longer than the {limits.max_query_bytes} bytes allowed")
+
+
+def check_documents(documents: list[str], limits: Limits) -> None:
+    """Raise InvalidRequest or TooLarge, naming the document and what is allowed."""
+    if not documents:
+        raise InvalidRequest("documents is empty; send at least one document")
+    if len(documents) > limits.max_documents:
+        raise TooLarge(
+            f"{len(documents)} documents are more than the {limits.max_documents} allowed; "
+            "send fewer, or split them over several requests"
+        )
+    most = limits.max_document_bytes
+    for i, document in enumerate(documents):
+        if len(document) > most or len(document.encode()) > most:
+            raise TooLarge(
+                f"documents.{i} is longer than the {most} bytes allowed; cut it into passages and rank those"
+            )

@@ -1,0 +1,71 @@
+"""`rankfleet plan`: what the router would do with a request, and why. No cluster, no scoring."""
+
+from typing import Annotated
+
+import numpy as np
+import typer
+from rich.table import Table
+
+from rankfleet.cli import app, out
+from rankfleet.cli.options import ConfigOption, load_config, pick_tier
+from rankfleet.core.errors import ConfigError
+from rankfleet.core.messages import Plan
+from rankfleet.routing.candidates import Ask
+from rankfleet.routing.fleet import FleetView
+from rankfleet.routing.lengths import Lengths
+from rankfleet.routing.planner import plan as decide
+from rankfleet.routing.profile import read_profile
+
+
+@app.command()
+def plan(
+    config: ConfigOption = "sim-fleet",
+    candidates: Annotated[int, typer.Option(min=1, help="documents of the request")] = 100,
+    tokens: Annotated[int, typer.Option(min=1, help="tokens of a pair, query included")] = 154,
+    slo_ms: Annotated[float | None, typer.Option(min=0, help="budget; none by default")] = None,
+    min_quality: Annotated[float, typer.Option(min=0, max=1, help="nDCG@10 below which no answer is wanted")] = 0.0,
+    model: Annotated[str | None, typer.Option(help="the one tier that may answer")] = None,
+    backlog_ms: Annotated[float, typer.Option(min=0, help="work that waits at each replica ahead of it")] = 0.0,
+    when_none_fits: Annotated[str, typer.Option(help="degrade or refuse")] = "degrade",
+    profile: Annotated[str | None, typer.Option(help="latency profile; the fleet file's by default")] = None,
+) -> None:
+    """Show every plan for a request with its predicted time and quality, and why it is or is not taken."""
+    fleet = load_config(config)
+    stored = profile or fleet.profile
+    if stored is None:
+        raise ConfigError(f"{config} names no latency profile; measure one with `rankfleet profile` and give --profile")
+    if when_none_fits not in ("degrade", "refuse"):
+        raise ConfigError(f"--when-none-fits is degrade or refuse, not {when_none_fits!r}")
+    if model is not None:
+        pick_tier(fleet, model)
+    view = FleetView(fleet)
+    view.learned(read_profile(stored))
+    lengths = {
+        name: Lengths(np.full(candidates, min(tokens, tier.max_tokens or tokens)))
+        for name, tier in fleet.tiers.items()
+        if model in (None, name)
+    }
+    ask = Ask(
+        {name: each.work for name, each in lengths.items()},
+        0.0,
+        slo_ms,
+        "name" if model else None,
+        when_none_fits,  # type: ignore[arg-type]
+        min_quality,
+        lengths,
+        stages=2,
+    )
+    for name in fleet.groups:
+        view.sent(name, backlog_ms * view.replicas(name, 0.0), 0.0, deadline_s=0.0)
+    decision = decide(ask, view.snapshot(0.0), 0.0)
+    table = Table("plan", "predicted p99 ms", "nDCG@10", "verdict", box=None, padding=(0, 2, 0, 0))
+    for row in decision.considered:
+        style = "bold green" if row.verdict == "chosen" else None
+        what = f"{row.tier}: {row.how}" if row.how else row.tier
+        table.add_row(what, f"{row.predicted_ms:.1f}", f"{row.quality:.4f}", row.verdict, style=style)
+    out.print(table)
+    out.print(decision.reason, soft_wrap=True)
+    if not isinstance(decision, Plan):
+        out.print(f"refused with 429, Retry-After {decision.retry_after_s:.2f} s")
+    elif decision.allowed:
+        out.print(f"a replica may still choose among {', '.join(decision.allowed)} when its turn comes")

@@ -1,0 +1,95 @@
+"""`rankfleet simulate`: how a fleet would fare under load, without one."""
+
+import json
+import time
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.table import Table
+
+from rankfleet.cli import app, err, out
+from rankfleet.cli.options import load_config
+from rankfleet.core.errors import ConfigError
+
+
+@app.command()
+def simulate(
+    trace: Annotated[Path | None, typer.Option(help="CSV of `second,requests`: arrivals as recorded")] = None,
+    rate_scale: Annotated[float, typer.Option(min=0.0, help="factor on the trace's counts")] = 1.0,
+    arrivals: Annotated[
+        str | None, typer.Option(help="random arrivals instead: gamma:rate=60,cv=4 or poisson:rate=60")
+    ] = None,
+    seconds: Annotated[
+        float | None, typer.Option(min=0.001, help="how long they last; the workload's by default")
+    ] = None,
+    fleet: Annotated[str, typer.Option(help="fleet file or the name of a shipped one; it must name a profile")] = (
+        "sim-fleet"
+    ),
+    workload: Annotated[str, typer.Option(help="workload file or the name of a shipped one")] = "mixed",
+    policy: Annotated[
+        str, typer.Option(help="slo, static:TIER, table:FRACTION of the budget, slackfit, or oracle")
+    ] = "slo",
+    seed: Annotated[int, typer.Option(min=0, help="of arrivals, sizes and classes")] = 1,
+    autoscale: Annotated[
+        float | None, typer.Option(min=0, help="scale groups; seconds until a new replica scores")
+    ] = None,
+    json_file: Annotated[Path | None, typer.Option("--json", help="write the figures to this file")] = None,
+    plot: Annotated[Path | None, typer.Option(help="draw load, tiers and attainment to this PNG")] = None,
+) -> None:
+    """Run planner, queue and autoscaling of a fleet against a virtual clock.
+
+    Attainment is answers in time ÷ all requests; the mean quality is over all requests, those missed counting with
+    the quality of the order they came in. `oracle` is no policy but a bound that no policy can pass.
+    """
+    from rankfleet.routing.profile import read_profile
+    from rankfleet.simulate.inputs import requests_for, workload_named
+    from rankfleet.simulate.oracle import bound
+    from rankfleet.simulate.policies import policy_of
+    from rankfleet.simulate.results import results
+    from rankfleet.simulate.run import Simulation
+
+    config, load = load_config(fleet), workload_named(workload)
+    if config.profile is None:
+        raise ConfigError(f"{fleet} names no latency profile; measure one with `rankfleet profile`")
+    models = read_profile(config.profile)
+    if missing := sorted(set(config.tiers) - set(models)):
+        raise ConfigError(f"profile {config.profile} has no {', '.join(missing)}")
+    requests = requests_for(load, trace, rate_scale, arrivals, seconds, seed)
+    started_s = time.perf_counter()
+    if policy == "oracle":
+        figures: dict[str, Any] = bound(config, models, load, requests)
+    else:
+        simulation = Simulation(config, models, load, policy_of(policy, config, models), seed, autoscale)
+        with err.status(f"simulating {len(requests):,} requests"):
+            figures = results(simulation.run(requests), requests, config, load)
+    took_s = time.perf_counter() - started_s
+    given = {"policy": policy, "seed": seed, "fleet": fleet, "workload": workload}
+    given |= {"trace": str(trace), "rate_scale": rate_scale} if trace else {"arrivals": arrivals}
+    figures = {**given, **figures, "simulated_in_s": round(took_s, 2)}
+    show(figures)
+    if json_file is not None:
+        json_file.parent.mkdir(parents=True, exist_ok=True)
+        json_file.write_text(json.dumps(figures, indent=2) + "\n", encoding="utf-8")
+    if plot is not None:
+        from rankfleet.simulate.plot import draw
+
+        draw(figures, plot)
+
+
+def show(figures: dict[str, Any]) -> None:
+    """One row for all requests and one for each class."""
+    keys = ("requests", "attainment", "mean_quality", "refused", "given_up", "late", "p50_ms", "p99_ms")
+    table = Table("", *(key.replace("_", " ") for key in keys), box=None, padding=(0, 2, 0, 0))
+    for name, row in {"all": figures, **figures.get("classes", {})}.items():
+        table.add_row(name, *(cell(key, row.get(key)) for key in keys))
+    out.print(table)
+    if "tiers" in figures:
+        shares = ", ".join(f"{tier} {share:.1%}" for tier, share in figures["tiers"].items())
+        out.print(f"in time by {shares}; {figures['gpu_seconds']:.0f} GPU-seconds", soft_wrap=True)
+
+
+def cell(key: str, value: float | None) -> str:
+    if value is None:
+        return ""
+    return f"{value:.2%}" if key == "attainment" else f"{value:.4f}" if key == "mean_quality" else f"{value:,}"

@@ -1,0 +1,168 @@
+"""Late binding: which tier and which chunks go next, decided when the device is free and not before.
+
+Three steps, each a pure function of what waits, in order of deadline:
+
+1. `keep`: as many requests as can be in time at their cheapest tier. Where not all can, the largest are given up
+   first (Moore's and Hodgson's rule, which keeps most), at once and before they cost anything.
+2. `price_of`: device time has a price, the same for everybody. At a price each chunk would take the highest tier
+   whose gain is worth its time, so a small chunk takes a larger tier than a large one. The price is the lowest at
+   which all that waits is done within the horizon and each by its deadline.
+3. `bind`: the first chunk gets its tier at that price, and others join its batch in order of deadline while the
+   first stays in time. Who would be served by a tier further than one step away waits for a batch of its own.
+"""
+
+import heapq
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Generic, TypeVar
+
+from rankfleet.core.config import Routing
+from rankfleet.scheduling.ladder import Ladder, Rung
+from rankfleet.scheduling.pace import Pace
+
+T = TypeVar("T")
+
+# Steps of 20%: finer ones change no figure in docs/routing.md. At the last, every gain is too dear.
+PRICES: tuple[float, ...] = tuple(0.01 * 1.2**step for step in range(70))
+AT_ONCE_MS = 1e-6  # rounding
+
+
+@dataclass(frozen=True, slots=True)
+class Waiting(Generic[T]):
+    """One chunk in the queue. deadline_s: infinity for none; ladder: what it may be scored with and how long
+    that takes; item: what the caller wants back."""
+
+    tokens: int
+    deadline_s: float
+    ladder: Ladder
+    item: T
+
+    @property
+    def least_ms(self) -> float:
+        """Its device time at the cheapest tier."""
+        return self.ladder.rungs[0].full_ms
+
+
+@dataclass(frozen=True, slots=True)
+class Bound(Generic[T]):
+    """What the device does next. batch: places in the queue, ascending; hopeless: places of those given up;
+    price: per typical budget of device time; ms: predicted time of the batch."""
+
+    tier: str
+    batch: tuple[int, ...]
+    hopeless: tuple[int, ...]
+    price: float
+    ms: float
+    horizon_ms: float
+
+    @property
+    def reason(self) -> str:
+        """One sentence for people."""
+        if not self.batch:
+            return f"nothing that waits can be in time; {len(self.hopeless)} given up"
+        given_up = f"; {len(self.hopeless)} given up" if self.hopeless else ""
+        return (
+            f"{self.tier} for {len(self.batch)} of what waits, {self.ms:.0f} ms: all has to be done "
+            f"within {self.horizon_ms:.0f} ms{given_up}"
+        )
+
+
+def keep(waiting: Sequence[Waiting[Any]], now_s: float) -> list[int]:
+    """Places of the chunks that can all be in time, one after the other, each at its cheapest tier."""
+    kept: list[int] = []
+    largest: list[tuple[float, int]] = []
+    gone: set[int] = set()
+    busy_ms = 0.0
+    for place, chunk in enumerate(waiting):
+        rung = chunk.ladder.rungs[0]
+        left_ms = (chunk.deadline_s - now_s) * 1e3 + AT_ONCE_MS
+        if rung.fixed_ms + rung.ms > left_ms:
+            continue
+        if not kept:  # the first pays for starting a batch, the others share what further batches cost
+            busy_ms = rung.fixed_ms - (rung.full_ms - rung.ms)
+        kept.append(place)
+        busy_ms += rung.full_ms
+        heapq.heappush(largest, (-rung.full_ms, place))
+        while busy_ms > left_ms:
+            least, dropped = heapq.heappop(largest)
+            busy_ms += least
+            gone.add(dropped)
+            if not largest:
+                break
+    return [place for place in kept if place not in gone] if gone else kept
+
+
+def price_of(chunks: Sequence[Waiting[Any]], pace: Pace, rule: Routing, now_s: float) -> float:
+    """The lowest of PRICES at which `chunks`, in order of deadline, drain in time."""
+    if drains(chunks, PRICES[0], pace, rule, now_s):  # a calm fleet
+        return PRICES[0]
+    low, high = 1, len(PRICES) - 1
+    while low < high:
+        middle = (low + high) // 2
+        if drains(chunks, PRICES[middle], pace, rule, now_s):
+            high = middle
+        else:
+            low = middle + 1
+    return PRICES[low]
+
+
+def drains(chunks: Sequence[Waiting[Any]], price: float, pace: Pace, rule: Routing, now_s: float) -> bool:
+    """Whether all chunks, each at its tier by this price, are done within the horizon and by their deadlines.
+    Those without a deadline wait behind all others and hold nobody up."""
+    per_ms = price / pace.budget_ms
+    most_ms = pace.horizon_ms(price, rule)
+    first = chunks[0].ladder
+    rung = first.rungs[first.at(per_ms)]
+    start_ms = now_s * 1e3 + rung.fixed_ms - (rung.full_ms - rung.ms) - AT_ONCE_MS
+    busy_ms = 0.0
+    for chunk in chunks:
+        if chunk.deadline_s == math.inf:
+            break
+        steps = chunk.ladder
+        busy_ms += steps.rungs[steps.at(per_ms)].full_ms
+        if busy_ms > most_ms or start_ms + busy_ms > chunk.deadline_s * 1e3:
+            return False
+    return True
+
+
+def bind(waiting: Sequence[Waiting[Any]], pace: Pace, rule: Routing, max_tokens: int, now_s: float) -> Bound[Any]:
+    """The next batch out of `waiting`, which is in order of deadline and not empty. max_tokens: most tokens in one
+    batch, unless a single chunk has more."""
+    kept = keep(waiting, now_s)
+    hopeless = tuple(sorted(set(range(len(waiting))).difference(kept))) if len(kept) < len(waiting) else ()
+    if not kept:
+        return Bound("", (), hopeless, 0.0, 0.0, 0.0)
+    price = price_of([waiting[place] for place in kept], pace, rule, now_s)
+    per_ms = price / pace.budget_ms
+    head = waiting[kept[0]]
+    left_ms = (head.deadline_s - now_s) * 1e3 + AT_ONCE_MS
+    step = head.ladder.at(per_ms)
+    while step > 0 and head.ladder.rungs[step].fixed_ms + head.ladder.rungs[step].ms > left_ms:
+        step -= 1
+    rung = head.ladder.rungs[step]
+    horizon_ms = pace.horizon_ms(price, rule)
+    # Without a deadline of its own a batch may take as long as the horizon: who comes meanwhile has to wait for it.
+    batch, ms = fill(waiting, kept, rung, per_ms, left_ms if left_ms < math.inf else horizon_ms, max_tokens)
+    return Bound(rung.tier, batch, hopeless, price, ms, horizon_ms)
+
+
+def fill(
+    waiting: Sequence[Waiting[Any]], kept: Sequence[int], rung: Rung, per_ms: float, most_ms: float, max_tokens: int
+) -> tuple[tuple[int, ...], float]:
+    """Places of the batch that the first of `kept` leads at `rung`, and its predicted ms."""
+    batch = [kept[0]]
+    tokens = waiting[kept[0]].tokens
+    ms = rung.fixed_ms + rung.ms
+    for place in kept[1:]:
+        chunk = waiting[place]
+        step = chunk.ladder.by_tier.get(rung.tier)
+        if step is None or abs(step - chunk.ladder.at(per_ms)) > 1:
+            continue
+        longer_ms = ms + chunk.ladder.rungs[step].ms
+        if tokens + chunk.tokens > max_tokens or longer_ms > most_ms:
+            break
+        batch.append(place)
+        tokens += chunk.tokens
+        ms = longer_ms
+    return tuple(batch), ms

@@ -1,0 +1,82 @@
+"""What a chunk may be scored with, and what each step up gains for the time it takes."""
+
+from bisect import bisect_right
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+
+class Option(NamedTuple):
+    """One tier for one chunk. fixed_ms: what a batch of this tier costs however small; ms: what this chunk adds."""
+
+    tier: str
+    quality: float
+    fixed_ms: float
+    ms: float
+
+
+@dataclass(frozen=True, slots=True)
+class Rung:
+    """A tier worth its time. full_ms: `ms` and the chunk's share of the fixed cost of a full batch."""
+
+    tier: str
+    quality: float
+    fixed_ms: float
+    ms: float
+    full_ms: float
+
+
+@dataclass(frozen=True, slots=True)
+class Ladder:
+    """The tiers that no mixture of others beats, cheapest first.
+
+    negative_prices: by rung, minus the price up to which it is taken: what it gains over the rung below ÷ the
+    device milliseconds it takes more. Ascending, and minus infinity for the cheapest, which is always affordable.
+    """
+
+    rungs: tuple[Rung, ...]
+    negative_prices: tuple[float, ...]
+    by_tier: dict[str, int] = field(hash=False)
+
+    def at(self, price: float) -> int:
+        """The rung taken at a price per device millisecond: the highest whose gain is worth it."""
+        return bisect_right(self.negative_prices, -price) - 1
+
+
+def scale_of(qualities: Iterable[float]) -> float:
+    """The range of qualities, in which prices are measured; 1 where all are equal."""
+    known = list(qualities)
+    return max(known) - min(known) or 1.0
+
+
+def hull(ms: Sequence[float], quality: Sequence[float]) -> list[tuple[int, float]]:
+    """The upper concave hull of quality over time: places of its corners, cheapest first, and the price of each, its
+    gain over the corner before ÷ the milliseconds it takes more. The first has an infinite price: there is no
+    cheaper one."""
+    found: list[tuple[int, float]] = []
+    for i in sorted(range(len(ms)), key=lambda i: (ms[i], -quality[i])):
+        if found and quality[i] <= quality[found[-1][0]]:
+            continue
+        price = float("inf")
+        while found:
+            below, below_price = found[-1]
+            price = (quality[i] - quality[below]) / max(ms[i] - ms[below], 1e-12)
+            if price < below_price:
+                break
+            found.pop()  # the step to this one gains more for its time than the step to that one did
+        found.append((i, price))
+    return found
+
+
+def ladder(options: Iterable[Option], share: float = 0.0, scale: float = 1.0) -> Ladder:
+    """The options worth their time, by price.
+
+    share: of a full batch that the chunk takes, in tokens; scale: the range of qualities that counts as 1, so
+    that prices mean the same whatever the measure. Raises ValueError without options.
+    """
+    rungs = [Rung(o.tier, o.quality, o.fixed_ms, o.ms, o.ms + o.fixed_ms * share) for o in options]
+    if not rungs:
+        raise ValueError("a chunk needs at least one tier it may be scored with")
+    corners = hull([rung.full_ms for rung in rungs], [rung.quality / scale for rung in rungs])
+    kept = tuple(rungs[i] for i, _ in corners)
+    return Ladder(kept, tuple(-price for _, price in corners), {rung.tier: step for step, rung in enumerate(kept)})

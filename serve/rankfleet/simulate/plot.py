@@ -1,0 +1,42 @@
+"""A simulation as a picture: load, tiers and attainment over time."""
+
+import itertools
+from pathlib import Path
+from typing import Any
+
+from rankfleet.core.errors import ConfigError
+
+
+def draw(figures: dict[str, Any], path: Path) -> None:
+    """Write a PNG. Raises ConfigError where matplotlib is missing or there is nothing over time to draw."""
+    try:
+        from matplotlib.figure import Figure
+    except ImportError as error:
+        raise ConfigError("drawing needs matplotlib: pip install 'rankfleet[eval]'") from error
+    if "over_time" not in figures:
+        raise ConfigError(f"{figures['policy']} is a bound and has no course over time to draw")
+    over = figures["over_time"]
+    edges = [0.0, *over["until_s"]]
+    minutes = [(start + end) / 120 for start, end in itertools.pairwise(edges)]
+    rates = [n / (end - start) for n, start, end in zip(over["requests"], edges, edges[1:], strict=False)]
+    figure = Figure(figsize=(9, 7), layout="constrained")
+    load, tiers, attained = figure.subplots(3, 1, sharex=True)
+    load.fill_between(minutes, rates, step="mid", color="#bcd")
+    load.set_ylabel("requests/s")
+    load.set_ylim(bottom=0)
+    shares = {name: [share or 0.0 for share in values] for name, values in over["tiers"].items()}
+    colours = [(0.15 + 0.7 * i / max(1, len(shares) - 1),) * 3 for i in range(len(shares))][::-1]
+    tiers.stackplot(minutes, *shares.values(), labels=list(shares), colors=colours)
+    tiers.set_ylabel("share of requests\nin time, by tier")
+    tiers.set_ylim(0, 1)
+    tiers.legend(loc="lower left", ncols=len(shares), fontsize="small", framealpha=0.9)
+    attained.plot(minutes, over["attainment"], color="black", drawstyle="steps-mid")
+    attained.set_ylabel("attainment")
+    attained.set_ylim(top=1.005)
+    attained.grid(axis="y", alpha=0.3)
+    attained.set_xlabel("minutes")
+    load.set_title(
+        f"{figures['policy']}: {figures['attainment']:.2%} in time, mean nDCG@10 {figures['mean_quality']:.4f}",
+        loc="left",
+    )
+    figure.savefig(path, dpi=110)

@@ -1,0 +1,110 @@
+"""Ways to run a fleet, to be compared on the same queue: which tiers a request may get, and how work is bound."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from rankfleet.core.config import FleetConfig, Routing
+from rankfleet.core.errors import ConfigError
+from rankfleet.routing.candidates import Ask, Candidate, FleetSnapshot
+from rankfleet.routing.latency import LatencyModel
+from rankfleet.routing.planner import Choice, choose
+from rankfleet.scheduling.binding import AT_ONCE_MS, Bound, Waiting, bind, keep
+from rankfleet.scheduling.pace import Pace
+from rankfleet.scheduling.queue import Bind
+
+FORMS = "slo, static:TIER, table:FRACTION, slackfit or oracle"
+BUCKETS = 16  # of latency, as SlackFit cuts them
+
+Choose = Callable[[Ask, FleetSnapshot, float], Choice]
+
+
+@dataclass(frozen=True)
+class Policy:
+    """choose: what the router does with a request; bind: what a replica does with its queue; looks: whether the
+    choice depends on the state of the fleet."""
+
+    name: str
+    choose: Choose
+    bind: Bind[Any] = bind
+    looks: bool = False
+
+
+def policy_of(spec: str, fleet: FleetConfig, models: Mapping[str, LatencyModel]) -> Policy:
+    """Raises ConfigError for one that does not exist."""
+    name, _, value = spec.partition(":")
+    if spec == "slo":
+        return Policy(spec, choose, looks=True)
+    if spec == "slackfit":
+        return Policy(spec, anything(fleet), slackfit)
+    if name == "static" and value in fleet.tiers:
+        return Policy(spec, static(fleet, value))
+    if name == "table":
+        try:
+            share = float(value)
+        except ValueError:
+            share = 0.0
+        if share > 0:
+            return Policy(spec, table(fleet, models, share))
+    raise ConfigError(f"policy {spec!r} does not exist; write {FORMS}, with a tier of {', '.join(fleet.tiers)}")
+
+
+def given(fleet: FleetConfig, tier: str, allowed: tuple[str, ...] = ()) -> Choice:
+    """A choice that asks nobody."""
+    candidate = Candidate(tier, fleet.group_of(tier), fleet.tiers[tier].quality, 0.0, 0.0)
+    return Choice(candidate, True, (), (), candidate, allowed)
+
+
+def static(fleet: FleetConfig, tier: str) -> Choose:
+    """Every request gets the same tier."""
+    choice = given(fleet, tier)
+    return lambda ask, snapshot, now_s: choice
+
+
+def table(fleet: FleetConfig, models: Mapping[str, LatencyModel], share: float) -> Choose:
+    """The best tier that takes at most a share of the request's budget on an idle device; else the fastest."""
+    choices = {name: given(fleet, name) for name in sorted(fleet.tiers, key=lambda name: -fleet.tiers[name].quality)}
+
+    def pick(ask: Ask, snapshot: FleetSnapshot, now_s: float) -> Choice:
+        times = {name: models[name].p99_ms(ask.work[name]) for name in choices}
+        most_ms = float("inf") if ask.budget_ms is None else share * ask.budget_ms
+        return choices[next((n for n in choices if times[n] <= most_ms), min(times, key=times.__getitem__))]
+
+    return pick
+
+
+def anything(fleet: FleetConfig) -> Choose:
+    """All tiers of the first group."""
+    tiers = tuple(next(iter(fleet.groups.values())).tiers)
+    choice = given(fleet, tiers[0], tiers)
+    return lambda ask, snapshot, now_s: choice
+
+
+def slackfit(waiting: Sequence[Waiting[Any]], pace: Pace, rule: Routing, max_tokens: int, now_s: float) -> Bound[Any]:
+    """SlackFit (SuperServe, NSDI 2025): the least slack picks a bucket of latency, and in the bucket the largest
+    batch is taken, then the best tier.
+
+    The buckets part the range from the fastest batch of one to the slowest full batch of what waits.
+    """
+    kept = keep(waiting, now_s)
+    hopeless = tuple(sorted(set(range(len(waiting))).difference(kept)))
+    if not kept:
+        return Bound("", (), hopeless, 0.0, 0.0, 0.0)
+    head = waiting[kept[0]]
+    left_ms = (head.deadline_s - now_s) * 1e3 + AT_ONCE_MS
+    choices: list[tuple[float, int, float, str]] = []  # ms, chunks, quality, tier
+    for rung in head.ladder.rungs:
+        ms, tokens = rung.fixed_ms, 0
+        for count, place in enumerate(kept, start=1):
+            step = waiting[place].ladder.by_tier.get(rung.tier)
+            tokens += waiting[place].tokens
+            if step is None or (count > 1 and tokens > max_tokens):
+                break
+            ms += waiting[place].ladder.rungs[step].ms
+            choices.append((ms, count, rung.quality, rung.tier))
+    low, high = min(choices)[0], max(choices)[0]
+    width = (high - low) / BUCKETS or 1.0
+    fits = [choice for choice in choices if choice[0] <= left_ms] or [min(choices)]
+    top = max(int((ms - low) / width) for ms, *_ in fits)
+    ms, count, _, tier = max((c for c in fits if int((c[0] - low) / width) == top), key=lambda c: (c[1], c[2]))
+    return Bound(tier, tuple(kept[:count]), hopeless, 0.0, ms, left_ms)

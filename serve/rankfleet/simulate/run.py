@@ -1,0 +1,255 @@
+"""The event loop: requests arrive, are planned, wait in a replica's queue, and are scored in batches."""
+
+import heapq
+import itertools
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from rankfleet.core.config import FleetConfig
+from rankfleet.core.messages import Work
+from rankfleet.routing.candidates import Ask, Candidate
+from rankfleet.routing.fleet import FleetView
+from rankfleet.routing.latency import LatencyModel
+from rankfleet.scheduling.binding import Bound, Waiting
+from rankfleet.scheduling.ladder import Ladder, ladder, scale_of
+from rankfleet.scheduling.queue import TokenQueue
+from rankfleet.simulate.policies import Policy
+from rankfleet.simulate.scaling import TICK_S, Scaler
+from rankfleet.simulate.workload import Requests, Workload
+
+P99_SIGMAS = 2.326  # of a normal distribution
+REFUSED, GIVEN_UP, LATE, IN_TIME = range(4)
+
+
+@dataclass(slots=True)
+class Job:
+    """A request under way. left: chunks not scored yet."""
+
+    request: int
+    group: str
+    ticket: int
+    left: int
+    lost: bool = False
+
+
+@dataclass(slots=True)
+class Replica:
+    """One device: its queue, and what it is scoring. free_s: when the batch on it ends."""
+
+    name: str
+    queue: TokenQueue[tuple[Job, Work]]
+    ready_s: float = 0.0
+    free_s: float = 0.0
+    running: list[Waiting[tuple[Job, Work]]] = field(default_factory=list)
+    bound: Bound[tuple[Job, Work]] | None = None
+
+    def backlog_ms(self, now_s: float) -> float:
+        return self.queue.backlog_ms + max(0.0, max(self.free_s, self.ready_s) - now_s) * 1e3
+
+
+@dataclass
+class Outcome:
+    """By request. state: REFUSED … IN_TIME; tier: place among the fleet's, −1 for none; took_ms: from arrival."""
+
+    state: np.ndarray
+    tier: np.ndarray
+    took_ms: np.ndarray
+    gpu_s: float = 0.0
+    replica_s: float = 0.0
+    batches: int = 0
+
+
+class Simulation:
+    """One fleet, one policy. Time is that of the events."""
+
+    def __init__(
+        self,
+        fleet: FleetConfig,
+        models: Mapping[str, LatencyModel],
+        workload: Workload,
+        policy: Policy,
+        seed: int,
+        start_s: float | None = None,
+    ) -> None:
+        """start_s: how long a new replica takes until it scores; None for no autoscaling, all replicas at once."""
+        self._fleet, self._models, self._workload, self._policy = fleet, models, workload, policy
+        self._rng = np.random.default_rng(seed)
+        self._view = FleetView(fleet)
+        self._view.learned(dict(models))
+        self._empty = self._view.snapshot(0.0)  # for policies that do not look
+        self._scalers = (
+            {}
+            if start_s is None
+            else {name: Scaler(fleet.autoscaling, group.replicas, start_s) for name, group in fleet.groups.items()}
+        )
+        self._names = itertools.count()
+        self._replicas = {
+            name: [
+                self._replica(name) for _ in range(max(1, group.replicas.min) if self._scalers else group.replicas.max)
+            ]
+            for name, group in fleet.groups.items()
+        }
+        self._events: list[tuple[float, int, Callable[[float], None]]] = []
+        self._order = itertools.count()
+        self._place = {tier: i for i, tier in enumerate(fleet.tiers)}
+        self._range = scale_of(tier.quality for tier in fleet.tiers.values())
+        self._least: dict[int, float] = {}
+        self._works: dict[int, dict[str, Work]] = {}
+        self._ladders: dict[tuple[Work, tuple[str, ...]], Ladder] = {}
+        # A batch is now and then slower than predicted, such that the 99th percentile is the model's.
+        self._sigma = {tier: math.log(model.p99_factor) / P99_SIGMAS for tier, model in models.items()}
+
+    def run(self, requests: Requests, progress: Callable[[int], None] = lambda done: None) -> Outcome:
+        """All requests, until the last is answered. progress hears how many have arrived, now and then."""
+        n = len(requests)
+        self._outcome = Outcome(np.full(n, REFUSED, np.int8), np.full(n, -1, np.int8), np.full(n, np.nan))
+        classes = list(self._workload.classes.values())
+        arrived, kinds, pairs = requests.arrived_s.tolist(), requests.kind.tolist(), requests.pairs.tolist()
+        self._arrived = arrived
+        self._deadlines = [
+            math.inf if (ms := classes[kind].slo_ms) is None else at + ms / 1e3
+            for at, kind in zip(arrived, kinds, strict=True)
+        ]
+        self._last_s = arrived[-1] if n else 0.0
+        if self._scalers:
+            self._at(0.0, self._scale)
+        events = self._events
+        for i in range(n):
+            now_s = arrived[i]
+            while events and events[0][0] <= now_s:
+                at_s, _, act = heapq.heappop(events)
+                act(at_s)
+            self._arrive(i, classes[kinds[i]].slo_ms, classes[kinds[i]].when_none_fits, pairs[i], now_s)
+            if i % 10_000 == 0:
+                progress(i)
+        while events:
+            at_s, _, act = heapq.heappop(events)
+            act(at_s)
+        return self._outcome
+
+    def _at(self, when_s: float, act: Callable[[float], None]) -> None:
+        heapq.heappush(self._events, (when_s, next(self._order), act))
+
+    def _replica(self, group: str, ready_s: float = 0.0) -> Replica:
+        queue: TokenQueue[tuple[Job, Work]] = TokenQueue(
+            self._fleet.groups[group].batch_tokens, self._fleet.routing, self._policy.bind
+        )
+        return Replica(f"{group}-{next(self._names)}", queue, ready_s)
+
+    def _work(self, pairs: int) -> dict[str, Work]:
+        """By tier; pairs of equal length, cut where a tier takes fewer tokens."""
+        if pairs not in self._works:
+            lengths = {t: min(self._workload.tokens, s.max_tokens or 512) for t, s in self._fleet.tiers.items()}
+            self._works[pairs] = {t: Work(pairs, pairs * n, pairs * n * n) for t, n in lengths.items()}
+        return self._works[pairs]
+
+    def _least_ms(self, pairs: int, work: dict[str, Work]) -> float:
+        """Device time of a request at its cheapest tier, as tickets count it."""
+        if pairs not in self._least:
+            steps = (
+                self._ladder((tier,), work[tier], self._fleet.groups[self._fleet.group_of(tier)].batch_tokens)
+                for tier in self._fleet.tiers
+            )
+            self._least[pairs] = min(step.rungs[0].full_ms for step in steps)
+        return self._least[pairs]
+
+    def _ladder(self, tiers: tuple[str, ...], work: Work, max_tokens: int) -> Ladder:
+        if (work, tiers) not in self._ladders:
+            options = [self._models[t].option(t, self._fleet.tiers[t].quality, work) for t in tiers]
+            self._ladders[work, tiers] = ladder(options, work.tokens / max_tokens, self._range)
+        return self._ladders[work, tiers]
+
+    def _arrive(self, i: int, slo_ms: float | None, when_none_fits: str, pairs: int, now_s: float) -> None:
+        work = self._work(pairs)
+        ask = Ask(work, now_s, slo_ms, when_none_fits=when_none_fits)  # type: ignore[arg-type]
+        snapshot = self._empty
+        if self._policy.looks:
+            self._view.arrived(slo_ms, now_s)
+            snapshot = self._view.snapshot(now_s, self._deadlines[i], self._least_ms(pairs, work))
+        choice = self._policy.choose(ask, snapshot, now_s)
+        # A ranking that leaves something out counts as missed: what it is worth is not known.
+        if choice.chosen is not None and choice.fits:
+            whole = work[choice.chosen.tier]
+            parts = snapshot.groups[choice.chosen.group].parts(whole)
+            self._send(i, choice.chosen, choice.allowed, whole.share(parts) if parts > 1 else whole, parts, now_s)
+
+    def _send(self, i: int, chosen: Candidate, allowed: tuple[str, ...], part: Work, parts: int, now_s: float) -> None:
+        """To the replicas with the least backlog, each a part."""
+        group = chosen.group
+        tiers = allowed or (chosen.tier,)
+        steps = self._ladder(tiers, part, self._fleet.groups[group].batch_tokens)
+        deadline_s = self._deadlines[i]
+        ticket = self._view.sent(group, steps.rungs[0].full_ms * parts, now_s, deadline_s)
+        job = Job(i, group, ticket, parts)
+        backlogs = [replica.backlog_ms(now_s) for replica in self._replicas[group]]
+        least = sorted(range(len(backlogs)), key=backlogs.__getitem__)
+        for place in itertools.islice(itertools.cycle(least), parts):
+            replica = self._replicas[group][place]
+            replica.queue.put(Waiting(part.tokens, deadline_s, steps, (job, part)), now_s)
+            if not replica.running:
+                self._start(replica, max(now_s, replica.ready_s))
+
+    def _start(self, replica: Replica, now_s: float) -> None:
+        """The next batch of an idle replica, if anything waits that can be in time."""
+        if now_s < replica.ready_s:
+            self._at(replica.ready_s, lambda at_s: None if replica.running else self._start(replica, at_s))
+            return
+        taken = replica.queue.take(now_s)
+        for chunk in taken.hopeless:
+            self._lose(chunk.item[0], now_s)
+        if not taken.batch:
+            return
+        tier = taken.bound.tier
+        ms = self._models[tier].mean_ms(Work.sum(chunk.item[1] for chunk in taken.batch))
+        if self._sigma[tier]:
+            ms *= math.exp(self._sigma[tier] * self._rng.standard_normal())
+        replica.running, replica.bound, replica.free_s = taken.batch, taken.bound, now_s + ms / 1e3
+        self._outcome.gpu_s += ms / 1e3
+        self._outcome.batches += 1
+        self._at(replica.free_s, lambda at_s: self._finish(replica, at_s))
+
+    def _finish(self, replica: Replica, now_s: float) -> None:
+        """A batch is done: answer its requests, take the next."""
+        batch, bound = replica.running, replica.bound
+        assert bound is not None
+        replica.running = []
+        for chunk in batch:
+            job = chunk.item[0]
+            job.left -= 1
+            if job.left == 0 and not job.lost:
+                self._view.back(job.group, job.ticket, now_s)
+                done_s = now_s + self._fleet.overhead_ms / 1e3
+                self._outcome.took_ms[job.request] = (done_s - self._arrived[job.request]) * 1e3
+                self._outcome.tier[job.request] = self._place[bound.tier]
+                in_time = done_s <= self._deadlines[job.request] + 1e-9
+                self._outcome.state[job.request] = IN_TIME if in_time else LATE
+        if batch:
+            self._view.heard(batch[0].item[0].group, replica.name, replica.queue.backlog_ms / 1e3, now_s)
+        self._start(replica, now_s)
+
+    def _lose(self, job: Job, now_s: float) -> None:
+        """A chunk was given up, and so is its request: what is left of it elsewhere is work for nobody."""
+        if job.lost:
+            return
+        job.lost = True
+        self._view.back(job.group, job.ticket, now_s)
+        self._outcome.state[job.request] = GIVEN_UP
+        if job.left > 1:
+            for replica in self._replicas[job.group]:
+                replica.queue.remove(lambda item: item[0].lost)
+
+    def _scale(self, now_s: float) -> None:
+        """Ask the scalers. A replica let go finishes what it has; a new one takes work when it is ready."""
+        for name, scaler in self._scalers.items():
+            replicas = self._replicas[name]
+            backlog_s = sum(r.backlog_ms(now_s) for r in replicas) / 1e3
+            target = max(1, scaler.target(backlog_s, len(replicas), now_s))
+            while len(replicas) < target:
+                replicas.append(self._replica(name, now_s + scaler.start_s))
+            del replicas[target:]
+            self._outcome.replica_s += len(replicas) * TICK_S
+        if now_s < self._last_s:
+            self._at(now_s + TICK_S, self._scale)

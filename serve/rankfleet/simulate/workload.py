@@ -1,0 +1,78 @@
+"""Who asks for what: classes of budgets and numbers of candidates, drawn at random for each arrival."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, Self
+
+import numpy as np
+import yaml
+from pydantic import Field, ValidationError, model_validator
+
+from rankfleet.core.config import Name, Section, explain
+from rankfleet.core.errors import ConfigError
+
+
+class RequestClass(Section):
+    """Requests with one budget."""
+
+    slo_ms: float | None = Field(gt=0, description="budget per request; null for none")
+    share: float = Field(gt=0, description="of all requests, relative to the other classes")
+    when_none_fits: Literal["degrade", "refuse"] = Field("refuse", description="as in the fleet file")
+
+
+class Candidates(Section):
+    """Requests of one size."""
+
+    count: int = Field(ge=1, description="documents of a request")
+    share: float = Field(gt=0, description="of all requests, relative to the other sizes")
+
+
+class Workload(Section):
+    """The whole file."""
+
+    classes: dict[Name, RequestClass] = Field(min_length=1, description="by name")
+    candidates: list[Candidates] = Field(min_length=1, description="sizes, drawn independently of the class")
+    tokens: int = Field(ge=1, description="tokens of a pair, query included")
+    seconds: float = Field(3600.0, gt=0, description="how long arrivals last, where no trace says so")
+
+    @model_validator(mode="after")
+    def _sizes_differ(self) -> Self:
+        counts = [c.count for c in self.candidates]
+        if len(set(counts)) < len(counts):
+            raise ValueError("candidates: a count is named twice; add up its shares")
+        return self
+
+
+def read_workload(path: Path) -> Workload:
+    """Raises ConfigError that names every wrong key."""
+    try:
+        return Workload.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")))
+    except OSError as error:
+        raise ConfigError(f"{path}: {error.strerror or error}") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path} is not valid YAML: {error}") from error
+    except ValidationError as error:
+        raise ConfigError(explain(error, str(path))) from error
+
+
+@dataclass(frozen=True)
+class Requests:
+    """n requests in order of arrival. arrived_s: float64 [n]; kind: int [n], place of its class; pairs: int [n]."""
+
+    arrived_s: np.ndarray
+    kind: np.ndarray
+    pairs: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.arrived_s)
+
+
+def draw(workload: Workload, arrived_s: np.ndarray, rng: np.random.Generator) -> Requests:
+    """A class and a size for each arrival."""
+
+    def pick(shares: list[float]) -> np.ndarray:
+        return rng.choice(len(shares), len(arrived_s), p=np.array(shares) / sum(shares))
+
+    kind = pick([c.share for c in workload.classes.values()])
+    size = pick([c.share for c in workload.candidates])
+    return Requests(arrived_s, kind, np.array([c.count for c in workload.candidates])[size])

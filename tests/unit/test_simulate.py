@@ -1,0 +1,206 @@
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from rankfleet.core.config import FleetConfig
+from rankfleet.core.errors import ConfigError
+from rankfleet.routing.latency import LatencyModel
+from rankfleet.simulate.arrivals import from_process, from_trace
+from rankfleet.simulate.inputs import requests_for, workload_named
+from rankfleet.simulate.oracle import bound, slices, work_done_s
+from rankfleet.simulate.policies import policy_of
+from rankfleet.simulate.results import results
+from rankfleet.simulate.run import Outcome, Simulation
+from rankfleet.simulate.workload import Requests, Workload, draw
+from tests.unit.fakes import fleet
+
+# A token takes 0.1, 0.4 and 1.6 ms; pairs have ten tokens: 1, 4 and 16 ms a pair.
+MODELS = {name: LatencyModel(0.0, ms, 0.0) for name, ms in (("small", 0.1), ("medium", 0.4), ("large", 1.6))}
+WORKLOAD = Workload.model_validate(
+    {"classes": {"one": {"slo_ms": 100, "share": 1}}, "candidates": [{"count": 10, "share": 1}], "tokens": 10}
+)
+
+
+def one_group(replicas: int = 1, **changes: object) -> FleetConfig:
+    group = {"tiers": ["small", "medium", "large"], "replicas": {"min": replicas, "max": replicas}}
+    return fleet(groups={"demo": group}, overhead_ms=0, quality={"retriever": 0.1}, **changes)
+
+
+def asked(*arrived_ms: float, pairs: int = 10) -> Requests:
+    n = len(arrived_ms)
+    return Requests(np.array(arrived_ms) / 1e3, np.zeros(n, dtype=int), np.full(n, pairs))
+
+
+def simulate(policy: str, requests: Requests, config: FleetConfig, workload: Workload = WORKLOAD) -> Outcome:
+    return Simulation(config, MODELS, workload, policy_of(policy, config, MODELS), seed=1).run(requests)
+
+
+def test_requests_queue_behind_each_other_and_share_a_batch() -> None:
+    # medium takes 40 ms: the first alone, the second and third (80 ms, from 40 on) together, by 120 ms.
+    config = one_group()
+    outcome = simulate("static:medium", asked(0, 20, 30), config)
+    assert outcome.took_ms.tolist() == pytest.approx([40, 100, 90])
+    assert outcome.gpu_s == pytest.approx(0.12)
+    figures = results(outcome, asked(0, 20, 30), config, WORKLOAD)
+    assert (figures["attainment"], figures["mean_quality"]) == (1.0, 0.4)
+    assert figures["batches"] == 2
+
+
+def test_what_cannot_be_in_time_is_given_up_and_counts_as_the_retriever() -> None:
+    # large takes 160 ms of 100; medium 40: the third of three at once would end at 120.
+    config = one_group()
+    assert simulate("static:large", asked(0), config).gpu_s == 0.0
+    three = asked(0, 0, 0)
+    figures = results(simulate("static:medium", three, config), three, config, WORKLOAD)
+    assert figures["given_up"] == 1
+    assert figures["attainment"] == pytest.approx(2 / 3, abs=1e-5)
+    assert figures["mean_quality"] == pytest.approx((0.4 + 0.4 + 0.1) / 3, abs=1e-5)
+    assert figures["classes"]["one"]["requests"] == 3
+
+
+def test_replicas_work_side_by_side() -> None:
+    assert simulate("static:medium", asked(0, 0), one_group(replicas=2)).took_ms.tolist() == pytest.approx([40, 40])
+
+
+def test_the_router_binds_late() -> None:
+    # All three arrive while the first is on the device (40 ms, the best of 100): two more medium ones would end at
+    # 120 ms, so that the second and third take small.
+    outcome = simulate("slo", asked(0, 1, 2), one_group())
+    assert outcome.tier.tolist() == [1, 0, 0]
+    assert (outcome.took_ms < 100).all()
+
+
+def test_a_large_request_is_spread_where_a_batch_cannot_hold_it() -> None:
+    config = one_group(replicas=2)
+    wide = asked(0, pairs=4000)  # 40,000 tokens, 4 s by small, above the 16,384 of a batch
+    patient = Workload.model_validate({**WORKLOAD.model_dump(), "classes": {"one": {"slo_ms": 3000, "share": 1}}})
+    outcome = simulate("slo", wide, config, patient)
+    assert outcome.took_ms.tolist() == pytest.approx([2000])
+    assert outcome.tier.tolist() == [0]
+
+
+def test_a_refusal_costs_nothing() -> None:
+    outcome = simulate("slo", asked(0, pairs=101), one_group())  # 101 ms by small
+    figures = results(outcome, asked(0, pairs=101), one_group(), WORKLOAD)
+    assert (figures["refused"], figures["gpu_seconds"]) == (1, 0.0)
+
+
+def test_a_table_leaves_a_share_of_the_budget_free() -> None:
+    assert simulate("table:0.4", asked(0), one_group()).tier.tolist() == [1]
+    assert simulate("table:0.39", asked(0), one_group()).tier.tolist() == [0]
+
+
+def test_slackfit_takes_the_slowest_bucket_in_time() -> None:
+    assert simulate("slackfit", asked(0), one_group()).tier.tolist() == [1]
+
+
+def test_groups_grow_under_load_when_told_to() -> None:
+    config = fleet(
+        groups={"demo": {"tiers": ["small", "medium", "large"], "replicas": {"min": 1, "max": 4}}},
+        autoscaling={"target_backlog_s": 0.05, "upscale_delay_s": 0.0},
+    )
+    steady = asked(*range(0, 20_000, 5))
+    policy = policy_of("slo", config, MODELS)
+    scaled = Simulation(config, MODELS, WORKLOAD, policy, seed=1, start_s=1.0).run(steady)
+    # 20 s at one replica would be 20 replica seconds.
+    assert 40 < scaled.replica_s <= 82
+    assert (scaled.state == 3).mean() > 0.8
+
+
+def test_the_same_seed_gives_the_same_figures() -> None:
+    runs = []
+    for _ in range(2):
+        requests = requests_for(WORKLOAD, None, 1.0, "gamma:rate=40,cv=4", 20.0, seed=7)
+        runs.append(results(simulate("slo", requests, one_group()), requests, one_group(), WORKLOAD))
+    assert runs[0] == runs[1]
+    assert sum(runs[0]["over_time"]["requests"]) == runs[0]["requests"]
+
+
+@pytest.mark.parametrize("spec", ["static:huge", "table:none", "table:0", "best", ""])
+def test_a_policy_that_does_not_exist_is_named(spec: str) -> None:
+    with pytest.raises(ConfigError, match="does not exist; write slo"):
+        policy_of(spec, one_group(), MODELS)
+
+
+def test_traces_are_counts_per_second(tmp_path: Path) -> None:
+    trace = tmp_path / "trace.csv"
+    trace.write_text("second,requests\n0,2\n1,0\n2,3\n")
+    times = from_trace(trace, 10.0, np.random.default_rng(1))
+    assert np.floor(times).astype(int).tolist() == [0] * 20 + [2] * 30
+    assert (np.diff(times) >= 0).all()
+    halves = from_trace(trace, 0.5, np.random.default_rng(1))
+    assert (halves < 1).sum() == 1
+    assert (halves >= 2).sum() in (1, 2)
+
+
+@pytest.mark.parametrize("content", ["", "second,requests\n", "a,b\n1,2\n", "second,requests\n0,x\n"])
+def test_what_is_no_trace_is_named(tmp_path: Path, content: str) -> None:
+    (tmp_path / "trace.csv").write_text(content)
+    with pytest.raises(ConfigError, match="trace"):
+        from_trace(tmp_path / "trace.csv", 1.0, np.random.default_rng(1))
+
+
+def test_gaps_have_the_rate_and_variation_asked_for() -> None:
+    times = from_process("gamma:rate=50,cv=2", 4000.0, np.random.default_rng(1))
+    gaps = np.diff(times)
+    assert 1 / gaps.mean() == pytest.approx(50, rel=0.02)
+    assert gaps.std() / gaps.mean() == pytest.approx(2, rel=0.02)
+    assert times[-1] < 4000
+
+
+@pytest.mark.parametrize("spec", ["gamma", "gamma:cv=4", "gamma:rate=0", "poisson:rate=5,cv=2", "gamma:rate=1,x=2"])
+def test_arrivals_that_make_no_sense_are_named(spec: str) -> None:
+    with pytest.raises(ConfigError, match="are not understood; write gamma:rate=60,cv=4"):
+        from_process(spec, 10.0, np.random.default_rng(1))
+
+
+def test_shares_are_kept() -> None:
+    requests = draw(workload_named("mixed"), np.arange(100_000.0), np.random.default_rng(1))
+    assert np.bincount(requests.kind) / 1e5 == pytest.approx([0.2, 0.4, 0.3, 0.1], abs=0.01)
+    assert [float((requests.pairs == n).mean()) for n in (20, 50, 100)] == pytest.approx([0.3, 0.3, 0.4], abs=0.01)
+
+
+def test_the_bound_works_earliest_deadline_first_and_may_interrupt() -> None:
+    def done(*jobs: tuple[float, float, float]) -> float:
+        arrived, ends, work = (np.array(column) for column in zip(*jobs, strict=True))
+        return work_done_s(arrived, ends, work)
+
+    assert done((0, 1, 1), (0, 2, 1)) == pytest.approx(2)
+    assert done((0, 1, 1), (0, 1, 1)) == pytest.approx(1)
+    # The second interrupts the first, which ends at 4 all the same.
+    assert done((0, 4, 3), (1, 2, 1)) == pytest.approx(4)
+    assert done((0, 1, 5), (3, 4, 1)) == pytest.approx(2)
+
+
+def test_the_bound_falls_into_slices_by_price() -> None:
+    # Nothing → 0.2 in 10 ms → 0.3 in 40 → 0.4 in 160.
+    assert [(round(p, 6), ms) for p, ms in slices([(0.2, 10), (0.3, 40), (0.4, 160)])] == [
+        (0.02, 10),
+        (round(0.1 / 30, 6), 30),
+        (round(0.1 / 120, 6), 120),
+    ]
+
+
+def test_the_bound_of_one_request_is_what_fits() -> None:
+    # Of 100 ms medium takes 40, and half of the way to large 60 more.
+    figures = bound(one_group(), MODELS, WORKLOAD, asked(0))
+    assert figures == {"requests": 1, "attainment": 1.0, "mean_quality": pytest.approx(0.45)}
+
+
+def test_no_policy_passes_the_bound() -> None:
+    config = one_group(replicas=2)
+    requests = requests_for(WORKLOAD, None, 1.0, "gamma:rate=60,cv=4", 30.0, seed=3)
+    most = bound(config, MODELS, WORKLOAD, requests)
+    for policy in ("slo", "static:small", "static:medium", "slackfit"):
+        figures = results(simulate(policy, requests, config), requests, config, WORKLOAD)
+        assert figures["attainment"] <= most["attainment"]
+        assert figures["mean_quality"] <= most["mean_quality"]
+
+
+def test_the_shipped_profile_gives_the_published_rates() -> None:
+    path = Path(__file__).parents[2] / "configs/profiles/h100-published.json"
+    tiers = json.loads(path.read_text())["tiers"]
+    rates = {name: round(1000 / (154 * tier["beta_ms"])) for name, tier in tiers.items()}
+    assert rates == {"17m": 7517, "32m": 6602, "68m": 4913, "150m": 3237, "400m": 1738, "1b": 928}
