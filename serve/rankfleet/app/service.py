@@ -36,6 +36,7 @@ from rankfleet.routing.lengths import Lengths
 from rankfleet.routing.planner import Refusal, plan
 
 NO_CLASS = SloClass()
+EXPIRED = "the budget ended in the queue"
 
 
 class GroupClient(Protocol):
@@ -100,8 +101,8 @@ class RankingService:
             logits, answered = await self._score(decision, pairs, ask, timing)
         except Expired as error:
             if target.slo.when_none_fits == "refuse":
-                raise Overloaded(f"{error}; retry later or allow more time", self._drain_s(decision)) from error
-            decision, pairs, truncated = unscored(decision, str(error)), pairs.take(np.arange(0)), []
+                raise Overloaded(f"{EXPIRED}; retry later or allow more time", self._drain_s(decision)) from error
+            decision, pairs, truncated = unscored(decision), pairs.take(np.arange(0)), []
             logits, answered = np.empty(0, dtype=np.float32), NONE
         if not np.isfinite(logits).all():
             raise FloatingPointError(f"tier {answered} gave scores that are not finite")
@@ -236,10 +237,10 @@ class RankingService:
         return self._tokenizers[tier] is self._tokenizers[other] and self._limit(tier) == self._limit(other)
 
 
-def unscored(decision: Plan, why: str) -> Plan:
+def unscored(decision: Plan) -> Plan:
     """What is left of a plan when its time has run out before its turn came."""
     how = "the order as given"
-    reason = f"{decision.reason}; {why}: {how} instead"
+    reason = f"{decision.reason}; {EXPIRED}: {how} instead"
     return replace(decision, tier=NONE, quality=0.0, fits=False, reason=reason, candidates=0, degraded=how)
 
 

@@ -1,0 +1,32 @@
+"""The second stage of a cascade, once the first is back: which candidates are scored again, if any."""
+
+import numpy as np
+
+from rankfleet.core.messages import Stage, Work
+from rankfleet.routing.latency import LatencyModel
+
+REACH = 0.5  # the cut may lie this share of the planned depth above or below it
+
+
+def second_stage(
+    stage: Stage, logits: np.ndarray, lengths: np.ndarray, model: LatencyModel, left_ms: float
+) -> np.ndarray:
+    """Rows to score again, best first; none where the time left is not enough for the fewest worth it, so that the
+    first stage's order is the answer.
+
+    logits: of the first stage, float [pairs]; lengths: tokens of each pair for the second; left_ms: slack less what
+    waits ahead. The cut lies at the widest gap between neighbours in the first stage's order, within REACH of the
+    planned depth: candidates that score alike are judged alike. Ties go to the fewer.
+    """
+    order = np.argsort(-logits, kind="stable")
+    least = max(1, min(len(order), round(stage.candidates * (1 - REACH))))
+    most = min(len(order), round(stage.candidates * (1 + REACH)))
+    while most >= least and model.p99_ms(Work.of(lengths[order[:most]])) > left_ms:
+        most -= 1
+    if most < least:
+        return order[:0]
+    sorted_logits = logits[order]
+    gaps = sorted_logits[least - 1 : most] - np.append(sorted_logits, -np.inf)[least : most + 1]
+    if most == len(order):  # below the last candidate there is nothing to be apart from
+        gaps[-1] = 0.0
+    return order[: least + int(gaps.argmax())]
