@@ -94,16 +94,17 @@ def considerate(
     """The best plan that does not hold up those behind, and the better ones that would: with them the group's whole
     backlog is more than its horizon, at the price up to which the plan is taken. The fastest holds up nobody."""
     crowded: list[Candidate] = []
-    prices: dict[str, dict[Candidate, float]] = {}
-    for candidate in fitting:
+    prices: dict[str, dict[int, float]] = {}  # group → place in `fitting` → price per typical budget
+    for place, candidate in enumerate(fitting):
         group = fleet.groups[candidate.group]
         if candidate is fastest or group.pace.crowd_per_s <= 0:  # or nobody else has been seen to come
             return candidate, crowded
         if candidate.group not in prices:
-            here = [c for c in fitting if c.group == candidate.group]
-            corners = hull([c.engine_ms for c in here], [c.quality for c in here])
-            prices[candidate.group] = {here[i]: price * group.pace.budget_ms / fleet.scale for i, price in corners}
-        most_ms = group.pace.horizon_ms(prices[candidate.group].get(candidate, 0.0), fleet.rule)
+            here = [i for i, c in enumerate(fitting) if c.group == candidate.group]
+            corners = hull([fitting[i].engine_ms for i in here], [fitting[i].quality for i in here])
+            unit = fleet.scale / group.pace.budget_ms
+            prices[candidate.group] = {here[i]: price / unit for i, price in corners}
+        most_ms = group.pace.horizon_ms(prices[candidate.group].get(place, 0.0), fleet.rule)
         if group.backlog_s * 1e3 + candidate.engine_ms <= most_ms:
             return candidate, crowded
         crowded.append(candidate)
