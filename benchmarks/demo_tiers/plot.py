@@ -14,7 +14,8 @@ import matplotlib.pyplot as plt
 import numpy as np
 
 from rankfleet.core.messages import Plan, Work
-from rankfleet.routing.planner import Ask, FleetSnapshot, GroupState, TierState, plan
+from rankfleet.routing.candidates import Ask, FleetSnapshot, GroupState, TierState
+from rankfleet.routing.planner import plan
 from rankfleet.routing.profile import read_profile
 
 ROOT = Path(__file__).parents[2]
@@ -36,7 +37,7 @@ def main() -> None:
     budgets = np.geomspace(min(t.latency.p99_ms(work) for t in tiers if t.latency) / 2, slowest * 2, 600)
 
     def bought(budget: float) -> float:
-        decision = plan(Ask(work, 0.0, budget), fleet, 0.0)
+        decision = plan(Ask({tier.name: work for tier in tiers}, 0.0, budget), fleet, 0.0)
         return decision.quality if isinstance(decision, Plan) and decision.fits else np.nan
 
     plt.rcParams.update({"font.size": 11, "svg.hashsalt": "rankfleet"})

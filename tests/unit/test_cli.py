@@ -1,5 +1,6 @@
 """The command line: what people see when something is wrong."""
 
+import json
 import sys
 from pathlib import Path
 
@@ -33,6 +34,12 @@ def test_shipped_fleets_are_found_by_name(name: str, monkeypatch: pytest.MonkeyP
         (("index", "build", "/nothing/here", "--out", "x"), "neither a JSONL file nor a folder"),
         (("evaluate", "--data", "/nothing/here"), "/nothing/here"),
         (("evaluate", "--data", ".", "--tiers", "huge"), "no tier 'huge'"),
+        (("simulate",), "give either --trace FILE or --arrivals"),
+        (("simulate", "--arrivals", "poisson:rate=1", "--policy", "best"), "policy 'best' does not exist"),
+        (("simulate", "--arrivals", "poisson:rate=1", "--fleet", "demo"), "demo names no latency profile"),
+        (("simulate", "--arrivals", "poisson:rate=1", "--workload", "/nothing.yaml"), "/nothing.yaml: No such file"),
+        (("plan", "-c", "demo"), "measure one with `rankfleet profile`"),
+        (("plan", "--model", "huge"), "no tier 'huge'; this fleet has 17m, 32m"),
         (("distill", "--student", "demo/small", "--data", "/nothing", "--out", "x"), "there is no file /nothing"),
     ],
 )
@@ -62,3 +69,26 @@ def test_brackets_in_a_message_are_shown(monkeypatch: pytest.MonkeyPatch, tmp_pa
     path.write_text('{"id": "1", "text": "a"}\n')
     assert run(monkeypatch, "index", "build", str(path), "--out", str(tmp_path / "index")) == 1
     assert "pip install 'rankfleet[search]'" in capsys.readouterr().err
+
+
+def test_a_simulation_is_written(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys) -> None:  # type: ignore[no-untyped-def]
+    path = tmp_path / "figures.json"
+    arguments = ("simulate", "--arrivals", "poisson:rate=20", "--seconds", "5", "--json", str(path))
+    assert run(monkeypatch, *arguments, "--plot", str(tmp_path / "run.png")) == 0
+    figures = json.loads(path.read_text())
+    assert figures["attainment"] == 1.0
+    assert set(figures["classes"]) == {"tight", "interactive", "standard", "relaxed"}
+    assert (tmp_path / "run.png").read_bytes().startswith(b"\x89PNG")
+    assert "100.00%" in capsys.readouterr().out
+    assert run(monkeypatch, *arguments, "--policy", "oracle") == 0
+    assert json.loads(path.read_text())["mean_quality"] >= figures["mean_quality"]
+
+
+def test_a_plan_is_explained(monkeypatch: pytest.MonkeyPatch, capsys) -> None:  # type: ignore[no-untyped-def]
+    assert run(monkeypatch, "plan", "--slo-ms", "60") == 0
+    shown = capsys.readouterr().out
+    # 6 ms and 100 pairs at 3,237 a second.
+    assert "150m  36.9" in shown
+    assert "150m is the best that fits: predicted 37 of 60 ms; too slow: 1b, 400m" in shown
+    assert run(monkeypatch, "plan", "--slo-ms", "10", "--when-none-fits", "refuse") == 0
+    assert "refused with 429, Retry-After 0.05 s" in capsys.readouterr().out

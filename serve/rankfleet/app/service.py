@@ -21,16 +21,17 @@ from rankfleet.app.texts import TokenizedTexts, tokenize
 from rankfleet.core.config import NONE, FleetConfig, LiveSettings
 from rankfleet.core.errors import Expired, Overloaded
 from rankfleet.core.layout import PassageRule
-from rankfleet.core.messages import Assignment, Plan, RankedDocument, Ranking, RerankRequest, Stage, Timing, Work
+from rankfleet.core.messages import Assignment, Plan, RankedDocument, Ranking, RerankRequest, Stage, Timing
 from rankfleet.engine.tokencache import TokenCache
 from rankfleet.engine.tokenizer import PairTokenizer
 from rankfleet.routing.candidates import Ask, FleetSnapshot
-from rankfleet.routing.cascade import keep_at_gap, merged
+from rankfleet.routing.cascade import merged, second_stage
 from rankfleet.routing.experiments import assign
 from rankfleet.routing.fleet import FleetView
 from rankfleet.routing.planner import Refusal, plan
 
 MOST_STAGES = 2
+EXPIRED = "the budget ended in the queue"
 
 
 @dataclass
@@ -101,8 +102,8 @@ class RankingService:
             answer = await self._answer(decision, asked)
         except Expired as error:
             if asked.target.slo.when_none_fits == "refuse":
-                raise Overloaded(f"{error}; retry later or allow more time", self._drain_s(decision)) from error
-            decision, answer = unscored(decision, str(error)), Answer.empty()
+                raise Overloaded(f"{EXPIRED}; retry later or allow more time", self._drain_s(decision)) from error
+            decision, answer = unscored(decision), Answer.empty()
         asked.timing.total_ms = (self.clock() - asked.ask.arrived_s) * 1e3
         return self._ranking(decision, answer, asked)
 
@@ -187,14 +188,22 @@ class RankingService:
 
     async def _second_stage(self, stage: Stage, answer: Answer, asked: Asked) -> None:
         """Let the larger tier score the best so far, if there is time; else the first stage's answer stays."""
-        kept = np.argsort(-answer.scores, kind="stable")[: keep_at_gap(answer.scores, stage.candidates)]
-        part = asked.texts.part(stage.tier, kept)
         answer.partial = True
-        now_s = self.clock()
-        if not self._in_time(stage.tier, part.pairs.lengths, asked.deadline_s, now_s):
+        model = self.fleet.latency(stage.tier)
+        if model is None:
             return
-        left_s = None if math.isinf(asked.deadline_s) else asked.deadline_s - now_s
+        lengths, now_s = asked.texts.document_lengths(stage.tier), self.clock()
+        left_ms = math.inf
+        if not math.isinf(asked.deadline_s):
+            group = self.config.group_of(stage.tier)
+            ahead_ms = self.fleet.snapshot(now_s, asked.deadline_s).groups[group].ahead_ms
+            left_ms = (asked.deadline_s - now_s) * 1e3 - ahead_ms
+        kept = second_stage(stage, answer.scores, lengths, model, left_ms)
+        if len(kept) == 0:
+            return
+        part = asked.texts.part(stage.tier, kept)
         try:
+            left_s = None if math.isinf(asked.deadline_s) else asked.deadline_s - now_s
             scored = await asyncio.wait_for(
                 self._dispatcher.score(stage.tier, part.pairs, asked.deadline_s), timeout=left_s
             )
@@ -205,17 +214,6 @@ class RankingService:
         answer.tokens += part.pairs.tokens
         answer.partial = False
         note(asked.timing, scored)
-
-    def _in_time(self, tier: str, lengths: np.ndarray, deadline_s: float, now_s: float) -> bool:
-        """Whether a stage that starts now is predicted to end by the deadline."""
-        if math.isinf(deadline_s):
-            return True
-        work, model = Work.of(lengths), self.fleet.latency(tier)
-        if model is None:
-            return False
-        group = self.fleet.snapshot(now_s, deadline_s, model.mean_ms(work)).groups[self.config.group_of(tier)]
-        needed_ms = group.ahead_ms + model.p99_ms(work.share(group.parts(work)))
-        return now_s + needed_ms / 1e3 <= deadline_s
 
     def _ranking(self, decision: Plan, answer: Answer, asked: Asked) -> Ranking:
         request = asked.request
@@ -263,8 +261,8 @@ def finite(scores: np.ndarray, tier: str) -> np.ndarray:
     return scores
 
 
-def unscored(decision: Plan, why: str) -> Plan:
+def unscored(decision: Plan) -> Plan:
     """What is left of a plan when its time has run out before its turn came."""
     how = "the order as given"
-    reason = f"{decision.reason}; {why}: {how} instead"
+    reason = f"{decision.reason}; {EXPIRED}: {how} instead"
     return replace(decision, tier=NONE, quality=0.0, fits=False, reason=reason, candidates=0, degraded=how)

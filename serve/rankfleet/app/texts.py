@@ -45,6 +45,11 @@ class TokenizedTexts:
                 known[id(layout)] = Lengths(self.tiers[tier][0].pair_lengths(layout))
         return {tier: known[id(layout)] for tier, layout in self.layouts.items()}
 
+    def document_lengths(self, tier: str) -> np.ndarray:
+        """int [documents]: tokens of all pairs of each."""
+        layout = self.layouts[tier]
+        return np.add.reduceat(self.tiers[tier][0].pair_lengths(layout), layout.firsts)
+
     def alike(self, tiers: tuple[str, ...], tier: str) -> tuple[str, ...]:
         """Those of `tiers` that see the same pairs as `tier`."""
         return tuple(t for t in tiers if self.layouts[t] is self.layouts[tier])

@@ -1,21 +1,36 @@
-"""Between the stages of a cascade: how many candidates the larger tier gets, and how both orders become one."""
-
-import math
+"""The second stage of a cascade, once the first is back: which candidates are scored again, if any, and how both
+orders become one."""
 
 import numpy as np
 
-LEAST_SHARE = 0.7  # of the planned number; a gap further up would leave out too many
+from rankfleet.core.messages import Stage, Work
+from rankfleet.routing.latency import LatencyModel
+
+REACH = 0.5  # the cut may lie this share of the planned depth above or below it
 
 
-def keep_at_gap(scores: np.ndarray, planned: int) -> int:
-    """How many of the best go on to the second stage: at most `planned`, cut where the scores of the first stage
-    fall most, so that no near-tie is torn apart for nothing. scores: [candidates], in any order."""
-    if planned >= len(scores):
-        return len(scores)
-    ranked = np.sort(scores)[::-1]
-    least = max(1, math.ceil(planned * LEAST_SHARE))
-    falls = ranked[least - 1 : planned] - ranked[least : planned + 1]
-    return least + int(np.argmax(falls))
+def second_stage(
+    stage: Stage, logits: np.ndarray, lengths: np.ndarray, model: LatencyModel, left_ms: float
+) -> np.ndarray:
+    """Rows to score again, best first; none where the time left is not enough for the fewest worth it, so that the
+    first stage's order is the answer.
+
+    logits: of the first stage, float [pairs]; lengths: tokens of each pair for the second; left_ms: slack less what
+    waits ahead. The cut lies at the widest gap between neighbours in the first stage's order, within REACH of the
+    planned depth: candidates that score alike are judged alike. Ties go to the fewer.
+    """
+    order = np.argsort(-logits, kind="stable")
+    least = max(1, min(len(order), round(stage.candidates * (1 - REACH))))
+    most = min(len(order), round(stage.candidates * (1 + REACH)))
+    while most >= least and model.p99_ms(Work.of(lengths[order[:most]])) > left_ms:
+        most -= 1
+    if most < least:
+        return order[:0]
+    sorted_logits = logits[order]
+    gaps = sorted_logits[least - 1 : most] - np.append(sorted_logits, -np.inf)[least : most + 1]
+    if most == len(order):  # below the last candidate there is nothing to be apart from
+        gaps[-1] = 0.0
+    return order[: least + int(gaps.argmax())]
 
 
 def merged(first: np.ndarray, kept: np.ndarray, second: np.ndarray) -> np.ndarray:
@@ -24,10 +39,9 @@ def merged(first: np.ndarray, kept: np.ndarray, second: np.ndarray) -> np.ndarra
 
     first: [candidates]; kept: places that went on; second: their scores.
     """
-    scores = first.copy()
     rest = np.ones(len(first), dtype=bool)
     rest[kept] = False
-    if len(kept):
-        scores[rest] = np.minimum(scores[rest], second.min())
+    scores = first.copy()
+    scores[rest] = np.minimum(scores[rest], second.min())
     scores[kept] = second
     return scores

@@ -21,8 +21,8 @@ class Refusal:
 @dataclass(frozen=True, slots=True)
 class Choice:
     """What is done, without the words. chosen: None for a refusal; found: all that was looked at, best first;
-    crowded: those of them that would hold up others; fastest: of those good enough, the first to be done; allowed:
-    the tiers a replica may bind late."""
+    crowded: those better than chosen that would hold up others; fastest: of those good enough, the first to be
+    done; allowed: the tiers a replica may bind late."""
 
     chosen: Candidate | None
     fits: bool
@@ -84,26 +84,31 @@ def choose(ask: Ask, fleet: FleetSnapshot, now_s: float) -> Choice:
     fitting = [c for c in good if c.predicted_ms <= budget_ms]
     if not fitting:
         return none_fits(ask, fleet, found, fastest if good else None, budget_ms, elapsed_ms)
-    crowded = in_the_way(found, fleet) if ask.budget_ms is not None and len(fitting) > 1 else []
-    chosen = next((c for c in fitting if c not in crowded), fastest)
+    chosen, crowded = (fitting[0], []) if ask.budget_ms is None else considerate(fitting, fastest, fleet)
     return Choice(chosen, True, found, crowded, fastest, bound_late(chosen, ask, fleet))
 
 
-def in_the_way(found: Sequence[Candidate], fleet: FleetSnapshot) -> list[Candidate]:
-    """Plans that would hold up those behind: the group's whole backlog and this plan are more than its horizon, at
-    the price up to which the plan is taken."""
+def considerate(
+    fitting: Sequence[Candidate], fastest: Candidate, fleet: FleetSnapshot
+) -> tuple[Candidate, list[Candidate]]:
+    """The best plan that does not hold up those behind, and the better ones that would: with them the group's whole
+    backlog is more than its horizon, at the price up to which the plan is taken. The fastest holds up nobody."""
     crowded: list[Candidate] = []
-    for name, group in fleet.groups.items():
-        here = [c for c in found if c.group == name]
-        if not here or group.pace.crowd_per_s <= 0:  # nobody else has been seen to come
-            continue
-        backlog_ms, scale = group.backlog_s * 1e3, fleet.scale / group.pace.budget_ms
-        prices = dict(hull([c.engine_ms for c in here], [c.quality for c in here]))
-        for i, candidate in enumerate(here):
-            most_ms = group.pace.horizon_ms(prices.get(i, 0.0) / scale, fleet.rule)
-            if backlog_ms + candidate.engine_ms > most_ms:
-                crowded.append(candidate)
-    return crowded
+    prices: dict[str, dict[int, float]] = {}  # group → place in `fitting` → price per typical budget
+    for place, candidate in enumerate(fitting):
+        group = fleet.groups[candidate.group]
+        if candidate is fastest or group.pace.crowd_per_s <= 0:  # or nobody else has been seen to come
+            return candidate, crowded
+        if candidate.group not in prices:
+            here = [i for i, c in enumerate(fitting) if c.group == candidate.group]
+            corners = hull([fitting[i].engine_ms for i in here], [fitting[i].quality for i in here])
+            unit = fleet.scale / group.pace.budget_ms
+            prices[candidate.group] = {here[i]: price / unit for i, price in corners}
+        most_ms = group.pace.horizon_ms(prices[candidate.group].get(place, 0.0), fleet.rule)
+        if group.backlog_s * 1e3 + candidate.engine_ms <= most_ms:
+            return candidate, crowded
+        crowded.append(candidate)
+    return fastest, crowded
 
 
 def none_fits(

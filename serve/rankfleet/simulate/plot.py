@@ -10,6 +10,7 @@ from rankfleet.core.errors import ConfigError
 def draw(figures: dict[str, Any], path: Path) -> None:
     """Write a PNG. Raises ConfigError where matplotlib is missing or there is nothing over time to draw."""
     try:
+        from matplotlib import colormaps
         from matplotlib.figure import Figure
     except ImportError as error:
         raise ConfigError("drawing needs matplotlib: pip install 'rankfleet[eval]'") from error
@@ -24,12 +25,16 @@ def draw(figures: dict[str, Any], path: Path) -> None:
     load.fill_between(minutes, rates, step="mid", color="#bcd")
     load.set_ylabel("requests/s")
     load.set_ylim(bottom=0)
-    shares = {name: [share or 0.0 for share in values] for name, values in over["tiers"].items()}
-    colours = [(0.15 + 0.7 * i / max(1, len(shares) - 1),) * 3 for i in range(len(shares))][::-1]
-    tiers.stackplot(minutes, *shares.values(), labels=list(shares), colors=colours)
+    widths = [(end - start) / 60 for start, end in itertools.pairwise(edges)]
+    below = [0.0] * len(minutes)
+    for i, (name, values) in enumerate(over["tiers"].items()):
+        shares = [share or 0.0 for share in values]
+        colour = colormaps["viridis"](i / max(1, len(over["tiers"]) - 1))
+        tiers.bar(minutes, shares, widths, below, label=name, color=colour)
+        below = [low + share for low, share in zip(below, shares, strict=True)]
     tiers.set_ylabel("share of requests\nin time, by tier")
     tiers.set_ylim(0, 1)
-    tiers.legend(loc="lower left", ncols=len(shares), fontsize="small", framealpha=0.9)
+    tiers.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=len(over["tiers"]), fontsize="small", frameon=False)
     attained.plot(minutes, over["attainment"], color="black", drawstyle="steps-mid")
     attained.set_ylabel("attainment")
     attained.set_ylim(top=1.005)

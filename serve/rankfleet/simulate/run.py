@@ -13,7 +13,7 @@ from rankfleet.core.messages import Work
 from rankfleet.routing.candidates import Ask, Candidate
 from rankfleet.routing.fleet import FleetView
 from rankfleet.routing.latency import LatencyModel
-from rankfleet.scheduling.binding import Bound, Waiting
+from rankfleet.scheduling.binding import Waiting
 from rankfleet.scheduling.ladder import Ladder, ladder, scale_of
 from rankfleet.scheduling.queue import TokenQueue
 from rankfleet.simulate.policies import Policy
@@ -44,7 +44,7 @@ class Replica:
     ready_s: float = 0.0
     free_s: float = 0.0
     running: list[Waiting[tuple[Job, Work]]] = field(default_factory=list)
-    bound: Bound[tuple[Job, Work]] | None = None
+    tier: str = ""
 
     def backlog_ms(self, now_s: float) -> float:
         return self.queue.backlog_ms + max(0.0, max(self.free_s, self.ready_s) - now_s) * 1e3
@@ -102,8 +102,8 @@ class Simulation:
         # A batch is now and then slower than predicted, such that the 99th percentile is the model's.
         self._sigma = {tier: math.log(model.p99_factor) / P99_SIGMAS for tier, model in models.items()}
 
-    def run(self, requests: Requests, progress: Callable[[int], None] = lambda done: None) -> Outcome:
-        """All requests, until the last is answered. progress hears how many have arrived, now and then."""
+    def run(self, requests: Requests) -> Outcome:
+        """All requests, until the last is answered."""
         n = len(requests)
         self._outcome = Outcome(np.full(n, REFUSED, np.int8), np.full(n, -1, np.int8), np.full(n, np.nan))
         classes = list(self._workload.classes.values())
@@ -116,6 +116,8 @@ class Simulation:
         self._last_s = arrived[-1] if n else 0.0
         if self._scalers:
             self._at(0.0, self._scale)
+        else:
+            self._outcome.replica_s = self._last_s * sum(map(len, self._replicas.values()))
         events = self._events
         for i in range(n):
             now_s = arrived[i]
@@ -123,8 +125,6 @@ class Simulation:
                 at_s, _, act = heapq.heappop(events)
                 act(at_s)
             self._arrive(i, classes[kinds[i]].slo_ms, classes[kinds[i]].when_none_fits, pairs[i], now_s)
-            if i % 10_000 == 0:
-                progress(i)
         while events:
             at_s, _, act = heapq.heappop(events)
             act(at_s)
@@ -190,13 +190,13 @@ class Simulation:
             replica = self._replicas[group][place]
             replica.queue.put(Waiting(part.tokens, deadline_s, steps, (job, part)), now_s)
             if not replica.running:
-                self._start(replica, max(now_s, replica.ready_s))
+                self._start(replica, now_s)
 
     def _start(self, replica: Replica, now_s: float) -> None:
         """The next batch of an idle replica, if anything waits that can be in time."""
         if now_s < replica.ready_s:
             self._at(replica.ready_s, lambda at_s: None if replica.running else self._start(replica, at_s))
-            return
+            return  # still starting up
         taken = replica.queue.take(now_s)
         for chunk in taken.hopeless:
             self._lose(chunk.item[0], now_s)
@@ -206,16 +206,14 @@ class Simulation:
         ms = self._models[tier].mean_ms(Work.sum(chunk.item[1] for chunk in taken.batch))
         if self._sigma[tier]:
             ms *= math.exp(self._sigma[tier] * self._rng.standard_normal())
-        replica.running, replica.bound, replica.free_s = taken.batch, taken.bound, now_s + ms / 1e3
+        replica.running, replica.tier, replica.free_s = taken.batch, tier, now_s + ms / 1e3
         self._outcome.gpu_s += ms / 1e3
         self._outcome.batches += 1
         self._at(replica.free_s, lambda at_s: self._finish(replica, at_s))
 
     def _finish(self, replica: Replica, now_s: float) -> None:
         """A batch is done: answer its requests, take the next."""
-        batch, bound = replica.running, replica.bound
-        assert bound is not None
-        replica.running = []
+        batch, replica.running = replica.running, []
         for chunk in batch:
             job = chunk.item[0]
             job.left -= 1
@@ -223,11 +221,10 @@ class Simulation:
                 self._view.back(job.group, job.ticket, now_s)
                 done_s = now_s + self._fleet.overhead_ms / 1e3
                 self._outcome.took_ms[job.request] = (done_s - self._arrived[job.request]) * 1e3
-                self._outcome.tier[job.request] = self._place[bound.tier]
+                self._outcome.tier[job.request] = self._place[replica.tier]
                 in_time = done_s <= self._deadlines[job.request] + 1e-9
                 self._outcome.state[job.request] = IN_TIME if in_time else LATE
-        if batch:
-            self._view.heard(batch[0].item[0].group, replica.name, replica.queue.backlog_ms / 1e3, now_s)
+        self._view.heard(batch[0].item[0].group, replica.name, replica.queue.backlog_ms / 1e3, now_s)
         self._start(replica, now_s)
 
     def _lose(self, job: Job, now_s: float) -> None:

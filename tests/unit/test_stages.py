@@ -1,0 +1,129 @@
+"""Cascades in the service: two stages, or the first one's answer when there is no time for the second."""
+
+import asyncio
+import hashlib
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from rankfleet.app.bodies import plan_reply
+from rankfleet.app.service import RankingService
+from rankfleet.core.errors import UnknownModel
+from rankfleet.core.messages import Chunk, ChunkScores, RerankRequest, Stage
+from rankfleet.routing.cascade import merged
+from rankfleet.routing.latency import LatencyModel
+from rankfleet.routing.planner import Refusal
+from tests.unit.fakes import FakeClock, FakeGroup, fleet, word_tokenizer
+
+DOCUMENTS = ["a dog is an animal", "a dog is an", "a dog", "a", "x"]  # pairs of 9, 8, 6, 5 and 5 tokens
+TABLE = {"data_sets": {"mine": {"retriever": 0.2, "cascades": {"small>large": {"2": 0.45}}}}}
+
+
+class TwoMinds(FakeGroup):
+    """`small` prefers long documents, every other tier short ones. `after` is called with each chunk."""
+
+    def __init__(self, after: object = lambda chunk: None) -> None:
+        super().__init__()
+        self.after = after
+
+    async def score(self, chunk: Chunk) -> ChunkScores:
+        scores = await super().score(chunk)
+        self.after(chunk)  # type: ignore[operator]
+        tier = chunk.tier
+        logits = scores.logits if tier == "small" else 100 - scores.logits
+        return ChunkScores(logits, 1.0, 2.0, "r1", 0.0, tier)
+
+
+def service(tmp_path: Path, group: FakeGroup, scale: float = 1.0) -> RankingService:
+    """Times in milliseconds × scale: small takes 10, large 1 and 12.5 a token, which is 413 for everything."""
+    table = tmp_path / "table.json"
+    table.write_text(json.dumps(TABLE))
+    config = fleet(quality={"table": str(table), "retriever": 0.2}, overhead_ms=3 * scale)
+    one = RankingService(config, dict.fromkeys(config.tiers, word_tokenizer()), {"demo": group}, clock=FakeClock())
+    models = {"small": (10.0, 0.0), "medium": (900.0, 0.0), "large": (1.0, 12.5)}
+    one.fleet.learned({tier: LatencyModel(a * scale, b * scale, 0) for tier, (a, b) in models.items()})
+    return one
+
+
+async def test_the_larger_tier_scores_the_best_of_the_smaller_again(tmp_path: Path) -> None:
+    group = TwoMinds()
+    one = service(tmp_path, group)
+    ranking = await one.rank(RerankRequest("cat", DOCUMENTS, slo_ms=300))
+    # small ranks 0 1 2 3 4 and falls most behind the second; large turns these two round, the others stay behind
+    assert [d.index for d in ranking.documents] == [1, 0, 2, 3, 4]
+    assert [(c.tier, len(c.pairs)) for c in group.chunks] == [("small", 5), ("large", 2)]
+    assert ranking.stages == (Stage("small", 5), Stage("large", 2))
+    assert (ranking.plan.tier, ranking.plan.quality, ranking.partial) == ("large", 0.45, False)
+    assert ranking.tokens == (9 + 8 + 6 + 5 + 5) + (9 + 8)
+    scores = [d.logit for d in ranking.documents]
+    assert scores == sorted(scores, reverse=True), "a client that sorts by score gets the same order"
+
+
+async def test_when_the_first_stage_took_too_long_its_answer_stands(tmp_path: Path) -> None:
+    clock: list[FakeClock] = []
+    group = TwoMinds(lambda chunk: setattr(clock[0], "now", clock[0].now + 0.29))
+    one = service(tmp_path, group)
+    clock.append(one.clock)  # type: ignore[arg-type]
+    ranking = await one.rank(RerankRequest("cat", DOCUMENTS, slo_ms=300))
+    assert [d.index for d in ranking.documents] == [0, 1, 2, 3, 4]
+    assert [c.tier for c in group.chunks] == ["small"]
+    assert (ranking.plan.tier, ranking.partial, ranking.met) == ("small", True, True)
+    assert ranking.plan.reason.endswith("no time was left for the second stage, small answers")
+
+
+async def test_a_second_stage_that_does_not_come_back_in_time_is_given_up(tmp_path: Path) -> None:
+    class Hanging(TwoMinds):
+        async def score(self, chunk: Chunk) -> ChunkScores:
+            if chunk.tier == "large":
+                self.chunks.append(chunk)
+                await asyncio.Event().wait()
+            return await super().score(chunk)
+
+    group = Hanging()
+    ranking = await service(tmp_path, group, scale=0.01).rank(RerankRequest("cat", DOCUMENTS, slo_ms=3))
+    assert [c.tier for c in group.chunks] == ["small", "large"]
+    assert (ranking.plan.tier, ranking.partial) == ("small", True)
+
+
+def test_orders_of_two_stages_are_one_order_of_scores() -> None:
+    first, second = np.array([1.0, 9.0, 7.0, 8.0]), np.array([-2.0, 3.0])
+    assert merged(first, np.array([1, 3]), second).tolist() == [-2.0, -2.0, -2.0, 3.0]
+
+
+async def test_a_plan_without_scoring(tmp_path: Path) -> None:
+    group = TwoMinds()
+    reply = plan_reply(await service(tmp_path, group).explain(RerankRequest("cat", DOCUMENTS, slo_ms=300)))
+    assert group.chunks == []
+    assert reply["stages"] == [{"tier": "small", "candidates": 5}, {"tier": "large", "candidates": 2}]
+    verdicts = {(each["tier"], each["how"]): each["verdict"] for each in reply["considered"]}
+    assert verdicts["large", "best 2 by small"] == "chosen"
+    assert verdicts["large", "everything"].startswith("too slow by ")
+
+
+async def test_a_quality_asked_for_rules_out_what_is_below(tmp_path: Path) -> None:
+    one = service(tmp_path, TwoMinds())
+    decision = await one.explain(RerankRequest("cat", DOCUMENTS, slo_ms=300, min_quality=0.48))
+    assert isinstance(decision, Refusal) or decision.quality >= 0.48
+    chosen = await one.explain(RerankRequest("cat", DOCUMENTS, min_quality=0.48))
+    assert not isinstance(chosen, Refusal)
+    assert chosen.tier == "large"
+
+
+async def test_classes_by_field_and_by_api_key() -> None:
+    digest = hashlib.sha256(b"secret").hexdigest()
+    classes = {"fast": {"slo_ms": 20, "api_key_sha256": [digest]}, "slow": {"slo_ms": 1000}}
+    config = fleet(slo_classes=classes, default_slo_class="slow")
+    one = RankingService(config, dict.fromkeys(config.tiers, word_tokenizer()), {"demo": FakeGroup()})
+    for asked, expected in (
+        ({"slo_class": "fast"}, "fast"),
+        ({"api_key": "secret"}, "fast"),
+        ({"api_key": "other"}, "slow"),
+        ({"api_key": "secret", "slo_class": "slow"}, "slow"),
+        ({"api_key": "secret", "model": "slow"}, "slow"),
+        ({}, "slow"),
+    ):
+        assert (await one.rank(RerankRequest("cat", ["a"], **asked))).slo_class == expected
+    with pytest.raises(UnknownModel, match="no SLO class 'none'; this fleet has fast, slow"):
+        await one.rank(RerankRequest("cat", ["a"], slo_class="none"))
