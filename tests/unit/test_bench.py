@@ -126,7 +126,7 @@ def test_sizes_get_more_passes_while_there_is_time() -> None:
 
 
 class FakeHandle:
-    """A contender that takes as long as it is told, and writes down when it was its turn."""
+    """A contender that takes as long as it is told, negative when disturbed, and writes down when it was its turn."""
 
     def __init__(self, name: str, log: list[tuple[str, int]], seconds: list[float]) -> None:
         self.name, self.log, self.seconds = name, log, seconds
@@ -136,7 +136,8 @@ class FakeHandle:
         self.log.append((self.name, arguments["request"]))
         if not self.seconds:
             raise ContenderFailed("ran out")
-        return {"seconds": self.seconds.pop(0), "cpu_s": 0.5, "idle_cpu_s": 0.01}
+        taken = self.seconds.pop(0)
+        return {"seconds": abs(taken), "cpu_s": 0.5, "others_cpu_s": 0.25, "disturbed": taken < 0, "idle_cpu_s": 0.01}
 
 
 def test_everyone_has_one_turn_a_round() -> None:
@@ -155,14 +156,28 @@ def test_rounds_have_texts_of_their_own_and_go_on_without_those_that_fail() -> N
         "b": FakeHandle("b", log, [3.0]),
         "c": FakeHandle("c", log, [4.0, 4.0, 4.0]),
     }
-    clock = iter(float(i) for i in range(100))  # a CPU second passes between any two looks
-    timed, failed = time_in_turn(handles, 3, 2, lambda: next(clock), lambda *_: None)
+    timed, failed = time_in_turn(handles, 3, 9, 2, lambda *_: None)
     assert log == [("a", 2), ("b", 2), ("c", 2), ("b", 3), ("c", 3), ("a", 3), ("c", 4), ("a", 4)]
     assert failed == {"b": "ran out"}
     assert timed["a"].median_s == 2.0
     assert timed["a"].idle_cpu_s == pytest.approx(0.03)
-    assert timed["a"].others_cpu_s == pytest.approx(1.5)
+    assert timed["a"].others_cpu_s == pytest.approx(0.75)
     assert set(timed) == {"a", "c"}
+
+
+def test_rounds_that_were_disturbed_are_made_up_for() -> None:
+    log: list[tuple[str, int]] = []
+    handles = {
+        "a": FakeHandle("a", log, [1.0, -9.0, 2.0]),
+        "b": FakeHandle("b", log, [-7.0, -8.0, -9.0, 3.0]),
+        "c": FakeHandle("c", log, [-7.0, -8.0, -9.0, -10.0]),
+    }
+    timed, _ = time_in_turn(handles, 2, 4, 0, lambda *_: None)
+    assert [name for name, _ in log].count("a") == 3
+    assert timed["a"].seconds == [1.0, 2.0]
+    assert timed["b"].seconds == [3.0]  # one of two rounds asked for
+    assert timed["c"].seconds == [7.0, 8.0, 9.0, 10.0]
+    assert [timed[name].undisturbed for name in "abc"] == [True, True, False]
 
 
 def test_order_and_difference_of_scores() -> None:
@@ -174,7 +189,7 @@ def test_order_and_difference_of_scores() -> None:
 
 
 def outcome(name: str, peer: str, dtype: str, seconds: list[float], scores: list[float], batch: int | None) -> Outcome:
-    return Outcome(Entry(name, peer, dtype), scores, batch, {}, Timed(seconds, 1.0, 0.0))
+    return Outcome(Entry(name, peer, dtype), scores, batch, {}, Timed(quiet_s=seconds))
 
 
 def test_figures() -> None:
