@@ -33,6 +33,8 @@ def test_shipped_fleets_are_found_by_name(name: str, monkeypatch: pytest.MonkeyP
         (("index", "build", "/nothing/here", "--out", "x"), "neither a JSONL file nor a folder"),
         (("evaluate", "--data", "/nothing/here"), "/nothing/here"),
         (("evaluate", "--data", ".", "--tiers", "huge"), "no tier 'huge'"),
+        (("bench", "engine"), "--model demo/large or --shape 17m"),
+        (("bench", "engine", "--shape", "17m", "--against", "tei"), "--against tei: there are sentence-transformers"),
         (("distill", "--student", "demo/small", "--data", "/nothing", "--out", "x"), "there is no file /nothing"),
     ],
 )

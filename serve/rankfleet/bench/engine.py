@@ -24,7 +24,7 @@ from rankfleet.engine.scorer import DTYPES
 from rankfleet.engine.tokenizer import PairTokenizer
 
 WARM_UPS = 2  # requests scored before any is timed; batch sizes are chosen on the first
-PATIENCE = 3  # times as many rounds as asked for, where other work disturbs them
+PATIENCE = 2  # times as many rounds as asked for, where other work disturbs them
 TOKENIZED = 5  # requests that are tokenized only
 ON_A_GRAPH = ("onnxruntime", "openvino")
 
@@ -58,7 +58,7 @@ class Task:
     def __post_init__(self) -> None:
         """Raises InvalidRequest that names what is wrong."""
         if (self.model is None) == (self.shape is None):
-            raise InvalidRequest("give a model or a shape:  --model demo/large  or  --shape 17m")
+            raise InvalidRequest("give a model or a shape:  --model demo/large or --shape 17m")
         for option, given, known in (
             ("--shape", [self.shape] if self.shape else [], ETTIN),
             ("--against", self.against, PEERS),

@@ -28,8 +28,8 @@ from rankfleet.bench.texts import Request, read_requests
 WARM_UP_BATCH = 4
 DISTURBED = 0.05  # CPUs that everyone else may use during a pass
 TICKS_S = 0.02  # the kernel counts CPU time in steps of 10 ms
-QUIET_TRIES = 4
-LONG_S = 10.0  # a pass that takes so long is not repeated
+QUIET_TRIES = 3
+LONG_S = 4.0  # a pass that takes so long is not repeated
 
 
 @dataclass(frozen=True)

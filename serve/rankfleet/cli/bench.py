@@ -57,7 +57,7 @@ def engine(
             threads=threads or cpus(),
             rounds=rounds,
         )
-        figures = run(task, status.update)
+        figures = run(task, status.update if err.is_terminal else lambda step: err.print(step, markup=False))
     show(figures)
     if json_file is not None:
         json_file.parent.mkdir(parents=True, exist_ok=True)
