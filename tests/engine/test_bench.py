@@ -28,7 +28,7 @@ def test_a_whole_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     )
     figures = run(task, progress.append)
     assert figures["rankfleet"]["pairs_per_s"] > 0
-    assert len(figures["rankfleet"]["round_s"]) == 2
+    assert figures["rankfleet"]["round_s"]
     assert figures["rankfleet"]["max_abs_difference"] < 1e-4
     assert figures["peers"]["sentence-transformers-fp32"]["batch_size"] in (1, 2, 4, 8, 16, 32)
     assert 1e-4 < figures["peers"]["sentence-transformers-bf16"]["max_abs_difference"] < 0.1
@@ -38,4 +38,4 @@ def test_a_whole_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert figures["work"]["mean_tokens"] == pytest.approx(80, abs=2)
     assert figures["versions"].keys() >= {"rankfleet", "torch", "sentence-transformers"}
     assert progress[0] == "preparing the model"
-    assert "round 2 of 2: rankfleet-fp32" in progress
+    assert "round 1: rankfleet-fp32" in progress

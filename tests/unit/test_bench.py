@@ -14,6 +14,7 @@ from rankfleet.bench import contenders, worker
 from rankfleet.bench.contenders import Entry, absent
 from rankfleet.bench.engine import Task
 from rankfleet.bench.flops import Arithmetic, FlopCount, seen
+from rankfleet.bench.machine import busy_ticks
 from rankfleet.bench.process import ContenderFailed
 from rankfleet.bench.report import Outcome, Setting, agreement, kendall_tau, summary
 from rankfleet.bench.rounds import Timed, time_in_turn, turns
@@ -126,7 +127,7 @@ def test_sizes_get_more_passes_while_there_is_time() -> None:
 
 
 class FakeHandle:
-    """A contender that takes as long as it is told, and writes down when it was its turn."""
+    """A contender that takes as long as it is told, negative when disturbed, and writes down when it was its turn."""
 
     def __init__(self, name: str, log: list[tuple[str, int]], seconds: list[float]) -> None:
         self.name, self.log, self.seconds = name, log, seconds
@@ -136,7 +137,8 @@ class FakeHandle:
         self.log.append((self.name, arguments["request"]))
         if not self.seconds:
             raise ContenderFailed("ran out")
-        return {"seconds": self.seconds.pop(0), "cpu_s": 0.5, "idle_cpu_s": 0.01}
+        taken = self.seconds.pop(0)
+        return {"seconds": abs(taken), "cpu_s": 0.5, "others_cpu_s": 0.25, "disturbed": taken < 0, "idle_cpu_s": 0.01}
 
 
 def test_everyone_has_one_turn_a_round() -> None:
@@ -155,14 +157,28 @@ def test_rounds_have_texts_of_their_own_and_go_on_without_those_that_fail() -> N
         "b": FakeHandle("b", log, [3.0]),
         "c": FakeHandle("c", log, [4.0, 4.0, 4.0]),
     }
-    clock = iter(float(i) for i in range(100))  # a CPU second passes between any two looks
-    timed, failed = time_in_turn(handles, 3, 2, lambda: next(clock), lambda *_: None)
+    timed, failed = time_in_turn(handles, 3, 9, 2, lambda *_: None)
     assert log == [("a", 2), ("b", 2), ("c", 2), ("b", 3), ("c", 3), ("a", 3), ("c", 4), ("a", 4)]
     assert failed == {"b": "ran out"}
     assert timed["a"].median_s == 2.0
     assert timed["a"].idle_cpu_s == pytest.approx(0.03)
-    assert timed["a"].others_cpu_s == pytest.approx(1.5)
+    assert timed["a"].others_cpu_s == pytest.approx(0.75)
     assert set(timed) == {"a", "c"}
+
+
+def test_rounds_that_were_disturbed_are_made_up_for() -> None:
+    log: list[tuple[str, int]] = []
+    handles = {
+        "a": FakeHandle("a", log, [1.0, -9.0, 2.0]),
+        "b": FakeHandle("b", log, [-7.0, -8.0, -9.0, 3.0]),
+        "c": FakeHandle("c", log, [-7.0, -8.0, -9.0, -10.0]),
+    }
+    timed, _ = time_in_turn(handles, 2, 4, 0, lambda *_: None)
+    assert [name for name, _ in log].count("a") == 3
+    assert timed["a"].seconds == [1.0, 2.0]
+    assert timed["b"].seconds == [3.0]  # one of two rounds asked for
+    assert timed["c"].seconds == [7.0, 8.0, 9.0, 10.0]
+    assert [timed[name].undisturbed for name in "abc"] == [True, True, False]
 
 
 def test_order_and_difference_of_scores() -> None:
@@ -174,13 +190,13 @@ def test_order_and_difference_of_scores() -> None:
 
 
 def outcome(name: str, peer: str, dtype: str, seconds: list[float], scores: list[float], batch: int | None) -> Outcome:
-    return Outcome(Entry(name, peer, dtype), scores, batch, {}, Timed(seconds, 1.0, 0.0))
+    return Outcome(Entry(name, peer, dtype), scores, batch, {}, Timed(quiet_s=seconds))
 
 
-def test_figures() -> None:
+def measured() -> dict[str, Any]:
     right, near, wrong = [1.0, 2.0, 3.0, 4.0], [1.0, 2.1, 3.0, 4.0], [float("nan")] * 4
     setting = Setting([10, 20, 30, 40], FlopCount(700, 100, 400), {"float32": 800.0, "bfloat16": 1600.0})
-    result = summary(
+    return summary(
         [
             outcome("rankfleet-fp32", "rankfleet", "float32", [2.0, 1.0, 9.0], right, None),
             outcome("rankfleet-bf16", "rankfleet", "bfloat16", [1.0], near, None),
@@ -193,6 +209,10 @@ def test_figures() -> None:
         {"onnxruntime": {"absent": "pip install"}},
         setting,
     )
+
+
+def test_figures() -> None:
+    result = measured()
     json.dumps(result, allow_nan=False)
     # int8 is faster, but it is not of full quality.
     assert result["rankfleet"]["pairs_per_s"] == 4.0
@@ -226,6 +246,31 @@ def test_figures() -> None:
     assert result["scores_compared_with"] == "sentence-transformers-fp32"
 
 
+def test_what_is_printed(capsys: pytest.CaptureFixture[str]) -> None:
+    from rankfleet.cli.bench import show
+
+    work = {"pairs": 4, "mean_tokens": 25.0, "most_tokens": 40, "model": "demo/small"}
+    machine = {"matmul_gflop_per_s": {"float32": 8e-7}, "undisturbed": False}
+    ours = measured()
+    ours["rankfleet"]["tokenize_share"] = 0.25
+    show(ours | {"work": work, "machine": machine, "threads": 2, "rounds": 3, "device": "a CPU"})
+    printed = capsys.readouterr()
+    rows = {line.split("  ")[0].strip(): line.split() for line in printed.out.splitlines()}
+    assert rows["rankfleet bfloat16"] == ["rankfleet", "bfloat16", "4.0", "packed", "50%", "0.1000"]
+    assert rows["sentence-transformers-fp32"] == ["sentence-transformers-fp32", "1.0", "4", "4.00", "0.0000"]
+    assert rows["onnxruntime"] == ["onnxruntime", "absent"]
+    assert "wrong scores" in printed.out
+    assert "onnxruntime: absent: pip install" in printed.err
+    assert "disturbed" in printed.err
+
+
+def test_time_taken_on_some_cpus() -> None:
+    # user nice system idle iowait irq softirq steal guest guest_nice
+    lines = ["cpu  9 9 9 9 9 9 9 9 9 9", "cpu0 1 2 3 1000 500 4 5 6 0 0", "cpu1 10 0 0 9 9 0 0 0 0 0"]
+    stat = "\n".join([*lines, "cpu2 7 7 7 7 7 7 7 7 0 0", "intr 5 0"])
+    assert busy_ticks(stat, {0, 1}) == 1 + 2 + 3 + 4 + 5 + 6 + 10
+
+
 def test_an_absent_peer_says_how_to_get_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "openvino", None)  # as if it were not installed
     assert "pip install 'rankfleet[bench]'" in (absent("openvino", "cpu") or "")
@@ -236,8 +281,8 @@ def test_an_absent_peer_says_how_to_get_it(monkeypatch: pytest.MonkeyPatch) -> N
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"shape": None}, "--model demo/large  or  --shape 17m"),
-        ({"model": "demo/small"}, "--model demo/large  or  --shape 17m"),
+        ({"shape": None}, "--model demo/large or --shape 17m"),
+        ({"model": "demo/small"}, "--model demo/large or --shape 17m"),
         ({"shape": "2b"}, "--shape 2b: there are 17m, 32m"),
         ({"against": ["tei"]}, "--against tei: there are sentence-transformers, onnxruntime, openvino"),
         ({"dtypes": ["float8"]}, "--dtype float8: there are float32, bfloat16"),

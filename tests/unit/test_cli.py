@@ -40,6 +40,8 @@ def test_shipped_fleets_are_found_by_name(name: str, monkeypatch: pytest.MonkeyP
         (("simulate", "--arrivals", "poisson:rate=1", "--workload", "/nothing.yaml"), "/nothing.yaml: No such file"),
         (("plan", "-c", "demo"), "measure one with `rankfleet profile`"),
         (("plan", "--model", "huge"), "no tier 'huge'; this fleet has 17m, 32m"),
+        (("bench", "engine"), "--model demo/large or --shape 17m"),
+        (("bench", "engine", "--shape", "17m", "--against", "tei"), "--against tei: there are sentence-transformers"),
         (("distill", "--student", "demo/small", "--data", "/nothing", "--out", "x"), "there is no file /nothing"),
     ],
 )

@@ -12,7 +12,7 @@ from typing import Any
 from rankfleet.bench.contenders import PEERS, SHORT, Entry, absent, entries_of
 from rankfleet.bench.flops import Arithmetic
 from rankfleet.bench.inputs import lengths_of, named_model, random_model, write_requests
-from rankfleet.bench.machine import busy_s, cpu_instructions, cpu_name
+from rankfleet.bench.machine import cpu_instructions, cpu_name
 from rankfleet.bench.process import ContenderFailed, WorkerProcess
 from rankfleet.bench.report import Outcome, Setting, summary
 from rankfleet.bench.rounds import time_in_turn
@@ -24,6 +24,7 @@ from rankfleet.engine.precision import DTYPES
 from rankfleet.engine.tokenizer import PairTokenizer
 
 WARM_UPS = 2  # requests scored before any is timed; batch sizes are chosen on the first
+PATIENCE = 2  # times as many rounds as asked for, where other work disturbs them
 TOKENIZED = 5  # requests that are tokenized only
 ON_A_GRAPH = ("onnxruntime", "openvino")
 
@@ -45,10 +46,19 @@ class Task:
     threads: int
     rounds: int
 
+    @property
+    def most_rounds(self) -> int:
+        return PATIENCE * self.rounds
+
+    @property
+    def requests(self) -> int:
+        """How many are written: to warm up, for each round, and to tokenize."""
+        return WARM_UPS + self.most_rounds + TOKENIZED
+
     def __post_init__(self) -> None:
         """Raises InvalidRequest that names what is wrong."""
         if (self.model is None) == (self.shape is None):
-            raise InvalidRequest("give a model or a shape:  --model demo/large  or  --shape 17m")
+            raise InvalidRequest("give a model or a shape:  --model demo/large or --shape 17m")
         for option, given, known in (
             ("--shape", [self.shape] if self.shape else [], ETTIN),
             ("--against", self.against, PEERS),
@@ -83,7 +93,7 @@ def run(task: Task, progress: Progress) -> dict[str, Any]:
             assert task.model
             checkpoint, plain = named_model(task.model, work / "model")
         tokenizer = PairTokenizer.load(checkpoint, task.max_tokens)
-        requests = write_requests(WARM_UPS + task.rounds + TOKENIZED, task.pairs, task.mean_tokens, tokenizer)
+        requests = write_requests(task.requests, task.pairs, task.mean_tokens, tokenizer)
         save_requests(requests, work / "texts.json")
         lengths = lengths_of(requests[0], tokenizer)
         flops = Arithmetic.of(checkpoint.config).work(lengths)
@@ -92,14 +102,12 @@ def run(task: Task, progress: Progress) -> dict[str, Any]:
     if not any(outcome.entry.peer == "rankfleet" for outcome in contest.outcomes):
         reasons = (f"{name}: {why['failed']}" for name, why in contest.missing.items() if name.startswith("rankfleet"))
         raise RankfleetError("this engine gave no figures; " + "; ".join(reasons))
-    timed = [outcome.timed for outcome in contest.outcomes]
-    turns_s = sum(sum(t.seconds) for t in timed)
     return summary(contest.outcomes, contest.missing, Setting(lengths, flops, contest.rates)) | {
         "device": cpu_name() if task.device == "cpu" else gpu_name(),
         "machine": {
             "matmul_gflop_per_s": {name: round(rate / 1e9, 1) for name, rate in contest.rates.items()},
             "instructions": cpu_instructions(),
-            "cpus_taken_by_others": round(sum(t.others_cpu_s for t in timed) / turns_s, 3),
+            "undisturbed": all(outcome.timed.undisturbed for outcome in contest.outcomes),
         },
         "work": {
             "model": task.model or f"random weights in the shape of {task.shape}",
@@ -155,21 +163,19 @@ def hold(task: Task, contest: Contest, own: Path, plain: Path, texts: Path, prog
             nonlocal measured
             if number > measured:
                 measured = number
-                progress(f"round {number + 1} of {task.rounds}: the machine's matrix products")
+                progress(f"round {number + 1}: the machine's matrix products")
                 rates = matrices.order("rates", device=task.device, threads=task.threads)["rates"]
                 contest.rates = {key: max(rate, contest.rates.get(key, 0.0)) for key, rate in rates.items()}
-            progress(f"round {number + 1} of {task.rounds}: {name}")
+            progress(f"round {number + 1}: {name}")
 
-        timed, failed = time_in_turn(handles, task.rounds, WARM_UPS, busy_s, on_turn)
+        timed, failed = time_in_turn(handles, task.rounds, task.most_rounds, WARM_UPS, on_turn)
         contest.missing |= {name: {"failed": why} for name, why in failed.items()}
         for name, times in timed.items():
             outcome = outcomes[name]
             outcome.timed = times
             if outcome.entry.peer == "rankfleet":
-                first = WARM_UPS + task.rounds
-                tokenize_s = median(
-                    handles[name].order("tokenize", request=first + i)["seconds"] for i in range(TOKENIZED)
-                )
+                unseen = range(task.requests - TOKENIZED, task.requests)
+                tokenize_s = median(handles[name].order("tokenize", request=i)["seconds"] for i in unseen)
                 outcome.details |= {
                     "tokenize_ms": round(tokenize_s * 1e3, 2),
                     "tokenize_share": round(tokenize_s / times.median_s, 4),

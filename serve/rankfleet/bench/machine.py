@@ -66,11 +66,20 @@ def matmul_rates(device: str) -> dict[str, float]:
 
 
 def busy_s() -> float:
-    """CPU seconds that anything on this machine has used since it started, time stolen by its host included; 0
-    where the kernel does not tell."""
+    """CPU seconds used so far, by anyone, on the CPUs that this process may use; 0 where the kernel does not tell."""
     try:
-        fields = Path("/proc/stat").read_text().splitlines()[0].split()[1:]
-    except OSError:
+        return busy_ticks(Path("/proc/stat").read_text(), os.sched_getaffinity(0)) / os.sysconf("SC_CLK_TCK")
+    except (OSError, AttributeError):
         return 0.0
-    user, nice, system, _idle, _wait, irq, soft_irq, steal = (int(f) for f in fields[:8])
-    return (user + nice + system + irq + soft_irq + steal) / os.sysconf("SC_CLK_TCK")
+
+
+def busy_ticks(stat: str, cpus: set[int]) -> int:
+    """Of these CPUs, from the text of /proc/stat; time that the host gave to others is busy too."""
+    wanted = {f"cpu{number}" for number in cpus}
+    total = 0
+    for line in stat.splitlines():
+        name, *fields = line.split()
+        if name in wanted:
+            user, nice, system, _idle, _wait, irq, soft_irq, steal = (int(field) for field in fields[:8])
+            total += user + nice + system + irq + soft_irq + steal
+    return total

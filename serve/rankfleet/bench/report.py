@@ -65,6 +65,7 @@ def figures(outcome: Outcome, setting: Setting, reference: Sequence[float]) -> d
         "tokens_per_s": round(sum(setting.lengths) / median_s),
         **agreement(outcome.scores, reference),
         "round_s": [round(s, 4) for s in outcome.timed.seconds],
+        "disturbed_rounds": len(outcome.timed.disturbed_s),
         "cpu_s": round(outcome.timed.cpu_s, 3),
         "idle_cpu_s": round(outcome.timed.idle_cpu_s, 3),
         **outcome.details,

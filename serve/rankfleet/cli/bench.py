@@ -35,7 +35,7 @@ def engine(
     dtype: Annotated[str, typer.Option(help="this engine's precisions, comma-separated")] = "float32,bfloat16",
     device: Annotated[str | None, typer.Option(help="cpu or cuda; by default the GPU where there is one")] = None,
     threads: Annotated[int | None, typer.Option(min=1, help="CPU threads each; by default one per CPU")] = None,
-    rounds: Annotated[int, typer.Option(min=1, help="times that each is timed")] = 7,
+    rounds: Annotated[int, typer.Option(min=1, help="times that each is timed undisturbed")] = 7,
     json_file: Annotated[Path | None, typer.Option("--json", help="write the figures to this file")] = None,
 ) -> None:
     """Pairs per second of this engine and of its peers, each at its best batch size, timed in turn on the same
@@ -57,7 +57,7 @@ def engine(
             threads=threads or cpus(),
             rounds=rounds,
         )
-        figures = run(task, status.update)
+        figures = run(task, status.update if err.is_terminal else lambda step: err.print(step, markup=False))
     show(figures)
     if json_file is not None:
         json_file.parent.mkdir(parents=True, exist_ok=True)
@@ -106,10 +106,9 @@ def show(figures: dict[str, Any]) -> None:
         f"Tokenizing takes {ours['tokenize_share']:.0%} of rankfleet's time.",
         soft_wrap=True,
     )
-    if machine["cpus_taken_by_others"] > BUSY:
+    if not machine["undisturbed"]:
         err.print(
-            f"[yellow]others used {machine['cpus_taken_by_others']:.1f} CPUs meanwhile: the figures are too low, and "
-            "ratios less certain[/yellow]",
+            "[yellow]other work on this machine disturbed most rounds: the figures are too low[/yellow]",
             soft_wrap=True,
         )
 
@@ -119,4 +118,3 @@ def is_gap(entry: dict[str, Any]) -> bool:
 
 
 PEER_NAMES = ("sentence-transformers", "onnxruntime", "openvino")  # each repeats its best precision
-BUSY = 0.1  # CPUs
