@@ -9,6 +9,7 @@ import typer
 from rich.table import Table
 
 from rankfleet.cli import app, err, out
+from rankfleet.cli.options import ConfigOption, load_config
 
 bench_app = typer.Typer(help="Measure speed against others on this machine.", no_args_is_help=True)
 app.add_typer(bench_app, name="bench")
@@ -118,3 +119,64 @@ def is_gap(entry: dict[str, Any]) -> bool:
 
 
 PEER_NAMES = ("sentence-transformers", "onnxruntime", "openvino")  # each repeats its best precision
+
+
+@bench_app.command()
+def serve(
+    url: Annotated[str, typer.Option(help="where the fleet answers")] = "http://127.0.0.1:8000",
+    fleet: ConfigOption = "demo",
+    workload: Annotated[str, typer.Option(help="workload file or the name of a shipped one")] = "demo",
+    trace: Annotated[Path | None, typer.Option(help="CSV of `second,requests`: arrivals as recorded")] = None,
+    rate_scale: Annotated[float, typer.Option(min=0.0, help="factor on the trace's counts")] = 1.0,
+    arrivals: Annotated[
+        str | None, typer.Option(help="random arrivals instead: gamma:rate=10,cv=2 or poisson:rate=10")
+    ] = None,
+    seconds: Annotated[float, typer.Option(min=1, help="how long to send")] = 60.0,
+    seed: Annotated[int, typer.Option(min=0, help="of arrivals, sizes, classes and texts")] = 1,
+    profile: Annotated[
+        Path | None, typer.Option(help="latency profile of this device: also simulate the same requests")
+    ] = None,
+    overhead_s: Annotated[float, typer.Option(min=0, help="seconds to measure overhead at each concurrency")] = 5.0,
+    json_file: Annotated[Path | None, typer.Option("--json", help="write the figures to this file")] = None,
+) -> None:
+    """Send requests to a fleet that runs, each when it is due whatever became of the last (open loop), and say how
+    many were answered in time, with what quality, and what a request costs beside the engine."""
+    from rankfleet.bench.serve import overhead, simulated, under_load
+    from rankfleet.routing.profile import read_profile
+    from rankfleet.simulate.inputs import requests_for, workload_named
+
+    config, load = load_config(fleet), workload_named(workload)
+    requests = requests_for(load, trace, rate_scale, arrivals, seconds, seed)
+    figures: dict[str, Any] = {"fleet": fleet, "workload": workload, "seconds": seconds, "seed": seed}
+    figures |= {"trace": str(trace), "rate_scale": rate_scale} if trace else {"arrivals": arrivals}
+    with err.status("measuring overhead") as status:
+        figures["overhead_ms"] = overhead(url, config, overhead_s, seed)
+        status.update(f"sending {len(requests)} requests over {seconds:g} s")
+        figures |= under_load(url, config, load, requests, seed)
+        if profile is not None:
+            status.update("simulating the same requests")
+            figures["simulated"] = simulated(config, read_profile(profile), load, requests, seed)
+            del figures["simulated"]["over_time"]
+    show_load(figures)
+    if json_file is not None:
+        json_file.parent.mkdir(parents=True, exist_ok=True)
+        json_file.write_text(json.dumps(figures, indent=2) + "\n", encoding="utf-8")
+
+
+def show_load(figures: dict[str, Any]) -> None:
+    """One row for all requests, one for each class, and the same from the simulator where it was asked."""
+    keys = ("requests", "attainment", "mean_quality", "refused", "given_up", "late", "failed", "p50_ms", "p99_ms")
+    table = Table("", *(key.replace("_", " ") for key in keys), box=None, padding=(0, 2, 0, 0))
+    rows = {"all": figures, **figures["classes"]}
+    if "simulated" in figures:
+        rows |= {"simulated": figures["simulated"]}
+        rows |= {f"simulated {name}": row for name, row in figures["simulated"]["classes"].items()}
+    for name, row in rows.items():
+        table.add_row(name, *("" if row.get(key) is None else f"{row[key]:g}" for key in keys))
+    out.print(table)
+    out.print("in time by " + ", ".join(f"{tier} {share:.1%}" for tier, share in figures["tiers"].items()))
+    for concurrency, row in figures["overhead_ms"].items():
+        out.print(
+            f"beside the engine's {row['engine_p50_ms']} ms, 20 short documents at concurrency {concurrency}: "
+            f"p50 {row['p50_ms']} ms, p95 {row['p95_ms']} ms"
+        )

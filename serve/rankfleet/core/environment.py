@@ -10,8 +10,14 @@ LOW_LATENCY = {
     "RAY_SERVE_REQUEST_LATENCY_BUCKETS_MS": "5,10,20,35,50,75,100,150,200,350,500,1000,2000,5000",
 }
 # On one computer: logs go to Ray's files, not to the terminal; usage statistics are sent nowhere; other users of
-# the machine may not command the cluster.
-LOCAL = {"RAY_SERVE_LOG_TO_STDERR": "0", "RAY_USAGE_STATS_ENABLED": "0", "RAY_AUTH_MODE": "token"}
+# the machine may not command the cluster. A busy computer may take longer than Serve's 5 s to start its proxy,
+# which Serve kills after three such waits.
+LOCAL = {
+    "RAY_SERVE_LOG_TO_STDERR": "0",
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_AUTH_MODE": "token",
+    "RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S": "30",
+}
 # Ports Serve opens besides its HTTP port, and their defaults.
 SIDE_PORTS = {
     "RAY_SERVE_HAPROXY_METRICS_PORT": 9101,

@@ -1,0 +1,100 @@
+"""`rankfleet bench serve`: a fleet that runs, under the load of a trace or a random process, and what a simulation
+says of the same requests."""
+
+import asyncio
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from rankfleet.bench.traffic import Call, Reply, calls, closed_loop, open_loop, quantile
+from rankfleet.core.config import FleetConfig
+from rankfleet.engine.checkpoint import find_checkpoint
+from rankfleet.engine.tokenizer import PairTokenizer
+from rankfleet.routing.latency import LatencyModel
+from rankfleet.simulate.policies import policy_of
+from rankfleet.simulate.results import results
+from rankfleet.simulate.run import Simulation
+from rankfleet.simulate.workload import Candidates, RequestClass, Requests, Workload
+
+CONCURRENCY = (1, 8)
+SHORT = Workload(
+    classes={"any": RequestClass(slo_ms=None, share=1)}, candidates=[Candidates(count=20, share=1)], tokens=32
+)
+SETTLED = 20  # calls before any counts
+
+
+def under_load(
+    url: str,
+    fleet: FleetConfig,
+    workload: Workload,
+    requests: Requests,
+    seed: int,
+    progress: Callable[[int], None] = lambda sent: None,
+) -> dict[str, Any]:
+    """Attainment and quality, for all and by class."""
+    planned = calls(requests, workload, *counter(fleet), seed)
+    replies = asyncio.run(open_loop(url, planned, progress))
+    return summary(replies, list(workload.classes), fleet.quality.retriever)
+
+
+def counter(fleet: FleetConfig) -> tuple[Callable[[str], int], int]:
+    """How many tokens a text has, and how many a pair has besides, by the first tier's vocabulary."""
+    tier = next(iter(fleet.tiers.values()))
+    tokenizer = PairTokenizer.load(find_checkpoint(tier.model, tier.revision, weights=False))
+    return (lambda text: len(tokenizer.encode([text])[0])), tokenizer.template.tokens
+
+
+def summary(replies: Sequence[Reply], kinds: Sequence[str], retriever: float) -> dict[str, Any]:
+    """As `simulate` has it: attainment is answers in time ÷ all; the mean quality is over all, those missed
+    counting with the retriever's own."""
+
+    def figures(some: Sequence[Reply]) -> dict[str, Any]:
+        met = [reply for reply in some if reply.in_time]
+        took = [reply.took_ms for reply in some if reply.status == 200]
+        qualities = [reply.quality if reply.in_time else retriever for reply in some]
+        return {
+            "requests": len(some),
+            "ok": sum(r.status == 200 for r in some),
+            "attainment": round(len(met) / len(some), 5) if some else None,
+            "mean_quality": round(float(np.mean(qualities)), 5) if some else None,
+            "refused": sum(r.status == 429 for r in some),
+            "given_up": sum(r.status == 200 and not r.scored for r in some),
+            "late": sum(r.status == 200 and r.scored and not r.in_time for r in some),
+            "failed": sum(r.status not in (200, 429) for r in some),
+            "p50_ms": quantile(took, 0.5),
+            "p99_ms": quantile(took, 0.99),
+        }
+
+    tiers = sorted({r.tier for r in replies if r.in_time})
+    return {
+        **figures(replies),
+        "classes": {name: figures([r for r in replies if r.call.kind == i]) for i, name in enumerate(kinds)},
+        "tiers": {t: round(sum(r.in_time and r.tier == t for r in replies) / len(replies), 5) for t in tiers},
+    }
+
+
+def overhead(url: str, fleet: FleetConfig, seconds: float, seed: int) -> dict[str, Any]:
+    """What a request of 20 short documents takes beside the engine, as its client sees it, by concurrency."""
+    count, special = counter(fleet)
+    one = Requests(np.zeros(1), np.zeros(1, dtype=np.int64), np.array([20]))
+    call: Call = calls(one, SHORT, count, special, seed)[0]
+    shown: dict[str, Any] = {}
+    for concurrency in CONCURRENCY:
+        replies = asyncio.run(closed_loop(url, call, concurrency, seconds))[SETTLED:]
+        beside = [r.took_ms - r.infer_ms for r in replies if r.status == 200]
+        shown[str(concurrency)] = {
+            "requests": len(replies),
+            "p50_ms": quantile(beside, 0.5),
+            "p95_ms": quantile(beside, 0.95),
+            "engine_p50_ms": quantile([r.infer_ms for r in replies if r.status == 200], 0.5),
+        }
+    return shown
+
+
+def simulated(
+    fleet: FleetConfig, models: Mapping[str, LatencyModel], workload: Workload, requests: Requests, seed: int
+) -> dict[str, Any]:
+    """The same requests against a virtual clock."""
+    simulation = Simulation(fleet, models, workload, policy_of("slo", fleet, models), seed)
+    return results(simulation.run(requests), requests, fleet, workload)

@@ -1,0 +1,115 @@
+"""Requests over HTTP: bodies made beforehand, sent when their time has come, whatever became of earlier ones."""
+
+import asyncio
+import random
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import httpx
+import numpy as np
+import orjson
+
+from rankfleet.bench.texts import write_request
+from rankfleet.simulate.workload import Requests, Workload
+
+POOL = 400  # documents that requests draw from
+PATIENCE_S = 30.0  # beyond its budget nobody waits longer
+SPREAD = 0.5  # documents have this share more or fewer tokens than the mean
+
+
+@dataclass(frozen=True)
+class Call:
+    """One request to send. at_s: from the start; budget_ms: None for none."""
+
+    at_s: float
+    kind: int
+    budget_ms: float | None
+    body: bytes
+
+
+@dataclass(frozen=True)
+class Reply:
+    """What came back. took_ms: from the moment the request was due, so that a late start counts; status: 0 where no
+    answer came; the rest as the fleet's reply says."""
+
+    call: Call
+    status: int
+    took_ms: float
+    tier: str = ""
+    quality: float = 0.0
+    scored: bool = False
+    infer_ms: float = 0.0
+
+    @property
+    def in_time(self) -> bool:
+        """Answered with something scored, and within the budget as the client sees it."""
+        budget = self.call.budget_ms
+        return self.status == 200 and self.scored and (budget is None or self.took_ms <= budget)
+
+
+def calls(requests: Requests, workload: Workload, count: Callable[[str], int], special: int, seed: int) -> list[Call]:
+    """A body for each request. count: tokens of a text; special: tokens of a pair that are no text."""
+    rng = random.Random(seed)
+    spread = [round(workload.tokens * (1 - SPREAD + 2 * SPREAD * (i + 0.5) / POOL)) for i in range(POOL)]
+    rng.shuffle(spread)
+    texts = write_request(spread, count, special, seed)
+    kinds = list(workload.classes.values())
+    made = []
+    for at_s, kind, pairs in zip(requests.arrived_s, requests.kind, requests.pairs, strict=True):
+        documents = [texts.documents[rng.randrange(POOL)] for _ in range(int(pairs))]
+        budget_ms = kinds[kind].slo_ms
+        body = {"query": texts.query, "documents": documents, "top_n": 10}
+        made.append(Call(float(at_s), int(kind), budget_ms, orjson.dumps(body | {"slo_ms": budget_ms})))
+    return made
+
+
+async def send(client: httpx.AsyncClient, call: Call, due_s: float) -> Reply:
+    """due_s: by time.perf_counter."""
+    try:
+        response = await client.post("/v1/rerank", content=call.body, headers={"content-type": "application/json"})
+    except httpx.HTTPError:
+        return Reply(call, 0, (time.perf_counter() - due_s) * 1e3)
+    took_ms = (time.perf_counter() - due_s) * 1e3
+    if response.status_code != 200:
+        return Reply(call, response.status_code, took_ms)
+    fleet = orjson.loads(response.content)["rankfleet"]
+    return Reply(
+        call, 200, took_ms, fleet["tier"], fleet["quality"], bool(fleet["stages"]), fleet["timing_ms"]["infer"]
+    )
+
+
+async def open_loop(
+    url: str, planned: Sequence[Call], progress: Callable[[int], None] = lambda sent: None
+) -> list[Reply]:
+    """Send every call when it is due."""
+    limits = httpx.Limits(max_connections=None, max_keepalive_connections=256)
+    timeout = httpx.Timeout(PATIENCE_S + max((c.budget_ms or 0.0 for c in planned), default=0.0) / 1e3)
+    async with httpx.AsyncClient(base_url=url, limits=limits, timeout=timeout) as client:
+        start_s = time.perf_counter() + 0.05
+        tasks = []
+        for sent, call in enumerate(planned, start=1):
+            due_s = start_s + call.at_s
+            if (wait_s := due_s - time.perf_counter()) > 0:
+                await asyncio.sleep(wait_s)
+            tasks.append(asyncio.create_task(send(client, call, due_s)))
+            progress(sent)
+        return list(await asyncio.gather(*tasks))
+
+
+async def closed_loop(url: str, call: Call, concurrency: int, seconds: float) -> list[Reply]:
+    """So many clients, each sending its next as soon as its last is back."""
+    replies: list[Reply] = []
+    async with httpx.AsyncClient(base_url=url, timeout=PATIENCE_S) as client:
+        until_s = time.perf_counter() + seconds
+
+        async def keep_sending() -> None:
+            while (now_s := time.perf_counter()) < until_s:
+                replies.append(await send(client, call, now_s))
+
+        await asyncio.gather(*(keep_sending() for _ in range(concurrency)))
+    return replies
+
+
+def quantile(values: Sequence[float], share: float) -> float | None:
+    return round(float(np.quantile(values, share)), 2) if len(values) else None
