@@ -28,10 +28,9 @@ class GroupView:
         """Replicas heard of lately, and at least those that Serve keeps."""
         return max(1, self.least, sum(now_s - at <= REPLICA_SEEN_S for at, _ in self.replicas.values()))
 
-    def backlog_s(self, now_s: float) -> float:
+    def backlog_s(self, replicas: int, now_s: float) -> float:
         """Seconds of work per replica: what this router has out, or what the replicas said last, whichever is more
         (other routers' work shows only in the latter), both less the time that has passed since."""
-        replicas = self.ready(now_s)
         # Each replica works on one of the oldest, and has done so since something last moved.
         passed_ms = max(0.0, now_s - self.moved_s) * 1e3
         done_ms = sum(min(ms, passed_ms) for ms, _ in itertools.islice(self.out.values(), replicas))
@@ -53,7 +52,8 @@ class GroupView:
         return min(1.0, ahead_ms / self.out_ms)
 
     def state(self, pace: Pace, deadline_s: float, least_ms: float, now_s: float) -> GroupState:
-        replicas, backlog_s = self.ready(now_s), self.backlog_s(now_s)
+        replicas = self.ready(now_s)
+        backlog_s = self.backlog_s(replicas, now_s)
         ahead_s = backlog_s * self.ahead_share(deadline_s, least_ms)
         # A request that stays whole goes to one of the replicas, else each of them gets a part of every request.
         at_one = Pace(pace.budget_ms, pace.crowd_per_s / replicas) if self.whole_tokens else pace

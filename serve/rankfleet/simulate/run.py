@@ -195,7 +195,9 @@ class Simulation:
     def _queue(self, group: str, chunk: Waiting[tuple[Job, Work]], parts: int, now_s: float) -> None:
         """To the replicas with the least backlog, a chunk each."""
         backlogs = [replica.backlog_ms(now_s) for replica in self._replicas[group]]
-        least = sorted(range(len(backlogs)), key=backlogs.__getitem__)
+        least = (
+            [backlogs.index(min(backlogs))] if parts == 1 else sorted(range(len(backlogs)), key=backlogs.__getitem__)
+        )
         for place in itertools.islice(itertools.cycle(least), parts):
             replica = self._replicas[group][place]
             replica.queue.put(chunk, now_s)
