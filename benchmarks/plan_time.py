@@ -16,6 +16,7 @@ from pathlib import Path
 
 import numpy as np
 
+from rankfleet.cli.profile import cpu_name
 from rankfleet.core.config import read_config
 from rankfleet.routing.candidates import Ask
 from rankfleet.routing.fleet import FleetView
@@ -51,7 +52,11 @@ def measure(budget_ms: float, out_s: float, gap_s: float) -> np.ndarray:
 
 
 def main() -> None:
-    result: dict[str, object] = {"date": datetime.date.today().isoformat(), "python": platform.python_version()}
+    result: dict[str, object] = {
+        "cpu": cpu_name(),
+        "date": datetime.date.today().isoformat(),
+        "python": platform.python_version(),
+    }
     for name, case in CASES.items():
         took = measure(*case)
         result[name] = {f"p{q}_us": round(float(np.percentile(took, q)), 1) for q in (50, 99)}

@@ -40,7 +40,7 @@ GOALS = {"cv4": (0.985, 0.588), "cv8": (0.935, 0.567), "conv": (0.999, 0.605), "
 STATICS = tuple(f"static:{tier}" for tier in ("17m", "32m", "68m", "150m", "400m", "1b"))
 TABLES = tuple(f"table:{share}" for share in ("0.125", "0.25", "0.5"))
 POLICIES = ("slo", *STATICS, *TABLES, "slackfit", "oracle")
-KEPT = ("requests", "attainment", "mean_quality", "gpu_seconds", "refused", "given_up", "late", "tiers", "classes")
+KEPT = ("requests", "attainment", "mean_quality", "gpu_seconds", "refused", "given_up", "late", "tiers")
 
 
 def requests_of(load: str, workload: Workload, traces: Path, seed: int) -> Requests:

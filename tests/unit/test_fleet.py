@@ -79,19 +79,20 @@ def test_a_profile_of_other_tiers_does_no_harm() -> None:
     assert view.latency("huge") is None
 
 
-def test_only_work_of_earlier_deadlines_is_ahead() -> None:
+def test_where_the_tier_is_final_all_that_waits_is_ahead() -> None:
     view = FleetView(fleet(groups={name: {"tiers": [name]} for name in ("small", "medium", "large")}))
     view.sent("large", 300.0, 0.0, deadline_s=1.0)
     view.sent("large", 100.0, 0.0, deadline_s=2.0)
-    assert view.snapshot(0.0, deadline_s=1.5).groups["large"].ahead_s == pytest.approx(0.3)
-    assert view.snapshot(0.0).groups["large"].ahead_s == pytest.approx(0.4)
+    assert view.snapshot(0.0, deadline_s=1.5, least_ms=10.0).groups["large"].ahead_s == pytest.approx(0.4)
 
 
-def test_where_the_largest_is_given_up_first_only_smaller_work_is_surely_ahead() -> None:
+def test_where_work_is_bound_late_smaller_and_more_urgent_work_is_ahead() -> None:
     view = FleetView(fleet())
     view.sent("demo", 300.0, 0.0, deadline_s=1.0)
     view.sent("demo", 100.0, 0.0, deadline_s=1.0)
+    view.sent("demo", 50.0, 0.0, deadline_s=2.0)
     assert view.snapshot(0.0, deadline_s=1.5, least_ms=200.0).groups["demo"].ahead_s == pytest.approx(0.1)
+    assert view.snapshot(0.0).groups["demo"].ahead_s == pytest.approx(0.45)
 
 
 def test_the_pace_is_that_at_one_replica() -> None:

@@ -28,10 +28,9 @@ class GroupView:
         """Replicas heard of lately, and at least those that Serve keeps."""
         return max(1, self.least, sum(now_s - at <= REPLICA_SEEN_S for at, _ in self.replicas.values()))
 
-    def backlog_s(self, now_s: float) -> float:
+    def backlog_s(self, replicas: int, now_s: float) -> float:
         """Seconds of work per replica: what this router has out, or what the replicas said last, whichever is more
         (other routers' work shows only in the latter), both less the time that has passed since."""
-        replicas = self.ready(now_s)
         # Each replica works on one of the oldest, and has done so since something last moved.
         passed_ms = max(0.0, now_s - self.moved_s) * 1e3
         done_ms = sum(min(ms, passed_ms) for ms, _ in itertools.islice(self.out.values(), replicas))
@@ -39,19 +38,25 @@ class GroupView:
         return max((self.out_ms - done_ms) / 1e3, reported, 0.0) / replicas
 
     def ahead_share(self, deadline_s: float, least_ms: float) -> float:
-        """The share of what is out that surely goes before work of this deadline and size. What is as large does not
-        where the queue gives up the largest first (`scheduling/binding.py`). The work of other routers is taken to
-        be like one's own."""
-        if deadline_s == math.inf or self.out_ms <= 0:
+        """The share of what is out that surely goes before work of this deadline and size.
+
+        Where work is bound late that is what has an earlier deadline and is smaller: what is as large may be given
+        up in its place (`scheduling/binding.py`), and those accepted can still be given smaller tiers. Where the
+        tier is final a promise has to hold though more urgent work may come: all counts. The work of other routers
+        is taken to be like one's own.
+        """
+        if not self.whole_tokens or deadline_s == math.inf or self.out_ms <= 0:
             return 1.0
-        most_ms = least_ms - 1e-9 if self.whole_tokens else math.inf
+        most_ms = least_ms - 1e-9
         ahead_ms = sum(ms for ms, deadline in self.out.values() if deadline <= deadline_s and ms <= most_ms)
         return min(1.0, ahead_ms / self.out_ms)
 
     def state(self, pace: Pace, deadline_s: float, least_ms: float, now_s: float) -> GroupState:
-        replicas, backlog_s = self.ready(now_s), self.backlog_s(now_s)
+        replicas = self.ready(now_s)
+        backlog_s = self.backlog_s(replicas, now_s)
         ahead_s = backlog_s * self.ahead_share(deadline_s, least_ms)
-        at_one = Pace(pace.budget_ms, pace.crowd_per_s / replicas)
+        # A request that stays whole goes to one of the replicas, else each of them gets a part of every request.
+        at_one = Pace(pace.budget_ms, pace.crowd_per_s / replicas) if self.whole_tokens else pace
         return GroupState(replicas, backlog_s, ahead_s, self.whole_tokens, at_one)
 
 

@@ -1,4 +1,7 @@
-"""The event loop: requests arrive, are planned, wait in a replica's queue, and are scored in batches."""
+"""The event loop: requests arrive, are planned, wait in a replica's queue, and are scored in batches.
+
+What a request costs outside of queue and engine (`overhead_ms`) passes before it reaches the queue.
+"""
 
 import heapq
 import itertools
@@ -10,7 +13,7 @@ import numpy as np
 
 from rankfleet.core.config import FleetConfig
 from rankfleet.core.messages import Work
-from rankfleet.routing.candidates import Ask, Candidate
+from rankfleet.routing.candidates import Ask, Candidate, spread
 from rankfleet.routing.fleet import FleetView
 from rankfleet.routing.latency import LatencyModel
 from rankfleet.scheduling.binding import Waiting
@@ -172,23 +175,32 @@ class Simulation:
         choice = self._policy.choose(ask, snapshot, now_s)
         # A ranking that leaves something out counts as missed: what it is worth is not known.
         if choice.chosen is not None and choice.fits:
-            whole = work[choice.chosen.tier]
-            parts = snapshot.groups[choice.chosen.group].parts(whole)
-            self._send(i, choice.chosen, choice.allowed, whole.share(parts) if parts > 1 else whole, parts, now_s)
+            self._send(i, choice.chosen, choice.allowed, work[choice.chosen.tier], now_s)
 
-    def _send(self, i: int, chosen: Candidate, allowed: tuple[str, ...], part: Work, parts: int, now_s: float) -> None:
-        """To the replicas with the least backlog, each a part."""
+    def _send(self, i: int, chosen: Candidate, allowed: tuple[str, ...], work: Work, now_s: float) -> None:
+        """Cut into chunks as the service does, which reach their queues when the overhead has passed."""
         group = chosen.group
-        tiers = allowed or (chosen.tier,)
-        steps = self._ladder(tiers, part, self._fleet.groups[group].batch_tokens)
-        deadline_s = self._deadlines[i]
-        ticket = self._view.sent(group, steps.rungs[0].full_ms * parts, now_s, deadline_s)
-        job = Job(i, group, ticket, parts)
+        whole = work.tokens <= self._empty.groups[group].whole_tokens
+        parts = 1 if whole else spread(work, len(self._replicas[group]))
+        if parts > 1:
+            work = work.share(parts)
+        steps = self._ladder(allowed or (chosen.tier,), work, self._fleet.groups[group].batch_tokens)
+        ticket = self._view.sent(group, steps.rungs[0].full_ms * parts, now_s, self._deadlines[i])
+        chunk = Waiting(work.tokens, self._deadlines[i], steps, (Job(i, group, ticket, parts), work))
+        if self._fleet.overhead_ms > 0:
+            self._at(now_s + self._fleet.overhead_ms / 1e3, lambda at_s: self._queue(group, chunk, parts, at_s))
+        else:
+            self._queue(group, chunk, parts, now_s)
+
+    def _queue(self, group: str, chunk: Waiting[tuple[Job, Work]], parts: int, now_s: float) -> None:
+        """To the replicas with the least backlog, a chunk each."""
         backlogs = [replica.backlog_ms(now_s) for replica in self._replicas[group]]
-        least = sorted(range(len(backlogs)), key=backlogs.__getitem__)
+        least = (
+            [backlogs.index(min(backlogs))] if parts == 1 else sorted(range(len(backlogs)), key=backlogs.__getitem__)
+        )
         for place in itertools.islice(itertools.cycle(least), parts):
             replica = self._replicas[group][place]
-            replica.queue.put(Waiting(part.tokens, deadline_s, steps, (job, part)), now_s)
+            replica.queue.put(chunk, now_s)
             if not replica.running:
                 self._start(replica, now_s)
 
@@ -219,10 +231,9 @@ class Simulation:
             job.left -= 1
             if job.left == 0 and not job.lost:
                 self._view.back(job.group, job.ticket, now_s)
-                done_s = now_s + self._fleet.overhead_ms / 1e3
-                self._outcome.took_ms[job.request] = (done_s - self._arrived[job.request]) * 1e3
+                self._outcome.took_ms[job.request] = (now_s - self._arrived[job.request]) * 1e3
                 self._outcome.tier[job.request] = self._place[replica.tier]
-                in_time = done_s <= self._deadlines[job.request] + 1e-9
+                in_time = now_s <= self._deadlines[job.request] + 1e-9
                 self._outcome.state[job.request] = IN_TIME if in_time else LATE
         self._view.heard(batch[0].item[0].group, replica.name, replica.queue.backlog_ms / 1e3, now_s)
         self._start(replica, now_s)
