@@ -41,7 +41,8 @@ def test_the_reply_tells_what_happened(running_fleet: RunningFleet) -> None:
     assert fleet["tier"] == "small"
     assert fleet["reason"] == "small is asked for by name"
     assert fleet["truncated"] == [3]
-    assert fleet["slo"] == {"budget_ms": 20000.0, "met": True, "degraded": False}
+    assert fleet["slo"] == {"class": None, "budget_ms": 20000.0, "met": True, "degraded": False, "partial": False}
+    assert fleet["stages"] == [{"tier": "small", "candidates": 4}]
     parts = fleet["timing_ms"]
     assert parts["infer"] > 0
     assert parts["total"] >= parts["infer"]
@@ -127,3 +128,12 @@ def test_the_readme_request_works(running_fleet: RunningFleet) -> None:
     command = EXAMPLE.format(address=str(running_fleet.http.base_url).rstrip("/"))
     reply = json.loads(subprocess.run(["bash", "-c", command], capture_output=True, check=True).stdout)
     assert reply["results"][0]["index"] == 1
+
+
+def test_a_plan_is_explained_without_scoring(running_fleet: RunningFleet) -> None:
+    body = {"query": QUERY, "documents": DOCUMENTS, "slo_ms": 20000}
+    reply = running_fleet.http.post("/v1/plan", json=body).json()
+    verdicts = {each["tier"]: each["verdict"] for each in reply["considered"]}
+    assert set(verdicts) == {"small", "medium", "large"}
+    # Which one depends on how crowded the fleet has been just now.
+    assert [tier for tier, verdict in verdicts.items() if verdict == "chosen"] == [reply["tier"]]
