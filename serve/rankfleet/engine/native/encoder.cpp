@@ -22,9 +22,8 @@ struct Layer {
     const float* rotary; // [positions][2][32] cos and sin; null for none
 };
 
-// Tables of embeddings are float32 or bfloat16 as `Tables` says.
 struct Model {
-    const void* words;     // [vocabulary][hidden]
+    const float* words;    // [vocabulary][hidden]
     const float* places;   // [positions][hidden] or null
     const float* types;    // [types][hidden] or null
     Norm embedding_norm, final_norm;
@@ -61,8 +60,8 @@ inline void norm(float* row, const Norm& n, int width, float eps, auto&& put) {
     }
 }
 
-// T: operands of the matrix products with weights; E: of attention; W: the word table's elements.
-template <class T, class E, class W, int D>
+// T: operands of the matrix products with weights; E: of attention; D: width of a head.
+template <class T, class E, int D>
 struct Encoder {
     using Element = typename E::Element;
     const Model& model;
@@ -138,7 +137,7 @@ struct Encoder {
         for (int r = 0; r < rows; r++) {
             int token = first + r;
             float* x = space.hidden + (long)token * hidden;
-            const W* word = static_cast<const W*>(model.words) + (long)batch.token_ids[token] * hidden;
+            const float* word = model.words + (long)batch.token_ids[token] * hidden;
             const float* place = model.places ? model.places + (long)batch.positions[token] * hidden : nullptr;
             const float* type = model.types ? model.types + (long)batch.type_ids[token] * hidden : nullptr;
             for (int c = 0; c < hidden; c += LANES) {
@@ -239,12 +238,12 @@ struct Encoder {
     }
 };
 
-template <class T, class E, class W>
+template <class T, class E>
 void forward_of(const Model& model, const Batch& batch, const Space& space, bool first_only, int threads, float* out) {
     if (model.head_width == 32)
-        Encoder<T, E, W, 32>{model, batch, space}.run(first_only, threads, out);
+        Encoder<T, E, 32>{model, batch, space}.run(first_only, threads, out);
     else
-        Encoder<T, E, W, 64>{model, batch, space}.run(first_only, threads, out);
+        Encoder<T, E, 64>{model, batch, space}.run(first_only, threads, out);
 }
 
 #ifdef __AVX512BF16__
@@ -258,13 +257,13 @@ enum Kind { FLOAT32, BFLOAT16, INT8 };
 extern "C" void rankfleet_forward(int kind, const Model* model, const Batch* batch, const Space* space, int first_only,
                                   int threads, float* out) {
     if (kind == FLOAT32)
-        forward_of<Float32, Float32, float>(*model, *batch, *space, first_only, threads, out);
+        forward_of<Float32, Float32>(*model, *batch, *space, first_only, threads, out);
 #ifdef __AVX512BF16__
     if (kind == BFLOAT16)
-        forward_of<Bfloat16, Bfloat16, uint16_t>(*model, *batch, *space, first_only, threads, out);
+        forward_of<Bfloat16, Bfloat16>(*model, *batch, *space, first_only, threads, out);
 #endif
 #ifdef __AVX512VNNI__
     if (kind == INT8)
-        forward_of<Int8, Half, uint16_t>(*model, *batch, *space, first_only, threads, out);
+        forward_of<Int8, Half>(*model, *batch, *space, first_only, threads, out);
 #endif
 }

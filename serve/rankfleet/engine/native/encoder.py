@@ -55,7 +55,8 @@ class NativeEncoder:
     """Gives the hidden states that the encoder it was made from gives.
 
     dtype: of the matrix products: float32; bfloat16, whose sums, norms and residual stream are float32 all the
-    same; or int8 with one scale per output column and one per token, found as it comes.
+    same; or int8 with one scale per output column, and one scale and zero point per token, found as it comes.
+    Embeddings are float32 in any case: what is lost there stays in the residual stream to the end.
     """
 
     def __init__(self, encoder: Encoder, dtype: str, library: Library, max_length: int) -> None:
@@ -124,9 +125,8 @@ class NativeEncoder:
         types: torch.Tensor | None,
     ) -> Model:
         put = self._layout
-        words = torch.float32 if self._layout.dtype == "float32" else torch.bfloat16
         return Model(
-            put.keep(encoder.words, words),
+            put.keep(encoder.words),
             put.keep(places),
             put.keep(types),
             put.norm(encoder.embedding_norm),

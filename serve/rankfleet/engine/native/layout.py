@@ -103,7 +103,7 @@ class Layout:
         if self.dtype == "int8":
             scale = weight.abs().amax(dim=1).clamp(min=1e-12) / 127
             weight = torch.round(weight / scale[:, None]).clamp(-127, 127)
-            shift = 128 * weight.sum(dim=1)
+            shift = weight.sum(dim=1)
         out, inner, unit = *weight.shape, UNIT[self.dtype]
         tiles = weight.view(out // COLUMNS, COLUMNS, inner // unit, unit).transpose(1, 2)
         return Linear(

@@ -83,7 +83,7 @@ inline void with_constant(int count, F&& f) {
 }
 
 // y = x Wᵀ + b, as Python lays it out. weight: units [out / 64][in / UNIT][64]; for int8 also scale [out] and
-// shift [out] = 128 Σ W, since rows are stored as unsigned bytes with 128 added.
+// shift [out] = Σ W, by which the rows' zero points are taken off again.
 struct Linear {
     const uint32_t* weight;
     const float* bias;
@@ -108,12 +108,13 @@ struct Rows {
     int step() const { return width / T::UNIT; }
 };
 
-// Each row is scaled so that its largest value becomes 127.
+// Each row's range [least, most] becomes 0 … 255: value = scale × (byte − zero). The range includes 0.
 template <>
 struct Rows<Int8> {
     std::vector<uint8_t> data;
     std::vector<float> values;
     float scale[BLOCK];
+    int32_t zero[BLOCK];
     int width = 0;
 
     void shape(int columns) {
@@ -127,14 +128,20 @@ struct Rows<Int8> {
     void seal(int rows) {
         for (int r = 0; r < rows; r++) {
             const float* from = &values[(size_t)r * width];
-            Vec most = all(1e-12f);
-            for (int c = 0; c < width; c += LANES) most = _mm512_max_ps(most, _mm512_abs_ps(load(from + c)));
-            scale[r] = _mm512_reduce_max_ps(most) / 127.f;
+            Vec least = all(0.f), most = all(1e-12f);
+            for (int c = 0; c < width; c += LANES) {
+                Vec v = load(from + c);
+                least = _mm512_min_ps(least, v);
+                most = _mm512_max_ps(most, v);
+            }
+            float low = _mm512_reduce_min_ps(least);
+            scale[r] = (_mm512_reduce_max_ps(most) - low) / 255.f;
+            zero[r] = (int32_t)(-low / scale[r] + .5f);
             Vec up = all(1.f / scale[r]);
             for (int c = 0; c < width; c += LANES) {
                 __m512i whole = _mm512_cvtps_epi32(_mm512_mul_ps(load(from + c), up));
-                __m128i bytes = _mm512_cvtepi32_epi8(_mm512_add_epi32(whole, _mm512_set1_epi32(128)));
-                _mm_storeu_si128(reinterpret_cast<__m128i*>(&data[(size_t)r * width + c]), bytes);
+                whole = _mm512_max_epi32(_mm512_add_epi32(whole, _mm512_set1_epi32(zero[r])), _mm512_setzero_si512());
+                _mm_storeu_si128(reinterpret_cast<__m128i*>(&data[(size_t)r * width + c]), _mm512_cvtusepi32_epi8(whole));
             }
         }
     }
@@ -148,7 +155,8 @@ inline Vec finished(const Linear& w, const Rows<T>&, int, int column, Vec sums) 
     return _mm512_add_ps(sums, load(w.bias + column));
 }
 inline Vec finished(const Linear& w, const Rows<Int8>& rows, int row, int column, __m512i sums) {
-    sums = _mm512_sub_epi32(sums, _mm512_loadu_si512(w.shift + column));
+    __m512i off = _mm512_mullo_epi32(_mm512_loadu_si512(w.shift + column), _mm512_set1_epi32(rows.zero[row]));
+    sums = _mm512_sub_epi32(sums, off);
     Vec scale = _mm512_mul_ps(load(w.scale + column), all(rows.scale[row]));
     return _mm512_fmadd_ps(_mm512_cvtepi32_ps(sums), scale, load(w.bias + column));
 }
