@@ -1,6 +1,7 @@
 """Documentation says what the code does."""
 
 import re
+import runpy
 from pathlib import Path
 
 import pytest
@@ -40,3 +41,9 @@ def test_what_pages_point_to_exists(page: Path) -> None:
         r"`((?:configs|docs|benchmarks|k8s|app|core|routing|scheduling|engine|retrieval)/[\w./-]+)`", text
     ):
         assert (ROOT / name).exists() or (ROOT / "serve/rankfleet" / name).exists(), f"{page.name} names {name}"
+
+
+def test_tables_of_the_performance_page_are_what_the_results_say() -> None:
+    tables = runpy.run_path(str(ROOT / "benchmarks/tables.py"))
+    page = (ROOT / "docs/performance.md").read_text()
+    assert page == tables["filled"](page), "run: python benchmarks/tables.py"

@@ -1,0 +1,133 @@
+"""What a cascade gains: a small tier on all candidates, a large one on the best k, against the large one on all.
+
+    python benchmarks/cascades.py --data DIR [--data DIR …] [--small demo/small] [--large demo/large] [--json F]
+
+DIR is a collection in BEIR layout; BM25's top 100 are reranked. Every stage is run for every query, and only what the
+device does is timed: token ids are there before. `k` is where the router plans to cut; where it does cut is the widest
+gap between the small tier's scores around it (`routing/cascade.py`). `large on the first k` leaves the small tier out
+and takes BM25's own best instead.
+"""
+
+import argparse
+import json
+import time
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from rankfleet.bench.machine import cpu_name
+from rankfleet.core.messages import Stage
+from rankfleet.core.pairs import TokenizedPairs
+from rankfleet.engine.checkpoint import find_checkpoint
+from rankfleet.engine.scorer import Scorer
+from rankfleet.engine.tokenizer import PairTokenizer
+from rankfleet.evaluate import best_first, first_scored, measure_run, retrieve, run_of
+from rankfleet.retrieval.bm25 import Bm25Index
+from rankfleet.retrieval.corpus import read_documents, read_judged
+from rankfleet.routing.cascade import merged, second_stage
+from rankfleet.routing.latency import LatencyModel
+
+TOP_K = 100
+DEPTHS = (10, 15, 20, 25, 30, 40)
+FIRST = (30, 40, 50)
+ALONE = "large on all"
+NO_MATTER = LatencyModel(0.0, 0.0, 0.0, 1.0)  # every depth has the time it needs
+
+
+def plans_of(small: Scorer, large: Scorer, pairs: TokenizedPairs) -> dict[str, tuple[np.ndarray, float, int]]:
+    """By plan: the order of one query's candidates, seconds on the device, pairs scored by the large tier."""
+    by_small, small_s = timed(small, pairs)
+    by_large, large_s = timed(large, pairs)
+    found = {
+        ALONE: (best_first(by_large), large_s, len(pairs)),
+        "small on all": (best_first(by_small), small_s, 0),
+        "as retrieved": (np.arange(len(pairs)), 0.0, 0),
+    }
+    for k in DEPTHS:
+        kept = second_stage(Stage("large", k), by_small, pairs.lengths, NO_MATTER, float("inf"))
+        again, again_s = timed(large, pairs.take(kept))
+        found[f"small, then large on {k}"] = best_first(merged(by_small, kept, again)), small_s + again_s, len(kept)
+    for k in FIRST:
+        rows = np.arange(min(k, len(pairs)))
+        _, first_s = timed(large, pairs.take(rows))
+        found[f"large on the first {k}"] = first_scored(by_large, k), first_s, len(rows)
+    return found
+
+
+def timed(scorer: Scorer, pairs: TokenizedPairs) -> tuple[np.ndarray, float]:
+    started = time.perf_counter()
+    logits = scorer.score(pairs)
+    return logits, time.perf_counter() - started
+
+
+def main() -> None:
+    options = arguments()
+    torch.set_num_threads(options.threads)
+    small, large = (Scorer.load(find_checkpoint(name), options.dtype, "cpu") for name in (options.small, options.large))
+    tokenizer = PairTokenizer.load(find_checkpoint(options.large))
+    ndcg: dict[str, dict[str, float]] = {}
+    seconds: dict[str, float] = {}
+    again: dict[str, int] = {}
+    queries = 0
+    for folder in options.data:
+        judged = read_judged(folder)
+        found = retrieve(Bm25Index.build(read_documents(folder)), judged, TOP_K)
+        candidates = {query: hits for query, hits in found.items() if hits}
+        orders: dict[str, dict[str, np.ndarray]] = {}
+        for query, hits in candidates.items():
+            [asked], texts = tokenizer.encode([judged.queries[query]]), tokenizer.encode([hit.text for hit in hits])
+            pairs, _ = tokenizer.pair(asked, texts)
+            for name, (order, took_s, rescored) in plans_of(small, large, pairs).items():
+                orders.setdefault(name, {})[query] = order
+                seconds[name] = seconds.get(name, 0.0) + took_s
+                again[name] = again.get(name, 0) + rescored
+        queries += len(candidates)
+        for name, by_query in orders.items():
+            ndcg.setdefault(name, {})[folder.name] = measure_run(run_of(by_query, candidates), judged.qrels).ndcg_10
+
+    mean = {name: float(np.mean(list(values.values()))) for name, values in ndcg.items()}
+    plans: dict[str, Any] = {}
+    for name, values in ndcg.items():
+        times_less = seconds[ALONE] / seconds[name] if seconds[name] else None
+        plans[name] = {
+            "ndcg@10": {collection: round(value, 5) for collection, value in values.items()},
+            "mean": round(mean[name], 5),
+            "difference": round(mean[name] - mean[ALONE], 5),
+            "device_s": round(seconds[name], 3),
+            "times_less": round(times_less, 2) if times_less else None,
+            "by_large": round(again[name] / queries, 1),
+        }
+        less = f"{times_less:.2f}× less device time" if times_less else ""
+        print(f"{name:24} nDCG@10 {mean[name]:.4f} ({mean[name] - mean[ALONE]:+.4f})  {less}")
+    if options.json is not None:
+        measured = {
+            "small": options.small,
+            "large": options.large,
+            "dtype": large.dtype,
+            "device": cpu_name(),
+            "threads": options.threads,
+            "queries": queries,
+            "top_k": TOP_K,
+            "versions": {package: version(package) for package in ("torch", "ir-measures", "bm25s")},
+            "date": datetime.now(UTC).date().isoformat(),
+        }
+        options.json.write_text(json.dumps({"measured": measured, "plans": plans}, indent=2) + "\n", encoding="utf-8")
+
+
+def arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path, action="append", required=True, help="collection in BEIR layout")
+    parser.add_argument("--small", default="demo/small")
+    parser.add_argument("--large", default="demo/large")
+    parser.add_argument("--dtype", default="auto")
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--json", type=Path)
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    main()
