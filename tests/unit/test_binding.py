@@ -99,4 +99,4 @@ def test_nothing_left_to_do() -> None:
 
 def test_a_decision_says_why() -> None:
     found = bind([chunk(5), chunk(40)], Pace(100.0, 10.0), RULE, 100, 0.0)
-    assert found.reason == "medium for 1 of what waits, 40 ms: all has to be done within 62 ms; 1 given up"
+    assert found.reason == "medium for 1 of what waits, 40 ms: all has to be done within 50 ms; 1 given up"

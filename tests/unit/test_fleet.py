@@ -99,6 +99,7 @@ def test_the_pace_is_that_at_one_replica() -> None:
     kept = {"demo": {"tiers": ["small", "medium", "large"], "replicas": {"min": 4, "max": 4}}}
     view = FleetView(fleet(groups=kept))
     view.arrived(100.0, 0.0)
+    view.sent("demo", 5.0, 0.0)
     view.arrived(300.0, 0.0)
     pace = view.snapshot(0.0).groups["demo"].pace
     # 2 ÷ (1/100 + 1/300); the first met nobody, the second one arrival in 0.2 · 100 ms: 50 a second; mean 25.

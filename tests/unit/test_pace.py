@@ -61,3 +61,14 @@ def test_requests_without_a_budget_set_no_scale() -> None:
 )
 def test_the_horizon_is_the_longer_of_two(crowd: float, price: float, horizon_ms: float) -> None:
     assert Pace(100.0, crowd).horizon_ms(price, RULE) == pytest.approx(horizon_ms)
+
+
+def test_who_asks_again_only_when_answered_makes_no_crowd() -> None:
+    meter = PaceMeter(RULE)
+    for i in range(100):
+        meter.arrived(1000.0, i * 0.02, alone=True)
+    assert meter.pace.crowd_per_s == 0
+    assert meter.pace.horizon_ms(0.0, RULE) == math.inf
+    meter.arrived(1000.0, 2.0)
+    # One in company, which sees 5 · e^-0.1 ÷ (1 − e^-0.1) = 47.5 a second, out of 97.7 that are remembered.
+    assert meter.pace.crowd_per_s == pytest.approx(0.486, abs=0.002)

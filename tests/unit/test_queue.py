@@ -77,3 +77,19 @@ def test_what_nobody_waits_for_is_forgotten() -> None:
     queue.remove(lambda item: item == "gone")
     assert queue.backlog_ms == 1.0
     assert items(queue) == ["kept"]
+
+
+def test_one_client_after_another_gets_the_best_tier_however_fast_they_come() -> None:
+    queue: TokenQueue[str] = TokenQueue(1000)
+    steps = ladder([Option("small", 0.4, 0.0, 1.0), Option("large", 0.6, 0.0, 100.0)])
+
+    def tier_of(idle: bool) -> set[str]:
+        tiers = set()
+        for i in range(50):
+            now_s = 0.002 * i
+            queue.put(Waiting(10, now_s + 0.2, steps, "one"), now_s, idle)
+            tiers.add(queue.take(now_s).bound.tier)
+        return tiers
+
+    assert tier_of(idle=True) == {"large"}
+    assert "small" in tier_of(idle=False)

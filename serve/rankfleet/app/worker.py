@@ -93,7 +93,8 @@ class Worker:
         work = Work.of(chunk.pairs.lengths)
         options = (self._model(tier).option(tier, self._quality[tier], work) for tier in tiers)
         steps = ladder(options, work.tokens / self._queue.max_tokens, self._scale)
-        self._queue.put(Waiting(work.tokens, deadline, steps, Pending(chunk, work, future, now)), now)
+        waiting = Waiting(work.tokens, deadline, steps, Pending(chunk, work, future, now))
+        self._queue.put(waiting, now, idle=self._running is None)
         if self._task is None or self._task.done():
             self._task = asyncio.create_task(self._work())
         return future

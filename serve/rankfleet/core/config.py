@@ -134,7 +134,7 @@ class Routing(Section):
     """
 
     expected_arrivals: float = Field(
-        0.62, gt=0, description="a replica may plan for the time in which so many further requests come"
+        0.5, gt=0, description="a replica may plan for the time in which so many further requests come"
     )
     horizon: float = Field(0.22, gt=0, description="share of the typical budget in which a backlog has to drain")
     horizon_exponent: float = Field(

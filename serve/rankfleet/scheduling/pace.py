@@ -9,8 +9,9 @@ from rankfleet.core.config import Routing
 @dataclass(frozen=True, slots=True)
 class Pace:
     """budget_ms: what requests typically bring (harmonic mean, so that the short ones count); crowd_per_s: the
-    rate of arrivals at the moments when requests arrived. For evenly random arrivals that is their mean rate; the
-    more they come in bursts, the further it lies above."""
+    rate of arrivals at the moments when requests arrived, 0 for those that met nobody under way: whoever asks again
+    when the last answer is there, and only then, is held up by no choice of tier. For evenly random arrivals at a
+    busy replica that is their mean rate; the more they come in bursts, the further it lies above."""
 
     budget_ms: float = math.inf
     crowd_per_s: float = 0.0
@@ -39,8 +40,8 @@ class PaceMeter:
     _hastes: float = 0.0  # sum of 1 ÷ budget
     _pace: Pace = field(default_factory=Pace)
 
-    def arrived(self, budget_ms: float, now_s: float) -> None:
-        """One request came, with so much time left; infinity for no limit."""
+    def arrived(self, budget_ms: float, now_s: float, alone: bool = False) -> None:
+        """One request came, with so much time left; infinity for no limit. alone: nothing else was under way."""
         elapsed_s = max(0.0, now_s - self._at_s)
         fade = math.exp(-elapsed_s / self.rule.memory_s)
         if 0 < budget_ms < math.inf:
@@ -51,7 +52,7 @@ class PaceMeter:
         window_s = self.rule.crowd_window * budget / 1e3
         rate = self._rate_per_s * math.exp(-elapsed_s / window_s) if window_s < math.inf else 0.0
         self._seen = self._seen * fade + 1
-        self._rates = self._rates * fade + rate
+        self._rates = self._rates * fade + (0.0 if alone else rate)
         self._rate_per_s = rate + 1 / window_s
         self._at_s = now_s
         self._pace = Pace(budget, self._rates / self._seen)

@@ -47,8 +47,9 @@ class TokenQueue(Generic[T]):
     def __len__(self) -> int:
         return len(self._entries)
 
-    def put(self, waiting: Waiting[T], now_s: float) -> None:
-        self._meter.arrived((waiting.deadline_s - now_s) * 1e3, now_s)
+    def put(self, waiting: Waiting[T], now_s: float, idle: bool = False) -> None:
+        """idle: whether the device is, so that the chunk meets nobody if nothing waits either."""
+        self._meter.arrived((waiting.deadline_s - now_s) * 1e3, now_s, idle and not self._entries)
         insort(self._entries, (waiting.deadline_s, next(self._order), waiting))
         self._least_ms += waiting.least_ms
 

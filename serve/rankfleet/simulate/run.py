@@ -200,7 +200,7 @@ class Simulation:
         )
         for place in itertools.islice(itertools.cycle(least), parts):
             replica = self._replicas[group][place]
-            replica.queue.put(chunk, now_s)
+            replica.queue.put(chunk, now_s, idle=not replica.running)
             if not replica.running:
                 self._start(replica, now_s)
 
