@@ -12,6 +12,8 @@ import numpy as np
 from rankfleet.core.messages import Work
 from rankfleet.scheduling.ladder import Option
 
+LEAST_MS = 1.0  # the rest of a request costs more than that: below it a relative error says nothing
+
 
 @dataclass(frozen=True)
 class Sample:
@@ -68,20 +70,37 @@ def fit(samples: Sequence[Sample]) -> LatencyModel:
             coefficients[active] = solved
             break
         active.pop(int(solved.argmin()))
-    predicted = np.maximum(terms @ coefficients, 1e-9)
-    alpha, beta, gamma = coefficients.tolist()
-    return LatencyModel(alpha, beta, gamma, max(1.0, float(np.quantile(ms / predicted, 0.99))))
+    predicted = terms @ coefficients
+    over = (ms - predicted) / np.maximum(predicted, LEAST_MS)
+    return LatencyModel(*coefficients.tolist(), 1.0 + max(0.0, float(np.quantile(over, 0.99))))
 
 
 @dataclass(frozen=True)
 class Errors:
-    """Relative errors |predicted ÷ measured − 1|: the median and the 99th percentile."""
+    """How far predictions are off, as shares of what was measured.
+
+    p50, p99: |predicted ÷ measured − 1| over sizes the model was not fitted to, each size's median of its batches
+    counting as measured, and that as at least LEAST_MS; spread: 99th percentile of |batch ÷ its size's median − 1|,
+    what the machine varies by and no formula can know (`p99_factor` allows for it).
+    """
 
     p50: float
     p99: float
+    spread: float
+
+    def to_json(self) -> dict[str, float]:
+        return {name: round(value, 3) for name, value in asdict(self).items()}
 
 
-def errors(model: LatencyModel, samples: Sequence[Sample]) -> Errors:
-    """How far the model's mean prediction is off on samples it was not fitted to."""
-    off = [abs(model.mean_ms(s.work) / s.ms - 1) for s in samples]
-    return Errors(float(np.quantile(off, 0.5)), float(np.quantile(off, 0.99)))
+def held_out_errors(samples: Sequence[Sample]) -> Errors:
+    """Errors on every third size in the order of `samples`, by a model of the others. Raises ValueError where those
+    are fewer than three samples."""
+    by_size: dict[Work, list[float]] = {}
+    for sample in samples:
+        by_size.setdefault(sample.work, []).append(sample.ms)
+    usual = {work: float(np.median(ms)) for work, ms in by_size.items()}
+    held_out = list(by_size)[::3]
+    model = fit([s for s in samples if s.work not in held_out])
+    off = [abs(model.mean_ms(work) - usual[work]) / max(LEAST_MS, usual[work]) for work in held_out]
+    spread = [abs(s.ms - usual[s.work]) / max(LEAST_MS, usual[s.work]) for s in samples]
+    return Errors(float(np.quantile(off, 0.5)), float(np.quantile(off, 0.99)), float(np.quantile(spread, 0.99)))
