@@ -72,7 +72,8 @@ def fit(samples: Sequence[Sample]) -> LatencyModel:
         active.pop(int(solved.argmin()))
     predicted = terms @ coefficients
     over = (ms - predicted) / np.maximum(predicted, LEAST_MS)
-    return LatencyModel(*coefficients.tolist(), 1.0 + max(0.0, float(np.quantile(over, 0.99))))
+    alpha, beta, gamma = coefficients.tolist()
+    return LatencyModel(alpha, beta, gamma, 1.0 + max(0.0, float(np.quantile(over, 0.99))))
 
 
 @dataclass(frozen=True)
