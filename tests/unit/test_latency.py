@@ -74,3 +74,13 @@ def test_below_a_millisecond_errors_are_shares_of_one() -> None:
     samples = [Sample(work(tokens), ms) for tokens, ms in ((10, 0.3), (20, 0.2), (30, 0.3), (40, 0.4))]
     off = held_out_errors([*samples, *samples])
     assert off.p99 == pytest.approx(0.2 * 0.99, abs=0.01)  # 0.1 predicted, 0.3 measured; the other is right
+
+
+def test_a_hiccup_while_a_machine_starts_is_no_property_of_the_tier() -> None:
+    law = LatencyModel(2.0, 0.01, 0.0)
+    samples = [Sample(work(tokens), law.mean_ms(work(tokens))) for tokens in (10, 100, 500, 1000, 2000)] * 4
+    samples[3] = Sample(samples[3].work, 80.0)
+    samples[7] = Sample(samples[7].work, 50.0)
+    found = fit(samples)
+    assert (found.alpha_ms, found.beta_ms) == pytest.approx((2.0, 0.01))
+    assert found.p99_factor == pytest.approx(1.0)

@@ -83,7 +83,7 @@ def warm_up(fleet: FleetConfig, scorers: "dict[str, Scorer]") -> dict[str, Laten
     stored = read_profile(fleet.profile) if fleet.profile else {}
     models = {}
     for tier, scorer in scorers.items():
-        repeats, most_s = (1, 1.0) if tier in stored else (4, WARM_UP_S)
+        repeats, most_s = (1, 1.0) if tier in stored else (8, WARM_UP_S)
         samples = list(
             measure(scorer, min(fleet.tiers[tier].max_tokens or 512, scorer.max_pair), QUICK, repeats, most_s)
         )

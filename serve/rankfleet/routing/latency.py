@@ -4,7 +4,7 @@
 """
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -53,15 +53,17 @@ class LatencyModel:
 
 
 def fit(samples: Sequence[Sample]) -> LatencyModel:
-    """Least squares on relative errors with coefficients of at least 0.
+    """Least squares on relative errors with coefficients of at least 0, on the median of each size.
 
     A coefficient that comes out negative is noise around zero: it is set to zero and the others are fitted
-    again. Raises ValueError for fewer than three samples.
+    again. Where samples are few the slowest two do not count for `p99_factor`: among twenty the slowest may be
+    anything, while a machine starts up. Raises ValueError for fewer than three samples.
     """
     if len(samples) < 3:
         raise ValueError(f"a latency model needs at least 3 samples, got {len(samples)}")
-    ms = np.array([s.ms for s in samples])
-    terms = np.array([[1.0, s.work.tokens, s.work.squares] for s in samples])
+    usual = usual_ms(samples)
+    ms = np.array(list(usual.values()))
+    terms = np.array([[1.0, work.tokens, work.squares] for work in usual])
     active = [0, 1, 2]
     coefficients = np.zeros(3)
     while active:
@@ -70,10 +72,19 @@ def fit(samples: Sequence[Sample]) -> LatencyModel:
             coefficients[active] = solved
             break
         active.pop(int(solved.argmin()))
-    predicted = terms @ coefficients
-    over = (ms - predicted) / np.maximum(predicted, LEAST_MS)
     alpha, beta, gamma = coefficients.tolist()
-    return LatencyModel(alpha, beta, gamma, 1.0 + max(0.0, float(np.quantile(over, 0.99))))
+    model = LatencyModel(alpha, beta, gamma)
+    over = [(s.ms - mean_ms) / max(mean_ms, LEAST_MS) for s in samples for mean_ms in (model.mean_ms(s.work),)]
+    slow = float(np.quantile(over, min(0.99, (len(samples) - 3) / (len(samples) - 1))))
+    return replace(model, p99_factor=1.0 + max(0.0, slow))
+
+
+def usual_ms(samples: Sequence[Sample]) -> dict[Work, float]:
+    """The median of each size, in the order in which sizes come."""
+    by_size: dict[Work, list[float]] = {}
+    for sample in samples:
+        by_size.setdefault(sample.work, []).append(sample.ms)
+    return {work: float(np.median(ms)) for work, ms in by_size.items()}
 
 
 @dataclass(frozen=True)
@@ -96,11 +107,8 @@ class Errors:
 def held_out_errors(samples: Sequence[Sample]) -> Errors:
     """Errors on every third size in the order of `samples`, by a model of the others. Raises ValueError where those
     are fewer than three samples."""
-    by_size: dict[Work, list[float]] = {}
-    for sample in samples:
-        by_size.setdefault(sample.work, []).append(sample.ms)
-    usual = {work: float(np.median(ms)) for work, ms in by_size.items()}
-    held_out = list(by_size)[::3]
+    usual = usual_ms(samples)
+    held_out = list(usual)[::3]
     model = fit([s for s in samples if s.work not in held_out])
     off = [abs(model.mean_ms(work) - usual[work]) / max(LEAST_MS, usual[work]) for work in held_out]
     spread = [abs(s.ms - usual[s.work]) / max(LEAST_MS, usual[s.work]) for s in samples]
