@@ -74,6 +74,9 @@ class Dispatcher:
             scored.queue_ms = max(scored.queue_ms, back.queue_ms)
             scored.infer_ms = max(scored.infer_ms, back.infer_ms)
 
+        if len(slices) == 1:
+            await send(slices[0])
+            return scored
         tasks = [asyncio.create_task(send(rows)) for rows in slices]
         try:
             await asyncio.gather(*tasks)

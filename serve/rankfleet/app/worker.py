@@ -158,6 +158,8 @@ class Worker:
 
     def _score(self, tier: str, chunks: Sequence[Chunk]) -> list[np.ndarray]:
         """In the executor: one tier, one packed batch, cut back into chunks."""
-        pairs = chunks[0].pairs if len(chunks) == 1 else TokenizedPairs.join([c.pairs for c in chunks])
-        logits = self._scorers[tier].score(pairs)
+        scorer = self._scorers[tier]
+        if len(chunks) == 1:
+            return [scorer.score(chunks[0].pairs)]
+        logits = scorer.score(TokenizedPairs.join([c.pairs for c in chunks]))
         return np.split(logits, np.cumsum([len(c.pairs) for c in chunks])[:-1])
