@@ -36,8 +36,9 @@ class ServeGroup:
         """The method's own handle, made once: on the loop of requests, where handles begin to work."""
         if self._score is None:
             # Chunks are plain data: pickle takes half the time of Serve's default, which could send code as well.
-            how = {"request_serialization": "pickle", "response_serialization": "pickle"}
-            self._score = self._handle.options(method_name="score", **how)
+            self._score = self._handle.options(
+                method_name="score", request_serialization="pickle", response_serialization="pickle"
+            )
         return self._score
 
     async def score(self, chunk: Chunk) -> ChunkScores:
