@@ -2,6 +2,7 @@
 
 import asyncio
 import math
+import uuid
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Protocol
@@ -56,6 +57,7 @@ class Dispatcher:
         slices = split_rows(pairs.lengths, self._config.groups[group].batch_tokens, parts)
         if len(slices) > 1:
             allowed = ()  # one tier has to score all pairs
+        request = uuid.uuid4().hex if len(slices) > 1 else None
         models = [m for t in allowed or (tier,) if (m := self._fleet.latency(t)) is not None]
 
         async def send(rows: np.ndarray) -> None:
@@ -65,7 +67,7 @@ class Dispatcher:
             least_ms = min((model.mean_ms(Work.of(part.lengths)) for model in models), default=0.0)
             ticket = self._fleet.sent(group, least_ms, sent_s, deadline_s)
             try:
-                back = await self._groups[group].score(Chunk(tier, part, slack_ms, allowed))
+                back = await self._groups[group].score(Chunk(tier, part, slack_ms, allowed, request))
             finally:
                 self._fleet.back(group, ticket, self._clock())
             self._fleet.heard(group, back.replica, back.backlog_s, self._clock())
@@ -74,6 +76,9 @@ class Dispatcher:
             scored.queue_ms = max(scored.queue_ms, back.queue_ms)
             scored.infer_ms = max(scored.infer_ms, back.infer_ms)
 
+        if len(slices) == 1:
+            await send(slices[0])
+            return scored
         tasks = [asyncio.create_task(send(rows)) for rows in slices]
         try:
             await asyncio.gather(*tasks)

@@ -47,6 +47,7 @@ class ReplicaGroup:
             ThreadPoolExecutor(1, thread_name_prefix="engine"),
             self._telemetry.batch,
             rule=fleet.routing,
+            settings=fleet.scheduling,
         )
 
     async def latency(self) -> dict[str, LatencyModel]:

@@ -29,13 +29,24 @@ class ServeGroup:
     def __init__(self, name: str, handle: DeploymentHandle) -> None:
         self._name = name
         self._handle = handle
+        self._score: DeploymentHandle | None = None
+
+    @property
+    def _remote(self) -> DeploymentHandle:
+        """The method's own handle, made once: on the loop of requests, where handles begin to work."""
+        if self._score is None:
+            # Chunks are plain data: pickle takes half the time of Serve's default, which could send code as well.
+            self._score = self._handle.options(
+                method_name="score", request_serialization="pickle", response_serialization="pickle"
+            )
+        return self._score
 
     async def score(self, chunk: Chunk) -> ChunkScores:
         """Serve does not retry what was in flight on a replica that died; scoring twice does no harm, so a
         chunk gets a second chance. Raises Unavailable when that is lost too."""
         for _ in range(2):
             try:
-                return await self._handle.score.remote(chunk)
+                return await self._remote.remote(chunk)
             except RayActorError as error:
                 log.warning("a replica of group %s died with a chunk: %s", self._name, type(error).__name__)
         raise Unavailable(f"replicas of group {self._name} keep dying; see their logs (`ray logs`), then retry")

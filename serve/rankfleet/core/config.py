@@ -144,6 +144,17 @@ class Routing(Section):
     memory_s: float = Field(30.0, gt=0, description="how long budgets and crowds seen are remembered")
 
 
+class Scheduling(Section):
+    """What a replica's queue does besides deadlines. docs/batching.md has the rules."""
+
+    patient_share: float = Field(
+        0.1,
+        ge=0,
+        lt=1,
+        description="share of a replica's time for work without a deadline while it waits; 0: only when idle otherwise",
+    )
+
+
 class Search(Section):
     """First stage of /v1/search."""
 
@@ -175,6 +186,7 @@ class FleetConfig(LiveSettings):
     autoscaling: Autoscaling = Field(Autoscaling(), description="when groups grow and shrink")
     quality: Quality = Field(Quality(), description="what is known of quality beyond one figure per tier")
     routing: Routing = Field(Routing(), description="how far ahead replicas plan")
+    scheduling: Scheduling = Field(Scheduling(), description="what a replica does next")
     search: Search | None = Field(None, description="the index behind /v1/search")
     profile: str | None = Field(None, description="latency profile written by `rankfleet profile`")
     routers: int = Field(1, ge=1, description="replicas of the router itself")
