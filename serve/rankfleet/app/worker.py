@@ -138,6 +138,11 @@ class Worker:
         predicted_s = self._running.predicted_ms / 1e3
         return self._clock() - self._running.since_s > max(STUCK_S, STUCK_FACTOR * predicted_s)
 
+    @property
+    def halted(self) -> bool:
+        """Whether work waits and nothing takes it any more."""
+        return len(self._queue) > 0 and (self._task is None or self._task.done())
+
     async def _work(self) -> None:
         """Batch after batch while anything waits that can be in time."""
         while len(self._queue):

@@ -3,8 +3,10 @@
 import asyncio
 import random
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Any
 
 import httpx
 import numpy as np
@@ -48,8 +50,16 @@ class Reply:
         return self.status == 200 and self.scored and (budget is None or self.took_ms <= budget)
 
 
-def calls(requests: Requests, workload: Workload, count: Callable[[str], int], special: int, seed: int) -> list[Call]:
-    """A body for each request. count: tokens of a text; special: tokens of a pair that are no text."""
+def calls(
+    requests: Requests,
+    workload: Workload,
+    count: Callable[[str], int],
+    special: int,
+    seed: int,
+    fields: Mapping[str, Any] = MappingProxyType({}),
+) -> list[Call]:
+    """A body for each request. count: tokens of a text; special: tokens of a pair that are no text; fields: what
+    every body says besides."""
     rng = random.Random(seed)
     spread = [round(workload.tokens * (1 - SPREAD + 2 * SPREAD * (i + 0.5) / POOL)) for i in range(POOL)]
     rng.shuffle(spread)
@@ -59,7 +69,7 @@ def calls(requests: Requests, workload: Workload, count: Callable[[str], int], s
     for at_s, kind, pairs in zip(requests.arrived_s, requests.kind, requests.pairs, strict=True):
         documents = [texts.documents[rng.randrange(POOL)] for _ in range(int(pairs))]
         budget_ms = kinds[kind].slo_ms
-        body = {"query": texts.query, "documents": documents, "top_n": 10}
+        body = {"query": texts.query, "documents": documents, "top_n": 10, **fields}
         made.append(Call(float(at_s), int(kind), budget_ms, orjson.dumps(body | {"slo_ms": budget_ms})))
     return made
 
