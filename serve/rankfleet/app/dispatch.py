@@ -32,6 +32,15 @@ class Scored:
     infer_ms: float = 0.0
 
 
+def slices_of(lengths: np.ndarray, batch_tokens: int, replicas: int) -> list[np.ndarray]:
+    """Rows of each chunk: as many for each of `replicas`, so that none works on while the others are done. Fewer
+    where a chunk would be too small to be worth its transfer."""
+    work = Work.of(lengths)
+    parts = spread(work, replicas)
+    rounds = -(-work.tokens // (parts * batch_tokens))
+    return split_rows(lengths, batch_tokens, parts * rounds)
+
+
 class Dispatcher:
     """Cuts work into chunks of about equal tokens, one for each ready replica, and keeps the fleet view's books."""
 
@@ -53,8 +62,8 @@ class Dispatcher:
         if len(pairs) == 0:
             return scored
         group = self._config.group_of(tier)
-        parts = 1 if allowed else spread(Work.of(pairs.lengths), self._fleet.replicas(group, self._clock()))
-        slices = split_rows(pairs.lengths, self._config.groups[group].batch_tokens, parts)
+        replicas = 1 if allowed else self._fleet.replicas(group, self._clock())
+        slices = slices_of(pairs.lengths, self._config.groups[group].batch_tokens, replicas)
         if len(slices) > 1:
             allowed = ()  # one tier has to score all pairs
         request = uuid.uuid4().hex if len(slices) > 1 else None
@@ -67,7 +76,7 @@ class Dispatcher:
             least_ms = min((model.mean_ms(Work.of(part.lengths)) for model in models), default=0.0)
             ticket = self._fleet.sent(group, least_ms, sent_s, deadline_s)
             try:
-                back = await self._groups[group].score(Chunk(tier, part, slack_ms, allowed, request))
+                back = await self._groups[group].score(Chunk(tier, part, slack_ms, allowed, request, least_ms))
             finally:
                 self._fleet.back(group, ticket, self._clock())
             self._fleet.heard(group, back.replica, back.backlog_s, self._clock())

@@ -9,6 +9,7 @@ from rankfleet.core.config import FleetConfig, Group
 
 # Admission is the router's business, by predicted time. These are backstops far above what it lets through.
 MAX_ONGOING = {"router": 1000, "group": 4000}
+PLACEMENT = "rankfleet.app.placement:LeastWork"
 POLICY = "rankfleet.app.autoscaling:BacklogPolicy"
 
 
@@ -27,7 +28,11 @@ def group_options(config: FleetConfig, name: str) -> dict[str, Any]:
     actor: dict[str, Any] = {"num_cpus": group.cpus, "num_gpus": group.gpus}
     if group.resources:
         actor["resources"] = group.resources
-    options: dict[str, Any] = {"max_ongoing_requests": MAX_ONGOING["group"], "ray_actor_options": actor}
+    options: dict[str, Any] = {
+        "max_ongoing_requests": MAX_ONGOING["group"],
+        "ray_actor_options": actor,
+        "request_router_config": {"request_router_class": PLACEMENT},
+    }
     if group.replicas.min == group.replicas.max:
         return options | {"num_replicas": group.replicas.max}
     return options | {"autoscaling_config": autoscaling(config, group)}
