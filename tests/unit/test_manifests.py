@@ -71,6 +71,7 @@ def test_demo_deployments() -> None:
         "max_ongoing_requests": 4000,
         "max_replicas_per_node": 1,
         "ray_actor_options": {"num_cpus": 0.5, "num_gpus": 0.0, "label_selector": {"rankfleet/pool": "demo"}},
+        "request_router_config": {"request_router_class": "rankfleet.app.placement:LeastWork"},
         "autoscaling_config": {
             "min_replicas": 1,
             "max_replicas": 2,

@@ -5,15 +5,12 @@ from typing import Any
 
 from ray import serve
 from ray.serve import Application
-from ray.serve.config import RequestRouterConfig
 
 from rankfleet.app.group import ReplicaGroup
 from rankfleet.app.router import Router
 from rankfleet.core.config import parse_config, read_config
 from rankfleet.core.deployments import group_options, router_options
 from rankfleet.core.serveconfig import ROUTER
-
-BALANCER = "rankfleet.app.balance:Balancer"
 
 
 def build(args: dict[str, Any]) -> Application:
@@ -24,12 +21,8 @@ def build(args: dict[str, Any]) -> Application:
     given = args.get("config")
     config = read_config(Path(given)) if isinstance(given, str) else parse_config(given)
     fixed = config.fixed
-    balancer: dict[str, Any] = {"request_router_class": BALANCER}
-    balanced = RequestRouterConfig(**balancer)
     groups = {
-        name: serve.deployment(name=name, request_router_config=balanced, **group_options(config, name))(
-            ReplicaGroup
-        ).bind(name, fixed)
+        name: serve.deployment(name=name, **group_options(config, name))(ReplicaGroup).bind(name, fixed)
         for name in config.groups
     }
     router = serve.deployment(name=ROUTER, **router_options(config))(Router)

@@ -41,6 +41,15 @@ class Scored:
     infer_ms: float = 0.0
 
 
+def slices_of(lengths: np.ndarray, batch_tokens: int, replicas: int) -> list[np.ndarray]:
+    """Rows of each chunk: as many for each of `replicas`, so that none works on while the others are done. Fewer
+    where a chunk would be too small to be worth its transfer."""
+    work = Work.of(lengths)
+    parts = spread(work, replicas)
+    rounds = -(-work.tokens // (parts * batch_tokens))
+    return split_rows(lengths, batch_tokens, parts * rounds)
+
+
 class Dispatcher:
     """Cuts work into chunks of about equal tokens, one for each ready replica, sends again what was lost with its
     replica, and keeps the fleet view's books."""
@@ -71,8 +80,8 @@ class Dispatcher:
         if len(pairs) == 0:
             return scored
         group = self._config.group_of(tier)
-        parts = 1 if allowed else spread(Work.of(pairs.lengths), self._fleet.replicas(group, self._clock()))
-        slices = split_rows(pairs.lengths, self._config.groups[group].batch_tokens, parts)
+        replicas = 1 if allowed else self._fleet.replicas(group, self._clock())
+        slices = slices_of(pairs.lengths, self._config.groups[group].batch_tokens, replicas)
         if len(slices) > 1:
             allowed = ()  # one tier has to score all pairs
         request = uuid.uuid4().hex if len(slices) > 1 else None
@@ -110,7 +119,9 @@ class Dispatcher:
             ticket = self._fleet.sent(group, least_ms, sent_s, deadline_s)
             try:
                 async with self._within(wait_s(sent_s, deadline_s)):
-                    back = await self._groups[group].score(replace(chunk, slack_ms=slack_ms), predicted_s)
+                    back = await self._groups[group].score(
+                        replace(chunk, slack_ms=slack_ms, least_ms=least_ms), predicted_s
+                    )
             except TimeoutError as error:
                 raise Expired(EXPIRED) from error
             except ReplicaLost as lost:

@@ -10,7 +10,7 @@ from ray import serve
 from ray.serve.handle import DeploymentHandle
 
 from rankfleet.app.api import build_api
-from rankfleet.app.balance import roster_of
+from rankfleet.app.roster import roster_of
 from rankfleet.app.service import RankingService
 from rankfleet.app.telemetry import Telemetry
 from rankfleet.app.transport import ServeGroup

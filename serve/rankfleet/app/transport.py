@@ -11,7 +11,7 @@ import grpc
 from ray.exceptions import NodeDiedError, RayActorError, RayTaskError, TaskCancelledError
 from ray.serve.exceptions import DeploymentUnavailableError, ReplicaUnavailableError
 
-from rankfleet.app.balance import Roster, Sending
+from rankfleet.app.roster import Roster, Sending
 from rankfleet.core.errors import NotHosted, RankfleetError, ReplicaLost, ScoringFailed, Unavailable
 from rankfleet.core.messages import Chunk, ChunkScores
 from rankfleet.scheduling.retry import PATIENCE_S, silent_at_s

@@ -9,6 +9,7 @@ from rankfleet.core.config import FleetConfig, Group
 
 # Admission is the router's business, by predicted time. These are backstops far above what it lets through.
 MAX_ONGOING = {"router": 1000, "group": 4000}
+PLACEMENT = "rankfleet.app.placement:LeastWork"
 POLICY = "rankfleet.app.autoscaling:BacklogPolicy"
 # A replica that fails three checks in a row is replaced; one that does not answer counts as failing.
 HEALTH = {"health_check_period_s": 5.0, "health_check_timeout_s": 15.0}
@@ -39,6 +40,7 @@ def group_options(config: FleetConfig, name: str) -> dict[str, Any]:
     return {
         "max_ongoing_requests": MAX_ONGOING["group"],
         "ray_actor_options": actor,
+        "request_router_config": {"request_router_class": PLACEMENT},
         "autoscaling_config": autoscaling(config, group),
     } | updates(config)
 

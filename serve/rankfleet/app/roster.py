@@ -1,11 +1,9 @@
-"""Which replica of a group gets a chunk: Serve's request router for groups, and what it knows of their replicas."""
+"""Which replicas of a group take work, as a router's process knows it, and who got which chunk."""
 
-import random
 import time
 from collections.abc import Callable, Sequence
-from typing import Any
 
-from ray.serve.request_router import FIFOMixin, PendingRequest, ReplicaID, RequestRouter, RunningReplica
+from rankfleet.core.messages import Chunk
 
 SHUN_S = 5.0  # a replica that lost a chunk gets no other for so long; if it is dead, Serve has noticed by then
 Heard = Callable[[frozenset[str]], None]
@@ -54,44 +52,15 @@ def roster_of(group: str) -> Roster:
 
 
 class Sending:
-    """A chunk on its way out. In the router's process it says who got it; a replica receives the argument alone."""
+    """A chunk on its way out. In the router's process it says who got it; a replica receives the chunk alone."""
 
-    def __init__(self, argument: Any) -> None:
-        self.argument = argument
+    def __init__(self, chunk: Chunk) -> None:
+        self.chunk = chunk
         self.replica = ""  # set once a replica has taken it
 
-    def __reduce__(self) -> tuple[Any, ...]:
-        return _itself, (self.argument,)
+    def __reduce__(self) -> tuple[Callable[[Chunk], Chunk], tuple[Chunk]]:
+        return _itself, (self.chunk,)
 
 
-def _itself(argument: Any) -> Any:
-    return argument
-
-
-class Balancer(FIFOMixin, RequestRouter):
-    """Two replicas at random of those eligible, the one with fewer chunks of the two."""
-
-    def initialize_state(self, **_: Any) -> None:
-        self._roster = roster_of(self._deployment_id.name)
-
-    def update_replicas(self, replicas: list[RunningReplica]) -> None:
-        super().update_replicas(replicas)
-        self._tell()
-
-    def on_replica_actor_died(self, replica_id: ReplicaID) -> None:
-        super().on_replica_actor_died(replica_id)
-        self._tell()
-
-    def _tell(self) -> None:
-        self._roster.update(frozenset(replica.unique_id for replica in self.curr_replicas))
-
-    async def choose_replicas(
-        self, candidate_replicas: list[RunningReplica], pending_request: PendingRequest | None = None
-    ) -> list[list[RunningReplica]]:
-        eligible = self._roster.eligible([r.replica_id.unique_id for r in candidate_replicas])
-        return [[candidate_replicas[i] for i in random.sample(eligible, min(2, len(eligible)))]]
-
-    def on_request_routed(self, pending_request: PendingRequest, replica_id: ReplicaID, result: object) -> None:
-        for argument in pending_request.args:
-            if isinstance(argument, Sending):
-                argument.replica = replica_id.unique_id
+def _itself(chunk: Chunk) -> Chunk:
+    return chunk
