@@ -33,7 +33,7 @@ class Call:
 @dataclass(frozen=True)
 class Reply:
     """What came back. took_ms: from the moment the request was due, so that a late start counts; status: 0 where no
-    answer came; the rest as the fleet's reply says."""
+    answer came, and `error` says why not; the rest as the fleet's reply says."""
 
     call: Call
     status: int
@@ -42,6 +42,7 @@ class Reply:
     quality: float = 0.0
     scored: bool = False
     infer_ms: float = 0.0
+    error: str = ""
 
     @property
     def in_time(self) -> bool:
@@ -78,11 +79,11 @@ async def send(client: httpx.AsyncClient, call: Call, due_s: float) -> Reply:
     """due_s: by time.perf_counter."""
     try:
         response = await client.post("/v1/rerank", content=call.body, headers={"content-type": "application/json"})
-    except httpx.HTTPError:
-        return Reply(call, 0, (time.perf_counter() - due_s) * 1e3)
+    except httpx.HTTPError as error:
+        return Reply(call, 0, (time.perf_counter() - due_s) * 1e3, error=f"{type(error).__name__}: {error}")
     took_ms = (time.perf_counter() - due_s) * 1e3
     if response.status_code != 200:
-        return Reply(call, response.status_code, took_ms)
+        return Reply(call, response.status_code, took_ms, error=response.text[:200])
     fleet = orjson.loads(response.content)["rankfleet"]
     return Reply(
         call, 200, took_ms, fleet["tier"], fleet["quality"], bool(fleet["stages"]), fleet["timing_ms"]["infer"]
