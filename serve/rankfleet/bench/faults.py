@@ -2,9 +2,9 @@
 
 import asyncio
 import random
-import threading
 import time
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
@@ -64,27 +64,22 @@ class Event:
 
 @dataclass
 class Events:
-    """Does each in its time, in a thread of its own."""
+    """Does each in its time."""
 
     planned: Sequence[Event]
     done: list[dict[str, Any]] = field(default_factory=list)
 
-    def start(self) -> threading.Thread:
+    def run(self) -> None:
+        """Returns after the last."""
         started_s = time.perf_counter()
-
-        def run() -> None:
-            for event in self.planned:
-                time.sleep(max(0.0, started_s + event.at_s - time.perf_counter()))
-                at_s = round(time.perf_counter() - started_s, 1)
-                try:
-                    what = event.do()
-                except Exception as error:  # a fault that could not be brought about is told, and ends no load
-                    what = f"could not be done: {type(error).__name__}: {error}"
-                self.done.append({"at_s": at_s, "what": what})
-
-        thread = threading.Thread(target=run, daemon=True)
-        thread.start()
-        return thread
+        for event in self.planned:
+            time.sleep(max(0.0, started_s + event.at_s - time.perf_counter()))
+            at_s = round(time.perf_counter() - started_s, 1)
+            try:
+                what = event.do()
+            except Exception as error:  # a fault that could not be brought about is told, and ends no load
+                what = f"could not be done: {type(error).__name__}: {error}"
+            self.done.append({"at_s": at_s, "what": what})
 
 
 @dataclass(frozen=True)
@@ -197,9 +192,10 @@ class Bench:
         planned = self._planned(MIXED, load)
         self._progress(f"sending {len(planned)} requests over {load.seconds:g} s")
         happening = Events(events)
-        thread = happening.start()
-        replies = self._send(planned)
-        thread.join()
+        with ThreadPoolExecutor(1) as pool:  # nodes are started by the main thread, so the load has another
+            sent = pool.submit(self._send, planned)
+            happening.run()
+            replies = sent.result()
         return summary(replies) | ({"events": happening.done} if events else {})
 
 
@@ -271,7 +267,7 @@ def summary(replies: Sequence[Reply]) -> dict[str, Any]:
     if failed:
         statuses = sorted({r.status for r in failed})
         figures["failed_by_status"] = {str(s): sum(r.status == s for r in failed) for s in statuses}
-        figures["failed_at_s"] = [round(r.call.at_s, 1) for r in failed[:20]]
+        figures["failures"] = [f"at {r.call.at_s:.1f} s, {r.took_ms:.0f} ms: {r.error}" for r in failed[:10]]
     return figures
 
 

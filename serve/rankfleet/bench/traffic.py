@@ -35,7 +35,7 @@ class Call:
 @dataclass(frozen=True)
 class Reply:
     """What came back. took_ms: from the moment the request was due, so that a late start counts; done_s: when, by
-    time.perf_counter; status: 0 where no answer came; the rest as the fleet's reply says."""
+    time.perf_counter; status: 0 where no answer came, and `error` says why not; the rest as the fleet's reply says."""
 
     call: Call
     status: int
@@ -46,6 +46,7 @@ class Reply:
     infer_ms: float = 0.0
     queue_ms: float = 0.0
     done_s: float = 0.0
+    error: str = ""
 
     @property
     def in_time(self) -> bool:
@@ -89,12 +90,13 @@ async def send(client: aiohttp.ClientSession, call: Call, due_s: float) -> Reply
     try:
         async with client.post("/v1/rerank", data=call.body, headers=JSON) as response:
             text = await response.read()
-    except (aiohttp.ClientError, TimeoutError):
-        return Reply(call, 0, (time.perf_counter() - due_s) * 1e3)
+    except (aiohttp.ClientError, TimeoutError) as error:
+        return Reply(call, 0, (time.perf_counter() - due_s) * 1e3, error=f"{type(error).__name__}: {error}")
     done_s = time.perf_counter()
     took_ms = (done_s - due_s) * 1e3
     if response.status != 200:
-        return Reply(call, response.status, took_ms, done_s=done_s)
+        error = text[:200].decode(errors="replace")
+        return Reply(call, response.status, took_ms, done_s=done_s, error=error)
     fleet = orjson.loads(text)["rankfleet"]
     timing = fleet["timing_ms"]
     scored = bool(fleet["stages"])
