@@ -42,9 +42,16 @@ class Dispatcher:
         self._groups = groups
         self._clock = clock
 
-    async def score(self, tier: str, pairs: TokenizedPairs, deadline_s: float, allowed: tuple[str, ...] = ()) -> Scored:
+    async def score(
+        self,
+        tier: str,
+        pairs: TokenizedPairs,
+        deadline_s: float,
+        allowed: tuple[str, ...] = (),
+        preferred: str = "",
+    ) -> Scored:
         """deadline_s: by the clock, infinity for none. allowed: tiers of the same vocabulary and limit, of which the
-        replica may choose as the work leaves its queue; such work is not cut.
+        replica may choose as the work leaves its queue; such work is not cut. preferred: as in `Chunk`.
 
         Raises what the replicas raise: Expired where the deadline passed in the queue, Unavailable.
         """
@@ -65,7 +72,7 @@ class Dispatcher:
             least_ms = min((model.mean_ms(Work.of(part.lengths)) for model in models), default=0.0)
             ticket = self._fleet.sent(group, least_ms, sent_s, deadline_s)
             try:
-                back = await self._groups[group].score(Chunk(tier, part, slack_ms, allowed))
+                back = await self._groups[group].score(Chunk(tier, part, slack_ms, allowed, preferred))
             finally:
                 self._fleet.back(group, ticket, self._clock())
             self._fleet.heard(group, back.replica, back.backlog_s, self._clock())

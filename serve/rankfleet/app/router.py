@@ -10,6 +10,7 @@ from ray.exceptions import RayActorError
 from ray.serve.handle import DeploymentHandle
 
 from rankfleet.app.api import build_api
+from rankfleet.app.presence import running
 from rankfleet.app.service import RankingService
 from rankfleet.app.telemetry import Telemetry
 from rankfleet.core.config import parse_config, parse_live
@@ -18,7 +19,11 @@ from rankfleet.core.messages import Chunk, ChunkScores
 from rankfleet.engine.checkpoint import find_checkpoint
 from rankfleet.engine.tokenizer import PairTokenizer
 from rankfleet.retrieval.bm25 import Bm25Index
+from rankfleet.routing.drain import drains_s
 from rankfleet.routing.profile import read_profile
+from rankfleet.scheduling.reports import of_router
+
+WATCH_S = 0.25  # between looks at which groups run
 
 log = logging.getLogger("ray.serve")
 
@@ -61,6 +66,7 @@ class Router:
         if fleet.profile:
             self._service.fleet.learned(read_profile(fleet.profile))
         self._learning: asyncio.Task[None] | None = None
+        self._watching: asyncio.Task[None] | None = None
 
     def __serve_build_asgi_app__(self) -> Any:
         search = self._service.config.search
@@ -68,18 +74,32 @@ class Router:
 
     async def reconfigure(self, live: dict[str, Any]) -> None:
         """Take new live settings. Raises ConfigError, and keeps the old ones, when they are wrong."""
-        self._service.live = parse_live(live, set(self._service.config.tiers))
+        self._service.live = parse_live(live, self._service.config)
         if self._learning is None:
             self._learning = asyncio.create_task(self._learn())
+            self._watching = asyncio.create_task(self._watch())
+
+    def record_autoscaling_stats(self) -> dict[str, float]:
+        """Read by the autoscaling policy: what has been asked for, and the settings, which can change live."""
+        service = self._service
+        drains = drains_s(service.config, service.live, service.fleet.models)
+        return of_router(service.demanded, drains, service.live.autoscaling)
+
+    async def _watch(self) -> None:
+        """Keep the fleet view told of which groups run."""
+        while True:
+            for name, handle in self._handles.items():
+                self._service.fleet.runs(name, running(handle))
+            await asyncio.sleep(WATCH_S)
 
     async def _learn(self) -> None:
         """Ask each group for its latency models, until all have answered."""
         fleet = self._service.fleet
 
-        async def ask(name: str, handle: DeploymentHandle, least: int) -> None:
+        async def ask(name: str, handle: DeploymentHandle) -> None:
             while True:
-                # A question would wake a group that may have no replica: wait until requests have done so.
-                if least > 0 or fleet.heard_of(name):
+                # A question would wake a group that has no replica.
+                if fleet.awake(name):
                     try:
                         fleet.learned(await handle.latency.remote())
                     except Exception as error:  # still starting, or failed and being restarted
@@ -88,5 +108,4 @@ class Router:
                         return
                 await asyncio.sleep(0.5)
 
-        groups = self._service.config.groups
-        await asyncio.gather(*(ask(n, h, groups[n].replicas.min) for n, h in self._handles.items()))
+        await asyncio.gather(*(ask(name, handle) for name, handle in self._handles.items()))

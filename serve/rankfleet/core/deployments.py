@@ -7,18 +7,30 @@ from typing import Any
 
 from rankfleet.core.config import FleetConfig, Group
 
+ROUTER = "router"
 # Admission is the router's business, by predicted time. These are backstops far above what it lets through.
 MAX_ONGOING = {"router": 1000, "group": 4000}
-POLICY = "rankfleet.app.autoscaling:BacklogPolicy"
+POLICY = "rankfleet.app.autoscaling:FleetPolicy"
+# The policy has its own windows and delays, which change live; Serve is to add none. Reports are kept for a moment
+# only, since they are sums that grow: the last one says it all.
+PROMPT = {
+    "look_back_period_s": 2.0,
+    "metrics_interval_s": 0.5,
+    "upscale_delay_s": 0.0,
+    "downscale_delay_s": 0.0,
+}
 
 
 def router_options(config: FleetConfig) -> dict[str, Any]:
-    return {
+    options: dict[str, Any] = {
         "max_ongoing_requests": MAX_ONGOING["router"],
         "ray_actor_options": {"num_cpus": config.router_cpus},
         "user_config": config.live.model_dump(mode="json"),
-        "num_replicas": config.routers,
     }
+    if not autoscaled(config):
+        return options | {"num_replicas": config.routers}
+    # Serve passes on the reports of autoscaled deployments only; these bounds leave no choice.
+    return options | {"autoscaling_config": bounds(config.routers, config.routers)}
 
 
 def group_options(config: FleetConfig, name: str) -> dict[str, Any]:
@@ -30,18 +42,22 @@ def group_options(config: FleetConfig, name: str) -> dict[str, Any]:
     options: dict[str, Any] = {"max_ongoing_requests": MAX_ONGOING["group"], "ray_actor_options": actor}
     if group.replicas.min == group.replicas.max:
         return options | {"num_replicas": group.replicas.max}
-    return options | {"autoscaling_config": autoscaling(config, group)}
+    return options | {"autoscaling_config": bounds(group.replicas.min, group.replicas.max)}
 
 
-def autoscaling(config: FleetConfig, group: Group) -> dict[str, Any]:
-    settings, replicas = config.autoscaling, group.replicas
-    return {
-        "min_replicas": replicas.min,
-        "max_replicas": replicas.max,
-        "initial_replicas": max(1, replicas.min),
-        "look_back_period_s": settings.look_back_s,
-        "metrics_interval_s": min(0.5, settings.look_back_s),
-        "upscale_delay_s": settings.upscale_delay_s,
-        "downscale_delay_s": settings.downscale_delay_s,
-        "policy": {"policy_function": POLICY, "policy_kwargs": {"target_backlog_s": settings.target_backlog_s}},
-    }
+def bounds(least: int, most: int) -> dict[str, Any]:
+    return {"min_replicas": least, "max_replicas": most, "initial_replicas": max(1, least)} | PROMPT
+
+
+def autoscaled(config: FleetConfig) -> dict[str, Group]:
+    """The groups whose number of replicas is open."""
+    return {name: group for name, group in config.groups.items() if group.replicas.min < group.replicas.max}
+
+
+def policy(config: FleetConfig) -> dict[str, Any] | None:
+    """Of the application, for all groups together; None where nothing is open. What is named here cannot change
+    without new replicas, so no setting is."""
+    units = {name: {"gpus": group.gpus, "cpus": group.cpus} for name, group in autoscaled(config).items()}
+    if not units:
+        return None
+    return {"policy_function": POLICY, "policy_kwargs": {"router": ROUTER, "groups": units}}

@@ -63,13 +63,15 @@ class Work:
 class Chunk:
     """A slice of a request's pairs: what is queued, batched, spread over replicas and retried.
 
-    tiers: those the replica may choose from when the work leaves its queue; `tier` alone where empty.
+    tiers: those the replica may choose from when the work leaves its queue; `tier` alone where empty. preferred: the
+    one it would get on an idle fleet, wherever that is hosted; `tier` where empty.
     """
 
     tier: str
     pairs: TokenizedPairs
     slack_ms: float | None = None
     tiers: tuple[str, ...] = ()
+    preferred: str = ""
 
 
 @dataclass(frozen=True)
@@ -135,6 +137,15 @@ class Stage:
 
 
 @dataclass(frozen=True, slots=True)
+class Preferred:
+    """What a request would get on an idle fleet, of which the demand for replicas is made. tier: who would answer;
+    work_ms: group and device time of each stage, at its share of full batches."""
+
+    tier: str
+    work_ms: tuple[tuple[str, float], ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Plan:
     """The router's decision for one request.
 
@@ -143,6 +154,7 @@ class Plan:
     leaves its queue; empty where `tier` is final. stages: passes of a cascade; empty for a single one. candidates:
     how many are scored, the others keeping their order behind them; None for all. max_tokens: to which length pairs
     are cut; None for no cut of the planner's. degraded: what is left out since nothing whole fits, for people.
+    preferred: None where not even an idle fleet could score anything in time.
     """
 
     tier: str
@@ -157,6 +169,7 @@ class Plan:
     candidates: int | None = None
     max_tokens: int | None = None
     degraded: str | None = None
+    preferred: Preferred | None = None
 
 
 @dataclass(frozen=True)

@@ -7,20 +7,22 @@ replicas; the live settings go into the router's `user_config`, where a change r
 from typing import Any
 
 from rankfleet.core.config import FleetConfig
+from rankfleet.core.deployments import ROUTER, policy
 
 APP_NAME = "rankfleet"
-ROUTER = "router"
 IMPORT_PATH = "rankfleet.app.build:build"
 
 
 def application(config: FleetConfig) -> dict[str, Any]:
     """One entry of `applications`."""
+    scaling = policy(config)
     return {
         "name": APP_NAME,
         "route_prefix": "/",
         "import_path": IMPORT_PATH,
         "args": {"config": config.fixed},
         "logging_config": {"enable_access_log": False},
+        **({} if scaling is None else {"autoscaling_policy": scaling}),
         "deployments": [{"name": ROUTER, "user_config": config.live.model_dump(mode="json")}],
     }
 

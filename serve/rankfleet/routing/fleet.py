@@ -19,13 +19,17 @@ class GroupView:
 
     least: int  # replicas that Serve always keeps
     whole_tokens: int = 0  # requests up to so many tokens are bound late, in one replica
+    batch_tokens: int = 1
+    running: int | None = None  # replicas that take requests, where that is known
     out: dict[int, tuple[float, float]] = field(default_factory=dict)  # ticket → predicted ms, deadline, as sent
     out_ms: float = 0.0  # the sum of what is out
     moved_s: float = 0.0  # when `out` last began to move: the first was sent, or one came back
     replicas: dict[str, tuple[float, float]] = field(default_factory=dict)  # name → (seen at, its backlog, s)
 
     def ready(self, now_s: float) -> int:
-        """Replicas heard of lately, and at least those that Serve keeps."""
+        """Replicas that run; where that is not known those heard of lately, and at least those that Serve keeps."""
+        if self.running is not None:
+            return max(1, self.running)
         return max(1, self.least, sum(now_s - at <= REPLICA_SEEN_S for at, _ in self.replicas.values()))
 
     def backlog_s(self, replicas: int, now_s: float) -> float:
@@ -57,7 +61,8 @@ class GroupView:
         ahead_s = backlog_s * self.ahead_share(deadline_s, least_ms)
         # A request that stays whole goes to one of the replicas, else each of them gets a part of every request.
         at_one = Pace(pace.budget_ms, pace.crowd_per_s / replicas) if self.whole_tokens else pace
-        return GroupState(replicas, backlog_s, ahead_s, self.whole_tokens, at_one)
+        asleep = self.running == 0
+        return GroupState(replicas, backlog_s, ahead_s, self.whole_tokens, at_one, asleep, self.batch_tokens)
 
 
 class FleetView:
@@ -66,7 +71,7 @@ class FleetView:
     def __init__(self, config: FleetConfig) -> None:
         self._config = config
         self._groups = {
-            name: GroupView(group.replicas.min, group.batch_tokens if len(group.tiers) > 1 else 0)
+            name: GroupView(group.replicas.min, group.batch_tokens if len(group.tiers) > 1 else 0, group.batch_tokens)
             for name, group in config.groups.items()
         }
         self._latency: dict[str, LatencyModel] = {}
@@ -93,6 +98,11 @@ class FleetView:
             if group.replicas.min > 0
             for tier in group.tiers
         )
+
+    @property
+    def models(self) -> dict[str, LatencyModel]:
+        """By tier, of those that are known."""
+        return self._latency
 
     def latency(self, tier: str) -> LatencyModel | None:
         return self._latency.get(tier)
@@ -126,9 +136,14 @@ class FleetView:
         for name in [n for n, (at, _) in replicas.items() if now_s - at > REPLICA_SEEN_S]:
             del replicas[name]
 
-    def heard_of(self, group: str) -> bool:
-        """Whether any replica of a group has answered."""
-        return bool(self._groups[group].replicas)
+    def runs(self, group: str, replicas: int | None) -> None:
+        """How many replicas of a group take requests; None where that cannot be known."""
+        self._groups[group].running = replicas
+
+    def awake(self, group: str) -> bool:
+        """Whether a question would not have to wait for a replica to start, as far as is known."""
+        view = self._groups[group]
+        return view.least > 0 or bool(view.replicas) if view.running is None else view.running > 0
 
     def replicas(self, group: str, now_s: float) -> int:
         return self._groups[group].ready(now_s)
