@@ -64,7 +64,7 @@ def test_demo_deployments() -> None:
     config = read_config(ROOT / "configs/demo.yaml")
     router, demo = application(config)["deployments"]
     assert router["name"] == "router"
-    assert router["num_replicas"] == 1
+    assert router["autoscaling_config"]["min_replicas"] == router["autoscaling_config"]["max_replicas"] == 1
     assert router["ray_actor_options"] == {"num_cpus": 0.5, "label_selector": {"rankfleet/pool": "router"}}
     assert demo == {
         "name": "demo",
@@ -76,14 +76,18 @@ def test_demo_deployments() -> None:
             "max_replicas": 2,
             "initial_replicas": 1,
             "look_back_period_s": 2.0,
-            "metrics_interval_s": 0.5,
-            "upscale_delay_s": 1.0,
-            "downscale_delay_s": 30.0,
-            "policy": {
-                "policy_function": "rankfleet.app.autoscaling:BacklogPolicy",
-                "policy_kwargs": {"target_backlog_s": 0.2},
-            },
+            "metrics_interval_s": 0.25,
+            "upscale_delay_s": 0.0,
+            "downscale_delay_s": 0.0,
         },
+    }
+
+
+def test_one_policy_for_all_groups_that_scale() -> None:
+    assert "autoscaling_policy" not in application(fleet())
+    assert application(one_group(replicas={"min": 0, "max": 2}, gpus=0.5))["autoscaling_policy"] == {
+        "policy_function": "rankfleet.app.autoscaling:FleetPolicy",
+        "policy_kwargs": {"router": "router", "groups": {"demo": {"gpus": 0.5, "cpus": 1.0}}},
     }
 
 
@@ -101,6 +105,7 @@ def test_live_settings_change_the_routers_user_config_and_nothing_else() -> None
             default_model="large",
             slo_classes={"fast": {"slo_ms": 40}},
             experiments={"size": {"arms": {"a": {"model": "small", "weight": 1}}}},
+            autoscaling={"utilisation": 0.5, "max_gpus": 3},
         )
     )
     texts = before["spec"].pop("serveConfigV2"), after["spec"].pop("serveConfigV2")

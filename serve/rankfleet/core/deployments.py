@@ -15,7 +15,7 @@ POLICY = "rankfleet.app.autoscaling:FleetPolicy"
 # only, since they are sums that grow: the last one says it all.
 PROMPT = {
     "look_back_period_s": 2.0,
-    "metrics_interval_s": 0.5,
+    "metrics_interval_s": 0.25,
     "upscale_delay_s": 0.0,
     "downscale_delay_s": 0.0,
 }

@@ -20,7 +20,8 @@ from rankfleet.scheduling.load import Counts
 from rankfleet.scheduling.sharing import Claim, Unit, share
 
 DRAIN_S = 1.0  # where neither the settings nor an SLO class say in what time a backlog has to be gone
-ERRORS = 3.0  # standard errors beyond which a change is not put down to chance
+ERRORS = 3.5  # standard deviations beyond which a change is not put down to chance
+PARTS = (1, 3, 6)  # of the panic window, in which a surge shows sooner where it is large
 LEAST_S = 1.0  # a history shorter than this tells nothing
 
 MOST = 1e6  # replicas; so that no report, however wrong, is beyond counting
@@ -70,22 +71,21 @@ class GroupScaler:
     def decide(self, seen: Observed, settings: Autoscaling, now_s: float) -> Decision:
         """now_s: of a clock that goes on while nobody asks."""
         self._remember(seen, settings, now_s)
-        stable, panic, quick = (
-            self._history.over(window) for window in (settings.stable_s, settings.panic_s, settings.panic_s / 3)
-        )
+        stable, *quick = (self._history.over(s) for s in (settings.stable_s, *(settings.panic_s / n for n in PARTS)))
         if stable.elapsed_s < LEAST_S:
             return bounded(
                 Decision(seen.target, "starting", f"stay at {seen.target}: the reports have just begun"), seen
             )
         utilisation = settings.utilisation_of(self.group)
-        waiting = panic.backlog_s / max(self._drain_s(seen, settings), settings.start_s)
-        surge = max(panic.surely(ERRORS), quick.surely(ERRORS))
+        waiting = quick[0].backlog_s / max(self._drain_s(seen, settings), settings.start_s)
+        here, running = utilisation * seen.target, utilisation * max(1, seen.running)
         # The first reports are few: what chance may explain is no demand yet.
-        calm = stable.demand if stable.elapsed_s >= settings.panic_s else stable.surely(ERRORS)
-        need = max(calm, surge) / utilisation + waiting
-        if surge / utilisation >= settings.panic_threshold * max(1, seen.running):
+        calm = stable.demand if stable.elapsed_s >= settings.stable_s / 2 else stable.above(here, ERRORS)
+        need = max(calm, *(window.above(here, ERRORS) for window in quick)) / utilisation + waiting
+        if max(window.above(running, ERRORS) for window in quick) >= settings.panic_threshold * running:
             self._panic_until_s = now_s + settings.stable_s
-        self._peaks.append((now_s, max(need, (stable.demand + stable.error) / utilisation + waiting)))
+        likely = stable.demand + stable.error(stable.demand)
+        self._peaks.append((now_s, max(need, likely / utilisation + waiting)))
         while self._peaks[0][0] < now_s - settings.hold_s:
             self._peaks.popleft()
         decision = self._decide(seen, settings, stable, need, now_s)

@@ -15,21 +15,28 @@ FIELDS = len(Counts._fields)
 @dataclass(frozen=True, slots=True)
 class Window:
     """Means over a time that has passed. demand: seconds of work at preferred tiers asked for per second, the largest
-    of what routers say was asked, what came to the replicas, and what they have done; error: its standard error, were
-    requests to come evenly at random; rate: seconds of work done per second; below: share of it served below its
-    preferred tier; backlog_s: of all replicas, at preferred tiers. elapsed_s: shorter than asked for where the
-    history is."""
+    of what routers say was asked, what came to the replicas, and what they have done; size_s: of a request, such that
+    work of demand d, coming at random, varies from window to window by √(d · size_s ÷ elapsed_s); rate: seconds of
+    work done per second; below: share of it served below its preferred tier; backlog_s: of all replicas, at preferred
+    tiers. elapsed_s: shorter than asked for where the history is."""
 
     elapsed_s: float = 0.0
     demand: float = 0.0
-    error: float = 0.0
+    size_s: float = 0.0
     rate: float = 0.0
     below: float = 0.0
     backlog_s: float = 0.0
 
-    def surely(self, errors: float) -> float:
-        """Demand that chance alone does not explain."""
-        return max(0.0, self.demand - errors * self.error)
+    def error(self, demand: float) -> float:
+        """How far chance moves the demand seen in such a window: its standard deviation, were this the true one."""
+        return math.sqrt(demand * self.size_s / self.elapsed_s) if self.elapsed_s > 0 else 0.0
+
+    def above(self, capacity: float, errors: float) -> float:
+        """The demand less one standard deviation, where chance does not explain that it is above a capacity; else 0.
+        Windows are looked at again and again, so the one that stands out is likely to have come out too high."""
+        if self.demand <= capacity + errors * self.error(capacity):
+            return 0.0
+        return max(capacity, self.demand - self.error(self.demand))
 
 
 @dataclass
@@ -80,11 +87,11 @@ class History:
         *sums, backlog = (new - old for new, old in zip(self._totals, self._rows[place], strict=True))
         now = Counts(*sums)
         asked, wanted, done = now.asked_s / elapsed_s, now.wanted_s / elapsed_s, now.done_s / elapsed_s
-        squares = now.asked_squares if asked >= wanted else now.wanted_squares
+        seconds, squares = (now.asked_s, now.asked_squares) if asked >= wanted else (now.wanted_s, now.wanted_squares)
         return Window(
             elapsed_s,
             max(asked, wanted, done),
-            math.sqrt(squares) / elapsed_s,
+            squares / seconds if seconds > 0 else 0.0,
             done,
             min(1.0, now.below_s / now.finished_s) if now.finished_s > 0 else 0.0,
             backlog / elapsed_s,

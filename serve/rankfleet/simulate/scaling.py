@@ -16,7 +16,7 @@ from rankfleet.scheduling.autoscaling import Decision, FleetScaler, Observed
 from rankfleet.scheduling.load import Counts
 from rankfleet.scheduling.sharing import Unit
 
-TICK_S = 0.5  # between decisions
+TICK_S = 0.25  # between decisions
 LAG_S = 0.5  # from what happens to a report of it: the push interval that `core/environment.py` sets
 FORMS = "need, or ray:TARGET ongoing requests with Ray's default delays"
 
