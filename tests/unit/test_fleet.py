@@ -104,3 +104,18 @@ def test_the_pace_is_that_at_one_replica() -> None:
     # 2 ÷ (1/100 + 1/300); the first met nobody, the second one arrival in 0.2 · 100 ms: 50 a second; mean 25.
     assert pace.budget_ms == pytest.approx(150)
     assert pace.crowd_per_s == pytest.approx(25 / 4)
+
+
+def test_what_runs_is_known_better_than_what_was_heard() -> None:
+    view = FleetView(fleet(groups={"demo": {"tiers": ["small", "medium", "large"], "replicas": {"min": 0, "max": 4}}}))
+    assert not view.awake("demo")  # nobody has said so
+    assert not view.snapshot(0.0).groups["demo"].asleep
+    view.heard("demo", "r1", 0.0, 0.0)
+    assert view.awake("demo")
+    view.runs("demo", 3)
+    assert (view.replicas("demo", 0.0), view.awake("demo")) == (3, True)
+    view.runs("demo", 0)
+    assert (view.replicas("demo", 0.0), view.awake("demo")) == (1, False)
+    assert view.snapshot(0.0).groups["demo"].asleep
+    view.runs("demo", None)
+    assert view.replicas("demo", 0.0) == 1

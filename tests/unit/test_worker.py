@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Callable
 from concurrent.futures import Executor, Future
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -152,3 +153,23 @@ async def test_the_tier_is_chosen_when_the_work_leaves_the_queue(clock: FakeCloc
     tight = await worker.submit(chunk(2, slack_ms=15, tiers=both))
     assert (roomy.tier, tight.tier) == ("u", "t")
     assert (scorers["t"].batches, scorers["u"].batches) == ([[2]], [[1]])
+
+
+async def test_the_books_are_kept_at_the_tier_preferred(worker: Worker) -> None:
+    # 20 tokens of a batch of 40 take 20 ms at either tier. `u` was preferred; `t`, of lower quality, has done it.
+    future = worker.submit(replace(chunk(1, 2, tier="t"), preferred="u"))
+    assert worker.load.backlog_s == pytest.approx(0.02)
+    await future
+    await asyncio.sleep(0)
+    assert worker.load.backlog_s == 0.0
+    counts = worker.load.counts
+    assert (counts.wanted_s, counts.done_s, counts.below_s) == pytest.approx((0.02, 0.02, 0.02), rel=0.03)
+
+
+async def test_work_that_is_cancelled_leaves_the_books(worker: Worker) -> None:
+    futures = [worker.submit(chunk(n)) for n in (1, 2, 3)]
+    futures[1].cancel()
+    await asyncio.gather(*futures, return_exceptions=True)
+    await asyncio.sleep(0)
+    assert worker.load.backlog_s == 0.0
+    assert worker.load.counts.done_s == pytest.approx(0.02, rel=0.03)

@@ -305,7 +305,7 @@ class Simulation:
         groups = {name: self._group(name, now_s) for name in self._replicas}
         for name, target in self._scaler.targets(groups, now_s).items():
             replicas = self._replicas[name]
-            if not replicas and self._parked[name]:  # as Serve does, whatever a policy says
+            if groups[name].ready == 0 and groups[name].ongoing > 0:  # as Serve does, whatever a policy says
                 target = max(1, target)
             while len(replicas) < target:
                 replicas.append(self._replica(name, now_s + self._start_s))
