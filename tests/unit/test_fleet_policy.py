@@ -79,7 +79,7 @@ class Cluster:
 
 
 def test_targets_follow_demand_and_say_why() -> None:
-    cluster = Cluster(utilisation=0.5)
+    cluster = Cluster(utilisation=0.5, panic_hold_s=20)
     cluster.run(100, 1.4)
     assert cluster.targets == {DEMO: 3, BIG: 1}
     assert cluster.states[DEMO]["state"] == "steady"
@@ -88,7 +88,7 @@ def test_targets_follow_demand_and_say_why() -> None:
 
 
 def test_settings_change_live(caplog: pytest.LogCaptureFixture) -> None:
-    cluster = Cluster(utilisation=0.5)
+    cluster = Cluster(utilisation=0.5, panic_hold_s=20)
     cluster.run(100, 1.4)
     cluster.settings = Autoscaling(utilisation=0.25)
     caplog.set_level(logging.INFO, "ray.serve")
@@ -119,7 +119,7 @@ def test_before_any_router_has_spoken_all_stays() -> None:
 
 
 def test_wrong_settings_leave_the_last_good_ones() -> None:
-    cluster = Cluster(utilisation=0.5)
+    cluster = Cluster(utilisation=0.5, panic_hold_s=20)
     cluster.run(100, 1.4)
     contexts = cluster.contexts()
     contexts[ROUTER].raw_metrics["set:utilisation"]["router-1"].append(Point(cluster.now, 50.0))
@@ -127,7 +127,7 @@ def test_wrong_settings_leave_the_last_good_ones() -> None:
 
 
 def test_a_router_that_falls_silent_shrinks_nothing() -> None:
-    cluster = Cluster(utilisation=0.5)
+    cluster = Cluster(utilisation=0.5, panic_hold_s=20)
     cluster.run(100, 3.4)
     assert cluster.targets[DEMO] == 7
     stale = cluster.contexts()[ROUTER]
@@ -150,7 +150,7 @@ GARBAGE: list[Any] = [
 def test_whatever_it_is_fed_it_neither_raises_nor_gives_nonsense(seed: int) -> None:
     """Reports, counts and clocks wrong at random, one call after the other on the same policy."""
     rng = random.Random(seed)
-    cluster = Cluster(utilisation=0.5)
+    cluster = Cluster(utilisation=0.5, panic_hold_s=20)
     cluster.run(5, 1.0)
     for _ in range(150):
         cluster.now += rng.choice([0.1, 0.1, 0.5, 100.0, -50.0, -1000.0])
@@ -187,7 +187,7 @@ def test_contexts_that_are_none(garbage: object) -> None:
 
 def test_serve_adds_nothing_to_what_is_decided() -> None:
     """Through the wrapper that Serve puts around a policy: no delay, no factor, in either direction."""
-    cluster = Cluster(utilisation=0.5, stable_s=2, hold_s=0, cooldown_s=0, panic_s=1)
+    cluster = Cluster(utilisation=0.5, stable_s=2, hold_s=0, cooldown_s=0, panic_s=1, panic_hold_s=0)
     wrapped = _apply_app_level_autoscaling_config(cluster.policy)  # type: ignore[arg-type]
     seen = []
     for demand in (1.9, 0.2):

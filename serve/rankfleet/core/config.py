@@ -129,7 +129,10 @@ class Autoscaling(Section):
     stable_s: float = Field(60.0, gt=0, description="window over which demand is averaged")
     panic_s: float = Field(6.0, gt=0, description="window in which a surge is looked for")
     panic_threshold: float = Field(
-        2.0, gt=1, description="demand of the panic window ÷ what runs, from which nothing shrinks for `stable_s`"
+        2.0, gt=1, description="demand of the panic window ÷ what runs, from which on nothing shrinks"
+    )
+    panic_hold_s: float = Field(
+        300.0, ge=0, description="for how long after a surge nothing shrinks: surges come in series"
     )
     hold_s: float = Field(60.0, ge=0, description="a group shrinks to what it needed at most within this time")
     cooldown_s: float = Field(30.0, ge=0, description="after it has grown a group does not shrink for this long")

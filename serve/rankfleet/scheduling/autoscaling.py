@@ -81,9 +81,11 @@ class GroupScaler:
         here, running = utilisation * seen.target, utilisation * max(1, seen.running)
         # The first reports are few: what chance may explain is no demand yet.
         calm = stable.demand if stable.elapsed_s >= settings.stable_s / 2 else stable.above(here, ERRORS)
-        need = max(calm, *(window.above(here, ERRORS) for window in quick)) / utilisation + waiting
-        if max(window.above(running, ERRORS) for window in quick) >= settings.panic_threshold * running:
-            self._panic_until_s = now_s + settings.stable_s
+        surge, *sooner = (window.above(here, ERRORS) for window in quick)
+        most = settings.panic_threshold * running  # that a part of the window is believed: doubling, and then more
+        need = max(calm, surge, min(most, max(sooner))) / utilisation + waiting
+        if max(window.above(running, ERRORS) for window in quick) >= most:
+            self._panic_until_s = now_s + settings.panic_hold_s
         likely = stable.demand + stable.error(stable.demand)
         self._peaks.append((now_s, max(need, likely / utilisation + waiting)))
         while self._peaks[0][0] < now_s - settings.hold_s:
