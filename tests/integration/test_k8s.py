@@ -178,7 +178,7 @@ def test_import_paths_build_the_deployments_that_are_listed(serve_config: dict[s
         router, *groups = app["deployments"]
         assert router["name"] == "router"
         assert [deployment["name"] for deployment in groups] == list(fleet.groups)
-        parse_live(router["user_config"], set(fleet.tiers))
+        parse_live(router["user_config"], fleet)
         for deployment in groups:
             if scaling := deployment.get("autoscaling_config"):
                 module, _, name = scaling["policy"]["policy_function"].partition(":")

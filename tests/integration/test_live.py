@@ -91,6 +91,27 @@ def test_a_burst_grows_the_group_and_calm_shrinks_it_with_no_request_lost(runnin
     assert running_fleet.rerank(QUERY, DOCUMENTS).status_code == 200
 
 
+def test_the_autoscaler_is_tuned_live_and_no_replica_is_restarted(running_fleet: RunningFleet) -> None:
+    wait_for(lambda: len(replicas(running_fleet, "demo")) == 1, "one replica")
+    routers, before = replicas(running_fleet, "router"), replicas(running_fleet, "demo")
+    settings = yaml.safe_load(running_fleet.config.read_text())
+    settings["autoscaling"] |= {"utilisation": 0.001}
+    changed = running_fleet.config.with_name("eager.yaml")
+    changed.write_text(yaml.safe_dump(settings))
+    running_fleet.command("apply", str(changed))
+
+    def grown() -> bool:
+        running_fleet.rerank(QUERY, DOCUMENTS)
+        return len(replicas(running_fleet, "demo")) == 2
+
+    wait_for(grown, "a second replica for next to no load")
+    assert replicas(running_fleet, "router") == routers
+    assert replicas(running_fleet, "demo") > before
+    running_fleet.command("apply", str(running_fleet.config))
+    wait_for(lambda: len(replicas(running_fleet, "demo")) == 1, "the way back to one replica")
+    assert replicas(running_fleet, "router") == routers
+
+
 def test_a_killed_replica_is_replaced_and_its_request_answered(running_fleet: RunningFleet) -> None:
     victims = replicas(running_fleet, "demo")
     replies = []

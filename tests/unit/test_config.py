@@ -78,16 +78,16 @@ def test_relative_models_are_found_beside_the_file(tmp_path: Path) -> None:
 
 def test_live_settings_are_those_of_the_file() -> None:
     config = fleet(slo_classes={"fast": {"slo_ms": 50}}, default_slo_class="fast")
-    again = parse_live(config.live.model_dump(mode="json"), set(config.tiers))
+    again = parse_live(config.live.model_dump(mode="json"), config)
     assert again == config.live
     assert again.slo_classes["fast"].slo_ms == 50
 
 
 def test_live_settings_may_not_name_what_is_not_there() -> None:
     with pytest.raises(ConfigError, match="default_model 'huge'"):
-        parse_live({"default_model": "huge"}, {"small"})
+        parse_live({"default_model": "huge"}, fleet())
     with pytest.raises(ConfigError, match="live settings: tiers: unknown key"):
-        parse_live({"tiers": {}}, {"small"})
+        parse_live({"tiers": {}}, fleet())
 
 
 def test_a_config_survives_the_way_to_a_replica() -> None:

@@ -70,7 +70,7 @@ def test_replicas_that_serve_always_keeps_count_before_they_are_heard() -> None:
     assert view.replicas("demo", 0.0) == 4
     view.heard("demo", "r1", 0.0, 0.0)
     assert view.replicas("demo", 0.0) == 4
-    assert view.stands("demo")
+    assert view.awake("demo")
 
 
 def test_a_profile_of_other_tiers_does_no_harm() -> None:
@@ -105,3 +105,22 @@ def test_the_pace_is_that_at_one_replica() -> None:
     # 2 ÷ (1/100 + 1/300); the first met nobody, the second one arrival in 0.2 · 100 ms: 50 a second; mean 25.
     assert pace.budget_ms == pytest.approx(150)
     assert pace.crowd_per_s == pytest.approx(25 / 4)
+
+
+def test_what_runs_is_known_better_than_what_was_heard() -> None:
+    view = FleetView(fleet(groups={"demo": {"tiers": ["small", "medium", "large"], "replicas": {"min": 0, "max": 4}}}))
+    assert not view.awake("demo")  # nobody has said so
+    assert not view.snapshot(0.0).groups["demo"].asleep
+    view.heard("demo", "r1", 0.0, 0.0)
+    assert view.awake("demo")
+    view.runs("demo", frozenset(("r1", "r2", "r3")))
+    assert (view.replicas("demo", 0.0), view.awake("demo")) == (3, True)
+    view.runs("demo", frozenset())
+    assert (view.replicas("demo", 0.0), view.awake("demo")) == (1, False)
+    assert view.snapshot(0.0).groups["demo"].asleep
+
+
+def test_a_group_that_is_kept_does_not_sleep_though_all_its_replicas_have_died() -> None:
+    view = FleetView(fleet())
+    view.runs("demo", frozenset())
+    assert not view.snapshot(0.0).groups["demo"].asleep

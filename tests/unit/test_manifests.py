@@ -64,7 +64,7 @@ def test_demo_deployments() -> None:
     config = read_config(ROOT / "configs/demo.yaml")
     router, demo = application(config)["deployments"]
     assert router["name"] == "router"
-    assert router["num_replicas"] == 1
+    assert router["autoscaling_config"]["min_replicas"] == router["autoscaling_config"]["max_replicas"] == 1
     assert router["ray_actor_options"] == {"num_cpus": 0.5, "label_selector": {"rankfleet/pool": "router"}}
     assert demo == {
         "name": "demo",
@@ -77,13 +77,9 @@ def test_demo_deployments() -> None:
             "max_replicas": 2,
             "initial_replicas": 1,
             "look_back_period_s": 2.0,
-            "metrics_interval_s": 0.5,
-            "upscale_delay_s": 1.0,
-            "downscale_delay_s": 30.0,
-            "policy": {
-                "policy_function": "rankfleet.app.autoscaling:BacklogPolicy",
-                "policy_kwargs": {"target_backlog_s": 0.2},
-            },
+            "metrics_interval_s": 0.25,
+            "upscale_delay_s": 0.0,
+            "downscale_delay_s": 0.0,
         },
         "health_check_period_s": 5.0,
         "health_check_timeout_s": 15.0,
@@ -104,15 +100,21 @@ def test_numbers_of_replicas_are_options_and_leave_what_replicas_are_built_from(
     args, before = parts()
     for changes, touched in (
         (demo(replicas={"min": 2, "max": 4}), {"router": {"user_config"}, "demo": {"autoscaling_config"}}),
-        (demo(cpus=2), {"router": set(), "demo": {"ray_actor_options"}}),
-        ({"routers": 2}, {"router": {"num_replicas"}, "demo": set()}),
-        ({"autoscaling": {"upscale_delay_s": 9}}, {"router": set(), "demo": {"autoscaling_config"}}),
+        (demo(cpus=2), {"router": {"user_config"}, "demo": {"ray_actor_options"}}),
+        ({"routers": 2}, {"router": {"autoscaling_config"}, "demo": set()}),
+        ({"autoscaling": {"margin": 0.2}}, {"router": {"user_config"}, "demo": set()}),
         ({"updates": {"surge_percent": 0}}, {key: {"max_surge_percent"} for key in ("router", "demo")}),
     ):
         same_args, after = parts(**changes)
         assert same_args == args
         assert {n: {k for k in d if d[k] != before[n][k]} for n, d in after.items()} == touched
     assert parts(**demo(threads=2))[0] != args
+
+
+def test_one_policy_for_all_groups_which_no_change_of_the_fleet_changes() -> None:
+    policies = [application(one_group(**some))["autoscaling_policy"] for some in ({}, {"gpus": 0.5, "cpus": 3.0})]
+    expected = {"policy_function": "rankfleet.app.autoscaling:FleetPolicy", "policy_kwargs": {"router": "router"}}
+    assert policies == [expected, expected]
 
 
 def test_serve_config_is_for_all_nodes_and_all_addresses() -> None:
@@ -129,6 +131,7 @@ def test_live_settings_change_the_routers_user_config_and_nothing_else() -> None
             default_model="large",
             slo_classes={"fast": {"slo_ms": 40}},
             experiments={"size": {"arms": {"a": {"model": "small", "weight": 1}}}},
+            autoscaling={"utilisation": 0.5, "max_gpus": 3},
         )
     )
     texts = before["spec"].pop("serveConfigV2"), after["spec"].pop("serveConfigV2")

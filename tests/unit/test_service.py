@@ -116,7 +116,7 @@ async def test_arms_decide_the_model_and_are_named() -> None:
 
 async def test_live_settings_take_effect_at_once() -> None:
     one = service()
-    one.live = parse_live(LiveSettings(default_model="medium").model_dump(mode="json"), set(one.config.tiers))
+    one.live = parse_live(LiveSettings(default_model="medium").model_dump(mode="json"), one.config)
     assert (await one.rank(RerankRequest("cat", ["a"]))).plan.tier == "medium"
 
 

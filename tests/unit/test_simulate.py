@@ -13,6 +13,7 @@ from rankfleet.simulate.oracle import bound, slices, work_done_s
 from rankfleet.simulate.policies import policy_of
 from rankfleet.simulate.results import results
 from rankfleet.simulate.run import Outcome, Simulation
+from rankfleet.simulate.scaling import scaler_of
 from rankfleet.simulate.workload import Requests, Workload, draw
 from tests.unit.fakes import fleet
 
@@ -99,11 +100,12 @@ def test_slackfit_takes_the_slowest_bucket_in_time() -> None:
 def test_groups_grow_under_load_when_told_to() -> None:
     config = fleet(
         groups={"demo": {"tiers": ["small", "medium", "large"], "replicas": {"min": 1, "max": 4}}},
-        autoscaling={"target_backlog_s": 0.05, "upscale_delay_s": 0.0},
+        autoscaling={"start_s": 1.0},
     )
     steady = asked(*range(0, 20_000, 5))
     policy = policy_of("slo", config, MODELS)
-    scaled = Simulation(config, MODELS, WORKLOAD, policy, seed=1, start_s=1.0).run(steady)
+    scaler = scaler_of("need", config, MODELS, [100.0])
+    scaled = Simulation(config, MODELS, WORKLOAD, policy, 1, scaler, start_s=1.0).run(steady)
     # 20 s at one replica would be 20 replica seconds.
     assert 40 < scaled.replica_s <= 82
     assert (scaled.state == 3).mean() > 0.8

@@ -223,3 +223,23 @@ async def test_chunks_of_one_request_are_scored_one_after_the_other(worker: Work
     second = worker.submit(replace(cut[1], request="a"))
     await asyncio.gather(first, between, second)
     assert scorer.batches == [[1, 1, 1], [2, 2, 2], [5, 5]]
+
+
+async def test_the_books_are_kept_at_the_tier_preferred(worker: Worker) -> None:
+    # 20 tokens of a batch of 40 take 20 ms at either tier. `u` was preferred; `t`, of lower quality, has done it.
+    future = worker.submit(replace(chunk(1, 2, tier="t"), preferred="u"))
+    assert worker.load.backlog_s == pytest.approx(0.02)
+    await future
+    await asyncio.sleep(0)
+    assert worker.load.backlog_s == 0.0
+    counts = worker.load.counts
+    assert (counts.wanted_s, counts.done_s, counts.below_s) == pytest.approx((0.02, 0.02, 0.02), rel=0.03)
+
+
+async def test_work_that_is_cancelled_leaves_the_books(worker: Worker) -> None:
+    futures = [worker.submit(chunk(n)) for n in (1, 2, 3)]
+    futures[1].cancel()
+    await asyncio.gather(*futures, return_exceptions=True)
+    await asyncio.sleep(0)
+    assert worker.load.backlog_s == 0.0
+    assert worker.load.counts.done_s == pytest.approx(0.02, rel=0.03)

@@ -9,8 +9,7 @@ from ray.serve import Application
 from rankfleet.app.group import ReplicaGroup
 from rankfleet.app.router import Router
 from rankfleet.core.config import parse_config, read_config
-from rankfleet.core.deployments import group_options, router_options
-from rankfleet.core.serveconfig import ROUTER
+from rankfleet.core.deployments import ROUTER, group_options, router_options
 
 
 def build(args: dict[str, Any]) -> Application:

@@ -69,9 +69,16 @@ class Dispatcher:
         self._clock = clock
         self._within = within
 
-    async def score(self, tier: str, pairs: TokenizedPairs, deadline_s: float, allowed: tuple[str, ...] = ()) -> Scored:
+    async def score(
+        self,
+        tier: str,
+        pairs: TokenizedPairs,
+        deadline_s: float,
+        allowed: tuple[str, ...] = (),
+        preferred: str = "",
+    ) -> Scored:
         """deadline_s: by the clock, infinity for none. allowed: tiers of the same vocabulary and limit, of which the
-        replica may choose as the work leaves its queue; such work is not cut.
+        replica may choose as the work leaves its queue; such work is not cut. preferred: as in `Chunk`.
 
         Raises Expired where the deadline passed first, Unavailable where replicas keep going away, and what the
         replicas raise.
@@ -88,7 +95,7 @@ class Dispatcher:
 
         async def send(rows: np.ndarray) -> None:
             part = pairs if len(rows) == len(pairs) else pairs.take(rows)
-            back = await self._send(group, Chunk(tier, part, None, allowed, request), deadline_s)
+            back = await self._send(group, Chunk(tier, part, None, allowed, request, preferred=preferred), deadline_s)
             scored.logits[rows] = back.logits
             scored.tier = back.tier
             scored.queue_ms = max(scored.queue_ms, back.queue_ms)

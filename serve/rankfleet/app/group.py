@@ -15,6 +15,7 @@ from rankfleet.core.messages import Chunk, ChunkScores
 from rankfleet.routing.latency import LatencyModel, fit
 from rankfleet.routing.profile import read_profile
 from rankfleet.routing.quality import quality_table
+from rankfleet.scheduling.reports import of_replica
 
 if TYPE_CHECKING:
     from rankfleet.engine.scorer import Scorer
@@ -73,8 +74,8 @@ class ReplicaGroup:
 
     def record_autoscaling_stats(self) -> dict[str, float]:
         """Read by the autoscaling policy."""
-        self._telemetry.backlog(self._worker.backlog_s)
-        return {"backlog_s": self._worker.backlog_s}
+        self._telemetry.load(self._worker.load)
+        return of_replica(self._worker.load)
 
     def check_health(self) -> None:
         """Serve replaces a replica that raises here."""

@@ -18,7 +18,10 @@ from rankfleet.core.config import parse_config, parse_live
 from rankfleet.engine.checkpoint import find_checkpoint
 from rankfleet.engine.tokenizer import PairTokenizer
 from rankfleet.retrieval.bm25 import Bm25Index
+from rankfleet.routing.drain import drains_s
 from rankfleet.routing.profile import read_profile
+from rankfleet.scheduling.reports import of_router
+from rankfleet.scheduling.sharing import Unit
 
 log = logging.getLogger("ray.serve")
 
@@ -45,30 +48,42 @@ class Router:
         if fleet.profile:
             self._service.fleet.learned(read_profile(fleet.profile))
         self._learning: asyncio.Task[None] | None = None
+        self._units: dict[str, Unit] = {}
 
     def __serve_build_asgi_app__(self) -> Any:
         search = self._service.config.search
         return build_api(self._service, self._telemetry, Bm25Index.load(Path(search.index)) if search else None)
 
     async def reconfigure(self, settings: dict[str, Any]) -> None:
-        """Take new live settings, and how many replicas are kept. Raises ConfigError, and keeps the old ones, when
-        they are wrong."""
-        live, bounds = dict(settings), settings.get("replicas", {})
-        live.pop("replicas", None)
-        self._service.live = parse_live(live, set(self._service.config.tiers))
-        for group, replicas in bounds.items():
-            self._service.fleet.kept(group, replicas["min"])
+        """Take new live settings, and what the replicas of each group are (`core/deployments.py`). Raises ConfigError,
+        and keeps the old ones, when they are wrong."""
+        live, groups = dict(settings), settings.get("groups", {})
+        live.pop("groups", None)
+        self._service.live = parse_live(live, self._service.config)
+        self._units = {name: Unit(group["gpus"], group["cpus"]) for name, group in groups.items()}
+        for name, group in groups.items():
+            self._service.fleet.kept(name, group["least"])
         if self._learning is None:
             self._learning = asyncio.create_task(self._learn())
+
+    def record_autoscaling_stats(self) -> dict[str, float]:
+        """Read by the autoscaling policy: what has been asked for, and the settings, which can change live."""
+        service = self._service
+        drains = drains_s(service.config, service.live, service.fleet.models)
+        return of_router(service.demanded, drains, service.live.autoscaling, self._units)
 
     async def _learn(self) -> None:
         """Ask each group for its latency models, until all have answered."""
         fleet = self._service.fleet
 
+        for handle in self._handles.values():
+            if not handle.is_initialized:
+                handle._init()  # or nobody would say which replicas run before the first request, which may wake one
+
         async def ask(name: str, handle: DeploymentHandle) -> None:
             while True:
-                # A question would wake a group that may have no replica: wait until requests have done so.
-                if fleet.stands(name):
+                # A question would wake a group that has no replica.
+                if fleet.awake(name):
                     try:
                         fleet.learned(await handle.latency.remote())
                     except Exception as error:  # still starting, or failed and being restarted

@@ -29,6 +29,7 @@ from rankfleet.routing.cascade import merged, second_stage
 from rankfleet.routing.experiments import assign
 from rankfleet.routing.fleet import FleetView
 from rankfleet.routing.planner import Refusal, plan
+from rankfleet.scheduling.load import Demanded
 
 MOST_STAGES = 2
 EXPIRED = "the budget ended in the queue"
@@ -83,6 +84,7 @@ class RankingService:
         self.config = config
         self.live: LiveSettings = config.live
         self.fleet = FleetView(config)
+        self.demanded = Demanded.of(config.groups)
         self.clock = clock
         self._tokenizers = tokenizers
         self._cache = TokenCache(int(config.token_cache_mb * 1e6))
@@ -97,6 +99,8 @@ class RankingService:
         asked = await self._read(request, arrived_s)
         self.fleet.arrived(asked.ask.budget_ms, self.clock())
         decision = self._plan(asked)
+        if decision.preferred is not None:
+            self.demanded.add(decision.preferred.work_ms)
         if isinstance(decision, Refusal):
             raise Overloaded(f"{decision.reason}; retry later or allow more time", decision.retry_after_s)
         try:
@@ -176,7 +180,9 @@ class RankingService:
         # A tier asked for by name answers late rather than not at all; so no deadline is held against it.
         held = decision.fits or asked.ask.pinned is None
         allowed = asked.texts.alike(decision.allowed, first)
-        scored = await self._dispatcher.score(first, part.pairs, asked.deadline_s if held else math.inf, allowed)
+        deadline_s = asked.deadline_s if held else math.inf
+        preferred = decision.preferred.tier if decision.preferred is not None else ""
+        scored = await self._dispatcher.score(first, part.pairs, deadline_s, allowed, preferred)
         answer = Answer(
             finite(part.layout.best(scored.logits), scored.tier),
             (Stage(scored.tier, len(part.layout.firsts)),),

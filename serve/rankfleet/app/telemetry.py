@@ -6,6 +6,7 @@ from typing import Protocol
 from ray.util.metrics import Counter, Gauge, Histogram
 
 from rankfleet.core.messages import Ranking
+from rankfleet.scheduling.load import Counts, Load
 
 LATENCY_MS: list[float] = [5, 10, 20, 35, 50, 75, 100, 150, 200, 350, 500, 1000, 2000, 5000]
 
@@ -86,7 +87,15 @@ class GroupTelemetry:
 
     def __init__(self, group: str) -> None:
         self._tags = {"group": group}
-        self._backlog = Gauge("rankfleet_backlog_seconds", "Predicted work queued and running", ("group",))
+        self._backlog = Gauge(
+            "rankfleet_backlog_seconds", "Predicted work queued and running, at preferred tiers", ("group",)
+        )
+        self._wanted = Counter("rankfleet_work_wanted_seconds", "Work that came, at its preferred tiers", ("group",))
+        self._done = Counter("rankfleet_work_done_seconds", "Work done, at the tiers that did it", ("group",))
+        self._below = Counter(
+            "rankfleet_work_below_seconds", "Work, at its preferred tiers, that a lesser one has done", ("group",)
+        )
+        self._counted = Counts()
         self._batch = Histogram(
             "rankfleet_batch_tokens",
             "Tokens in a device batch",
@@ -96,7 +105,16 @@ class GroupTelemetry:
 
     def batch(self, tokens: int, backlog_s: float) -> None:
         self._batch.observe(tokens, self._tags)
-        self.backlog(backlog_s)
 
-    def backlog(self, seconds: float) -> None:
-        self._backlog.set(seconds, self._tags)
+    def load(self, load: Load) -> None:
+        """What the autoscaler is told."""
+        self._backlog.set(load.backlog_s, self._tags)
+        counts, before = load.counts, self._counted
+        self._counted = counts
+        for counter, seconds in (
+            (self._wanted, counts.wanted_s - before.wanted_s),
+            (self._done, counts.done_s - before.done_s),
+            (self._below, counts.below_s - before.below_s),
+        ):
+            if seconds > 0:  # Ray's counters refuse 0
+                counter.inc(seconds, self._tags)

@@ -19,6 +19,7 @@ from rankfleet.routing.correction import Correction
 from rankfleet.routing.latency import LatencyModel
 from rankfleet.scheduling.binding import Waiting
 from rankfleet.scheduling.ladder import ladder, scale_of
+from rankfleet.scheduling.load import Load
 from rankfleet.scheduling.queue import TokenQueue
 
 STUCK_S = 30.0  # a batch that takes longer than this and STUCK_FACTOR times its prediction will not come back
@@ -51,6 +52,7 @@ class Pending:
     work: Work
     future: "asyncio.Future[ChunkScores]"
     queued_s: float
+    preferred: str
 
 
 @dataclass(frozen=True)
@@ -93,6 +95,7 @@ class Worker:
         self._call_later = call_later
         self._alarm_s = math.inf
         self._alarm: Alarm | None = None
+        self.load = Load()
         self._running: Running | None = None
         self._task: asyncio.Task[None] | None = None
 
@@ -109,9 +112,19 @@ class Worker:
         work = Work.of(chunk.pairs.lengths)
         options = (self._model(tier).option(tier, self._quality[tier], work) for tier in tiers)
         steps = ladder(options, work.tokens / self._queue.max_tokens, self._scale)
-        waiting = Waiting(work.tokens, deadline, steps, Pending(chunk, work, future, now), chunk.request)
+        preferred = chunk.preferred if chunk.preferred in self._scorers else chunk.tier
+        preferred_ms = self._share_ms(preferred, work)
+        pending = Pending(chunk, work, future, now, preferred)
+        waiting = Waiting(work.tokens, deadline, steps, pending, chunk.request)
         ticket = self._queue.put(waiting, now, idle=self._running is None)
-        future.add_done_callback(lambda done: self._queue.cancel(ticket) if done.cancelled() else None)
+        self.load.arrived(preferred_ms)
+
+        def left(done: "asyncio.Future[ChunkScores]") -> None:
+            self.load.left(preferred_ms)
+            if done.cancelled():
+                self._queue.cancel(ticket)
+
+        future.add_done_callback(left)
         if self._task is None or self._task.done():
             self._task = asyncio.create_task(self._work())
         elif self._running is not None:
@@ -121,6 +134,9 @@ class Worker:
     def _model(self, tier: str) -> LatencyModel:
         """As profiled, corrected by what batches have taken since."""
         return self._correction.corrected(tier, self._latency[tier])
+
+    def _share_ms(self, tier: str, work: Work) -> float:
+        return self._model(tier).share_ms(work, min(1.0, work.tokens / self._queue.max_tokens))
 
     @property
     def backlog_s(self) -> float:
@@ -195,6 +211,9 @@ class Worker:
             self._running = None
         infer_ms = (self._clock() - started) * 1e3
         self._correction.observed(tier, self._latency[tier].mean_ms(Work.sum(p.work for p in batch)), infer_ms)
+        for pending in batch:
+            below = self._quality[tier] < self._quality.get(pending.chunk.preferred, -math.inf)
+            self.load.scored(self._share_ms(pending.preferred, pending.work), self._share_ms(tier, pending.work), below)
         for pending, scored in zip(batch, logits, strict=True):
             if not pending.future.done():
                 queue_ms = (started - pending.queued_s) * 1e3

@@ -95,8 +95,8 @@ async def send(client: aiohttp.ClientSession, call: Call, due_s: float) -> Reply
     done_s = time.perf_counter()
     took_ms = (done_s - due_s) * 1e3
     if response.status != 200:
-        error = text[:200].decode(errors="replace")
-        return Reply(call, response.status, took_ms, done_s=done_s, error=error)
+        said = text[:200].decode(errors="replace")
+        return Reply(call, response.status, took_ms, done_s=done_s, error=said)
     fleet = orjson.loads(text)["rankfleet"]
     timing = fleet["timing_ms"]
     scored = bool(fleet["stages"])

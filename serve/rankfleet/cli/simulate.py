@@ -32,8 +32,9 @@ def simulate(
     ] = "slo",
     seed: Annotated[int, typer.Option(min=0, help="of arrivals, sizes and classes")] = 1,
     autoscale: Annotated[
-        float | None, typer.Option(min=0, help="scale groups; seconds until a new replica scores")
+        str | None, typer.Option(help="scale groups: `need` as the service does, or ray:TARGET, Ray's default policy")
     ] = None,
+    start_s: Annotated[float, typer.Option(min=0, help="seconds until a new replica scores")] = 20.0,
     json_file: Annotated[Path | None, typer.Option("--json", help="write the figures to this file")] = None,
     plot: Annotated[Path | None, typer.Option(help="draw load, tiers and attainment to this PNG")] = None,
 ) -> None:
@@ -48,6 +49,7 @@ def simulate(
     from rankfleet.simulate.policies import policy_of
     from rankfleet.simulate.results import results
     from rankfleet.simulate.run import Simulation
+    from rankfleet.simulate.scaling import scaler_of
 
     config, load = load_config(fleet), workload_named(workload)
     if config.profile is None:
@@ -60,7 +62,9 @@ def simulate(
     if policy == "oracle":
         figures: dict[str, Any] = bound(config, models, load, requests)
     else:
-        simulation = Simulation(config, models, load, policy_of(policy, config, models), seed, autoscale)
+        budgets_ms = [each.slo_ms for each in load.classes.values() if each.slo_ms is not None]
+        scaler = None if autoscale is None else scaler_of(autoscale, config, models, budgets_ms)
+        simulation = Simulation(config, models, load, policy_of(policy, config, models), seed, scaler, start_s)
         with err.status(f"simulating {len(requests):,} requests"):
             figures = results(simulation.run(requests), requests, config, load)
     took_s = time.perf_counter() - started_s
@@ -86,7 +90,11 @@ def show(figures: dict[str, Any]) -> None:
     out.print(table)
     if "tiers" in figures:
         shares = ", ".join(f"{tier} {share:.1%}" for tier, share in figures["tiers"].items())
-        out.print(f"in time by {shares}; {figures['gpu_seconds']:.0f} GPU-seconds", soft_wrap=True)
+        out.print(
+            f"in time by {shares}; {figures['gpu_seconds']:.0f} seconds of work by {figures['replica_seconds']:.0f} of "
+            "replicas",
+            soft_wrap=True,
+        )
 
 
 def cell(key: str, value: float | None) -> str:

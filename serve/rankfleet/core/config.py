@@ -105,13 +105,57 @@ class Limits(Section):
     max_body_bytes: int = Field(64_000_000, ge=1, description="bytes of one HTTP body")
 
 
-class Autoscaling(Section):
-    """When a group grows and shrinks. Backlog is measured in predicted seconds of work per replica."""
+class GroupScaling(Section):
+    """Where one group scales otherwise than the rest."""
 
-    target_backlog_s: float = Field(0.2, gt=0, description="backlog per replica that the policy steers to")
-    upscale_delay_s: float = Field(1.0, ge=0, description="how long the need to grow must last")
-    downscale_delay_s: float = Field(30.0, ge=0, description="how long the need to shrink must last")
-    look_back_s: float = Field(2.0, gt=0, description="window over which the backlog is averaged")
+    utilisation: float | None = Field(None, gt=0, le=1, description="in place of the fleet's `utilisation`")
+    drain_s: float | None = Field(None, gt=0, description="in place of the fleet's `drain_s`")
+
+
+class Autoscaling(Section):
+    """When groups grow and shrink. Demand and backlog are seconds of work at the tiers that requests would get on an
+    idle fleet. Changes take effect without a restart. docs/autoscaling.md has the formula."""
+
+    utilisation: float = Field(0.7, gt=0, le=1, description="share of a replica's time that demand is to take")
+    drain_s: float | None = Field(
+        None, gt=0, description="in what time a backlog has to be worked off; null: `drain_share` of the SLO classes"
+    )
+    drain_share: float = Field(
+        0.5, gt=0, le=1, description="of the shortest budget that a group can serve: its `drain_s` where none is given"
+    )
+    start_s: float = Field(
+        20.0, ge=0, description="from a decision to a replica that scores; no drain is planned faster"
+    )
+    stable_s: float = Field(60.0, gt=0, description="window over which demand is averaged")
+    panic_s: float = Field(6.0, gt=0, description="window in which a surge is looked for")
+    panic_threshold: float = Field(
+        2.0, gt=1, description="demand of the panic window ÷ what runs, from which on nothing shrinks"
+    )
+    panic_hold_s: float = Field(
+        300.0, ge=0, description="for how long after a surge nothing shrinks: surges come in series"
+    )
+    hold_s: float = Field(60.0, ge=0, description="a group shrinks to what it needed at most within this time")
+    cooldown_s: float = Field(30.0, ge=0, description="after it has grown a group does not shrink for this long")
+    margin: float = Field(0.1, ge=0, lt=1, description="what must be spare, beyond the need, for a group to shrink")
+    idle_s: float = Field(
+        300.0, gt=0, description="a group with `replicas.min` 0 is let go when rarely used for this long"
+    )
+    rarely: float = Field(
+        0.05, ge=0, lt=1, description="up to this share of one replica's time a group counts as rarely used"
+    )
+    max_gpus: float | None = Field(
+        None, ge=0, description="GPUs that all autoscaled groups may take; null for no limit"
+    )
+    max_cpus: float | None = Field(None, ge=0, description="CPU cores that they may take; null for no limit")
+    groups: dict[Name, GroupScaling] = Field({}, description="by group, what differs from the above")
+
+    def utilisation_of(self, group: str) -> float:
+        own = self.groups.get(group)
+        return self.utilisation if own is None or own.utilisation is None else own.utilisation
+
+    def drain_of(self, group: str) -> float | None:
+        own = self.groups.get(group)
+        return self.drain_s if own is None or own.drain_s is None else own.drain_s
 
 
 class Updates(Section):
@@ -191,6 +235,7 @@ class LiveSettings(Section):
         32, ge=0, description="shared by neighbouring passages, so that a sentence at a cut is whole in one of them"
     )
     experiments: dict[Name, Experiment] = Field({}, description="A/B splits by name; the first that applies counts")
+    autoscaling: Autoscaling = Field(Autoscaling(), description="when groups grow and shrink")
 
 
 # What Serve takes as options of a deployment, so that a change touches that deployment alone.
@@ -204,7 +249,6 @@ class FleetConfig(LiveSettings):
     tiers: dict[Name, Tier] = Field(min_length=1, description="rerankers by name")
     groups: dict[Name, Group] = Field(min_length=1, description="replica groups by name; every tier has one home")
     limits: Limits = Field(Limits(), description="what one request may ask for")
-    autoscaling: Autoscaling = Field(Autoscaling(), description="when groups grow and shrink")
     updates: Updates = Field(Updates(), description="how replicas go when others take their place")
     quality: Quality = Field(Quality(), description="what is known of quality beyond one figure per tier")
     routing: Routing = Field(Routing(), description="how far ahead replicas plan")
@@ -240,7 +284,7 @@ class FleetConfig(LiveSettings):
                 hosted[tier] = group
         if homeless := [t for t in self.tiers if t not in hosted]:
             raise ValueError(f"no group hosts {', '.join(homeless)}; add the tier to a group or remove it")
-        check_live(self, set(self.tiers))
+        check_live(self, set(self.tiers), set(self.groups))
         return self
 
     def group_of(self, tier: str) -> str:
@@ -259,7 +303,7 @@ class FleetConfig(LiveSettings):
         return LiveSettings(**{name: getattr(self, name) for name in LiveSettings.model_fields})
 
 
-def check_live(live: LiveSettings, tiers: set[str]) -> None:
+def check_live(live: LiveSettings, tiers: set[str], groups: set[str]) -> None:
     """Raise ValueError where live settings name something that does not exist."""
     models = tiers | {AUTO}
     if live.default_model not in models:
@@ -268,17 +312,19 @@ def check_live(live: LiveSettings, tiers: set[str]) -> None:
         raise ValueError(f"default_slo_class {live.default_slo_class!r} is not under slo_classes")
     if both := sorted(models & set(live.slo_classes)):
         raise ValueError(f"{', '.join(both)}: an SLO class may not have the name of a tier or `auto`")
+    if unknown := sorted(set(live.autoscaling.groups) - groups):
+        raise ValueError(f"autoscaling.groups: no group is named {', '.join(unknown)}")
     for name, experiment in live.experiments.items():
         for arm, settings in experiment.arms.items():
             if settings.model not in models:
                 raise ValueError(f"experiments.{name}.arms.{arm}: no tier is named {settings.model!r}")
 
 
-def parse_live(settings: dict[str, Any], tiers: set[str]) -> LiveSettings:
-    """Live settings as they come from `user_config`. Raises ConfigError."""
+def parse_live(settings: dict[str, Any], fleet: "FleetConfig") -> LiveSettings:
+    """Live settings of a fleet as they come from `user_config`. Raises ConfigError."""
     try:
         live = LiveSettings.model_validate(settings)
-        check_live(live, tiers)
+        check_live(live, set(fleet.tiers), set(fleet.groups))
     except ValidationError as error:
         raise ConfigError(explain(error, "live settings")) from error
     except ValueError as error:

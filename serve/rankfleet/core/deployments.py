@@ -5,30 +5,40 @@ Keys and units are those of Serve's `DeploymentSchema`.
 
 from typing import Any
 
-from rankfleet.core.config import FleetConfig, Group
+from rankfleet.core.config import FleetConfig
 
+ROUTER = "router"
 # Admission is the router's business, by predicted time. These are backstops far above what it lets through.
 MAX_ONGOING = {"router": 1000, "group": 4000}
 PLACEMENT = "rankfleet.app.placement:LeastWork"
-POLICY = "rankfleet.app.autoscaling:BacklogPolicy"
+POLICY = "rankfleet.app.autoscaling:FleetPolicy"
 # A replica that fails three checks in a row is replaced; one that does not answer counts as failing.
 HEALTH = {"health_check_period_s": 5.0, "health_check_timeout_s": 15.0}
 DRAIN_CHECK_S = 0.5  # how often a replica that goes looks whether its work is done
+# The policy has its own windows and delays, which change live; Serve is to add none. Reports are kept for a moment
+# only, since they are sums that grow: the last one says it all.
+PROMPT = {
+    "look_back_period_s": 2.0,
+    "metrics_interval_s": 0.25,
+    "upscale_delay_s": 0.0,
+    "downscale_delay_s": 0.0,
+}
 
 
 def router_options(config: FleetConfig) -> dict[str, Any]:
-    """Replica bounds of the groups go with the live settings: the router waits for those that are kept."""
+    """What the replicas of each group are goes with the live settings: the router waits for those that are kept, and
+    tells the autoscaling policy what one takes, whose own settings could not change without new replicas."""
+    groups = {
+        name: {"least": group.replicas.min, "cpus": group.cpus, "gpus": group.gpus}
+        for name, group in config.groups.items()
+    }
     return {
         "max_ongoing_requests": MAX_ONGOING["router"],
         "ray_actor_options": {"num_cpus": config.router_cpus},
-        "user_config": config.live.model_dump(mode="json") | {"replicas": bounds(config)},
-        "num_replicas": config.routers,
+        "user_config": config.live.model_dump(mode="json") | {"groups": groups},
+        # Serve passes on the reports of autoscaled deployments only; these bounds leave no choice.
+        "autoscaling_config": bounds(config.routers, config.routers),
     } | updates(config)
-
-
-def bounds(config: FleetConfig) -> dict[str, dict[str, int]]:
-    """`replicas` of each group."""
-    return {name: group.replicas.model_dump(mode="json") for name, group in config.groups.items()}
 
 
 def group_options(config: FleetConfig, name: str) -> dict[str, Any]:
@@ -41,7 +51,7 @@ def group_options(config: FleetConfig, name: str) -> dict[str, Any]:
         "max_ongoing_requests": MAX_ONGOING["group"],
         "ray_actor_options": actor,
         "request_router_config": {"request_router_class": PLACEMENT},
-        "autoscaling_config": autoscaling(config, group),
+        "autoscaling_config": bounds(group.replicas.min, group.replicas.max),
     } | updates(config)
 
 
@@ -54,15 +64,10 @@ def updates(config: FleetConfig) -> dict[str, Any]:
     }
 
 
-def autoscaling(config: FleetConfig, group: Group) -> dict[str, Any]:
-    settings, replicas = config.autoscaling, group.replicas
-    return {
-        "min_replicas": replicas.min,
-        "max_replicas": replicas.max,
-        "initial_replicas": max(1, replicas.min),
-        "look_back_period_s": settings.look_back_s,
-        "metrics_interval_s": min(0.5, settings.look_back_s),
-        "upscale_delay_s": settings.upscale_delay_s,
-        "downscale_delay_s": settings.downscale_delay_s,
-        "policy": {"policy_function": POLICY, "policy_kwargs": {"target_backlog_s": settings.target_backlog_s}},
-    }
+def bounds(least: int, most: int) -> dict[str, Any]:
+    return {"min_replicas": least, "max_replicas": most, "initial_replicas": max(1, least)} | PROMPT
+
+
+def policy() -> dict[str, Any]:
+    """Of the application, for all groups together. A setting named here could not change without new replicas."""
+    return {"policy_function": POLICY, "policy_kwargs": {"router": ROUTER}}

@@ -65,7 +65,8 @@ class Chunk:
 
     tiers: those the replica may choose from when the work leaves its queue; `tier` alone where empty. request: the
     same for all chunks of a request that was cut; None for one that was not. least_ms: predicted device time at the
-    cheapest of its tiers; 0 where none has been measured.
+    cheapest of its tiers; 0 where none has been measured. preferred: the tier it would get on an idle fleet, wherever
+    that is hosted; `tier` where empty.
     """
 
     tier: str
@@ -74,6 +75,7 @@ class Chunk:
     tiers: tuple[str, ...] = ()
     request: str | None = None
     least_ms: float = 0.0
+    preferred: str = ""
 
 
 @dataclass(frozen=True)
@@ -139,6 +141,15 @@ class Stage:
 
 
 @dataclass(frozen=True, slots=True)
+class Preferred:
+    """What a request would get on an idle fleet, of which the demand for replicas is made. tier: who would answer;
+    work_ms: group and device time of each stage, at its share of full batches."""
+
+    tier: str
+    work_ms: tuple[tuple[str, float], ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Plan:
     """The router's decision for one request.
 
@@ -147,6 +158,7 @@ class Plan:
     leaves its queue; empty where `tier` is final. stages: passes of a cascade; empty for a single one. candidates:
     how many are scored, the others keeping their order behind them; None for all. max_tokens: to which length pairs
     are cut; None for no cut of the planner's. degraded: what is left out since nothing whole fits, for people.
+    preferred: None where not even an idle fleet could score anything in time.
     """
 
     tier: str
@@ -161,6 +173,7 @@ class Plan:
     candidates: int | None = None
     max_tokens: int | None = None
     degraded: str | None = None
+    preferred: Preferred | None = None
 
 
 @dataclass(frozen=True)

@@ -8,10 +8,9 @@ each reserves are options of one deployment, where the former restart nothing an
 from typing import Any
 
 from rankfleet.core.config import FleetConfig
-from rankfleet.core.deployments import group_options, router_options
+from rankfleet.core.deployments import ROUTER, group_options, policy, router_options
 
 APP_NAME = "rankfleet"
-ROUTER = "router"
 IMPORT_PATH = "rankfleet.app.build:build"
 
 
@@ -23,6 +22,7 @@ def application(config: FleetConfig) -> dict[str, Any]:
         "import_path": IMPORT_PATH,
         "args": {"config": config.fixed},
         "logging_config": {"enable_access_log": False},
+        "autoscaling_policy": policy(),
         "deployments": [{"name": ROUTER} | router_options(config)]
         + [{"name": name} | group_options(config, name) for name in config.groups],
     }

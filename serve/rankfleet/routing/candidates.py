@@ -32,13 +32,16 @@ class TierState:
 class GroupState:
     """backlog_s: predicted seconds of queued and running work ÷ ready replicas; ahead_s: of that, what goes before
     the request that is planned (None: all of it); whole_tokens: requests up to so many tokens go to one replica,
-    which binds the tier late (0 where a group has one tier); pace: of arrivals at one replica."""
+    which binds the tier late (0 where a group has one tier); pace: of arrivals at one replica; asleep: whether no
+    replica runs, so that a request would wait for one to start; batch_tokens: of a full batch."""
 
     replicas: int
     backlog_s: float
     ahead_s: float | None = None
     whole_tokens: int = 0
     pace: Pace = field(default_factory=Pace)
+    asleep: bool = False
+    batch_tokens: int = 1
 
     @property
     def ahead_ms(self) -> float:
@@ -122,8 +125,12 @@ def engine_ms(tier: TierState, work: Work, fleet: FleetSnapshot) -> float:
 
 
 def whole(ask: Ask, fleet: FleetSnapshot, elapsed_ms: float) -> list[Candidate]:
-    """Every tier on everything, best first: elapsed + overhead + what is ahead + engine."""
-    waits = {name: elapsed_ms + fleet.overhead_ms + group.ahead_ms for name, group in fleet.groups.items()}
+    """Every tier on everything, best first: elapsed + overhead + what is ahead + engine. A group that is asleep does
+    not answer in any time that is known."""
+    waits = {
+        name: math.inf if group.asleep else elapsed_ms + fleet.overhead_ms + group.ahead_ms
+        for name, group in fleet.groups.items()
+    }
     found = []
     for tier in fleet.tiers:
         if (work := ask.work.get(tier.name)) is not None:

@@ -19,6 +19,7 @@ class GroupView:
 
     least: int  # replicas that Serve always keeps
     whole_tokens: int = 0  # requests up to so many tokens are bound late, in one replica
+    batch_tokens: int = 1
     out: dict[int, tuple[float, float]] = field(default_factory=dict)  # ticket → predicted ms, deadline, as sent
     out_ms: float = 0.0  # the sum of what is out
     moved_s: float = 0.0  # when `out` last began to move: the first was sent, or one came back
@@ -60,7 +61,8 @@ class GroupView:
         ahead_s = backlog_s * self.ahead_share(deadline_s, least_ms)
         # A request that stays whole goes to one of the replicas, else each of them gets a part of every request.
         at_one = Pace(pace.budget_ms, pace.crowd_per_s / replicas) if self.whole_tokens else pace
-        return GroupState(replicas, backlog_s, ahead_s, self.whole_tokens, at_one)
+        asleep = self.least == 0 and self.running is not None and not self.running
+        return GroupState(replicas, backlog_s, ahead_s, self.whole_tokens, at_one, asleep, self.batch_tokens)
 
 
 class FleetView:
@@ -69,7 +71,7 @@ class FleetView:
     def __init__(self, config: FleetConfig) -> None:
         self._config = config
         self._groups = {
-            name: GroupView(group.replicas.min, group.batch_tokens if len(group.tiers) > 1 else 0)
+            name: GroupView(group.replicas.min, group.batch_tokens if len(group.tiers) > 1 else 0, group.batch_tokens)
             for name, group in config.groups.items()
         }
         self._latency: dict[str, LatencyModel] = {}
@@ -96,6 +98,11 @@ class FleetView:
             if self._groups[name].least > 0
             for tier in group.tiers
         )
+
+    @property
+    def models(self) -> dict[str, LatencyModel]:
+        """By tier, of those that are known."""
+        return self._latency
 
     def latency(self, tier: str) -> LatencyModel | None:
         return self._latency.get(tier)
@@ -150,10 +157,10 @@ class FleetView:
         """Serve keeps so many replicas of a group."""
         self._groups[group].least = least
 
-    def stands(self, group: str) -> bool:
-        """Whether a replica of a group runs as far as is known, or soon will."""
+    def awake(self, group: str) -> bool:
+        """Whether a question would not have to wait for a replica to start, as far as is known."""
         view = self._groups[group]
-        return bool(view.least > 0 or view.replicas or view.running)
+        return bool(view.least > 0 or view.replicas) if view.running is None else bool(view.running)
 
     def backlog_s(self, group: str, now_s: float) -> float:
         """Seconds of work before a replica of this group would be free."""

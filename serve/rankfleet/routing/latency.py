@@ -36,6 +36,10 @@ class LatencyModel:
     def mean_ms(self, work: Work) -> float:
         return self.alpha_ms + self.beta_ms * work.tokens + self.gamma_ms * work.squares
 
+    def share_ms(self, work: Work, share: float) -> float:
+        """Device time of work that makes up so much of a full batch, of whose fixed cost it bears its share."""
+        return self.mean_ms(work) - self.alpha_ms * (1.0 - share)
+
     def p99_ms(self, work: Work) -> float:
         return self.mean_ms(work) * self.p99_factor
 

@@ -4,8 +4,9 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from rankfleet.core.messages import Considered, Plan
+from rankfleet.core.messages import Considered, Plan, Preferred
 from rankfleet.routing.candidates import Ask, Candidate, FleetSnapshot, degraded, known_parts, whole
+from rankfleet.routing.preferred import preferred
 from rankfleet.scheduling.ladder import hull
 
 
@@ -16,6 +17,7 @@ class Refusal:
     retry_after_s: float
     reason: str
     considered: tuple[Considered, ...] = ()
+    preferred: Preferred | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,10 +39,11 @@ def plan(ask: Ask, fleet: FleetSnapshot, now_s: float) -> Plan | Refusal:
     choice = choose(ask, fleet, now_s)
     considered = explain(choice, ask)
     chosen, fastest = choice.chosen, choice.fastest
+    ideal = preferred(choice.found, ask, fleet, now_s)
     if chosen is None:
         over_ms = math.inf if ask.budget_ms is None else fastest.predicted_ms - ask.budget_ms
         drained_ms = fleet.groups[fastest.group].backlog_s * 1e3
-        return Refusal(max(0.05, min(over_ms, drained_ms) / 1e3), reason_why_not(fastest, ask), considered)
+        return Refusal(max(0.05, min(over_ms, drained_ms) / 1e3), reason_why_not(fastest, ask), considered, ideal)
     degraded_to = chosen.how if not choice.fits and ask.pinned is None else None
     if choice.fits:
         reason = reason_for(chosen, ask, choice.found)
@@ -60,6 +63,7 @@ def plan(ask: Ask, fleet: FleetSnapshot, now_s: float) -> Plan | Refusal:
         chosen.candidates,
         chosen.max_tokens,
         degraded_to,
+        ideal,
     )
 
 
@@ -154,7 +158,7 @@ def verdict(candidate: Candidate, choice: Choice, ask: Ask) -> str:
     if candidate is choice.chosen:
         return "chosen"
     if math.isinf(candidate.predicted_ms):
-        return "not measured yet"
+        return "not measured yet" if math.isinf(candidate.engine_ms) else "no replica runs"
     if candidate.quality < ask.min_quality:
         return f"below the quality of {ask.min_quality:g} asked for"
     if ask.budget_ms is not None and candidate.predicted_ms > ask.budget_ms:

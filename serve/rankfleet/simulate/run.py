@@ -12,15 +12,17 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from rankfleet.core.config import FleetConfig
-from rankfleet.core.messages import Work
+from rankfleet.core.messages import Preferred, Work
 from rankfleet.routing.candidates import Ask, Candidate, spread
 from rankfleet.routing.fleet import FleetView
 from rankfleet.routing.latency import LatencyModel
+from rankfleet.routing.preferred import preferred
 from rankfleet.scheduling.binding import Waiting
 from rankfleet.scheduling.ladder import Ladder, ladder, scale_of
+from rankfleet.scheduling.load import Demanded, Load
 from rankfleet.scheduling.queue import TokenQueue
 from rankfleet.simulate.policies import Policy
-from rankfleet.simulate.scaling import TICK_S, Scaler
+from rankfleet.simulate.scaling import TICK_S, Group, Scaler
 from rankfleet.simulate.workload import Requests, Workload
 
 P99_SIGMAS = 2.326  # of a normal distribution
@@ -29,18 +31,21 @@ REFUSED, GIVEN_UP, LATE, IN_TIME = range(4)
 
 @dataclass(slots=True)
 class Job:
-    """A request under way. left: chunks not scored yet."""
+    """A request under way. left: chunks not scored yet; preferred: the tier of an idle fleet, and the device time
+    there of each chunk."""
 
     request: int
     group: str
     ticket: int
     left: int
+    preferred: str = ""
+    preferred_ms: float = 0.0
     lost: bool = False
 
 
 @dataclass(slots=True)
 class Replica:
-    """One device: its queue, and what it is scoring. free_s: when the batch on it ends."""
+    """One device: its queue, and what it is scoring. free_s: when the batch on it ends; load: its books."""
 
     name: str
     queue: TokenQueue[tuple[Job, Work]]
@@ -48,6 +53,12 @@ class Replica:
     free_s: float = 0.0
     running: list[Waiting[tuple[Job, Work]]] = field(default_factory=list)
     tier: str = ""
+    load: Load = field(default_factory=Load)
+
+    def forget(self, job: Job) -> None:
+        """Take out what waits of a request that is lost."""
+        for _ in self.queue.drop(job.request):
+            self.load.left(job.preferred_ms)
 
     def backlog_ms(self, now_s: float) -> float:
         return self.queue.backlog_ms + max(0.0, max(self.free_s, self.ready_s) - now_s) * 1e3
@@ -63,6 +74,7 @@ class Outcome:
     gpu_s: float = 0.0
     replica_s: float = 0.0
     batches: int = 0
+    replicas: list[tuple[float, int, int]] = field(default_factory=list)  # at each change: time, all, ready
 
 
 class Simulation:
@@ -75,29 +87,29 @@ class Simulation:
         workload: Workload,
         policy: Policy,
         seed: int,
-        start_s: float | None = None,
+        scaler: Scaler | None = None,
+        start_s: float = 0.0,
     ) -> None:
-        """start_s: how long a new replica takes until it scores; None for no autoscaling, all replicas at once."""
+        """scaler: None for no autoscaling, all replicas at once; start_s: until a new replica scores."""
         self._fleet, self._models, self._workload, self._policy = fleet, models, workload, policy
         self._rng = np.random.default_rng(seed)
         self._view = FleetView(fleet)
         self._view.learned(dict(models))
         self._empty = self._view.snapshot(0.0)  # for policies that do not look
-        self._scalers = (
-            {}
-            if start_s is None
-            else {name: Scaler(fleet.autoscaling, group.replicas, start_s) for name, group in fleet.groups.items()}
-        )
+        self._scaler, self._start_s = scaler, start_s
+        self._demanded = Demanded.of(fleet.groups)
         self._names = itertools.count()
         self._replicas = {
             name: [
-                self._replica(name) for _ in range(max(1, group.replicas.min) if self._scalers else group.replicas.max)
+                self._replica(name) for _ in range(group.replicas.max if scaler is None else max(1, group.replicas.min))
             ]
             for name, group in fleet.groups.items()
         }
         self._events: list[tuple[float, int, Callable[[float], None]]] = []
         self._order = itertools.count()
         self._place = {tier: i for i, tier in enumerate(fleet.tiers)}
+        self._quality = {name: tier.quality for name, tier in fleet.tiers.items()}
+        self._batch_tokens = {name: fleet.groups[fleet.group_of(name)].batch_tokens for name in fleet.tiers}
         self._range = scale_of(tier.quality for tier in fleet.tiers.values())
         self._least: dict[int, float] = {}
         self._works: dict[int, dict[str, Work]] = {}
@@ -117,7 +129,9 @@ class Simulation:
             for at, kind in zip(arrived, kinds, strict=True)
         ]
         self._last_s = arrived[-1] if n else 0.0
-        if self._scalers:
+        self._let_go: dict[str, list[Replica]] = {name: [] for name in self._replicas}
+        self._parked: dict[str, list[tuple[Waiting[tuple[Job, Work]], int]]] = {name: [] for name in self._replicas}
+        if self._scaler is not None:
             self._at(0.0, self._scale)
         else:
             self._outcome.replica_s = self._last_s * sum(map(len, self._replicas.values()))
@@ -173,20 +187,28 @@ class Simulation:
             self._view.arrived(slo_ms, now_s)
             snapshot = self._view.snapshot(now_s, self._deadlines[i], self._least_ms(pairs, work))
         choice = self._policy.choose(ask, snapshot, now_s)
+        ideal = preferred(choice.found or ([choice.chosen] if choice.chosen else ()), ask, snapshot, now_s)
+        if ideal is not None:
+            self._demanded.add(ideal.work_ms)
         # A ranking that leaves something out counts as missed: what it is worth is not known.
         if choice.chosen is not None and choice.fits:
-            self._send(i, choice.chosen, choice.allowed, work[choice.chosen.tier], now_s)
+            self._send(i, choice.chosen, choice.allowed, work[choice.chosen.tier], ideal, now_s)
 
-    def _send(self, i: int, chosen: Candidate, allowed: tuple[str, ...], work: Work, now_s: float) -> None:
+    def _send(
+        self, i: int, chosen: Candidate, allowed: tuple[str, ...], work: Work, ideal: Preferred | None, now_s: float
+    ) -> None:
         """Cut into chunks as the service does, which reach their queues when the overhead has passed."""
         group = chosen.group
         whole = work.tokens <= self._empty.groups[group].whole_tokens
-        parts = 1 if whole else spread(work, len(self._replicas[group]))
+        parts = 1 if whole else spread(work, self._view.replicas(group, now_s))
         if parts > 1:
             work = work.share(parts)
         steps = self._ladder(allowed or (chosen.tier,), work, self._fleet.groups[group].batch_tokens)
         ticket = self._view.sent(group, steps.rungs[0].full_ms * parts, now_s, self._deadlines[i])
-        job, request = Job(i, group, ticket, parts), i if parts > 1 else None
+        hosted = ideal is not None and ideal.tier in self._fleet.groups[group].tiers
+        best = ideal.tier if ideal is not None and hosted else chosen.tier
+        job = Job(i, group, ticket, parts, ideal.tier if ideal is not None else "", self._share_ms(best, work))
+        request = i if parts > 1 else None
         chunk = Waiting(work.tokens, self._deadlines[i], steps, (job, work), request)
         if self._fleet.overhead_ms > 0:
             self._at(now_s + self._fleet.overhead_ms / 1e3, lambda at_s: self._queue(group, chunk, parts, at_s))
@@ -194,7 +216,10 @@ class Simulation:
             self._queue(group, chunk, parts, now_s)
 
     def _queue(self, group: str, chunk: Waiting[tuple[Job, Work]], parts: int, now_s: float) -> None:
-        """To the replicas with the least backlog, a chunk each."""
+        """To the replicas with the least backlog, a chunk each. Where there is none, they wait for one."""
+        if not self._replicas[group]:
+            self._parked[group].append((chunk, parts))
+            return
         backlogs = [replica.backlog_ms(now_s) for replica in self._replicas[group]]
         least = (
             [backlogs.index(min(backlogs))] if parts == 1 else sorted(range(len(backlogs)), key=backlogs.__getitem__)
@@ -202,6 +227,7 @@ class Simulation:
         for place in itertools.islice(itertools.cycle(least), parts):
             replica = self._replicas[group][place]
             replica.queue.put(chunk, now_s, idle=not replica.running)
+            replica.load.arrived(chunk.item[0].preferred_ms)
             if not replica.running:
                 self._start(replica, now_s)
             elif (last_s := chunk.last_start_s) < replica.free_s:
@@ -214,6 +240,7 @@ class Simulation:
             return  # still starting up
         taken = replica.queue.take(now_s)
         for chunk in taken.hopeless:
+            replica.load.left(chunk.item[0].preferred_ms)
             self._lose(chunk.item[0], now_s)
         if not taken.batch:
             return
@@ -229,13 +256,17 @@ class Simulation:
     def _expire(self, replica: Replica, now_s: float) -> None:
         """Answer what cannot be in time any more, though the replica is busy."""
         for chunk in replica.queue.expire(now_s):
+            replica.load.left(chunk.item[0].preferred_ms)
             self._lose(chunk.item[0], now_s)
 
     def _finish(self, replica: Replica, now_s: float) -> None:
         """A batch is done: answer its requests, take the next."""
         batch, replica.running = replica.running, []
         for chunk in batch:
-            job = chunk.item[0]
+            job, work = chunk.item
+            replica.load.left(job.preferred_ms)
+            lesser = self._quality[replica.tier] < self._quality.get(job.preferred, -math.inf)
+            replica.load.scored(job.preferred_ms, self._share_ms(replica.tier, work), lesser)
             job.left -= 1
             if job.left == 0 and not job.lost:
                 self._view.back(job.group, job.ticket, now_s)
@@ -254,18 +285,47 @@ class Simulation:
         self._view.back(job.group, job.ticket, now_s)
         self._outcome.state[job.request] = GIVEN_UP
         if job.left > 1:
-            for replica in self._replicas[job.group]:
-                replica.queue.drop(job.request)
+            for replica in self._replicas[job.group] + self._let_go[job.group]:
+                replica.forget(job)
+
+    def _share_ms(self, tier: str, work: Work) -> float:
+        return self._models[tier].share_ms(work, min(1.0, work.tokens / self._batch_tokens[tier]))
+
+    def _group(self, name: str, now_s: float) -> Group:
+        """What a scaler may know. Those let go still report what they finish."""
+        there, gone = self._replicas[name], self._let_go[name]
+        sources = {f"replica {r.name}": r.load.counts for r in there + gone}
+        return Group(
+            ready=sum(r.ready_s <= now_s for r in there),
+            all=len(there),
+            sources=sources | {"router": self._demanded.counts[name]},
+            backlog_s=sum(r.load.backlog_s for r in there + gone),
+            ongoing=sum(len(r.queue) + len(r.running) for r in there + gone) + len(self._parked[name]),
+        )
 
     def _scale(self, now_s: float) -> None:
-        """Ask the scalers. A replica let go finishes what it has; a new one takes work when it is ready."""
-        for name, scaler in self._scalers.items():
+        """Ask the scaler. A replica let go finishes what it has, and counts until then; a new one takes work when it
+        is ready."""
+        assert self._scaler is not None
+        for name, gone in self._let_go.items():
+            self._let_go[name] = [replica for replica in gone if replica.running or len(replica.queue)]
+        groups = {name: self._group(name, now_s) for name in self._replicas}
+        for name, target in self._scaler.targets(groups, now_s).items():
             replicas = self._replicas[name]
-            backlog_s = sum(r.backlog_ms(now_s) for r in replicas) / 1e3
-            target = max(1, scaler.target(backlog_s, len(replicas), now_s))
+            if groups[name].ready == 0 and groups[name].ongoing > 0:  # as Serve does, whatever a policy says
+                target = max(1, target)
             while len(replicas) < target:
-                replicas.append(self._replica(name, now_s + scaler.start_s))
+                replicas.append(self._replica(name, now_s + self._start_s))
+            parked, self._parked[name] = self._parked[name], []
+            for chunk, parts in parked:
+                self._queue(name, chunk, parts, now_s)
+            self._let_go[name] += replicas[target:]
             del replicas[target:]
-            self._outcome.replica_s += len(replicas) * TICK_S
+            self._view.runs(name, frozenset(replica.name for replica in replicas if replica.ready_s <= now_s))
+        self._outcome.replica_s += TICK_S * sum(map(len, [*self._replicas.values(), *self._let_go.values()]))
+        every = [replica for group in self._replicas.values() for replica in group]
+        state = len(every), sum(replica.ready_s <= now_s for replica in every)
+        if not self._outcome.replicas or self._outcome.replicas[-1][1:] != state:
+            self._outcome.replicas.append((now_s, *state))
         if now_s < self._last_s:
             self._at(now_s + TICK_S, self._scale)

@@ -1,40 +1,139 @@
-"""Autoscaling in the simulator: the decision that serves, with the delays and the start-up time around it."""
+"""Autoscaling in the simulator: the policy that serves, Ray Serve's own, and one that knows the future."""
 
+import math
 from collections import deque
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Protocol
 
-from rankfleet.core.config import Autoscaling, Replicas
-from rankfleet.scheduling.autoscaling import Decision, decide
+import numpy as np
 
-TICK_S = 0.5  # how often Serve asks the policy, as `core/deployments.py` sets it
+from rankfleet.core.config import Autoscaling, FleetConfig, LiveSettings
+from rankfleet.core.errors import ConfigError
+from rankfleet.routing.drain import drains_s
+from rankfleet.routing.latency import LatencyModel
+from rankfleet.scheduling.autoscaling import Decision, FleetScaler, Observed
+from rankfleet.scheduling.load import Counts
+from rankfleet.scheduling.sharing import Unit
+
+TICK_S = 0.25  # between decisions
+LAG_S = 0.5  # from what happens to a report of it: the push interval that `core/environment.py` sets
+FORMS = "need, or ray:TARGET ongoing requests with Ray's default delays"
+
+
+@dataclass(frozen=True)
+class Group:
+    """What there is to know of a group at a tick. ongoing: requests that wait or are scored; ready: replicas that
+    score; all: those that start, too."""
+
+    ready: int
+    all: int
+    sources: Mapping[str, Counts]
+    backlog_s: float
+    ongoing: int
+
+
+class Scaler(Protocol):
+    """Targets by group. Asked every TICK_S."""
+
+    def targets(self, groups: Mapping[str, Group], now_s: float) -> dict[str, int]: ...
+
+
+def scaler_of(spec: str, fleet: FleetConfig, models: Mapping[str, LatencyModel], budgets_ms: list[float]) -> "Scaler":
+    """budgets_ms: those of the workload, in place of SLO classes. Raises ConfigError for a spec that is none."""
+    name, _, value = spec.partition(":")
+    if spec == "need":
+        return Need(fleet, models, budgets_ms)
+    try:
+        if name == "ray" and float(value) > 0:
+            return Ongoing({n: (g.replicas.min, g.replicas.max) for n, g in fleet.groups.items()}, float(value))
+    except ValueError:
+        pass
+    raise ConfigError(f"scaler {spec!r} does not exist; write {FORMS}")
+
+
+class Need:
+    """The policy that serves, on reports that are LAG_S old."""
+
+    def __init__(self, fleet: FleetConfig, models: Mapping[str, LatencyModel], budgets_ms: list[float]) -> None:
+        self.decisions: list[tuple[float, dict[str, Decision]]] = []  # those that change something
+        self._fleet = fleet
+        self._settings: Autoscaling = fleet.autoscaling
+        self._scaler = FleetScaler()
+        self._units = {name: Unit(g.gpus, g.cpus) for name, g in fleet.groups.items()}
+        classes = {f"c{i}": {"slo_ms": ms} for i, ms in enumerate(budgets_ms)}
+        live = LiveSettings.model_validate({"slo_classes": classes, "autoscaling": fleet.autoscaling.model_dump()})
+        self._drains_s = drains_s(fleet, live, models)
+        self._late: deque[tuple[float, Mapping[str, Group]]] = deque()
+
+    def targets(self, groups: Mapping[str, Group], now_s: float) -> dict[str, int]:
+        self._late.append((now_s, groups))
+        while len(self._late) > 1 and self._late[1][0] <= now_s - LAG_S:
+            self._late.popleft()
+        reported = self._late[0][1]
+        fleet = {}
+        for name, group in groups.items():
+            bounds, old = self._fleet.groups[name].replicas, reported[name]
+            drain_s = self._drains_s.get(name)
+            fleet[name] = Observed(group.ready, group.all, bounds.min, bounds.max, old.sources, old.backlog_s, drain_s)
+        decisions = self._scaler.decide(fleet, self._units, self._settings, now_s)
+        if any(decision.replicas != groups[name].all for name, decision in decisions.items()):
+            self.decisions.append((now_s, decisions))
+        return {name: decision.replicas for name, decision in decisions.items()}
 
 
 @dataclass
-class Scaler:
-    """Targets for one group. start_s: from the decision to a replica that scores."""
+class Ongoing:
+    """Ray Serve 2.60's default policy with its default settings: `_core_replica_queue_length_policy` and
+    `_apply_delay_logic` of `ray/serve/autoscaling_policy.py` on requests averaged over the look-back.
+    tests/unit/test_ray_policy.py compares it with those functions."""
 
-    settings: Autoscaling
-    replicas: Replicas
-    start_s: float
-    _seen: deque[tuple[float, float]] = field(default_factory=deque)  # time, backlog of all replicas in seconds
-    _wanted_since_s: float | None = None
-    _wanted: int = 0
+    bounds: Mapping[str, tuple[int, int]]
+    target_ongoing: float = 2.0
+    upscale_delay_s: float = 30.0
+    downscale_delay_s: float = 600.0
+    look_back_s: float = 30.0
+    _seen: dict[str, deque[tuple[float, int]]] = field(default_factory=dict)
+    _wish: dict[str, tuple[int, float]] = field(default_factory=dict)  # direction and since when
 
-    def target(self, backlog_s: float, current: int, now_s: float) -> int:
-        """How many replicas there should be. A wish counts once it has lasted as long as the settings say."""
-        self._seen.append((now_s, backlog_s))
-        while self._seen[0][0] < now_s - self.settings.look_back_s:
-            self._seen.popleft()
-        mean_s = sum(backlog for _, backlog in self._seen) / len(self._seen)
-        decision = self._decide(mean_s, current)
-        direction = (decision.replicas > current) - (decision.replicas < current)
-        if direction == 0 or direction != self._wanted:
-            self._wanted, self._wanted_since_s = direction, now_s
-        delay_s = self.settings.upscale_delay_s if direction > 0 else self.settings.downscale_delay_s
-        if direction == 0 or self._wanted_since_s is None or now_s - self._wanted_since_s < delay_s:
-            return current
-        return decision.replicas
+    def targets(self, groups: Mapping[str, Group], now_s: float) -> dict[str, int]:
+        return {name: self._target(name, group, now_s) for name, group in groups.items()}
 
-    def _decide(self, backlog_s: float, current: int) -> Decision:
-        each = [backlog_s / max(1, current)] * max(1, current)
-        return decide(each, current, self.replicas.min, self.replicas.max, self.settings.target_backlog_s)
+    def _target(self, name: str, group: Group, now_s: float) -> int:
+        seen = self._seen.setdefault(name, deque())
+        seen.append((now_s, group.ongoing))
+        while seen[0][0] < now_s - self.look_back_s:
+            seen.popleft()
+        mean = sum(count for _, count in seen) / len(seen)
+        return self.decide(name, mean, group.ready, group.all, now_s)
+
+    def decide(self, name: str, ongoing: float, running: int, target: int, now_s: float) -> int:
+        least, most = self.bounds[name]
+        if running == 0:
+            return max(least, min(most, max(1, target) if ongoing > 0 else target))
+        # running × (ongoing ÷ (target × running)), then running + 1.0 × (desired − running), rounded up
+        desired = math.ceil(running + 1.0 * (running * (ongoing / (self.target_ongoing * running)) - running))
+        direction = (desired > target) - (desired < target)
+        before, since_s = self._wish.get(name, (0, now_s))
+        if direction != before:
+            since_s = now_s
+        delay_s = self.upscale_delay_s if direction > 0 else self.downscale_delay_s
+        if direction == 0 or now_s - since_s + 1e-6 < delay_s:
+            self._wish[name] = direction, since_s
+            return max(least, min(most, target))
+        self._wish[name] = 0, now_s
+        if direction < 0 and target > 1:
+            desired = max(1, desired)
+        return max(least, min(most, desired))
+
+
+@dataclass
+class Schedule:
+    """Replicas of the one group by tick, decided in advance: what a scaler does that knows the arrivals."""
+
+    group: str
+    replicas: np.ndarray  # int [ticks]
+
+    def targets(self, groups: Mapping[str, Group], now_s: float) -> dict[str, int]:
+        tick = min(len(self.replicas) - 1, round(now_s / TICK_S))
+        return {self.group: int(self.replicas[tick])}

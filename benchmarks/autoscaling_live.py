@@ -1,0 +1,174 @@
+"""This policy and Ray Serve's default one on the same load: a local cluster of two nodes with fake GPUs, demo tiers.
+
+    python benchmarks/autoscaling_live.py run        writes benchmarks/results/autoscaling_live.json
+
+Each policy gets a cluster of its own, one after the other. Requests arrive at random, in an open loop: a quarter of
+the load, then all of it, then a quarter again. What one replica can do is measured first.
+"""
+
+import argparse
+import asyncio
+import datetime
+import json
+import os
+import platform
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from rankfleet.app import launch
+from rankfleet.bench.serve import counter, summary
+from rankfleet.bench.traffic import Call, calls, closed_loop, open_loop
+from rankfleet.cli.profile import cpu_name
+from rankfleet.core.config import FleetConfig, parse_config
+from rankfleet.core.environment import LOCAL, LOW_LATENCY
+from rankfleet.core.serveconfig import APP_NAME, serve_config
+from rankfleet.simulate.arrivals import from_process
+from rankfleet.simulate.workload import Requests, Workload, draw
+
+RESULTS = Path(__file__).parents[1] / "benchmarks/results/autoscaling_live.json"
+BEFORE_S, LOADED_S, AFTER_S = 20.0, 60.0, 30.0
+MOST_DEMAND = 1.0  # seconds of work per second, on one replica's time, at the full load
+SEED = 1
+WORKLOAD = Workload.model_validate(
+    {
+        "classes": {
+            "interactive": {"slo_ms": 200, "share": 0.5, "when_none_fits": "degrade"},
+            "relaxed": {"slo_ms": 1000, "share": 0.5, "when_none_fits": "degrade"},
+        },
+        "candidates": [{"count": 20, "share": 0.5}, {"count": 40, "share": 0.5}],
+        "tokens": 64,
+    }
+)
+FLEET = {
+    "tiers": {
+        "small": {"model": "demo/small", "quality": 0.429},
+        "medium": {"model": "demo/medium", "quality": 0.411},
+        "large": {"model": "demo/large", "quality": 0.469},
+    },
+    "groups": {
+        "demo": {"tiers": ["small", "medium", "large"], "replicas": {"min": 1, "max": 3}, "cpus": 0.25, "gpus": 1}
+    },
+    "slo_classes": {"interactive": {"slo_ms": 200}, "relaxed": {"slo_ms": 1000}},
+    "autoscaling": {"hold_s": 15, "cooldown_s": 5, "stable_s": 15, "start_s": 10, "max_gpus": 3},
+    "router_cpus": 0.25,
+}
+
+
+def deployed(config: FleetConfig, policy: str, port: int) -> dict[str, Any]:
+    """The fleet with this project's policy, or with Ray's default one and its default settings."""
+    whole = serve_config(config, "127.0.0.1", port)
+    if policy == "ray":
+        (application,) = whole["applications"]
+        del application["autoscaling_policy"]
+        application["deployments"].append(
+            {"name": "demo", "autoscaling_config": {"min_replicas": 1, "max_replicas": 3}}
+        )
+    return whole
+
+
+def watch(seen: list[list[float]], over: threading.Event, start_s: float) -> None:
+    """Seconds, replicas that run, and those that start, whenever one of them changes."""
+    from ray import serve
+
+    while not over.wait(0.2):
+        states = serve.status().applications[APP_NAME].deployments["demo"].replica_states
+        found = {str(getattr(state, "value", state)): n for state, n in states.items()}
+        now = [float(found.get("RUNNING", 0)), float(found.get("STARTING", 0) + found.get("PENDING_MIGRATION", 0))]
+        if not seen or seen[-1][1:] != now:
+            seen.append([round(time.perf_counter() - start_s, 1), *now])
+
+
+def arrivals(rate: float) -> Requests:
+    rng = np.random.default_rng(SEED)
+    parts, start_s = [], 0.0
+    for share, seconds in ((0.25, BEFORE_S), (1.0, LOADED_S), (0.25, AFTER_S)):
+        parts.append(start_s + from_process(f"poisson:rate={rate * share:g}", seconds, rng))
+        start_s += seconds
+    return draw(WORKLOAD, np.concatenate(parts), rng)
+
+
+def one(policy: str) -> dict[str, Any]:
+    config = parse_config(FLEET)
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = int(probe.getsockname()[1])
+    os.environ.update(LOW_LATENCY | LOCAL | launch.side_ports() | {"RAY_AUTH_MODE": "disabled"})
+    launch.prepare_kernels(config, lambda text: None)
+    import ray
+    from ray import serve
+    from ray.cluster_utils import Cluster
+    from ray.serve.config import HTTPOptions
+    from ray.serve.context import _get_global_client
+    from ray.serve.schema import LoggingConfig, ServeDeploySchema
+
+    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 2})
+    cluster.add_node(num_cpus=2, num_gpus=4)
+    ray.init(address=cluster.address, namespace="serve", log_to_driver=False)
+    try:
+        serve.start(HTTPOptions(host="127.0.0.1", port=port), logging_config=LoggingConfig(enable_access_log=False))
+        client = _get_global_client()
+        assert client is not None
+        client.deploy_apps(ServeDeploySchema.model_validate(deployed(config, policy, port)))
+        url = f"http://127.0.0.1:{port}"
+        launch.wait_until_ready(url, lambda text: None)
+        count, special = counter(config)
+        every = Requests(np.zeros(2), np.ones(2, dtype=np.int64), np.array([20, 40]))
+        costs_s = []
+        for call in calls(every, WORKLOAD, count, special, SEED):
+            replies = asyncio.run(closed_loop(url, Call(0.0, 1, None, call.body), 1, 3.0))
+            costs_s.append(float(np.median([reply.infer_ms for reply in replies if reply.scored])) / 1e3)
+        rate = round(MOST_DEMAND / float(np.mean(costs_s)), 1)
+        planned = calls(arrivals(rate), WORKLOAD, count, special, SEED)
+        time.sleep(10)  # the calibration is forgotten
+        seen: list[list[float]] = []
+        over = threading.Event()
+        watcher = threading.Thread(target=watch, args=(seen, over, time.perf_counter() + 0.05))
+        watcher.start()
+        replies = asyncio.run(open_loop(url, planned))
+        over.set()
+        watcher.join()
+        figures = summary(replies, list(WORKLOAD.classes), config.quality.retriever)
+        loaded = [reply for reply in replies if BEFORE_S <= reply.call.at_s < BEFORE_S + LOADED_S]
+        figures["under_full_load"] = summary(loaded, list(WORKLOAD.classes), config.quality.retriever)
+        return {"rate": rate, "costs_ms": [round(s * 1e3, 1) for s in costs_s], "replicas": seen, **figures}
+    finally:
+        ray.shutdown()
+        cluster.shutdown()
+
+
+def run() -> None:
+    """Each policy in a process of its own."""
+    found: dict[str, Any] = {
+        "cpu": cpu_name(),
+        "cores": os.cpu_count(),
+        "date": datetime.date.today().isoformat(),
+        "python": platform.python_version(),
+        "seconds": [BEFORE_S, LOADED_S, AFTER_S],
+        "settings": FLEET["autoscaling"],
+    }
+    for policy in ("need", "ray"):
+        with tempfile.NamedTemporaryFile() as file:
+            subprocess.run([sys.executable, __file__, "one", "--policy", policy, "--json", file.name], check=True)
+            found[policy] = json.loads(Path(file.name).read_text())
+            print(policy, json.dumps({k: v for k, v in found[policy].items() if k != "classes"}))
+    RESULTS.write_text(json.dumps(found, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("verb", choices=("run", "one"))
+    parser.add_argument("--policy", choices=("need", "ray"))
+    parser.add_argument("--json", type=Path)
+    asked = parser.parse_args()
+    if asked.verb == "run":
+        run()
+    else:
+        asked.json.write_text(json.dumps(one(asked.policy)))
