@@ -12,11 +12,10 @@ from ray.serve.handle import DeploymentHandle
 from rankfleet.app.api import build_api
 from rankfleet.app.service import RankingService
 from rankfleet.app.telemetry import Telemetry
+from rankfleet.app.texts import load_tokenizers
 from rankfleet.core.config import parse_config, parse_live
 from rankfleet.core.errors import Unavailable
 from rankfleet.core.messages import Chunk, ChunkScores
-from rankfleet.engine.checkpoint import find_checkpoint
-from rankfleet.engine.tokenizer import PairTokenizer
 from rankfleet.retrieval.bm25 import Bm25Index
 from rankfleet.routing.profile import read_profile
 
@@ -47,16 +46,9 @@ class Router:
 
     def __init__(self, config: dict[str, Any], **groups: DeploymentHandle) -> None:
         fleet = parse_config(config)
-        tokenizers: dict[str, PairTokenizer] = {}
-        by_text: dict[str, PairTokenizer] = {}
-        for name, tier in fleet.tiers.items():
-            checkpoint = find_checkpoint(tier.model, tier.revision, weights=False)
-            tokenizer = PairTokenizer.load(checkpoint)
-            # Tiers of one family share a vocabulary: one tokenizer then serves all, and texts are encoded once.
-            tokenizers[name] = by_text.setdefault(tokenizer.identity, tokenizer)
         self._handles = groups
         self._service = RankingService(
-            fleet, tokenizers, {name: ServeGroup(name, handle) for name, handle in groups.items()}
+            fleet, load_tokenizers(fleet.tiers), {name: ServeGroup(name, handle) for name, handle in groups.items()}
         )
         if fleet.profile:
             self._service.fleet.learned(read_profile(fleet.profile))
