@@ -43,7 +43,7 @@ from rankfleet.engine.packing import PackedBatch, pack  # noqa: E402
 from rankfleet.engine.scorer import Reranker, Scorer  # noqa: E402
 from rankfleet.engine.tokenizer import PairTokenizer  # noqa: E402
 from rankfleet.engine.varlen import SDPA, installed_backends, named_attention  # noqa: E402
-from rankfleet.routing.latency import LatencyModel, errors, fit  # noqa: E402
+from rankfleet.routing.latency import LatencyModel, fit, held_out_errors  # noqa: E402
 from rankfleet.routing.profile import profile_json  # noqa: E402
 
 SHAPES = {**ETTIN, "tiny": (128, 4, 2, 96)}  # hidden, layers, heads, MLP inner
@@ -392,10 +392,9 @@ def curves(model: Model) -> Result:
     shapes = QUICK if setting.quick else GRID
     samples = list(measure(model.scorer(), MAX_TOKENS, shapes, setting.some(6, 2), setting.some(60, 5)))
     fitted = fit(samples)
-    off = errors(fit([s for i, s in enumerate(samples) if i % 3]), samples[::3])
     return {
         "model": fitted.to_json(),
-        "held_out_error": {"p50": round(off.p50, 3), "p99": round(off.p99, 3)},
+        "held_out_error": held_out_errors(samples).to_json(),
         "samples": [[s.work.pairs, s.work.tokens, round(s.ms, 4)] for s in samples],
     }
 

@@ -13,8 +13,7 @@ from typing import Any
 import yaml
 
 from rankfleet import __version__
-from rankfleet.core.config import FleetConfig, Group
-from rankfleet.core.deployments import group_options, router_options
+from rankfleet.core.config import FleetConfig, Group, Updates
 from rankfleet.core.environment import LOW_LATENCY
 from rankfleet.core.errors import ConfigError
 from rankfleet.core.serveconfig import APP_NAME, ROUTER, serve_config
@@ -61,14 +60,23 @@ def pools(config: FleetConfig) -> list[Pool]:
     """The worker groups of a fleet. Raises ConfigError for replicas that fit into no pod."""
     count = config.routers
     router_cores = config.router_cpus + OVERHEAD_CORES
-    found = [Pool(ROUTER, count, count, math.ceil(config.router_cpus), router_cores, MEMORY_GIB["router"])]
+    found = [
+        Pool(
+            ROUTER,
+            count,
+            config.updates.at_most(count),
+            math.ceil(config.router_cpus),
+            router_cores,
+            MEMORY_GIB["router"],
+        )
+    ]
     for name, group in config.groups.items():
         if group.gpus > 1 and group.gpus % 1:
             raise ConfigError(f"groups.{name}.gpus is {group.gpus:g}: a replica takes a part of one GPU, or whole GPUs")
         if not shares_gpu(group):
-            found.append(own_pool(pool_name(name), group))
+            found.append(own_pool(pool_name(name), group, config.updates))
     if sharing := [group for group in config.groups.values() if shares_gpu(group)]:
-        found.append(shared_pool(sharing))
+        found.append(shared_pool(sharing, config.updates))
     names = [pool.name for pool in found]
     if twice := {name for name in names if names.count(name) > 1}:
         raise ConfigError(f"groups: more than one worker group would be named {', '.join(sorted(twice))}; rename one")
@@ -84,13 +92,13 @@ def pool_name(group: str) -> str:
     return re.sub(r"[._]", "-", group.lower())
 
 
-def own_pool(name: str, group: Group) -> Pool:
-    """One pod per replica."""
+def own_pool(name: str, group: Group, updates: Updates) -> Pool:
+    """One pod per replica, those of an update too."""
     on_gpu = group.gpus > 0
     return Pool(
         name,
         group.replicas.min,
-        group.replicas.max,
+        updates.at_most(group.replicas.max),
         math.ceil(group.cpus),
         (group.cpus if on_gpu else max(group.cpus, group.threads)) + OVERHEAD_CORES,
         MEMORY_GIB["gpu" if on_gpu else "cpu"],
@@ -99,7 +107,7 @@ def own_pool(name: str, group: Group) -> Pool:
     )
 
 
-def shared_pool(groups: list[Group]) -> Pool:
+def shared_pool(groups: list[Group], updates: Updates) -> Pool:
     """Pods of one GPU each that hold any mix of these groups' replicas."""
 
     def most_per_gpu(reserved: Iterable[float]) -> int:
@@ -107,7 +115,7 @@ def shared_pool(groups: list[Group]) -> Pool:
         return math.ceil(max(amount / group.gpus for amount, group in zip(reserved, groups, strict=True)))
 
     least = bins(group.gpus for group in groups for _ in range(group.replicas.min))
-    most = bins(group.gpus for group in groups for _ in range(group.replicas.max))
+    most = bins(group.gpus for group in groups for _ in range(updates.at_most(group.replicas.max)))
     if len({group.gpus for group in groups}) > 1:
         most += 1  # replicas do not come and go in the order that packs best
     cpus = most_per_gpu(group.cpus for group in groups)
@@ -129,20 +137,20 @@ def bins(sizes: Iterable[float]) -> int:
 
 
 def kube_serve_config(config: FleetConfig) -> dict[str, Any]:
-    """What `rankfleet serve` hands to Serve, and for each deployment its options and its pool."""
+    """What `rankfleet serve` hands to Serve, with every deployment bound to its pool."""
     whole = serve_config(config)
-    deployments = [{"name": ROUTER} | placed(router_options(config), ROUTER, one_per_pod=True)]
-    for name, group in config.groups.items():
-        shared = shares_gpu(group)
-        options = placed(group_options(config, name), SHARED if shared else pool_name(name), one_per_pod=not shared)
-        deployments.append({"name": name} | options)
-    return whole | {"applications": [app | {"deployments": deployments} for app in whole["applications"]]}
+    for application in whole["applications"]:
+        application["deployments"] = [placed(deployment, config) for deployment in application["deployments"]]
+    return whole
 
 
-def placed(options: dict[str, Any], pool: str, one_per_pod: bool) -> dict[str, Any]:
-    """The options, bound to the pods of a pool."""
-    actor = options["ray_actor_options"] | {"label_selector": {POOL: pool}}
-    return options | {"ray_actor_options": actor} | ({"max_replicas_per_node": 1} if one_per_pod else {})
+def placed(deployment: dict[str, Any], config: FleetConfig) -> dict[str, Any]:
+    """A deployment's options, bound to the pods of its pool."""
+    name = deployment["name"]
+    shared = name != ROUTER and shares_gpu(config.groups[name])
+    pool = SHARED if shared else pool_name(name)
+    actor = deployment["ray_actor_options"] | {"label_selector": {POOL: pool}}
+    return deployment | {"ray_actor_options": actor} | ({} if shared else {"max_replicas_per_node": 1})
 
 
 def ray_service(config: FleetConfig, name: str = APP_NAME, image: str = IMAGE) -> dict[str, Any]:

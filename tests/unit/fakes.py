@@ -44,7 +44,7 @@ class FakeGroup:
         self._backlog_s = backlog_s
         self.chunks: list[Chunk] = []
 
-    async def score(self, chunk: Chunk) -> ChunkScores:
+    async def score(self, chunk: Chunk, predicted_s: float) -> ChunkScores:
         self.chunks.append(chunk)
         pieces = np.split(chunk.pairs.ids, np.cumsum(chunk.pairs.lengths)[:-1])
         logits = np.array([self._score(ids) for ids in pieces], dtype=np.float32)

@@ -4,7 +4,8 @@ import numpy as np
 import orjson
 import pytest
 
-from rankfleet.bench.serve import summary
+from rankfleet.bench.saturation import rate
+from rankfleet.bench.serve import for_tier, summary
 from rankfleet.bench.traffic import Call, Reply, calls
 from rankfleet.simulate.workload import Candidates, RequestClass, Requests, Workload
 
@@ -54,3 +55,19 @@ def test_what_counts_as_in_time() -> None:
     assert [shown[key] for key in counts] == [4, 1, 1, 1, 1]
     assert [shown["classes"]["fast"][key] for key in counts] == [3, 1, 1, 1, 1]
     assert shown["tiers"] == {"large": pytest.approx(1 / 6, abs=1e-5), "small": pytest.approx(1 / 6, abs=1e-5)}
+
+
+def test_the_rate_at_saturation_counts_while_all_clients_send() -> None:
+    # Eight clients: the first seven and the last eight answers are left out. A tenth of a second lies between others.
+    call = Call(0, 0, None, b"")
+    replies = [Reply(call, 200, 1.0, done_s=50 + i / 10) for i in range(26)]
+    replies[3] = Reply(call, 0, 1.0)  # no answer at all
+    assert rate(replies[::-1], documents=20) == pytest.approx(200)
+    assert rate(replies[:10], documents=20) == 0.0
+
+
+def test_a_call_for_a_tier() -> None:
+    call = Call(1.5, 2, None, b'{"query":"a","documents":["b"]}')
+    named = for_tier(call, "large")
+    assert orjson.loads(named.body) == {"query": "a", "documents": ["b"], "model": "large"}
+    assert (named.at_s, named.kind) == (1.5, 2)

@@ -100,3 +100,14 @@ def test_nothing_left_to_do() -> None:
 def test_a_decision_says_why() -> None:
     found = bind([chunk(5), chunk(40)], Pace(100.0, 10.0), RULE, 100, 0.0)
     assert found.reason == "medium for 1 of what waits, 40 ms: all has to be done within 50 ms; 1 given up"
+
+
+def test_what_is_owed_to_work_without_a_deadline_lets_it_lead() -> None:
+    line = [chunk(50, tiers=1), chunk(math.inf, tiers=1), chunk(math.inf, tiers=1)]
+    turns = [bind(line, CALM, RULE, 100, 0.0, owed_ms).batch for owed_ms in (0.0, 9.9, 10.0, 20.0)]
+    # It takes 10 ms. No more of its kind join than is owed, and nobody else does.
+    assert turns == [(0, 1, 2), (0, 1, 2), (1,), (1, 2)]
+
+
+def test_nobody_leads_who_has_left_the_line() -> None:
+    assert bind([chunk(5), chunk(40)], CALM, RULE, 100, 0.0, owed_ms=1e9).batch == (1,)

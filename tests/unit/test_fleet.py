@@ -70,7 +70,7 @@ def test_replicas_that_serve_always_keeps_count_before_they_are_heard() -> None:
     assert view.replicas("demo", 0.0) == 4
     view.heard("demo", "r1", 0.0, 0.0)
     assert view.replicas("demo", 0.0) == 4
-    assert view.heard_of("demo")
+    assert view.stands("demo")
 
 
 def test_a_profile_of_other_tiers_does_no_harm() -> None:

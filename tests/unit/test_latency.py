@@ -3,7 +3,7 @@ import pytest
 
 from rankfleet.core.errors import ConfigError
 from rankfleet.core.messages import Work
-from rankfleet.routing.latency import LatencyModel, Sample, errors, fit
+from rankfleet.routing.latency import LatencyModel, Sample, fit, held_out_errors
 from rankfleet.routing.profile import profile_json, read_profile
 
 
@@ -59,9 +59,28 @@ def test_files_that_are_no_profile(text: str, tmp_path) -> None:
         read_profile(tmp_path / "none.json")
 
 
-def test_errors_are_relative_to_what_was_measured() -> None:
-    model = LatencyModel(10.0, 0.0, 0.0)
-    off = errors(model, [Sample(work(1), ms) for ms in (8.0, 10.0, 12.5)])
-    # predicted 10: 25% above 8, right on 10, 20% below 12.5
-    assert off.p50 == pytest.approx(0.2)
-    assert off.p99 == pytest.approx(0.249)
+def test_errors_are_those_of_sizes_that_were_held_out() -> None:
+    # Held out are the 1st and the 4th size. The others follow 10 ms and 1 a token, which predicts 20 and 50.
+    measured = {10: (25.0, 25.0, 50.0), 20: (30.0,) * 3, 30: (40.0,) * 3, 40: (50.0,) * 3}
+    samples = [Sample(work(tokens), ms[i]) for i in range(3) for tokens, ms in measured.items()]
+    off = held_out_errors(samples)
+    assert off.p50 == pytest.approx(0.1)  # half of 5 ÷ 25 and 0
+    assert off.p99 == pytest.approx(0.198)
+    # One batch of twelve took twice its size's median; between the 11th and it the quantile is drawn straight.
+    assert off.spread == pytest.approx(0.89)
+
+
+def test_below_a_millisecond_errors_are_shares_of_one() -> None:
+    samples = [Sample(work(tokens), ms) for tokens, ms in ((10, 0.3), (20, 0.2), (30, 0.3), (40, 0.4))]
+    off = held_out_errors([*samples, *samples])
+    assert off.p99 == pytest.approx(0.2 * 0.99, abs=0.01)  # 0.1 predicted, 0.3 measured; the other is right
+
+
+def test_a_hiccup_while_a_machine_starts_is_no_property_of_the_tier() -> None:
+    law = LatencyModel(2.0, 0.01, 0.0)
+    samples = [Sample(work(tokens), law.mean_ms(work(tokens))) for tokens in (10, 100, 500, 1000, 2000)] * 4
+    samples[3] = Sample(samples[3].work, 80.0)
+    samples[7] = Sample(samples[7].work, 50.0)
+    found = fit(samples)
+    assert (found.alpha_ms, found.beta_ms) == pytest.approx((2.0, 0.01))
+    assert found.p99_factor == pytest.approx(1.0)

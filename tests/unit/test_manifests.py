@@ -7,7 +7,7 @@ import yaml
 from typer.testing import CliRunner
 
 from rankfleet.cli.k8s import k8s_app
-from rankfleet.core.config import FleetConfig, Group, read_config
+from rankfleet.core.config import FleetConfig, Group, Updates, read_config
 from rankfleet.core.environment import LOW_LATENCY
 from rankfleet.core.errors import ConfigError
 from rankfleet.manifests import Pool, bins, pools, ray_service, render, shared_pool
@@ -71,6 +71,7 @@ def test_demo_deployments() -> None:
         "max_ongoing_requests": 4000,
         "max_replicas_per_node": 1,
         "ray_actor_options": {"num_cpus": 0.5, "num_gpus": 0.0, "label_selector": {"rankfleet/pool": "demo"}},
+        "request_router_config": {"request_router_class": "rankfleet.app.placement:LeastWork"},
         "autoscaling_config": {
             "min_replicas": 1,
             "max_replicas": 2,
@@ -84,7 +85,34 @@ def test_demo_deployments() -> None:
                 "policy_kwargs": {"target_backlog_s": 0.2},
             },
         },
+        "health_check_period_s": 5.0,
+        "health_check_timeout_s": 15.0,
+        "max_surge_percent": 25,
+        "graceful_shutdown_timeout_s": 30.0,
+        "graceful_shutdown_wait_loop_s": 0.5,
     }
+
+
+def test_numbers_of_replicas_are_options_and_leave_what_replicas_are_built_from() -> None:
+    def parts(**changes: object) -> tuple[object, dict[str, dict[str, object]]]:
+        config = application(fleet(**changes))
+        return config["args"], {d["name"]: d for d in config["deployments"]}
+
+    def demo(**changes: object) -> dict[str, object]:
+        return {"groups": {"demo": {"tiers": ["small", "medium", "large"]} | changes}}
+
+    args, before = parts()
+    for changes, touched in (
+        (demo(replicas={"min": 2, "max": 4}), {"router": {"user_config"}, "demo": {"autoscaling_config"}}),
+        (demo(cpus=2), {"router": set(), "demo": {"ray_actor_options"}}),
+        ({"routers": 2}, {"router": {"num_replicas"}, "demo": set()}),
+        ({"autoscaling": {"upscale_delay_s": 9}}, {"router": set(), "demo": {"autoscaling_config"}}),
+        ({"updates": {"surge_percent": 0}}, {key: {"max_surge_percent"} for key in ("router", "demo")}),
+    ):
+        same_args, after = parts(**changes)
+        assert same_args == args
+        assert {n: {k for k in d if d[k] != before[n][k]} for n, d in after.items()} == touched
+    assert parts(**demo(threads=2))[0] != args
 
 
 def test_serve_config_is_for_all_nodes_and_all_addresses() -> None:
@@ -118,18 +146,19 @@ def test_live_settings_change_the_routers_user_config_and_nothing_else() -> None
 
 def test_pools_of_the_fleet() -> None:
     assert pools(read_config(ROOT / "configs/fleet.yaml")) == [
-        Pool("router", least=2, most=2, cpus=1, cores=1.5, memory_gib=2),
-        Pool("t400m", least=1, most=4, cpus=1, cores=1.5, memory_gib=16, gpus=1),
-        Pool("t1b", least=1, most=4, cpus=1, cores=1.5, memory_gib=16, gpus=1),
-        # At least ¼ + ¼ + ½ + ½ GPU; at most 2·¼ + 2·¼ + 4·½ + 4·½ = 5 GPUs, and one to spare.
-        Pool("shared-gpu", least=2, most=6, cpus=4, cores=4.5, memory_gib=16, gpus=1),
+        # An update may start a quarter more, and at least one.
+        Pool("router", least=2, most=3, cpus=1, cores=1.5, memory_gib=2),
+        Pool("t400m", least=1, most=5, cpus=1, cores=1.5, memory_gib=16, gpus=1),
+        Pool("t1b", least=1, most=5, cpus=1, cores=1.5, memory_gib=16, gpus=1),
+        # At least ¼ + ¼ + ½ + ½ GPU; at most 3·¼ + 3·¼ + 5·½ + 5·½ = 6½ GPUs, and one to spare.
+        Pool("shared-gpu", least=2, most=8, cpus=4, cores=4.5, memory_gib=16, gpus=1),
     ]
 
 
 def test_pools_of_a_group_alone() -> None:
     config = one_group("Big.Tiers", replicas={"min": 0, "max": 3}, gpus=2, cpus=2.5, resources={"nvme": 0.5})
     assert pools(config)[1] == Pool(
-        "big-tiers", least=0, most=3, cpus=3, cores=3.0, memory_gib=16, gpus=2, resources={"nvme": 1}
+        "big-tiers", least=0, most=4, cpus=3, cores=3.0, memory_gib=16, gpus=2, resources={"nvme": 1}
     )
 
 
@@ -139,13 +168,14 @@ def test_a_pod_on_cpus_has_a_core_for_each_thread() -> None:
 
 def test_a_shared_gpu_offers_what_any_mix_may_take() -> None:
     # Two of the first and one of the second reserve 2.1 cores, 2.5 = 1 ÷ 0.4 is the bound.
-    pool = shared_pool([group(gpus=0.4, cpus=1, resources={"x": 1}), group(gpus=0.2, cpus=0.1)])
+    pool = shared_pool([group(gpus=0.4, cpus=1, resources={"x": 1}), group(gpus=0.2, cpus=0.1)], Updates())
     assert (pool.cpus, pool.gpus, pool.resources) == (3, 1, {"x": 3})
 
 
 def test_shared_gpus_of_one_size_need_none_to_spare() -> None:
-    pool = shared_pool([group(gpus=0.5, replicas={"min": 0, "max": 4})])
-    assert (pool.least, pool.most) == (0, 2)
+    four = [group(gpus=0.5, replicas={"min": 0, "max": 4})]
+    pools_of = [shared_pool(four, Updates(surge_percent=percent)) for percent in (0, 25, 100)]
+    assert [(pool.least, pool.most) for pool in pools_of] == [(0, 2), (0, 3), (0, 4)]
 
 
 @pytest.mark.parametrize(
@@ -202,10 +232,10 @@ def test_ray_is_of_the_version_that_the_image_gets() -> None:
 def test_the_header_says_what_the_fleet_takes() -> None:
     header = render(one_group(gpus=2, replicas={"min": 1, "max": 3}), "the command").split("apiVersion")[0]
     assert "#   the command\n" in header
-    assert "#   router: 1 pod of 1 CPU, 2 GiB\n" in header
-    assert "#   demo: 1 to 3 pods of 1.5 CPU, 16 GiB, 2 GPU\n" in header
-    # Head 2.5 cores and 4.5 GiB with the autoscaler, router 1 and 2, replicas 1.5 and 16 each.
-    assert "#   in all: 5 to 8 CPU, 22.5 to 54.5 GiB, 2 to 6 GPU\n" in header
+    assert "#   router: 1 to 2 pods of 1 CPU, 2 GiB\n" in header
+    assert "#   demo: 1 to 4 pods of 1.5 CPU, 16 GiB, 2 GPU\n" in header
+    # Head 2.5 cores and 4.5 GiB with the autoscaler, routers 1 and 2 each, replicas 1.5 and 16 each.
+    assert "#   in all: 5 to 10.5 CPU, 22.5 to 72.5 GiB, 2 to 8 GPU\n" in header
 
 
 def test_the_header_names_files_that_pods_must_find() -> None:

@@ -1,13 +1,26 @@
 import math
+import random
 
+import pytest
+
+from rankfleet.core.config import Scheduling
 from rankfleet.scheduling.binding import Waiting
 from rankfleet.scheduling.ladder import Option, ladder
-from rankfleet.scheduling.queue import TokenQueue
+from rankfleet.scheduling.queue import TokenQueue, owed
 
 
-def put(queue: TokenQueue[str], item: str, deadline: float = math.inf, tier: str = "t", tokens: int = 10) -> None:
+def put(
+    queue: TokenQueue[str],
+    item: str,
+    deadline: float = math.inf,
+    tier: str = "t",
+    tokens: int = 10,
+    request: str | None = None,
+    now_s: float = 0.0,
+) -> int:
     """Ten tokens take a millisecond."""
-    queue.put(Waiting(tokens, deadline, ladder([Option(tier, 0.5, 0.0, tokens / 10)]), item), 0.0)
+    steps = ladder([Option(tier, 0.5, 0.0, tokens / 10)])
+    return queue.put(Waiting(tokens, deadline, steps, item, request), now_s)
 
 
 def items(queue: TokenQueue[str], now_s: float = 0.0) -> list[str]:
@@ -72,11 +85,124 @@ def test_what_is_late_already_is_given_up() -> None:
 
 def test_what_nobody_waits_for_is_forgotten() -> None:
     queue: TokenQueue[str] = TokenQueue(100)
-    put(queue, "gone", 1.0)
-    put(queue, "kept", 2.0)
-    queue.remove(lambda item: item == "gone")
-    assert queue.backlog_ms == 1.0
+    gone = put(queue, "gone", 1.0)
+    kept = put(queue, "kept", 2.0)
+    queue.cancel(gone)
+    assert (len(queue), queue.backlog_ms) == (1, 1.0)
     assert items(queue) == ["kept"]
+    queue.cancel(kept)  # has left already
+    assert len(queue) == 0
+
+
+def test_what_becomes_hopeless_leaves_though_the_device_is_busy() -> None:
+    # 100 tokens take 10 ms: the last moment to begin is 10 ms before the deadline.
+    queue: TokenQueue[str] = TokenQueue(100)
+    for name, deadline in (("soon", 5.0), ("large", 5.005), ("patient", math.inf)):
+        put(queue, name, deadline, tokens=200 if name == "large" else 100)
+    assert queue.last_start_s == pytest.approx(4.985)
+    assert queue.expire(4.98) == []
+    assert [w.item for w in queue.expire(4.986)] == ["large"]
+    assert queue.last_start_s == pytest.approx(4.99)
+    assert [w.item for w in queue.expire(5.0)] == ["soon"]
+    assert queue.last_start_s == math.inf
+    assert (queue.expire(1e9), queue.backlog_ms) == ([], 10.0)
+
+
+def test_chunks_of_a_request_are_taken_one_after_the_other() -> None:
+    queue: TokenQueue[str] = TokenQueue(10)
+    for name, deadline, request in (("a1", 9.0, "a"), ("b", 9.001, None), ("a2", 9.002, "a"), ("early", 8.0, None)):
+        put(queue, name, deadline, request=request)
+    assert [items(queue) for _ in range(4)] == [["early"], ["a1"], ["a2"], ["b"]]
+    # Once all chunks have left, a request of that name is a new one.
+    put(queue, "c", 1.0)
+    put(queue, "a3", 2.0, request="a")
+    assert items(queue) == ["c"]
+
+
+def test_when_one_chunk_is_lost_the_others_of_its_request_cost_nothing() -> None:
+    # A millisecond each; the third of a would end at 3 ms.
+    queue: TokenQueue[str] = TokenQueue(10)
+    for name in ("a1", "a2", "a3"):
+        put(queue, name, 0.0025, request="a")
+    put(queue, "b", 0.004)
+    taken = queue.take(0.0)
+    assert [w.item for w in taken.batch] == ["b"]
+    assert [w.item for w in taken.hopeless] == ["a1", "a2", "a3"]
+    assert (len(queue), queue.backlog_ms) == (0, 0.0)
+
+
+def test_a_lost_request_leaves_whole() -> None:
+    queue: TokenQueue[str] = TokenQueue(10)
+    put(queue, "a1", 1.0, request="a")
+    put(queue, "b", 1.0)
+    put(queue, "a2", 1.0, request="a")
+    assert [w.item for w in queue.drop("a")] == ["a1", "a2"]
+    put(queue, "c1", 5.0, tokens=10, request="c")
+    put(queue, "c2", 5.0, tokens=30_000, request="c")  # 3 s: lost at 2.5
+    assert [w.item for w in queue.expire(2.5)] == ["b", "c1", "c2"]
+
+
+def test_a_share_of_the_time_goes_to_work_without_a_deadline() -> None:
+    """Urgent work of 10 ms never ends; work without a deadline takes 20 ms and gets a fifth of the time: after 80 ms
+    of urgent work 16 ms are owed, after 100 ms 20."""
+    queue: TokenQueue[str] = TokenQueue(200, settings=Scheduling(patient_share=0.2))
+    for _ in range(3):
+        put(queue, "patient", tokens=200)
+    order, now_s = [], 0.0
+    for _ in range(24):
+        put(queue, "urgent", now_s + 0.05, tokens=100, now_s=now_s)
+        taken = queue.take(now_s)
+        order.append(taken.batch[0].item)
+        now_s += taken.bound.ms / 1e3
+    # The urgent one put while patient work ran is served after it, with the next: two fit into a batch of 200.
+    assert [i for i, name in enumerate(order) if name == "patient"] == [10, 18]
+    assert queue.backlog_ms == pytest.approx(20)
+
+
+def test_without_a_share_it_waits_until_all_else_is_done() -> None:
+    queue: TokenQueue[str] = TokenQueue(100, settings=Scheduling(patient_share=0.0))
+    put(queue, "patient", tokens=100)
+    for turn in range(50):
+        put(queue, "urgent", turn / 100 + 0.05, tokens=100, now_s=turn / 100)
+        assert items(queue, turn / 100) == ["urgent"]
+    assert items(queue, 1.0) == ["patient"]
+
+
+def test_nothing_is_owed_to_who_does_not_wait() -> None:
+    queue: TokenQueue[str] = TokenQueue(100, settings=Scheduling(patient_share=0.5))
+    for turn in range(9):
+        put(queue, "urgent", turn / 100 + 0.05, tokens=100, now_s=turn / 100)
+        queue.take(turn / 100)
+    assert queue.owed_ms == 0.0
+    assert owed(5.0, ms=10.0, patient_ms=0.0, share=0.5) == 10.0
+    assert owed(5.0, ms=10.0, patient_ms=10.0, share=0.5) == 0.0
+    assert owed(8.0, ms=10.0, patient_ms=4.0, share=0.5) == 9.0
+
+
+def test_the_device_never_idles_while_anything_waits_that_can_be_in_time() -> None:
+    """Random work on a virtual clock: whenever the device is free and a chunk alone could be in time, there is a
+    batch; and what was put comes out once, in a batch or given up."""
+    rng = random.Random(3)
+    queue: TokenQueue[int] = TokenQueue(120)
+    arrivals = sorted(rng.uniform(0, 3) for _ in range(600))
+    now_s, free_s, out, waiting = 0.0, 0.0, [], {}
+    for number, now_s in enumerate([*arrivals, math.inf]):
+        while len(queue) and free_s < now_s:
+            taken = queue.take(free_s)
+            could = [n for n, (deadline_s, ms) in waiting.items() if free_s + ms / 1e3 <= deadline_s]
+            assert bool(taken.batch) == bool(could)
+            for chunk in (*taken.batch, *taken.hopeless):
+                out.append(chunk.item)
+                del waiting[chunk.item]
+            free_s += taken.bound.ms / 1e3
+        if now_s == math.inf:
+            break
+        free_s = max(free_s, now_s)
+        tokens, budget_s = rng.randint(5, 100), rng.choice([0.01, 0.03, 0.2, math.inf])
+        waiting[number] = (now_s + budget_s, tokens / 10)
+        steps = ladder([Option("t", 0.5, 0.0, tokens / 10)])
+        queue.put(Waiting(tokens, now_s + budget_s, steps, number), now_s)
+    assert sorted(out) == list(range(600))
 
 
 def test_one_client_after_another_gets_the_best_tier_however_fast_they_come() -> None:

@@ -210,7 +210,7 @@ async def test_tiers_of_one_vocabulary_share_the_ids_and_keep_their_limits() -> 
 
 async def test_a_failing_group_fails_its_request_and_leaves_no_backlog() -> None:
     class Broken(FakeGroup):
-        async def score(self, chunk: Chunk) -> ChunkScores:
+        async def score(self, chunk: Chunk, predicted_s: float) -> ChunkScores:
             raise RuntimeError("device lost")
 
     one = service(Broken())
@@ -227,9 +227,9 @@ async def test_scores_that_are_not_numbers_are_an_error_and_not_an_order() -> No
 
 async def test_requests_do_not_mix() -> None:
     class Slow(FakeGroup):
-        async def score(self, chunk: Chunk) -> ChunkScores:
+        async def score(self, chunk: Chunk, predicted_s: float) -> ChunkScores:
             await asyncio.sleep(0)  # others go first
-            return await super().score(chunk)
+            return await super().score(chunk, predicted_s)
 
     one = service(Slow(lambda ids: float(ids[1])))  # the query's token
     words = ["cat", "dog", "bird", "sun"]
@@ -242,7 +242,7 @@ async def test_when_one_chunk_fails_the_others_are_called_back() -> None:
     cancelled = []
 
     class HalfBroken(FakeGroup):
-        async def score(self, chunk: Chunk) -> ChunkScores:
+        async def score(self, chunk: Chunk, predicted_s: float) -> ChunkScores:
             self.chunks.append(chunk)
             if len(self.chunks) == 1:
                 raise RuntimeError("device lost")
@@ -283,8 +283,8 @@ async def test_each_tier_cuts_documents_at_its_own_limit() -> None:
 
 async def test_a_request_that_fits_one_batch_stays_whole_and_names_the_tiers_allowed() -> None:
     class Downgrading(FakeGroup):
-        async def score(self, chunk: Chunk) -> ChunkScores:
-            return replace(await super().score(chunk), tier="small")
+        async def score(self, chunk: Chunk, predicted_s: float) -> ChunkScores:
+            return replace(await super().score(chunk, predicted_s), tier="small")
 
     group = Downgrading()
     one = service(group)
@@ -298,7 +298,7 @@ async def test_a_request_that_fits_one_batch_stays_whole_and_names_the_tiers_all
 class Busy(FakeGroup):
     """Every chunk's time runs out in the queue."""
 
-    async def score(self, chunk: Chunk) -> ChunkScores:
+    async def score(self, chunk: Chunk, predicted_s: float) -> ChunkScores:
         raise Expired("the budget ended in the queue of r1")
 
 

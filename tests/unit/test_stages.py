@@ -28,8 +28,8 @@ class TwoMinds(FakeGroup):
         super().__init__()
         self.after = after
 
-    async def score(self, chunk: Chunk) -> ChunkScores:
-        scores = await super().score(chunk)
+    async def score(self, chunk: Chunk, predicted_s: float) -> ChunkScores:
+        scores = await super().score(chunk, predicted_s)
         self.after(chunk)  # type: ignore[operator]
         tier = chunk.tier
         logits = scores.logits if tier == "small" else 100 - scores.logits
@@ -75,11 +75,11 @@ async def test_when_the_first_stage_took_too_long_its_answer_stands(tmp_path: Pa
 
 async def test_a_second_stage_that_does_not_come_back_in_time_is_given_up(tmp_path: Path) -> None:
     class Hanging(TwoMinds):
-        async def score(self, chunk: Chunk) -> ChunkScores:
+        async def score(self, chunk: Chunk, predicted_s: float) -> ChunkScores:
             if chunk.tier == "large":
                 self.chunks.append(chunk)
                 await asyncio.Event().wait()
-            return await super().score(chunk)
+            return await super().score(chunk, predicted_s)
 
     group = Hanging()
     ranking = await service(tmp_path, group, scale=0.01).rank(RerankRequest("cat", DOCUMENTS, slo_ms=3))

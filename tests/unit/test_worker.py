@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Callable
 from concurrent.futures import Executor, Future
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -152,3 +153,73 @@ async def test_the_tier_is_chosen_when_the_work_leaves_the_queue(clock: FakeCloc
     tight = await worker.submit(chunk(2, slack_ms=15, tiers=both))
     assert (roomy.tier, tight.tier) == ("u", "t")
     assert (scorers["t"].batches, scorers["u"].batches) == ([[2]], [[1]])
+
+
+class Alarms:
+    """Timers that ring when told to."""
+
+    def __init__(self, clock: FakeClock) -> None:
+        self.clock = clock
+        self.set: dict[object, tuple[float, Callable[[], None]]] = {}
+
+    def __call__(self, delay_s: float, act: Callable[[], None]) -> "Alarms.Handle":
+        handle = Alarms.Handle(self)
+        self.set[handle] = (self.clock.now + delay_s, act)
+        return handle
+
+    class Handle:
+        def __init__(self, alarms: "Alarms") -> None:
+            self.alarms = alarms
+
+        def cancel(self) -> None:
+            self.alarms.set.pop(self, None)
+
+    def ring(self) -> None:
+        """Let the time come of the next."""
+        handle = min(self.set, key=lambda handle: self.set[handle][0])
+        self.clock.now, act = self.set.pop(handle)
+        act()
+
+
+async def test_who_becomes_hopeless_hears_of_it_while_the_device_is_busy(clock: FakeClock, scorer: FakeScorer) -> None:
+    class Held(Executor):
+        def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> "Future[Any]":
+            return Future()  # never done
+
+    alarms = Alarms(clock)
+    latency = {"t": LatencyModel(0.0, 1.0, 0.0)}  # a token takes a millisecond
+    worker = Worker("r1", {"t": scorer}, latency, QUALITY, 40, Held(), clock=clock, call_later=alarms)
+    worker.submit(chunk(1, 2, 3, 4))
+    await asyncio.sleep(0)  # the first goes on the device
+    later = worker.submit(chunk(5, slack_ms=100))
+    sooner = worker.submit(chunk(6, slack_ms=50))
+    patient = worker.submit(chunk(7))
+    assert len(alarms.set) == 1
+    alarms.ring()  # 10 ms before the deadline it is too late to begin
+    assert clock.now == pytest.approx(100.0 + 0.04, abs=1e-3)
+    assert isinstance(sooner.exception(), Expired)
+    assert not later.done()
+    alarms.ring()
+    assert clock.now == pytest.approx(100.0 + 0.09, abs=1e-3)
+    assert isinstance(later.exception(), Expired)
+    assert (alarms.set, patient.done()) == ({}, False)
+
+
+async def test_what_is_cancelled_while_it_waits_is_no_backlog(clock: FakeClock, scorer: FakeScorer) -> None:
+    worker = Worker("r1", {"t": scorer}, {"t": LatencyModel(0, 1, 0)}, QUALITY, 40, Inline(), clock=clock)
+    gone, kept = worker.submit(chunk(1, 2)), worker.submit(chunk(3))
+    assert worker.backlog_s == pytest.approx(0.03)
+    gone.cancel()
+    await kept
+    assert scorer.batches == [[3]]
+    assert worker.backlog_s == 0
+
+
+async def test_chunks_of_one_request_are_scored_one_after_the_other(worker: Worker, scorer: FakeScorer) -> None:
+    cut = [chunk(n, n, n, slack_ms=1000) for n in (1, 2)]
+    other = chunk(5, 5, slack_ms=1000)
+    first = worker.submit(replace(cut[0], request="a"))
+    between = worker.submit(other)
+    second = worker.submit(replace(cut[1], request="a"))
+    await asyncio.gather(first, between, second)
+    assert scorer.batches == [[1, 1, 1], [2, 2, 2], [5, 5]]

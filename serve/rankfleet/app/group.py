@@ -6,9 +6,11 @@ from typing import TYPE_CHECKING
 
 from ray import serve
 
+from rankfleet.app.health import Entrance, check
 from rankfleet.app.telemetry import GroupTelemetry
 from rankfleet.app.worker import Worker
 from rankfleet.core.config import FleetConfig, parse_config
+from rankfleet.core.errors import NotHosted
 from rankfleet.core.messages import Chunk, ChunkScores
 from rankfleet.routing.latency import LatencyModel, fit
 from rankfleet.routing.profile import read_profile
@@ -38,6 +40,7 @@ class ReplicaGroup:
             scorers[tier] = Scorer.load(checkpoint, group.dtype)
         self._latency = warm_up(fleet, scorers)
         self._telemetry = GroupTelemetry(name)
+        self._entrance = Entrance()
         self._worker = Worker(
             serve.get_replica_context().replica_id.unique_id,
             scorers,
@@ -47,6 +50,7 @@ class ReplicaGroup:
             ThreadPoolExecutor(1, thread_name_prefix="engine"),
             self._telemetry.batch,
             rule=fleet.routing,
+            settings=fleet.scheduling,
         )
 
     async def latency(self) -> dict[str, LatencyModel]:
@@ -54,8 +58,11 @@ class ReplicaGroup:
         return self._latency
 
     async def score(self, chunk: Chunk) -> ChunkScores:
-        """Raw logits of a chunk. Raises KeyError for a tier this group does not host."""
-        scores = await self._collect(chunk)
+        """Raw logits of a chunk. Raises NotHosted for a tier this replica does not have, as one of another version of
+        the fleet may be sent while an update goes on; Expired; and what the engine raises."""
+        if not any(tier in self._latency for tier in chunk.tiers or (chunk.tier,)):
+            raise NotHosted(f"this replica does not host tier {chunk.tier!r}")
+        scores = await self._entrance.through(self._collect(chunk))
         return await scores
 
     @serve.batch(max_batch_size=1024, batch_wait_timeout_s=0.0)
@@ -71,8 +78,7 @@ class ReplicaGroup:
 
     def check_health(self) -> None:
         """Serve replaces a replica that raises here."""
-        if self._worker.stuck:
-            raise RuntimeError("the batch on the device does not come back")
+        check(self._worker, self._entrance)
 
 
 def warm_up(fleet: FleetConfig, scorers: "dict[str, Scorer]") -> dict[str, LatencyModel]:
@@ -83,7 +89,7 @@ def warm_up(fleet: FleetConfig, scorers: "dict[str, Scorer]") -> dict[str, Laten
     stored = read_profile(fleet.profile) if fleet.profile else {}
     models = {}
     for tier, scorer in scorers.items():
-        repeats, most_s = (1, 1.0) if tier in stored else (4, WARM_UP_S)
+        repeats, most_s = (1, 1.0) if tier in stored else (8, WARM_UP_S)
         samples = list(
             measure(scorer, min(fleet.tiers[tier].max_tokens or 512, scorer.max_pair), QUICK, repeats, most_s)
         )

@@ -32,6 +32,7 @@ from rankfleet.routing.planner import Refusal, plan
 
 MOST_STAGES = 2
 EXPIRED = "the budget ended in the queue"
+INLINE_CHARACTERS = 4000  # encoding so few takes less of the loop's time than a thread's handing over and back
 
 
 @dataclass
@@ -135,11 +136,13 @@ class RankingService:
         return Asked(request, target, assignment, texts, ask, timing)
 
     async def _tokenize(self, request: RerankRequest, tiers: tuple[str, ...]) -> TokenizedTexts:
-        """Encode the texts once for each vocabulary, in the executor: a large request takes milliseconds."""
+        """Encode the texts once for each vocabulary; in the executor where that may take milliseconds."""
         passages = None
         if (request.long_documents or self.live.long_documents) == "max_passage":
             passages = PassageRule(self.live.passage_overlap_tokens, self.config.limits.max_passages)
         how = {tier: (self._tokenizers[tier], self.config.tiers[tier].max_tokens) for tier in tiers}
+        if len(request.query) + sum(map(len, request.documents)) <= INLINE_CHARACTERS:
+            return tokenize(request, how, self._cache, passages)
         loop = asyncio.get_running_loop()
         return await loop.run_in_executor(self._executor, tokenize, request, how, self._cache, passages)
 

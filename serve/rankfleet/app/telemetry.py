@@ -28,6 +28,7 @@ class Telemetry:
             ("tier", "slo_class", "arm", "slo", "left_out"),
         )
         self._refused = Counter("rankfleet_refused", "Requests refused, by reason", ("code",))
+        self._lost = Counter("rankfleet_lost_chunks", "Chunks lost with their replica and sent again", ("group",))
         self._latency = Histogram(
             "rankfleet_latency_ms",
             "Arrival at the router to answer",
@@ -68,6 +69,9 @@ class Telemetry:
 
     def refused(self, code: str) -> None:
         self._refused.inc(1, {"code": code})
+
+    def lost(self, group: str) -> None:
+        self._lost.inc(1, {"group": group})
 
 
 def left_out(ranking: Ranking) -> str:

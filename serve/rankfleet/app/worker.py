@@ -11,7 +11,7 @@ from typing import Protocol
 
 import numpy as np
 
-from rankfleet.core.config import Routing
+from rankfleet.core.config import Routing, Scheduling
 from rankfleet.core.errors import Expired
 from rankfleet.core.messages import Chunk, ChunkScores, Work
 from rankfleet.core.pairs import TokenizedPairs
@@ -23,6 +23,7 @@ from rankfleet.scheduling.queue import TokenQueue
 
 STUCK_S = 30.0  # a batch that takes longer than this and STUCK_FACTOR times its prediction will not come back
 STUCK_FACTOR = 20.0
+LATE_S = 1e-4  # past the last moment, so that rounding leaves no doubt
 
 log = logging.getLogger("ray.serve")
 
@@ -31,6 +32,15 @@ class Scores(Protocol):
     """Raw logits of pairs: `engine.scorer.Scorer`, or a stand-in."""
 
     def score(self, pairs: TokenizedPairs) -> np.ndarray: ...
+
+
+class Alarm(Protocol):
+    """What `call_later` gives: `asyncio.TimerHandle`, or a stand-in."""
+
+    def cancel(self) -> None: ...
+
+
+CallLater = Callable[[float, Callable[[], None]], Alarm]
 
 
 @dataclass(frozen=True)
@@ -65,18 +75,24 @@ class Worker:
         on_batch: Callable[[int, float], None] = lambda tokens, backlog_s: None,
         clock: Callable[[], float] = time.perf_counter,
         rule: Routing = Routing(),  # noqa: B008  (frozen)
+        settings: Scheduling = Scheduling(),  # noqa: B008  (frozen)
+        call_later: CallLater | None = None,
     ) -> None:
-        """scorers, latency, quality: by tier. on_batch hears the tokens of each batch and the backlog as it starts."""
+        """scorers, latency, quality: by tier. on_batch hears the tokens of each batch and the backlog as it starts.
+        call_later: seconds and what to do then; the running loop's by default."""
         self._replica = replica
         self._scorers = scorers
         self._latency = latency
         self._quality = quality
         self._scale = scale_of(quality[tier] for tier in scorers)
         self._correction = Correction()
-        self._queue: TokenQueue[Pending] = TokenQueue(batch_tokens, rule)
+        self._queue: TokenQueue[Pending] = TokenQueue(batch_tokens, rule, settings=settings)
         self._executor = executor
         self._on_batch = on_batch
         self._clock = clock
+        self._call_later = call_later
+        self._alarm_s = math.inf
+        self._alarm: Alarm | None = None
         self._running: Running | None = None
         self._task: asyncio.Task[None] | None = None
 
@@ -93,10 +109,13 @@ class Worker:
         work = Work.of(chunk.pairs.lengths)
         options = (self._model(tier).option(tier, self._quality[tier], work) for tier in tiers)
         steps = ladder(options, work.tokens / self._queue.max_tokens, self._scale)
-        waiting = Waiting(work.tokens, deadline, steps, Pending(chunk, work, future, now))
-        self._queue.put(waiting, now, idle=self._running is None)
+        waiting = Waiting(work.tokens, deadline, steps, Pending(chunk, work, future, now), chunk.request)
+        ticket = self._queue.put(waiting, now, idle=self._running is None)
+        future.add_done_callback(lambda done: self._queue.cancel(ticket) if done.cancelled() else None)
         if self._task is None or self._task.done():
             self._task = asyncio.create_task(self._work())
+        elif self._running is not None:
+            self._watch(waiting.last_start_s)
         return future
 
     def _model(self, tier: str) -> LatencyModel:
@@ -119,15 +138,40 @@ class Worker:
         predicted_s = self._running.predicted_ms / 1e3
         return self._clock() - self._running.since_s > max(STUCK_S, STUCK_FACTOR * predicted_s)
 
+    @property
+    def halted(self) -> bool:
+        """Whether work waits and nothing takes it any more."""
+        return len(self._queue) > 0 and (self._task is None or self._task.done())
+
     async def _work(self) -> None:
         """Batch after batch while anything waits that can be in time."""
         while len(self._queue):
-            self._queue.remove(lambda pending: pending.future.done())  # cancelled: nobody waits any more
             taken = self._queue.take(self._clock())
-            for waiting in taken.hopeless:
+            self._give_up(taken.hopeless)
+            # What was cancelled an instant ago may not have been taken out yet.
+            if batch := [waiting.item for waiting in taken.batch if not waiting.item.future.done()]:
+                self._watch(self._queue.last_start_s)
+                await self._run(taken.bound.tier, taken.bound.ms, batch)
+
+    def _give_up(self, hopeless: Sequence[Waiting[Pending]]) -> None:
+        for waiting in hopeless:
+            if not waiting.item.future.done():
                 waiting.item.future.set_exception(Expired(f"the budget ended in the queue of {self._replica}"))
-            if taken.batch:
-                await self._run(taken.bound.tier, taken.bound.ms, [waiting.item for waiting in taken.batch])
+
+    def _watch(self, last_start_s: float) -> None:
+        """Wake up when the first of those that wait becomes hopeless: its client need not wait for the device."""
+        if last_start_s >= self._alarm_s:
+            return
+        if self._alarm is not None:
+            self._alarm.cancel()
+        call_later = self._call_later or asyncio.get_running_loop().call_later
+        self._alarm_s = last_start_s
+        self._alarm = call_later(max(0.0, last_start_s - self._clock()) + LATE_S, self._expire)
+
+    def _expire(self) -> None:
+        self._alarm_s, self._alarm = math.inf, None
+        self._give_up(self._queue.expire(self._clock()))
+        self._watch(self._queue.last_start_s)
 
     async def _run(self, tier: str, predicted_ms: float, batch: Sequence[Pending]) -> None:
         """Score one batch and answer its chunks. A fault fails the chunks it concerns and no others."""
@@ -159,6 +203,8 @@ class Worker:
 
     def _score(self, tier: str, chunks: Sequence[Chunk]) -> list[np.ndarray]:
         """In the executor: one tier, one packed batch, cut back into chunks."""
-        pairs = chunks[0].pairs if len(chunks) == 1 else TokenizedPairs.join([c.pairs for c in chunks])
-        logits = self._scorers[tier].score(pairs)
+        scorer = self._scorers[tier]
+        if len(chunks) == 1:
+            return [scorer.score(chunks[0].pairs)]
+        logits = scorer.score(TokenizedPairs.join([c.pairs for c in chunks]))
         return np.split(logits, np.cumsum([len(c.pairs) for c in chunks])[:-1])

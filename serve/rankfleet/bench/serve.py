@@ -3,9 +3,11 @@ says of the same requests."""
 
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
+import orjson
 
 from rankfleet.bench.traffic import Call, Reply, calls, closed_loop, open_loop, quantile
 from rankfleet.core.config import FleetConfig
@@ -75,21 +77,43 @@ def summary(replies: Sequence[Reply], kinds: Sequence[str], retriever: float) ->
 
 
 def overhead(url: str, fleet: FleetConfig, seconds: float, seed: int) -> dict[str, Any]:
-    """What a request of 20 short documents takes beside the engine, as its client sees it, by concurrency."""
-    count, special = counter(fleet)
-    one = Requests(np.zeros(1), np.zeros(1, dtype=np.int64), np.array([20]))
-    call: Call = calls(one, SHORT, count, special, seed)[0]
+    """What a request of 20 short documents takes beside the engine, as its client sees it, by tier and concurrency:
+    for the first tier and for the best. p50_ms, p95_ms: without the wait for the device (the reply's queue), in which
+    it scored others' batches: that is the engine's time as well. with_queue: with it.
+    """
+    one = short_calls(fleet, 1, seed)[0]
     shown: dict[str, Any] = {}
-    for concurrency in CONCURRENCY:
-        replies = asyncio.run(closed_loop(url, call, concurrency, seconds))[SETTLED:]
-        beside = [r.took_ms - r.infer_ms for r in replies if r.status == 200]
-        shown[str(concurrency)] = {
-            "requests": len(replies),
-            "p50_ms": quantile(beside, 0.5),
-            "p95_ms": quantile(beside, 0.95),
-            "engine_p50_ms": quantile([r.infer_ms for r in replies if r.status == 200], 0.5),
-        }
+    for tier in dict.fromkeys((next(iter(fleet.tiers)), best_tier(fleet))):
+        call = for_tier(one, tier)
+        shown[tier] = {}
+        for concurrency in CONCURRENCY:
+            replies = asyncio.run(closed_loop(url, call, concurrency, seconds))[SETTLED:]
+            done = [r for r in replies if r.status == 200]
+            beside = [r.took_ms - r.infer_ms for r in done]
+            own = [ms - r.queue_ms for ms, r in zip(beside, done, strict=True)]
+            shown[tier][str(concurrency)] = {
+                "requests": len(replies),
+                "p50_ms": quantile(own, 0.5),
+                "p95_ms": quantile(own, 0.95),
+                "with_queue_p50_ms": quantile(beside, 0.5),
+                "with_queue_p95_ms": quantile(beside, 0.95),
+                "engine_p50_ms": quantile([r.infer_ms for r in done], 0.5),
+            }
     return shown
+
+
+def short_calls(fleet: FleetConfig, count: int, seed: int) -> list[Call]:
+    many = Requests(np.zeros(count), np.zeros(count, dtype=np.int64), np.full(count, 20))
+    return calls(many, SHORT, *counter(fleet), seed)
+
+
+def best_tier(fleet: FleetConfig) -> str:
+    return max(fleet.tiers, key=lambda tier: fleet.tiers[tier].quality)
+
+
+def for_tier(call: Call, tier: str) -> Call:
+    """The same call, with a tier named."""
+    return replace(call, body=orjson.dumps(orjson.loads(call.body) | {"model": tier}))
 
 
 def simulated(

@@ -1,18 +1,22 @@
 """Requests over HTTP: bodies made beforehand, sent when their time has come, whatever became of earlier ones."""
 
 import asyncio
+import itertools
 import random
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Any
 
-import httpx
+import aiohttp
 import numpy as np
 import orjson
 
 from rankfleet.bench.texts import write_request
 from rankfleet.simulate.workload import Requests, Workload
 
+JSON = {"content-type": "application/json"}
 POOL = 400  # documents that requests draw from
 PATIENCE_S = 30.0  # beyond its budget nobody waits longer
 SPREAD = 0.5  # documents have this share more or fewer tokens than the mean
@@ -30,8 +34,8 @@ class Call:
 
 @dataclass(frozen=True)
 class Reply:
-    """What came back. took_ms: from the moment the request was due, so that a late start counts; status: 0 where no
-    answer came; the rest as the fleet's reply says."""
+    """What came back. took_ms: from the moment the request was due, so that a late start counts; done_s: when, by
+    time.perf_counter; status: 0 where no answer came, and `error` says why not; the rest as the fleet's reply says."""
 
     call: Call
     status: int
@@ -40,6 +44,9 @@ class Reply:
     quality: float = 0.0
     scored: bool = False
     infer_ms: float = 0.0
+    queue_ms: float = 0.0
+    done_s: float = 0.0
+    error: str = ""
 
     @property
     def in_time(self) -> bool:
@@ -48,8 +55,16 @@ class Reply:
         return self.status == 200 and self.scored and (budget is None or self.took_ms <= budget)
 
 
-def calls(requests: Requests, workload: Workload, count: Callable[[str], int], special: int, seed: int) -> list[Call]:
-    """A body for each request. count: tokens of a text; special: tokens of a pair that are no text."""
+def calls(
+    requests: Requests,
+    workload: Workload,
+    count: Callable[[str], int],
+    special: int,
+    seed: int,
+    fields: Mapping[str, Any] = MappingProxyType({}),
+) -> list[Call]:
+    """A body for each request. count: tokens of a text; special: tokens of a pair that are no text; fields: what
+    every body says besides."""
     rng = random.Random(seed)
     spread = [round(workload.tokens * (1 - SPREAD + 2 * SPREAD * (i + 0.5) / POOL)) for i in range(POOL)]
     rng.shuffle(spread)
@@ -59,33 +74,41 @@ def calls(requests: Requests, workload: Workload, count: Callable[[str], int], s
     for at_s, kind, pairs in zip(requests.arrived_s, requests.kind, requests.pairs, strict=True):
         documents = [texts.documents[rng.randrange(POOL)] for _ in range(int(pairs))]
         budget_ms = kinds[kind].slo_ms
-        body = {"query": texts.query, "documents": documents, "top_n": 10}
+        body = {"query": texts.query, "documents": documents, "top_n": 10, **fields}
         made.append(Call(float(at_s), int(kind), budget_ms, orjson.dumps(body | {"slo_ms": budget_ms})))
     return made
 
 
-async def send(client: httpx.AsyncClient, call: Call, due_s: float) -> Reply:
+def session(url: str, patience_s: float = PATIENCE_S) -> aiohttp.ClientSession:
+    """A client without a bound on its connections."""
+    connector = aiohttp.TCPConnector(limit=0)
+    return aiohttp.ClientSession(url, connector=connector, timeout=aiohttp.ClientTimeout(total=patience_s))
+
+
+async def send(client: aiohttp.ClientSession, call: Call, due_s: float) -> Reply:
     """due_s: by time.perf_counter."""
     try:
-        response = await client.post("/v1/rerank", content=call.body, headers={"content-type": "application/json"})
-    except httpx.HTTPError:
-        return Reply(call, 0, (time.perf_counter() - due_s) * 1e3)
-    took_ms = (time.perf_counter() - due_s) * 1e3
-    if response.status_code != 200:
-        return Reply(call, response.status_code, took_ms)
-    fleet = orjson.loads(response.content)["rankfleet"]
-    return Reply(
-        call, 200, took_ms, fleet["tier"], fleet["quality"], bool(fleet["stages"]), fleet["timing_ms"]["infer"]
-    )
+        async with client.post("/v1/rerank", data=call.body, headers=JSON) as response:
+            text = await response.read()
+    except (aiohttp.ClientError, TimeoutError) as error:
+        return Reply(call, 0, (time.perf_counter() - due_s) * 1e3, error=f"{type(error).__name__}: {error}")
+    done_s = time.perf_counter()
+    took_ms = (done_s - due_s) * 1e3
+    if response.status != 200:
+        error = text[:200].decode(errors="replace")
+        return Reply(call, response.status, took_ms, done_s=done_s, error=error)
+    fleet = orjson.loads(text)["rankfleet"]
+    timing = fleet["timing_ms"]
+    scored = bool(fleet["stages"])
+    return Reply(call, 200, took_ms, fleet["tier"], fleet["quality"], scored, timing["infer"], timing["queue"], done_s)
 
 
 async def open_loop(
     url: str, planned: Sequence[Call], progress: Callable[[int], None] = lambda sent: None
 ) -> list[Reply]:
     """Send every call when it is due."""
-    limits = httpx.Limits(max_connections=None, max_keepalive_connections=256)
-    timeout = httpx.Timeout(PATIENCE_S + max((c.budget_ms or 0.0 for c in planned), default=0.0) / 1e3)
-    async with httpx.AsyncClient(base_url=url, limits=limits, timeout=timeout) as client:
+    patience_s = PATIENCE_S + max((c.budget_ms or 0.0 for c in planned), default=0.0) / 1e3
+    async with session(url, patience_s) as client:
         start_s = time.perf_counter() + 0.05
         tasks = []
         for sent, call in enumerate(planned, start=1):
@@ -97,15 +120,16 @@ async def open_loop(
         return list(await asyncio.gather(*tasks))
 
 
-async def closed_loop(url: str, call: Call, concurrency: int, seconds: float) -> list[Reply]:
-    """So many clients, each sending its next as soon as its last is back."""
+async def closed_loop(url: str, call: Call | Sequence[Call], concurrency: int, seconds: float) -> list[Reply]:
+    """So many clients, each sending its next as soon as its last is back; of several calls in turn."""
     replies: list[Reply] = []
-    async with httpx.AsyncClient(base_url=url, timeout=PATIENCE_S) as client:
+    turn = itertools.cycle([call] if isinstance(call, Call) else call)
+    async with session(url) as client:
         until_s = time.perf_counter() + seconds
 
         async def keep_sending() -> None:
             while (now_s := time.perf_counter()) < until_s:
-                replies.append(await send(client, call, now_s))
+                replies.append(await send(client, next(turn), now_s))
 
         await asyncio.gather(*(keep_sending() for _ in range(concurrency)))
     return replies

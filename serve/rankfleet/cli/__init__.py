@@ -26,6 +26,7 @@ def main() -> None:
         config,
         distill,
         evaluate,
+        faults,
         index,
         k8s,
         models,

@@ -137,10 +137,14 @@ def serve(
         Path | None, typer.Option(help="latency profile of this device: also simulate the same requests")
     ] = None,
     overhead_s: Annotated[float, typer.Option(min=0, help="seconds to measure overhead at each concurrency")] = 5.0,
+    saturation_s: Annotated[
+        float, typer.Option(min=0, help="seconds of each turn of engine and fleet at saturation; 0 to leave it out")
+    ] = 5.0,
     json_file: Annotated[Path | None, typer.Option("--json", help="write the figures to this file")] = None,
 ) -> None:
     """Send requests to a fleet that runs, each when it is due whatever became of the last (open loop), and say how
     many were answered in time, with what quality, and what a request costs beside the engine."""
+    from rankfleet.bench.saturation import saturation
     from rankfleet.bench.serve import overhead, simulated, under_load
     from rankfleet.routing.profile import read_profile
     from rankfleet.simulate.inputs import requests_for, workload_named
@@ -151,6 +155,9 @@ def serve(
     figures |= {"trace": str(trace), "rate_scale": rate_scale} if trace else {"arrivals": arrivals}
     with err.status("measuring overhead") as status:
         figures["overhead_ms"] = overhead(url, config, overhead_s, seed)
+        if saturation_s > 0:
+            status.update("measuring the rate at saturation")
+            figures["saturation"] = saturation(url, config, saturation_s, seed)
         status.update(f"sending {len(requests)} requests over {seconds:g} s")
         figures |= under_load(url, config, load, requests, seed)
         if profile is not None:
@@ -175,8 +182,18 @@ def show_load(figures: dict[str, Any]) -> None:
         table.add_row(name, *("" if row.get(key) is None else f"{row[key]:g}" for key in keys))
     out.print(table)
     out.print("in time by " + ", ".join(f"{tier} {share:.1%}" for tier, share in figures["tiers"].items()))
-    for concurrency, row in figures["overhead_ms"].items():
-        out.print(
-            f"beside the engine's {row['engine_p50_ms']} ms, 20 short documents at concurrency {concurrency}: "
-            f"p50 {row['p50_ms']} ms, p95 {row['p95_ms']} ms"
-        )
+    for tier, rows in figures["overhead_ms"].items():
+        for concurrency, row in rows.items():
+            out.print(
+                f"{tier}, 20 short documents at concurrency {concurrency}: beside the engine's "
+                f"{row['engine_p50_ms']} ms p50 {row['p50_ms']} ms, p95 {row['p95_ms']} ms; with the wait for "
+                f"the device p50 {row['with_queue_p50_ms']} ms, p95 {row['with_queue_p95_ms']} ms",
+                soft_wrap=True,
+            )
+    for size, row in figures.get("saturation", {}).items():
+        if isinstance(row, dict):
+            out.print(
+                f"{figures['saturation']['tier']} at saturation, {size}: {row['stack_pairs_per_s']} pairs/s, "
+                f"{row['ratio']:.1%} of the engine's own {row['engine_pairs_per_s']}",
+                soft_wrap=True,
+            )

@@ -33,7 +33,7 @@ def profile(
     from rankfleet.engine.checkpoint import find_checkpoint
     from rankfleet.engine.measure import GRID, measure
     from rankfleet.engine.scorer import Scorer
-    from rankfleet.routing.latency import errors, fit
+    from rankfleet.routing.latency import fit, held_out_errors
     from rankfleet.routing.profile import profile_json
 
     models, rows, dtypes = {}, [], {}
@@ -51,13 +51,12 @@ def profile(
                 bar.advance(task)
             if len(samples) < 6:
                 raise ConfigError(f"{name} is too slow to profile in {seconds:g} s; give more --seconds")
-            # Every third sample is held out, to say how well the formula predicts what it has not seen.
-            held_out = samples[::3]
-            off = errors(fit([s for i, s in enumerate(samples) if i % 3]), held_out)
             models[name] = fit(samples)
-            rows.append((name, len(samples), models[name], off))
+            rows.append((name, len(samples), models[name], held_out_errors(samples)))
 
-    table = Table("tier", "α ms", "β µs/token", "γ ns/token²", "p99 ÷ mean", "error p50", "error p99", box=None)
+    table = Table(
+        "tier", "α ms", "β µs/token", "γ ns/token²", "p99 ÷ mean", "error p50", "error p99", "spread", box=None
+    )
     for name, _, model, off in rows:
         table.add_row(
             name,
@@ -67,8 +66,13 @@ def profile(
             f"{model.p99_factor:.2f}",
             f"{off.p50:.0%}",
             f"{off.p99:.0%}",
+            f"{off.spread:.0%}",
         )
     out.print(table)
+    out.print(
+        "Errors are of sizes the formula was not fitted to; spread is how far single batches of one size lie apart.",
+        soft_wrap=True,
+    )
     if json_file is not None:
         measured: dict[str, Any] = {
             "device": device,
@@ -77,7 +81,7 @@ def profile(
             "torch": torch.__version__,
             "date": datetime.date.today().isoformat(),
             "samples": {name: count for name, count, _, _ in rows},
-            "held_out_error": {name: {"p50": round(o.p50, 3), "p99": round(o.p99, 3)} for name, _, _, o in rows},
+            "held_out_error": {name: off.to_json() for name, _, _, off in rows},
         }
         json_file.parent.mkdir(parents=True, exist_ok=True)
         json_file.write_text(json.dumps(profile_json(models, measured), indent=2) + "\n", encoding="utf-8")

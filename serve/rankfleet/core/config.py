@@ -114,6 +114,22 @@ class Autoscaling(Section):
     look_back_s: float = Field(2.0, gt=0, description="window over which the backlog is averaged")
 
 
+class Updates(Section):
+    """How replicas go when others take their place."""
+
+    surge_percent: int = Field(
+        25,
+        ge=0,
+        le=100,
+        description="replicas started before old ones stop, as a share of the group and at least one; 0 for none",
+    )
+    drain_s: float = Field(30.0, gt=0, description="how long a replica that goes may take to finish its work")
+
+    def at_most(self, replicas: int) -> int:
+        """How many there may be while some take the place of others."""
+        return replicas + -(-replicas * self.surge_percent // 100)
+
+
 class Quality(Section):
     """Where the planner's figures of quality come from. Without a table, one figure per tier: `tiers.NAME.quality`."""
 
@@ -144,6 +160,17 @@ class Routing(Section):
     memory_s: float = Field(30.0, gt=0, description="how long budgets and crowds seen are remembered")
 
 
+class Scheduling(Section):
+    """What a replica's queue does besides deadlines. docs/batching.md has the rules."""
+
+    patient_share: float = Field(
+        0.1,
+        ge=0,
+        lt=1,
+        description="share of a replica's time for work without a deadline while it waits; 0: only when idle otherwise",
+    )
+
+
 class Search(Section):
     """First stage of /v1/search."""
 
@@ -166,6 +193,11 @@ class LiveSettings(Section):
     experiments: dict[Name, Experiment] = Field({}, description="A/B splits by name; the first that applies counts")
 
 
+# What Serve takes as options of a deployment, so that a change touches that deployment alone.
+OPTIONS = ("autoscaling", "updates", "routers", "router_cpus")
+GROUP_OPTIONS = {"replicas", "cpus", "gpus", "resources"}
+
+
 class FleetConfig(LiveSettings):
     """The whole file."""
 
@@ -173,8 +205,10 @@ class FleetConfig(LiveSettings):
     groups: dict[Name, Group] = Field(min_length=1, description="replica groups by name; every tier has one home")
     limits: Limits = Field(Limits(), description="what one request may ask for")
     autoscaling: Autoscaling = Field(Autoscaling(), description="when groups grow and shrink")
+    updates: Updates = Field(Updates(), description="how replicas go when others take their place")
     quality: Quality = Field(Quality(), description="what is known of quality beyond one figure per tier")
     routing: Routing = Field(Routing(), description="how far ahead replicas plan")
+    scheduling: Scheduling = Field(Scheduling(), description="what a replica does next")
     search: Search | None = Field(None, description="the index behind /v1/search")
     profile: str | None = Field(None, description="latency profile written by `rankfleet profile`")
     routers: int = Field(1, ge=1, description="replicas of the router itself")
@@ -215,9 +249,10 @@ class FleetConfig(LiveSettings):
 
     @property
     def fixed(self) -> dict[str, Any]:
-        """As plain data, all that replicas are started with: everything but the live settings, so that a change
-        of those restarts nothing."""
-        return self.model_dump(mode="json", exclude=set(LiveSettings.model_fields))
+        """As plain data, all that replicas are built from: a change of it rolls every replica. The live settings and
+        the options that Serve takes beside (`core/deployments.py`) are not in it."""
+        outside: dict[str, Any] = dict.fromkeys(LiveSettings.model_fields, True) | dict.fromkeys(OPTIONS, True)
+        return self.model_dump(mode="json", exclude=outside | {"groups": {"__all__": GROUP_OPTIONS}})
 
     @property
     def live(self) -> LiveSettings:

@@ -3,6 +3,9 @@
 RankfleetError                  500
 ├── ConfigError                 the fleet file is wrong; nothing is started
 ├── CheckpointError             a model cannot be loaded
+├── ScoringFailed               the engine failed on this request; the replica's log has the details
+├── NotHosted                   the replica has no such tier: it is of another version of the fleet
+├── ReplicaLost                 a replica went away with a chunk; another is asked, and no client sees it
 └── RequestError                400  the request is wrong; sending it again will not help
     ├── InvalidRequest          422  a field is missing, of the wrong type, or empty
     ├── TooLarge                413  more documents or bytes than the limits
@@ -29,6 +32,27 @@ class ConfigError(RankfleetError):
 
 class CheckpointError(RankfleetError):
     code = "checkpoint"
+
+
+class ScoringFailed(RankfleetError):
+    code = "scoring_failed"
+
+
+class NotHosted(RankfleetError):
+    code = "not_hosted"
+
+
+class ReplicaLost(RankfleetError):
+    """`replica`: its name, empty where it is not known."""
+
+    code = "replica_lost"
+
+    def __init__(self, message: str, replica: str = "") -> None:
+        super().__init__(message)
+        self.replica = replica
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return type(self), (str(self), self.replica)
 
 
 class RequestError(RankfleetError):

@@ -63,13 +63,17 @@ class Work:
 class Chunk:
     """A slice of a request's pairs: what is queued, batched, spread over replicas and retried.
 
-    tiers: those the replica may choose from when the work leaves its queue; `tier` alone where empty.
+    tiers: those the replica may choose from when the work leaves its queue; `tier` alone where empty. request: the
+    same for all chunks of a request that was cut; None for one that was not. least_ms: predicted device time at the
+    cheapest of its tiers; 0 where none has been measured.
     """
 
     tier: str
     pairs: TokenizedPairs
     slack_ms: float | None = None
     tiers: tuple[str, ...] = ()
+    request: str | None = None
+    least_ms: float = 0.0
 
 
 @dataclass(frozen=True)

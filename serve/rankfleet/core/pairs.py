@@ -49,6 +49,8 @@ def split_rows(lengths: np.ndarray, max_tokens: int, parts: int = 1) -> list[np.
     work. Where the bound is passed, as many chunks as were too heavy are added.
     """
     count = min(max(1, len(lengths)), max(parts, -(-int(lengths.sum()) // max_tokens)))
+    if count == 1:
+        return [np.arange(len(lengths))]
     order = np.argsort(-lengths, kind="stable").tolist()
     while True:
         chunks: list[list[int]] = [[] for _ in range(count)]

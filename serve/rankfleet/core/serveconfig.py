@@ -1,12 +1,14 @@
 """A fleet as Ray Serve's own config: what `rankfleet serve` deploys here is what KubeRay deploys there.
 
-Serve compares configs by their parts. The fixed part of the fleet goes into `args`, where a change rolls the
-replicas; the live settings go into the router's `user_config`, where a change restarts nothing.
+Serve compares configs by their parts. What replicas are built from goes into `args`, where a change rolls all of
+them; live settings go into the router's `user_config`, where a change restarts nothing; numbers of replicas and what
+each reserves are options of one deployment, where the former restart nothing and the latter roll that deployment.
 """
 
 from typing import Any
 
 from rankfleet.core.config import FleetConfig
+from rankfleet.core.deployments import group_options, router_options
 
 APP_NAME = "rankfleet"
 ROUTER = "router"
@@ -21,7 +23,8 @@ def application(config: FleetConfig) -> dict[str, Any]:
         "import_path": IMPORT_PATH,
         "args": {"config": config.fixed},
         "logging_config": {"enable_access_log": False},
-        "deployments": [{"name": ROUTER, "user_config": config.live.model_dump(mode="json")}],
+        "deployments": [{"name": ROUTER} | router_options(config)]
+        + [{"name": name} | group_options(config, name) for name in config.groups],
     }
 
 

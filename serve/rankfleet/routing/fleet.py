@@ -23,9 +23,12 @@ class GroupView:
     out_ms: float = 0.0  # the sum of what is out
     moved_s: float = 0.0  # when `out` last began to move: the first was sent, or one came back
     replicas: dict[str, tuple[float, float]] = field(default_factory=dict)  # name → (seen at, its backlog, s)
+    running: frozenset[str] | None = None  # names of those that take work, where somebody knows
 
     def ready(self, now_s: float) -> int:
-        """Replicas heard of lately, and at least those that Serve keeps."""
+        """Replicas that take work: those known to, else those heard of lately and at least those that Serve keeps."""
+        if self.running is not None:
+            return max(1, len(self.running))
         return max(1, self.least, sum(now_s - at <= REPLICA_SEEN_S for at, _ in self.replicas.values()))
 
     def backlog_s(self, replicas: int, now_s: float) -> float:
@@ -89,8 +92,8 @@ class FleetView:
         """Whether every group that keeps a replica running has reported."""
         return all(
             tier in self._latency
-            for group in self._config.groups.values()
-            if group.replicas.min > 0
+            for name, group in self._config.groups.items()
+            if self._groups[name].least > 0
             for tier in group.tiers
         )
 
@@ -122,14 +125,40 @@ class FleetView:
 
     def heard(self, group: str, replica: str, backlog_s: float, now_s: float) -> None:
         """A replica has answered, and said how much still waits there."""
-        replicas = self._groups[group].replicas
+        view = self._groups[group]
+        if view.running is not None and replica not in view.running:
+            return  # it goes, and takes no more work
+        replicas = view.replicas
         replicas[replica] = (now_s, backlog_s)
         for name in [n for n, (at, _) in replicas.items() if now_s - at > REPLICA_SEEN_S]:
             del replicas[name]
 
-    def heard_of(self, group: str) -> bool:
-        """Whether any replica of a group has answered."""
-        return bool(self._groups[group].replicas)
+    def lost(self, group: str, replica: str) -> None:
+        """A replica went away: nothing that it said counts any more."""
+        view = self._groups[group]
+        view.replicas.pop(replica, None)
+        if view.running is not None:
+            view.running -= {replica}
+
+    def runs(self, group: str, replicas: frozenset[str]) -> None:
+        """These replicas take work now, and no others."""
+        view = self._groups[group]
+        view.running = replicas
+        view.replicas = {name: seen for name, seen in view.replicas.items() if name in replicas}
+
+    def kept(self, group: str, least: int) -> None:
+        """Serve keeps so many replicas of a group."""
+        self._groups[group].least = least
+
+    def stands(self, group: str) -> bool:
+        """Whether a replica of a group runs as far as is known, or soon will."""
+        view = self._groups[group]
+        return bool(view.least > 0 or view.replicas or view.running)
+
+    def backlog_s(self, group: str, now_s: float) -> float:
+        """Seconds of work before a replica of this group would be free."""
+        view = self._groups[group]
+        return view.backlog_s(view.ready(now_s), now_s)
 
     def replicas(self, group: str, now_s: float) -> int:
         return self._groups[group].ready(now_s)

@@ -4,13 +4,15 @@
 """
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
 
 from rankfleet.core.messages import Work
 from rankfleet.scheduling.ladder import Option
+
+LEAST_MS = 1.0  # the rest of a request costs more than that: below it a relative error says nothing
 
 
 @dataclass(frozen=True)
@@ -51,15 +53,17 @@ class LatencyModel:
 
 
 def fit(samples: Sequence[Sample]) -> LatencyModel:
-    """Least squares on relative errors with coefficients of at least 0.
+    """Least squares on relative errors with coefficients of at least 0, on the median of each size.
 
     A coefficient that comes out negative is noise around zero: it is set to zero and the others are fitted
-    again. Raises ValueError for fewer than three samples.
+    again. Where samples are few the slowest two do not count for `p99_factor`: among twenty the slowest may be
+    anything, while a machine starts up. Raises ValueError for fewer than three samples.
     """
     if len(samples) < 3:
         raise ValueError(f"a latency model needs at least 3 samples, got {len(samples)}")
-    ms = np.array([s.ms for s in samples])
-    terms = np.array([[1.0, s.work.tokens, s.work.squares] for s in samples])
+    usual = usual_ms(samples)
+    ms = np.array(list(usual.values()))
+    terms = np.array([[1.0, work.tokens, work.squares] for work in usual])
     active = [0, 1, 2]
     coefficients = np.zeros(3)
     while active:
@@ -68,20 +72,44 @@ def fit(samples: Sequence[Sample]) -> LatencyModel:
             coefficients[active] = solved
             break
         active.pop(int(solved.argmin()))
-    predicted = np.maximum(terms @ coefficients, 1e-9)
     alpha, beta, gamma = coefficients.tolist()
-    return LatencyModel(alpha, beta, gamma, max(1.0, float(np.quantile(ms / predicted, 0.99))))
+    model = LatencyModel(alpha, beta, gamma)
+    over = [(s.ms - mean_ms) / max(mean_ms, LEAST_MS) for s in samples for mean_ms in (model.mean_ms(s.work),)]
+    slow = float(np.quantile(over, min(0.99, (len(samples) - 3) / (len(samples) - 1))))
+    return replace(model, p99_factor=1.0 + max(0.0, slow))
+
+
+def usual_ms(samples: Sequence[Sample]) -> dict[Work, float]:
+    """The median of each size, in the order in which sizes come."""
+    by_size: dict[Work, list[float]] = {}
+    for sample in samples:
+        by_size.setdefault(sample.work, []).append(sample.ms)
+    return {work: float(np.median(ms)) for work, ms in by_size.items()}
 
 
 @dataclass(frozen=True)
 class Errors:
-    """Relative errors |predicted ÷ measured − 1|: the median and the 99th percentile."""
+    """How far predictions are off, as shares of what was measured.
+
+    p50, p99: |predicted ÷ measured − 1| over sizes the model was not fitted to, each size's median of its batches
+    counting as measured, and that as at least LEAST_MS; spread: 99th percentile of |batch ÷ its size's median − 1|,
+    what the machine varies by and no formula can know (`p99_factor` allows for it).
+    """
 
     p50: float
     p99: float
+    spread: float
+
+    def to_json(self) -> dict[str, float]:
+        return {name: round(value, 3) for name, value in asdict(self).items()}
 
 
-def errors(model: LatencyModel, samples: Sequence[Sample]) -> Errors:
-    """How far the model's mean prediction is off on samples it was not fitted to."""
-    off = [abs(model.mean_ms(s.work) / s.ms - 1) for s in samples]
-    return Errors(float(np.quantile(off, 0.5)), float(np.quantile(off, 0.99)))
+def held_out_errors(samples: Sequence[Sample]) -> Errors:
+    """Errors on every third size in the order of `samples`, by a model of the others. Raises ValueError where those
+    are fewer than three samples."""
+    usual = usual_ms(samples)
+    held_out = list(usual)[::3]
+    model = fit([s for s in samples if s.work not in held_out])
+    off = [abs(model.mean_ms(work) - usual[work]) / max(LEAST_MS, usual[work]) for work in held_out]
+    spread = [abs(s.ms - usual[s.work]) / max(LEAST_MS, usual[s.work]) for s in samples]
+    return Errors(float(np.quantile(off, 0.5)), float(np.quantile(off, 0.99)), float(np.quantile(spread, 0.99)))

@@ -8,12 +8,14 @@ Three steps, each a pure function of what waits, in order of deadline:
    whose gain is worth its time, so a small chunk takes a larger tier than a large one. The price is the lowest at
    which all that waits is done within the horizon and each by its deadline.
 3. `bind`: the first chunk gets its tier at that price, and others join its batch in order of deadline while the
-   first stays in time. Who would be served by a tier further than one step away waits for a batch of its own.
+   first stays in time. Who would be served by a tier further than one step away waits for a batch of its own. The
+   first is the one with the earliest deadline, unless enough time is owed to work without one (`lead`).
 """
 
 import heapq
 import math
-from collections.abc import Sequence
+from bisect import bisect_left
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
@@ -31,17 +33,34 @@ AT_ONCE_MS = 1e-6  # rounding
 @dataclass(frozen=True, slots=True)
 class Waiting(Generic[T]):
     """One chunk in the queue. deadline_s: infinity for none; ladder: what it may be scored with and how long
-    that takes; item: what the caller wants back."""
+    that takes; item: what the caller wants back; request: the same for all chunks of a request that was cut."""
 
     tokens: int
     deadline_s: float
     ladder: Ladder
     item: T
+    request: Hashable = None
 
     @property
     def least_ms(self) -> float:
         """Its device time at the cheapest tier."""
         return self.ladder.rungs[0].full_ms
+
+    @property
+    def is_patient(self) -> bool:
+        """Whether it has no deadline."""
+        return self.deadline_s == math.inf
+
+    @property
+    def last_start_s(self) -> float:
+        """Until when the device has to begin with it."""
+        rung = self.ladder.rungs[0]
+        return self.deadline_s - (rung.fixed_ms + rung.ms) / 1e3
+
+    def is_hopeless(self, now_s: float) -> bool:
+        """Whether it could not be in time even if the device began with it now."""
+        rung = self.ladder.rungs[0]
+        return rung.fixed_ms + rung.ms > (self.deadline_s - now_s) * 1e3 + AT_ONCE_MS
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,10 +94,10 @@ def keep(waiting: Sequence[Waiting[Any]], now_s: float) -> list[int]:
     gone: set[int] = set()
     busy_ms = 0.0
     for place, chunk in enumerate(waiting):
+        if chunk.is_hopeless(now_s):
+            continue
         rung = chunk.ladder.rungs[0]
         left_ms = (chunk.deadline_s - now_s) * 1e3 + AT_ONCE_MS
-        if rung.fixed_ms + rung.ms > left_ms:
-            continue
         if not kept:  # the first pays for starting a batch, the others share what further batches cost
             busy_ms = rung.fixed_ms - (rung.full_ms - rung.ms)
         kept.append(place)
@@ -126,16 +145,34 @@ def drains(chunks: Sequence[Waiting[Any]], price: float, pace: Pace, rule: Routi
     return True
 
 
-def bind(waiting: Sequence[Waiting[Any]], pace: Pace, rule: Routing, max_tokens: int, now_s: float) -> Bound[Any]:
+def lead(waiting: Sequence[Waiting[Any]], kept: list[int], per_ms: float, owed_ms: float) -> list[int]:
+    """`kept`, or from the first without a deadline on, once its time is owed. per_ms: price of a millisecond."""
+    if owed_ms <= 0 or not waiting[kept[-1]].is_patient:
+        return kept
+    first = bisect_left(kept, math.inf, key=lambda place: waiting[place].deadline_s)
+    chunk = waiting[kept[first]]
+    rung = chunk.ladder.rungs[chunk.ladder.at(per_ms)]
+    return kept[first:] if rung.fixed_ms + rung.ms <= owed_ms else kept
+
+
+def bind(
+    waiting: Sequence[Waiting[Any]],
+    pace: Pace,
+    rule: Routing,
+    max_tokens: int,
+    now_s: float,
+    owed_ms: float = 0.0,
+) -> Bound[Any]:
     """The next batch out of `waiting`, which is in order of deadline and not empty. max_tokens: most tokens in one
-    batch, unless a single chunk has more."""
+    batch, unless a single chunk has more; owed_ms: device time owed to work without a deadline."""
     kept = keep(waiting, now_s)
     hopeless = tuple(sorted(set(range(len(waiting))).difference(kept))) if len(kept) < len(waiting) else ()
     if not kept:
         return Bound("", (), hopeless, 0.0, 0.0, 0.0)
     price = price_of([waiting[place] for place in kept], pace, rule, now_s)
     per_ms = price / pace.budget_ms
-    head = waiting[kept[0]]
+    turn = lead(waiting, kept, per_ms, owed_ms)
+    head = waiting[turn[0]]
     left_ms = (head.deadline_s - now_s) * 1e3 + AT_ONCE_MS
     step = head.ladder.at(per_ms)
     while step > 0 and head.ladder.rungs[step].fixed_ms + head.ladder.rungs[step].ms > left_ms:
@@ -143,7 +180,8 @@ def bind(waiting: Sequence[Waiting[Any]], pace: Pace, rule: Routing, max_tokens:
     rung = head.ladder.rungs[step]
     horizon_ms = pace.horizon_ms(price, rule)
     # Without a deadline of its own a batch may take as long as the horizon: who comes meanwhile has to wait for it.
-    batch, ms = fill(waiting, kept, rung, per_ms, left_ms if left_ms < math.inf else horizon_ms, max_tokens)
+    most_ms = owed_ms if len(turn) < len(kept) else horizon_ms if head.is_patient else left_ms
+    batch, ms = fill(waiting, turn, rung, per_ms, most_ms, max_tokens)
     return Bound(rung.tier, batch, hopeless, price, ms, horizon_ms)
 
 

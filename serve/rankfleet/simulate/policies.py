@@ -80,7 +80,9 @@ def anything(fleet: FleetConfig) -> Choose:
     return lambda ask, snapshot, now_s: choice
 
 
-def slackfit(waiting: Sequence[Waiting[Any]], pace: Pace, rule: Routing, max_tokens: int, now_s: float) -> Bound[Any]:
+def slackfit(
+    waiting: Sequence[Waiting[Any]], pace: Pace, rule: Routing, max_tokens: int, now_s: float, owed_ms: float
+) -> Bound[Any]:
     """SlackFit (SuperServe, NSDI 2025): the least slack picks a bucket of latency, and in the bucket the largest
     batch is taken, then the best tier.
 

@@ -138,7 +138,7 @@ class Simulation:
 
     def _replica(self, group: str, ready_s: float = 0.0) -> Replica:
         queue: TokenQueue[tuple[Job, Work]] = TokenQueue(
-            self._fleet.groups[group].batch_tokens, self._fleet.routing, self._policy.bind
+            self._fleet.groups[group].batch_tokens, self._fleet.routing, self._policy.bind, self._fleet.scheduling
         )
         return Replica(f"{group}-{next(self._names)}", queue, ready_s)
 
@@ -186,7 +186,8 @@ class Simulation:
             work = work.share(parts)
         steps = self._ladder(allowed or (chosen.tier,), work, self._fleet.groups[group].batch_tokens)
         ticket = self._view.sent(group, steps.rungs[0].full_ms * parts, now_s, self._deadlines[i])
-        chunk = Waiting(work.tokens, self._deadlines[i], steps, (Job(i, group, ticket, parts), work))
+        job, request = Job(i, group, ticket, parts), i if parts > 1 else None
+        chunk = Waiting(work.tokens, self._deadlines[i], steps, (job, work), request)
         if self._fleet.overhead_ms > 0:
             self._at(now_s + self._fleet.overhead_ms / 1e3, lambda at_s: self._queue(group, chunk, parts, at_s))
         else:
@@ -203,6 +204,8 @@ class Simulation:
             replica.queue.put(chunk, now_s, idle=not replica.running)
             if not replica.running:
                 self._start(replica, now_s)
+            elif (last_s := chunk.last_start_s) < replica.free_s:
+                self._at(last_s, lambda at_s, replica=replica: self._expire(replica, at_s))  # type: ignore[misc]
 
     def _start(self, replica: Replica, now_s: float) -> None:
         """The next batch of an idle replica, if anything waits that can be in time."""
@@ -222,6 +225,11 @@ class Simulation:
         self._outcome.gpu_s += ms / 1e3
         self._outcome.batches += 1
         self._at(replica.free_s, lambda at_s: self._finish(replica, at_s))
+
+    def _expire(self, replica: Replica, now_s: float) -> None:
+        """Answer what cannot be in time any more, though the replica is busy."""
+        for chunk in replica.queue.expire(now_s):
+            self._lose(chunk.item[0], now_s)
 
     def _finish(self, replica: Replica, now_s: float) -> None:
         """A batch is done: answer its requests, take the next."""
@@ -247,7 +255,7 @@ class Simulation:
         self._outcome.state[job.request] = GIVEN_UP
         if job.left > 1:
             for replica in self._replicas[job.group]:
-                replica.queue.remove(lambda item: item[0].lost)
+                replica.queue.drop(job.request)
 
     def _scale(self, now_s: float) -> None:
         """Ask the scalers. A replica let go finishes what it has; a new one takes work when it is ready."""

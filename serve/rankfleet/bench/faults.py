@@ -1,0 +1,285 @@
+"""`rankfleet bench faults`: a fleet under open-loop load, while parts of it die, change, or get too much to do."""
+
+import asyncio
+import random
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
+from typing import Any, Protocol
+
+import httpx
+import numpy as np
+
+from rankfleet.bench.serve import counter
+from rankfleet.bench.traffic import Call, Reply, calls, closed_loop, open_loop, quantile
+from rankfleet.core.config import FleetConfig, parse_config
+from rankfleet.simulate.arrivals import from_process
+from rankfleet.simulate.workload import Candidates, RequestClass, Requests, Workload, draw
+
+# Some with little time, some with much, some with as much as it takes: each is lost in its own way.
+MIXED = Workload(
+    classes={
+        "standard": RequestClass(slo_ms=2000, share=5),
+        "relaxed": RequestClass(slo_ms=10000, share=3),
+        "batch": RequestClass(slo_ms=None, share=2),
+    },
+    candidates=[Candidates(count=20, share=8), Candidates(count=200, share=2)],
+    tokens=32,
+)
+# Large enough that engines are what is short, not the computer that sends them.
+HEAVY = Workload(
+    classes={"tight": RequestClass(slo_ms=500, share=1)}, candidates=[Candidates(count=100, share=1)], tokens=64
+)
+STRICT = "strict"  # the SLO class that refuses what cannot be in time
+KILL_EVERY_S = 10.0
+CANCELLED_SHARE = 0.1
+OVERLOAD = 5.0
+CALM = 0.5  # of the peak: the load before and after the overload
+STEPS = (0.7, 0.9, 1.1)  # of the closed loop's rate: where the peak of goodput is looked for
+TOLERANCE = 1.5  # latencies up to so many times the calm p99 are normal
+
+
+class Breakable(Protocol):
+    """A fleet that can be broken: `app.cluster.LocalCluster`."""
+
+    url: str
+    config: FleetConfig
+
+    def kill(self, deployment: str) -> str: ...
+    def remove_node(self) -> str: ...
+    def add_node(self) -> str: ...
+    def deploy(self, config: FleetConfig) -> str: ...
+    def settle(self) -> None: ...
+    def processes(self) -> dict[str, list[int]]: ...
+
+
+@dataclass(frozen=True)
+class Event:
+    """Something done to the fleet, so many seconds after the load begins. Says what it did."""
+
+    at_s: float
+    do: Callable[[], str]
+
+
+@dataclass
+class Events:
+    """Does each in its time."""
+
+    planned: Sequence[Event]
+    done: list[dict[str, Any]] = field(default_factory=list)
+
+    def run(self) -> None:
+        """Returns after the last."""
+        started_s = time.perf_counter()
+        for event in self.planned:
+            time.sleep(max(0.0, started_s + event.at_s - time.perf_counter()))
+            at_s = round(time.perf_counter() - started_s, 1)
+            try:
+                what = event.do()
+            except Exception as error:  # a fault that could not be brought about is told, and ends no load
+                what = f"could not be done: {type(error).__name__}: {error}"
+            self.done.append({"at_s": at_s, "what": what})
+
+
+@dataclass(frozen=True)
+class Load:
+    """rate_per_s: requests; seconds: how long they are sent."""
+
+    rate_per_s: float
+    seconds: float
+    seed: int = 1
+
+
+class Bench:
+    """Scenarios against one fleet, one after the other."""
+
+    def __init__(self, fleet: Breakable, progress: Callable[[str], None] = lambda text: None) -> None:
+        self._fleet = fleet
+        self._progress = progress
+        self._counter = counter(fleet.config)
+
+    def calm(self, load: Load) -> dict[str, Any]:
+        """Nothing happens: what the others are to be read against."""
+        return self._under(load, ())
+
+    def kill(self, load: Load) -> dict[str, Any]:
+        """A replica is killed every ten seconds: two of a group, then a router."""
+        names = [*self._fleet.config.groups] * 2 + ["router"]
+        times = np.arange(KILL_EVERY_S / 2, load.seconds, KILL_EVERY_S)
+        return self._under(load, [Event(t, self._killing(names[i % len(names)])) for i, t in enumerate(times)])
+
+    def _killing(self, deployment: str) -> Callable[[], str]:
+        return lambda: self._fleet.kill(deployment)
+
+    def node(self, load: Load) -> dict[str, Any]:
+        """A node goes without a word; later another comes."""
+        return self._under(
+            load, [Event(load.seconds / 4, self._fleet.remove_node), Event(load.seconds * 0.6, self._fleet.add_node)]
+        )
+
+    def redeploy(self, load: Load) -> dict[str, Any]:
+        """The fleet file changes in a way that every replica has to be replaced."""
+        config = self._fleet.config
+        changed = parse_config(config.model_dump(mode="json") | {"overhead_ms": config.overhead_ms + 1})
+        return self._under(load, [Event(load.seconds / 6, lambda: self._fleet.deploy(changed))])
+
+    def cancel(self, load: Load) -> dict[str, Any]:
+        """A tenth of the clients go away before they have their answer."""
+        rng = random.Random(load.seed)
+        planned = self._planned(MIXED, load)
+        stay = [rng.random() >= CANCELLED_SHARE for _ in planned]
+        leave = [call for call, stays in zip(planned, stay, strict=True) if not stays]
+        patience = [rng.uniform(0.002, 0.1) for _ in leave]
+
+        async def both() -> list[Reply]:
+            going = asyncio.create_task(go_away(self._fleet.url, leave, patience))
+            replies = await open_loop(self._fleet.url, [c for c, s in zip(planned, stay, strict=True) if s])
+            await going
+            return replies
+
+        self._progress(f"sending {len(planned)} requests, of which {len(leave)} go away")
+        return summary(asyncio.run(both())) | {"cancelled": len(leave)}
+
+    def overload(self, load: Load) -> dict[str, Any]:
+        """Five times what the fleet can do, after its peak and its calm have been measured."""
+        seconds = max(5.0, load.seconds / 6)
+        self._progress("looking for the peak")
+        first = self._planned(HEAVY, Load(1.0, 1.0))[0]
+        unhurried = replace(first, budget_ms=None, body=first.body.replace(b'"slo_ms":500.0', b'"slo_ms":null'))
+        closed = asyncio.run(closed_loop(self._fleet.url, unhurried, 8, seconds))
+        rate = sum(r.status == 200 for r in closed) / seconds
+        steps = {}
+        for step in STEPS:
+            replies = self._send(self._planned(HEAVY, Load(rate * step, seconds, load.seed)))
+            steps[round(rate * step, 2)] = round(goodput(replies, seconds), 2)
+        peak = max(steps.values())
+        before = self._send(self._planned(HEAVY, Load(peak * CALM, seconds, load.seed)))
+        much = self._planned(HEAVY, Load(peak * OVERLOAD, load.seconds / 3, load.seed))
+        after = self._planned(HEAVY, Load(peak * CALM, max(10.0, seconds), load.seed + 1))
+        late = [replace(call, at_s=call.at_s + load.seconds / 3) for call in after]
+        self._progress(f"overload: {len(much)} requests")
+        replies = self._send([*much, *late])
+        during, following = replies[: len(much)], replies[len(much) :]
+        normal_ms = quantile([r.took_ms for r in before if r.status == 200], 0.99) or 0.0
+        refusals = [r.took_ms for r in during if r.status == 429]
+        good = goodput(during, load.seconds / 3)
+        return summary(during) | {
+            "closed_loop_per_s": round(rate, 2),
+            "goodput_by_rate_per_s": steps,
+            "peak_goodput_per_s": peak,
+            "goodput_per_s": round(good, 2),
+            "goodput_share": round(good / peak, 3) if peak else None,
+            "refused_p50_ms": quantile(refusals, 0.5),
+            "refused_p99_ms": quantile(refusals, 0.99),
+            "calm_p99_ms": normal_ms,
+            "after": summary(following),
+            "normal_again_s": normal_again_s(following, load.seconds / 3, normal_ms * TOLERANCE),
+        }
+
+    def _planned(self, workload: Workload, load: Load) -> list[Call]:
+        rng = np.random.default_rng(load.seed)
+        arrived_s = from_process(f"poisson:rate={load.rate_per_s:g}", load.seconds, rng)
+        requests: Requests = draw(workload, arrived_s, rng)
+        fields = {"slo_class": STRICT} if workload is HEAVY else {}
+        return calls(requests, workload, *self._counter, load.seed, fields)
+
+    def _send(self, planned: Sequence[Call]) -> list[Reply]:
+        return asyncio.run(open_loop(self._fleet.url, planned))
+
+    def _under(self, load: Load, events: Sequence[Event]) -> dict[str, Any]:
+        """Figures of a load during which things happen."""
+        planned = self._planned(MIXED, load)
+        self._progress(f"sending {len(planned)} requests over {load.seconds:g} s")
+        happening = Events(events)
+        with ThreadPoolExecutor(1) as pool:  # nodes are started by the main thread, so the load has another
+            sent = pool.submit(self._send, planned)
+            happening.run()
+            replies = sent.result()
+        return summary(replies) | ({"events": happening.done} if events else {})
+
+
+SCENARIOS: dict[str, Callable[[Bench, Load], dict[str, Any]]] = {
+    "calm": Bench.calm,
+    "kill": Bench.kill,
+    "node": Bench.node,
+    "redeploy": Bench.redeploy,
+    "cancel": Bench.cancel,
+    "overload": Bench.overload,
+}
+
+
+def fleet_to_break(profile: str | None) -> FleetConfig:
+    """The demo tiers on three replicas, two routers: enough that one of each may die. profile: of this device."""
+    return parse_config(
+        {
+            "tiers": {
+                "small": {"model": "demo/small", "quality": 0.429},
+                "medium": {"model": "demo/medium", "quality": 0.411},
+                "large": {"model": "demo/large", "quality": 0.469},
+            },
+            "groups": {
+                "demo": {
+                    "tiers": ["small", "medium", "large"],
+                    "replicas": {"min": 3, "max": 3},
+                    "cpus": 0.5,
+                    "gpus": 0.25,
+                }
+            },
+            "routers": 2,
+            "profile": profile,
+            "slo_classes": {STRICT: {"slo_ms": None, "when_none_fits": "refuse"}},
+        }
+    )
+
+
+async def go_away(url: str, planned: Sequence[Call], patience_s: Sequence[float]) -> None:
+    """Send each call when it is due, and hang up after so long."""
+    start_s = time.perf_counter() + 0.05
+
+    async def leave(client: httpx.AsyncClient, call: Call, seconds: float) -> None:
+        await asyncio.sleep(max(0.0, start_s + call.at_s - time.perf_counter()))
+        try:
+            async with asyncio.timeout(seconds):
+                await client.post("/v1/rerank", content=call.body, headers={"content-type": "application/json"})
+        except (TimeoutError, httpx.HTTPError):
+            pass
+
+    async with httpx.AsyncClient(base_url=url, timeout=30.0) as client:
+        await asyncio.gather(*(leave(client, c, s) for c, s in zip(planned, patience_s, strict=True)))
+
+
+def summary(replies: Sequence[Reply]) -> dict[str, Any]:
+    """failed: neither answered nor refused; late: answered beyond the budget as the client sees it; unscored: in the
+    order given, since the time ran out."""
+    answered = [r for r in replies if r.status == 200]
+    failed = [r for r in replies if r.status not in (200, 429)]
+    figures: dict[str, Any] = {
+        "requests": len(replies),
+        "ok": len(answered),
+        "refused": sum(r.status == 429 for r in replies),
+        "failed": len(failed),
+        "late": sum(r.scored and not r.in_time for r in answered),
+        "unscored": sum(not r.scored for r in answered),
+        "p50_ms": quantile([r.took_ms for r in answered], 0.5),
+        "p99_ms": quantile([r.took_ms for r in answered], 0.99),
+    }
+    if failed:
+        statuses = sorted({r.status for r in failed})
+        figures["failed_by_status"] = {str(s): sum(r.status == s for r in failed) for s in statuses}
+        figures["failures"] = [f"at {r.call.at_s:.1f} s, {r.took_ms:.0f} ms: {r.error}" for r in failed[:10]]
+    return figures
+
+
+def goodput(replies: Sequence[Reply], seconds: float) -> float:
+    """Answers in time per second."""
+    return sum(r.in_time for r in replies) / seconds
+
+
+def normal_again_s(replies: Sequence[Reply], from_s: float, most_ms: float) -> float | None:
+    """Seconds after `from_s` from which on every request was answered within `most_ms`; None if the last was not."""
+    slow = [r.call.at_s for r in replies if r.status != 200 or r.took_ms > most_ms]
+    if not slow:
+        return 0.0
+    last = max(slow)
+    return None if last >= max(r.call.at_s for r in replies) else round(last - from_s, 2)

@@ -1,0 +1,108 @@
+"""`rankfleet bench faults` and `rankfleet bench soak`: a fleet on this computer, broken on purpose or kept busy."""
+
+import datetime
+import json
+import socket
+import tempfile
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.table import Table
+
+from rankfleet.cli import err, out
+from rankfleet.cli.bench import bench_app, names
+from rankfleet.core.errors import ConfigError
+
+KEYS = ("requests", "ok", "refused", "failed", "late", "unscored", "p50_ms", "p99_ms")
+
+
+@bench_app.command()
+def faults(
+    scenario: Annotated[
+        str, typer.Option(help="calm, kill, node, redeploy, cancel, overload; comma-separated")
+    ] = "calm,kill,node,redeploy,cancel,overload",
+    seconds: Annotated[float, typer.Option(min=5, help="how long each scenario sends requests")] = 60.0,
+    rate: Annotated[float, typer.Option(min=0.1, help="requests a second, except for overload")] = 6.0,
+    nodes: Annotated[int, typer.Option(min=2, help="nodes besides the head")] = 2,
+    seed: Annotated[int, typer.Option(min=0, help="of arrivals, sizes, classes and texts")] = 1,
+    json_file: Annotated[Path | None, typer.Option("--json", help="write the figures to this file")] = None,
+) -> None:
+    """Start a fleet on several nodes of this one computer, break it in different ways while requests come, and say
+    what became of them. Loader and fleet share the computer's cores."""
+    from rankfleet.app.cluster import local_cluster
+    from rankfleet.bench.faults import SCENARIOS, Bench, Load, fleet_to_break
+
+    asked = names(scenario)
+    if unknown := [name for name in asked if name not in SCENARIOS]:
+        raise ConfigError(f"--scenario {', '.join(unknown)}: there are {', '.join(SCENARIOS)}")
+    figures: dict[str, Any] = {}
+    with tempfile.TemporaryDirectory() as folder, err.status("measuring the tiers") as status:
+        say = status.update if err.is_terminal else lambda text: None
+        config = fleet_to_break(measured_profile(Path(folder)))
+        with local_cluster(config, free_port(), nodes, say) as fleet:
+            for name in asked:
+                bench = Bench(fleet, lambda text, name=name: say(f"{name}: {text}"))  # type: ignore[misc]
+                figures[name] = SCENARIOS[name](bench, Load(rate, seconds, seed))
+                err.print(f"{name}: {figures[name]}", markup=False, soft_wrap=True, highlight=False)
+                write(json_file, figures | {"conditions": conditions(config, seconds, rate, nodes, seed)})
+                say(f"{name}: waiting until the fleet is whole again")
+                fleet.settle()
+    table = Table("", *(key.replace("_", " ") for key in KEYS), box=None, padding=(0, 2, 0, 0))
+    for name, row in figures.items():
+        table.add_row(name, *("" if row.get(key) is None else f"{row[key]:g}" for key in KEYS))
+    out.print(table)
+
+
+def measured_profile(folder: Path) -> str:
+    """Latency of the demo tiers on this device, so that replicas which come back need not measure it."""
+    import torch
+
+    from rankfleet.bench.faults import fleet_to_break
+    from rankfleet.engine.checkpoint import find_checkpoint
+    from rankfleet.engine.measure import QUICK, measure
+    from rankfleet.engine.scorer import Scorer
+    from rankfleet.routing.latency import fit
+    from rankfleet.routing.profile import profile_json
+
+    torch.set_num_threads(1)
+    models = {}
+    for name, tier in fleet_to_break(None).tiers.items():
+        scorer = Scorer.load(find_checkpoint(tier.model, tier.revision), "auto")
+        models[name] = fit(list(measure(scorer, min(512, scorer.max_pair), QUICK, 4, 10.0)))
+    path = folder / "profile.json"
+    path.write_text(json.dumps(profile_json(models, {})), encoding="utf-8")
+    return str(path)
+
+
+def conditions(config: Any, seconds: float, rate: float, nodes: int, seed: int) -> dict[str, Any]:
+    """What the figures are to be read with."""
+    import importlib.metadata
+
+    from rankfleet.bench.machine import cpu_name
+
+    versions = {name: importlib.metadata.version(name) for name in ("rankfleet", "ray", "torch")}
+    replicas = {name: group.replicas.min for name, group in config.groups.items()} | {"router": config.routers}
+    return {
+        "device": cpu_name(),
+        "loader": "on the same cores as the fleet",
+        "nodes": nodes,
+        "replicas": replicas,
+        "seconds": seconds,
+        "rate_per_s": rate,
+        "seed": seed,
+        "versions": versions,
+        "date": datetime.date.today().isoformat(),
+    }
+
+
+def write(path: Path | None, figures: dict[str, Any]) -> None:
+    if path is not None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps(figures, indent=2) + "\n", encoding="utf-8")
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
