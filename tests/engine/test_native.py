@@ -1,16 +1,19 @@
 """The compiled kernels against PyTorch's operations; see also test_parity, which runs both."""
 
 import os
+import shutil
 import subprocess
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import save_file
 
 from rankfleet.core.errors import CheckpointError
 from rankfleet.core.pairs import TokenizedPairs
-from rankfleet.engine.checkpoint import Checkpoint, find_checkpoint
+from rankfleet.engine.checkpoint import Checkpoint, find_checkpoint, read_tensors
+from rankfleet.engine.measure import synthetic_pairs
 from rankfleet.engine.native import library as native
 from rankfleet.engine.native.encoder import NativeEncoder, attention_items
 from rankfleet.engine.precision import choose_dtype
@@ -63,10 +66,26 @@ def test_what_the_kernels_do_not_have_runs_in_pytorch(tmp_path: Path) -> None:
 @NEEDS_KERNELS
 def test_what_is_outside_of_the_model_s_tables_is_an_error(tmp_path: Path) -> None:
     scorer = Scorer.load(Checkpoint(checkpoints.ettin(tmp_path, "17m", max_length=64)), "float32", "cpu")
-    for ids in ([5, 50368, 6], [5] * 65):
+    for ids in ([5, 50368, 6], [5, -1, 6], [5] * 65):
         pair = TokenizedPairs(np.array(ids, np.int32), np.array([len(ids)], np.int32), np.array([1], np.int32))
         with pytest.raises(IndexError, match="takes 64 tokens and ids below 50368"):
             scorer.score(pair)
+    for lengths in ([0], [0, 3], [3, 0]):
+        none = TokenizedPairs(*(np.array(each, np.int32) for each in ([5] * sum(lengths), lengths, [0] * len(lengths))))
+        with pytest.raises(IndexError, match="no tokens"):
+            scorer.score(none)
+
+
+@NEEDS_KERNELS
+def test_a_table_of_positions_shorter_than_the_config_says_is_not_read_beyond(tmp_path: Path) -> None:
+    folder = checkpoints.bert_classifier(tmp_path)
+    tensors = read_tensors(folder)
+    name = "bert.embeddings.position_embeddings.weight"
+    save_file(tensors | {name: tensors[name][:100].contiguous()}, folder / "model.safetensors")
+    scorer = Scorer.load(Checkpoint(folder), "float32", "cpu")
+    assert np.isfinite(scorer.score(synthetic_pairs(3, 50, 100))).all()
+    with pytest.raises(IndexError, match="takes 100 tokens"):
+        scorer.score(TokenizedPairs(np.full(101, 5, np.int32), np.array([101], np.int32), np.array([1], np.int32)))
 
 
 def test_long_pairs_are_cut_into_pieces_of_attention_and_come_first() -> None:
@@ -110,6 +129,34 @@ def test_without_a_compiler_there_is_a_reason_and_no_failure(
         assert reason in caplog.text
 
 
+def test_a_user_without_a_home_is_told_to_name_a_folder(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    def nowhere() -> Path:
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.setattr(Path, "home", nowhere)
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    monkeypatch.delenv("RANKFLEET_CACHE", raising=False)
+    monkeypatch.setattr(native, "cpu_flags", lambda: frozenset(native.NEEDED))
+    assert native.library.__wrapped__() is None
+    assert "set RANKFLEET_CACHE" in caplog.text
+    monkeypatch.setenv("RANKFLEET_CACHE", str(tmp_path))
+    assert native.cache_folder() == tmp_path
+
+
+@pytest.mark.skipif(shutil.which("g++") is None, reason="needs a C++ compiler")
+def test_what_cannot_be_loaded_from_the_cache_is_built_again(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    source = tmp_path / "small.cpp"
+    source.write_text('extern "C" int answer() { return 42; }')
+    monkeypatch.setattr(native, "SOURCES", [source])
+    monkeypatch.setenv("CXX", "g++ -O1")  # a compiler with options of its own
+    path = native.compiled([], tmp_path / "cache")
+    path.write_bytes(b"")  # as a computer that went down may leave it
+    assert native.load([], tmp_path / "cache").answer() == 42
+    assert path.stat().st_size > 0
+
+
 def test_kernels_are_built_once(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     builds = []
 
@@ -123,7 +170,9 @@ def test_kernels_are_built_once(monkeypatch: pytest.MonkeyPatch, tmp_path: Path)
     assert native.compiled(["-mavx512f"], tmp_path) == first
     assert native.compiled(["-mavx512f", "-mavx512vnni"], tmp_path) != first
     assert len(builds) == 2
-    assert sorted(path.suffix for path in tmp_path.iterdir()) == [".so", ".so"]
+    monkeypatch.setattr(native, "openmp", lambda: ["/another/libgomp-1234.so"])
+    assert native.compiled(["-mavx512f"], tmp_path) != first, "another PyTorch, another library to link with"
+    assert sorted(path.suffix for path in tmp_path.iterdir()) == [".so"] * 3
 
 
 def test_auto_takes_bfloat16_where_the_processor_is_made_for_it(monkeypatch: pytest.MonkeyPatch) -> None:

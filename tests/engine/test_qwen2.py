@@ -6,6 +6,8 @@ import numpy as np
 import pytest
 import torch
 
+from rankfleet.app.texts import load_tokenizers
+from rankfleet.core.config import Tier
 from rankfleet.core.errors import CheckpointError
 from rankfleet.engine.checkpoint import Checkpoint
 from rankfleet.engine.scorer import Reranker, Scorer
@@ -91,6 +93,14 @@ def test_templates_that_are_refused(prompt: str, message: str, tmp_path: Path) -
 def test_a_limit_below_the_prompt_is_refused(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match="the prompt alone has"):
         PairTokenizer.load(Checkpoint(checkpoints.qwen2_reranker(tmp_path)), max_tokens=20)
+
+
+def test_a_tier_whose_pairs_are_cut_within_the_prompt_is_refused(tmp_path: Path) -> None:
+    folder = str(checkpoints.qwen2_reranker(tmp_path))
+    fits = load_tokenizers({"teacher": Tier(model=folder, quality=0.5, max_tokens=100)})
+    assert fits["teacher"].template.tokens < 100
+    with pytest.raises(CheckpointError, match=r"tiers\.teacher\.max_tokens is too low: the prompt alone has"):
+        load_tokenizers({"teacher": Tier(model=folder, quality=0.5, max_tokens=40)})
 
 
 def test_a_language_model_without_logit_score_is_refused(tmp_path: Path) -> None:

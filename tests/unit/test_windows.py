@@ -32,6 +32,7 @@ def word_pieces() -> Tokenizer:
         ("one    two three", 0, 8, 16),  # no cut within the blanks, and none before: twice as much, all of it
         ("abcdef   ghi jkl mno pqr", 0, 10, 6),  # before the first of several blanks
         ("abcdefghijklmno" * 4, 0, 10, 60),  # nowhere to cut
+        ("abcde!\x1c ghi jkl mno pqr", 0, 10, 7),  # "!\x1c" may be one token
         ("犬は走る。猫は寝る。鳥は飛ぶ。" * 2, 0, 8, 5),  # behind a mark
         ("it's'a'b'c'd'e'f'g'h'i'j'k'l'm'n", 0, 8, 32),  # apostrophes may be contractions
     ],

@@ -13,10 +13,9 @@ from rankfleet.app.api import build_api
 from rankfleet.app.roster import roster_of
 from rankfleet.app.service import RankingService
 from rankfleet.app.telemetry import Telemetry
+from rankfleet.app.texts import load_tokenizers
 from rankfleet.app.transport import ServeGroup
 from rankfleet.core.config import parse_config, parse_live
-from rankfleet.engine.checkpoint import find_checkpoint
-from rankfleet.engine.tokenizer import PairTokenizer
 from rankfleet.retrieval.bm25 import Bm25Index
 from rankfleet.routing.drain import drains_s
 from rankfleet.routing.profile import read_profile
@@ -32,17 +31,10 @@ class Router:
 
     def __init__(self, config: dict[str, Any], **groups: DeploymentHandle) -> None:
         fleet = parse_config(config)
-        tokenizers: dict[str, PairTokenizer] = {}
-        by_text: dict[str, PairTokenizer] = {}
-        for name, tier in fleet.tiers.items():
-            checkpoint = find_checkpoint(tier.model, tier.revision, weights=False)
-            tokenizer = PairTokenizer.load(checkpoint)
-            # Tiers of one family share a vocabulary: one tokenizer then serves all, and texts are encoded once.
-            tokenizers[name] = by_text.setdefault(tokenizer.identity, tokenizer)
         self._handles = groups
         self._telemetry = Telemetry()
         clients = {name: ServeGroup(name, h, roster_of(name), self._telemetry.lost) for name, h in groups.items()}
-        self._service = RankingService(fleet, tokenizers, clients)
+        self._service = RankingService(fleet, load_tokenizers(fleet.tiers), clients)
         for name in groups:
             roster_of(name).listen(partial(self._service.fleet.runs, name))
         if fleet.profile:

@@ -5,13 +5,34 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from rankfleet.core.config import Tier
+from rankfleet.core.errors import CheckpointError
 from rankfleet.core.layout import Layout, PassageRule
 from rankfleet.core.messages import RerankRequest
 from rankfleet.core.pairs import TokenizedPairs
+from rankfleet.engine.checkpoint import find_checkpoint
 from rankfleet.engine.texts import TextEncoder
 from rankfleet.engine.tokencache import TokenCache
 from rankfleet.engine.tokenizer import PairTokenizer
 from rankfleet.routing.lengths import Lengths
+
+
+def load_tokenizers(tiers: Mapping[str, Tier]) -> dict[str, PairTokenizer]:
+    """By tier. Tiers of one family share a vocabulary: one tokenizer then serves all, and texts are encoded once.
+
+    Raises CheckpointError where one cannot be had, or a tier's `max_tokens` leaves no room for texts.
+    """
+    tokenizers: dict[str, PairTokenizer] = {}
+    by_text: dict[str, PairTokenizer] = {}
+    for name, tier in tiers.items():
+        tokenizer = PairTokenizer.load(find_checkpoint(tier.model, tier.revision, weights=False))
+        if tier.max_tokens is not None:
+            try:
+                tokenizer.check_limit(tier.max_tokens)
+            except CheckpointError as error:
+                raise CheckpointError(f"tiers.{name}.max_tokens is too low: {error}") from None
+        tokenizers[name] = by_text.setdefault(tokenizer.identity, tokenizer)
+    return tokenizers
 
 
 @dataclass(frozen=True)

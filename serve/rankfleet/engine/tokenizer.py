@@ -67,8 +67,7 @@ class PairTokenizer:
         """template: by default as the tokenizer lays out pairs. Raises CheckpointError when a pair of `max_tokens`
         has no room for it."""
         self.template = template or PairTemplate.of(tokenizer)
-        if template and max_tokens <= template.tokens:
-            raise CheckpointError(f"the prompt alone has {template.tokens} tokens; allow pairs more than {max_tokens}")
+        self.check_limit(max_tokens)
         self.encoder = TextEncoder.of(tokenizer, self.template.wrap)
         self.identity = f"{max_tokens}-{self.template}-{self.encoder.identity}"
         self.max_tokens = max_tokens
@@ -80,6 +79,13 @@ class PairTokenizer:
 
         limit = max_pair_tokens(checkpoint)
         return cls(read_tokenizer(checkpoint), min(limit, max_tokens or limit), prompt_template(checkpoint))
+
+    def check_limit(self, max_tokens: int) -> None:
+        """Raises CheckpointError when pairs of `max_tokens` have no room for their texts: all would score alike."""
+        if max_tokens <= self.template.tokens:
+            raise CheckpointError(
+                f"the prompt alone has {self.template.tokens} tokens; allow pairs more than {max_tokens}"
+            )
 
     def encode(self, texts: list[str]) -> list[np.ndarray]:
         """int32 token ids of each text, without special tokens."""

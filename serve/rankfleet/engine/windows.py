@@ -19,6 +19,7 @@ import numpy as np
 MARKS = ".,;:!?)。，、！？；：」』）।؟،"
 MARK = re.compile(rf"(?<=[{re.escape(MARKS)}])(?=[^\W\d_])")
 CUT = re.compile(rf"(?<=\S)(?=[ \n])|{MARK.pattern}")
+NOT_BLANK = "\x1c\x1d\x1e\x1f"  # white space to Python, but to tokenizers a mark that words may reach over
 LEAST = 256  # characters of a window; fewer are not worth a call
 ASCII_PER_TOKEN, OTHER_PER_TOKEN = 5, 2  # characters; English has 4 to 5, most other scripts fewer
 
@@ -46,7 +47,7 @@ def window_end(text: str, start: int, size: int) -> int:
         low, high = start + size // 2, start + size
         for blank in (" ", "\n"):
             at = text.rfind(blank, low, high)
-            while at > low and text[at - 1].isspace():
+            while at > low and text[at - 1].isspace() and text[at - 1] not in NOT_BLANK:
                 at -= 1
             if at > low:
                 return at

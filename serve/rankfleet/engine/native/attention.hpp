@@ -4,8 +4,6 @@
 
 #include "matmul.hpp"
 
-constexpr int QUERIES = 384;  // queries of one work item: long pairs are shared between threads
-
 // Pair, head and queries [first, last), counted from the pair's first token.
 struct Item {
     int32_t pair, head, first, last;

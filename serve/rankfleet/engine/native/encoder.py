@@ -72,7 +72,11 @@ class NativeEncoder:
         self._vocabulary = len(encoder.words)
         self._lock = threading.Lock()  # one forward pass at a time: they share the workspace
         self._space: tuple[torch.Tensor, ...] = ()
-        self._model = self._bert(encoder) if isinstance(encoder, BertEncoder) else self._modernbert(encoder, max_length)
+        if isinstance(encoder, BertEncoder):
+            self._positions = min(max_length, len(encoder.places) - encoder.first_position)
+            self._model = self._bert(encoder)
+        else:
+            self._model = self._modernbert(encoder, max_length)
 
     def _modernbert(self, encoder: ModernBertEncoder, max_length: int) -> Model:
         put = self._layout
@@ -144,13 +148,16 @@ class NativeEncoder:
         """Hidden states of the last layer: [tokens, hidden], or [pairs, hidden] of each pair's first token. In float64,
         as the head wants them.
 
-        Raises IndexError for a token or a position that the model does not have: the kernels would read what lies
-        behind its tables.
+        Raises IndexError for a token or a position that the model does not have, and for a pair of no tokens: the
+        kernels would read what lies beside its tables.
         """
-        if batch.max_length > self._positions or int(batch.token_ids.max()) >= self._vocabulary:
+        if not batch.host_lengths.all():
+            raise IndexError("a pair has no tokens, not even special ones")
+        least, most = (int(bound) for bound in torch.aminmax(batch.token_ids))
+        if batch.max_length > self._positions or least < 0 or most >= self._vocabulary:
             raise IndexError(
-                f"a pair of {batch.max_length} tokens, the largest id {int(batch.token_ids.max())}: this model takes "
-                f"{self._positions} tokens and ids below {self._vocabulary}; does the tokenizer belong to it?"
+                f"a pair of {batch.max_length} tokens, ids from {least} to {most}: this model takes {self._positions} "
+                f"tokens and ids below {self._vocabulary}; does the tokenizer belong to it?"
             )
         tokens, pairs = len(batch.token_ids), len(batch.lengths)
         items = attention_items(batch.host_lengths, self._heads)

@@ -4,6 +4,7 @@ import ctypes
 import hashlib
 import logging
 import os
+import shlex
 import shutil
 import subprocess
 import tempfile
@@ -36,9 +37,15 @@ def cpu_flags(cpuinfo: Path = Path("/proc/cpuinfo")) -> frozenset[str]:
 
 
 def cache_folder() -> Path:
-    """Where compiled kernels are kept: $RANKFLEET_CACHE, else the user's cache folder."""
-    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(os.environ.get("RANKFLEET_CACHE") or Path(base) / "rankfleet")
+    """Where compiled kernels are kept: $RANKFLEET_CACHE, else the user's cache folder. Raises OSError where there is
+    neither."""
+    if named := os.environ.get("RANKFLEET_CACHE"):
+        return Path(named)
+    try:
+        base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    except RuntimeError as error:  # a container's user may have no home
+        raise OSError("no home folder to keep them in; set RANKFLEET_CACHE to a folder") from error
+    return Path(base) / "rankfleet"
 
 
 def supported_dtypes(flags: frozenset[str]) -> frozenset[str]:
@@ -59,39 +66,49 @@ def library() -> Library | None:
         return None
     options = [f"-m{f}" for f in NEEDED] + [f"-m{name}" for flag, name in OPTIONAL.items() if flag in flags]
     try:
-        path = compiled(options)
-        forward = ctypes.CDLL(str(path)).rankfleet_forward
-    except (OSError, subprocess.SubprocessError) as error:
+        forward = load(options, cache_folder()).rankfleet_forward
+    except (OSError, ValueError) as error:  # ValueError: quotes in CXX that do not close
         log.warning("no compiled kernels (%s); using PyTorch's operations, which take about twice the time", error)
         return None
     forward.restype = None
     return Library(forward, dtypes)
 
 
-def compiled(options: list[str], folder: Path | None = None) -> Path:
-    """The shared object for these compiler options, built unless it lies in the cache already.
+def load(options: list[str], folder: Path) -> ctypes.CDLL:
+    """The shared object for these compiler options. One in the cache that cannot be loaded is built again."""
+    path = compiled(options, folder)
+    try:
+        return ctypes.CDLL(str(path))
+    except OSError as error:
+        log.warning("compiling the CPU kernels again: %s", error)
+        path.unlink(missing_ok=True)
+        return ctypes.CDLL(str(compiled(options, folder)))
 
-    Raises OSError when there is no compiler or the cache cannot be written, CalledProcessError when the
-    compiler fails.
+
+def compiled(options: list[str], folder: Path) -> Path:
+    """The shared object for these compiler options, built unless it lies in the folder already.
+
+    Raises OSError when there is no compiler, it fails, or the folder cannot be written.
     """
-    compiler = os.environ.get("CXX") or shutil.which("g++") or shutil.which("clang++")
+    found = [there for name in ("g++", "clang++") if (there := shutil.which(name))]
+    compiler = shlex.split(os.environ.get("CXX", "")) or found[:1]
     source = b"\0".join(path.read_bytes() for path in SOURCES)
+    threads = openmp()  # part of the key: another PyTorch may have its library elsewhere, under another name
     command = ["-std=c++20", "-O3", "-fopenmp", "-fPIC", "-shared", *options]
-    key = hashlib.sha256(source + " ".join(command).encode()).hexdigest()[:20]
-    folder = folder or cache_folder()
+    key = hashlib.sha256(source + " ".join([*command, *threads]).encode()).hexdigest()[:20]
     path = folder / f"kernels-{key}.so"
     if path.exists():
         return path
-    if compiler is None:
+    if not compiler:
         raise FileNotFoundError("no C++ compiler found; install g++ or set CXX")
     folder.mkdir(parents=True, exist_ok=True)
     log.info("compiling the CPU kernels into %s", folder)
     with tempfile.TemporaryDirectory(dir=folder) as scratch:
         built = Path(scratch) / "kernels.so"
         main = next(str(path) for path in SOURCES if path.suffix == ".cpp")
-        done = subprocess.run([compiler, *command, main, *openmp(), "-o", str(built)], capture_output=True, text=True)
+        done = subprocess.run([*compiler, *command, main, *threads, "-o", str(built)], capture_output=True, text=True)
         if done.returncode:
-            raise OSError(f"{compiler} failed: {done.stderr.strip()[:500]}")
+            raise OSError(f"{compiler[0]} failed: {done.stderr.strip()[:500]}")
         os.replace(built, path)  # several replicas may build at once: the last one wins, with the same file
     return path
 
