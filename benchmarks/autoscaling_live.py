@@ -26,7 +26,7 @@ import numpy as np
 from rankfleet.app import launch
 from rankfleet.bench.serve import counter, summary
 from rankfleet.bench.traffic import Call, calls, closed_loop, open_loop
-from rankfleet.cli.profile import cpu_name
+from rankfleet.bench.machine import cpu_name
 from rankfleet.core.config import FleetConfig, parse_config
 from rankfleet.core.environment import LOCAL, LOW_LATENCY
 from rankfleet.core.serveconfig import APP_NAME, serve_config
@@ -64,7 +64,7 @@ FLEET = {
 
 def deployed(config: FleetConfig, policy: str, port: int) -> dict[str, Any]:
     """The fleet with this project's policy, or with Ray's default one and its default settings."""
-    whole = serve_config(config, "127.0.0.1", port)
+    whole = serve_config(config, "127.0.0.1", port) | {"proxy_location": "HeadOnly"}
     if policy == "ray":
         (application,) = whole["applications"]
         del application["autoscaling_policy"]
@@ -113,7 +113,11 @@ def one(policy: str) -> dict[str, Any]:
     cluster.add_node(num_cpus=2, num_gpus=4)
     ray.init(address=cluster.address, namespace="serve", log_to_driver=False)
     try:
-        serve.start(HTTPOptions(host="127.0.0.1", port=port), logging_config=LoggingConfig(enable_access_log=False))
+        serve.start(
+            proxy_location="HeadOnly",  # both nodes are this computer
+            http_options=HTTPOptions(host="127.0.0.1", port=port),
+            logging_config=LoggingConfig(enable_access_log=False),
+        )
         client = _get_global_client()
         assert client is not None
         client.deploy_apps(ServeDeploySchema.model_validate(deployed(config, policy, port)))

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import numpy as np
 
-from rankfleet.cli.profile import cpu_name
+from rankfleet.bench.machine import cpu_name
 from rankfleet.core.config import read_config
 from rankfleet.routing.candidates import Ask
 from rankfleet.routing.fleet import FleetView
