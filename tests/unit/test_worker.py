@@ -152,3 +152,16 @@ async def test_the_tier_is_chosen_when_the_work_leaves_the_queue(clock: FakeCloc
     tight = await worker.submit(chunk(2, slack_ms=15, tiers=both))
     assert (roomy.tier, tight.tier) == ("u", "t")
     assert (scorers["t"].batches, scorers["u"].batches) == ([[2]], [[1]])
+
+
+async def test_work_that_nothing_takes_is_noticed(clock: FakeClock, scorer: FakeScorer) -> None:
+    def interrupted(tokens: int, backlog_s: float) -> None:
+        raise asyncio.CancelledError  # ends the task, as nothing that is handled does
+
+    worker = Worker("r1", {"t": scorer}, {"t": LatencyModel(0, 1, 0)}, QUALITY, 40, Inline(), interrupted, clock)
+    for first in range(8):
+        worker.submit(chunk(first, 2, 3))  # more than one batch
+    assert not worker.halted
+    for _ in range(5):
+        await asyncio.sleep(0)
+    assert worker.halted
