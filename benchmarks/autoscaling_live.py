@@ -24,9 +24,9 @@ from typing import Any
 import numpy as np
 
 from rankfleet.app import launch
+from rankfleet.bench.machine import cpu_name
 from rankfleet.bench.serve import counter, summary
 from rankfleet.bench.traffic import Call, calls, closed_loop, open_loop
-from rankfleet.bench.machine import cpu_name
 from rankfleet.core.config import FleetConfig, parse_config
 from rankfleet.core.environment import LOCAL, LOW_LATENCY
 from rankfleet.core.serveconfig import APP_NAME, serve_config

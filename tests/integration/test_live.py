@@ -54,6 +54,7 @@ def test_users_are_split_as_the_hash_says(running_fleet: RunningFleet) -> None:
 
 
 def test_weights_change_live_and_restart_nothing(running_fleet: RunningFleet) -> None:
+    wait_for(lambda: len(replicas(running_fleet, "demo")) == 1, "one replica, whatever was asked before")
     before = replicas(running_fleet, "router"), replicas(running_fleet, "demo")
     assert all(before)
     settings = yaml.safe_load(running_fleet.config.read_text())

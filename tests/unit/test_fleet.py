@@ -124,3 +124,28 @@ def test_a_group_that_is_kept_does_not_sleep_though_all_its_replicas_have_died()
     view = FleetView(fleet())
     view.runs("demo", frozenset())
     assert not view.snapshot(0.0).groups["demo"].asleep
+
+
+def test_what_serve_says_of_its_replicas_counts_before_what_was_heard() -> None:
+    view = FleetView(fleet())
+    view.heard("demo", "r1", 0.4, 0.0)
+    view.heard("demo", "r2", 0.4, 0.0)
+    view.runs("demo", frozenset({"r2", "r3", "r4"}))
+    assert view.replicas("demo", 0.0) == 3
+    # r1 is gone with what it said; a last answer of its does not bring it back.
+    view.heard("demo", "r1", 0.4, 0.0)
+    assert view.backlog_s("demo", 0.0) == pytest.approx(0.4 / 3)
+    view.lost("demo", "r2")
+    assert (view.replicas("demo", 0.0), view.backlog_s("demo", 0.0)) == (2, 0.0)
+    view.runs("demo", frozenset())
+    assert view.replicas("demo", 0.0) == 1, "a plan needs one to come"
+
+
+def test_a_group_that_may_be_gone_stands_when_a_replica_of_it_runs() -> None:
+    view = FleetView(fleet())
+    assert view.awake("demo")
+    view.kept("demo", 0)
+    assert not view.awake("demo")
+    assert view.ready
+    view.runs("demo", frozenset({"r1"}))
+    assert view.awake("demo")

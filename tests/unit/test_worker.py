@@ -243,3 +243,16 @@ async def test_work_that_is_cancelled_leaves_the_books(worker: Worker) -> None:
     await asyncio.sleep(0)
     assert worker.load.backlog_s == 0.0
     assert worker.load.counts.done_s == pytest.approx(0.02, rel=0.03)
+
+
+async def test_work_that_nothing_takes_is_noticed(clock: FakeClock, scorer: FakeScorer) -> None:
+    def interrupted(tokens: int, backlog_s: float) -> None:
+        raise asyncio.CancelledError  # ends the task, as nothing that is handled does
+
+    worker = Worker("r1", {"t": scorer}, {"t": LatencyModel(0, 1, 0)}, QUALITY, 40, Inline(), interrupted, clock)
+    for first in range(8):
+        worker.submit(chunk(first, 2, 3))  # more than one batch
+    assert not worker.halted
+    for _ in range(5):
+        await asyncio.sleep(0)
+    assert worker.halted

@@ -8,11 +8,11 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
-import httpx
+import aiohttp
 import numpy as np
 
 from rankfleet.bench.serve import counter
-from rankfleet.bench.traffic import Call, Reply, calls, closed_loop, open_loop, quantile
+from rankfleet.bench.traffic import JSON, Call, Reply, calls, closed_loop, open_loop, quantile, session
 from rankfleet.core.config import FleetConfig, parse_config
 from rankfleet.simulate.arrivals import from_process
 from rankfleet.simulate.workload import Candidates, RequestClass, Requests, Workload, draw
@@ -69,11 +69,11 @@ class Events:
     planned: Sequence[Event]
     done: list[dict[str, Any]] = field(default_factory=list)
 
-    def run(self) -> None:
+    def run(self, wait: Callable[[float], None] = time.sleep) -> None:
         """Returns after the last."""
         started_s = time.perf_counter()
         for event in self.planned:
-            time.sleep(max(0.0, started_s + event.at_s - time.perf_counter()))
+            wait(max(0.0, started_s + event.at_s - time.perf_counter()))
             at_s = round(time.perf_counter() - started_s, 1)
             try:
                 what = event.do()
@@ -127,7 +127,7 @@ class Bench:
     def cancel(self, load: Load) -> dict[str, Any]:
         """A tenth of the clients go away before they have their answer."""
         rng = random.Random(load.seed)
-        planned = self._planned(MIXED, load)
+        planned = self.planned(MIXED, load)
         stay = [rng.random() >= CANCELLED_SHARE for _ in planned]
         leave = [call for call, stays in zip(planned, stay, strict=True) if not stays]
         patience = [rng.uniform(0.002, 0.1) for _ in leave]
@@ -145,18 +145,18 @@ class Bench:
         """Five times what the fleet can do, after its peak and its calm have been measured."""
         seconds = max(5.0, load.seconds / 6)
         self._progress("looking for the peak")
-        first = self._planned(HEAVY, Load(1.0, 1.0))[0]
+        first = self.planned(HEAVY, Load(1.0, 1.0))[0]
         unhurried = replace(first, budget_ms=None, body=first.body.replace(b'"slo_ms":500.0', b'"slo_ms":null'))
         closed = asyncio.run(closed_loop(self._fleet.url, unhurried, 8, seconds))
         rate = sum(r.status == 200 for r in closed) / seconds
         steps = {}
         for step in STEPS:
-            replies = self._send(self._planned(HEAVY, Load(rate * step, seconds, load.seed)))
+            replies = self._send(self.planned(HEAVY, Load(rate * step, seconds, load.seed)))
             steps[round(rate * step, 2)] = round(goodput(replies, seconds), 2)
         peak = max(steps.values())
-        before = self._send(self._planned(HEAVY, Load(peak * CALM, seconds, load.seed)))
-        much = self._planned(HEAVY, Load(peak * OVERLOAD, load.seconds / 3, load.seed))
-        after = self._planned(HEAVY, Load(peak * CALM, max(10.0, seconds), load.seed + 1))
+        before = self._send(self.planned(HEAVY, Load(peak * CALM, seconds, load.seed)))
+        much = self.planned(HEAVY, Load(peak * OVERLOAD, load.seconds / 3, load.seed))
+        after = self.planned(HEAVY, Load(peak * CALM, max(10.0, seconds), load.seed + 1))
         late = [replace(call, at_s=call.at_s + load.seconds / 3) for call in after]
         self._progress(f"overload: {len(much)} requests")
         replies = self._send([*much, *late])
@@ -177,7 +177,8 @@ class Bench:
             "normal_again_s": normal_again_s(following, load.seconds / 3, normal_ms * TOLERANCE),
         }
 
-    def _planned(self, workload: Workload, load: Load) -> list[Call]:
+    def planned(self, workload: Workload, load: Load) -> list[Call]:
+        """Random arrivals, classes and sizes, the same for the same seed."""
         rng = np.random.default_rng(load.seed)
         arrived_s = from_process(f"poisson:rate={load.rate_per_s:g}", load.seconds, rng)
         requests: Requests = draw(workload, arrived_s, rng)
@@ -189,7 +190,7 @@ class Bench:
 
     def _under(self, load: Load, events: Sequence[Event]) -> dict[str, Any]:
         """Figures of a load during which things happen."""
-        planned = self._planned(MIXED, load)
+        planned = self.planned(MIXED, load)
         self._progress(f"sending {len(planned)} requests over {load.seconds:g} s")
         happening = Events(events)
         with ThreadPoolExecutor(1) as pool:  # nodes are started by the main thread, so the load has another
@@ -237,15 +238,16 @@ async def go_away(url: str, planned: Sequence[Call], patience_s: Sequence[float]
     """Send each call when it is due, and hang up after so long."""
     start_s = time.perf_counter() + 0.05
 
-    async def leave(client: httpx.AsyncClient, call: Call, seconds: float) -> None:
+    async def leave(client: aiohttp.ClientSession, call: Call, seconds: float) -> None:
         await asyncio.sleep(max(0.0, start_s + call.at_s - time.perf_counter()))
         try:
             async with asyncio.timeout(seconds):
-                await client.post("/v1/rerank", content=call.body, headers={"content-type": "application/json"})
-        except (TimeoutError, httpx.HTTPError):
+                async with client.post("/v1/rerank", data=call.body, headers=JSON) as response:
+                    await response.read()
+        except (TimeoutError, aiohttp.ClientError):
             pass
 
-    async with httpx.AsyncClient(base_url=url, timeout=30.0) as client:
+    async with session(url) as client:
         await asyncio.gather(*(leave(client, c, s) for c, s in zip(planned, patience_s, strict=True)))
 
 

@@ -54,6 +54,32 @@ def faults(
     out.print(table)
 
 
+@bench_app.command()
+def soak(
+    minutes: Annotated[float, typer.Option(min=0.5, help="how long requests are sent")] = 30.0,
+    load: Annotated[float, typer.Option(min=0.05, max=2, help="share of what the fleet can do")] = 0.8,
+    seed: Annotated[int, typer.Option(min=0, help="of arrivals, sizes, classes and texts")] = 1,
+    json_file: Annotated[Path | None, typer.Option("--json", help="write the figures to this file")] = None,
+) -> None:
+    """Keep a fleet on this computer busy, and say by how much the memory of each of its processes grows after the
+    first five minutes (the first third of a shorter run)."""
+    from rankfleet.app.cluster import local_cluster
+    from rankfleet.bench.faults import fleet_to_break
+    from rankfleet.bench.soak import soak as keep_busy
+
+    with tempfile.TemporaryDirectory() as folder, err.status("measuring the tiers") as status:
+        say = status.update if err.is_terminal else lambda text: None
+        config = fleet_to_break(measured_profile(Path(folder)))
+        with local_cluster(config, free_port(), 2, say) as fleet:
+            figures = keep_busy(fleet, minutes, load, seed, say)
+    write(json_file, figures | {"conditions": conditions(config, minutes * 60, figures["rate_per_s"], 2, seed)})
+    table = Table("process", "MiB at first", "MiB at last", "growth", box=None, padding=(0, 2, 0, 0))
+    for name, row in figures["processes"].items():
+        table.add_row(name, f"{row['first_mib']:g}", f"{row['last_mib']:g}", f"{row['growth']:.1%}")
+    out.print(table)
+    out.print(", ".join(f"{key} {figures[key]}" for key in KEYS))
+
+
 def measured_profile(folder: Path) -> str:
     """Latency of the demo tiers on this device, so that replicas which come back need not measure it."""
     import torch

@@ -1,0 +1,115 @@
+"""`rankfleet bench soak`: a fleet kept busy for long, and whether any of its processes grows."""
+
+import asyncio
+import itertools
+import math
+import re
+import time
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+
+from rankfleet.bench.faults import MIXED, Bench, Breakable, Load, summary
+from rankfleet.bench.traffic import Call, open_loop, send, session
+
+WARM_S = 300.0  # growth counts from here on; a third of the time where that is shorter
+SAMPLE_S = 5.0
+WINDOW_S = 60.0  # growth is between the means of the first and the last window; a fifth of what counts if shorter
+CLIENTS = 8  # that find out how much the fleet can do
+PROBE_S = 10.0
+
+
+@dataclass
+class Memory:
+    """Resident bytes of each process over time."""
+
+    samples: dict[str, list[tuple[float, int]]] = field(default_factory=dict)
+
+    def sample(self, now_s: float, processes: Mapping[str, Sequence[int]]) -> None:
+        for name, pids in processes.items():
+            for pid in pids:
+                if (resident := resident_bytes(pid)) is not None:
+                    self.samples.setdefault(f"{name} {pid}", []).append((now_s, resident))
+
+    def growth(self, from_s: float, until_s: float) -> dict[str, Any]:
+        """By process, for those that were there all the time: MiB at the beginning and at the end, and the growth."""
+        window_s = min(WINDOW_S, (until_s - from_s) / 5)
+
+        def mean(of: Sequence[tuple[float, int]], start_s: float) -> float:
+            inside = [resident for at_s, resident in of if start_s <= at_s <= start_s + window_s]
+            return sum(inside) / len(inside) if inside else math.nan
+
+        grown = {}
+        for name, of in sorted(self.samples.items()):
+            first, last = mean(of, from_s), mean(of, until_s - window_s)
+            if not math.isnan(first + last):
+                grown[name] = {
+                    "first_mib": round(first / 2**20, 1),
+                    "last_mib": round(last / 2**20, 1),
+                    "growth": round(last / first - 1, 4),
+                }
+        return grown
+
+
+def resident_bytes(pid: int) -> int | None:
+    """None for a process that has ended."""
+    try:
+        found = re.search(r"^VmRSS:\s+(\d+) kB", Path(f"/proc/{pid}/status").read_text(), re.MULTILINE)
+    except OSError:
+        return None
+    return int(found[1]) * 1024 if found else None
+
+
+def soak(
+    fleet: Breakable, minutes: float, load: float, seed: int, progress: Callable[[str], None] = lambda text: None
+) -> dict[str, Any]:
+    """load: share of what the fleet can do with all its work waiting."""
+    bench = Bench(fleet, progress)
+    seconds = minutes * 60
+    progress("finding out how much the fleet can do")
+    rate = capacity_per_s(bench, fleet.url, seed) * load
+    planned = bench.planned(MIXED, Load(rate, seconds, seed))
+    memory, started_s = Memory(), time.perf_counter()
+    with ThreadPoolExecutor(1) as pool:
+        sent = pool.submit(lambda: asyncio.run(open_loop(fleet.url, planned)))
+        while (now_s := time.perf_counter() - started_s) < seconds:
+            memory.sample(now_s, fleet.processes())
+            progress(f"{now_s / 60:.1f} of {minutes:g} minutes, {rate:.1f} requests a second")
+            time.sleep(SAMPLE_S)
+        replies = sent.result()
+    warm_s = min(WARM_S, seconds / 3)
+    grown = memory.growth(warm_s, seconds)
+    return summary(replies) | {
+        "minutes": minutes,
+        "load": load,
+        "rate_per_s": round(rate, 2),
+        "warm_s": round(warm_s),
+        "processes": grown,
+        "most_growth": max((each["growth"] for each in grown.values()), default=None),
+    }
+
+
+def capacity_per_s(bench: Bench, url: str, seed: int) -> float:
+    """Requests of the mixture that are done in a second, where eight clients send one after the other."""
+    mixture = bench.planned(MIXED, Load(20.0, 10.0, seed))
+    each = [mixture[i::CLIENTS] for i in range(CLIENTS)]
+
+    async def one_after_the_other(client: aiohttp.ClientSession, calls: Sequence[Call], until_s: float) -> int:
+        replies = 0
+        for call in itertools.cycle(calls):
+            if (now_s := time.perf_counter()) >= until_s:
+                break
+            replies += (await send(client, call, now_s)).status == 200
+        return replies
+
+    async def all_clients() -> float:
+        async with session(url) as client:
+            started_s = time.perf_counter()
+            clients = (one_after_the_other(client, calls, started_s + PROBE_S) for calls in each)
+            return sum(await asyncio.gather(*clients)) / (time.perf_counter() - started_s)
+
+    return asyncio.run(all_clients())

@@ -1,0 +1,81 @@
+"""What the benches of faults and of memory make of replies and samples."""
+
+import os
+
+import pytest
+
+from rankfleet.bench.faults import SCENARIOS, Event, Events, fleet_to_break, normal_again_s, summary
+from rankfleet.bench.soak import Memory, resident_bytes
+from rankfleet.bench.traffic import Call, Reply
+
+
+def reply(status: int = 200, took_ms: float = 50.0, at_s: float = 1.0, scored: bool = True) -> Reply:
+    return Reply(Call(at_s, 0, 100.0, b""), status, took_ms, scored=scored, error="" if status == 200 else "why")
+
+
+def test_every_request_is_counted_once() -> None:
+    replies = [
+        reply(),
+        reply(took_ms=150.0),
+        reply(scored=False, took_ms=99.0),
+        reply(429),
+        reply(500),
+        reply(0, took_ms=7.0),
+    ]
+    figures = summary(replies)
+    assert {k: figures[k] for k in ("requests", "ok", "refused", "failed", "late", "unscored")} == {
+        "requests": 6,
+        "ok": 3,
+        "refused": 1,
+        "failed": 2,
+        "late": 1,
+        "unscored": 1,
+    }
+    assert figures["p50_ms"] == 99.0
+    assert figures["failed_by_status"] == {"0": 1, "500": 1}
+    assert figures["failures"] == ["at 1.0 s, 50 ms: why", "at 1.0 s, 7 ms: why"]
+
+
+@pytest.mark.parametrize(
+    ("replies", "again_s"),
+    [
+        ([reply(at_s=10.0), reply(at_s=20.0)], 0.0),
+        ([reply(at_s=10.0, took_ms=300), reply(at_s=12.5, status=429), reply(at_s=20.0)], 2.5),
+        ([reply(at_s=10.0), reply(at_s=20.0, took_ms=300)], None),
+    ],
+)
+def test_when_latency_is_normal_again(replies: list[Reply], again_s: float | None) -> None:
+    assert normal_again_s(replies, 10.0, most_ms=200.0) == again_s
+
+
+def test_a_fault_that_cannot_be_brought_about_is_told() -> None:
+    def fail() -> str:
+        raise OSError("no such process")
+
+    events = Events([Event(-1.0, lambda: "killed one"), Event(-1.0, fail)])
+    # Both are due already, so that nothing is waited for.
+    events.run(wait=lambda seconds: None)
+    assert [done["what"] for done in events.done] == ["killed one", "could not be done: OSError: no such process"]
+
+
+def test_memory_grows_between_the_windows_and_only_of_those_that_stay() -> None:
+    memory = Memory()
+    mib = 2**20
+    memory.samples = {
+        "demo 1": [(t, 100 * mib if t < 400 else 110 * mib) for t in range(0, 1000, 5)],
+        "demo 2": [(t, 500 * mib) for t in range(0, 500, 5)],
+    }
+    # Windows of 60 s: 300 to 360 and 940 to 1,000.
+    assert memory.growth(300.0, 1000.0) == {"demo 1": {"first_mib": 100.0, "last_mib": 110.0, "growth": 0.1}}
+
+
+def test_resident_memory_is_that_of_a_live_process() -> None:
+    assert (resident_bytes(os.getpid()) or 0) > 2**20
+    assert resident_bytes(2**22 + 1) is None
+
+
+def test_the_fleet_to_break_has_two_of_each() -> None:
+    config = fleet_to_break(None)
+    assert config.routers >= 2
+    assert all(group.replicas.min >= 2 for group in config.groups.values())
+    assert set(SCENARIOS) == {"calm", "kill", "node", "redeploy", "cancel", "overload"}

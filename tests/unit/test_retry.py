@@ -1,0 +1,148 @@
+"""Chunks that are lost with their replica: the rule, and what the dispatcher makes of it."""
+
+import asyncio
+import math
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+
+from rankfleet.app.dispatch import Dispatcher
+from rankfleet.core.errors import Expired, ReplicaLost, ScoringFailed, Unavailable
+from rankfleet.core.messages import Chunk, ChunkScores
+from rankfleet.core.pairs import TokenizedPairs
+from rankfleet.routing.fleet import FleetView
+from rankfleet.routing.latency import LatencyModel
+from rankfleet.scheduling.retry import MOST_ATTEMPTS, PATIENCE_S, retry, silent_at_s, wait_s
+from tests.unit.fakes import FakeClock, FakeGroup, fleet
+
+
+@pytest.mark.parametrize(
+    ("attempts", "now_s", "deadline_s", "least_ms", "again", "in_time"),
+    [
+        (1, 0.1, math.inf, 20, True, True),
+        (1, 0.1, 0.15, 20, True, True),
+        (1, 0.1, 0.11, 20, False, False),  # 10 ms are left and 20 needed
+        (1, 0.2, 0.1, 0, False, False),
+        (MOST_ATTEMPTS - 1, 0.1, math.inf, 20, True, True),
+        (MOST_ATTEMPTS, 0.1, math.inf, 20, False, True),
+        (2, PATIENCE_S, math.inf, 20, False, True),
+        (2, PATIENCE_S - 1, math.inf, 20, True, True),
+    ],
+)
+def test_a_lost_chunk_is_sent_again_while_it_can_be_in_time(
+    attempts: int, now_s: float, deadline_s: float, least_ms: float, again: bool, in_time: bool
+) -> None:
+    verdict = retry(attempts, 0.0, now_s, deadline_s, least_ms)
+    assert (verdict.again, verdict.in_time) == (again, in_time)
+    assert verdict.reason
+
+
+def test_an_attempt_waits_until_a_little_after_its_deadline_and_without_one_for_ever() -> None:
+    assert wait_s(10.0, 10.5) == pytest.approx(1.5)
+    assert wait_s(10.0, 9.0) == pytest.approx(1.0)
+    assert wait_s(10.0, math.inf) is None
+
+
+def test_a_replica_may_be_silent_for_five_seconds_or_five_times_what_was_predicted() -> None:
+    assert silent_at_s(100.0, 0.2) == 105.0
+    assert silent_at_s(100.0, 3.0) == 115.0
+
+
+class Dying(FakeGroup):
+    """Loses the first `deaths` chunks, each with another replica, after so many seconds of the clock."""
+
+    def __init__(self, clock: FakeClock, deaths: int, after_s: float = 0.01) -> None:
+        super().__init__()
+        self.clock, self.deaths, self.after_s = clock, deaths, after_s
+
+    async def score(self, chunk: Chunk, predicted_s: float) -> ChunkScores:
+        if len(self.chunks) < self.deaths:
+            self.chunks.append(chunk)
+            self.clock.now += self.after_s
+            raise ReplicaLost("a replica went away", f"r{len(self.chunks)}")
+        return await super().score(chunk, predicted_s)
+
+
+PAIRS = TokenizedPairs(np.arange(10, dtype=np.int32), np.array([4, 6], np.int32), np.array([2, 2], np.int32))
+
+
+def dispatcher(clock: FakeClock, make: Callable[[FakeClock], FakeGroup]) -> tuple[Dispatcher, FakeGroup, FleetView]:
+    config = fleet()
+    view, group = FleetView(config), make(clock)
+    view.learned({tier: LatencyModel(20, 0, 0) for tier in config.tiers})
+    return Dispatcher(config, view, {"demo": group}, clock), group, view
+
+
+async def test_the_next_replica_is_told_the_slack_that_is_left() -> None:
+    clock = FakeClock()
+    one, group, view = dispatcher(clock, lambda clock: Dying(clock, 2, after_s=0.03))
+    view.runs("demo", frozenset({"r1", "r2", "r3"}))
+    scored = await one.score("small", PAIRS, clock.now + 0.1)
+    assert scored.logits.tolist() == [4.0, 6.0]
+    assert [chunk.slack_ms for chunk in group.chunks] == pytest.approx([100, 70, 40])
+    assert view.replicas("demo", clock.now) == 1, "the two that died are forgotten at once"
+    assert view.backlog_s("demo", clock.now) == 0.0
+
+
+async def test_without_time_for_another_replica_the_chunk_expires() -> None:
+    clock = FakeClock()
+    one, group, view = dispatcher(clock, lambda clock: Dying(clock, 9, after_s=0.03))
+    with pytest.raises(Expired, match="no time was left"):
+        await one.score("small", PAIRS, clock.now + 0.1)
+    assert len(group.chunks) == 3  # at 90 ms the 20 that it takes are more than the 10 left
+    assert view.backlog_s("demo", clock.now) == 0.0
+
+
+async def test_without_a_deadline_the_number_of_attempts_is_bounded() -> None:
+    clock = FakeClock()
+    one, group, _ = dispatcher(clock, lambda clock: Dying(clock, 99))
+    with pytest.raises(Unavailable, match="4 replicas went away"):
+        await one.score("small", PAIRS, math.inf)
+    assert len(group.chunks) == MOST_ATTEMPTS
+    assert {chunk.slack_ms for chunk in group.chunks} == {None}
+
+
+async def test_without_a_deadline_the_time_is_bounded_too() -> None:
+    clock = FakeClock()
+    one, group, _ = dispatcher(clock, lambda clock: Dying(clock, 99, after_s=70.0))
+    with pytest.raises(Unavailable, match="no replica has answered for 140 s"):
+        await one.score("small", PAIRS, math.inf)
+    assert len(group.chunks) == 2
+
+
+@pytest.mark.parametrize("error", [ScoringFailed("out of memory"), Expired("the budget ended")])
+async def test_what_the_replica_itself_raises_is_not_tried_again(error: Exception) -> None:
+    class Faulty(FakeGroup):
+        async def score(self, chunk: Chunk, predicted_s: float) -> ChunkScores:
+            self.chunks.append(chunk)
+            raise error
+
+    one, group, _ = dispatcher(FakeClock(), lambda clock: Faulty())
+    with pytest.raises(type(error)):
+        await one.score("small", PAIRS, math.inf)
+    assert len(group.chunks) == 1
+
+
+async def test_a_replica_that_never_answers_ends_with_the_deadline() -> None:
+    class CutOff(FakeGroup):
+        async def score(self, chunk: Chunk, predicted_s: float) -> ChunkScores:
+            raise asyncio.CancelledError  # by `Passes`
+
+    class Passes:
+        """All the time that may pass, passes."""
+
+        def __init__(self, seconds: float | None) -> None:
+            waited.append(seconds)
+
+        async def __aenter__(self) -> None: ...
+
+        async def __aexit__(self, *_: object) -> None:
+            raise TimeoutError
+
+    waited: list[float | None] = []
+    clock, config = FakeClock(), fleet()
+    one = Dispatcher(config, FleetView(config), {"demo": CutOff()}, clock, Passes)
+    with pytest.raises(Expired, match="before a replica answered"):
+        await one.score("small", PAIRS, clock.now + 2.0)
+    assert waited == [pytest.approx(3.0)]

@@ -1,0 +1,221 @@
+"""What can happen to a chunk on its way, with fakes for Serve's side of it."""
+
+import asyncio
+import pickle
+from collections.abc import Callable, Generator
+from typing import Any
+
+import grpc
+import numpy as np
+import pytest
+from ray.exceptions import ActorDiedError, ActorUnavailableError, RayTaskError, TaskCancelledError
+from ray.serve.exceptions import DeploymentUnavailableError
+
+from rankfleet.app.roster import SHUN_S, Roster, Sending
+from rankfleet.app.transport import ServeGroup, translate
+from rankfleet.core.errors import (
+    Expired,
+    NotHosted,
+    Overloaded,
+    RankfleetError,
+    ReplicaLost,
+    ScoringFailed,
+    Unavailable,
+)
+from rankfleet.core.messages import Chunk, ChunkScores
+from rankfleet.core.pairs import TokenizedPairs
+from rankfleet.scheduling.retry import PATIENCE_S
+from tests.unit.fakes import FakeClock
+
+PAIRS = TokenizedPairs(np.arange(4, dtype=np.int32), np.array([4], np.int32), np.array([2], np.int32))
+CHUNK = Chunk("small", PAIRS)
+SCORES = ChunkScores(np.array([1.0], np.float32), 1.0, 2.0, "r1", 0.0, "small")
+
+
+def raised_in_replica(error: Exception) -> BaseException:
+    """As Serve hands it over."""
+    wrapped = RayTaskError("score", "traceback", error)
+    return wrapped.as_instanceof_cause()
+
+
+def rpc_error(code: grpc.StatusCode) -> grpc.aio.AioRpcError:
+    return grpc.aio.AioRpcError(code, grpc.aio.Metadata(), grpc.aio.Metadata())
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        ActorDiedError(),
+        ActorUnavailableError("gone", b"\0" * 16),
+        TaskCancelledError(),
+        asyncio.CancelledError(),
+        rpc_error(grpc.StatusCode.UNAVAILABLE),
+        rpc_error(grpc.StatusCode.CANCELLED),
+        rpc_error(grpc.StatusCode.INTERNAL),
+        raised_in_replica(TaskCancelledError()),
+    ],
+    ids=repr,
+)
+def test_a_replica_that_went_away_is_told_from_one_that_failed(error: BaseException) -> None:
+    fault = translate(error, "demo", "r1")
+    assert isinstance(fault, ReplicaLost)
+    assert fault.replica == "r1"
+
+
+@pytest.mark.parametrize(
+    "error", [Expired("too late"), Overloaded("full", 2.5), Unavailable("none")], ids=lambda e: type(e).__name__
+)
+def test_errors_of_ours_come_back_as_themselves(error: RankfleetError) -> None:
+    fault = translate(raised_in_replica(error), "demo", "r1")
+    assert type(fault) is type(error)
+    assert str(fault) == str(error)
+
+
+def test_a_fault_of_the_engine_says_what_it_was() -> None:
+    fault = translate(raised_in_replica(MemoryError("out of memory")), "demo", "r1")
+    assert isinstance(fault, ScoringFailed)
+    assert str(fault) == "group demo failed on this request: MemoryError: out of memory"
+    too_long = translate(rpc_error(grpc.StatusCode.RESOURCE_EXHAUSTED), "demo", "r1")
+    assert isinstance(too_long, ScoringFailed), "another replica would not take it either"
+
+
+def test_a_replica_of_another_version_is_left_in_peace() -> None:
+    fault = translate(raised_in_replica(NotHosted("this replica does not host tier 'small'")), "demo", "r1")
+    assert isinstance(fault, ReplicaLost)
+    assert fault.replica == "", "it is well, and others may be sent to it"
+
+
+def test_a_group_that_failed_to_deploy() -> None:
+    fault = translate(DeploymentUnavailableError("demo"), "demo", "")  # type: ignore[arg-type]
+    assert isinstance(fault, Unavailable)
+
+
+@pytest.mark.parametrize("error", [ReplicaLost("gone", "r1"), Overloaded("full", 2.5), ScoringFailed("broken")])
+def test_errors_survive_the_way_between_processes(error: RankfleetError) -> None:
+    again = pickle.loads(pickle.dumps(error))
+    assert (type(again), str(again), vars(again)) == (type(error), str(error), vars(error))
+
+
+class Response:
+    """What `handle.score.remote` gives: awaited for the scores, cancelled from outside."""
+
+    def __init__(self) -> None:
+        self.future: asyncio.Future[ChunkScores] = asyncio.get_running_loop().create_future()
+
+    def __await__(self) -> Generator[Any, None, ChunkScores]:
+        return self.future.__await__()
+
+    def cancel(self) -> None:
+        self.future.set_exception(TaskCancelledError())
+
+
+class Handle:
+    """Serve's handle: every chunk goes to `replica`, and `then` says what becomes of it."""
+
+    def __init__(self, replica: str = "r1", then: Callable[[Response], None] = lambda response: None) -> None:
+        self.replica, self.then = replica, then
+        self.responses: list[Response] = []
+
+    def options(self, method_name: str, **_: str) -> "Handle":
+        assert method_name == "score"
+        return self
+
+    def remote(self, sending: Sending) -> Response:
+        sending.replica = self.replica
+        response = Response()
+        self.responses.append(response)
+        self.then(response)
+        return response
+
+
+def fails(error: BaseException) -> Callable[[Response], None]:
+    return lambda response: response.future.set_exception(error)
+
+
+async def test_a_lost_replica_is_counted_and_shunned() -> None:
+    clock, lost = FakeClock(), list[str]()
+    roster = Roster(clock)
+    roster.update(frozenset({"r1", "r2"}))
+    group = ServeGroup("demo", Handle(then=fails(ActorDiedError())), roster, lost.append, clock)
+    with pytest.raises(ReplicaLost) as fault:
+        await group.score(CHUNK, 0.1)
+    assert (fault.value.replica, lost) == ("r1", ["demo"])
+    assert roster.eligible(["r1", "r2"]) == [1]
+    clock.now += SHUN_S
+    assert roster.eligible(["r1", "r2"]) == [0, 1]
+
+
+async def test_a_caller_that_goes_away_is_no_fault_of_the_replica() -> None:
+    lost: list[str] = []
+    group = ServeGroup("demo", Handle(), Roster(), lost.append)
+    task = asyncio.create_task(group.score(CHUNK, 0.1))
+    await asyncio.sleep(0)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert lost == []
+
+
+async def test_a_call_that_the_replica_cuts_off_is_a_lost_chunk() -> None:
+    group = ServeGroup("demo", Handle(then=fails(asyncio.CancelledError())), Roster())
+    with pytest.raises(ReplicaLost):
+        await group.score(CHUNK, 0.1)
+
+
+async def test_a_replica_that_falls_silent_is_given_up() -> None:
+    clock, handle = FakeClock(), Handle()
+    group = ServeGroup("demo", handle, Roster(), clock=clock)
+    waiting = asyncio.create_task(group.score(CHUNK, 0.1))
+    await asyncio.sleep(0)
+    group.check(clock.now + 5.0)
+    assert not handle.responses[0].future.done()
+    group.check(clock.now + 5.1)
+    with pytest.raises(ReplicaLost):
+        await waiting
+
+
+async def test_a_replica_that_answers_others_is_not_silent() -> None:
+    clock, handle = FakeClock(), Handle()
+    group = ServeGroup("demo", handle, Roster(), clock=clock)
+    slow = asyncio.create_task(group.score(CHUNK, 0.1))
+    quick = asyncio.create_task(group.score(CHUNK, 0.1))
+    await asyncio.sleep(0)
+    clock.now += 4.0
+    handle.responses[1].future.set_result(SCORES)
+    await quick
+    group.check(clock.now + 4.0)
+    assert not slow.done()
+    group.check(clock.now + 4.0, late_s=4.0)  # this process itself slept: it heard nothing of anybody
+    clock.now += 4.0
+    group.check(clock.now + 4.9)
+    assert not handle.responses[0].future.done()
+    slow.cancel()
+
+
+async def test_a_group_without_a_replica_is_waited_for_but_not_for_ever() -> None:
+    clock, handle = FakeClock(), Handle(replica="")
+    group = ServeGroup("demo", handle, Roster(), clock=clock)
+    waiting = asyncio.create_task(group.score(CHUNK, 0.1))
+    await asyncio.sleep(0)
+    group.check(clock.now + PATIENCE_S - 1)
+    assert not handle.responses[0].future.done()
+    group.check(clock.now + PATIENCE_S + 1)
+    with pytest.raises(Unavailable, match="has had no replica for 120 s"):
+        await waiting
+
+
+def test_a_replica_receives_the_chunk_alone() -> None:
+    sending = Sending("chunk")
+    sending.replica = "r1"
+    assert pickle.loads(pickle.dumps(sending)) == "chunk"
+
+
+def test_a_roster_tells_who_listens_and_never_leaves_nobody_to_choose() -> None:
+    roster, heard = Roster(FakeClock()), list[frozenset[str]]()
+    roster.update(frozenset({"a", "b"}))
+    roster.listen(heard.append)
+    roster.shun("a")
+    roster.shun("b")
+    assert roster.eligible(["a", "b"]) == [0, 1]
+    roster.update(frozenset({"b"}))
+    assert heard == [{"a", "b"}, {"b"}]
