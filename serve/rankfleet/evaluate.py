@@ -15,6 +15,7 @@ import numpy as np
 from rankfleet.core.errors import RankfleetError
 from rankfleet.retrieval.bm25 import Bm25Index, Hit
 from rankfleet.retrieval.corpus import Judged
+from rankfleet.routing.cascade import promising
 
 Run = dict[str, dict[str, float]]  # query id → document id → score
 Candidates = Mapping[str, Sequence[Hit]]  # by query, in the order of the first stage
@@ -108,9 +109,9 @@ def first_scored(logits: np.ndarray, depth: int) -> np.ndarray:
 
 
 def cascade(small: np.ndarray, large: np.ndarray, keep: int) -> np.ndarray:
-    """The order when `small` scores everything and `large` the best `keep` of it: those by `large`, the others
-    behind in the order of `small`."""
-    order = best_first(small)
+    """The order when `small` scores everything and `large` the `keep` most promising: those by `large`, the others
+    behind. Candidates are in the order of a retriever."""
+    order = promising(small, retrieved=True)
     top = order[:keep]
     return np.concatenate([top[best_first(large[top])], order[keep:]])
 

@@ -1,7 +1,7 @@
 import numpy as np
 
 from rankfleet.core.messages import Stage
-from rankfleet.routing.cascade import second_stage
+from rankfleet.routing.cascade import promising, second_stage
 from rankfleet.routing.latency import LatencyModel
 
 MODEL = LatencyModel(0.0, 1.0, 0.0)  # a token takes a millisecond
@@ -29,3 +29,12 @@ def test_the_first_answer_stands_when_the_slack_is_gone() -> None:
 def test_fewer_candidates_than_planned() -> None:
     assert rows(20, 1000.0) == [1, 2, 4, 5, 3, 6, 7, 0]  # ten at least would be worth it
     assert rows(10, 1000.0) == [1, 2, 4, 5, 3]  # five to eight; 0.5 behind the fifth
+
+
+def test_the_order_of_the_retriever_counts_where_it_means_something() -> None:
+    assert promising(LOGITS, retrieved=False).tolist() == [1, 2, 4, 5, 3, 6, 7, 0]
+    # Ranks by score of 0 … 7: 7 0 1 4 2 3 5 6. Sums of 1 ÷ (60 + rank) for both ranks put 1 (0 and 1) before 2
+    # (1 and 2), 4 (2 and 4), 0 (7 and 0), 3 (4 and 3), 5 (3 and 5), 6 (5 and 6) and 7 (6 and 7).
+    assert promising(LOGITS, retrieved=True).tolist() == [1, 2, 4, 0, 3, 5, 6, 7]
+    kept = second_stage(Stage("large", 4), LOGITS, LENGTHS, MODEL, 1000.0, retrieved=True)
+    assert kept.tolist() == [1, 2, 4, 0]  # as many as lie above the gap

@@ -89,7 +89,8 @@ def test_the_mean_counts_collections_alike() -> None:
 def test_orders_of_parts() -> None:
     small, large = np.array([1.0, 4.0, 3.0, 2.0]), np.array([9.0, 5.0, 7.0, 8.0])
     assert first_scored(large, 3).tolist() == [0, 2, 1, 3]
-    assert cascade(small, large, 2).tolist() == [2, 1, 3, 0]  # small keeps 1 and 2, large turns them round
+    # Both orders together keep 1 (first and second) and 0 (last and first); large turns them round.
+    assert cascade(small, large, 2).tolist() == [0, 1, 2, 3]
     assert cascade(small, large, 4).tolist() == [0, 3, 2, 1]
 
 

@@ -207,7 +207,8 @@ class RankingService:
             group = self.config.group_of(stage.tier)
             ahead_ms = self.fleet.snapshot(now_s, asked.deadline_s).groups[group].ahead_ms
             left_ms = (asked.deadline_s - now_s) * 1e3 - ahead_ms
-        kept = second_stage(stage, answer.scores, lengths, model, left_ms)
+        retrieved = self.fleet.quality.retriever > 0
+        kept = second_stage(stage, answer.scores, lengths, model, left_ms, retrieved)
         if len(kept) == 0:
             return
         part = asked.texts.part(stage.tier, kept)

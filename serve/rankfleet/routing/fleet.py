@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from rankfleet.core.config import FleetConfig
 from rankfleet.routing.candidates import FleetSnapshot, GroupState, TierState
 from rankfleet.routing.latency import LatencyModel
-from rankfleet.routing.quality import quality_table
+from rankfleet.routing.quality import QualityTable, quality_table
 from rankfleet.scheduling.pace import Pace, PaceMeter
 
 REPLICA_SEEN_S = 30.0  # a replica that has answered within this time counts as ready
@@ -103,6 +103,10 @@ class FleetView:
     def models(self) -> dict[str, LatencyModel]:
         """By tier, of those that are known."""
         return self._latency
+
+    @property
+    def quality(self) -> QualityTable:
+        return self._quality
 
     def latency(self, tier: str) -> LatencyModel | None:
         return self._latency.get(tier)
