@@ -34,8 +34,8 @@ from rankfleet.simulate.arrivals import from_process
 from rankfleet.simulate.workload import Requests, Workload, draw
 
 RESULTS = Path(__file__).parents[1] / "benchmarks/results/autoscaling_live.json"
-BEFORE_S, LOADED_S, AFTER_S = 20.0, 60.0, 30.0
-MOST_DEMAND = 1.0  # seconds of work per second, on one replica's time, at the full load
+BEFORE_S, LOADED_S, AFTER_S = 20.0, 100.0, 20.0
+MOST_DEMAND = 1.3  # seconds of work per second, on one replica's time, at the full load
 SEED = 1
 WORKLOAD = Workload.model_validate(
     {
@@ -54,10 +54,10 @@ FLEET = {
         "large": {"model": "demo/large", "quality": 0.469},
     },
     "groups": {
-        "demo": {"tiers": ["small", "medium", "large"], "replicas": {"min": 1, "max": 3}, "cpus": 0.25, "gpus": 1}
+        "demo": {"tiers": ["small", "medium", "large"], "replicas": {"min": 1, "max": 2}, "cpus": 0.25, "gpus": 1}
     },
     "slo_classes": {"interactive": {"slo_ms": 200}, "relaxed": {"slo_ms": 1000}},
-    "autoscaling": {"hold_s": 15, "cooldown_s": 5, "stable_s": 15, "start_s": 10, "max_gpus": 3},
+    "autoscaling": {"hold_s": 15, "cooldown_s": 5, "stable_s": 15, "start_s": 10},
     "router_cpus": 0.25,
 }
 
@@ -69,7 +69,7 @@ def deployed(config: FleetConfig, policy: str, port: int) -> dict[str, Any]:
         (application,) = whole["applications"]
         del application["autoscaling_policy"]
         application["deployments"].append(
-            {"name": "demo", "autoscaling_config": {"min_replicas": 1, "max_replicas": 3}}
+            {"name": "demo", "autoscaling_config": {"min_replicas": 1, "max_replicas": 2}}
         )
     return whole
 
@@ -140,17 +140,20 @@ def one(policy: str) -> dict[str, Any]:
         over.set()
         watcher.join()
         figures = summary(replies, list(WORKLOAD.classes), config.quality.retriever)
-        loaded = [reply for reply in replies if BEFORE_S <= reply.call.at_s < BEFORE_S + LOADED_S]
-        figures["under_full_load"] = summary(loaded, list(WORKLOAD.classes), config.quality.retriever)
+        middle_s, end_s = BEFORE_S + LOADED_S / 2, BEFORE_S + LOADED_S
+        for name, from_s, to_s in (("first_half", BEFORE_S, middle_s), ("second_half", middle_s, end_s)):
+            part = [reply for reply in replies if from_s <= reply.call.at_s < to_s]
+            figures[name] = summary(part, list(WORKLOAD.classes), config.quality.retriever)
         return {"rate": rate, "costs_ms": [round(s * 1e3, 1) for s in costs_s], "replicas": seen, **figures}
     finally:
         ray.shutdown()
         cluster.shutdown()
 
 
-def run() -> None:
+def run(policies: list[str]) -> None:
     """Each policy in a process of its own."""
-    found: dict[str, Any] = {
+    found: dict[str, Any] = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
+    found |= {
         "cpu": cpu_name(),
         "cores": os.cpu_count(),
         "date": datetime.date.today().isoformat(),
@@ -158,21 +161,21 @@ def run() -> None:
         "seconds": [BEFORE_S, LOADED_S, AFTER_S],
         "settings": FLEET["autoscaling"],
     }
-    for policy in ("need", "ray"):
+    for policy in policies:
         with tempfile.NamedTemporaryFile() as file:
             subprocess.run([sys.executable, __file__, "one", "--policy", policy, "--json", file.name], check=True)
             found[policy] = json.loads(Path(file.name).read_text())
             print(policy, json.dumps({k: v for k, v in found[policy].items() if k != "classes"}))
-    RESULTS.write_text(json.dumps(found, indent=1) + "\n")
+        RESULTS.write_text(json.dumps(found, indent=1) + "\n")
 
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("verb", choices=("run", "one"))
-    parser.add_argument("--policy", choices=("need", "ray"))
+    parser.add_argument("--policy", choices=("need", "ray"), help="one alone; run adds it to the results")
     parser.add_argument("--json", type=Path)
     asked = parser.parse_args()
     if asked.verb == "run":
-        run()
+        run([asked.policy] if asked.policy else ["need", "ray"])
     else:
         asked.json.write_text(json.dumps(one(asked.policy)))

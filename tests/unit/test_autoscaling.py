@@ -292,3 +292,16 @@ def test_a_fleet_shares_one_budget_and_says_so() -> None:
     assert targets == {"a": 3, "b": 1}  # 6 and 1.8 of 4
     assert decisions["a"].reason.endswith("; the common budget leaves 3")
     assert sum(targets.values()) <= 4
+
+
+def test_clumps_are_seen_where_work_comes_together() -> None:
+    even, clumped = History(100), History(100)
+    for tick in range(241):  # 60 s of 1 s of work per second: every tick, or every fourth second at once
+        now = tick * 0.25
+        even.add({"r": Counts(asked_s=now)}, 0.0, now)
+        clumped.add({"r": Counts(asked_s=4.0 * (tick // 16))}, 0.0, now)
+    assert even.clump_s(30, 6) == pytest.approx(0.0)
+    # Three seconds of none and one of 4: variance 3 · 30 ÷ 29 or so, mean 1.
+    assert clumped.clump_s(32, 6) == pytest.approx(3.0, rel=0.15)
+    assert clumped.over(30, clumped.clump_s(32, 6)).size_s == pytest.approx(3.0, rel=0.15)
+    assert even.clump_s(5, 6) == 0.0  # too little to tell

@@ -105,7 +105,7 @@ def test_settings_survive_the_way_as_numbers() -> None:
 
 
 @pytest.mark.parametrize(
-    "report", [{}, {"asked_s:a": 1.0}, {"set:utilisation": 7.0}, {"set:nonsense": 1.0}, {"set:a": 1.0, "set:a:b": 1.0}]
+    "report", [{}, {"asked_s:a": 1.0}, {"set:utilisation": -7.0}, {"set:nonsense": 1.0}, {"set:a": 1.0, "set:a:b": 1.0}]
 )
 def test_settings_that_make_no_sense_are_none(report: dict[str, float]) -> None:
     assert settings_in(report) is None

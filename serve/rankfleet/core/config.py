@@ -108,7 +108,7 @@ class Limits(Section):
 class GroupScaling(Section):
     """Where one group scales otherwise than the rest."""
 
-    utilisation: float | None = Field(None, gt=0, le=1, description="in place of the fleet's `utilisation`")
+    utilisation: float | None = Field(None, gt=0, le=10, description="in place of the fleet's `utilisation`")
     drain_s: float | None = Field(None, gt=0, description="in place of the fleet's `drain_s`")
 
 
@@ -116,7 +116,9 @@ class Autoscaling(Section):
     """When groups grow and shrink. Demand and backlog are seconds of work at the tiers that requests would get on an
     idle fleet. Changes take effect without a restart. docs/autoscaling.md has the formula."""
 
-    utilisation: float = Field(0.7, gt=0, le=1, description="share of a replica's time that demand is to take")
+    utilisation: float = Field(
+        0.7, gt=0, le=10, description="share of a replica's time that demand is to take; above 1 is for lesser tiers"
+    )
     drain_s: float | None = Field(
         None, gt=0, description="in what time a backlog has to be worked off; null: `drain_share` of the SLO classes"
     )

@@ -71,7 +71,9 @@ class GroupScaler:
     def decide(self, seen: Observed, settings: Autoscaling, now_s: float) -> Decision:
         """now_s: of a clock that goes on while nobody asks."""
         self._remember(seen, settings, now_s)
-        stable, *quick = (self._history.over(s) for s in (settings.stable_s, *(settings.panic_s / n for n in PARTS)))
+        clump_s = self._history.clump_s(settings.stable_s, settings.panic_s)
+        windows = settings.stable_s, *(settings.panic_s / n for n in PARTS)
+        stable, *quick = (self._history.over(window_s, clump_s) for window_s in windows)
         if stable.elapsed_s < LEAST_S:
             return bounded(
                 Decision(seen.target, "starting", f"stay at {seen.target}: the reports have just begun"), seen
@@ -98,7 +100,8 @@ class GroupScaler:
             self._panic_until_s, self._grown_s, self._since_s = -math.inf, now_s, now_s
             self._peaks.clear()
         self._now_s = now_s
-        self._history.reach_s = max(settings.stable_s, settings.panic_s, settings.idle_s if seen.least == 0 else 0.0)
+        windows = settings.stable_s + settings.panic_s, settings.idle_s if seen.least == 0 else 0.0
+        self._history.reach_s = max(windows)
         self._history.add(seen.sources, seen.backlog_s, now_s)
         if self._target is not None and seen.target > self._target:
             self._grown_s = now_s

@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 from rankfleet.scheduling.load import Counts
 
 SPACING_S = 0.25  # of what is remembered; finer changes no decision
+CLUMP_S = 1.0  # bins in which demand is compared
+LEAST_CLUMPS = 10  # bins from which their variance says something
 BACK_S = 60.0  # a clock that was set back by more than this begins a new history
 FIELDS = len(Counts._fields)
 
@@ -76,8 +78,27 @@ class History:
         if old > 256:  # forget in bulk
             del self._times[:old], self._rows[:old]
 
-    def over(self, window_s: float) -> Window:
-        """The last `window_s` seconds."""
+    def clump_s(self, window_s: float, recent_s: float) -> float:
+        """In what clumps work has come: the variance of demand from second to second ÷ its mean, over a window that
+        ends `recent_s` ago, so that a surge does not excuse itself. It is the size of a request where they come
+        evenly at random, and more where they come together; 0 where too little is known."""
+        end = bisect_right(self._times, self._at_s - recent_s) - 1
+        place = max(0, bisect_right(self._times, self._at_s - recent_s - window_s) - 1)
+        rates: list[float] = []
+        seconds = 0.0
+        for i in range(place + 1, end + 1):
+            elapsed_s = self._times[i] - self._times[place]
+            if elapsed_s >= CLUMP_S - 1e-3:
+                new, old = self._rows[i], self._rows[place]
+                rates.append(max(new[0] - old[0], new[2] - old[2]) / elapsed_s)
+                seconds += elapsed_s
+                place = i
+        if len(rates) < LEAST_CLUMPS or not (mean := sum(rates) / len(rates)) > 0:
+            return 0.0
+        return sum((rate - mean) ** 2 for rate in rates) / (len(rates) - 1) / mean * seconds / len(rates)
+
+    def over(self, window_s: float, clump_s: float = 0.0) -> Window:
+        """The last `window_s` seconds. clump_s: in which work is known to come, where that is more than its size."""
         if not self._times:
             return Window()
         place = max(0, bisect_right(self._times, self._at_s - window_s) - 1)
@@ -91,7 +112,7 @@ class History:
         return Window(
             elapsed_s,
             max(asked, wanted, done),
-            squares / seconds if seconds > 0 else 0.0,
+            max(clump_s, squares / seconds if seconds > 0 else 0.0),
             done,
             min(1.0, now.below_s / now.finished_s) if now.finished_s > 0 else 0.0,
             backlog / elapsed_s,
