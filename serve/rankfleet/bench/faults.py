@@ -145,7 +145,7 @@ class Bench:
         """Five times what the fleet can do, after its peak and its calm have been measured."""
         seconds = max(5.0, load.seconds / 6)
         self._progress("looking for the peak")
-        first = self.planned(HEAVY, Load(1.0, 1.0))[0]
+        first = self.planned(HEAVY, Load(20.0, 1.0))[0]
         unhurried = replace(first, budget_ms=None, body=first.body.replace(b'"slo_ms":500.0', b'"slo_ms":null'))
         closed = asyncio.run(closed_loop(self._fleet.url, unhurried, 8, seconds))
         rate = sum(r.status == 200 for r in closed) / seconds
