@@ -15,7 +15,7 @@ def test_cores_are_counted_for_the_replicas_to_start_with(monkeypatch: pytest.Mo
     config = fleet(groups={"demo": TIERS | {"cpus": 1.5, "replicas": {"min": 2, "max": 9}}}, routers=2)
     assert reserved(config) == {"CPU cores": 2 * 0.5 + 2 * 1.5, "GPUs": 0.0}
     check_fits(config)
-    with pytest.raises(LaunchError, match="reserves 5.5 CPU cores and the machine has 4"):
+    with pytest.raises(LaunchError, match=r"reserves 5\.5 CPU cores and the machine has 4"):
         check_fits(config.model_copy(update={"routers": 5}))
 
 
