@@ -43,6 +43,7 @@ class LocalCluster:
         self.url = f"http://127.0.0.1:{port}"
         self.config = config
         self._cluster = cluster
+        self._stopped: list[Replica] = []
 
     def replicas(self) -> list[Replica]:
         """Those that run, the longest running first."""
@@ -61,12 +62,31 @@ class LocalCluster:
 
     def kill(self, deployment: str) -> str:
         """SIGKILL for the longest running replica. Says what was killed."""
-        victim = next(replica for replica in self.replicas() if replica.deployment == deployment)
-        title = Path(f"/proc/{victim.pid}/cmdline").read_bytes().decode(errors="replace")
-        if not title.startswith(f"{TITLE}:{deployment}"):
-            return f"{deployment}: process {victim.pid} was gone already"
-        os.kill(victim.pid, signal.SIGKILL)
-        return f"killed a replica of {deployment}"
+        victim = self._signal(deployment, signal.SIGKILL)
+        return f"killed a replica of {deployment}" if victim else f"no replica of {deployment} was there to kill"
+
+    def hang(self, deployment: str) -> str:
+        """Stop the longest running replica where it stands: it neither answers nor hangs up."""
+        victim = self._signal(deployment, signal.SIGSTOP)
+        if victim is None:
+            return f"no replica of {deployment} was there to stop"
+        self._stopped.append(victim)
+        return f"stopped a replica of {deployment}"
+
+    def release(self) -> str:
+        """End those that were stopped, where Serve has not done so."""
+        left = [victim for victim in self._stopped if is_replica(victim)]
+        for victim in left:
+            os.kill(victim.pid, signal.SIGKILL)
+        self._stopped.clear()
+        return f"ended {len(left)} that were still there"
+
+    def _signal(self, deployment: str, number: signal.Signals) -> Replica | None:
+        """Signal the longest running replica, and return it; None where there is none."""
+        victim = next((r for r in self.replicas() if r.deployment == deployment and is_replica(r)), None)
+        if victim is not None:
+            os.kill(victim.pid, number)
+        return victim
 
     def remove_node(self) -> str:
         """Kill every process of the node with most replicas at once."""
@@ -120,6 +140,15 @@ class LocalCluster:
             elif Path(title.split("\0")[0]).name == "haproxy":
                 found.setdefault("haproxy", []).append(pid)
         return found
+
+
+def is_replica(replica: Replica) -> bool:
+    """Whether its process is there, and is what it was."""
+    try:
+        title = Path(f"/proc/{replica.pid}/cmdline").read_bytes().decode(errors="replace")
+    except OSError:
+        return False
+    return title.startswith(f"{TITLE}:{replica.deployment}")
 
 
 def titles() -> Iterator[tuple[int, str]]:
@@ -177,7 +206,10 @@ def local_cluster(
         progress("waiting for the fleet")
         wait_until_ranks(running.url, progress)
         running.settle()
-        yield running
+        try:
+            yield running
+        finally:
+            running.release()
     finally:
         ray.shutdown()
         cluster.shutdown()

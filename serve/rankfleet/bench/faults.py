@@ -47,6 +47,8 @@ class Breakable(Protocol):
     config: FleetConfig
 
     def kill(self, deployment: str) -> str: ...
+    def hang(self, deployment: str) -> str: ...
+    def release(self) -> str: ...
     def remove_node(self) -> str: ...
     def add_node(self) -> str: ...
     def deploy(self, config: FleetConfig) -> str: ...
@@ -111,6 +113,14 @@ class Bench:
 
     def _killing(self, deployment: str) -> Callable[[], str]:
         return lambda: self._fleet.kill(deployment)
+
+    def hang(self, load: Load) -> dict[str, Any]:
+        """A replica of a group stops where it stands, as one does whose network is gone."""
+        name = next(iter(self._fleet.config.groups))
+        return self._under(
+            load,
+            [Event(load.seconds / 6, lambda: self._fleet.hang(name)), Event(load.seconds * 0.9, self._fleet.release)],
+        )
 
     def node(self, load: Load) -> dict[str, Any]:
         """A node goes without a word; later another comes."""
@@ -203,6 +213,7 @@ class Bench:
 SCENARIOS: dict[str, Callable[[Bench, Load], dict[str, Any]]] = {
     "calm": Bench.calm,
     "kill": Bench.kill,
+    "hang": Bench.hang,
     "node": Bench.node,
     "redeploy": Bench.redeploy,
     "cancel": Bench.cancel,

@@ -20,8 +20,8 @@ KEYS = ("requests", "ok", "refused", "failed", "late", "unscored", "p50_ms", "p9
 @bench_app.command()
 def faults(
     scenario: Annotated[
-        str, typer.Option(help="calm, kill, node, redeploy, cancel, overload; comma-separated")
-    ] = "calm,kill,node,redeploy,cancel,overload",
+        str, typer.Option(help="calm, kill, hang, node, redeploy, cancel, overload; comma-separated")
+    ] = "calm,kill,hang,node,redeploy,cancel,overload",
     seconds: Annotated[float, typer.Option(min=5, help="how long each scenario sends requests")] = 60.0,
     rate: Annotated[float, typer.Option(min=0.1, help="requests a second, except for overload")] = 6.0,
     nodes: Annotated[int, typer.Option(min=2, help="nodes besides the head")] = 2,
