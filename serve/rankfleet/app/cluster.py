@@ -16,6 +16,7 @@ from rankfleet.app.launch import wait_until_ready as wait_until_ranks
 from rankfleet.core.config import FleetConfig
 from rankfleet.core.environment import LOCAL, LOW_LATENCY
 from rankfleet.core.errors import RankfleetError
+from rankfleet.core.serveconfig import ROUTER
 
 NODE: dict[str, Any] = {"num_cpus": 4, "num_gpus": 4}  # what Ray hands out on each; the computer has less
 POLL_S = 0.25
@@ -58,7 +59,8 @@ class LocalCluster:
             for replica in deployment["replicas"]
             if replica["state"] == "RUNNING" and replica["pid"]
         ]
-        return [replica for _, replica in sorted(found, key=lambda each: each[0])]
+        # Of one that has just died the controller does not know yet.
+        return [replica for _, replica in sorted(found, key=lambda each: each[0]) if is_replica(replica)]
 
     def kill(self, deployment: str) -> str:
         """SIGKILL for the longest running replica. Says what was killed."""
@@ -83,7 +85,7 @@ class LocalCluster:
 
     def _signal(self, deployment: str, number: signal.Signals) -> Replica | None:
         """Signal the longest running replica, and return it; None where there is none."""
-        victim = next((r for r in self.replicas() if r.deployment == deployment and is_replica(r)), None)
+        victim = next((r for r in self.replicas() if r.deployment == deployment), None)
         if victim is not None:
             os.kill(victim.pid, number)
         return victim
@@ -107,7 +109,7 @@ class LocalCluster:
 
     def settle(self) -> None:
         """Wait until all deployments are as the file says. Raises NotSettled."""
-        time.sleep(1.0)  # the controller sees what happened in its next round
+        time.sleep(1.0)  # a config just deployed is taken up in the controller's next round
         until = time.monotonic() + SETTLE_S
         while True:
             with contextlib.suppress(RankfleetError):
@@ -121,7 +123,7 @@ class LocalCluster:
         counts: dict[str, int] = {}
         for replica in self.replicas():
             counts[replica.deployment] = counts.get(replica.deployment, 0) + 1
-        kept = {name: group.replicas.min for name, group in self.config.groups.items()}
+        kept = {name: group.replicas.min for name, group in self.config.groups.items()} | {ROUTER: self.config.routers}
         return all(counts.get(name, 0) >= least for name, least in kept.items())
 
     def processes(self) -> dict[str, list[int]]:
