@@ -207,7 +207,7 @@ class Bench:
             sent = pool.submit(self._send, planned)
             happening.run()
             replies = sent.result()
-        return summary(replies) | ({"events": happening.done} if events else {})
+        return summary(replies) | {"rate_per_s": load.rate_per_s} | ({"events": happening.done} if events else {})
 
 
 SCENARIOS: dict[str, Callable[[Bench, Load], dict[str, Any]]] = {
