@@ -1,4 +1,4 @@
-"""The table of docs/faults.md from benchmarks/results/faults.json, which `rankfleet bench faults` and `bench soak` write.
+"""The table of docs/faults.md from benchmarks/results/faults.json, which `rankfleet bench faults` and `soak` write.
 
 python benchmarks/faults_table.py
 """
@@ -9,7 +9,7 @@ from typing import Any
 
 ROOT = Path(__file__).parents[1]
 RESULTS, PAGE = ROOT / "benchmarks/results/faults.json", ROOT / "docs/faults.md"
-BEGIN, END = "<!-- figures: benchmarks/faults_table.py -->", "<!-- end of figures -->"
+MARK = "<!-- figures: benchmarks/faults_table.py -->"
 WHAT = {
     "calm": "nothing happens",
     "kill": "a replica killed every 10 s, every third a router",
@@ -49,8 +49,8 @@ def overload(row: dict[str, Any]) -> str:
 def memory(row: dict[str, Any]) -> str:
     return (
         f"Memory: in {row['minutes']:g} minutes at {row['load']:.0%} of what the fleet can do "
-        f"({row['rate_per_s']:.1f} requests a second) the process that grew most grew by {row['most_growth']:.1%} after "
-        f"the first {row['warm_s']} s; {row['requests']} requests, {row['failed']} failed."
+        f"({row['rate_per_s']:.1f} requests a second) the process that grew most grew by "
+        f"{row['most_growth']:.1%} after the first {row['warm_s']} s; {row['requests']} requests, {row['failed']} failed."
     )
 
 
@@ -72,6 +72,7 @@ def page(figures: dict[str, Any]) -> str:
 
 
 if __name__ == "__main__":
-    text = PAGE.read_text(encoding="utf-8")
-    before, rest = text.split(BEGIN)
-    PAGE.write_text(f"{before}{BEGIN}\n\n{page(json.loads(RESULTS.read_text()))}\n\n{END}{rest.split(END)[1]}", "utf-8")
+    before, _, rest = PAGE.read_text(encoding="utf-8").partition(MARK)
+    _, _, after = rest.partition(MARK)
+    figures = page(json.loads(RESULTS.read_text(encoding="utf-8")))
+    PAGE.write_text(f"{before}{MARK}\n\n{figures}\n\n{MARK}{after}", encoding="utf-8")
