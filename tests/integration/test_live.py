@@ -130,6 +130,52 @@ def test_a_killed_replica_is_replaced_and_its_request_answered(running_fleet: Ru
     assert replicas(running_fleet, "demo").isdisjoint(victims)
 
 
+def test_a_change_of_the_number_of_replicas_restarts_none(running_fleet: RunningFleet) -> None:
+    before = replicas(running_fleet, "router"), replicas(running_fleet, "demo")
+    assert all(before)
+    settings = yaml.safe_load(running_fleet.config.read_text())
+    settings["groups"]["demo"]["replicas"] = {"min": 2, "max": 2}
+    changed = running_fleet.config.with_name("more.yaml")
+    changed.write_text(yaml.safe_dump(settings))
+    running_fleet.command("apply", str(changed))
+    wait_for(lambda: len(replicas(running_fleet, "demo")) == 2, "a second replica")
+    assert replicas(running_fleet, "router") == before[0]
+    assert replicas(running_fleet, "demo") >= before[1]
+    running_fleet.command("apply", str(running_fleet.config))
+    wait_for(lambda: len(replicas(running_fleet, "demo")) == 1, "one replica again")
+    assert replicas(running_fleet, "router") == before[0]
+    assert running_fleet.rerank(QUERY, DOCUMENTS).status_code == 200
+
+
+def test_work_of_clients_that_went_away_is_dropped(running_fleet: RunningFleet) -> None:
+    documents = [f"{RIGHT} {i}" for i in range(1000)]
+
+    def batches() -> float:
+        wait_for(lambda: "ray_rankfleet_batch_tokens_sum" in metrics(running_fleet), "figures of batches")
+        found = re.findall(r"^ray_rankfleet_batch_tokens_sum{.*} (\S+)$", metrics(running_fleet), re.MULTILINE)
+        return sum(float(tokens) for tokens in found)
+
+    whole = running_fleet.rerank(QUERY, documents, model="large").json()["usage"]["total_tokens"]
+    time.sleep(12)  # Ray passes figures on every ten seconds
+    before = batches()
+
+    def leave() -> None:
+        with pytest.raises(httpx.ReadTimeout):
+            running_fleet.http.post(
+                "/v1/rerank", json={"query": QUERY, "documents": documents, "model": "large"}, timeout=0.5
+            )
+
+    clients = [threading.Thread(target=leave) for _ in range(10)]
+    for client in clients:
+        client.start()
+    for client in clients:
+        client.join()
+    assert running_fleet.rerank(QUERY, DOCUMENTS, model="small").status_code == 200
+    time.sleep(12)
+    # What was on the device as they left is finished; most of it never got there.
+    assert batches() - before < 5 * whole
+
+
 @pytest.mark.parametrize(
     "name",
     ["rankfleet_requests", "rankfleet_latency_ms", "rankfleet_backlog_seconds", "serve_deployment_replica_healthy"],

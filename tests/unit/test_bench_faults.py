@@ -78,4 +78,4 @@ def test_the_fleet_to_break_has_two_of_each() -> None:
     config = fleet_to_break(None)
     assert config.routers >= 2
     assert all(group.replicas.min >= 2 for group in config.groups.values())
-    assert set(SCENARIOS) == {"calm", "kill", "node", "redeploy", "cancel", "overload"}
+    assert set(SCENARIOS) == {"calm", "kill", "hang", "node", "redeploy", "cancel", "overload"}

@@ -42,6 +42,7 @@ def test_shipped_fleets_are_found_by_name(name: str, monkeypatch: pytest.MonkeyP
         (("plan", "--model", "huge"), "no tier 'huge'; this fleet has 17m, 32m"),
         (("bench", "engine"), "--model demo/large or --shape 17m"),
         (("bench", "engine", "--shape", "17m", "--against", "tei"), "--against tei: there are sentence-transformers"),
+        (("bench", "faults", "--scenario", "kill,flood"), "--scenario flood: there are calm, kill, hang, node"),
         (("distill", "--student", "demo/small", "--data", "/nothing", "--out", "x"), "there is no file /nothing"),
     ],
 )

@@ -107,8 +107,9 @@ def test_steps_of_quality_by_hand() -> None:
         "2": round((as_given / ideal + 1) / 2, 5),
         "3": round((as_given / ideal + 1) / 2, 5),
     }
-    # q1: small gives a b c, large turns the first two round: b a c; q2: y x, turned round: x y
-    assert steps["cascades"] == {"small>large": {"2": round(((1 + 2 / log2(3)) / ideal + 1) / 2, 5)}}
+    # q1: small gives a b c and the retriever c b a, so a and c go on and large puts c first: c a b; q2: y x, turned
+    # round: x y
+    assert steps["cascades"] == {"small>large": {"2": round(((2 / log2(3) + 1 / 2) / ideal + 1) / 2, 5)}}
 
 
 def test_the_mean_of_steps_leaves_out_what_one_lacks() -> None:

@@ -149,3 +149,24 @@ def test_a_group_that_may_be_gone_stands_when_a_replica_of_it_runs() -> None:
     assert view.ready
     view.runs("demo", frozenset({"r1"}))
     assert view.awake("demo")
+
+
+def test_in_a_crowd_equals_make_room_for_one_another_and_under_lasting_overload_they_do_not() -> None:
+    view = FleetView(fleet())
+    for _ in range(4):
+        view.sent("demo", 100.0, now_s=0.0, deadline_s=1.0)
+
+    def ahead_s(now_s: float, least_ms: float) -> float | None:
+        return view.snapshot(now_s, now_s + 0.5, least_ms).groups["demo"].ahead_s
+
+    assert ahead_s(0.0, 100.0) == 0.0, "any of the four may be given up in its place"
+    assert ahead_s(0.0, 101.0) == 0.0, "their deadlines are later"
+    late = 1.1  # busy for more than twice the budget
+    for _ in range(4):
+        view.sent("demo", 100.0, now_s=late, deadline_s=late + 0.4)
+    # Eight are out, one of them long overdue; four have an earlier deadline than the one that asks.
+    backlog_s = view.backlog_s("demo", late)
+    assert backlog_s == pytest.approx(0.7)
+    assert ahead_s(late, 100.0) == pytest.approx(0.7)
+    assert ahead_s(late, 81.0) == pytest.approx(0.7), "about as large"
+    assert ahead_s(late, 79.0) == 0.0, "smaller ones still go before the large"

@@ -16,6 +16,7 @@ from rankfleet.app.launch import wait_until_ready as wait_until_ranks
 from rankfleet.core.config import FleetConfig
 from rankfleet.core.environment import LOCAL, LOW_LATENCY
 from rankfleet.core.errors import RankfleetError
+from rankfleet.core.serveconfig import ROUTER
 
 NODE: dict[str, Any] = {"num_cpus": 4, "num_gpus": 4}  # what Ray hands out on each; the computer has less
 POLL_S = 0.25
@@ -43,6 +44,7 @@ class LocalCluster:
         self.url = f"http://127.0.0.1:{port}"
         self.config = config
         self._cluster = cluster
+        self._stopped: list[Replica] = []
 
     def replicas(self) -> list[Replica]:
         """Those that run, the longest running first."""
@@ -57,16 +59,36 @@ class LocalCluster:
             for replica in deployment["replicas"]
             if replica["state"] == "RUNNING" and replica["pid"]
         ]
-        return [replica for _, replica in sorted(found, key=lambda each: each[0])]
+        # Of one that has just died the controller does not know yet.
+        return [replica for _, replica in sorted(found, key=lambda each: each[0]) if is_replica(replica)]
 
     def kill(self, deployment: str) -> str:
         """SIGKILL for the longest running replica. Says what was killed."""
-        victim = next(replica for replica in self.replicas() if replica.deployment == deployment)
-        title = Path(f"/proc/{victim.pid}/cmdline").read_bytes().decode(errors="replace")
-        if not title.startswith(f"{TITLE}:{deployment}"):
-            return f"{deployment}: process {victim.pid} was gone already"
-        os.kill(victim.pid, signal.SIGKILL)
-        return f"killed a replica of {deployment}"
+        victim = self._signal(deployment, signal.SIGKILL)
+        return f"killed a replica of {deployment}" if victim else f"no replica of {deployment} was there to kill"
+
+    def hang(self, deployment: str) -> str:
+        """Stop the longest running replica where it stands: it neither answers nor hangs up."""
+        victim = self._signal(deployment, signal.SIGSTOP)
+        if victim is None:
+            return f"no replica of {deployment} was there to stop"
+        self._stopped.append(victim)
+        return f"stopped a replica of {deployment}"
+
+    def release(self) -> str:
+        """End those that were stopped, where Serve has not done so."""
+        left = [victim for victim in self._stopped if is_replica(victim)]
+        for victim in left:
+            os.kill(victim.pid, signal.SIGKILL)
+        self._stopped.clear()
+        return f"ended {len(left)} that were still there"
+
+    def _signal(self, deployment: str, number: signal.Signals) -> Replica | None:
+        """Signal the longest running replica, and return it; None where there is none."""
+        victim = next((r for r in self.replicas() if r.deployment == deployment), None)
+        if victim is not None:
+            os.kill(victim.pid, number)
+        return victim
 
     def remove_node(self) -> str:
         """Kill every process of the node with most replicas at once."""
@@ -87,7 +109,7 @@ class LocalCluster:
 
     def settle(self) -> None:
         """Wait until all deployments are as the file says. Raises NotSettled."""
-        time.sleep(1.0)  # the controller sees what happened in its next round
+        time.sleep(1.0)  # a config just deployed is taken up in the controller's next round
         until = time.monotonic() + SETTLE_S
         while True:
             with contextlib.suppress(RankfleetError):
@@ -101,7 +123,7 @@ class LocalCluster:
         counts: dict[str, int] = {}
         for replica in self.replicas():
             counts[replica.deployment] = counts.get(replica.deployment, 0) + 1
-        kept = {name: group.replicas.min for name, group in self.config.groups.items()}
+        kept = {name: group.replicas.min for name, group in self.config.groups.items()} | {ROUTER: self.config.routers}
         return all(counts.get(name, 0) >= least for name, least in kept.items())
 
     def processes(self) -> dict[str, list[int]]:
@@ -120,6 +142,15 @@ class LocalCluster:
             elif Path(title.split("\0")[0]).name == "haproxy":
                 found.setdefault("haproxy", []).append(pid)
         return found
+
+
+def is_replica(replica: Replica) -> bool:
+    """Whether its process is there, and is what it was."""
+    try:
+        title = Path(f"/proc/{replica.pid}/cmdline").read_bytes().decode(errors="replace")
+    except OSError:
+        return False
+    return title.startswith(f"{TITLE}:{replica.deployment}")
 
 
 def titles() -> Iterator[tuple[int, str]]:
@@ -177,7 +208,10 @@ def local_cluster(
         progress("waiting for the fleet")
         wait_until_ranks(running.url, progress)
         running.settle()
-        yield running
+        try:
+            yield running
+        finally:
+            running.release()
     finally:
         ray.shutdown()
         cluster.shutdown()

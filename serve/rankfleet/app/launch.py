@@ -90,6 +90,9 @@ def apply(config: FleetConfig, progress: Callable[[str], None]) -> None:
     """
     check_fits(config)
     check_files(config, progress)
+    if config.updates.surge_percent and not room_to_surge(config):
+        progress("no cores are free for new replicas beside the old ones, so those stop first")
+        config = config.model_copy(update={"updates": config.updates.model_copy(update={"surge_percent": 0})})
     os.environ.update(LOW_LATENCY | LOCAL)
     import ray
 
@@ -199,18 +202,34 @@ def check_files(config: FleetConfig, progress: Callable[[str], None]) -> None:
         Bm25Index.load(Path(config.search.index))
 
 
+def reserved(config: FleetConfig, count: Callable[[int], int] = lambda replicas: replicas) -> dict[str, float]:
+    """What the replicas to start with take. count: of how many there are, instead of those there should be."""
+    taken = {"CPU cores": config.router_cpus * count(config.routers), "GPUs": 0.0}
+    for group in config.groups.values():
+        replicas = count(max(1, group.replicas.min))
+        taken["CPU cores"] += group.cpus * replicas
+        taken["GPUs"] += group.gpus * replicas
+    return taken
+
+
+def here() -> dict[str, float]:
+    """What this computer has."""
+    import torch
+
+    return {"CPU cores": float(os.cpu_count() or 1), "GPUs": float(torch.cuda.device_count())}
+
+
+def room_to_surge(config: FleetConfig) -> bool:
+    """Whether new replicas find room beside the old ones. Serve would wait for it for ever."""
+    there = here()
+    return all(needed <= there[what] for what, needed in reserved(config, config.updates.at_most).items())
+
+
 def check_fits(config: FleetConfig) -> None:
     """Raises LaunchError when the replicas to start with need more than this computer has: Ray would wait for it
     for ever."""
-    import torch
-
-    groups = config.groups.values()
-    first = {"CPU cores": config.router_cpus * config.routers, "GPUs": 0.0}
-    for group in groups:
-        first["CPU cores"] += group.cpus * max(1, group.replicas.min)
-        first["GPUs"] += group.gpus * max(1, group.replicas.min)
-    there = {"CPU cores": float(os.cpu_count() or 1), "GPUs": float(torch.cuda.device_count())}
-    for what, needed in first.items():
+    groups, there = config.groups.values(), here()
+    for what, needed in reserved(config).items():
         if needed > there[what]:
             raise LaunchError(
                 f"this fleet reserves {needed:g} {what} and the machine has {there[what]:g}; lower `cpus` or `gpus` of "

@@ -15,6 +15,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from rankfleet.app.dispatch import Dispatcher, GroupClient, Scored
+from rankfleet.app.foresight import Foresight
 from rankfleet.app.limits import check_documents, check_query
 from rankfleet.app.target import Target, target_of
 from rankfleet.app.texts import TokenizedTexts, tokenize
@@ -24,7 +25,7 @@ from rankfleet.core.layout import PassageRule
 from rankfleet.core.messages import Assignment, Plan, RankedDocument, Ranking, RerankRequest, Stage, Timing
 from rankfleet.engine.tokencache import TokenCache
 from rankfleet.engine.tokenizer import PairTokenizer
-from rankfleet.routing.candidates import Ask, FleetSnapshot
+from rankfleet.routing.candidates import Ask
 from rankfleet.routing.cascade import merged, second_stage
 from rankfleet.routing.experiments import assign
 from rankfleet.routing.fleet import FleetView
@@ -90,19 +91,19 @@ class RankingService:
         self._cache = TokenCache(int(config.token_cache_mb * 1e6))
         self._dispatcher = Dispatcher(config, self.fleet, groups, clock)
         self._executor = executor
+        self._foresight = Foresight()
 
     async def rank(self, request: RerankRequest, arrived_s: float | None = None) -> Ranking:
         """Rank one request. arrived_s: when it reached the router, by this service's clock.
 
         Raises InvalidRequest, TooLarge, UnknownModel; Overloaded when nothing fits and the class says refuse.
         """
-        asked = await self._read(request, arrived_s)
+        asked = await self._read(request, arrived_s, foresee=True)
         self.fleet.arrived(asked.ask.budget_ms, self.clock())
-        decision = self._plan(asked)
-        if decision.preferred is not None:
-            self.demanded.add(decision.preferred.work_ms)
+        decision = self._decide(asked.ask)
+        self._demand(decision)
         if isinstance(decision, Refusal):
-            raise Overloaded(f"{decision.reason}; retry later or allow more time", decision.retry_after_s)
+            raise refused(decision)
         try:
             answer = await self._answer(decision, asked)
         except Expired as error:
@@ -114,9 +115,10 @@ class RankingService:
 
     async def explain(self, request: RerankRequest) -> Plan | Refusal:
         """What would be decided now, without scoring. Raises as `rank` does for what is wrong."""
-        return self._plan(await self._read(request, None))
+        return self._decide((await self._read(request, None)).ask)
 
-    async def _read(self, request: RerankRequest, arrived_s: float | None) -> Asked:
+    async def _read(self, request: RerankRequest, arrived_s: float | None, foresee: bool = False) -> Asked:
+        """foresee: refuse before tokenizing what even at its least would be refused."""
         arrived_s = self.clock() if arrived_s is None else arrived_s
         check_query(request.query, self.config.limits)
         check_documents(request.documents, self.config.limits)
@@ -124,9 +126,12 @@ class RankingService:
         target = target_of(request, self.live, self.config.tiers, assignment.model if assignment else None)
         timing = Timing()
         started_s = self.clock()
+        if foresee and target.budget_ms is not None and target.slo.when_none_fits == "refuse":
+            self._foresee(request, target, arrived_s)
         texts = await self._tokenize(request, target.tiers)
         timing.tokenize_ms = (self.clock() - started_s) * 1e3
         lengths = texts.lengths()
+        self._foresight.learn(request, {tier: each.work for tier, each in lengths.items()}, self._limits(target.tiers))
         ask = Ask(
             work={tier: each.work for tier, each in lengths.items()},
             arrived_s=arrived_s,
@@ -139,6 +144,35 @@ class RankingService:
         )
         return Asked(request, target, assignment, texts, ask, timing)
 
+    def _foresee(self, request: RerankRequest, target: Target, arrived_s: float) -> None:
+        """Raises Overloaded."""
+        work = self._foresight.least_work(request, self._limits(target.tiers))
+        if not work:
+            return
+        ask = Ask(
+            work,
+            arrived_s,
+            target.budget_ms,
+            target.pinned,
+            when_none_fits="refuse",
+            min_quality=request.min_quality,
+            stages=MOST_STAGES,
+        )
+        decision = self._decide(ask)
+        if isinstance(decision, Refusal):
+            self.fleet.arrived(target.budget_ms, self.clock())
+            self._demand(decision)
+            raise refused(decision)
+
+    def _demand(self, decision: Plan | Refusal) -> None:
+        """Tell what was asked for, whatever is answered: more replicas could have given it."""
+        if decision.preferred is not None:
+            self.demanded.add(decision.preferred.work_ms)
+
+    def _limits(self, tiers: tuple[str, ...]) -> dict[str, int | None]:
+        """The longest pair in tokens, as the fleet file has it."""
+        return {tier: self.config.tiers[tier].max_tokens for tier in tiers}
+
     async def _tokenize(self, request: RerankRequest, tiers: tuple[str, ...]) -> TokenizedTexts:
         """Encode the texts once for each vocabulary; in the executor where that may take milliseconds."""
         passages = None
@@ -150,17 +184,14 @@ class RankingService:
         loop = asyncio.get_running_loop()
         return await loop.run_in_executor(self._executor, tokenize, request, how, self._cache, passages)
 
-    def _plan(self, asked: Asked) -> Plan | Refusal:
+    def _decide(self, ask: Ask) -> Plan | Refusal:
+        """For the fleet as it is for this request: what is ahead depends on its deadline and its size."""
         now_s = self.clock()
-        return plan(asked.ask, self._snapshot(asked, now_s), now_s)
-
-    def _snapshot(self, asked: Asked, now_s: float) -> FleetSnapshot:
-        """The fleet as it is for this request: what is ahead depends on its deadline and its size."""
-        if math.isinf(asked.deadline_s):
-            return self.fleet.snapshot(now_s)
-        models = ((self.fleet.latency(tier), work) for tier, work in asked.ask.work.items())
+        if ask.budget_ms is None:
+            return plan(ask, self.fleet.snapshot(now_s), now_s)
+        models = ((self.fleet.latency(tier), work) for tier, work in ask.work.items())
         least_ms = min((model.mean_ms(work) for model, work in models if model), default=math.inf)
-        return self.fleet.snapshot(now_s, asked.deadline_s, least_ms)
+        return plan(ask, self.fleet.snapshot(now_s, ask.arrived_s + ask.budget_ms / 1e3, least_ms), now_s)
 
     def _drain_s(self, decision: Plan) -> float:
         """Until what waits in the plan's group will have been done."""
@@ -257,6 +288,10 @@ class RankingService:
             why = f"{tier} was taken for the slack left when its turn came"
         reason = f"{decision.reason}; {why}"
         return replace(decision, tier=tier, quality=self.config.tiers[tier].quality, reason=reason)
+
+
+def refused(decision: Refusal) -> Overloaded:
+    return Overloaded(f"{decision.reason}; retry later or allow more time", decision.retry_after_s)
 
 
 def note(timing: Timing, scored: Scored) -> None:

@@ -36,7 +36,8 @@ KILL_EVERY_S = 10.0
 CANCELLED_SHARE = 0.1
 OVERLOAD = 5.0
 CALM = 0.5  # of the peak: the load before and after the overload
-STEPS = (0.7, 0.9, 1.1)  # of the closed loop's rate: where the peak of goodput is looked for
+CLIENTS = 8  # of the closed loop that says about where the peak is
+STEPS = (0.7, 0.85, 1.0, 1.2, 1.4)  # of that rate: where the peak of goodput is looked for
 TOLERANCE = 1.5  # latencies up to so many times the calm p99 are normal
 
 
@@ -47,6 +48,8 @@ class Breakable(Protocol):
     config: FleetConfig
 
     def kill(self, deployment: str) -> str: ...
+    def hang(self, deployment: str) -> str: ...
+    def release(self) -> str: ...
     def remove_node(self) -> str: ...
     def add_node(self) -> str: ...
     def deploy(self, config: FleetConfig) -> str: ...
@@ -112,6 +115,14 @@ class Bench:
     def _killing(self, deployment: str) -> Callable[[], str]:
         return lambda: self._fleet.kill(deployment)
 
+    def hang(self, load: Load) -> dict[str, Any]:
+        """A replica of a group stops where it stands, as one does whose network is gone."""
+        name = next(iter(self._fleet.config.groups))
+        return self._under(
+            load,
+            [Event(load.seconds / 6, lambda: self._fleet.hang(name)), Event(load.seconds * 0.9, self._fleet.release)],
+        )
+
     def node(self, load: Load) -> dict[str, Any]:
         """A node goes without a word; later another comes."""
         return self._under(
@@ -145,10 +156,9 @@ class Bench:
         """Five times what the fleet can do, after its peak and its calm have been measured."""
         seconds = max(5.0, load.seconds / 6)
         self._progress("looking for the peak")
-        first = self.planned(HEAVY, Load(1.0, 1.0))[0]
-        unhurried = replace(first, budget_ms=None, body=first.body.replace(b'"slo_ms":500.0', b'"slo_ms":null'))
-        closed = asyncio.run(closed_loop(self._fleet.url, unhurried, 8, seconds))
-        rate = sum(r.status == 200 for r in closed) / seconds
+        one = self.planned(HEAVY, Load(20.0, 1.0))[0]
+        closed = asyncio.run(closed_loop(self._fleet.url, one, CLIENTS, seconds))
+        rate = sum(reply.in_time for reply in closed) / seconds
         steps = {}
         for step in STEPS:
             replies = self._send(self.planned(HEAVY, Load(rate * step, seconds, load.seed)))
@@ -197,12 +207,13 @@ class Bench:
             sent = pool.submit(self._send, planned)
             happening.run()
             replies = sent.result()
-        return summary(replies) | ({"events": happening.done} if events else {})
+        return summary(replies) | {"rate_per_s": load.rate_per_s} | ({"events": happening.done} if events else {})
 
 
 SCENARIOS: dict[str, Callable[[Bench, Load], dict[str, Any]]] = {
     "calm": Bench.calm,
     "kill": Bench.kill,
+    "hang": Bench.hang,
     "node": Bench.node,
     "redeploy": Bench.redeploy,
     "cancel": Bench.cancel,

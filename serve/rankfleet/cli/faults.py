@@ -12,6 +12,7 @@ from rich.table import Table
 
 from rankfleet.cli import err, out
 from rankfleet.cli.bench import bench_app, names
+from rankfleet.core.config import FleetConfig
 from rankfleet.core.errors import ConfigError
 
 KEYS = ("requests", "ok", "refused", "failed", "late", "unscored", "p50_ms", "p99_ms")
@@ -20,13 +21,15 @@ KEYS = ("requests", "ok", "refused", "failed", "late", "unscored", "p50_ms", "p9
 @bench_app.command()
 def faults(
     scenario: Annotated[
-        str, typer.Option(help="calm, kill, node, redeploy, cancel, overload; comma-separated")
-    ] = "calm,kill,node,redeploy,cancel,overload",
+        str, typer.Option(help="calm, kill, hang, node, redeploy, cancel, overload; comma-separated")
+    ] = "calm,kill,hang,node,redeploy,cancel,overload",
     seconds: Annotated[float, typer.Option(min=5, help="how long each scenario sends requests")] = 60.0,
     rate: Annotated[float, typer.Option(min=0.1, help="requests a second, except for overload")] = 6.0,
     nodes: Annotated[int, typer.Option(min=2, help="nodes besides the head")] = 2,
     seed: Annotated[int, typer.Option(min=0, help="of arrivals, sizes, classes and texts")] = 1,
-    json_file: Annotated[Path | None, typer.Option("--json", help="write the figures to this file")] = None,
+    json_file: Annotated[
+        Path | None, typer.Option("--json", help="put the figures into this file, by scenario")
+    ] = None,
 ) -> None:
     """Start a fleet on several nodes of this one computer, break it in different ways while requests come, and say
     what became of them. Loader and fleet share the computer's cores."""
@@ -45,7 +48,8 @@ def faults(
                 bench = Bench(fleet, lambda text, name=name: say(f"{name}: {text}"))  # type: ignore[misc]
                 figures[name] = SCENARIOS[name](bench, Load(rate, seconds, seed))
                 err.print(f"{name}: {figures[name]}", markup=False, soft_wrap=True, highlight=False)
-                write(json_file, figures | {"conditions": conditions(config, seconds, rate, nodes, seed)})
+                given = {"seconds": seconds, "nodes": nodes, "seed": seed}
+                write(json_file, name, figures[name] | {"conditions": conditions(config) | given})
                 say(f"{name}: waiting until the fleet is whole again")
                 fleet.settle()
     table = Table("", *(key.replace("_", " ") for key in KEYS), box=None, padding=(0, 2, 0, 0))
@@ -59,7 +63,9 @@ def soak(
     minutes: Annotated[float, typer.Option(min=0.5, help="how long requests are sent")] = 30.0,
     load: Annotated[float, typer.Option(min=0.05, max=2, help="share of what the fleet can do")] = 0.8,
     seed: Annotated[int, typer.Option(min=0, help="of arrivals, sizes, classes and texts")] = 1,
-    json_file: Annotated[Path | None, typer.Option("--json", help="write the figures to this file")] = None,
+    json_file: Annotated[
+        Path | None, typer.Option("--json", help="put the figures into this file, by scenario")
+    ] = None,
 ) -> None:
     """Keep a fleet on this computer busy, and say by how much the memory of each of its processes grows after the
     first five minutes (the first third of a shorter run)."""
@@ -72,7 +78,7 @@ def soak(
         config = fleet_to_break(measured_profile(Path(folder)))
         with local_cluster(config, free_port(), 2, say) as fleet:
             figures = keep_busy(fleet, minutes, load, seed, say)
-    write(json_file, figures | {"conditions": conditions(config, minutes * 60, figures["rate_per_s"], 2, seed)})
+    write(json_file, "soak", figures | {"conditions": conditions(config) | {"nodes": 2, "seed": seed}})
     table = Table("process", "MiB at first", "MiB at last", "growth", box=None, padding=(0, 2, 0, 0))
     for name, row in figures["processes"].items():
         table.add_row(name, f"{row['first_mib']:g}", f"{row['last_mib']:g}", f"{row['growth']:.1%}")
@@ -101,7 +107,7 @@ def measured_profile(folder: Path) -> str:
     return str(path)
 
 
-def conditions(config: Any, seconds: float, rate: float, nodes: int, seed: int) -> dict[str, Any]:
+def conditions(config: FleetConfig) -> dict[str, Any]:
     """What the figures are to be read with."""
     import importlib.metadata
 
@@ -112,20 +118,19 @@ def conditions(config: Any, seconds: float, rate: float, nodes: int, seed: int) 
     return {
         "device": cpu_name(),
         "loader": "on the same cores as the fleet",
-        "nodes": nodes,
         "replicas": replicas,
-        "seconds": seconds,
-        "rate_per_s": rate,
-        "seed": seed,
         "versions": versions,
         "date": datetime.date.today().isoformat(),
     }
 
 
-def write(path: Path | None, figures: dict[str, Any]) -> None:
-    if path is not None:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps(figures, indent=2) + "\n", encoding="utf-8")
+def write(path: Path | None, name: str, figures: dict[str, Any]) -> None:
+    """Put the figures into the file under this name; what else is there stays."""
+    if path is None:
+        return
+    stored = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(stored | {name: figures}, indent=2) + "\n", encoding="utf-8")
 
 
 def free_port() -> int:

@@ -11,6 +11,8 @@ from rankfleet.routing.quality import QualityTable, quality_table
 from rankfleet.scheduling.pace import Pace, PaceMeter
 
 REPLICA_SEEN_S = 30.0  # a replica that has answered within this time counts as ready
+CROWD_PASSES = 2.0  # in budgets: a group that has been busy for longer has too much to do, not a crowd
+ABOUT_AS_LARGE = 1.25
 
 
 @dataclass
@@ -23,6 +25,7 @@ class GroupView:
     out: dict[int, tuple[float, float]] = field(default_factory=dict)  # ticket → predicted ms, deadline, as sent
     out_ms: float = 0.0  # the sum of what is out
     moved_s: float = 0.0  # when `out` last began to move: the first was sent, or one came back
+    busy_s: float = 0.0  # since when something has been out all the time
     replicas: dict[str, tuple[float, float]] = field(default_factory=dict)  # name → (seen at, its backlog, s)
     running: frozenset[str] | None = None  # names of those that take work, where somebody knows
 
@@ -41,24 +44,26 @@ class GroupView:
         reported = sum(max(0.0, backlog - (now_s - at)) for at, backlog in self.replicas.values())
         return max((self.out_ms - done_ms) / 1e3, reported, 0.0) / replicas
 
-    def ahead_share(self, deadline_s: float, least_ms: float) -> float:
+    def ahead_share(self, deadline_s: float, least_ms: float, now_s: float) -> float:
         """The share of what is out that surely goes before work of this deadline and size.
 
         Where work is bound late that is what has an earlier deadline and is smaller: what is as large may be given
-        up in its place (`scheduling/binding.py`), and those accepted can still be given smaller tiers. Where the
-        tier is final a promise has to hold though more urgent work may come: all counts. The work of other routers
-        is taken to be like one's own.
+        up in its place (`scheduling/binding.py`), and those accepted can still be given smaller tiers. That pays
+        while a crowd passes. Once the group has been busy for longer than that, one that is about as large would be
+        given up as well, only later, so it counts too. Where the tier is final a promise has to hold though more
+        urgent work may come: all counts. The work of other routers is taken to be like one's own.
         """
         if not self.whole_tokens or deadline_s == math.inf or self.out_ms <= 0:
             return 1.0
-        most_ms = least_ms - 1e-9
+        crowded = now_s - self.busy_s <= CROWD_PASSES * (deadline_s - now_s)
+        most_ms = least_ms - 1e-9 if crowded else least_ms * ABOUT_AS_LARGE
         ahead_ms = sum(ms for ms, deadline in self.out.values() if deadline <= deadline_s and ms <= most_ms)
         return min(1.0, ahead_ms / self.out_ms)
 
     def state(self, pace: Pace, deadline_s: float, least_ms: float, now_s: float) -> GroupState:
         replicas = self.ready(now_s)
         backlog_s = self.backlog_s(replicas, now_s)
-        ahead_s = backlog_s * self.ahead_share(deadline_s, least_ms)
+        ahead_s = backlog_s * self.ahead_share(deadline_s, least_ms, now_s)
         # A request that stays whole goes to one of the replicas, else each of them gets a part of every request.
         at_one = Pace(pace.budget_ms, pace.crowd_per_s / replicas) if self.whole_tokens else pace
         asleep = self.least == 0 and self.running is not None and not self.running
@@ -120,7 +125,7 @@ class FleetView:
         """A chunk goes out. Returns a ticket for `back`."""
         view = self._groups[group]
         if not view.out:
-            view.moved_s = now_s
+            view.moved_s = view.busy_s = now_s
             view.out_ms = 0.0
         ticket = next(self._tickets)
         view.out[ticket] = (predicted_ms, deadline_s)

@@ -1,0 +1,42 @@
+"""The least that a request can be, known before its texts are tokens."""
+
+from collections import deque
+from collections.abc import Mapping
+
+import numpy as np
+
+from rankfleet.core.messages import RerankRequest, Work
+
+REMEMBERED = 256  # requests, of which the one with fewest tokens per character counts
+MARGIN = 0.9  # for texts with still fewer
+
+
+class Foresight:
+    """Learns how many tokens characters become, so that what is surely too much can be refused for nothing."""
+
+    def __init__(self) -> None:
+        self._ratios: deque[float] = deque(maxlen=REMEMBERED)
+        self._least = 0.0
+
+    def learn(self, request: RerankRequest, work: Mapping[str, Work], limits: Mapping[str, int | None]) -> None:
+        """work: of its pairs, by tier; limits: longest pair in tokens. A request that was cut teaches nothing."""
+        characters = sum(map(len, request.documents)) + len(request.documents) * len(request.query)
+        least = min((w.tokens for w in work.values()), default=0)
+        longest = max(map(len, request.documents)) + len(request.query)
+        shortest_limit = min((n for n in limits.values() if n is not None), default=None)
+        if least == 0 or (shortest_limit is not None and longest > shortest_limit):
+            return  # in characters: so none can have been cut
+        left = self._ratios[0] if len(self._ratios) == REMEMBERED else np.inf
+        ratio = least / characters
+        self._ratios.append(ratio)
+        self._least = min(self._ratios) if left <= self._least else min(self._least or ratio, ratio)
+
+    def least_work(self, request: RerankRequest, limits: Mapping[str, int | None]) -> dict[str, Work]:
+        """By tier; empty while nothing has been learnt."""
+        if not self._ratios:
+            return {}
+        characters = np.fromiter(map(len, request.documents), np.float64, len(request.documents))
+        lengths = np.maximum(1.0, self._least * MARGIN * (characters + len(request.query))).astype(np.int64)
+        return {
+            tier: Work.of(lengths if limit is None else np.minimum(lengths, limit)) for tier, limit in limits.items()
+        }
