@@ -136,7 +136,7 @@ class Autoscaling(Section):
     panic_hold_s: float = Field(
         300.0, ge=0, description="for how long after a surge nothing shrinks: surges come in series"
     )
-    hold_s: float = Field(60.0, ge=0, description="a group shrinks to what it needed at most within this time")
+    hold_s: float = Field(120.0, ge=0, description="a group shrinks to what it needed at most within this time")
     cooldown_s: float = Field(30.0, ge=0, description="after it has grown a group does not shrink for this long")
     margin: float = Field(0.1, ge=0, lt=1, description="what must be spare, beyond the need, for a group to shrink")
     idle_s: float = Field(
