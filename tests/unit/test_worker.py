@@ -1,6 +1,7 @@
 """The device worker, with fakes for the device and the clock."""
 
 import asyncio
+import math
 from collections.abc import Callable
 from concurrent.futures import Executor, Future
 from dataclasses import replace
@@ -256,3 +257,12 @@ async def test_work_that_nothing_takes_is_noticed(clock: FakeClock, scorer: Fake
     for _ in range(5):
         await asyncio.sleep(0)
     assert worker.halted
+
+
+async def test_the_models_given_to_routers_follow_what_batches_take(clock: FakeClock, scorer: FakeScorer) -> None:
+    # Half of what a batch takes was predicted: each of them moves the model by 2%.
+    worker = Worker("r1", {"t": scorer}, {"t": LatencyModel(0, 0.5, 0)}, QUALITY, 40, Inline(), clock=clock)
+    assert worker.models["t"].beta_ms == 0.5
+    for _ in range(10):
+        await worker.submit(chunk(1))
+    assert worker.models["t"].beta_ms == pytest.approx(0.5 * math.exp(0.2))

@@ -55,8 +55,8 @@ class ReplicaGroup:
         )
 
     async def latency(self) -> dict[str, LatencyModel]:
-        """Of each tier hosted, on this device."""
-        return self._latency
+        """Of each tier hosted, on this device, as batches take now."""
+        return self._worker.models
 
     async def score(self, chunk: Chunk) -> ChunkScores:
         """Raw logits of a chunk. Raises NotHosted for a tier this replica does not have, as one of another version of

@@ -22,6 +22,10 @@ from rankfleet.routing.profile import read_profile
 from rankfleet.scheduling.reports import of_router
 from rankfleet.scheduling.sharing import Unit
 
+ASK_S = 0.5  # between questions to a group that has not answered
+LEARN_S = 2.0  # and to one that has
+PATIENCE_S = 60.0
+
 log = logging.getLogger("ray.serve")
 
 
@@ -65,7 +69,8 @@ class Router:
         return of_router(service.demanded, drains, service.live.autoscaling, self._units)
 
     async def _learn(self) -> None:
-        """Ask each group for its latency models, until all have answered."""
+        """Ask each group for its latency models, again and again: what batches take changes with the load of the
+        machine, and admission has to know."""
         fleet = self._service.fleet
 
         for handle in self._handles.values():
@@ -74,14 +79,15 @@ class Router:
 
         async def ask(name: str, handle: DeploymentHandle) -> None:
             while True:
+                pause_s = ASK_S
                 # A question would wake a group that has no replica.
                 if fleet.awake(name):
                     try:
-                        fleet.learned(await handle.latency.remote())
+                        async with asyncio.timeout(PATIENCE_S):
+                            fleet.learned(await handle.latency.remote())
+                        pause_s = LEARN_S
                     except Exception as error:  # still starting, or failed and being restarted
-                        log.info("group %s has not reported yet: %s", name, type(error).__name__)
-                    else:
-                        return
-                await asyncio.sleep(0.5)
+                        log.info("group %s has not reported: %s", name, type(error).__name__)
+                await asyncio.sleep(pause_s)
 
         await asyncio.gather(*(ask(name, handle) for name, handle in self._handles.items()))

@@ -139,6 +139,11 @@ class Worker:
         return self._model(tier).share_ms(work, min(1.0, work.tokens / self._queue.max_tokens))
 
     @property
+    def models(self) -> dict[str, LatencyModel]:
+        """By tier, as batches take now."""
+        return {tier: self._model(tier) for tier in self._scorers}
+
+    @property
     def backlog_s(self) -> float:
         """Predicted seconds of what waits, and of what is left of the batch on the device."""
         left_ms = 0.0
