@@ -1,6 +1,7 @@
 """A replica of a group, as Ray Serve runs it: collects chunks, hands them to its worker, reports."""
 
 import asyncio
+import sys
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
@@ -17,6 +18,9 @@ from rankfleet.routing.quality import quality_table
 if TYPE_CHECKING:
     from rankfleet.engine.scorer import Scorer
 
+# The engine's thread needs the interpreter for moments between long native calls. By default it would wait 5 ms for
+# each of them while requests come in; so much longer would every batch take.
+SWITCH_S = 2e-4
 WARM_UP_S = 5.0  # most time spent on measuring one tier before the replica takes traffic
 
 
@@ -32,6 +36,7 @@ class ReplicaGroup:
         fleet = parse_config(config)
         group = fleet.groups[name]
         torch.set_num_threads(group.threads)
+        sys.setswitchinterval(SWITCH_S)
         scorers = {}
         for tier in group.tiers:
             checkpoint = find_checkpoint(fleet.tiers[tier].model, fleet.tiers[tier].revision)
