@@ -4,11 +4,13 @@
     python benchmarks/batching.py table    the table of docs/batching.md
 
 100 requests a second for 3 s, each sent when it is due whatever became of the last (open loop), to a device that takes
-100 ms for a batch of any size, of at most 16. The same arrivals for all, in turn, several rounds.
+100 ms for a batch of any size, of at most 16. The same arrivals for all, in turn, several rounds: one every 10 ms, or
+at random at that rate (Poisson).
 """
 
 import argparse
 import asyncio
+import itertools
 import json
 import os
 import statistics
@@ -33,6 +35,7 @@ PAGE, MARK = ROOT / "docs/batching.md", "<!-- figures: benchmarks/batching.py ta
 RATE, SECONDS, BATCH_MS, MOST = 100.0, 3.0, 100.0, 16
 SHORT_WAIT_S = 0.005
 IDLE_CALLS, ROUNDS, SEED = 10, 3, 1
+ARRIVALS = {"even": "every 10 ms", "random": "at random"}
 NAMES = {
     "short": "`@serve.batch`, wait 5 ms",
     "long": "`@serve.batch`, wait 100 ms",
@@ -122,8 +125,9 @@ async def idle(handle: Any) -> list[float]:
     return took
 
 
-async def loaded(handle: Any) -> list[float]:
-    gaps = np.random.default_rng(SEED).exponential(1 / RATE, round(RATE * SECONDS))
+async def loaded(handle: Any, arrivals: str) -> list[float]:
+    count = round(RATE * SECONDS)
+    gaps = np.full(count, 1 / RATE) if arrivals == "even" else np.random.default_rng(SEED).exponential(1 / RATE, count)
     start_s = time.perf_counter() + 0.05
     tasks = []
     for at_s in np.cumsum(gaps):
@@ -136,24 +140,24 @@ async def measure() -> dict[str, list[dict[str, float]]]:
     from ray import serve
 
     handles = {name: serve.get_deployment_handle(name, "batching") for name in NAMES}
-    rounds: dict[str, list[dict[str, float]]] = {name: [] for name in NAMES}
-    for _ in range(ROUNDS):
-        for name, handle in handles.items():
-            alone = await idle(handle)
-            await handle.report.remote()
-            took = await loaded(handle)
-            sizes = await handle.report.remote()
-            rounds[name].append(
-                {
-                    "requests": len(took),
-                    "batches": len(sizes),
-                    "mean_size": round(statistics.mean(sizes), 2),
-                    "p50_ms": round(float(np.quantile(took, 0.5)), 1),
-                    "p99_ms": round(float(np.quantile(took, 0.99)), 1),
-                    "idle_ms": round(statistics.median(alone), 1),
-                }
-            )
-            print(name, rounds[name][-1], flush=True)
+    rounds: dict[str, list[dict[str, float]]] = {f"{kind} {name}": [] for kind in ARRIVALS for name in NAMES}
+    for _, kind, name in itertools.product(range(ROUNDS), ARRIVALS, NAMES):
+        handle = handles[name]
+        alone = await idle(handle)
+        await handle.report.remote()
+        took = await loaded(handle, kind)
+        sizes = await handle.report.remote()
+        rounds[f"{kind} {name}"].append(
+            {
+                "requests": len(took),
+                "batches": len(sizes),
+                "mean_size": round(statistics.mean(sizes), 2),
+                "p50_ms": round(float(np.quantile(took, 0.5)), 1),
+                "p99_ms": round(float(np.quantile(took, 0.99)), 1),
+                "idle_ms": round(statistics.median(alone), 1),
+            }
+        )
+        print(kind, name, rounds[f"{kind} {name}"][-1], flush=True)
     return rounds
 
 
@@ -181,13 +185,13 @@ def run() -> None:
 def table() -> str:
     median = json.loads(RESULTS.read_text())["median"]
     lines = [
-        "| collector | batches | mean size | p50 ms | p99 ms | alone on an idle device, ms |",
-        "|---|---|---|---|---|---|",
+        "| arrivals | collector | batches | mean size | p50 ms | p99 ms | alone on an idle device, ms |",
+        "|---|---|---|---|---|---|---|",
     ]
-    for name, title in NAMES.items():
-        row = median[name]
+    for kind, name in itertools.product(ARRIVALS, NAMES):
+        row = median[f"{kind} {name}"]
         cells = (row["batches"], row["mean_size"], row["p50_ms"], row["p99_ms"], row["idle_ms"])
-        lines.append(f"| {title} | {' | '.join(f'{cell:g}' for cell in cells)} |")
+        lines.append(f"| {ARRIVALS[kind]} | {NAMES[name]} | {' | '.join(f'{cell:g}' for cell in cells)} |")
     return "\n".join(lines)
 
 

@@ -60,7 +60,7 @@ def test_what_counts_as_in_time() -> None:
 def test_the_rate_at_saturation_counts_while_all_clients_send() -> None:
     # Eight clients: the first seven and the last eight answers are left out. A tenth of a second lies between others.
     call = Call(0, 0, None, b"")
-    replies = [Reply(call, 200, 1.0, done_s=50 + i / 10) for i in range(26)]
+    replies = [Reply(call, 200, 1.0, scored=True, done_s=50 + i / 10) for i in range(26)]
     replies[3] = Reply(call, 0, 1.0)  # no answer at all
     assert rate(replies[::-1], documents=20) == pytest.approx(200)
     assert rate(replies[:10], documents=20) == 0.0

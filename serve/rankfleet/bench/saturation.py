@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from rankfleet.bench.serve import best_tier, counter, for_tier
+from rankfleet.bench.serve import AMPLE_MS, best_tier, counter, for_tier
 from rankfleet.bench.traffic import Call, Reply, calls, closed_loop
 from rankfleet.core.config import FleetConfig
 from rankfleet.core.pairs import TokenizedPairs
@@ -49,7 +49,7 @@ def saturation(url: str, fleet: FleetConfig, seconds: float, seed: int) -> dict[
 
 def requests(fleet: FleetConfig, documents: int, tokens: int, seed: int) -> list[Call]:
     workload = Workload(
-        classes={"any": RequestClass(slo_ms=None, share=1)},
+        classes={"any": RequestClass(slo_ms=AMPLE_MS, share=1)},
         candidates=[Candidates(count=documents, share=1)],
         tokens=tokens,
     )
@@ -59,7 +59,7 @@ def requests(fleet: FleetConfig, documents: int, tokens: int, seed: int) -> list
 
 def rate(replies: Sequence[Reply], documents: int) -> float:
     """Pairs per second between answers while all clients were at it: not the first few, nor the last."""
-    done_s = sorted(reply.done_s for reply in replies if reply.status == 200)[CLIENTS - 1 : -CLIENTS]
+    done_s = sorted(reply.done_s for reply in replies if reply.scored)[CLIENTS - 1 : -CLIENTS]
     return (len(done_s) - 1) * documents / (done_s[-1] - done_s[0]) if len(done_s) > 1 else 0.0
 
 

@@ -20,8 +20,9 @@ from rankfleet.simulate.run import Simulation
 from rankfleet.simulate.workload import Candidates, RequestClass, Requests, Workload
 
 CONCURRENCY = (1, 8)
+AMPLE_MS = 60_000  # without a budget the fleet's default class would set one
 SHORT = Workload(
-    classes={"any": RequestClass(slo_ms=None, share=1)}, candidates=[Candidates(count=20, share=1)], tokens=32
+    classes={"any": RequestClass(slo_ms=AMPLE_MS, share=1)}, candidates=[Candidates(count=20, share=1)], tokens=32
 )
 SETTLED = 20  # calls before any counts
 
@@ -88,7 +89,7 @@ def overhead(url: str, fleet: FleetConfig, seconds: float, seed: int) -> dict[st
         shown[tier] = {}
         for concurrency in CONCURRENCY:
             replies = asyncio.run(closed_loop(url, call, concurrency, seconds))[SETTLED:]
-            done = [r for r in replies if r.status == 200]
+            done = [r for r in replies if r.scored]
             beside = [r.took_ms - r.infer_ms for r in done]
             own = [ms - r.queue_ms for ms, r in zip(beside, done, strict=True)]
             shown[tier][str(concurrency)] = {

@@ -47,6 +47,8 @@ class Layout:
     @property
     def counts(self) -> np.ndarray:
         """int64 [documents], pairs of each."""
+        if len(self.firsts) == len(self):
+            return np.ones(len(self), dtype=np.int64)
         return np.diff(self.firsts, append=len(self))
 
     def best(self, logits: np.ndarray) -> np.ndarray:
