@@ -185,6 +185,9 @@ def test_order_and_difference_of_scores() -> None:
     assert kendall_tau([1, 2, 3, 4], [10, 20, 30, 40]) == 1.0
     assert kendall_tau([1, 2, 3, 4], [4, 3, 2, 1]) == -1.0
     assert kendall_tau([1, 2, 3, 4], [1, 2, 4, 3]) == pytest.approx(4 / 6)
+    assert kendall_tau([1, 2, 2, 4], [1, 2, 2, 4]) == 1.0  # what is tied in both agrees
+    assert kendall_tau([1, 2, 2], [1, 2, 3]) == pytest.approx(4 / 24**0.5)
+    assert kendall_tau([1, 1], [1, 2]) == 0.0
     assert "wrong" in agreement([1.0, 2.0, 3.0, 4.0], [2.0, 1.0, 4.0, 3.0])
     assert agreement([1.0, 2.5], [1.0, 2.0]) == {"max_abs_difference": 0.5, "kendall_tau": 1.0}
 

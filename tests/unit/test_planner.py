@@ -125,6 +125,17 @@ def test_fewer_tokens_come_before_fewer_candidates() -> None:
     assert decision.degraded == "128 tokens a pair"
 
 
+def test_pairs_are_not_cut_to_their_prompt() -> None:
+    tokens = np.array([20] * 8 + [420] * 2)
+
+    def cut(frame: int) -> int | None:
+        decision = plan(Ask(WORK, 0.0, 9.2, lengths=dict.fromkeys(WORK, Lengths(tokens, frame))), fleet(), 0.0)
+        assert isinstance(decision, Plan)
+        return decision.max_tokens
+
+    assert [cut(frame) for frame in (0, 96, 97)] == [128, 128, None]
+
+
 def test_when_none_fits_a_class_may_refuse_and_say_when() -> None:
     decision = plan(Ask(WORK, 0.0, 50.0, when_none_fits="refuse"), fleet(backlog_s=2.0), 0.0)
     assert isinstance(decision, Refusal)

@@ -63,7 +63,8 @@ class TokenizedTexts:
         known: dict[int, Lengths] = {}
         for tier, layout in self.layouts.items():
             if id(layout) not in known:
-                known[id(layout)] = Lengths(self.tiers[tier][0].pair_lengths(layout))
+                tokenizer = self.tiers[tier][0]
+                known[id(layout)] = Lengths(tokenizer.pair_lengths(layout), tokenizer.template.tokens)
         return {tier: known[id(layout)] for tier, layout in self.layouts.items()}
 
     def document_lengths(self, tier: str) -> np.ndarray:

@@ -35,10 +35,11 @@ class Setting:
 
 
 def kendall_tau(left: Sequence[float], right: Sequence[float]) -> float:
-    """(pairs in the same order − pairs in the opposite one) ÷ all pairs of scores."""
+    """Kendall's τ-b: (pairs in the same order − pairs in the opposite one) ÷ the geometric mean of the pairs that are
+    not tied in either; 1 where all are tied in both."""
     a, b = np.sign(np.subtract.outer(left, left)), np.sign(np.subtract.outer(right, right))
-    pairs = len(left) * (len(left) - 1)
-    return float((a * b).sum() / pairs) if pairs else 1.0
+    untied = float(np.sqrt(np.abs(a).sum() * np.abs(b).sum()))
+    return float((a * b).sum() / untied) if untied else float(not a.any() and not b.any())
 
 
 def agreement(scores: Sequence[float], reference: Sequence[float]) -> dict[str, Any]:

@@ -16,6 +16,7 @@ from rankfleet.scheduling.pace import Pace
 
 MIN_CHUNK_TOKENS = 2048  # below this a second replica costs more in transfer than it saves in scoring
 LENGTHS = (256, 128, 64)  # tokens to which pairs are cut, where the table has a figure or nothing whole fits
+LEAST_TEXT = 32  # tokens of query and document that a pair must keep for its score to mean anything
 
 
 @dataclass(frozen=True, slots=True)
@@ -200,8 +201,12 @@ def first_candidates(ask: Ask, fleet: FleetSnapshot, tier: TierState, base: Cand
 
 
 def cut_pairs(ask: Ask, fleet: FleetSnapshot, tier: TierState, base: Candidate, max_tokens: int) -> Candidate | None:
-    """Pairs cut to `max_tokens`; None where none is longer or lengths are not known."""
-    if ask.lengths is None or (lengths := ask.lengths[tier.name]).longest <= max_tokens:
+    """Pairs cut to `max_tokens`; None where none is longer, nothing to speak of would be left beside a prompt, or
+    lengths are not known."""
+    if ask.lengths is None:
+        return None
+    lengths = ask.lengths[tier.name]
+    if lengths.longest <= max_tokens or max_tokens < lengths.frame + LEAST_TEXT:
         return None
     work = lengths.cut(max_tokens)
     ms = engine_ms(tier, work, fleet)

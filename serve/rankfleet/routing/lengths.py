@@ -8,11 +8,12 @@ from rankfleet.core.messages import Work
 
 
 class Lengths:
-    """tokens: int [pairs], as given. Tiers with one vocabulary and limit share one object, and so what it has
-    worked out."""
+    """tokens: int [pairs], as given; frame: those of each pair that are no text, special tokens or a prompt. Tiers with
+    one vocabulary and limit share one object, and so what it has worked out."""
 
-    def __init__(self, tokens: np.ndarray) -> None:
+    def __init__(self, tokens: np.ndarray, frame: int = 0) -> None:
         self._tokens = tokens.astype(np.int64)
+        self.frame = frame
         self._cut: dict[int, Work] = {}
 
     @cached_property
