@@ -1,11 +1,14 @@
 """A large request on two equal replicas and on one, in turn, over HTTP.
 
-    python benchmarks/spread.py            benchmarks/results/spread.json
+    python benchmarks/spread.py run      benchmarks/results/spread.json
+    python benchmarks/spread.py table    the table of docs/batching.md
 
 A fleet with two groups that host the same tiers: one has a single replica, the other two, each with one thread. The
-time is the client's, from sending to the whole reply.
+time is the client's, from sending to the whole reply. Then the same with the choice of replicas that Serve makes by
+itself.
 """
 
+import argparse
 import json
 import statistics
 import time
@@ -21,10 +24,14 @@ from rankfleet.bench.machine import cpu_name
 from rankfleet.bench.serve import counter
 from rankfleet.bench.traffic import calls
 from rankfleet.core.config import FleetConfig, parse_config
+from rankfleet.core.serveconfig import serve_config
 from rankfleet.simulate.workload import Candidates, RequestClass, Requests, Workload
 
-OUT = Path(__file__).parent / "results/spread.json"
-PORT = 8641
+ROOT = Path(__file__).parents[1]
+RESULTS = ROOT / "benchmarks/results/spread.json"
+PAGE, MARK = ROOT / "docs/batching.md", "<!-- figures: benchmarks/spread.py table -->"
+PORTS = {"placed by work": 8641, "placed by Serve": 8642}
+SERVES_OWN = "ray.serve._private.request_router:PowerOfTwoChoicesRequestRouter"
 DOCUMENTS = 1000
 ROUNDS = 7
 TIERS = ("small", "large")
@@ -84,24 +91,58 @@ def measure(http: httpx.Client, text: bytes, tier: str) -> dict[str, Any]:
     }
 
 
-def main() -> None:
-    config = fleet()
-    running = launch.start(config, "127.0.0.1", PORT, lambda text: None)
+def found(config: FleetConfig, port: int) -> dict[str, Any]:
+    """Start a fleet, measure, end it."""
+    running = launch.start(config, "127.0.0.1", port, lambda text: None)
     try:
         with httpx.Client(base_url=running.address, timeout=120) as http:
-            found = {
-                f"{tier}, {tokens} tokens a pair": measure(http, text, tier)
+            return {
+                f"{tier}, {tokens}": measure(http, text, tier)
                 for tokens in TOKENS
                 for text in [body(config, tokens)]
                 for tier in TIERS
             }
     finally:
         launch.stop()
-    figures = {"documents": DOCUMENTS, "rounds": ROUNDS, "processor": cpu_name(), "cores": 2} | found
-    figures["date"] = date.today().isoformat()
-    OUT.write_text(json.dumps(figures, indent=2) + "\n")
-    print(json.dumps(figures, indent=2))
+
+
+def placed_by_serve(config: FleetConfig) -> dict[str, Any]:
+    """The fleet with Serve's own request router."""
+    whole = serve_config(config)
+    own = {"request_router_class": SERVES_OWN}
+    whole["applications"][0]["deployments"] += [{"name": name, "request_router_config": own} for name in config.groups]
+    return whole
+
+
+def run() -> None:
+    figures: dict[str, Any] = {"documents": DOCUMENTS, "rounds": ROUNDS, "processor": cpu_name()}
+    for name, port in PORTS.items():
+        if name == "placed by Serve":
+            launch.serve_config = placed_by_serve  # type: ignore[assignment]
+        figures[name] = found(fleet(), port)
+        print(json.dumps(figures[name]), flush=True)
+    RESULTS.write_text(json.dumps(figures | {"date": date.today().isoformat()}, indent=1) + "\n")
+
+
+def table() -> str:
+    figures = json.loads(RESULTS.read_text())
+    lines = [
+        "| tier, tokens a pair | one replica, ms | two, ms | ratio | ratio with Serve's own choice |",
+        "|---|---|---|---|---|",
+    ]
+    for case, row in figures["placed by work"].items():
+        own = figures["placed by Serve"][case]["ratio"]
+        lines.append(f"| {case} | {row['one_ms']:.0f} | {row['two_ms']:.0f} | {row['ratio']:.2f} | {own:.2f} |")
+    return "\n".join(lines)
+
+
+def write_table() -> None:
+    before, _, rest = PAGE.read_text().partition(MARK)
+    _, _, after = rest.partition(MARK)
+    PAGE.write_text(f"{before}{MARK}\n\n{table()}\n\n{MARK}{after}")
 
 
 if __name__ == "__main__":
-    main()
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("verb", choices=("run", "table"))
+    run() if parser.parse_args().verb == "run" else write_table()
