@@ -12,7 +12,7 @@ from tests.unit.test_service import service
 
 
 def test_the_fewest_tokens_per_character_seen_count() -> None:
-    foresight, limits = Foresight(), {"small": 64, "large": None}
+    foresight, limits = Foresight(), {"small": 64, "large": 512}
     ask = RerankRequest("ab", ["a" * 8, "b" * 18])  # pairs of 10 and 20 characters
     assert foresight.least_work(ask, limits) == {}
     foresight.learn(ask, {"small": Work(2, 15, 0)}, limits)  # half a token a character
@@ -42,6 +42,7 @@ async def test_what_is_surely_too_much_is_refused_before_it_is_tokenized(monkeyp
     one = strict(group)
     few, many = ["a dog is an animal"] * 2, ["a dog is an animal"] * 20
     await one.rank(RerankRequest("cat", few, model="fast"))
+    one.fleet.sent("demo", 1.0, one.clock())  # something is under way
     tokenized: list[RerankRequest] = []
     monkeypatch.setattr(one, "_tokenize", lambda request, tiers: tokenized.append(request))
     with pytest.raises(Overloaded, match="no tier fits 50 ms"):
@@ -58,3 +59,10 @@ async def test_only_those_are_refused_early_who_would_be_refused() -> None:
     # Without a budget, or in a class that degrades, nothing is refused.
     assert await one.rank(RerankRequest("cat", few * 20))
     assert await one.rank(RerankRequest("cat", few * 20, slo_ms=50))
+
+
+async def test_an_idle_fleet_looks_before_it_refuses() -> None:
+    one = strict(FakeGroup())
+    await one.rank(RerankRequest("cat", ["a dog is an animal"] * 2, model="fast"))
+    # Many characters that are hardly any tokens: 20 pairs of 4 words.
+    assert (await one.rank(RerankRequest("cat", ["a" + " " * 400 + "b"] * 5, model="fast"))).plan.fits

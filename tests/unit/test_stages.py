@@ -10,7 +10,7 @@ import pytest
 
 from rankfleet.app.bodies import plan_reply
 from rankfleet.app.service import RankingService
-from rankfleet.core.errors import UnknownModel
+from rankfleet.core.errors import Unavailable, UnknownModel
 from rankfleet.core.messages import Chunk, ChunkScores, RerankRequest, Stage
 from rankfleet.routing.cascade import merged
 from rankfleet.routing.latency import LatencyModel
@@ -85,6 +85,17 @@ async def test_a_second_stage_that_does_not_come_back_in_time_is_given_up(tmp_pa
     ranking = await service(tmp_path, group, scale=0.01).rank(RerankRequest("cat", DOCUMENTS, slo_ms=3))
     assert [c.tier for c in group.chunks] == ["small", "large"]
     assert (ranking.plan.tier, ranking.partial) == ("small", True)
+
+
+async def test_a_second_stage_whose_replicas_are_gone_leaves_the_first_answer(tmp_path: Path) -> None:
+    class Gone(TwoMinds):
+        async def score(self, chunk: Chunk, predicted_s: float) -> ChunkScores:
+            if chunk.tier == "large":
+                raise Unavailable("no replica")
+            return await super().score(chunk, predicted_s)
+
+    ranking = await service(tmp_path, Gone()).rank(RerankRequest("cat", DOCUMENTS, slo_ms=300))
+    assert (ranking.plan.tier, ranking.partial, len(ranking.documents)) == ("small", True, 5)
 
 
 def test_orders_of_two_stages_are_one_order_of_scores() -> None:

@@ -18,25 +18,22 @@ class Foresight:
         self._ratios: deque[float] = deque(maxlen=REMEMBERED)
         self._least = 0.0
 
-    def learn(self, request: RerankRequest, work: Mapping[str, Work], limits: Mapping[str, int | None]) -> None:
+    def learn(self, request: RerankRequest, work: Mapping[str, Work], limits: Mapping[str, int]) -> None:
         """work: of its pairs, by tier; limits: longest pair in tokens. A request that was cut teaches nothing."""
         characters = sum(map(len, request.documents)) + len(request.documents) * len(request.query)
         least = min((w.tokens for w in work.values()), default=0)
         longest = max(map(len, request.documents)) + len(request.query)
-        shortest_limit = min((n for n in limits.values() if n is not None), default=None)
-        if least == 0 or (shortest_limit is not None and longest > shortest_limit):
+        if least == 0 or longest > min(limits.values()):
             return  # in characters: so none can have been cut
         left = self._ratios[0] if len(self._ratios) == REMEMBERED else np.inf
         ratio = least / characters
         self._ratios.append(ratio)
         self._least = min(self._ratios) if left <= self._least else min(self._least or ratio, ratio)
 
-    def least_work(self, request: RerankRequest, limits: Mapping[str, int | None]) -> dict[str, Work]:
+    def least_work(self, request: RerankRequest, limits: Mapping[str, int]) -> dict[str, Work]:
         """By tier; empty while nothing has been learnt."""
         if not self._ratios:
             return {}
         characters = np.fromiter(map(len, request.documents), np.float64, len(request.documents))
         lengths = np.maximum(1.0, self._least * MARGIN * (characters + len(request.query))).astype(np.int64)
-        return {
-            tier: Work.of(lengths if limit is None else np.minimum(lengths, limit)) for tier, limit in limits.items()
-        }
+        return {tier: Work.of(np.minimum(lengths, limit)) for tier, limit in limits.items()}

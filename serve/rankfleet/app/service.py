@@ -5,6 +5,7 @@ argument.
 """
 
 import asyncio
+import logging
 import math
 import time
 import uuid
@@ -20,7 +21,7 @@ from rankfleet.app.limits import check_documents, check_query
 from rankfleet.app.target import Target, target_of
 from rankfleet.app.texts import TokenizedTexts, tokenize
 from rankfleet.core.config import NONE, FleetConfig, LiveSettings
-from rankfleet.core.errors import Expired, Overloaded
+from rankfleet.core.errors import Expired, Overloaded, Unavailable
 from rankfleet.core.layout import PassageRule
 from rankfleet.core.messages import Assignment, Plan, RankedDocument, Ranking, RerankRequest, Stage, Timing
 from rankfleet.engine.tokencache import TokenCache
@@ -31,6 +32,8 @@ from rankfleet.routing.experiments import assign
 from rankfleet.routing.fleet import FleetView
 from rankfleet.routing.planner import Refusal, plan
 from rankfleet.scheduling.load import Demanded
+
+log = logging.getLogger("ray.serve")
 
 MOST_STAGES = 2
 EXPIRED = "the budget ended in the queue"
@@ -126,7 +129,8 @@ class RankingService:
         target = target_of(request, self.live, self.config.tiers, assignment.model if assignment else None)
         timing = Timing()
         started_s = self.clock()
-        if foresee and target.budget_ms is not None and target.slo.when_none_fits == "refuse":
+        refusing = target.budget_ms is not None and target.slo.when_none_fits == "refuse"
+        if foresee and refusing and self.fleet.busy:  # an idle router has the time to be exact
             self._foresee(request, target, arrived_s)
         texts = await self._tokenize(request, target.tiers)
         timing.tokenize_ms = (self.clock() - started_s) * 1e3
@@ -169,9 +173,10 @@ class RankingService:
         if decision.preferred is not None:
             self.demanded.add(decision.preferred.work_ms)
 
-    def _limits(self, tiers: tuple[str, ...]) -> dict[str, int | None]:
-        """The longest pair in tokens, as the fleet file has it."""
-        return {tier: self.config.tiers[tier].max_tokens for tier in tiers}
+    def _limits(self, tiers: tuple[str, ...]) -> dict[str, int]:
+        """The longest pair in tokens."""
+        longest = {tier: self._tokenizers[tier].max_tokens for tier in tiers}
+        return {tier: min(most, self.config.tiers[tier].max_tokens or most) for tier, most in longest.items()}
 
     async def _tokenize(self, request: RerankRequest, tiers: tuple[str, ...]) -> TokenizedTexts:
         """Encode the texts once for each vocabulary; in the executor where that may take milliseconds."""
@@ -248,7 +253,8 @@ class RankingService:
             scored = await asyncio.wait_for(
                 self._dispatcher.score(stage.tier, part.pairs, asked.deadline_s), timeout=left_s
             )
-        except (TimeoutError, Expired):
+        except (TimeoutError, Expired, Unavailable) as error:
+            log.debug("no second stage: %s", error)
             return
         answer.scores = merged(answer.scores, kept, finite(part.layout.best(scored.logits), scored.tier))
         answer.stages += (Stage(scored.tier, len(kept)),)

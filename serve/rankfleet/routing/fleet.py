@@ -118,8 +118,12 @@ class FleetView:
 
     def arrived(self, budget_ms: float | None, now_s: float) -> None:
         """A request came, with so much time."""
-        alone = not any(view.out for view in self._groups.values())
-        self._meter.arrived(math.inf if budget_ms is None else budget_ms, now_s, alone)
+        self._meter.arrived(math.inf if budget_ms is None else budget_ms, now_s, alone=not self.busy)
+
+    @property
+    def busy(self) -> bool:
+        """Whether any work of this router is out."""
+        return any(view.out for view in self._groups.values())
 
     def sent(self, group: str, predicted_ms: float, now_s: float, deadline_s: float = math.inf) -> int:
         """A chunk goes out. Returns a ticket for `back`."""
