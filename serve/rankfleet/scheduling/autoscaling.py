@@ -15,7 +15,7 @@ from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from rankfleet.core.config import Autoscaling
-from rankfleet.scheduling.demand import History, Window
+from rankfleet.scheduling.demand import BACK_S, History, Window
 from rankfleet.scheduling.load import Counts
 from rankfleet.scheduling.sharing import Claim, Unit, share
 
@@ -70,7 +70,7 @@ class GroupScaler:
 
     def decide(self, seen: Observed, settings: Autoscaling, now_s: float) -> Decision:
         """now_s: of a clock that goes on while nobody asks."""
-        self._remember(seen, settings, now_s)
+        now_s = self._remember(seen, settings, now_s)
         clump_s = self._history.clump_s(settings.stable_s, settings.panic_s)
         windows = settings.stable_s, *(settings.panic_s / n for n in PARTS)
         stable, *quick = (self._history.over(window_s, clump_s) for window_s in windows)
@@ -95,10 +95,13 @@ class GroupScaler:
         decision = self._decide(seen, settings, stable, need, now_s)
         return bounded(replace(decision, reason=f"{decision.reason}: {words(stable, seen, need)}"), seen)
 
-    def _remember(self, seen: Observed, settings: Autoscaling, now_s: float) -> None:
-        if now_s < self._now_s or self._target is None:  # a clock set back: nothing that was timed by it holds
+    def _remember(self, seen: Observed, settings: Autoscaling, now_s: float) -> float:
+        """The time that counts as now: clocks are set back by a moment now and then."""
+        if now_s < self._now_s - BACK_S or self._target is None:  # or by so much that nothing timed by it holds
             self._panic_until_s, self._grown_s, self._since_s = -math.inf, now_s, now_s
             self._peaks.clear()
+        else:
+            now_s = max(now_s, self._now_s)
         self._now_s = now_s
         windows = settings.stable_s + settings.panic_s, settings.idle_s if seen.least == 0 else 0.0
         self._history.reach_s = max(windows)
@@ -106,6 +109,7 @@ class GroupScaler:
         if self._target is not None and seen.target > self._target:
             self._grown_s = now_s
         self._target = seen.target
+        return now_s
 
     def _drain_s(self, seen: Observed, settings: Autoscaling) -> float:
         return settings.drain_of(self.group) or seen.drain_s or DRAIN_S
