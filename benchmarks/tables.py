@@ -1,4 +1,4 @@
-"""Tables of docs/performance.md, written from the files in benchmarks/results.
+"""Tables of docs/performance.md and docs/routing.md, written from the files in benchmarks/results.
 
     python benchmarks/tables.py
 
@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).parents[1]
-PAGE = ROOT / "docs/performance.md"
+PAGES = (ROOT / "docs/performance.md", ROOT / "docs/routing.md")
 RESULTS = ROOT / "benchmarks/results"
 SHAPES = ("17m", "32m")
 PEER_NAMES = ("sentence-transformers", "onnxruntime", "openvino")  # each repeats its best precision
@@ -99,11 +99,27 @@ def tokenizing() -> str:
     )
 
 
+def cascades() -> str:
+    figures = read("cascades")
+    measured, plans = figures["measured"], figures["plans"]
+    lines = [["", "nDCG@10", "against large on all", "pairs by large", "times less device time"]]
+    for name, plan in plans.items():
+        less = "" if plan["times_less"] is None else f"{plan['times_less']:.2f}"
+        by_large = f"{plan['by_large']:.0f}"
+        lines.append([name, f"{plan['mean']:.4f}", f"{plan['difference']:+.4f}", by_large, less])
+    small, large = measured["small"], measured["large"]
+    return rows(*lines) + (
+        f"\n\n{measured['date']}, {small} and {large} in {measured['dtype']} on one thread of {measured['device']}; "
+        f"mean of four collections, {measured['queries']} queries, BM25's top {measured['top_k']}."
+    )
+
+
 TABLES: dict[str, Callable[[], str]] = {
     **{f"engine {shape}": lambda shape=shape: engine(shape) for shape in SHAPES},  # type: ignore[misc]
     "ratios": ratios,
     "precision": precision,
     "tokenizing": tokenizing,
+    "cascades": cascades,
 }
 
 
@@ -117,4 +133,5 @@ def filled(page: str) -> str:
 
 
 if __name__ == "__main__":
-    PAGE.write_text(filled(PAGE.read_text(encoding="utf-8")), encoding="utf-8")
+    for page in PAGES:
+        page.write_text(filled(page.read_text(encoding="utf-8")), encoding="utf-8")
