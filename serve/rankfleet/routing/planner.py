@@ -158,7 +158,7 @@ def verdict(candidate: Candidate, choice: Choice, ask: Ask) -> str:
     if candidate is choice.chosen:
         return "chosen"
     if math.isinf(candidate.predicted_ms):
-        return "not measured yet" if math.isinf(candidate.engine_ms) else "no replica runs"
+        return "not ready: not measured, or no replica runs" if math.isinf(candidate.engine_ms) else "no replica runs"
     if candidate.quality < ask.min_quality:
         return f"below the quality of {ask.min_quality:g} asked for"
     if ask.budget_ms is not None and candidate.predicted_ms > ask.budget_ms:
@@ -182,10 +182,12 @@ def reason_for(chosen: Candidate, ask: Ask, found: Sequence[Candidate]) -> str:
     better = [c for c in found if c.quality > chosen.quality]
     if not better:
         return f"{name} ranks best and fits: {within}"
-    slow = [c.tier for c in better if not c.how and c.predicted_ms > ask.budget_ms]
+    slow = [c.tier for c in better if not c.how and ask.budget_ms < c.predicted_ms < math.inf]
+    unready = [c.tier for c in better if not c.how and math.isinf(c.predicted_ms)]
     held = [c.tier for c in better if not c.how and c.predicted_ms <= ask.budget_ms]
     parts = [f"{name} is the best that fits: {within}"]
     parts += [f"too slow: {', '.join(slow)}"] if slow else []
+    parts += [f"not ready: {', '.join(unready)}"] if unready else []
     parts += [f"would hold up others: {', '.join(held)}"] if held else []
     return "; ".join(parts)
 
