@@ -90,7 +90,7 @@ def test_a_tier_not_measured_fits_no_budget_while_others_are() -> None:
     decision = plan(Ask(WORK, 0.0, 1000.0), snapshot, 0.0)
     assert isinstance(decision, Plan)
     assert decision.tier == "medium"
-    assert decision.considered[0].verdict == "not ready: not measured, or no replica runs"
+    assert decision.considered[0].verdict == "not measured yet"
     assert decision.reason.endswith("; not ready: large")
     free = plan(Ask(WORK, 0.0), snapshot, 0.0)
     assert isinstance(free, Plan)

@@ -158,7 +158,7 @@ def verdict(candidate: Candidate, choice: Choice, ask: Ask) -> str:
     if candidate is choice.chosen:
         return "chosen"
     if math.isinf(candidate.predicted_ms):
-        return "not ready: not measured, or no replica runs" if math.isinf(candidate.engine_ms) else "no replica runs"
+        return "not measured yet" if math.isinf(candidate.engine_ms) else "no replica runs"
     if candidate.quality < ask.min_quality:
         return f"below the quality of {ask.min_quality:g} asked for"
     if ask.budget_ms is not None and candidate.predicted_ms > ask.budget_ms:
