@@ -13,10 +13,11 @@ from typing import Any
 import yaml
 
 from rankfleet import __version__
-from rankfleet.core.config import FleetConfig, Group, Updates
+from rankfleet.core.config import FleetConfig
 from rankfleet.core.deployments import ROUTER
 from rankfleet.core.environment import LOW_LATENCY
 from rankfleet.core.errors import ConfigError
+from rankfleet.core.sections import Group, Updates
 from rankfleet.core.serveconfig import APP_NAME, serve_config
 
 RAY_VERSION = "2.60.0"  # of the image; KubeRay picks probes and checks features by it

@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from rankfleet.app.texts import load_tokenizers
-from rankfleet.core.config import Tier
 from rankfleet.core.errors import CheckpointError
+from rankfleet.core.sections import Tier
 from rankfleet.engine.checkpoint import Checkpoint
 from rankfleet.engine.scorer import Reranker, Scorer
 from rankfleet.engine.tokenizer import PairTokenizer

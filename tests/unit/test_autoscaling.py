@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from rankfleet.core.config import Autoscaling
+from rankfleet.core.sections import Autoscaling
 from rankfleet.scheduling.autoscaling import Decision, FleetScaler, GroupScaler, Observed
 from rankfleet.scheduling.demand import History, Window
 from rankfleet.scheduling.load import Counts, Demanded, Load

@@ -2,7 +2,7 @@ import math
 
 import pytest
 
-from rankfleet.core.config import Routing
+from rankfleet.core.sections import Routing
 from rankfleet.scheduling.binding import Waiting, bind, keep
 from rankfleet.scheduling.ladder import Option, ladder
 from rankfleet.scheduling.pace import Pace

@@ -1,7 +1,7 @@
 from collections import Counter
 
-from rankfleet.core.config import Experiment
 from rankfleet.core.messages import RerankRequest
+from rankfleet.core.sections import Experiment
 from rankfleet.routing.experiments import arm_of, assign, bucket
 
 

@@ -13,7 +13,7 @@ from ray.serve.autoscaling_policy import _apply_app_level_autoscaling_config
 from ray.serve.config import AutoscalingConfig
 
 from rankfleet.app.autoscaling import FleetPolicy
-from rankfleet.core.config import Autoscaling
+from rankfleet.core.sections import Autoscaling
 from rankfleet.scheduling.load import Demanded, Load
 from rankfleet.scheduling.reports import of_replica, of_router, settings_in
 from rankfleet.scheduling.sharing import Unit

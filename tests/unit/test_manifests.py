@@ -7,9 +7,10 @@ import yaml
 from typer.testing import CliRunner
 
 from rankfleet.cli.k8s import k8s_app
-from rankfleet.core.config import FleetConfig, Group, Updates, read_config
+from rankfleet.core.config import FleetConfig, read_config
 from rankfleet.core.environment import LOW_LATENCY
 from rankfleet.core.errors import ConfigError
+from rankfleet.core.sections import Group, Updates
 from rankfleet.manifests import Pool, bins, pools, ray_service, render, shared_pool
 from tests.unit.fakes import fleet
 

@@ -2,7 +2,7 @@ import math
 
 import pytest
 
-from rankfleet.core.config import Routing
+from rankfleet.core.sections import Routing
 from rankfleet.scheduling.pace import Pace, PaceMeter
 
 RULE = Routing(expected_arrivals=0.6, horizon=0.25, horizon_exponent=0.5, crowd_window=0.2, memory_s=30)

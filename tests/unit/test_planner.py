@@ -1,8 +1,8 @@
 import numpy as np
 import pytest
 
-from rankfleet.core.config import Routing
 from rankfleet.core.messages import Plan, Stage, Work
+from rankfleet.core.sections import Routing
 from rankfleet.routing.candidates import MIN_CHUNK_TOKENS, Ask, FleetSnapshot, GroupState, TierState, spread
 from rankfleet.routing.latency import LatencyModel
 from rankfleet.routing.lengths import Lengths

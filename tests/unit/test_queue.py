@@ -3,7 +3,7 @@ import random
 
 import pytest
 
-from rankfleet.core.config import Scheduling
+from rankfleet.core.sections import Scheduling
 from rankfleet.scheduling.binding import Waiting
 from rankfleet.scheduling.ladder import Option, ladder
 from rankfleet.scheduling.queue import TokenQueue, owed

@@ -14,8 +14,8 @@ from rankfleet.app.http import body_schema, error_reply, json_response, read_bod
 from rankfleet.app.search import Retriever, add_search
 from rankfleet.app.service import RankingService
 from rankfleet.app.telemetry import Recorder
-from rankfleet.core.config import AUTO
 from rankfleet.core.errors import Overloaded, RankfleetError
+from rankfleet.core.sections import AUTO
 
 RERANK = "/v1/rerank"
 Answer = Callable[[Request], Awaitable[Response]]

@@ -11,7 +11,7 @@ from typing import Any
 from ray.serve._private.common import DeploymentID
 from ray.serve.config import AutoscalingContext
 
-from rankfleet.core.config import Autoscaling
+from rankfleet.core.sections import Autoscaling
 from rankfleet.scheduling import reports
 from rankfleet.scheduling.autoscaling import FleetScaler
 

@@ -1,7 +1,7 @@
 """What one request may ask for."""
 
-from rankfleet.core.config import Limits
 from rankfleet.core.errors import InvalidRequest, TooLarge
+from rankfleet.core.sections import Limits
 
 
 def check_query(query: str, limits: Limits) -> None:

@@ -20,10 +20,11 @@ from rankfleet.app.foresight import Foresight
 from rankfleet.app.limits import check_documents, check_query
 from rankfleet.app.target import Target, target_of
 from rankfleet.app.texts import TokenizedTexts, tokenize
-from rankfleet.core.config import NONE, FleetConfig, LiveSettings
+from rankfleet.core.config import FleetConfig, LiveSettings
 from rankfleet.core.errors import Expired, Overloaded, Unavailable
 from rankfleet.core.layout import PassageRule
 from rankfleet.core.messages import Assignment, Plan, RankedDocument, Ranking, RerankRequest, Stage, Timing
+from rankfleet.core.sections import NONE
 from rankfleet.engine.tokencache import TokenCache
 from rankfleet.engine.tokenizer import PairTokenizer
 from rankfleet.routing.candidates import Ask

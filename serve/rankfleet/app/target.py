@@ -5,9 +5,10 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal
 
-from rankfleet.core.config import AUTO, LiveSettings, SloClass
+from rankfleet.core.config import LiveSettings
 from rankfleet.core.errors import UnknownModel
 from rankfleet.core.messages import RerankRequest
+from rankfleet.core.sections import AUTO, SloClass
 
 NO_CLASS = SloClass()
 

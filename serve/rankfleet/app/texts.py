@@ -5,11 +5,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from rankfleet.core.config import Tier
 from rankfleet.core.errors import CheckpointError
 from rankfleet.core.layout import Layout, PassageRule
 from rankfleet.core.messages import RerankRequest
 from rankfleet.core.pairs import TokenizedPairs
+from rankfleet.core.sections import Tier
 from rankfleet.engine.checkpoint import find_checkpoint
 from rankfleet.engine.texts import TextEncoder
 from rankfleet.engine.tokencache import TokenCache

@@ -11,10 +11,10 @@ from typing import Protocol
 
 import numpy as np
 
-from rankfleet.core.config import Routing, Scheduling
 from rankfleet.core.errors import Expired
 from rankfleet.core.messages import Chunk, ChunkScores, Work
 from rankfleet.core.pairs import TokenizedPairs
+from rankfleet.core.sections import Routing, Scheduling
 from rankfleet.routing.correction import Correction
 from rankfleet.routing.latency import LatencyModel
 from rankfleet.scheduling.binding import Waiting

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal, get_args, get_origin
 
 import yaml
 
-from rankfleet.core.config import Section
+from rankfleet.core.sections import Section
 
 
 @dataclass(frozen=True)

@@ -6,8 +6,8 @@ from dataclasses import dataclass, field
 from operator import attrgetter
 from typing import Literal, NamedTuple
 
-from rankfleet.core.config import NONE, Routing
 from rankfleet.core.messages import Stage, Work
+from rankfleet.core.sections import NONE, Routing
 from rankfleet.routing.latency import LatencyModel
 from rankfleet.routing.lengths import Lengths
 from rankfleet.routing.quality import QualityTable

@@ -7,8 +7,8 @@ machine agrees; and a change of weights moves only the units whose buckets chang
 
 import hashlib
 
-from rankfleet.core.config import Experiment
 from rankfleet.core.messages import Assignment, RerankRequest
+from rankfleet.core.sections import Experiment
 
 BUCKETS = 10_000
 

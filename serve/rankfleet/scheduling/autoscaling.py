@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
-from rankfleet.core.config import Autoscaling
+from rankfleet.core.sections import Autoscaling
 from rankfleet.scheduling.demand import BACK_S, History, Window
 from rankfleet.scheduling.load import Counts
 from rankfleet.scheduling.sharing import Claim, Unit, share

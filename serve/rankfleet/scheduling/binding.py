@@ -19,7 +19,7 @@ from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
-from rankfleet.core.config import Routing
+from rankfleet.core.sections import Routing
 from rankfleet.scheduling.ladder import Ladder, Rung
 from rankfleet.scheduling.pace import Pace
 

@@ -3,7 +3,7 @@
 import math
 from dataclasses import dataclass, field
 
-from rankfleet.core.config import Routing
+from rankfleet.core.sections import Routing
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,7 +17,7 @@ from collections.abc import Callable, Hashable, Iterable
 from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
-from rankfleet.core.config import Routing, Scheduling
+from rankfleet.core.sections import Routing, Scheduling
 from rankfleet.scheduling.binding import Bound, Waiting, bind
 from rankfleet.scheduling.pace import Pace, PaceMeter
 

@@ -12,7 +12,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from rankfleet.core.config import Autoscaling
+from rankfleet.core.sections import Autoscaling
 from rankfleet.scheduling.autoscaling import Observed
 from rankfleet.scheduling.load import Counts, Demanded, Load
 from rankfleet.scheduling.sharing import Unit

@@ -4,8 +4,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from rankfleet.core.config import FleetConfig, Routing
+from rankfleet.core.config import FleetConfig
 from rankfleet.core.errors import ConfigError
+from rankfleet.core.sections import Routing
 from rankfleet.routing.candidates import Ask, Candidate, FleetSnapshot
 from rankfleet.routing.latency import LatencyModel
 from rankfleet.routing.planner import Choice, choose

@@ -8,8 +8,9 @@ from typing import Protocol
 
 import numpy as np
 
-from rankfleet.core.config import Autoscaling, FleetConfig, LiveSettings
+from rankfleet.core.config import FleetConfig, LiveSettings
 from rankfleet.core.errors import ConfigError
+from rankfleet.core.sections import Autoscaling
 from rankfleet.routing.drain import drains_s
 from rankfleet.routing.latency import LatencyModel
 from rankfleet.scheduling.autoscaling import Decision, FleetScaler, Observed

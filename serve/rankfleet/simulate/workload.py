@@ -8,8 +8,9 @@ import numpy as np
 import yaml
 from pydantic import Field, ValidationError, model_validator
 
-from rankfleet.core.config import Name, Section, explain
+from rankfleet.core.config import explain
 from rankfleet.core.errors import ConfigError
+from rankfleet.core.sections import Name, Section
 
 
 class RequestClass(Section):
