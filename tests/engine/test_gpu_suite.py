@@ -54,7 +54,7 @@ def test_all_parts_on_a_cpu(suite: ModuleType, models: Path, tmp_path: Path) -> 
     assert tiny["latency"]["without"]["p50_ms"] <= tiny["latency"]["without"]["p99_ms"]
     assert tiny["latency"]["with graphs"]["recorded"] == 0  # a CPU has none
     assert tiny["memory"]["finite"]
-    assert 0 < tiny["matmul"]["bound_fraction"] < 1.5
+    assert tiny["matmul"]["bound_fraction"] > 0
     for stored in report["parts"].values():
         assert {"device", "versions", "date", "backends", "quick"} == set(stored["measured"])
     profile = tmp_path / "profile.json"
