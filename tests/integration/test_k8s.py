@@ -179,10 +179,9 @@ def test_import_paths_build_the_deployments_that_are_listed(serve_config: dict[s
         assert router["name"] == "router"
         assert [deployment["name"] for deployment in groups] == list(fleet.groups)
         parse_live(router["user_config"], fleet)
-        for deployment in groups:
-            if scaling := deployment.get("autoscaling_config"):
-                module, _, name = scaling["policy"]["policy_function"].partition(":")
-                assert callable(getattr(importlib.import_module(module), name)(**scaling["policy"]["policy_kwargs"]))
+        policy = app["autoscaling_policy"]
+        module, _, name = policy["policy_function"].partition(":")
+        assert callable(getattr(importlib.import_module(module), name)(**policy["policy_kwargs"]))
 
 
 def test_policies_and_monitors_select_the_pods(objects: list[dict[str, Any]], service: dict[str, Any]) -> None:
