@@ -178,7 +178,9 @@ def test_import_paths_build_the_deployments_that_are_listed(serve_config: dict[s
         router, *groups = app["deployments"]
         assert router["name"] == "router"
         assert [deployment["name"] for deployment in groups] == list(fleet.groups)
-        parse_live(router["user_config"], fleet)
+        settings = dict(router["user_config"])
+        assert list(settings.pop("groups")) == list(fleet.groups)
+        parse_live(settings, fleet)
         policy = app["autoscaling_policy"]
         module, _, name = policy["policy_function"].partition(":")
         assert callable(getattr(importlib.import_module(module), name)(**policy["policy_kwargs"]))
