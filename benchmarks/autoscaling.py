@@ -237,7 +237,8 @@ def live_table() -> str:
         "Live (`benchmarks/autoscaling_live.py`): demo tiers on a local cluster of two nodes with fake GPUs, "
         f"{live['cpu']}, Python {live['python']}, {live['date']}; 20 or 40 documents of about 64 tokens, "
         f"budgets of 200 and 1,000 ms; a quarter of the load for {before_s:.0f} s, then {loaded_s:.0f} s of about 1.3 "
-        "times what one replica can do at preferred tiers; 1 to 2 replicas. All replicas, the router and the clients share the two "
+        "times what one replica can do "
+        "at preferred tiers; 1 to 2 replicas. All replicas, the router and the clients share the two "
         "cores, so what a second replica gains is less than on hardware of its own.",
         "",
         "| policy | requests/s | replicas, from | in time | mean nDCG@10 | p99 ms, first half | second half |",
