@@ -12,8 +12,8 @@ from rankfleet.cli.options import load_config
 def apply(config: Annotated[str, typer.Argument(help="the changed fleet file")]) -> None:
     """Change the running fleet to what a file says.
 
-    SLO classes, experiments, the default model and numbers of replicas change at once and restart nothing; what a
-    replica reserves rolls its group; any other change rolls the replicas of the whole fleet.
+    SLO classes, experiments, autoscaling, the default model and numbers of replicas change at once and restart nothing;
+    what a replica reserves rolls its group; any other change rolls the whole fleet, new replicas first.
     """
     fleet = load_config(config)
 
