@@ -5,41 +5,82 @@ import pytest
 from rankfleet.routing.correction import MOST_FACTOR, Correction
 from rankfleet.routing.latency import LatencyModel
 
+MODEL = LatencyModel(2.0, 0.1, 0.01, 1.3)
 
-def test_one_batch_moves_a_prediction_a_little() -> None:
+
+def test_one_batch_moves_a_prediction_a_little_and_its_own_tiers_a_little_more() -> None:
     correction = Correction()
-    correction.observed("t", 10.0, 12.0)
-    assert correction.factor("t") == pytest.approx(1.2**0.05)
+    correction.observed("t", MODEL, 10.0, 12.0)
+    assert correction.factor("t") == pytest.approx(1.2**0.25)
+    assert correction.factor("u") == pytest.approx(1.2**0.2), "it is the device that got slower"
 
 
-def test_one_batch_that_hangs_moves_it_by_two_percent() -> None:
+def test_one_batch_that_hangs_moves_it_by_a_bounded_step() -> None:
     correction = Correction()
-    correction.observed("t", 10.0, 10_000.0)
-    assert correction.factor("t") == pytest.approx(math.exp(0.02))
+    correction.observed("t", MODEL, 10.0, 10_000.0)
+    assert correction.factor("u") == pytest.approx(math.exp(0.1))
+    assert correction.factor("t") == pytest.approx(math.exp(0.2))
 
 
-def test_many_batches_are_followed() -> None:
+def test_a_device_half_as_fast_is_followed_within_ten_batches() -> None:
+    correction = Correction()
+    for _ in range(10):
+        correction.observed("t", MODEL, 10.0, 20.0)
+    assert correction.factor("t") == pytest.approx(2.0, rel=0.1)
+    assert correction.factor("u") == pytest.approx(2.0**0.8, rel=0.1)
+
+
+def test_a_tier_that_is_off_where_the_others_are_not_is_told_apart() -> None:
     correction = Correction()
     for _ in range(300):
-        correction.observed("t", 10.0, 15.0)
-    assert correction.factor("t") == pytest.approx(1.5, rel=1e-3)
-    assert correction.factor("u") == 1.0
-    model = correction.corrected("t", LatencyModel(2.0, 0.1, 0.01, 1.3))
-    assert (model.alpha_ms, model.beta_ms, model.gamma_ms) == pytest.approx((3.0, 0.15, 0.015), rel=1e-3)
-    assert model.p99_factor == 1.3
+        correction.observed("t", MODEL, 10.0, 15.0)
+        correction.observed("u", MODEL, 10.0, 10.0)
+    assert correction.factor("t") == pytest.approx(1.5, rel=0.05)
+    assert correction.factor("u") == pytest.approx(1.0, rel=0.05)
+    model = correction.corrected("t", MODEL)
+    assert (model.alpha_ms, model.beta_ms, model.gamma_ms) == pytest.approx((3.0, 0.15, 0.015), rel=0.05)
+
+
+def test_the_spread_is_as_profiled_until_batches_say_otherwise() -> None:
+    correction = Correction()
+    assert correction.corrected("t", MODEL).p99_factor == 1.3
+    for _ in range(200):
+        correction.observed("t", MODEL, 10.0, 10.0)
+    assert correction.corrected("t", MODEL).p99_factor == pytest.approx(1.0, abs=0.01)
+
+
+def test_the_spread_follows_what_the_factor_cannot() -> None:
+    correction = Correction()
+    for i in range(400):  # ln 1.2 = 0.18 to either side of the factor, and a little more as that follows each
+        correction.observed("t", MODEL, 10.0, 12.0 if i % 2 else 10.0 / 1.2)
+    assert math.exp(2.326 * 0.18) < correction.corrected("t", MODEL).p99_factor < math.exp(2.326 * 0.25)
+
+
+def test_one_batch_that_hangs_widens_the_spread_by_a_bounded_step() -> None:
+    correction = Correction()
+    steady = LatencyModel(2.0, 0.1, 0.01, 1.0)
+    correction.observed("t", steady, 10.0, 10_000.0)
+    assert correction.corrected("t", steady).p99_factor == pytest.approx(math.exp(2.326 * 0.4 * 0.05**0.5))
+
+
+def test_a_batch_of_next_to_nothing_says_nothing() -> None:
+    correction = Correction()
+    correction.observed("t", MODEL, 0.2, 0.9)
+    assert correction.factor("t") == 1.0
 
 
 def test_another_device_is_not_followed_for_ever() -> None:
-    correction = Correction()
+    slow, fast = Correction(), Correction()
     for _ in range(1000):
-        correction.observed("t", 10.0, 1000.0)
-        correction.observed("u", 10.0, 0.1)
-    assert correction.factor("t") == pytest.approx(MOST_FACTOR)
-    assert correction.factor("u") == pytest.approx(1 / MOST_FACTOR)
+        slow.observed("t", MODEL, 10.0, 1000.0)
+        fast.observed("t", MODEL, 1000.0, 1.0)
+    assert slow.factor("t") == pytest.approx(MOST_FACTOR)
+    assert fast.factor("t") == pytest.approx(1 / MOST_FACTOR)
 
 
 @pytest.mark.parametrize(("predicted", "measured"), [(0.0, 1.0), (1.0, 0.0), (1.0, math.nan), (1.0, math.inf)])
 def test_nonsense_is_ignored(predicted: float, measured: float) -> None:
     correction = Correction()
-    correction.observed("t", predicted, measured)
+    correction.observed("t", MODEL, predicted, measured)
     assert correction.factor("t") == 1.0
+    assert correction.corrected("t", MODEL) == MODEL

@@ -170,3 +170,14 @@ def test_in_a_crowd_equals_make_room_for_one_another_and_under_lasting_overload_
     assert ahead_s(late, 100.0) == pytest.approx(0.7)
     assert ahead_s(late, 81.0) == pytest.approx(0.7), "about as large"
     assert ahead_s(late, 79.0) == 0.0, "smaller ones still go before the large"
+
+
+def test_what_other_routers_wait_for_comes_on_top_of_ones_own() -> None:
+    view = FleetView(fleet())
+    view.sent("demo", 300.0, now_s=0.0)
+    view.sent("demo", 200.0, now_s=0.0)
+    view.heard("demo", "r1", 0.8, 0.0, others_s=0.4)
+    assert view.backlog_s("demo", 0.0) == pytest.approx(0.9)
+    # A quarter of what the replica spoke of is done, of others' work as of one's own.
+    assert view.backlog_s("demo", 0.2) == pytest.approx(0.3 + 0.3)
+    assert view.backlog_s("demo", 1.0) == pytest.approx(0.2)

@@ -68,6 +68,7 @@ class Dispatcher:
         self._groups = groups
         self._clock = clock
         self._within = within
+        self._name = uuid.uuid4().hex
 
     async def score(
         self,
@@ -95,7 +96,8 @@ class Dispatcher:
 
         async def send(rows: np.ndarray) -> None:
             part = pairs if len(rows) == len(pairs) else pairs.take(rows)
-            back = await self._send(group, Chunk(tier, part, None, allowed, request, preferred=preferred), deadline_s)
+            chunk = Chunk(tier, part, None, allowed, request, preferred=preferred, sender=self._name)
+            back = await self._send(group, chunk, deadline_s)
             scored.logits[rows] = back.logits
             scored.tier = back.tier
             scored.queue_ms = max(scored.queue_ms, back.queue_ms)
@@ -141,6 +143,6 @@ class Dispatcher:
                 continue
             finally:
                 self._fleet.back(group, ticket, self._clock())
-            self._fleet.heard(group, back.replica, back.backlog_s, self._clock())
+            self._fleet.heard(group, back.replica, back.backlog_s, self._clock(), back.others_s)
             return back
         raise AssertionError

@@ -66,7 +66,7 @@ class Chunk:
     tiers: those the replica may choose from when the work leaves its queue; `tier` alone where empty. request: the
     same for all chunks of a request that was cut; None for one that was not. least_ms: predicted device time at the
     cheapest of its tiers; 0 where none has been measured. preferred: the tier it would get on an idle fleet, wherever
-    that is hosted; `tier` where empty.
+    that is hosted; `tier` where empty. sender: the router it comes from.
     """
 
     tier: str
@@ -76,13 +76,15 @@ class Chunk:
     request: str | None = None
     least_ms: float = 0.0
     preferred: str = ""
+    sender: str = ""
 
 
 @dataclass(frozen=True)
 class ChunkScores:
     """A chunk's raw logits, float32 [pairs], the tier that gave them, and what they took.
 
-    backlog_s: predicted seconds of work still queued at the replica, so that routers learn of each other's.
+    backlog_s: predicted seconds of work still queued at the replica; others_s: of which for other routers than the one
+    that is answered, so that they learn of each other's.
     """
 
     logits: np.ndarray
@@ -91,6 +93,7 @@ class ChunkScores:
     replica: str
     backlog_s: float
     tier: str
+    others_s: float = 0.0
 
 
 @dataclass

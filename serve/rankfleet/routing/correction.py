@@ -4,34 +4,58 @@ what batches take, a little at a time."""
 import math
 from dataclasses import dataclass, field
 
-from rankfleet.routing.latency import LatencyModel
+from rankfleet.routing.latency import LEAST_MS, LatencyModel
 
-GAIN = 0.05  # share of a batch's error that is taken over: about twenty batches show a change
-MOST_STEP = 0.02  # in log: one batch moves a prediction by at most 2%, however far off it was
+GAIN = 0.2  # share of a batch's error that all tiers of the device take over: it is the device that got slower
+TIER_GAIN = 0.05  # and that this tier takes over besides: its model may be off where the others are not
+SPREAD_GAIN = 0.05  # share of the spread that the last batch makes up: about twenty batches show a change
+MOST_STEP = 0.1  # in log: one batch moves a prediction by at most about 10%, however far off it was
+MOST_ERROR = 0.4  # in log: what one batch counts for in the spread at most
 MOST_FACTOR = 4.0  # beyond this the profile is of another device; measure anew
+P99 = 2.326  # standard deviations of a normal distribution up to its 99th percentile
+
+
+def clamp(value: float, most: float) -> float:
+    return max(-most, min(most, value))
 
 
 @dataclass
 class Correction:
-    """factor by tier: measured ÷ predicted, followed in log steps of at most MOST_STEP and kept within
-    1 ÷ MOST_FACTOR … MOST_FACTOR."""
+    """What a device does to its latency models: ln(measured ÷ predicted) is followed by a part that all tiers share
+    and a part of each tier's own, their sum kept within ±ln MOST_FACTOR; what they leave is taken to be normal, and
+    its variance is followed as well, from the profiled p99_factor = exp(P99·σ) on."""
 
-    _logs: dict[str, float] = field(default_factory=dict)
+    _shared: float = 0.0
+    _own: dict[str, float] = field(default_factory=dict)
+    _variance: dict[str, float] = field(default_factory=dict)
 
-    def observed(self, tier: str, predicted_ms: float, measured_ms: float) -> None:
-        """A batch took `measured_ms` where the uncorrected model says `predicted_ms`. What is not positive is
-        ignored."""
+    def observed(self, tier: str, model: LatencyModel, predicted_ms: float, measured_ms: float) -> None:
+        """A batch took `measured_ms` where `model`, uncorrected, says `predicted_ms`. What is not positive is
+        ignored, and below LEAST_MS all times count as equal."""
         if not (predicted_ms > 0 and 0 < measured_ms < math.inf):
             return
-        known = self._logs.get(tier, 0.0)
-        step = GAIN * (math.log(measured_ms / predicted_ms) - known)
+        own = self._own.get(tier, 0.0)
+        error = math.log(max(LEAST_MS, measured_ms) / max(LEAST_MS, predicted_ms)) - self._log(tier)
         most = math.log(MOST_FACTOR)
-        self._logs[tier] = max(-most, min(most, known + max(-MOST_STEP, min(MOST_STEP, step))))
+        self._shared = clamp(self._shared + clamp(GAIN * error, MOST_STEP), most)
+        self._own[tier] = clamp(own + clamp(TIER_GAIN * error, MOST_STEP), most)
+        known = self._variance.get(tier, deviation(model) ** 2)
+        self._variance[tier] = known + SPREAD_GAIN * (clamp(error, MOST_ERROR) ** 2 - known)
+
+    def _log(self, tier: str) -> float:
+        return clamp(self._shared + self._own.get(tier, 0.0), math.log(MOST_FACTOR))
 
     def factor(self, tier: str) -> float:
-        return math.exp(self._logs.get(tier, 0.0))
+        """Measured ÷ predicted, as far as it is followed."""
+        return math.exp(self._log(tier))
 
     def corrected(self, tier: str, model: LatencyModel) -> LatencyModel:
-        """The model with all its times multiplied by the factor; its spread stays as profiled."""
+        """The model with all its times multiplied by the factor, and the spread that is seen."""
         factor = self.factor(tier)
-        return LatencyModel(model.alpha_ms * factor, model.beta_ms * factor, model.gamma_ms * factor, model.p99_factor)
+        p99_factor = math.exp(P99 * math.sqrt(self._variance[tier])) if tier in self._variance else model.p99_factor
+        return LatencyModel(model.alpha_ms * factor, model.beta_ms * factor, model.gamma_ms * factor, p99_factor)
+
+
+def deviation(model: LatencyModel) -> float:
+    """σ of ln(measured ÷ predicted) by the model's p99_factor."""
+    return math.log(model.p99_factor) / P99

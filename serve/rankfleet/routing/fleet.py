@@ -15,6 +15,19 @@ CROWD_PASSES = 2.0  # in budgets: a group that has been busy for longer has too 
 ABOUT_AS_LARGE = 1.25
 
 
+@dataclass(frozen=True, slots=True)
+class Report:
+    """What a replica said of its queue. backlog_s: all of it; others_s: of which other routers' work."""
+
+    at_s: float
+    backlog_s: float
+    others_s: float
+
+    def left(self, now_s: float) -> float:
+        """The share of it that is not done yet."""
+        return max(0.0, 1.0 - (now_s - self.at_s) / self.backlog_s) if self.backlog_s > 0 else 0.0
+
+
 @dataclass
 class GroupView:
     """One group as seen from here."""
@@ -26,23 +39,26 @@ class GroupView:
     out_ms: float = 0.0  # the sum of what is out
     moved_s: float = 0.0  # when `out` last began to move: the first was sent, or one came back
     busy_s: float = 0.0  # since when something has been out all the time
-    replicas: dict[str, tuple[float, float]] = field(default_factory=dict)  # name → (seen at, its backlog, s)
+    replicas: dict[str, Report] = field(default_factory=dict)  # what each has said last
     running: frozenset[str] | None = None  # names of those that take work, where somebody knows
 
     def ready(self, now_s: float) -> int:
         """Replicas that take work: those known to, else those heard of lately and at least those that Serve keeps."""
         if self.running is not None:
             return max(1, len(self.running))
-        return max(1, self.least, sum(now_s - at <= REPLICA_SEEN_S for at, _ in self.replicas.values()))
+        return max(1, self.least, sum(now_s - report.at_s <= REPLICA_SEEN_S for report in self.replicas.values()))
 
     def backlog_s(self, replicas: int, now_s: float) -> float:
-        """Seconds of work per replica: what this router has out, or what the replicas said last, whichever is more
-        (other routers' work shows only in the latter), both less the time that has passed since."""
+        """Seconds of work per replica: what this router has out and what the replicas said last of the others' work, or
+        all that they said if that is more, each less what has been done since."""
         # Each replica works on one of the oldest, and has done so since something last moved.
         passed_ms = max(0.0, now_s - self.moved_s) * 1e3
         done_ms = sum(min(ms, passed_ms) for ms, _ in itertools.islice(self.out.values(), replicas))
-        reported = sum(max(0.0, backlog - (now_s - at)) for at, backlog in self.replicas.values())
-        return max((self.out_ms - done_ms) / 1e3, reported, 0.0) / replicas
+        own_s = max(0.0, (self.out_ms - done_ms) / 1e3)
+        reports = [(report, report.left(now_s)) for report in self.replicas.values()]
+        others_s = sum(report.others_s * left for report, left in reports)
+        reported_s = sum(report.backlog_s * left for report, left in reports)
+        return max(own_s + others_s, reported_s) / replicas
 
     def ahead_share(self, deadline_s: float, least_ms: float, now_s: float) -> float:
         """The share of what is out that surely goes before work of this deadline and size.
@@ -143,14 +159,14 @@ class FleetView:
         view.out_ms -= predicted_ms
         view.moved_s = now_s
 
-    def heard(self, group: str, replica: str, backlog_s: float, now_s: float) -> None:
-        """A replica has answered, and said how much still waits there."""
+    def heard(self, group: str, replica: str, backlog_s: float, now_s: float, others_s: float = 0.0) -> None:
+        """A replica has answered, and said how much still waits there, and how much of that for other routers."""
         view = self._groups[group]
         if view.running is not None and replica not in view.running:
             return  # it goes, and takes no more work
         replicas = view.replicas
-        replicas[replica] = (now_s, backlog_s)
-        for name in [n for n, (at, _) in replicas.items() if now_s - at > REPLICA_SEEN_S]:
+        replicas[replica] = Report(now_s, backlog_s, others_s)
+        for name in [n for n, report in replicas.items() if now_s - report.at_s > REPLICA_SEEN_S]:
             del replicas[name]
 
     def lost(self, group: str, replica: str) -> None:

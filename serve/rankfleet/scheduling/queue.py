@@ -13,7 +13,7 @@
 
 import itertools
 from bisect import insort
-from collections.abc import Callable, Hashable, Iterable
+from collections.abc import Callable, Hashable, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
@@ -63,6 +63,10 @@ class TokenQueue(Generic[T]):
 
     def __len__(self) -> int:
         return len(self._chunks)
+
+    def __iter__(self) -> Iterator[Waiting[T]]:
+        """What waits, in order of arrival."""
+        return iter(self._chunks.values())
 
     def put(self, waiting: Waiting[T], now_s: float, idle: bool = False) -> int:
         """Queue a chunk. Returns a ticket for `cancel`. idle: whether the device is, so that the chunk meets nobody
