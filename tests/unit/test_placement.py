@@ -1,12 +1,14 @@
 """Which replica gets a chunk."""
 
-from rankfleet.scheduling.placement import Books
+import pytest
+
+from rankfleet.scheduling.placement import Books, Report
 
 
-def place(books: Books, request: str, ms: float, *ongoing: int | None) -> str:
+def place(books: Books, request: str, ms: float, *others_ms: float) -> str:
     """Choose among a, b, … and enter it."""
-    names = "abc"[: len(ongoing)]
-    chosen = names[books.choose(names, ongoing)]
+    names = "abc"[: len(others_ms)]
+    chosen = names[books.choose(names, others_ms)]
     books.add(chosen, request, ms)
     return chosen
 
@@ -20,10 +22,10 @@ def test_chunks_of_one_request_go_to_different_replicas() -> None:
 def test_the_least_predicted_time_wins_and_not_the_fewest_chunks() -> None:
     books = Books()
     books.add("a", "large", 100.0)
-    chosen = [place(books, f"small{i}", 20.0, 1, 0) for i in range(5)]
+    chosen = [place(books, f"small{i}", 20.0, 0, 0) for i in range(5)]
     assert chosen == ["b", "b", "b", "b", "b"]
-    assert place(books, "next", 20.0, 1, 5) in "ab"  # 100 ms each
-    assert place(books, "after", 20.0, 1, 5) in "ab"
+    assert place(books, "next", 20.0, 0, 0) in "ab"  # 100 ms each
+    assert place(books, "after", 20.0, 0, 0) in "ab"
 
 
 def test_idle_replicas_take_turns() -> None:
@@ -38,16 +40,22 @@ def test_idle_replicas_take_turns() -> None:
 def test_where_nothing_is_known_of_times_the_fewest_chunks_win() -> None:
     books = Books()
     books.add("a", "x", 0.0)
-    assert place(books, "y", 0.0, 1, 0) == "b"
-    assert {place(books, "z", 0.0, None, None), place(books, "z", 0.0, None, None)} == {"a", "b"}
+    assert place(books, "y", 0.0, 0, 0) == "b"
+    assert {place(books, "z", 0.0, 0, 0), place(books, "z", 0.0, 0, 0)} == {"a", "b"}
 
 
 def test_the_work_of_other_senders_counts() -> None:
     books = Books()
     books.add("a", "x", 10.0)
-    # At b are two chunks of others, about 10 ms each.
-    assert place(books, "y", 10.0, 1, 2) == "a"
-    assert place(books, "z", 10.0, 2, 4) == "a"  # 20 ms and 40
+    assert place(books, "y", 10.0, 0, 21) == "a"  # 10 ms of one's own, 21 of others
+    assert place(books, "z", 10.0, 0, 21) == "a"  # 20 and 21
+    assert place(books, "last", 10.0, 0, 21) == "b"
+
+
+def test_what_a_replica_said_gets_less_with_time() -> None:
+    report = Report(at_s=10.0, backlog_s=0.4, others_s=0.1)
+    assert [report.left(now_s) for now_s in (10.0, 10.1, 10.4, 11.0)] == pytest.approx([1.0, 0.75, 0.0, 0.0])
+    assert Report(10.0, 0.0).left(10.0) == 0.0
 
 
 def test_what_is_back_is_forgotten() -> None:

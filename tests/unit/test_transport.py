@@ -219,3 +219,16 @@ def test_a_roster_tells_who_listens_and_never_leaves_nobody_to_choose() -> None:
     assert roster.eligible(["a", "b"]) == [0, 1]
     roster.update(frozenset({"b"}))
     assert heard == [{"a", "b"}, {"b"}]
+
+
+def test_a_roster_knows_what_replicas_have_to_do_for_others() -> None:
+    clock = FakeClock()
+    roster = Roster(clock)
+    roster.update(frozenset({"a", "b"}))
+    roster.answered("a", backlog_s=0.4, others_s=0.1)
+    roster.answered("gone", backlog_s=0.4, others_s=0.1)
+    assert roster.others_ms(["a", "b", "gone"]) == [100.0, 0.0, 0.0]
+    clock.now += 0.1
+    assert roster.others_ms(["a"]) == [pytest.approx(75.0)]
+    roster.update(frozenset({"b"}))
+    assert roster.others_ms(["a"]) == [0.0]

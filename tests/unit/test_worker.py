@@ -1,7 +1,6 @@
 """The device worker, with fakes for the device and the clock."""
 
 import asyncio
-import math
 from collections.abc import Callable
 from concurrent.futures import Executor, Future
 from dataclasses import replace
@@ -266,3 +265,14 @@ async def test_the_models_given_to_routers_follow_what_batches_take(clock: FakeC
     for _ in range(10):
         await worker.submit(chunk(1))
     assert worker.models["t"].beta_ms == pytest.approx(1.0, rel=0.1)
+
+
+async def test_an_answer_says_what_waits_for_other_routers(clock: FakeClock, scorer: FakeScorer) -> None:
+    # A batch holds 40 tokens, and each takes a millisecond.
+    worker = Worker("r1", {"t": scorer}, {"t": LatencyModel(0, 1, 0)}, QUALITY, 40, Inline(), clock=clock)
+    first = worker.submit(replace(chunk(1, 1, 1, 1), sender="one"))
+    own = worker.submit(replace(chunk(2, 2), sender="one"))
+    others = worker.submit(replace(chunk(3), sender="two"))
+    scores = await first
+    assert (scores.backlog_s, scores.others_s) == pytest.approx((0.03, 0.01))
+    assert [(await each).others_s for each in (own, others)] == [0.0, 0.0]

@@ -118,7 +118,7 @@ class Dispatcher:
         """One chunk, to one replica after the other while they go away and time is left."""
         work = Work.of(chunk.pairs.lengths)
         models = [m for t in chunk.tiers or (chunk.tier,) if (m := self._fleet.latency(t)) is not None]
-        least_ms = min((model.mean_ms(work) for model in models), default=0.0)
+        least_ms = min((model.p99_ms(work) for model in models), default=0.0)
         most_ms = max((model.p99_ms(work) for model in models), default=0.0)
         first_s = self._clock()
         for attempts in itertools.count(1):

@@ -33,12 +33,12 @@ class LeastWork(FIFOMixin, RequestRouter):
         self, candidate_replicas: list[RunningReplica], pending_request: PendingRequest | None = None
     ) -> list[list[RunningReplica]]:
         """One candidate: Serve asks again where it does not accept."""
-        counts = self.replica_queue_len_cache
-        eligible = self._roster.eligible([replica.replica_id.unique_id for replica in candidate_replicas])
-        ids = [candidate_replicas[place].replica_id for place in eligible]
-        place = eligible[self._books.choose([each.unique_id for each in ids], [counts.get(each) for each in ids])]
+        names = [replica.replica_id.unique_id for replica in candidate_replicas]
+        eligible = self._roster.eligible(names)
+        some = [names[place] for place in eligible]
+        place = eligible[self._books.choose(some, self._roster.others_ms(some))]
         if pending_request is not None:
-            self._reserve(candidate_replicas[place].replica_id.unique_id, pending_request)
+            self._reserve(names[place], pending_request)
         return [[candidate_replicas[place]]]
 
     def _reserve(self, replica: str, pending: PendingRequest) -> None:

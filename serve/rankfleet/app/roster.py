@@ -4,6 +4,7 @@ import time
 from collections.abc import Callable, Sequence
 
 from rankfleet.core.messages import Chunk
+from rankfleet.scheduling.placement import Report
 
 SHUN_S = 5.0  # a replica that lost a chunk gets no other for so long; if it is dead, Serve has noticed by then
 Heard = Callable[[frozenset[str]], None]
@@ -15,6 +16,7 @@ class Roster:
     def __init__(self, clock: Callable[[], float] = time.perf_counter) -> None:
         self._clock = clock
         self._shunned: dict[str, float] = {}  # name → until
+        self._reports: dict[str, Report] = {}
         self._heard: list[Heard] = []
         self.running: frozenset[str] = frozenset()
 
@@ -27,12 +29,24 @@ class Roster:
     def update(self, running: frozenset[str]) -> None:
         self.running = running
         self._shunned = {name: until for name, until in self._shunned.items() if name in running}
+        self._reports = {name: report for name, report in self._reports.items() if name in running}
         for heard in self._heard:
             heard(running)
 
     def shun(self, name: str) -> None:
         """Prefer others for a while."""
         self._shunned[name] = self._clock() + SHUN_S
+
+    def answered(self, name: str, backlog_s: float, others_s: float) -> None:
+        """A replica has said what it has to do, and how much of that for other routers."""
+        if name in self.running:
+            self._reports[name] = Report(self._clock(), backlog_s, others_s)
+
+    def others_ms(self, names: Sequence[str]) -> list[float]:
+        """What each has to do for other routers, by what it said last."""
+        now = self._clock()
+        reports = [self._reports.get(name) for name in names]
+        return [report.others_s * report.left(now) * 1e3 if report else 0.0 for report in reports]
 
     def eligible(self, names: Sequence[str]) -> list[int]:
         """Places of the names to choose from: those not shunned, or all where none else is left."""

@@ -196,7 +196,7 @@ class RankingService:
         if ask.budget_ms is None:
             return plan(ask, self.fleet.snapshot(now_s), now_s)
         models = ((self.fleet.latency(tier), work) for tier, work in ask.work.items())
-        least_ms = min((model.mean_ms(work) for model, work in models if model), default=math.inf)
+        least_ms = min((model.p99_ms(work) for model, work in models if model), default=math.inf)
         return plan(ask, self.fleet.snapshot(now_s, ask.arrived_s + ask.budget_ms / 1e3, least_ms), now_s)
 
     def _drain_s(self, decision: Plan) -> float:

@@ -82,6 +82,7 @@ class ServeGroup:
         finally:
             del self._calls[id(call)]
         self._heard(scores.replica)
+        self._roster.answered(scores.replica, scores.backlog_s, scores.others_s)
         return scores
 
     def _method(self) -> Any:

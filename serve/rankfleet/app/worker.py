@@ -4,7 +4,7 @@ import asyncio
 import logging
 import math
 import time
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass
@@ -221,13 +221,13 @@ class Worker:
         for pending in batch:
             below = self._quality[tier] < self._quality.get(pending.chunk.preferred, -math.inf)
             self.load.scored(self._share_ms(pending.preferred, pending.work), self._share_ms(tier, pending.work), below)
-        waits_ms: Counter[str] = Counter()
+        waits_ms: defaultdict[str, float] = defaultdict(float)
         for waiting in self._queue:
             waits_ms[waiting.item.chunk.sender] += waiting.least_ms
         for pending, scored in zip(batch, logits, strict=True):
             if not pending.future.done():
                 queue_ms = (started - pending.queued_s) * 1e3
-                others_s = (waits_ms.total() - waits_ms[pending.chunk.sender]) / 1e3
+                others_s = (sum(waits_ms.values()) - waits_ms[pending.chunk.sender]) / 1e3
                 scores = ChunkScores(scored, queue_ms, infer_ms, self._replica, self.backlog_s, tier, others_s)
                 pending.future.set_result(scores)
 

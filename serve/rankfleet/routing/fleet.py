@@ -9,23 +9,11 @@ from rankfleet.routing.candidates import FleetSnapshot, GroupState, TierState
 from rankfleet.routing.latency import LatencyModel
 from rankfleet.routing.quality import QualityTable, quality_table
 from rankfleet.scheduling.pace import Pace, PaceMeter
+from rankfleet.scheduling.placement import Report
 
 REPLICA_SEEN_S = 30.0  # a replica that has answered within this time counts as ready
 CROWD_PASSES = 2.0  # in budgets: a group that has been busy for longer has too much to do, not a crowd
 ABOUT_AS_LARGE = 1.25
-
-
-@dataclass(frozen=True, slots=True)
-class Report:
-    """What a replica said of its queue. backlog_s: all of it; others_s: of which other routers' work."""
-
-    at_s: float
-    backlog_s: float
-    others_s: float
-
-    def left(self, now_s: float) -> float:
-        """The share of it that is not done yet."""
-        return max(0.0, 1.0 - (now_s - self.at_s) / self.backlog_s) if self.backlog_s > 0 else 0.0
 
 
 @dataclass

@@ -9,6 +9,19 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 
+@dataclass(frozen=True, slots=True)
+class Report:
+    """What a replica said of its queue with an answer. backlog_s: all that waits; others_s: of which other senders'."""
+
+    at_s: float
+    backlog_s: float
+    others_s: float = 0.0
+
+    def left(self, now_s: float) -> float:
+        """The share of it that is not done yet."""
+        return max(0.0, 1.0 - (now_s - self.at_s) / self.backlog_s) if self.backlog_s > 0 else 0.0
+
+
 @dataclass(slots=True)
 class Out:
     """What one sender has at one replica. ms: predicted device time."""
@@ -25,21 +38,15 @@ class Books:
     _entries: dict[tuple[str, str], list[float]] = field(default_factory=dict)
     _turn: int = 0
 
-    def choose(self, replicas: Sequence[str], ongoing: Sequence[int | None]) -> int:
-        """The place of the replica with the least predicted time out; of those alike, the ones take turns.
-
-        ongoing: chunks at each replica, whoever sent them, as it last said (None: not known). Those of other senders
-        are taken to be as long as the mean of one's own.
-        """
+    def choose(self, replicas: Sequence[str], others_ms: Sequence[float]) -> int:
+        """The place of the replica with the least predicted time out; of those alike, the ones with the fewest chunks
+        take turns. others_ms: what each has to do for other senders, as far as is known."""
         sent = [self._by_replica.get(replica, Out()) for replica in replicas]
-        chunks = sum(out.chunks for out in sent)
-        mean_ms = sum(out.ms for out in sent) / chunks if chunks else 0.0
         self._turn += 1
 
         def work(place: int) -> tuple[float, int, int]:
-            others = max(0, (ongoing[place] or 0) - sent[place].chunks)
-            total = sent[place].chunks + others
-            return sent[place].ms + others * mean_ms, total, (place - self._turn) % len(replicas)
+            out = sent[place]
+            return out.ms + others_ms[place], out.chunks, (place - self._turn) % len(replicas)
 
         return min(range(len(replicas)), key=work)
 
