@@ -334,3 +334,9 @@ async def test_a_tier_asked_for_by_name_has_no_deadline_where_it_cannot_be_in_ti
     ranking = await one.rank(RerankRequest("cat", ["a"], model="large", slo_ms=50))
     assert (ranking.plan.tier, ranking.plan.fits) == ("large", False)
     assert group.chunks[0].slack_ms is None
+
+
+async def test_a_rehearsal_scores_by_the_tier_it_is_for() -> None:
+    group = FakeGroup()
+    await service(group).rehearse("small")
+    assert {c.tier for c in group.chunks} == {"small"}

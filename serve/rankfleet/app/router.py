@@ -78,6 +78,7 @@ class Router:
                 handle._init()  # or nobody would say which replicas run before the first request, which may wake one
 
         async def ask(name: str, handle: DeploymentHandle) -> None:
+            rehearsed = False
             while True:
                 pause_s = ASK_S
                 # A question would wake a group that has no replica.
@@ -85,6 +86,9 @@ class Router:
                     try:
                         async with asyncio.timeout(PATIENCE_S):
                             fleet.learned(await handle.latency.remote())
+                            if not rehearsed:
+                                await self._service.rehearse(self._service.config.groups[name].tiers[0])
+                                rehearsed = True
                         pause_s = LEARN_S
                     except Exception as error:  # still starting, or failed and being restarted
                         log.info("group %s has not reported: %s", name, type(error).__name__)

@@ -11,11 +11,12 @@ import time
 import uuid
 from collections.abc import Callable, Mapping
 from concurrent.futures import Executor
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
 
-from rankfleet.app.dispatch import Dispatcher, GroupClient, Scored
+from rankfleet.app.answer import EXPIRED, Answer, Asked, finite, note, refused, unscored
+from rankfleet.app.dispatch import Dispatcher, GroupClient
 from rankfleet.app.foresight import Foresight
 from rankfleet.app.limits import check_documents, check_query
 from rankfleet.app.target import Target, target_of
@@ -23,8 +24,7 @@ from rankfleet.app.texts import TokenizedTexts, tokenize
 from rankfleet.core.config import FleetConfig, LiveSettings
 from rankfleet.core.errors import Expired, Overloaded, Unavailable
 from rankfleet.core.layout import PassageRule
-from rankfleet.core.messages import Assignment, Plan, RankedDocument, Ranking, RerankRequest, Stage, Timing
-from rankfleet.core.sections import NONE
+from rankfleet.core.messages import Plan, RankedDocument, Ranking, RerankRequest, Stage, Timing
 from rankfleet.engine.tokencache import TokenCache
 from rankfleet.engine.tokenizer import PairTokenizer
 from rankfleet.routing.candidates import Ask
@@ -37,41 +37,8 @@ from rankfleet.scheduling.load import Demanded
 log = logging.getLogger("ray.serve")
 
 MOST_STAGES = 2
-EXPIRED = "the budget ended in the queue"
+REHEARSALS = 3
 INLINE_CHARACTERS = 4000  # encoding so few takes less of the loop's time than a thread's handing over and back
-
-
-@dataclass
-class Asked:
-    """A request that has been read: what it wants, its texts as token ids, and what the planner is told."""
-
-    request: RerankRequest
-    target: Target
-    assignment: Assignment | None
-    texts: TokenizedTexts
-    ask: Ask
-    timing: Timing
-
-    @property
-    def deadline_s(self) -> float:
-        return math.inf if self.ask.budget_ms is None else self.ask.arrived_s + self.ask.budget_ms / 1e3
-
-
-@dataclass
-class Answer:
-    """What has been scored so far. scores: of the documents that were, in the order given, which come first in the
-    request; stages: who has scored how many; partial: whether the deadline left out a stage."""
-
-    scores: np.ndarray
-    stages: tuple[Stage, ...]
-    tokens: int
-    truncated: list[int]
-    passages: list[int]
-    partial: bool = False
-
-    @staticmethod
-    def empty() -> "Answer":
-        return Answer(np.empty(0, dtype=np.float32), (), 0, [], [])
 
 
 class RankingService:
@@ -116,6 +83,12 @@ class RankingService:
             decision, answer = unscored(decision), Answer.empty()
         asked.timing.total_ms = (self.clock() - asked.ask.arrived_s) * 1e3
         return self._ranking(decision, answer, asked)
+
+    async def rehearse(self, tier: str) -> None:
+        """Rank next to nothing a few times: connections and much else are made on first use, and no client should pay
+        for that."""
+        for _ in range(REHEARSALS):
+            await self.rank(RerankRequest("first", ["use", "of everything"], model=tier))
 
     async def explain(self, request: RerankRequest) -> Plan | Refusal:
         """What would be decided now, without scoring. Raises as `rank` does for what is wrong."""
@@ -295,26 +268,3 @@ class RankingService:
             why = f"{tier} was taken for the slack left when its turn came"
         reason = f"{decision.reason}; {why}"
         return replace(decision, tier=tier, quality=self.config.tiers[tier].quality, reason=reason)
-
-
-def refused(decision: Refusal) -> Overloaded:
-    return Overloaded(f"{decision.reason}; retry later or allow more time", decision.retry_after_s)
-
-
-def note(timing: Timing, scored: Scored) -> None:
-    """Stages follow one another: their times add up."""
-    timing.queue_ms += scored.queue_ms
-    timing.infer_ms += scored.infer_ms
-
-
-def finite(scores: np.ndarray, tier: str) -> np.ndarray:
-    if not np.isfinite(scores).all():
-        raise FloatingPointError(f"tier {tier} gave scores that are not finite")
-    return scores
-
-
-def unscored(decision: Plan) -> Plan:
-    """What is left of a plan when its time has run out before its turn came."""
-    how = "the order as given"
-    reason = f"{decision.reason}; {EXPIRED}: {how} instead"
-    return replace(decision, tier=NONE, quality=0.0, fits=False, reason=reason, candidates=0, degraded=how)

@@ -1,0 +1,186 @@
+"""What the stack costs a request, in turn with thirty lines on Ray Serve that run the same engine.
+
+    python benchmarks/bare_serve.py run      benchmarks/results/bare_serve.json
+    python benchmarks/bare_serve.py table    the table of docs/batching.md
+
+The thirty lines have the same settings of Serve, an ingress and a replica with one thread, `@serve.batch` without a
+wait, and nothing else: no budgets, no plans, no deadlines, no checks, no cache. Both are measured as `rankfleet bench
+serve` does: 20 short documents, the client's time less the engine's.
+"""
+
+import argparse
+import asyncio
+import json
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+from rankfleet.bench.machine import cpu_name
+from rankfleet.bench.serve import overhead
+from rankfleet.core.config import read_config
+from rankfleet.core.environment import LOCAL, LOW_LATENCY
+
+ROOT = Path(__file__).parents[1]
+RESULTS = ROOT / "benchmarks/results/bare_serve.json"
+PAGE, MARK = ROOT / "docs/batching.md", "<!-- figures: benchmarks/bare_serve.py table -->"
+CONFIG = ROOT / "benchmarks/one_replica.yaml"
+PORT = 8645
+ROUNDS = 3
+SECONDS = 5.0
+START_S = 120.0
+
+
+def serve_bare() -> None:
+    """The thirty lines, until standard input is closed."""
+    import os
+
+    os.environ.update(LOW_LATENCY | LOCAL)
+    import ray
+    from ray import serve
+    from ray.serve.config import HTTPOptions
+    from ray.serve.schema import LoggingConfig
+    from starlette.requests import Request
+
+    @serve.deployment(ray_actor_options={"num_cpus": 0.5}, max_ongoing_requests=100)
+    class Model:
+        def __init__(self) -> None:
+            import torch
+
+            from rankfleet.engine.checkpoint import find_checkpoint
+            from rankfleet.engine.scorer import Reranker
+
+            torch.set_num_threads(1)
+            tiers = ("small", "medium", "large")
+            self.rerankers = {tier: Reranker.load(find_checkpoint(f"demo/{tier}")) for tier in tiers}
+            self.thread = ThreadPoolExecutor(1)
+
+        def rank(self, tier: str, query: str, documents: list[str]) -> dict[str, Any]:
+            reranker, took_ms = self.rerankers[tier], 0.0
+
+            def score(pairs: Any) -> Any:
+                nonlocal took_ms
+                started = time.perf_counter()
+                logits = reranker.scorer.score(pairs)
+                took_ms = (time.perf_counter() - started) * 1e3
+                return logits
+
+            logits = reranker.tokenizer.score(score, query, documents)
+            return {"logits": logits.tolist(), "infer": took_ms}
+
+        @serve.batch(max_batch_size=1, batch_wait_timeout_s=0.0)
+        async def score(self, requests: list[tuple[str, str, list[str]]]) -> list[dict[str, Any]]:
+            loop = asyncio.get_running_loop()
+            return [await loop.run_in_executor(self.thread, self.rank, *request) for request in requests]
+
+        async def __call__(self, tier: str, query: str, documents: list[str]) -> dict[str, Any]:
+            reply: dict[str, Any] = await self.score((tier, query, documents))
+            return reply
+
+    @serve.deployment(ray_actor_options={"num_cpus": 0.1}, max_ongoing_requests=100)
+    class Ingress:
+        def __init__(self, model: Any) -> None:
+            self.model = model
+
+        async def __call__(self, request: Request) -> dict[str, Any]:
+            asked = await request.json()
+            reply = await self.model.remote(asked["model"], asked["query"], asked["documents"])
+            best = sorted(range(len(asked["documents"])), key=lambda i: -reply["logits"][i])[: asked["top_n"]]
+            timing = {"infer": reply["infer"], "queue": 0.0}
+            fleet = {"tier": asked["model"], "quality": 0.0, "timing_ms": timing, "stages": [asked["model"]]}
+            return {"results": [{"index": i, "logit": reply["logits"][i]} for i in best], "rankfleet": fleet}
+
+    ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False, namespace="serve")
+    http = HTTPOptions(host="127.0.0.1", port=PORT)
+    serve.start(http_options=http, logging_config=LoggingConfig(enable_access_log=False))
+    serve.run(Ingress.bind(Model.bind()))
+    print("Ctrl-C ends it", flush=True)
+    sys.stdin.read()
+    ray.shutdown()
+
+
+@contextmanager
+def running(command: list[str], path: str) -> Iterator[None]:
+    """A server on PORT, from when it answers until its end."""
+    process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    try:
+        until = time.monotonic() + START_S
+        while time.monotonic() < until:
+            try:
+                body = {"query": "a", "documents": ["b", "c"], "model": "small", "top_n": 2}
+                if httpx.post(f"http://127.0.0.1:{PORT}{path}", json=body, timeout=5).status_code == 200:
+                    break
+            except httpx.HTTPError:
+                pass
+            time.sleep(0.5)
+        else:
+            raise SystemExit(f"no answer within {START_S:.0f} s: {' '.join(command)}")
+        time.sleep(3.0)
+        yield
+    finally:
+        if "bare" in command:
+            process.stdin.close()  # type: ignore[union-attr]
+        else:
+            process.send_signal(2)
+        process.wait()
+
+
+def run() -> None:
+    fleet = read_config(CONFIG)
+    url = f"http://127.0.0.1:{PORT}"
+    ours = [str(Path(sys.executable).with_name("rankfleet")), "serve", "--config", str(CONFIG), "--port", str(PORT)]
+    commands = {"thirty lines": [sys.executable, __file__, "bare"], "rankfleet": ours}
+    rounds: dict[str, list[dict[str, Any]]] = {name: [] for name in commands}
+    for turn in range(ROUNDS):
+        for name, command in commands.items():
+            with running(command, "/v1/rerank"):
+                rounds[name].append(overhead(url, fleet, SECONDS, seed=1))
+            print(turn, name, json.dumps(rounds[name][-1]), flush=True)
+    figures = {name: medians(found) for name, found in rounds.items()}
+    about = {"rounds": ROUNDS, "processor": cpu_name(), "date": date.today().isoformat()}
+    RESULTS.write_text(json.dumps({**about, **figures, "by_round": rounds}, indent=1) + "\n")
+
+
+def medians(rounds: list[dict[str, Any]]) -> dict[str, Any]:
+    first = rounds[0]
+    return {
+        tier: {
+            clients: {key: round(statistics.median(r[tier][clients][key] for r in rounds), 2) for key in figures}
+            for clients, figures in by_clients.items()
+        }
+        for tier, by_clients in first.items()
+    }
+
+
+def table() -> str:
+    figures = json.loads(RESULTS.read_text())
+    lines = [
+        "| tier | | one client, beside the engine, p50 / p95 ms | eight clients, requests/s |",
+        "|---|---|---|---|",
+    ]
+    for tier in figures["rankfleet"]:
+        for name in ("thirty lines", "rankfleet"):
+            one, eight = (figures[name][tier][clients] for clients in ("1", "8"))
+            beside = f"{one['with_queue_p50_ms']:.1f} / {one['with_queue_p95_ms']:.1f}"
+            lines.append(f"| {tier} | {name} | {beside} | {eight['requests'] / SECONDS:.0f} |")
+    return "\n".join(lines)
+
+
+def write_table() -> None:
+    before, _, rest = PAGE.read_text().partition(MARK)
+    _, _, after = rest.partition(MARK)
+    PAGE.write_text(f"{before}{MARK}\n\n{table()}\n\n{MARK}{after}")
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("verb", choices=("run", "table", "bare"))
+    {"run": run, "table": write_table, "bare": serve_bare}[parser.parse_args().verb]()
