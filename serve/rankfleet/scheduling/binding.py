@@ -2,8 +2,9 @@
 
 Three steps, each a pure function of what waits, in order of deadline:
 
-1. `keep`: as many requests as can be in time at their cheapest tier. Where not all can, the largest are given up
-   first (Moore's and Hodgson's rule, which keeps most), at once and before they cost anything.
+1. `keep`: as many requests as can be in time at their cheapest tier, by the times that batches take as a rule: what
+   has a fair chance is tried. Where not all can, the largest are given up first (Moore's and Hodgson's rule, which
+   keeps most), at once and before they cost anything. All that follows counts with the 99th percentile.
 2. `price_of`: device time has a price, the same for everybody. At a price each chunk would take the highest tier
    whose gain is worth its time, so a small chunk takes a larger tier than a large one. The price is the lowest at
    which all that waits is done within the horizon and each by its deadline.
@@ -53,14 +54,14 @@ class Waiting(Generic[T]):
 
     @property
     def last_start_s(self) -> float:
-        """Until when the device has to begin with it."""
+        """Until when the device has to begin with it to be in time as a rule."""
         rung = self.ladder.rungs[0]
-        return self.deadline_s - (rung.fixed_ms + rung.ms) / 1e3
+        return self.deadline_s - (rung.fixed_ms + rung.ms) * rung.usual / 1e3
 
     def is_hopeless(self, now_s: float) -> bool:
-        """Whether it could not be in time even if the device began with it now."""
+        """Whether it would be late, as a rule, even if the device began with it now."""
         rung = self.ladder.rungs[0]
-        return rung.fixed_ms + rung.ms > (self.deadline_s - now_s) * 1e3 + AT_ONCE_MS
+        return (rung.fixed_ms + rung.ms) * rung.usual > (self.deadline_s - now_s) * 1e3 + AT_ONCE_MS
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +89,7 @@ class Bound(Generic[T]):
 
 
 def keep(waiting: Sequence[Waiting[Any]], now_s: float) -> list[int]:
-    """Places of the chunks that can all be in time, one after the other, each at its cheapest tier."""
+    """Places of the chunks that can all be in time as a rule, one after the other, each at its cheapest tier."""
     kept: list[int] = []
     largest: list[tuple[float, int]] = []
     gone: set[int] = set()
@@ -99,10 +100,11 @@ def keep(waiting: Sequence[Waiting[Any]], now_s: float) -> list[int]:
         rung = chunk.ladder.rungs[0]
         left_ms = (chunk.deadline_s - now_s) * 1e3 + AT_ONCE_MS
         if not kept:  # the first pays for starting a batch, the others share what further batches cost
-            busy_ms = rung.fixed_ms - (rung.full_ms - rung.ms)
+            busy_ms = (rung.fixed_ms - (rung.full_ms - rung.ms)) * rung.usual
+        usual_ms = rung.full_ms * rung.usual
         kept.append(place)
-        busy_ms += rung.full_ms
-        heapq.heappush(largest, (-rung.full_ms, place))
+        busy_ms += usual_ms
+        heapq.heappush(largest, (-usual_ms, place))
         while busy_ms > left_ms:
             least, dropped = heapq.heappop(largest)
             busy_ms += least

@@ -7,23 +7,27 @@ from typing import NamedTuple
 
 
 class Option(NamedTuple):
-    """One tier for one chunk. fixed_ms: what a batch of this tier costs however small; ms: what this chunk adds."""
+    """One tier for one chunk. fixed_ms: what a batch of this tier costs however small; ms: what this chunk adds; both
+    at the 99th percentile. usual: the share of that which it takes as a rule."""
 
     tier: str
     quality: float
     fixed_ms: float
     ms: float
+    usual: float = 1.0
 
 
 @dataclass(frozen=True, slots=True)
 class Rung:
-    """A tier worth its time. full_ms: `ms` and the chunk's share of the fixed cost of a full batch."""
+    """A tier worth its time. full_ms: `ms` and the chunk's share of the fixed cost of a full batch; the rest as in
+    `Option`."""
 
     tier: str
     quality: float
     fixed_ms: float
     ms: float
     full_ms: float
+    usual: float = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +78,7 @@ def ladder(options: Iterable[Option], share: float = 0.0, scale: float = 1.0) ->
     share: of a full batch that the chunk takes, in tokens; scale: the range of qualities that counts as 1, so
     that prices mean the same whatever the measure. Raises ValueError without options.
     """
-    rungs = [Rung(o.tier, o.quality, o.fixed_ms, o.ms, o.ms + o.fixed_ms * share) for o in options]
+    rungs = [Rung(o.tier, o.quality, o.fixed_ms, o.ms, o.ms + o.fixed_ms * share, o.usual) for o in options]
     if not rungs:
         raise ValueError("a chunk needs at least one tier it may be scored with")
     corners = hull([rung.full_ms for rung in rungs], [rung.quality / scale for rung in rungs])
