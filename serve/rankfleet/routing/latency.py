@@ -44,8 +44,8 @@ class LatencyModel:
         return self.mean_ms(work) * self.p99_factor
 
     def option(self, tier: str, quality: float, work: Work) -> Option:
-        """What a queue needs to know: the cost of any batch, and what this work adds, at the 99th percentile, and by how
-        much less it is as a rule."""
+        """What a queue needs to know: the cost of any batch, and what this work adds, both at the 99th percentile, and
+        by how much less they are as a rule."""
         added_ms = self.beta_ms * work.tokens + self.gamma_ms * work.squares
         return Option(tier, quality, self.alpha_ms * self.p99_factor, added_ms * self.p99_factor, 1 / self.p99_factor)
 
