@@ -39,9 +39,9 @@ def overload(row: dict[str, Any]) -> str:
     return (
         f"Overload: the peak of goodput was {row['peak_goodput_per_s']:.1f} requests a second, and "
         f"{row['goodput_per_s']:.1f} ({row['goodput_share']:.0%}) at five times that. Refusals took "
-        f"{row['refused_p50_ms']:.0f} ms at the median and {row['refused_p99_ms']:.0f} ms at the 99th percentile, as "
-        f"their clients saw them. Latency was normal (within 1.5 times the calm 99th percentile, "
-        f"{row['calm_p99_ms']:.0f} ms) "
+        f"{row['refused_p50_ms']:.0f} ms at the median, {row['refused_p90_ms']:.0f} ms at the 90th and "
+        f"{row['refused_p99_ms']:.0f} ms at the 99th percentile, as their clients saw them. "
+        f"Latency was normal (within 1.5 times the calm 99th percentile, {row['calm_p99_ms']:.0f} ms) "
         + ("not again before the load ended." if again is None else f"{again:.1f} s after it ended.")
     )
 
@@ -51,8 +51,15 @@ def memory(row: dict[str, Any]) -> str:
         f"Memory: in {row['minutes']:g} minutes at {row['load']:.0%} of what the fleet can do "
         f"({row['rate_per_s']:.1f} requests a second) the process that grew most grew by "
         f"{row['most_growth']:.1%} after the first {row['warm_s']} s; {row['requests']} requests, "
-        f"{row['failed']} failed."
+        f"{row['failed']} failed.\n\n" + processes(row["processes"])
     )
+
+
+def processes(rows: dict[str, dict[str, float]]) -> str:
+    lines = ["| process | MiB at first | at last | growth |", "|---|---:|---:|---:|"]
+    for name, row in rows.items():
+        lines.append(f"| {name.split()[0]} | {row['first_mib']:.0f} | {row['last_mib']:.0f} | {row['growth']:+.1%} |")
+    return "\n".join(lines)
 
 
 def page(figures: dict[str, Any]) -> str:

@@ -181,6 +181,7 @@ class Bench:
             "goodput_per_s": round(good, 2),
             "goodput_share": round(good / peak, 3) if peak else None,
             "refused_p50_ms": quantile(refusals, 0.5),
+            "refused_p90_ms": quantile(refusals, 0.9),
             "refused_p99_ms": quantile(refusals, 0.99),
             "calm_p99_ms": normal_ms,
             "after": summary(following),
