@@ -123,3 +123,23 @@ def test_what_has_a_fair_chance_is_tried() -> None:
     assert chunk(10.0).last_start_s == pytest.approx(0.0)
     assert keep([chunk(10.0), chunk(20.0)], 0.0) == [0, 1]
     assert keep([chunk(10.0), chunk(19.0)], 0.0) == [1]
+
+
+def test_with_no_more_than_a_fair_chance_batches_are_as_full_as_without_doubt() -> None:
+    # A batch costs 12 ms and each chunk 2 at the 99th percentile, half of that as a rule; 10 ms are left.
+    steps = ladder([Option("t", 0.5, 12.0, 2.0, usual=0.5)], share=0.05)
+    waiting = [Waiting(5, 0.010, steps, i) for i in range(3)]
+    assert keep(waiting, 0.0) == [0, 1, 2]
+    taken = bind(waiting, CALM, RULE, 100, 0.0)
+    assert taken.batch == (0, 1, 2)
+
+
+def test_a_queue_that_is_in_time_only_as_a_rule_does_not_cost_the_first_its_tier() -> None:
+    # Six of 20 ms at the 99th percentile, 10 as a rule, are due in 110 ms. Before them goes one of a quarter of that,
+    # whose medium tier takes 20 ms, or 10 as a rule.
+    def chunk(deadline_ms: float, size: float) -> Waiting[str]:
+        options = [Option("small", 0.0, 0.0, 20.0 * size, 0.5), Option("medium", 0.5, 0.0, 80.0 * size, 0.5)]
+        return Waiting(10, deadline_ms / 1e3, ladder(options), "")
+
+    waiting = [chunk(100.0, 0.25), *(chunk(110.0, 1.0) for _ in range(6))]
+    assert bind(waiting, CALM, RULE, 10, 0.0).tier == "medium"

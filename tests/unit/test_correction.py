@@ -67,6 +67,21 @@ def test_a_batch_of_next_to_nothing_says_nothing() -> None:
     correction = Correction()
     correction.observed("t", MODEL, 0.2, 0.9)
     assert correction.factor("t") == 1.0
+    for _ in range(300):
+        correction.observed("t", MODEL, 10.0, 20.0)
+    before = correction.corrected("t", MODEL)
+    correction.observed("t", MODEL, 0.3, 0.6)
+    assert correction.factor("t") == pytest.approx(2.0, rel=1e-3)
+    assert correction.corrected("t", MODEL).p99_factor <= before.p99_factor
+
+
+def test_a_spell_beyond_the_bound_is_left_as_soon_as_it_ends() -> None:
+    correction = Correction()
+    for _ in range(100):
+        correction.observed("t", MODEL, 10.0, 1000.0)
+    assert correction.factor("t") == pytest.approx(4.0)
+    correction.observed("t", MODEL, 10.0, 10.0)
+    assert correction.factor("t") < 4.0 * 0.95
 
 
 def test_another_device_is_not_followed_for_ever() -> None:

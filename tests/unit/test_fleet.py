@@ -178,6 +178,8 @@ def test_what_other_routers_wait_for_comes_on_top_of_ones_own() -> None:
     view.sent("demo", 200.0, now_s=0.0)
     view.heard("demo", "r1", 0.8, 0.0, others_s=0.4)
     assert view.backlog_s("demo", 0.0) == pytest.approx(0.9)
-    # A quarter of what the replica spoke of is done, of others' work as of one's own.
-    assert view.backlog_s("demo", 0.2) == pytest.approx(0.3 + 0.3)
+    # A quarter of what the replica spoke of is done, so 0.3 of others' are left; of the 0.2 s that have passed five
+    # eighths are taken to have been one's own, as 0.5 of the 0.8 that were there.
+    assert view.backlog_s("demo", 0.2) == pytest.approx(0.3 + 0.5 - 0.125)
+    # All that the replica spoke of is done, and the first of one's own.
     assert view.backlog_s("demo", 1.0) == pytest.approx(0.2)

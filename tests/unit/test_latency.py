@@ -49,7 +49,10 @@ def test_a_profile_comes_back_as_written(tmp_path) -> None:
     assert read_profile(path) == {"small": LatencyModel(1, 2, 3, 4)}
 
 
-@pytest.mark.parametrize("text", ["", "[]", '{"tiers": 3}', '{"tiers": {"small": {"alpha_ms": 1}}}'])
+IMPOSSIBLE = '{"tiers": {"small": {"alpha_ms": 1, "beta_ms": 1, "gamma_ms": 1, "p99_factor": 0}}}'
+
+
+@pytest.mark.parametrize("text", ["", "[]", '{"tiers": 3}', '{"tiers": {"small": {"alpha_ms": 1}}}', IMPOSSIBLE])
 def test_files_that_are_no_profile(text: str, tmp_path) -> None:
     path = tmp_path / "profile.json"
     path.write_text(text)

@@ -336,7 +336,31 @@ async def test_a_tier_asked_for_by_name_has_no_deadline_where_it_cannot_be_in_ti
     assert group.chunks[0].slack_ms is None
 
 
-async def test_a_rehearsal_scores_by_the_tier_it_is_for() -> None:
+async def test_a_rehearsal_scores_by_its_tier_and_teaches_nothing() -> None:
     group = FakeGroup()
-    await service(group).rehearse("small")
+    one = service(group)
+    before = one.demanded.counts["demo"]
+    await one.rehearse("small")
     assert {c.tier for c in group.chunks} == {"small"}
+    assert one.demanded.counts["demo"] == before
+    assert one._foresight.least_work(RerankRequest("cat", ["sun"]), {"small": 64}) == {}
+    await one.rank(RerankRequest("cat", ["sun"]))
+    assert one._foresight.least_work(RerankRequest("cat", ["sun"]), {"small": 64}) != {}
+
+
+async def test_routers_are_told_apart_and_hear_of_each_other() -> None:
+    class Shared(FakeGroup):
+        async def score(self, chunk: Chunk, predicted_s: float) -> ChunkScores:
+            return replace(await super().score(chunk, predicted_s), backlog_s=0.5, others_s=0.2)
+
+    group = Shared()
+    one, two = service(group), service(group)
+    for each in (one, one, two):
+        await each.rank(RerankRequest("cat", ["sun"]))
+    senders = [chunk.sender for chunk in group.chunks]
+    assert senders[0] == senders[1] != senders[2]
+    assert "" not in senders
+    now = one.clock()
+    before = one.fleet.backlog_s("demo", now)
+    one.fleet.sent("demo", 500.0, now)
+    assert (before, one.fleet.backlog_s("demo", now)) == pytest.approx((0.5, 0.7))

@@ -3,6 +3,7 @@
 import asyncio
 import pickle
 from collections.abc import Callable, Generator
+from dataclasses import replace
 from typing import Any
 
 import grpc
@@ -143,6 +144,14 @@ async def test_a_lost_replica_is_counted_and_shunned() -> None:
     assert roster.eligible(["r1", "r2"]) == [1]
     clock.now += SHUN_S
     assert roster.eligible(["r1", "r2"]) == [0, 1]
+
+
+async def test_an_answer_says_what_the_replica_has_to_do_for_others() -> None:
+    roster = Roster(FakeClock())
+    roster.update(frozenset({"r1"}))
+    scores = replace(SCORES, backlog_s=0.4, others_s=0.1)
+    await ServeGroup("demo", Handle(then=lambda response: response.future.set_result(scores)), roster).score(CHUNK, 0.1)
+    assert roster.others_ms(["r1"]) == [100.0]
 
 
 async def test_a_caller_that_goes_away_is_no_fault_of_the_replica() -> None:

@@ -118,7 +118,8 @@ class Dispatcher:
         """One chunk, to one replica after the other while they go away and time is left."""
         work = Work.of(chunk.pairs.lengths)
         models = [m for t in chunk.tiers or (chunk.tier,) if (m := self._fleet.latency(t)) is not None]
-        least_ms = min((model.p99_ms(work) for model in models), default=0.0)
+        least_ms = self._fleet.least_ms(dict.fromkeys(chunk.tiers or (chunk.tier,), work), 0.0)
+        usual_ms = min((model.mean_ms(work) for model in models), default=0.0)
         most_ms = max((model.p99_ms(work) for model in models), default=0.0)
         first_s = self._clock()
         for attempts in itertools.count(1):
@@ -135,7 +136,7 @@ class Dispatcher:
                 raise Expired(EXPIRED) from error
             except ReplicaLost as lost:
                 self._fleet.lost(group, lost.replica)
-                verdict = retry(attempts, first_s, self._clock(), deadline_s, least_ms)
+                verdict = retry(attempts, first_s, self._clock(), deadline_s, usual_ms)
                 if not verdict.in_time:
                     raise Expired(verdict.reason) from lost
                 if not verdict.again:

@@ -68,6 +68,12 @@ class Router:
         drains = drains_s(service.config, service.live, service.fleet.models)
         return of_router(service.demanded, drains, service.live.autoscaling, self._units)
 
+    async def _rehearse(self, group: str) -> None:
+        try:
+            await self._service.rehearse(self._service.config.groups[group].tiers[0])
+        except Exception as error:  # then the first client pays
+            log.info("group %s was not rehearsed: %s", group, type(error).__name__)
+
     async def _learn(self) -> None:
         """Ask each group for its latency models, again and again: what batches take changes with the load of the
         machine, and admission has to know."""
@@ -78,18 +84,18 @@ class Router:
                 handle._init()  # or nobody would say which replicas run before the first request, which may wake one
 
         async def ask(name: str, handle: DeploymentHandle) -> None:
-            rehearsed = False
+            known = False
             while True:
                 pause_s = ASK_S
                 # A question would wake a group that has no replica.
                 if fleet.awake(name):
                     try:
                         async with asyncio.timeout(PATIENCE_S):
-                            fleet.learned(await handle.latency.remote())
-                            if not rehearsed:
-                                await self._service.rehearse(self._service.config.groups[name].tiers[0])
-                                rehearsed = True
-                        pause_s = LEARN_S
+                            models = await handle.latency.remote()
+                            if not known:
+                                await self._rehearse(name)
+                            fleet.learned(models)
+                        known, pause_s = True, LEARN_S
                     except Exception as error:  # still starting, or failed and being restarted
                         log.info("group %s has not reported: %s", name, type(error).__name__)
                 await asyncio.sleep(pause_s)

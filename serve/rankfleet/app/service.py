@@ -70,6 +70,7 @@ class RankingService:
         Raises InvalidRequest, TooLarge, UnknownModel; Overloaded when nothing fits and the class says refuse.
         """
         asked = await self._read(request, arrived_s, foresee=True)
+        self._foresight.learn(request, asked.ask.work, self._limits(asked.target.tiers))
         self.fleet.arrived(asked.ask.budget_ms, self.clock())
         decision = self._decide(asked.ask)
         self._demand(decision)
@@ -85,10 +86,11 @@ class RankingService:
         return self._ranking(decision, answer, asked)
 
     async def rehearse(self, tier: str) -> None:
-        """Rank next to nothing a few times: connections and much else are made on first use, and no client should pay
-        for that."""
+        """Read and score next to nothing a few times: connections and much else are made on first use, and no client
+        should pay for that. Decides nothing, and nothing is learnt from it. Raises what replicas raise."""
         for _ in range(REHEARSALS):
-            await self.rank(RerankRequest("first", ["use", "of everything"], model=tier))
+            asked = await self._read(RerankRequest("first use", ["of everything"], model=tier), None)
+            await self._dispatcher.score(tier, asked.texts.part(tier).pairs, math.inf)
 
     async def explain(self, request: RerankRequest) -> Plan | Refusal:
         """What would be decided now, without scoring. Raises as `rank` does for what is wrong."""
@@ -109,7 +111,6 @@ class RankingService:
         texts = await self._tokenize(request, target.tiers)
         timing.tokenize_ms = (self.clock() - started_s) * 1e3
         lengths = texts.lengths()
-        self._foresight.learn(request, {tier: each.work for tier, each in lengths.items()}, self._limits(target.tiers))
         ask = Ask(
             work={tier: each.work for tier, each in lengths.items()},
             arrived_s=arrived_s,
@@ -168,8 +169,7 @@ class RankingService:
         now_s = self.clock()
         if ask.budget_ms is None:
             return plan(ask, self.fleet.snapshot(now_s), now_s)
-        models = ((self.fleet.latency(tier), work) for tier, work in ask.work.items())
-        least_ms = min((model.p99_ms(work) for model, work in models if model), default=math.inf)
+        least_ms = self.fleet.least_ms(ask.work, math.inf)
         return plan(ask, self.fleet.snapshot(now_s, ask.arrived_s + ask.budget_ms / 1e3, least_ms), now_s)
 
     def _drain_s(self, decision: Plan) -> float:

@@ -64,9 +64,9 @@ class Chunk:
     """A slice of a request's pairs: what is queued, batched, spread over replicas and retried.
 
     tiers: those the replica may choose from when the work leaves its queue; `tier` alone where empty. request: the
-    same for all chunks of a request that was cut; None for one that was not. least_ms: predicted device time at the
-    cheapest of its tiers; 0 where none has been measured. preferred: the tier it would get on an idle fleet, wherever
-    that is hosted; `tier` where empty. sender: the router it comes from.
+    same for all chunks of a request that was cut; None for one that was not. least_ms: 99th percentile of its device
+    time at the cheapest of its tiers; 0 where none has been measured. preferred: the tier it would get on an idle
+    fleet, wherever that is hosted; `tier` where empty. sender: the router it comes from.
     """
 
     tier: str

@@ -34,20 +34,17 @@ class Correction:
         ignored, and below LEAST_MS all times count as equal."""
         if not (predicted_ms > 0 and 0 < measured_ms < math.inf):
             return
-        own = self._own.get(tier, 0.0)
-        error = math.log(max(LEAST_MS, measured_ms) / max(LEAST_MS, predicted_ms)) - self._log(tier)
+        error = math.log(max(LEAST_MS, measured_ms) / max(LEAST_MS, predicted_ms * self.factor(tier)))
         most = math.log(MOST_FACTOR)
         self._shared = clamp(self._shared + clamp(GAIN * error, MOST_STEP), most)
-        self._own[tier] = clamp(own + clamp(TIER_GAIN * error, MOST_STEP), most)
+        own = self._own.get(tier, 0.0) + clamp(TIER_GAIN * error, MOST_STEP)
+        self._own[tier] = max(-most - self._shared, min(most - self._shared, own))
         known = self._variance.get(tier, deviation(model) ** 2)
         self._variance[tier] = known + SPREAD_GAIN * (clamp(error, MOST_ERROR) ** 2 - known)
 
-    def _log(self, tier: str) -> float:
-        return clamp(self._shared + self._own.get(tier, 0.0), math.log(MOST_FACTOR))
-
     def factor(self, tier: str) -> float:
         """Measured ÷ predicted, as far as it is followed."""
-        return math.exp(self._log(tier))
+        return math.exp(clamp(self._shared + self._own.get(tier, 0.0), math.log(MOST_FACTOR)))
 
     def corrected(self, tier: str, model: LatencyModel) -> LatencyModel:
         """The model with all its times multiplied by the factor, and the spread that is seen."""

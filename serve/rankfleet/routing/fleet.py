@@ -2,9 +2,11 @@
 
 import itertools
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from rankfleet.core.config import FleetConfig
+from rankfleet.core.messages import Work
 from rankfleet.routing.candidates import FleetSnapshot, GroupState, TierState
 from rankfleet.routing.latency import LatencyModel
 from rankfleet.routing.quality import QualityTable, quality_table
@@ -42,9 +44,11 @@ class GroupView:
         # Each replica works on one of the oldest, and has done so since something last moved.
         passed_ms = max(0.0, now_s - self.moved_s) * 1e3
         done_ms = sum(min(ms, passed_ms) for ms, _ in itertools.islice(self.out.values(), replicas))
-        own_s = max(0.0, (self.out_ms - done_ms) / 1e3)
         reports = [(report, report.left(now_s)) for report in self.replicas.values()]
         others_s = sum(report.others_s * left for report, left in reports)
+        own_s = self.out_ms / 1e3
+        if own_s > 0:  # what has been done was the others' work in part
+            own_s = max(0.0, own_s - done_ms / 1e3 * own_s / (own_s + others_s))
         reported_s = sum(report.backlog_s * left for report, left in reports)
         return max(own_s + others_s, reported_s) / replicas
 
@@ -120,6 +124,16 @@ class FleetView:
     def latency(self, tier: str) -> LatencyModel | None:
         return self._latency.get(tier)
 
+    def least_ms(self, work: Mapping[str, Work], unknown_ms: float) -> float:
+        """What a queue counts for a request or chunk at the cheapest of these tiers: the 99th percentile of its time,
+        with its share of a batch's fixed cost. work: by tier; unknown_ms: where none of them is measured."""
+        least_ms = math.inf
+        for tier, size in work.items():
+            if (model := self._latency.get(tier)) is not None:
+                share = min(1.0, size.tokens / self._groups[self._config.group_of(tier)].batch_tokens)
+                least_ms = min(least_ms, model.share_ms(size, share) * model.p99_factor)
+        return unknown_ms if least_ms == math.inf else least_ms
+
     def arrived(self, budget_ms: float | None, now_s: float) -> None:
         """A request came, with so much time."""
         self._meter.arrived(math.inf if budget_ms is None else budget_ms, now_s, alone=not self.busy)
@@ -188,7 +202,7 @@ class FleetView:
         return self._groups[group].ready(now_s)
 
     def snapshot(self, now_s: float, deadline_s: float = math.inf, least_ms: float = math.inf) -> FleetSnapshot:
-        """For a request that has to be answered by `deadline_s` and takes at least `least_ms` of device time."""
+        """For a request that has to be answered by `deadline_s`. least_ms: as `FleetView.least_ms` counts it."""
         pace = self._meter.pace
         groups = {name: view.state(pace, deadline_s, least_ms, now_s) for name, view in self._groups.items()}
         return FleetSnapshot(self._tiers, groups, self._config.overhead_ms, self._quality, self._config.routing)

@@ -3,6 +3,7 @@
 β is the work of the matrix products, γ that of attention, α what every batch costs.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
@@ -54,7 +55,11 @@ class LatencyModel:
 
     @staticmethod
     def from_json(data: dict[str, Any]) -> "LatencyModel":
-        return LatencyModel(**{name: float(data[name]) for name in LatencyModel.__annotations__})
+        """Raises ValueError for what no fit can give."""
+        values = {name: float(data[name]) for name in LatencyModel.__annotations__}
+        if not all(math.isfinite(value) and value >= 0 for value in values.values()) or values["p99_factor"] < 1:
+            raise ValueError(f"times must be finite and not negative, and p99_factor at least 1: {values}")
+        return LatencyModel(**values)
 
 
 def fit(samples: Sequence[Sample]) -> LatencyModel:

@@ -115,33 +115,40 @@ def keep(waiting: Sequence[Waiting[Any]], now_s: float) -> list[int]:
 
 
 def price_of(chunks: Sequence[Waiting[Any]], pace: Pace, rule: Routing, now_s: float) -> float:
-    """The lowest of PRICES at which `chunks`, in order of deadline, drain in time."""
+    """The lowest of PRICES at which `chunks`, in order of deadline, drain in time at the 99th percentile; as a rule,
+    where they do at none because some have no more than a fair chance."""
     if drains(chunks, PRICES[0], pace, rule, now_s):  # a calm fleet
         return PRICES[0]
+    uncertain = chunks[0].ladder.rungs[0].usual < 1.0
+    as_a_rule = uncertain and not drains(chunks, PRICES[-1], pace, rule, now_s)
     low, high = 1, len(PRICES) - 1
     while low < high:
         middle = (low + high) // 2
-        if drains(chunks, PRICES[middle], pace, rule, now_s):
+        if drains(chunks, PRICES[middle], pace, rule, now_s, as_a_rule):
             high = middle
         else:
             low = middle + 1
     return PRICES[low]
 
 
-def drains(chunks: Sequence[Waiting[Any]], price: float, pace: Pace, rule: Routing, now_s: float) -> bool:
-    """Whether all chunks, each at its tier by this price, are done within the horizon and by their deadlines.
-    Those without a deadline wait behind all others and hold nobody up."""
+def drains(
+    chunks: Sequence[Waiting[Any]], price: float, pace: Pace, rule: Routing, now_s: float, as_a_rule: bool = False
+) -> bool:
+    """Whether all chunks, each at its tier by this price, are done within the horizon and by their deadlines, at the
+    99th percentile or as a rule. Those without a deadline wait behind all others and hold nobody up."""
     per_ms = price / pace.budget_ms
     most_ms = pace.horizon_ms(price, rule)
     first = chunks[0].ladder
     rung = first.rungs[first.at(per_ms)]
-    start_ms = now_s * 1e3 + rung.fixed_ms - (rung.full_ms - rung.ms) - AT_ONCE_MS
+    start_ms = (rung.fixed_ms - (rung.full_ms - rung.ms)) * (rung.usual if as_a_rule else 1.0)
+    start_ms += now_s * 1e3 - AT_ONCE_MS
     busy_ms = 0.0
     for chunk in chunks:
         if chunk.deadline_s == math.inf:
             break
         steps = chunk.ladder
-        busy_ms += steps.rungs[steps.at(per_ms)].full_ms
+        rung = steps.rungs[steps.at(per_ms)]
+        busy_ms += rung.full_ms * rung.usual if as_a_rule else rung.full_ms
         if busy_ms > most_ms or start_ms + busy_ms > chunk.deadline_s * 1e3:
             return False
     return True
@@ -181,6 +188,8 @@ def bind(
         step -= 1
     rung = head.ladder.rungs[step]
     horizon_ms = pace.horizon_ms(price, rule)
+    if rung.fixed_ms + rung.ms > left_ms:  # only a fair chance is left, and it is as fair for those that join
+        left_ms /= rung.usual
     # Without a deadline of its own a batch may take as long as the horizon: who comes meanwhile has to wait for it.
     most_ms = owed_ms if len(turn) < len(kept) else horizon_ms if head.is_patient else left_ms
     batch, ms = fill(waiting, turn, rung, per_ms, most_ms, max_tokens)
