@@ -3,9 +3,8 @@
     python benchmarks/precision.py --data DIR [--data DIR …] [--threads N] [--json benchmarks/results/precision.json]
 
 DIR is a collection in BEIR layout; BM25's top 100 are reranked. For each tier and precision: nDCG@10 on each
-collection and in the mean, its difference to float32 with the standard error of that (queries as drawn at random from
-each collection's), and Kendall's τ between the scores of a query's candidates, in the mean over all queries and at
-worst.
+collection and in the mean, its difference to float32, and Kendall's τ between the scores of a query's candidates,
+in the mean over all queries and at worst.
 """
 
 import argparse
@@ -39,13 +38,11 @@ def main() -> None:
     }
     tiers: dict[str, Any] = {tier: {dtype: {"ndcg@10": {}} for dtype in DTYPES} for tier in rerankers}
     taus: dict[tuple[str, str], list[float]] = {}
-    errors: dict[tuple[str, str], list[float]] = {}  # of each collection's mean difference
     for folder in options.data:
         judged = read_judged(folder)
         candidates = retrieve(Bm25Index.build(read_documents(folder)), judged, TOP_K)
         for tier, by_dtype in rerankers.items():
             logits = {dtype: score(reranker, judged, candidates) for dtype, reranker in by_dtype.items()}
-            of_queries: dict[str, np.ndarray] = {}
             for dtype, scored in logits.items():
                 order = {
                     query: [candidates[query][i].id for i in np.argsort(-values, kind="stable")]
@@ -53,9 +50,6 @@ def main() -> None:
                 }
                 ndcg = measure_run(ranked_run(order), judged.qrels).ndcg_10
                 tiers[tier][dtype]["ndcg@10"][folder.name] = round(ndcg, 5)
-                of_queries[dtype] = np.array([ndcg_10(order, judged, query) for query in judged.qrels])
-                off = of_queries[dtype] - of_queries["float32"]
-                errors.setdefault((tier, dtype), []).append(float(off.std(ddof=1) / np.sqrt(len(off))))
                 exact = logits["float32"]
                 taus.setdefault((tier, dtype), []).extend(
                     kendall_tau(values, exact[query]) for query, values in scored.items() if len(values) > 1
@@ -65,12 +59,10 @@ def main() -> None:
             of_float = np.mean(list(by_dtype["float32"]["ndcg@10"].values()))
             figures["mean"] = round(float(np.mean(list(figures["ndcg@10"].values()))), 5)
             figures["difference"] = round(float(figures["mean"] - of_float), 5)
-            figures["standard_error"] = round(float(np.linalg.norm(errors[tier, dtype]) / len(options.data)), 5)
             figures["tau"] = round(float(np.mean(taus[tier, dtype])), 5)
             figures["worst_tau"] = round(float(np.min(taus[tier, dtype])), 5)
             print(
-                f"{tier:8} {dtype:9} nDCG@10 {figures['mean']:.4f} "
-                f"({figures['difference']:+.4f} ± {figures['standard_error']:.4f})  "
+                f"{tier:8} {dtype:9} nDCG@10 {figures['mean']:.4f} ({figures['difference']:+.4f})  "
                 f"τ {figures['tau']:.4f}, at worst {figures['worst_tau']:.4f}"
             )
     if options.json is not None:
@@ -84,11 +76,6 @@ def main() -> None:
             "top_k": TOP_K,
         }
         options.json.write_text(json.dumps({"measured": measured, "tiers": tiers}, indent=2) + "\n", encoding="utf-8")
-
-
-def ndcg_10(order: dict[str, list[str]], judged: Judged, query: str) -> float:
-    """Of one query."""
-    return measure_run(ranked_run({query: order.get(query, [])}), {query: judged.qrels[query]}).ndcg_10
 
 
 def score(reranker: Reranker, judged: Judged, candidates: dict[str, list[Hit]]) -> dict[str, np.ndarray]:

@@ -68,7 +68,7 @@ def ratios() -> str:
 
 def precision() -> str:
     figures = read("precision")
-    lines = [["demo tier", "precision", "nDCG@10", "difference ± standard error", "mean τ", "worst τ"]]
+    lines = [["demo tier", "precision", "nDCG@10", "difference", "mean τ", "worst τ"]]
     for tier, by_dtype in figures["tiers"].items():
         for dtype, entry in by_dtype.items():
             lines.append(
@@ -76,7 +76,7 @@ def precision() -> str:
                     tier,
                     dtype,
                     f"{entry['mean']:.4f}",
-                    f"{entry['difference']:+.4f} ± {entry['standard_error']:.4f}",
+                    f"{entry['difference']:+.4f}",
                     f"{entry['tau']:.4f}",
                     f"{entry['worst_tau']:.4f}",
                 ]
