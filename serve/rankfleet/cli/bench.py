@@ -136,7 +136,9 @@ def serve(
     profile: Annotated[
         Path | None, typer.Option(help="latency profile of this device: also simulate the same requests")
     ] = None,
-    overhead_s: Annotated[float, typer.Option(min=0, help="seconds to measure overhead at each concurrency")] = 5.0,
+    overhead_s: Annotated[
+        float, typer.Option(min=0, help="seconds to measure overhead at each concurrency; 0 to leave it out")
+    ] = 5.0,
     saturation_s: Annotated[
         float, typer.Option(min=0, help="seconds of each turn of engine and fleet at saturation; 0 to leave it out")
     ] = 5.0,
@@ -154,7 +156,8 @@ def serve(
     figures: dict[str, Any] = {"fleet": fleet, "workload": workload, "seconds": seconds, "seed": seed}
     figures |= {"trace": str(trace), "rate_scale": rate_scale} if trace else {"arrivals": arrivals}
     with err.status("measuring overhead") as status:
-        figures["overhead_ms"] = overhead(url, config, overhead_s, seed)
+        if overhead_s > 0:
+            figures["overhead_ms"] = overhead(url, config, overhead_s, seed)
         if saturation_s > 0:
             status.update("measuring the rate at saturation")
             figures["saturation"] = saturation(url, config, saturation_s, seed)
@@ -182,7 +185,7 @@ def show_load(figures: dict[str, Any]) -> None:
         table.add_row(name, *("" if row.get(key) is None else f"{row[key]:g}" for key in keys))
     out.print(table)
     out.print("in time by " + ", ".join(f"{tier} {share:.1%}" for tier, share in figures["tiers"].items()))
-    for tier, rows in figures["overhead_ms"].items():
+    for tier, rows in figures.get("overhead_ms", {}).items():
         for concurrency, row in rows.items():
             out.print(
                 f"{tier}, 20 short documents at concurrency {concurrency}: beside the engine's "
