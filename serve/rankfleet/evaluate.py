@@ -5,20 +5,25 @@ rank of the first relevant document among the first ten.
 """
 
 import itertools
+import math
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
 
 from rankfleet.core.errors import RankfleetError
+from rankfleet.core.messages import Stage
 from rankfleet.retrieval.bm25 import Bm25Index, Hit
 from rankfleet.retrieval.corpus import Judged
-from rankfleet.routing.cascade import promising
+from rankfleet.routing.cascade import ranked, second_stage
+from rankfleet.routing.latency import LatencyModel
+from rankfleet.routing.quality import parse_table
 
 Run = dict[str, dict[str, float]]  # query id → document id → score
 Candidates = Mapping[str, Sequence[Hit]]  # by query, in the order of the first stage
+INSTANT = LatencyModel(0.0, 0.0, 0.0)  # of a tier that takes no time, so that no second stage is cut short
 
 
 class Scores(Protocol):
@@ -109,11 +114,12 @@ def first_scored(logits: np.ndarray, depth: int) -> np.ndarray:
 
 
 def cascade(small: np.ndarray, large: np.ndarray, keep: int) -> np.ndarray:
-    """The order when `small` scores everything and `large` the `keep` most promising: those by `large`, the others
-    behind. Candidates are in the order of a retriever."""
-    order = promising(small, retrieved=True)
-    top = order[:keep]
-    return np.concatenate([top[best_first(large[top])], order[keep:]])
+    """The order when `small` scores everything and `large` the `keep` most promising, as the service has it when there
+    is time for all of them. small, large: logits, float [candidates], in the order of a retriever."""
+    lengths = np.zeros(len(small), dtype=np.int64)
+    kept = second_stage(Stage("large", keep), small, lengths, INSTANT, math.inf, retrieved=True)
+    order, _ = ranked(small, kept, large[kept], retrieved=True)
+    return order
 
 
 def quality_steps(
@@ -172,12 +178,27 @@ def mean_of(collections: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 
 
 def mean_of_steps(tables: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """The mean over data sets of every figure in tables of the same steps; a step that one lacks is left out."""
-    first = tables[0]
-    return {
-        key: mean_of_steps([table[key] for table in tables])
-        if isinstance(value, Mapping)
-        else round(float(np.mean([table[key] for table in tables])), 5)
-        for key, value in first.items()
-        if all(key in table for table in tables)
-    }
+    """The mean over data sets of what `quality_steps` gave for each with the same `steps`, each counting the same.
+
+    It has every step that any of them has. The last step of a data set is its number of candidates, and scoring more
+    than there are is scoring all of them: beyond it a tier counts with its figure there, and a cascade with that of
+    its large tier. A step between two that a data set has, such as the number of candidates of another one, counts as
+    the planner reads it.
+    """
+    first, read = tables[0], [parse_table(table, dict.fromkeys(table["tiers"], 0.0), 0.0) for table in tables]
+
+    def mean(figures: Iterable[float]) -> float:
+        return round(float(np.mean(list(figures))), 5)
+
+    tiers = {}
+    for tier in first["tiers"]:
+        depths = sorted(set().union(*(table.depths[tier] for table in read)))
+        # of more candidates than that, so that the figure comes from the depths
+        tiers[tier] = {str(k): mean(table.at_depth(tier, k, k + 1) for table in read) for k in depths}
+    cascades = {}
+    for pair in first["cascades"]:
+        small, large = pair.split(">")
+        known = [(table.cascades[small, large], table.tiers[large]) for table in read]
+        depths = sorted(set().union(*(steps for steps, _ in known)))
+        cascades[pair] = {str(k): mean(steps.get(k, whole) for steps, whole in known) for k in depths}
+    return {"retriever": mean(table.retriever for table in read), "tiers": tiers, "cascades": cascades}

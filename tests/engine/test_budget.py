@@ -10,6 +10,7 @@ import torch
 
 from rankfleet.engine import budget
 from rankfleet.engine.budget import bytes_per_token, free_memory, pass_budget
+from rankfleet.engine.cgroup import memory_left
 from tests.engine import checkpoints
 
 CPU = torch.device("cpu")
@@ -68,7 +69,89 @@ def test_a_pass_is_as_large_as_memory_allows(monkeypatch: pytest.MonkeyPatch, ca
 
 
 def test_free_memory_as_linux_tells(tmp_path: Path) -> None:
-    meminfo = tmp_path / "meminfo"
+    meminfo, none = tmp_path / "meminfo", tmp_path / "absent"
     meminfo.write_text("MemTotal:       1000 kB\nMemAvailable:    750 kB\n")
-    assert free_memory(CPU, meminfo) == 750 * 1024
-    assert free_memory(CPU, tmp_path / "absent") == 4 * 2**30
+    assert free_memory(CPU, meminfo, none, none) == 750 * 1024
+    assert free_memory(CPU, none, none, none) == 4 * 2**30
+    meminfo.write_text("MemAvailable:\n")
+    assert free_memory(CPU, meminfo, none, none) == 4 * 2**30
+
+
+def test_a_container_has_what_its_limit_leaves(tmp_path: Path) -> None:
+    meminfo, own, root = tmp_path / "meminfo", tmp_path / "cgroup", tmp_path / "root"
+    meminfo.write_text("MemAvailable:    750 kB\n")
+    own.write_text("0::/\n")
+    write(root, {"memory.max": "614400\n", "memory.current": "204800\n", "memory.stat": "inactive_file 0\n"})
+    assert free_memory(CPU, meminfo, own, root) == 409_600
+    assert free_memory(CPU, tmp_path / "absent", own, root) == 409_600
+    write(root, {"memory.max": "6144000\n"})
+    assert free_memory(CPU, meminfo, own, root) == 750 * 1024
+
+
+def write(folder: Path, files: dict[str, str]) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, text in files.items():
+        (folder / name).write_text(text)
+
+
+STAT = "anon 600\nfile 300\ninactive_anon 7\ninactive_file 200\nactive_file 100\n"
+
+
+@pytest.mark.parametrize(
+    ("files", "left"),
+    [
+        ({"memory.max": "1000\n", "memory.current": "900\n", "memory.stat": STAT}, 300),  # 1000 − (900 − 200)
+        ({"memory.max": "1000\n", "memory.current": "900\n"}, 100),
+        ({"memory.max": "1000\n", "memory.current": "900\n", "memory.stat": "inactive_file\n"}, 100),
+        ({"memory.max": "1000\n", "memory.current": "900\n", "memory.stat": "inactive_file x\n"}, 100),
+        ({"memory.max": "1000\n", "memory.current": "100\n", "memory.stat": STAT}, 1000),  # read a moment apart
+        ({"memory.max": "1000\n", "memory.current": "1300\n", "memory.stat": STAT}, 0),
+        ({"memory.max": "1000\n"}, 1000),
+        ({"memory.max": "0\n", "memory.current": "0\n"}, 0),
+        ({"memory.max": "max\n", "memory.current": "900\n", "memory.stat": STAT}, None),
+        ({"memory.max": "-1\n", "memory.current": "900\n"}, None),
+        ({"memory.max": "\n"}, None),
+        ({"memory.max": "много\n"}, None),
+        ({"memory.current": "900\n", "memory.stat": STAT}, None),
+        ({}, None),
+    ],
+)
+def test_what_a_limit_leaves(files: dict[str, str], left: int | None, tmp_path: Path) -> None:
+    own = tmp_path / "cgroup"
+    own.write_text("0::/\n")
+    write(tmp_path / "root", files)
+    assert memory_left(own, tmp_path / "root") == left
+
+
+def test_the_tightest_level_counts(tmp_path: Path) -> None:
+    own, root = tmp_path / "cgroup", tmp_path / "root"
+    own.write_text("0::/pods/pod-1/worker\n")
+    write(root, {"memory.max": "max\n", "memory.current": "90000\n"})
+    write(root / "pods", {"memory.max": "5000\n", "memory.current": "4000\n", "memory.stat": STAT})  # 1200
+    write(root / "pods" / "pod-1", {"memory.max": "3000\n", "memory.current": "2500\n", "memory.stat": STAT})  # 700
+    write(root / "pods" / "pod-1" / "worker", {"memory.max": "2000\n", "memory.current": "1000\n"})  # 1000
+    write(root / "pods" / "pod-2", {"memory.max": "10\n", "memory.current": "10\n"})  # a neighbour
+    assert memory_left(own, root) == 700
+
+
+def test_a_container_of_which_the_host_tells_another_path(tmp_path: Path) -> None:
+    own, root = tmp_path / "cgroup", tmp_path / "root"
+    write(root, {"memory.max": "1000\n", "memory.current": "400\n"})
+    for path in ("/", "/docker/4f5c", "/../other", "/a:b", ""):
+        own.write_text(f"0::{path}\n")
+        assert memory_left(own, root) == 600
+    for text in ("", "\n", "nonsense\n", "0\n", "7:cpu:/\n"):
+        own.write_text(text)
+        assert memory_left(own, root) in (None, 600)
+
+
+def test_cgroup_version_1(tmp_path: Path) -> None:
+    own, root = tmp_path / "cgroup", tmp_path / "root"
+    own.write_text("9:name=systemd:/\n8:cpu,cpuacct:/box\n4:memory:/box/inner\n0::/\n")
+    no_limit = "9223372036854771712\n"
+    write(root / "memory", {"memory.limit_in_bytes": no_limit, "memory.usage_in_bytes": "90000\n"})
+    stat = "inactive_file 1\ntotal_inactive_file 250\n"
+    box = {"memory.limit_in_bytes": "4000\n", "memory.usage_in_bytes": "3000\n", "memory.stat": stat}
+    write(root / "memory" / "box", box)
+    write(root / "memory" / "box" / "inner", {"memory.limit_in_bytes": no_limit, "memory.usage_in_bytes": "10\n"})
+    assert memory_left(own, root) == 1250

@@ -121,3 +121,32 @@ def test_int8_and_back(tmp_path: Path) -> None:
     assert stored == pytest.approx(first, abs=0.02)
     with pytest.raises(CheckpointError, match="not empty"):
         write_int8(source, tmp_path / "plain")
+
+
+def test_a_scale_without_its_matrix(tmp_path: Path) -> None:
+    save_file({"a.int8_scale": torch.ones(2, 1)}, tmp_path / "model.safetensors")
+    with pytest.raises(CheckpointError, match=r"'a\.int8_scale', a scale, without the tensor 'a'"):
+        read_tensors(tmp_path)
+
+
+def test_an_index_that_maps_nothing(tmp_path: Path) -> None:
+    for text in ("{}", "[]", '{"weight_map": ["a"]}'):
+        (tmp_path / "model.safetensors.index.json").write_text(text)
+        with pytest.raises(CheckpointError, match="has no weight_map"):
+            read_tensors(tmp_path)
+
+
+@pytest.mark.parametrize("path", ["../elsewhere", "/elsewhere", "a/../../b"])
+def test_a_module_outside_of_the_folder(path: str, tmp_path: Path) -> None:
+    (tmp_path / "modules.json").write_text(json.dumps([{"idx": 0, "path": path, "type": "x.Dense"}]))
+    with pytest.raises(CheckpointError, match="outside of its folder"):
+        _ = Checkpoint(tmp_path).modules
+
+
+@pytest.mark.parametrize(
+    "text", ['{"a": 1}', "[1]", '[{"idx": 0, "path": ""}]', '[{"idx": 0, "path": 5, "type": "x"}]', "3"]
+)
+def test_modules_that_are_not_a_list_of_modules(text: str, tmp_path: Path) -> None:
+    (tmp_path / "modules.json").write_text(text)
+    with pytest.raises(CheckpointError, match="not a list of modules"):
+        _ = Checkpoint(tmp_path).modules

@@ -8,12 +8,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from safetensors.torch import save_file
 
 from rankfleet.core.errors import CheckpointError
-from rankfleet.core.pairs import TokenizedPairs
-from rankfleet.engine.checkpoint import Checkpoint, find_checkpoint, read_tensors
-from rankfleet.engine.measure import synthetic_pairs
+from rankfleet.engine.checkpoint import Checkpoint, find_checkpoint
 from rankfleet.engine.native import library as native
 from rankfleet.engine.native.encoder import NativeEncoder, attention_items
 from rankfleet.engine.precision import choose_dtype
@@ -61,31 +58,6 @@ def test_what_the_kernels_do_not_have_runs_in_pytorch(tmp_path: Path) -> None:
     if "int8" in native.library().dtypes:
         with pytest.raises(CheckpointError, match="set dtype to auto"):
             Scorer.load(Checkpoint(folder), "int8", "cpu")
-
-
-@NEEDS_KERNELS
-def test_what_is_outside_of_the_model_s_tables_is_an_error(tmp_path: Path) -> None:
-    scorer = Scorer.load(Checkpoint(checkpoints.ettin(tmp_path, "17m", max_length=64)), "float32", "cpu")
-    for ids in ([5, 50368, 6], [5, -1, 6], [5] * 65):
-        pair = TokenizedPairs(np.array(ids, np.int32), np.array([len(ids)], np.int32), np.array([1], np.int32))
-        with pytest.raises(IndexError, match="takes 64 tokens and ids below 50368"):
-            scorer.score(pair)
-    for lengths in ([0], [0, 3], [3, 0]):
-        none = TokenizedPairs(*(np.array(each, np.int32) for each in ([5] * sum(lengths), lengths, [0] * len(lengths))))
-        with pytest.raises(IndexError, match="no tokens"):
-            scorer.score(none)
-
-
-@NEEDS_KERNELS
-def test_a_table_of_positions_shorter_than_the_config_says_is_not_read_beyond(tmp_path: Path) -> None:
-    folder = checkpoints.bert_classifier(tmp_path)
-    tensors = read_tensors(folder)
-    name = "bert.embeddings.position_embeddings.weight"
-    save_file(tensors | {name: tensors[name][:100].contiguous()}, folder / "model.safetensors")
-    scorer = Scorer.load(Checkpoint(folder), "float32", "cpu")
-    assert np.isfinite(scorer.score(synthetic_pairs(3, 50, 100))).all()
-    with pytest.raises(IndexError, match="takes 100 tokens"):
-        scorer.score(TokenizedPairs(np.full(101, 5, np.int32), np.array([101], np.int32), np.array([1], np.int32)))
 
 
 def test_long_pairs_are_cut_into_pieces_of_attention_and_come_first() -> None:

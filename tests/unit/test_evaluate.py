@@ -1,10 +1,14 @@
 from collections.abc import Sequence
-from math import log2
+from math import inf, log2
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
-from rankfleet.core.errors import RankfleetError
+from rankfleet.cli.evaluate import evaluate
+from rankfleet.core.errors import ConfigError, RankfleetError
+from rankfleet.core.messages import Stage
 from rankfleet.evaluate import (
     Scored,
     cascade,
@@ -20,6 +24,9 @@ from rankfleet.evaluate import (
 )
 from rankfleet.retrieval.bm25 import Hit
 from rankfleet.retrieval.corpus import Judged
+from rankfleet.routing.cascade import ranked, second_stage
+from rankfleet.routing.latency import LatencyModel
+from rankfleet.routing.quality import parse_table
 from tests.unit.fakes import FakeClock
 
 QRELS = {"q1": {"a": 2, "b": 1, "c": 0}, "q2": {"x": 1}}
@@ -92,6 +99,19 @@ def test_orders_of_parts() -> None:
     # Both orders together keep 1 (first and second) and 0 (last and first); large turns them round.
     assert cascade(small, large, 2).tolist() == [0, 1, 2, 3]
     assert cascade(small, large, 4).tolist() == [0, 3, 2, 1]
+    # More than there are; of two that large scores alike the more promising leads, which is 1.
+    assert cascade(small, np.ones(4), 9).tolist() == [1, 0, 2, 3]
+
+
+def test_what_is_evaluated_is_what_is_served() -> None:
+    # Two pairs of neighbours apart by a wide gap, 9 8.5 and 8 7.8, and a gap behind them: the planned five go on.
+    small = np.array([0.0, 9.0, 8.5, 1.0, 8.0, 7.8, 0.5, 0.2])
+    large = np.array([3.0, 1.0, 2.0, 9.0, 2.0, 7.0, 8.0, 9.0])
+    kept = second_stage(Stage("large", 5), small, np.full(8, 10), LatencyModel(1.0, 1.0, 0.0), inf, retrieved=True)
+    order, _ = ranked(small, kept, large[kept], retrieved=True)
+    # 1 2 4 0 3 are the most promising (test_cascade.py); large has 3 and 0 first, 2 and 4 alike; 5 6 7 stay behind.
+    assert order.tolist() == [3, 0, 2, 4, 1, 5, 6, 7]
+    assert cascade(small, large, 5).tolist() == order.tolist()
 
 
 def test_steps_of_quality_by_hand() -> None:
@@ -112,6 +132,38 @@ def test_steps_of_quality_by_hand() -> None:
     assert steps["cascades"] == {"small>large": {"2": round(((2 / log2(3) + 1 / 2) / ideal + 1) / 2, 5)}}
 
 
-def test_the_mean_of_steps_leaves_out_what_one_lacks() -> None:
-    tables = [{"retriever": 0.2, "tiers": {"a": {"5": 0.3, "9": 0.5}}}, {"retriever": 0.4, "tiers": {"a": {"5": 0.5}}}]
-    assert mean_of_steps(tables) == {"retriever": pytest.approx(0.3), "tiers": {"a": {"5": pytest.approx(0.4)}}}
+def table(retriever: float, small: dict[str, float], large: dict[str, float], both: dict[str, float]) -> dict[str, Any]:
+    return {"retriever": retriever, "tiers": {"small": small, "large": large}, "cascades": {"small>large": both}}
+
+
+# Steps 10 and 20 of a data set with 100 candidates and of one with 15.
+MANY = table(0.2, {"10": 0.25, "20": 0.3, "100": 0.35}, {"10": 0.3, "20": 0.5, "100": 0.7}, {"10": 0.4, "20": 0.6})
+FEW = table(0.4, {"10": 0.45, "15": 0.55}, {"10": 0.5, "15": 0.8}, {"10": 0.6})
+
+
+def test_a_data_set_with_fewer_candidates_counts_as_scored_whole_beyond_them() -> None:
+    mean = mean_of_steps([MANY, FEW])
+    assert mean["retriever"] == 0.3
+    # At 15 the first lies between its 10 and 20, linear in the logarithm: log(15/10) ÷ log(20/10) = 0.58496 of the
+    # way, which is 0.27925 for small and 0.41699 for large.
+    assert mean["tiers"]["small"] == {"10": 0.35, "15": 0.41462, "20": 0.425, "100": 0.45}
+    assert mean["tiers"]["large"] == {"10": 0.4, "15": 0.6085, "20": 0.65, "100": 0.75}
+    # Of the second, 20 are more than all: the large tier on all, 0.8.
+    assert mean["cascades"] == {"small>large": {"10": 0.5, "20": 0.7}}
+    assert mean_of_steps([FEW, MANY]) == mean, "the order of data sets does not matter"
+
+
+def test_the_planner_takes_the_mean_of_all_candidates_for_a_tiers_quality() -> None:
+    read = parse_table(mean_of_steps([MANY, FEW]), {"small": 0.0, "large": 0.0}, 0.0)
+    assert read.tiers == {"small": 0.45, "large": 0.75}
+    assert read.at_depth("large", 20, 100) == 0.65
+    assert read.cascades == {("small", "large"): {10: 0.5, 20: 0.7}}
+
+
+def test_the_mean_of_one_data_set_is_that_data_set() -> None:
+    assert mean_of_steps([MANY]) == MANY
+
+
+def test_two_folders_of_one_name_would_be_one_in_the_table() -> None:
+    with pytest.raises(ConfigError, match="--data: two folders are called shop; "):
+        evaluate([Path("march/shop"), Path("may/shop")])

@@ -72,3 +72,22 @@ def test_a_document_scores_as_its_best_passage() -> None:
     logits = np.array([1.0, -3.0, 4.0, 2.0, -5.0, -6.0], dtype=np.float32)
     assert layout.best(logits).tolist() == [1.0, 4.0, -5.0]
     assert truncate(2, np.array([5, 5]), 12).best(np.array([1.0, 2.0])).tolist() == [1.0, 2.0]
+
+
+def test_passages_that_are_cut_keep_their_beginning_and_their_number() -> None:
+    # Two passages of 30 tokens beside a query of 4, and a short document.
+    layout = max_passages(4, np.array([60, 5]), 34, PassageRule(0, 16))
+    assert (layout.starts.tolist(), layout.stops.tolist()) == ([0, 30, 0], [30, 60, 5])
+    cut = layout.cut(20)
+    assert (cut.query.tolist(), cut.starts.tolist(), cut.stops.tolist()) == ([4, 4, 4], [0, 30, 0], [16, 46, 5])
+    assert (cut.counts.tolist(), cut.truncated) == ([2, 1], [0])
+    assert layout.truncated == []
+
+
+def test_one_pair_a_document_is_cut_as_if_it_had_never_been_longer() -> None:
+    lengths = np.array([1, 9, 10, 11, 30, 200])
+    for query in (1, 5, 12, 40):
+        direct = truncate(query, lengths, 20)
+        again = truncate(query, lengths, 41).cut(20)
+        assert (again.query.tolist(), again.stops.tolist()) == (direct.query.tolist(), direct.stops.tolist())
+        assert again.truncated == direct.truncated

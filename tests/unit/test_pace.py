@@ -1,18 +1,47 @@
 import math
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from rankfleet.core.sections import Routing
-from rankfleet.scheduling.pace import Pace, PaceMeter
+from rankfleet.core.sections import MAX_SLO_MS, MIN_SLO_MS, Routing
+from rankfleet.scheduling.pace import REMEMBERED, Pace, PaceMeter
 
 RULE = Routing(expected_arrivals=0.6, horizon=0.25, horizon_exponent=0.5, crowd_window=0.2, memory_s=30)
 
 
-def test_short_budgets_count_most() -> None:
+def test_a_typical_budget_is_the_lower_quartile() -> None:
     meter = PaceMeter(RULE)
-    meter.arrived(50.0, 0.0)
-    meter.arrived(200.0, 0.0)
-    assert meter.pace.budget_ms == pytest.approx(80)  # 2 ÷ (1/50 + 1/200)
+    for budget_ms in (400.0, 50.0, 200.0, 100.0, 1000.0, 300.0, 600.0, 150.0):
+        meter.arrived(budget_ms, 0.0)
+    assert meter.pace.budget_ms == 150.0  # the third of eight
+
+
+def test_who_sends_few_requests_does_not_set_the_budget_of_all() -> None:
+    meter = PaceMeter(RULE)
+    for i in range(1000):
+        meter.arrived(0.2 if i % 5 == 0 else 200.0, i * 0.01)
+    assert meter.pace.budget_ms == 200.0
+
+
+@given(
+    st.lists(
+        st.tuples(
+            st.one_of(st.floats(), st.sampled_from([5e-324, 1e-310, 0.2, 1.0, 200.0, 1e308, math.inf, math.nan])),
+            st.floats(-1e9, 1e9),
+            st.booleans(),
+        ),
+        max_size=40,
+    )
+)
+def test_whatever_comes_the_estimates_stay_numbers(arrivals: list[tuple[float, float, bool]]) -> None:
+    meter = PaceMeter(RULE)
+    for budget_ms, now_s, alone in arrivals:
+        meter.arrived(budget_ms, now_s, alone)
+    pace = meter.pace
+    assert pace.budget_ms == math.inf or MIN_SLO_MS <= pace.budget_ms <= MAX_SLO_MS
+    assert 0 <= pace.crowd_per_s < math.inf
+    assert pace.horizon_ms(1.0, RULE) > 0
 
 
 def test_even_arrivals_are_as_crowded_as_they_are_frequent() -> None:
@@ -38,7 +67,9 @@ def test_a_crowd_is_forgotten() -> None:
         meter.arrived(100.0, 0.0)
     meter.arrived(300.0, 3000.0)
     assert meter.pace.crowd_per_s == pytest.approx(0, abs=1e-9)
-    assert meter.pace.budget_ms == pytest.approx(300)
+    for _ in range(REMEMBERED):
+        meter.arrived(300.0, 3001.0)
+    assert meter.pace.budget_ms == 300.0
 
 
 def test_requests_without_a_budget_set_no_scale() -> None:

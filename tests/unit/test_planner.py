@@ -141,7 +141,7 @@ def test_when_none_fits_a_class_may_refuse_and_say_when() -> None:
     decision = plan(Ask(WORK, 0.0, 50.0, when_none_fits="refuse"), fleet(backlog_s=2.0), 0.0)
     assert isinstance(decision, Refusal)
     # small would be done after 5 + 2000 + 10 ms, 1965 ms late.
-    assert decision.retry_after_s == pytest.approx(1.965)
+    assert (decision.cause, decision.retry_after_s) == ("load", pytest.approx(1.965))
     assert decision.reason == "no tier fits 50 ms; the fastest, small, would take 2015 ms"
     assert [c.verdict for c in decision.considered][-1] == "too slow by 1965 ms"
 
@@ -199,10 +199,13 @@ def test_quality_asked_for_is_a_bound() -> None:
     # 9 of 10 by medium would fit, and are taken to be worth 0.36.
     decision = plan(Ask(WORK, 0.0, 44.0, min_quality=0.37), fleet(), 0.0)
     assert isinstance(decision, Refusal)
-    assert decision.considered[-1].verdict == "below the quality of 0.37 asked for"
+    assert (decision.cause, decision.considered[-1].verdict) == ("budget", "below the quality of 0.37 asked for")
     out_of_reach = plan(Ask(WORK, 0.0, 1000.0, min_quality=0.6), fleet(), 0.0)
     assert isinstance(out_of_reach, Refusal)
-    assert out_of_reach.reason == "no tier reaches a quality of 0.6"
+    assert (out_of_reach.cause, out_of_reach.reason) == (
+        "quality",
+        "min_quality 0.6 is out of reach: the best here is 0.5, by large",
+    )
 
 
 def test_a_request_that_stays_whole_is_bound_late() -> None:

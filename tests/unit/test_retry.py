@@ -3,6 +3,7 @@
 import asyncio
 import math
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -61,7 +62,8 @@ class Dying(FakeGroup):
             self.chunks.append(chunk)
             self.clock.now += self.after_s
             raise ReplicaLost("a replica went away", f"r{len(self.chunks)}")
-        return await super().score(chunk, predicted_s)
+        scores = await super().score(chunk, predicted_s)
+        return replace(scores, replica=f"r{len(self.chunks)}")
 
 
 PAIRS = TokenizedPairs(np.arange(10, dtype=np.int32), np.array([4, 6], np.int32), np.array([2, 2], np.int32))
@@ -146,3 +148,83 @@ async def test_a_replica_that_never_answers_ends_with_the_deadline() -> None:
     with pytest.raises(Expired, match="before a replica answered"):
         await one.score("small", PAIRS, clock.now + 2.0)
     assert waited == [pytest.approx(3.0)]
+
+
+class Crowded(FakeGroup):
+    """Each chunk expires in the queue, after what is left of its time, until `free_s` of the clock."""
+
+    def __init__(self, clock: FakeClock, free_s: float) -> None:
+        super().__init__()
+        self.clock, self.free_s = clock, free_s
+
+    async def score(self, chunk: Chunk, predicted_s: float) -> ChunkScores:
+        assert chunk.slack_ms is not None
+        if self.clock.now + chunk.slack_ms / 1e3 < self.free_s:
+            self.chunks.append(chunk)
+            self.clock.now += max(0.0, chunk.slack_ms / 1e3)
+            raise Expired("the budget ended in the queue of r1")
+        self.clock.now = max(self.clock.now, self.free_s)
+        return await super().score(chunk, predicted_s)
+
+
+async def test_where_late_is_fine_a_chunk_keeps_its_place_by_when_it_can_be_done() -> None:
+    clock = FakeClock()
+    one, group, view = dispatcher(clock, lambda clock: Crowded(clock, clock.now + 1.0))
+    scored = await one.score("small", PAIRS, clock.now + 0.1, late_is_fine=True)
+    assert scored.logits.tolist() == [4.0, 6.0]
+    # Twice the time each time it was not enough, counted from the first: never without a deadline, behind all others.
+    assert [chunk.slack_ms for chunk in group.chunks] == pytest.approx([100, 200, 600, 1800])
+    assert view.backlog_s("demo", clock.now) == 0.0
+    two, _, _ = dispatcher(clock, lambda clock: Crowded(clock, clock.now + 1.0))
+    with pytest.raises(Expired):
+        await two.score("small", PAIRS, clock.now + 0.1)
+
+
+async def test_what_expires_at_once_for_ever_ends_as_unavailable() -> None:
+    clock = FakeClock()
+    one, group, _ = dispatcher(clock, lambda clock: Crowded(clock, 1e9))
+    with pytest.raises(Unavailable, match="no time for this for 120 s"):
+        await one.score("small", PAIRS, clock.now, late_is_fine=True)
+    assert len(group.chunks) < 20
+
+
+class Versions(FakeGroup):
+    """Replicas in turn, of the models given; each answers with its own."""
+
+    def __init__(self, *models: str) -> None:
+        super().__init__()
+        self.models = list(models)
+
+    async def score(self, chunk: Chunk, predicted_s: float) -> ChunkScores:
+        scores = await super().score(chunk, predicted_s)
+        return replace(scores, model=self.models[(len(self.chunks) - 1) % len(self.models)])
+
+
+MANY = TokenizedPairs(np.zeros(8192, np.int32), np.full(64, 128, np.int32), np.full(64, 2, np.int32))
+
+
+async def test_scores_of_two_models_are_never_joined() -> None:
+    clock = FakeClock()
+    one, group, view = dispatcher(clock, lambda clock: Versions("old", "new", "new"))
+    view.runs("demo", frozenset({"r1", "r2"}))
+    scored = await one.score("small", MANY, math.inf)
+    # Two halves by two versions; then all of it by one replica.
+    assert [len(chunk.pairs) for chunk in group.chunks] == [32, 32, 64]
+    assert scored.models == {"new"}
+
+
+async def test_a_request_too_large_for_one_replica_is_not_mixed_either() -> None:
+    clock = FakeClock()
+    config = fleet(groups={"demo": {"tiers": ["small", "medium", "large"], "batch_tokens": 4096}})
+    group, view = Versions("old", "new"), FleetView(config)
+    one = Dispatcher(config, view, {"demo": group}, clock)
+    with pytest.raises(Unavailable, match="replicas of two versions answered"):
+        await one.score("small", MANY, math.inf)
+
+
+async def test_a_chunk_says_which_models_are_meant() -> None:
+    config, group = fleet(), FakeGroup()
+    one = Dispatcher(config, FleetView(config), {"demo": group}, FakeClock(), models={"small": "a1", "large": "b2"})
+    await one.score("small", PAIRS, math.inf)
+    await one.score("large", PAIRS, math.inf, ("small", "large"))
+    assert [chunk.models for chunk in group.chunks] == [{"small": "a1"}, {"small": "a1", "large": "b2"}]

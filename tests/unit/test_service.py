@@ -1,5 +1,7 @@
 import asyncio
+import json
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -7,9 +9,10 @@ import pytest
 from rankfleet.app.bodies import ranking_reply
 from rankfleet.app.service import RankingService
 from rankfleet.core.config import FleetConfig, LiveSettings, parse_live
-from rankfleet.core.errors import Expired, InvalidRequest, Overloaded, TooLarge, UnknownModel
-from rankfleet.core.messages import Chunk, ChunkScores, RerankRequest
+from rankfleet.core.errors import Expired, Infeasible, InvalidRequest, Overloaded, ScoringFailed, TooLarge, UnknownModel
+from rankfleet.core.messages import Chunk, ChunkScores, Plan, RerankRequest
 from rankfleet.routing.latency import LatencyModel
+from rankfleet.routing.planner import Refusal
 from tests.unit.fakes import WORDS, FakeClock, FakeGroup, fleet, word_tokenizer
 
 SUN = 3 + WORDS.index("sun")
@@ -80,7 +83,7 @@ async def test_a_class_that_refuses_refuses_before_any_work() -> None:
     group = FakeGroup()
     one = service(group, slo_classes={"fast": {"slo_ms": 20, "when_none_fits": "refuse"}})
     one.fleet.learned({n: LatencyModel(500, 0, 0) for n in ("small", "medium", "large")})
-    with pytest.raises(Overloaded, match="no tier fits 20 ms"):
+    with pytest.raises(Infeasible, match=r"no tier fits 20 ms; .* would take 503 ms even on an idle fleet; allow more"):
         await one.rank(RerankRequest("cat", ["a"], model="fast"))
     assert group.chunks == []
 
@@ -221,7 +224,7 @@ async def test_a_failing_group_fails_its_request_and_leaves_no_backlog() -> None
 
 
 async def test_scores_that_are_not_numbers_are_an_error_and_not_an_order() -> None:
-    with pytest.raises(FloatingPointError, match="not finite"):
+    with pytest.raises(ScoringFailed, match="tier large gave scores that are not finite"):
         await service(FakeGroup(lambda ids: float("nan"))).rank(RerankRequest("cat", ["a", "b"]))
 
 
@@ -306,7 +309,7 @@ async def test_what_expires_in_the_queue_comes_back_in_the_order_given() -> None
     ranking = await service(Busy()).rank(RerankRequest("cat", ["a dog", "a"], slo_ms=50))
     assert [(d.index, d.logit) for d in ranking.documents] == [(0, None), (1, None)]
     assert (ranking.plan.tier, ranking.plan.degraded) == ("none", "the order as given")
-    assert ranking_reply(ranking, False)["results"][0]["relevance_score"] == 0.0
+    assert ranking_reply(ranking, None)["results"][0]["relevance_score"] == 0.0
 
 
 async def test_what_expires_in_the_queue_is_refused_where_the_class_says_so() -> None:
@@ -327,13 +330,13 @@ async def test_candidates_that_do_not_fit_stay_behind_those_scored() -> None:
     assert ranking.plan.degraded == "first 2 of 4"
 
 
-async def test_a_tier_asked_for_by_name_has_no_deadline_where_it_cannot_be_in_time() -> None:
+async def test_a_tier_asked_for_by_name_gets_the_time_predicted_where_it_cannot_be_in_time() -> None:
     group = FakeGroup()
     one = service(group)
     one.fleet.learned({n: LatencyModel(500, 0, 0) for n in ("small", "medium", "large")})
     ranking = await one.rank(RerankRequest("cat", ["a"], model="large", slo_ms=50))
     assert (ranking.plan.tier, ranking.plan.fits) == ("large", False)
-    assert group.chunks[0].slack_ms is None
+    assert group.chunks[0].slack_ms == pytest.approx(503.0)
 
 
 async def test_a_rehearsal_scores_by_its_tier_and_teaches_nothing() -> None:
@@ -364,3 +367,130 @@ async def test_routers_are_told_apart_and_hear_of_each_other() -> None:
     before = one.fleet.backlog_s("demo", now)
     one.fleet.sent("demo", 500.0, now)
     assert (before, one.fleet.backlog_s("demo", now)) == pytest.approx((0.5, 0.7))
+
+
+async def test_a_quality_asked_for_holds_when_the_budget_ends_in_the_queue() -> None:
+    one = service(Busy(), quality={"retriever": 0.25})
+    with pytest.raises(Overloaded, match="the budget ended in the queue"):
+        await one.rank(RerankRequest("cat", ["a"], slo_ms=50, min_quality=0.26))
+    ranking = await one.rank(RerankRequest("cat", ["a"], slo_ms=50, min_quality=0.25))
+    assert (ranking.plan.tier, ranking.plan.quality, ranking.pairs) == ("none", 0.25, 0)
+
+
+async def test_candidates_are_left_out_by_whole_documents_as_planned() -> None:
+    # 64 tokens a pair: room for 60 of the document. 5 documents of 240 tokens are 5 · 4 passages of 64 tokens, 1,280 in
+    # all; small takes a millisecond a token.
+    group = FakeGroup()
+    one = service(group, long_documents="max_passage", passage_overlap_tokens=0, overhead_ms=0)
+    one.fleet.learned({n: LatencyModel(0, ms, 0) for n, ms in (("small", 1), ("medium", 9), ("large", 9))})
+    asked = RerankRequest("cat", ["a dog " * 120] * 5, slo_ms=1000)
+    planned = await one.explain(asked)
+    assert isinstance(planned, Plan)
+    ranking = await one.rank(asked)
+    sent = np.concatenate([chunk.pairs.lengths for chunk in group.chunks])
+    # Lengths that pairs may be cut to are 256, 128 and 64: none helps here, so the first documents are scored whole.
+    assert (planned.candidates, planned.predicted_ms) == (3, pytest.approx(3 * 4 * 64))
+    assert (len(sent), int(sent.sum())) == (12, 768)
+    assert ranking.passages == [4, 4, 4, 0, 0]
+    assert (ranking.pairs, [d.index for d in ranking.documents]) == (12, [0, 1, 2, 3, 4])
+
+
+async def test_the_tokens_of_a_plan_that_cuts_passages_are_those_sent() -> None:
+    # A pair takes up to 160 tokens, 156 of the document: 5 documents of 700 tokens are 5 · 5 passages of 144 tokens,
+    # 3,600 in all. Cut to 128 they are 3,200 in as many pairs, and to 64 they are 1,600.
+    group = FakeGroup()
+    config = fleet(long_documents="max_passage", passage_overlap_tokens=0, overhead_ms=0)
+    one = RankingService(config, dict.fromkeys(config.tiers, word_tokenizer(160)), {"demo": group}, clock=FakeClock())
+    one.fleet.learned({n: LatencyModel(0, ms, 0) for n, ms in (("small", 1), ("medium", 9), ("large", 9))})
+    ranking = await one.rank(RerankRequest("cat", ["a dog " * 350] * 5, slo_ms=2000))
+    assert (ranking.plan.degraded, ranking.plan.predicted_ms) == ("64 tokens a pair", pytest.approx(1600))
+    sent = np.concatenate([chunk.pairs.lengths for chunk in group.chunks])
+    assert (len(sent), set(sent.tolist())) == (25, {64})
+    assert (ranking.passages, ranking.truncated) == ([5] * 5, [0, 1, 2, 3, 4])
+
+
+async def test_a_reply_in_which_nothing_was_scored_is_a_reply() -> None:
+    one = service(long_documents="max_passage", overhead_ms=50)
+    one.fleet.learned({n: LatencyModel(500, 0, 0) for n in ("small", "medium", "large")})
+    ranking = await one.rank(RerankRequest("cat", ["a dog " * 200], slo_ms=20))
+    assert (ranking.plan.tier, ranking.passages, ranking.pairs) == ("none", [0], 0)
+
+
+async def test_the_quality_of_a_reply_is_that_of_the_table(tmp_path: Path) -> None:
+    class Downgrading(FakeGroup):
+        async def score(self, chunk: Chunk, predicted_s: float) -> ChunkScores:
+            return replace(await super().score(chunk, predicted_s), tier="small")
+
+    table = tmp_path / "table.json"
+    table.write_text(json.dumps({"data_sets": {"mine": {"retriever": 0.1, "tiers": {"small": 0.33, "large": 0.55}}}}))
+    one = service(Downgrading(), quality={"table": str(table)})
+    one.fleet.learned({n: LatencyModel(10, 0, 0) for n in ("small", "medium", "large")})
+    ranking = await one.rank(RerankRequest("cat", ["a"], slo_ms=1000))
+    assert (ranking.plan.tier, ranking.plan.quality) == ("small", 0.33)
+
+
+class Sleeping(FakeGroup):
+    """No replica runs until somebody asks for one."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.started = asyncio.Event()
+
+    async def score(self, chunk: Chunk, predicted_s: float) -> ChunkScores:
+        self.chunks.append(chunk)
+        await self.started.wait()
+        return await super().score(chunk, predicted_s)
+
+
+async def test_a_fleet_that_sleeps_says_so_and_is_woken() -> None:
+    group = Sleeping()
+    kept = {"demo": {"tiers": ["small", "medium", "large"], "replicas": {"min": 0, "max": 1}}}
+    one = service(group, groups=kept, slo_classes={"fast": {"slo_ms": 50, "when_none_fits": "refuse"}})
+    one.fleet.runs("demo", frozenset())
+    for measured in (False, True):
+        if measured:
+            one.fleet.learned({n: LatencyModel(10, 0, 0) for n in ("small", "medium", "large")})
+        ranking = await one.rank(RerankRequest("cat", ["a"], slo_ms=200))
+        fleet_reply = ranking_reply(ranking, None)["rankfleet"]
+        assert (fleet_reply["tier"], fleet_reply["slo"]["degraded"]) == ("none", True)
+        assert "no replica runs; one is being started, and 200 ms are not enough to wait" in fleet_reply["reason"]
+        with pytest.raises(Overloaded, match="no replica runs; one is being started") as fault:
+            await one.rank(RerankRequest("cat", ["a"], model="fast"))
+        assert fault.value.retry_after_s == 20.0
+        await asyncio.sleep(0)
+        assert len(group.chunks) == 1, "asked for once, not by every request"
+    # Without a budget the answer waits for the replica, and nothing is predicted.
+    free = asyncio.create_task(one.rank(RerankRequest("cat", ["a"])))
+    await asyncio.sleep(0)
+    group.started.set()
+    one.fleet.runs("demo", frozenset({"r1"}))
+    reply = ranking_reply(await free, None)["rankfleet"]
+    assert (reply["tier"], reply["predicted_ms"]) == ("large", None)
+    assert reply["reason"] == "large ranks best; no replica runs; one is being started, and the answer waits for it"
+
+
+async def test_before_a_tier_is_measured_nothing_is_predicted() -> None:
+    reply = ranking_reply(await service().rank(RerankRequest("cat", ["a"], slo_ms=200)), None)["rankfleet"]
+    assert (reply["tier"], reply["predicted_ms"]) == ("large", None)
+    assert reply["reason"] == "large ranks best; how long it takes has not been measured yet"
+
+
+async def test_who_cannot_be_served_says_nothing_about_the_budgets_of_others() -> None:
+    one = service(slo_classes={"strict": {"slo_ms": 1, "when_none_fits": "refuse"}})
+    one.fleet.learned({n: LatencyModel(10, 0, 0) for n in ("small", "medium", "large")})
+    for _ in range(5):
+        with pytest.raises(Infeasible):
+            await one.rank(RerankRequest("cat", ["a"], model="strict"))
+        assert (await one.rank(RerankRequest("cat", ["a"], slo_ms=1))).plan.tier == "none"
+    await one.rank(RerankRequest("cat", ["a"], slo_ms=200))
+    assert one.fleet.snapshot(one.clock()).groups["demo"].pace.budget_ms == 200.0
+
+
+async def test_a_plan_that_is_only_asked_for_passes_admission() -> None:
+    one = service(slo_classes={"fast": {"slo_ms": 50, "when_none_fits": "refuse"}})
+    one.fleet.learned({tier: LatencyModel(0, 1.0, 0) for tier in ("small", "medium", "large")})
+    await one.rank(RerankRequest("cat", ["a dog is an animal"] * 2, model="fast"))
+    one.fleet.sent("demo", 1.0, one.clock())  # something is under way
+    one._tokenize = None  # type: ignore[assignment, method-assign]
+    decision = await one.explain(RerankRequest("cat", ["a dog is an animal"] * 20, model="fast"))
+    assert isinstance(decision, Refusal)

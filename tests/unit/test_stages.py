@@ -3,16 +3,16 @@
 import asyncio
 import hashlib
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from rankfleet.app.bodies import plan_reply
+from rankfleet.app.bodies import plan_reply, ranking_reply
 from rankfleet.app.service import RankingService
-from rankfleet.core.errors import Unavailable, UnknownModel
+from rankfleet.core.errors import Overloaded, ScoringFailed, Unavailable, UnknownModel
 from rankfleet.core.messages import Chunk, ChunkScores, RerankRequest, Stage
-from rankfleet.routing.cascade import merged
 from rankfleet.routing.latency import LatencyModel
 from rankfleet.routing.planner import Refusal
 from tests.unit.fakes import FakeClock, FakeGroup, fleet, word_tokenizer
@@ -98,9 +98,70 @@ async def test_a_second_stage_whose_replicas_are_gone_leaves_the_first_answer(tm
     assert (ranking.plan.tier, ranking.partial, len(ranking.documents)) == ("small", True, 5)
 
 
-def test_orders_of_two_stages_are_one_order_of_scores() -> None:
-    first, second = np.array([1.0, 9.0, 7.0, 8.0]), np.array([-2.0, 3.0])
-    assert merged(first, np.array([1, 3]), second).tolist() == [-2.0, -2.0, -2.0, 3.0]
+async def test_a_fault_in_the_second_stage_leaves_the_first_answer(tmp_path: Path) -> None:
+    class Broken(TwoMinds):
+        async def score(self, chunk: Chunk, predicted_s: float) -> ChunkScores:
+            if chunk.tier == "large":
+                raise error
+            return await super().score(chunk, predicted_s)
+
+    class Nonsense(TwoMinds):
+        async def score(self, chunk: Chunk, predicted_s: float) -> ChunkScores:
+            scores = await super().score(chunk, predicted_s)
+            return replace(scores, logits=scores.logits * np.nan) if chunk.tier == "large" else scores
+
+    for error in (ScoringFailed("out of memory"), RuntimeError("device lost")):
+        ranking = await service(tmp_path, Broken()).rank(RerankRequest("cat", DOCUMENTS, slo_ms=300))
+        assert (ranking.plan.tier, ranking.plan.quality, ranking.partial) == ("small", 0.3, True)
+        assert [d.index for d in ranking.documents] == [0, 1, 2, 3, 4]
+        assert f"the second stage failed ({type(error).__name__}), small answers" in ranking.plan.reason
+    ranking = await service(tmp_path, Nonsense()).rank(RerankRequest("cat", DOCUMENTS, slo_ms=300))
+    assert (ranking.plan.tier, ranking.partial) == ("small", True)
+
+
+async def test_a_quality_asked_for_holds_when_the_second_stage_is_left_out(tmp_path: Path) -> None:
+    clock: list[FakeClock] = []
+    one = service(tmp_path, TwoMinds(lambda chunk: setattr(clock[0], "now", clock[0].now + 0.29)))
+    clock.append(one.clock)  # type: ignore[arg-type]
+    with pytest.raises(Overloaded, match="no time was left for the second stage, and what is left is below"):
+        await one.rank(RerankRequest("cat", DOCUMENTS, slo_ms=300, min_quality=0.42))
+    assert (await one.rank(RerankRequest("cat", DOCUMENTS, slo_ms=300, min_quality=0.25))).plan.tier == "small"
+
+
+async def test_those_behind_keep_the_order_of_the_first_stage(tmp_path: Path) -> None:
+    # By small: an, a, cat, dog, bird, is. Both stages put `is` second where it is promoted; the others stay in order.
+    words = ["cat", "dog", "bird", "is", "an", "a"]
+    places = {int(word_tokenizer().encode([word])[0][0]): i for i, word in enumerate(words)}
+    by = {"small": [3.0, 2.0, 1.0, 5.0, 4.0, 6.0], "large": [0.0, 0.0, 0.0, 7.0, 0.0, 8.0]}
+
+    class Words(FakeGroup):
+        async def score(self, chunk: Chunk, predicted_s: float) -> ChunkScores:
+            ends = np.cumsum(chunk.pairs.lengths)
+            logits = np.array([by[chunk.tier][places[int(i)]] for i in chunk.pairs.ids[ends - 2]], dtype=np.float32)
+            return ChunkScores(logits, 1.0, 2.0, "r1", 0.0, chunk.tier)
+
+    table = tmp_path / "table.json"
+    table.write_text(json.dumps({"data_sets": {"mine": {"cascades": {"small>large": {"2": 0.49}}}}}))
+    config = fleet(quality={"table": str(table)}, overhead_ms=3)
+    one = RankingService(config, dict.fromkeys(config.tiers, word_tokenizer()), {"demo": Words()}, clock=FakeClock())
+    models = {"small": (10.0, 0.0), "medium": (900.0, 0.0), "large": (1.0, 12.5)}
+    one.fleet.learned({tier: LatencyModel(a, b, 0) for tier, (a, b) in models.items()})
+    ranking = await one.rank(RerankRequest("mat", words, slo_ms=300))
+    assert ranking.stages == (Stage("small", 6), Stage("large", 2))
+    assert [words[d.index] for d in ranking.documents] == ["a", "is", "an", "cat", "dog", "bird"]
+    by_score = sorted(ranking_reply(ranking, None)["results"], key=lambda r: (-r["relevance_score"], r["index"]))
+    assert [words[r["index"]] for r in by_score] == ["a", "is", "an", "cat", "dog", "bird"]
+
+
+async def test_documents_cut_in_either_stage_are_named(tmp_path: Path) -> None:
+    one = service(tmp_path, TwoMinds())
+    tokenizers = {"small": word_tokenizer(64), "medium": word_tokenizer(64), "large": word_tokenizer(8)}
+    two = RankingService(one.config, tokenizers, {"demo": TwoMinds()}, clock=FakeClock())
+    two.fleet.learned(one.fleet.models)
+    ranking = await two.rank(RerankRequest("cat", [*DOCUMENTS[:4], "a dog " * 40], slo_ms=200))
+    assert [stage.tier for stage in ranking.stages] == ["small", "large"]
+    # The long one is cut by both; the first, of 9 tokens, by large alone.
+    assert ranking.truncated == [0, 4]
 
 
 async def test_a_plan_without_scoring(tmp_path: Path) -> None:
@@ -116,7 +177,7 @@ async def test_a_plan_without_scoring(tmp_path: Path) -> None:
 async def test_a_quality_asked_for_rules_out_what_is_below(tmp_path: Path) -> None:
     one = service(tmp_path, TwoMinds())
     decision = await one.explain(RerankRequest("cat", DOCUMENTS, slo_ms=300, min_quality=0.48))
-    assert isinstance(decision, Refusal) or decision.quality >= 0.48
+    assert isinstance(decision, Refusal)
     chosen = await one.explain(RerankRequest("cat", DOCUMENTS, min_quality=0.48))
     assert not isinstance(chosen, Refusal)
     assert chosen.tier == "large"

@@ -241,3 +241,15 @@ def test_a_roster_knows_what_replicas_have_to_do_for_others() -> None:
     assert roster.others_ms(["a"]) == [pytest.approx(75.0)]
     roster.update(frozenset({"b"}))
     assert roster.others_ms(["a"]) == [0.0]
+
+
+async def test_a_replica_of_another_version_is_asked_last() -> None:
+    clock, lost = FakeClock(), list[str]()
+    roster = Roster(clock)
+    roster.update(frozenset({"r1", "r2"}))
+    wrong = raised_in_replica(NotHosted("this replica does not host tier 'small'"))
+    group = ServeGroup("demo", Handle(then=fails(wrong)), roster, lost.append, clock)
+    with pytest.raises(ReplicaLost) as fault:
+        await group.score(CHUNK, 0.1)
+    assert (fault.value.replica, lost) == ("", []), "it is well, and not lost"
+    assert roster.eligible(["r1", "r2"]) == [1]

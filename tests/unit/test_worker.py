@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from rankfleet.app.worker import STUCK_S, Worker
-from rankfleet.core.errors import Expired
+from rankfleet.app.health import Entrance, check
+from rankfleet.app.worker import STUCK_S, Model, Worker, submit_each
+from rankfleet.core.errors import Expired, NotHosted, ScoringFailed
 from rankfleet.core.messages import Chunk
 from rankfleet.core.pairs import TokenizedPairs
 from rankfleet.routing.latency import LatencyModel
@@ -103,17 +104,17 @@ async def test_a_chunk_that_breaks_the_device_fails_alone(worker: Worker) -> Non
     assert (await worker.submit(chunk(5))).logits.tolist() == [5]
 
 
-async def test_a_fault_of_the_listener_answers_everybody(clock: FakeClock, scorer: FakeScorer) -> None:
+async def test_a_fault_of_the_listener_fails_nobody(clock: FakeClock, scorer: FakeScorer) -> None:
     def broken(tokens: int, backlog_s: float) -> None:
         raise ValueError("metrics are down")
 
     worker = Worker("r1", {"t": scorer}, {"t": LatencyModel(0, 1, 0)}, QUALITY, 40, Inline(), broken, clock)
     futures = [worker.submit(chunk(1)), worker.submit(chunk(2))]
-    assert all(isinstance(a, ValueError) for a in await asyncio.gather(*futures, return_exceptions=True))
+    assert [answer.logits.tolist() for answer in await asyncio.gather(*futures)] == [[1], [2]]
 
 
 async def test_a_tier_that_is_not_hosted(worker: Worker) -> None:
-    with pytest.raises(KeyError, match="does not host tier 'huge'"):
+    with pytest.raises(NotHosted, match="does not host tier 'huge'"):
         await worker.submit(chunk(1, tier="huge"))
 
 
@@ -276,3 +277,76 @@ async def test_an_answer_says_what_waits_for_other_routers(clock: FakeClock, sco
     scores = await first
     assert (scores.backlog_s, scores.others_s) == pytest.approx((0.03, 0.01))
     assert [(await each).others_s for each in (own, others)] == [0.0, 0.0]
+
+
+async def test_a_chunk_that_cannot_be_queued_fails_alone(worker: Worker) -> None:
+    # Its own tier is hosted nowhere here, one of those allowed is; another has lengths that are no numbers.
+    odd = chunk(5, tier="huge", tiers=("huge", "t"))
+    broken = replace(chunk(6), pairs=replace(chunk(6).pairs, lengths=None))  # type: ignore[arg-type]
+    futures = submit_each(worker.submit, [chunk(1), odd, chunk(2, tier="huge"), broken, chunk(3)])
+    answers = await asyncio.gather(*futures, return_exceptions=True)
+    assert [a.logits.tolist() for a in (answers[0], answers[1], answers[4])] == [[1], [5], [3]]  # type: ignore[union-attr]
+    assert isinstance(answers[2], NotHosted)
+    assert isinstance(answers[3], AttributeError)
+
+
+async def test_a_chunk_for_another_model_of_that_name_is_refused(clock: FakeClock, scorer: FakeScorer) -> None:
+    latency, models = LatencyModel(0, 1, 0), {"t": Model("a1", "w1"), "u": Model("b1", "w2")}
+    worker = Worker(
+        "r1",
+        {"t": scorer, "u": scorer},
+        {"t": latency, "u": latency},
+        QUALITY,
+        40,
+        Inline(),
+        clock=clock,
+        models=models,
+    )
+    same = await worker.submit(replace(chunk(1), models={"t": "a1"}))
+    assert same.model == "w1"
+    with pytest.raises(NotHosted, match="as the router means it"):
+        await worker.submit(replace(chunk(1), models={"t": "a2"}))
+    # Of two tiers allowed, the one that both sides mean.
+    either = replace(chunk(2, tier="u", tiers=("t", "u")), models={"t": "a2", "u": "b1"})
+    assert (await worker.submit(either)).tier == "u"
+
+
+async def test_a_tier_that_fails_every_batch_is_noticed_though_others_do_well(clock: FakeClock) -> None:
+    class Broken(FakeScorer):
+        def score(self, pairs: TokenizedPairs) -> np.ndarray:
+            raise RuntimeError("device lost")
+
+    good, bad, latency = FakeScorer(clock), Broken(clock), LatencyModel(0, 1, 0)
+    worker = Worker("r1", {"t": bad, "u": good}, {"t": latency, "u": latency}, QUALITY, 40, Inline(), clock=clock)
+    await check(worker, Entrance(clock))
+    for n in range(3):
+        with pytest.raises(RuntimeError, match="device lost"):
+            await worker.submit(chunk(1))
+        await worker.submit(chunk(n, tier="u"))
+    assert worker.failures == 3
+    with pytest.raises(RuntimeError, match="3 batches in a row have failed, and so has a probe: RuntimeError: device"):
+        await check(worker, Entrance(clock))
+
+
+async def test_a_chunk_that_is_itself_at_fault_makes_no_replica_unhealthy(worker: Worker, scorer: FakeScorer) -> None:
+    for _ in range(3):
+        with pytest.raises(MemoryError):
+            await worker.submit(chunk(13, 13))
+    assert worker.failures == 3
+    await check(worker, Entrance())
+    assert scorer.batches[-1] == [0, 0], "pairs like those that failed, of a token that every model has"
+    await worker.submit(chunk(1))
+    assert worker.failures == 0
+
+
+@pytest.mark.parametrize("logits", [[np.nan, 1.0], [np.inf, 1.0], [1.0], [[1.0], [2.0]]])
+async def test_scores_that_mean_nothing_are_no_scores(clock: FakeClock, logits: list[Any]) -> None:
+    class Odd:
+        def score(self, pairs: TokenizedPairs) -> np.ndarray:
+            return np.array(logits, dtype=np.float32)
+
+    worker = Worker("r1", {"t": Odd()}, {"t": LatencyModel(0, 1, 0)}, QUALITY, 40, Inline(), clock=clock)
+    with pytest.raises(ScoringFailed, match="tier t gave scores that are not finite"):
+        await worker.submit(chunk(1, 2))
+    assert worker.failures == 1
+    assert not worker.halted

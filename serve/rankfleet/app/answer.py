@@ -7,14 +7,25 @@ import numpy as np
 
 from rankfleet.app.dispatch import Scored
 from rankfleet.app.target import Target
-from rankfleet.app.texts import TokenizedTexts
-from rankfleet.core.errors import Overloaded
+from rankfleet.app.texts import Part, TokenizedTexts
+from rankfleet.core.errors import Infeasible, InvalidRequest, Overloaded, RequestError, ScoringFailed
 from rankfleet.core.messages import Assignment, Plan, RerankRequest, Stage, Timing
 from rankfleet.core.sections import NONE
 from rankfleet.routing.candidates import Ask
 from rankfleet.routing.planner import Refusal
 
 EXPIRED = "the budget ended in the queue"
+NO_SECOND = "no time was left for the second stage"
+
+
+@dataclass(frozen=True)
+class Opened:
+    """A request that has been checked: who may answer it, and when it came."""
+
+    request: RerankRequest
+    target: Target
+    assignment: Assignment | None
+    arrived_s: float
 
 
 @dataclass
@@ -32,25 +43,54 @@ class Asked:
     def deadline_s(self) -> float:
         return math.inf if self.ask.budget_ms is None else self.ask.arrived_s + self.ask.budget_ms / 1e3
 
+    @property
+    def late_is_fine(self) -> bool:
+        """A tier that was asked for answers late rather than not at all, unless the class says refuse."""
+        return self.ask.pinned is not None and self.ask.when_none_fits == "degrade"
+
 
 @dataclass
 class Answer:
-    """What has been scored so far. scores: of the documents that were, in the order given, which come first in the
-    request; stages: who has scored how many; partial: whether the deadline left out a stage."""
+    """What has been scored so far. order: places of the scored documents, best first; scores: by place; these come
+    first in the request; stages: who has scored how many; left_out: why the second stage was, if it was."""
 
+    order: np.ndarray
     scores: np.ndarray
     stages: tuple[Stage, ...]
     tokens: int
     truncated: list[int]
     passages: list[int]
-    partial: bool = False
+    pairs: int = 0
+    left_out: str = ""
 
     @staticmethod
     def empty() -> "Answer":
-        return Answer(np.empty(0, dtype=np.float32), (), 0, [], [])
+        return Answer(np.empty(0, dtype=np.int64), np.empty(0), (), 0, [], [])
+
+    @staticmethod
+    def of(scored: Scored, part: Part) -> "Answer":
+        """Of a single stage: by score, ties in the order given."""
+        scores = document_scores(scored, part)
+        layout = part.layout
+        stages = (Stage(scored.tier, len(layout.firsts)),)
+        order = np.argsort(-scores, kind="stable")
+        passages = layout.counts.tolist()
+        return Answer(order, scores, stages, part.pairs.tokens, layout.truncated, passages, len(part.pairs))
 
 
-def refused(decision: Refusal) -> Overloaded:
+def document_scores(scored: Scored, part: Part) -> np.ndarray:
+    """[documents]: each one's best passage. Raises ScoringFailed."""
+    if not np.isfinite(scored.logits).all():
+        raise ScoringFailed(f"tier {scored.tier} gave scores that are not finite")
+    return part.layout.best(scored.logits)
+
+
+def refused(decision: Refusal) -> RequestError:
+    """The error that a client gets. Only load passes, so only then it is told to try again."""
+    if decision.cause == "quality":
+        return InvalidRequest(f"{decision.reason}; ask for less, or leave min_quality out")
+    if decision.cause == "budget":
+        return Infeasible(f"{decision.reason}; allow more time or send fewer documents")
     return Overloaded(f"{decision.reason}; retry later or allow more time", decision.retry_after_s)
 
 
@@ -60,14 +100,8 @@ def note(timing: Timing, scored: Scored) -> None:
     timing.infer_ms += scored.infer_ms
 
 
-def finite(scores: np.ndarray, tier: str) -> np.ndarray:
-    if not np.isfinite(scores).all():
-        raise FloatingPointError(f"tier {tier} gave scores that are not finite")
-    return scores
-
-
-def unscored(decision: Plan) -> Plan:
-    """What is left of a plan when its time has run out before its turn came."""
+def unscored(decision: Plan, quality: float) -> Plan:
+    """What is left of a plan when its time has run out before its turn came. quality: of the order as given."""
     how = "the order as given"
     reason = f"{decision.reason}; {EXPIRED}: {how} instead"
-    return replace(decision, tier=NONE, quality=0.0, fits=False, reason=reason, candidates=0, degraded=how)
+    return replace(decision, tier=NONE, quality=quality, fits=False, reason=reason, candidates=0, degraded=how)

@@ -1,103 +1,184 @@
 """The HTTP face of a router: routes, headers, errors."""
 
-from collections.abc import Awaitable, Callable, Mapping
+import logging
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 from fastapi import FastAPI, Request, Response
-from starlette.middleware.errors import ServerErrorMiddleware
+from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from rankfleet import __version__
-from rankfleet.app.bodies import RerankBody, parse, plan_reply, ranking_reply, server_timing
-from rankfleet.app.http import body_schema, error_reply, json_response, read_body, wishes
+from rankfleet.app.bodies import RerankBody, plan_reply, ranking_reply, server_timing
+from rankfleet.app.health import RouterHealth
+from rankfleet.app.http import (
+    REQUEST_ID,
+    error_reply,
+    error_response,
+    json_response,
+    read_body,
+    request_headers,
+    request_id_of,
+)
+from rankfleet.app.inflight import BytesInFlight, text_bytes
+from rankfleet.app.quiet import quietly
+from rankfleet.app.replies import (
+    RANKING_ERRORS,
+    ModelsReply,
+    PlanReply,
+    RerankReply,
+    RootReply,
+    StatusReply,
+)
 from rankfleet.app.search import Retriever, add_search
 from rankfleet.app.service import RankingService
 from rankfleet.app.telemetry import Recorder
-from rankfleet.core.errors import Overloaded, RankfleetError
+from rankfleet.core.errors import RankfleetError
 from rankfleet.core.sections import AUTO
 
 RERANK = "/v1/rerank"
+ABOUT = "Reranking within a latency budget."
 Answer = Callable[[Request], Awaitable[Response]]
-ExceptionAnswer = Callable[[Request, Any], Awaitable[Response]]
+
+log = logging.getLogger("ray.serve")
 
 
-class ShortCut:
-    """The busiest route without the layers that FastAPI puts around each but the outermost, which answers errors that
-    nobody expects: the others take as long as planning does."""
+class Front:
+    """What every request passes: its id, its path without a slash at the end, and an answer to every error. The
+    busiest route goes without the layers that FastAPI puts around each, which take as long as planning does."""
 
     def __init__(
-        self, inner: ASGIApp, path: str, answer: Answer, faults: Mapping[type[Exception], ExceptionAnswer]
+        self,
+        inner: ASGIApp,
+        path: str,
+        answer: Answer,
+        fault: Callable[[Request, Exception], Response],
+        names_replies: bool,
     ) -> None:
-        """path: taken by POST. faults: what answers which error, the first that fits."""
+        """path: answered by `answer` where it is posted to; fault: the response to any error; names_replies: whether
+        to put the request's id into the reply's headers."""
         self._inner = inner
+        self._names_replies = names_replies
         self._path = path
         self._answer = answer
-        self._faults = faults
+        self._fault = fault
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http" or scope["path"] != self._path or scope["method"] != "POST":
+        if scope["type"] != "http":
             await self._inner(scope, receive, send)
             return
+        if len(scope["path"]) > 1 and scope["path"].endswith("/"):
+            scope["path"] = scope["path"].rstrip("/") or "/"
         request = Request(scope, receive)
+        named = [(REQUEST_ID.encode(), request_id_of(scope).encode())] if self._names_replies else []
+        started = False
+
+        async def send_named(message: Message) -> None:
+            nonlocal started
+            if message["type"] == "http.response.start":
+                started = True
+                message["headers"] = [*message.get("headers", ()), *named]
+            await send(message)
+
         try:
-            response = await self._answer(request)
-        except tuple(self._faults) as error:
-            answer = next(answer for kind, answer in self._faults.items() if isinstance(error, kind))
-            response = await answer(request, error)
-        await response(scope, receive, send)
+            if scope["path"] == self._path and scope["method"] == "POST":
+                await (await self._answer(request))(scope, receive, send_named)
+            else:
+                await self._inner(scope, receive, send_named)
+        except Exception as error:
+            response = self._fault(request, error)
+            if not started:
+                await response(scope, receive, send_named)
 
 
-def build_api(service: RankingService, telemetry: Recorder, retriever: Retriever | None = None) -> FastAPI:
-    """The routes over one router's service."""
-    api = FastAPI(title="Rankfleet", version=__version__, description="Reranking within a latency budget.")
+def build_api(
+    service: RankingService,
+    telemetry: Recorder,
+    retriever: Retriever | None = None,
+    health: RouterHealth | None = None,
+    log_place: str = "the router's log",
+    names_replies: bool = True,
+) -> FastAPI:
+    """The routes over one router's service. log_place: where people find what went wrong; names_replies: as for
+    `Front`."""
+    api = FastAPI(title="Rankfleet", version=__version__, description=ABOUT, redirect_slashes=False)
+    health = health or RouterHealth(service.probe, service.clock)
+    limits = service.config.limits
+    in_flight = BytesInFlight(limits.max_bytes_in_flight)
+    count_answer, count_refusal = quietly(telemetry.answered), quietly(telemetry.refused)
+
+    def fault(request: Request, error: Exception) -> Response:
+        """The response to an error, counted, and logged where nobody expected it."""
+        request_id = request_id_of(request.scope)
+        if isinstance(error, ClientDisconnect):
+            count_refusal("client_gone")
+            return json_response(error_reply("client_gone", "the client went away", request_id), 499)
+        if isinstance(error, RankfleetError) and error.status != 500:
+            count_refusal(error.code)
+            return error_response(error, request_id)
+        known = isinstance(error, RankfleetError)
+        if not known:
+            health.failed()
+        code = error.code if isinstance(error, RankfleetError) else "internal"
+        count_refusal(code)
+        log.error("request %s failed: %s", request_id, error, exc_info=error)
+        what = f"{error}" if known else f"this request failed inside the fleet ({type(error).__name__})"
+        message = f"{what}; look for request {request_id} in {log_place}"
+        return json_response(error_reply(code, message, request_id), 500)
 
     @api.exception_handler(RankfleetError)
-    async def refuse(_: Request, error: RankfleetError) -> Response:
-        headers = {}
-        if isinstance(error, Overloaded):
-            headers["Retry-After"] = str(max(1, round(error.retry_after_s)))
-        telemetry.refused(error.code)
-        return json_response(error_reply(error.code, str(error)), error.status, headers)
-
-    @api.exception_handler(Exception)
-    async def fail(_: Request, error: Exception) -> Response:
-        telemetry.refused("internal")
-        message = f"this request failed inside the fleet ({type(error).__name__}); the router's log has the details"
-        return json_response(error_reply("internal", message), 500)
-
     @api.exception_handler(ClientDisconnect)
-    async def gone(_: Request, __: Exception) -> Response:
-        telemetry.refused("client_gone")
-        return json_response(error_reply("client_gone", "the client went away"), 499)
+    async def answer_fault(request: Request, error: Exception) -> Response:
+        return fault(request, error)
 
-    @api.exception_handler(404)
-    async def not_found(request: Request, _: Exception) -> Response:
-        message = f"there is nothing at {request.url.path}; see /docs for what there is"
-        return json_response(error_reply("not_found", message), 404)
+    @api.exception_handler(HTTPException)
+    async def no_such_route(request: Request, error: HTTPException) -> Response:
+        request_id, path = request_id_of(request.scope), request.url.path[:200]
+        if error.status_code == 405:
+            message = f"{path} does not take {request.method}; see /docs"
+            return json_response(error_reply("method_not_allowed", message, request_id), 405, error.headers)
+        message = f"there is nothing at {path}; GET / lists what there is"
+        return json_response(error_reply("not_found", message, request_id), error.status_code)
 
-    @api.exception_handler(405)
-    async def wrong_method(request: Request, _: Exception) -> Response:
-        message = f"{request.url.path} does not take {request.method}; see /docs"
-        return json_response(error_reply("method_not_allowed", message), 405)
-
-    @api.post(RERANK, openapi_extra=body_schema(RerankBody), summary="Rank documents for a query")
     async def rerank(request: Request) -> Response:
         arrived_s = service.clock()
-        body = parse(RerankBody, await read_body(request, service.config.limits.max_body_bytes))
-        ranking = await service.rank(body.to_request(wishes(request)), arrived_s)
-        telemetry.answered(ranking)
-        reply = ranking_reply(ranking, bool(body.return_documents))
-        return json_response(reply, headers={"Server-Timing": server_timing(ranking)})
+        headers = request_headers(request, RerankBody.model_fields)
+        with in_flight.hold() as hold:
+            body = RerankBody.parse(await read_body(request, limits.max_body_bytes, hold))
+            asked = body.to_request(headers)
+            hold.resize(text_bytes(asked.documents))
+            ranking = await service.rank(asked, arrived_s)
+            if ranking.stages:
+                health.answered()
+            count_answer(ranking)
+            reply = ranking_reply(ranking, body.documents if body.return_documents else None)
+            return json_response(reply, headers={"Server-Timing": server_timing(ranking)})
 
-    @api.post("/v1/plan", openapi_extra=body_schema(RerankBody), summary="What would be done, without scoring")
+    api.post(
+        RERANK,
+        summary="Rank documents for a query",
+        openapi_extra=RerankBody.openapi(),
+        responses={200: {"model": RerankReply}, **RANKING_ERRORS},
+    )(rerank)
+
+    @api.post(
+        "/v1/plan",
+        summary="What would be done, without scoring",
+        openapi_extra=RerankBody.openapi(),
+        responses={200: {"model": PlanReply}, **RANKING_ERRORS},
+    )
     async def explain(request: Request) -> Response:
-        body = parse(RerankBody, await read_body(request, service.config.limits.max_body_bytes))
-        return json_response(plan_reply(await service.explain(body.to_request(wishes(request)))))
+        headers = request_headers(request, RerankBody.model_fields)
+        with in_flight.hold() as hold:
+            body = RerankBody.parse(await read_body(request, limits.max_body_bytes, hold))
+            asked = body.to_request(headers)
+            hold.resize(text_bytes(asked.documents))
+            return json_response(plan_reply(await service.explain(asked)))
 
-    add_search(api, service, retriever, telemetry)
+    add_search(api, service, retriever, count_answer, in_flight)
 
-    @api.get("/v1/models", summary="Tiers and SLO classes of this fleet")
+    @api.get("/v1/models", summary="Tiers and SLO classes of this fleet", responses={200: {"model": ModelsReply}})
     async def models() -> Response:
         config, live = service.config, service.live
         data: list[dict[str, Any]] = [{"id": AUTO, "object": "model", "kind": "planner"}]
@@ -108,7 +189,7 @@ def build_api(service: RankingService, telemetry: Recorder, retriever: Retriever
                     "object": "model",
                     "kind": "tier",
                     "model": tier.model,
-                    "quality": tier.quality,
+                    "quality": service.fleet.quality.tiers[name],
                     "group": config.group_of(name),
                 }
             )
@@ -116,17 +197,43 @@ def build_api(service: RankingService, telemetry: Recorder, retriever: Retriever
             data.append({"id": name, "object": "model", "kind": "slo_class", "slo_ms": slo.slo_ms})
         return json_response({"object": "list", "data": data})
 
-    @api.get("/healthz", summary="Whether this router is alive")
-    async def healthz() -> Response:
+    async def alive() -> Response:
         return json_response({"status": "ok"})
 
-    @api.get("/readyz", summary="Whether every group has a replica that scores")
-    async def readyz() -> Response:
-        ready = service.fleet.ready
-        return json_response({"status": "ready" if ready else "starting"}, 200 if ready else 503)
+    async def ready() -> Response:
+        if not service.fleet.ready:
+            reason = "not every group has said how fast it is"
+            return json_response({"status": "starting", "reason": reason}, 503)
+        if service.fleet.asleep:
+            return json_response({"status": "asleep", "reason": "the next request starts a replica"})
+        try:
+            await health.ready()
+        except RuntimeError as error:
+            return json_response({"status": "failing", "reason": str(error)}, 503)
+        return json_response({"status": "ready"})
 
-    errors = api.build_middleware_stack()
-    assert isinstance(errors, ServerErrorMiddleware)
-    errors.app = ShortCut(errors.app, RERANK, rerank, {RankfleetError: refuse, ClientDisconnect: gone})
-    api.middleware_stack = errors
+    async def root() -> Response:
+        paths = {
+            path: operation["summary"]
+            for path, operations in api.openapi()["paths"].items()
+            for operation in operations.values()
+        }
+        return json_response(
+            {"name": "rankfleet", "version": __version__, "about": ABOUT, "paths": paths | {"/docs": "API page"}}
+        )
+
+    status: dict[int | str, dict[str, Any]] = {200: {"model": StatusReply}}
+    looks: list[tuple[str, Callable[[], Awaitable[Response]], str, dict[int | str, dict[str, Any]]]] = [
+        ("/", root, "What is here", {200: {"model": RootReply}}),
+        ("/healthz", alive, "Whether this router is alive", status),
+        ("/health", alive, "The same", status),
+        ("/readyz", ready, "Whether a ranking has just been answered", {**status, 503: {"model": StatusReply}}),
+    ]
+    for path, look, summary, responses in looks:
+        api.get(path, summary=summary, responses=responses)(look)
+        api.head(path, include_in_schema=False)(look)
+
+    # Starlette's outermost layer raises again what it has answered, for which Serve logs it once more and unreadably.
+    stack = api.build_middleware_stack()
+    api.middleware_stack = Front(getattr(stack, "app", stack), RERANK, rerank, fault, names_replies)
     return api

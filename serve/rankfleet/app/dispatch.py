@@ -1,12 +1,13 @@
 """Pairs out to a group's replicas, and their scores back."""
 
 import asyncio
-import itertools
+import logging
 import math
 import uuid
 from collections.abc import Callable, Mapping
 from contextlib import AbstractAsyncContextManager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from types import MappingProxyType
 from typing import Protocol
 
 import numpy as np
@@ -17,9 +18,13 @@ from rankfleet.core.messages import Chunk, ChunkScores, Work
 from rankfleet.core.pairs import TokenizedPairs, split_rows
 from rankfleet.routing.candidates import spread
 from rankfleet.routing.fleet import FleetView
-from rankfleet.scheduling.retry import retry, wait_s
+from rankfleet.scheduling.retry import PATIENCE_S, retry, wait_s
 
 EXPIRED = "the budget ended before a replica answered"
+MIXED = "replicas of two versions answered"
+MIN_EXTENSION_S = 0.01  # so that what expires at once does not come back at once for ever
+
+log = logging.getLogger("ray.serve")
 
 
 class GroupClient(Protocol):
@@ -33,10 +38,12 @@ class GroupClient(Protocol):
 
 @dataclass
 class Scored:
-    """Raw logits of all pairs, float32 [pairs], the tier that gave them, and the times of the slowest chunk."""
+    """Raw logits of all pairs, float32 [pairs], the tier that gave them, the models that they are of, and the times of
+    the slowest chunk."""
 
     logits: np.ndarray
     tier: str
+    models: set[str] = field(default_factory=set)
     queue_ms: float = 0.0
     infer_ms: float = 0.0
 
@@ -61,13 +68,16 @@ class Dispatcher:
         groups: Mapping[str, GroupClient],
         clock: Callable[[], float],
         within: Callable[[float | None], AbstractAsyncContextManager[object]] = asyncio.timeout,
+        models: Mapping[str, str] = MappingProxyType({}),
     ) -> None:
-        """within: raises TimeoutError when so many seconds have passed in it; None for no end."""
+        """within: raises TimeoutError when so many seconds have passed in it; None for no end. models: by tier, as in
+        `Chunk`."""
         self._config = config
         self._fleet = fleet
         self._groups = groups
         self._clock = clock
         self._within = within
+        self._models = models
         self._name = uuid.uuid4().hex
 
     async def score(
@@ -77,18 +87,39 @@ class Dispatcher:
         deadline_s: float,
         allowed: tuple[str, ...] = (),
         preferred: str = "",
+        late_is_fine: bool = False,
     ) -> Scored:
         """deadline_s: by the clock, infinity for none. allowed: tiers of the same vocabulary and limit, of which the
-        replica may choose as the work leaves its queue; such work is not cut. preferred: as in `Chunk`.
+        replica may choose as the work leaves its queue; such work is not cut. preferred: as in `Chunk`. late_is_fine:
+        what cannot be in time is done all the same, as soon as it can be.
 
         Raises Expired where the deadline passed first, Unavailable where replicas keep going away, and what the
         replicas raise.
         """
+        group = self._config.group_of(tier)
+        replicas = 1 if allowed else self._fleet.replicas(group, self._clock())
+        scored = await self._spread(tier, pairs, deadline_s, allowed, preferred, late_is_fine, replicas)
+        if len(scored.models) > 1:  # an update goes on: one replica is of one version
+            log.info("group %s: %s; asking one replica for all", group, MIXED)
+            scored = await self._spread(tier, pairs, deadline_s, (), preferred, late_is_fine, 1)
+        if len(scored.models) > 1:
+            raise Unavailable(f"group {group}: {MIXED}, and the request is too large for one; retry in a moment")
+        return scored
+
+    async def _spread(
+        self,
+        tier: str,
+        pairs: TokenizedPairs,
+        deadline_s: float,
+        allowed: tuple[str, ...],
+        preferred: str,
+        late_is_fine: bool,
+        replicas: int,
+    ) -> Scored:
         scored = Scored(np.empty(len(pairs), dtype=np.float32), tier)
         if len(pairs) == 0:
             return scored
         group = self._config.group_of(tier)
-        replicas = 1 if allowed else self._fleet.replicas(group, self._clock())
         slices = slices_of(pairs.lengths, self._config.groups[group].batch_tokens, replicas)
         if len(slices) > 1:
             allowed = ()  # one tier has to score all pairs
@@ -96,10 +127,12 @@ class Dispatcher:
 
         async def send(rows: np.ndarray) -> None:
             part = pairs if len(rows) == len(pairs) else pairs.take(rows)
-            chunk = Chunk(tier, part, None, allowed, request, preferred=preferred, sender=self._name)
-            back = await self._send(group, chunk, deadline_s)
+            models = {name: self._models[name] for name in allowed or (tier,) if name in self._models}
+            chunk = Chunk(tier, part, None, allowed, request, preferred=preferred, sender=self._name, models=models)
+            back = await self._send(group, chunk, deadline_s, late_is_fine)
             scored.logits[rows] = back.logits
             scored.tier = back.tier
+            scored.models.add(back.model)
             scored.queue_ms = max(scored.queue_ms, back.queue_ms)
             scored.infer_ms = max(scored.infer_ms, back.infer_ms)
 
@@ -114,29 +147,42 @@ class Dispatcher:
                 task.cancel()
         return scored
 
-    async def _send(self, group: str, chunk: Chunk, deadline_s: float) -> ChunkScores:
-        """One chunk, to one replica after the other while they go away and time is left."""
+    async def _send(self, group: str, chunk: Chunk, deadline_s: float, late_is_fine: bool) -> ChunkScores:
+        """One chunk, to one replica after the other while they go away and time is left. Where late is fine, a chunk
+        that expires is sent again with at least twice the time: it stands in the queue by when it can be done, not
+        behind all that has a deadline."""
         work = Work.of(chunk.pairs.lengths)
         models = [m for t in chunk.tiers or (chunk.tier,) if (m := self._fleet.latency(t)) is not None]
         least_ms = self._fleet.least_ms(dict.fromkeys(chunk.tiers or (chunk.tier,), work), 0.0)
         usual_ms = min((model.mean_ms(work) for model in models), default=0.0)
         most_ms = max((model.p99_ms(work) for model in models), default=0.0)
         first_s = self._clock()
-        for attempts in itertools.count(1):
+        final_s = math.inf if late_is_fine else deadline_s
+        losses = 0
+        while True:
             sent_s = self._clock()
             slack_ms = None if math.isinf(deadline_s) else (deadline_s - sent_s) * 1e3
             predicted_s = self._fleet.backlog_s(group, sent_s) + most_ms / 1e3
             ticket = self._fleet.sent(group, least_ms, sent_s, deadline_s)
             try:
-                async with self._within(wait_s(sent_s, deadline_s)):
+                async with self._within(wait_s(sent_s, final_s)):
                     back = await self._groups[group].score(
                         replace(chunk, slack_ms=slack_ms, least_ms=least_ms), predicted_s
                     )
             except TimeoutError as error:
                 raise Expired(EXPIRED) from error
+            except Expired as error:
+                now_s = self._clock()
+                if not late_is_fine:
+                    raise
+                if now_s - first_s > PATIENCE_S:
+                    raise Unavailable(f"group {group} has had no time for this for {PATIENCE_S:.0f} s") from error
+                deadline_s = now_s + max(2 * (deadline_s - first_s), predicted_s, MIN_EXTENSION_S)
+                continue
             except ReplicaLost as lost:
-                self._fleet.lost(group, lost.replica)
-                verdict = retry(attempts, first_s, self._clock(), deadline_s, usual_ms)
+                losses += 1
+                self._fleet.lost(group, lost.replica, self._clock())
+                verdict = retry(losses, first_s, self._clock(), final_s, usual_ms)
                 if not verdict.in_time:
                     raise Expired(verdict.reason) from lost
                 if not verdict.again:
@@ -146,4 +192,3 @@ class Dispatcher:
                 self._fleet.back(group, ticket, self._clock())
             self._fleet.heard(group, back.replica, back.backlog_s, self._clock(), back.others_s)
             return back
-        raise AssertionError

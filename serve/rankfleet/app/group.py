@@ -11,9 +11,10 @@ from ray import serve
 
 from rankfleet.app.health import Entrance, check
 from rankfleet.app.telemetry import GroupTelemetry
-from rankfleet.app.worker import Worker
+from rankfleet.app.worker import Model, Worker, submit_each
 from rankfleet.core.config import FleetConfig, parse_config
-from rankfleet.core.errors import NotHosted
+from rankfleet.core.errors import CheckpointError
+from rankfleet.core.fingerprint import fingerprint, model_name
 from rankfleet.core.messages import Chunk, ChunkScores
 from rankfleet.routing.latency import LatencyModel, fit
 from rankfleet.routing.profile import read_profile
@@ -52,10 +53,16 @@ class ReplicaGroup:
         group = fleet.groups[name]
         torch.set_num_threads(group.threads)
         sys.setswitchinterval(SWITCH_S)
-        scorers = {}
+        scorers, models = {}, {}
         for tier in group.tiers:
-            checkpoint = find_checkpoint(fleet.tiers[tier].model, fleet.tiers[tier].revision)
-            scorers[tier] = Scorer.load(checkpoint, group.dtype)
+            settings = fleet.tiers[tier]
+            try:
+                checkpoint = find_checkpoint(settings.model, settings.revision)
+                scorers[tier] = Scorer.load(checkpoint, group.dtype)
+            except CheckpointError as error:
+                raise CheckpointError(f"tier {tier}: {error}") from error
+            named = model_name(settings, group.dtype, checkpoint.description)
+            models[tier] = Model(named, fingerprint(named, checkpoint.weights_digest, scorers[tier].dtype))
         self._latency = warm_up(fleet, scorers)
         self._telemetry = GroupTelemetry(name)
         self._entrance = Entrance()
@@ -69,6 +76,7 @@ class ReplicaGroup:
             self._telemetry.batch,
             rule=fleet.routing,
             settings=fleet.scheduling,
+            models=models,
         )
 
     async def latency(self) -> dict[str, LatencyModel]:
@@ -76,10 +84,7 @@ class ReplicaGroup:
         return self._worker.models
 
     async def score(self, chunk: Chunk) -> ChunkScores:
-        """Raw logits of a chunk. Raises NotHosted for a tier this replica does not have, as one of another version of
-        the fleet may be sent while an update goes on; Expired; and what the engine raises."""
-        if not any(tier in self._latency for tier in chunk.tiers or (chunk.tier,)):
-            raise NotHosted(f"this replica does not host tier {chunk.tier!r}")
+        """Raw logits of a chunk. Raises what the future of `Worker.submit` does."""
         scores = await self._entrance.through(self._collect(chunk))
         return await scores
 
@@ -88,16 +93,16 @@ class ReplicaGroup:
     async def _collect(self, chunks: list[Chunk]) -> list["asyncio.Future[ChunkScores]"]:
         """Concurrent chunks into the queue. Gives back futures, so that no chunk waits for its neighbours:
         the order of work is the queue's to decide."""
-        return [self._worker.submit(chunk) for chunk in chunks]
+        return submit_each(self._worker.submit, chunks)
 
     def record_autoscaling_stats(self) -> dict[str, float]:
         """Read by the autoscaling policy."""
         self._telemetry.load(self._worker.load)
         return of_replica(self._worker.load)
 
-    def check_health(self) -> None:
+    async def check_health(self) -> None:
         """Serve replaces a replica that raises here."""
-        check(self._worker, self._entrance)
+        await check(self._worker, self._entrance)
 
 
 def warm_up(fleet: FleetConfig, scorers: "dict[str, Scorer]") -> dict[str, LatencyModel]:

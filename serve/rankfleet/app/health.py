@@ -1,5 +1,11 @@
-"""Whether a replica still does what it is there for. Serve asks, and replaces one that says no three times."""
+"""Whether a process still does what it is there for. Serve asks, and replaces one that says no three times.
 
+A request that fails may be at fault itself, so a failure raises a suspicion, and a probe that asks for nothing unusual
+decides; without it one client could have a healthy process replaced. Where nothing but failures comes for long, no
+probe is needed.
+"""
+
+import asyncio
 import time
 from collections.abc import Awaitable, Callable
 from typing import Protocol, TypeVar
@@ -7,16 +13,27 @@ from typing import Protocol, TypeVar
 T = TypeVar("T")
 
 HELD_S = 10.0  # `@serve.batch` hands chunks on in the next round of the event loop; its task has ended if it does not
+SUSPECT = 3  # failures in a row after which a router is probed
+HOPELESS = 20  # and after which it, or a replica, is replaced without
+RECENT_S = 10.0  # a ranking that was answered so long ago says that rankings are answered
+PROBE_S = 10.0  # a probe that takes longer has failed; Serve waits 15 s for a check
 
 
 class Device(Protocol):
-    """What is asked of a worker."""
+    """What is asked of a worker. failures: batches that have failed since the last that did not."""
 
     @property
     def stuck(self) -> bool: ...
 
     @property
     def halted(self) -> bool: ...
+
+    @property
+    def failures(self) -> int: ...
+
+    async def probe(self) -> None:
+        """Score something like what failed last. Raises what that raises."""
+        ...
 
 
 class Entrance:
@@ -43,7 +60,7 @@ class Entrance:
         return self._clock() - next(iter(self._since.values())) if self._since else 0.0
 
 
-def check(device: Device, entrance: Entrance) -> None:
+async def check(device: Device, entrance: Entrance) -> None:
     """Raises RuntimeError that says what no longer works."""
     if device.stuck:
         raise RuntimeError("the batch on the device does not come back")
@@ -51,3 +68,56 @@ def check(device: Device, entrance: Entrance) -> None:
         raise RuntimeError("work waits and nothing takes it: the worker's task has ended")
     if entrance.held_s > HELD_S:
         raise RuntimeError(f"chunks are not handed on for {entrance.held_s:.0f} s: the batching task has ended")
+    if device.failures >= HOPELESS:
+        raise RuntimeError(f"{device.failures} batches in a row have failed")
+    if device.failures:
+        await probed(device.probe, f"{device.failures} batches in a row have failed, and so has a probe")
+
+
+async def probed(probe: Callable[[], Awaitable[None]], what: str) -> None:
+    """Raises RuntimeError where the probe does not succeed in time."""
+    try:
+        async with asyncio.timeout(PROBE_S):
+            await probe()
+    except Exception as error:
+        raise RuntimeError(f"{what}: {type(error).__name__}: {error}") from error
+
+
+class RouterHealth:
+    """Whether a router answers: what its last requests came to, and a probe where that does not tell."""
+
+    def __init__(self, probe: Callable[[], Awaitable[None]], clock: Callable[[], float] = time.perf_counter) -> None:
+        """probe: ranks something along the way of every request, and raises where that fails."""
+        self._probe = probe
+        self._clock = clock
+        self._answered_s = float("-inf")
+        self._failures = 0
+        self._probing: asyncio.Task[None] | None = None
+
+    def answered(self) -> None:
+        """A ranking was answered with scores."""
+        self._answered_s = self._clock()
+        self._failures = 0
+
+    def failed(self) -> None:
+        """A request failed in a way that nobody expected."""
+        self._failures += 1
+
+    async def check(self) -> None:
+        """Raises RuntimeError where requests keep failing."""
+        if self._failures >= HOPELESS:
+            raise RuntimeError(f"{self._failures} requests in a row have failed inside the router")
+        if self._failures >= SUSPECT:
+            await self._ask(f"{self._failures} requests in a row have failed inside the router, and so has a probe")
+
+    async def ready(self) -> None:
+        """Returns where a ranking has just been answered, a probe's if need be. Raises RuntimeError otherwise."""
+        if self._clock() - self._answered_s > RECENT_S:
+            await self._ask("a probe was not ranked")
+
+    async def _ask(self, what: str) -> None:
+        """One probe at a time, however many ask."""
+        if self._probing is None or self._probing.done():
+            self._probing = asyncio.create_task(probed(self._probe, what))
+        await asyncio.shield(self._probing)
+        self._answered_s = self._clock()

@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import socket
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -10,10 +11,11 @@ from ray import serve
 from ray.serve.handle import DeploymentHandle
 
 from rankfleet.app.api import build_api
+from rankfleet.app.health import RouterHealth
 from rankfleet.app.roster import roster_of
 from rankfleet.app.service import RankingService
 from rankfleet.app.telemetry import Telemetry
-from rankfleet.app.texts import load_tokenizers
+from rankfleet.app.texts import load_tokenizers, model_names
 from rankfleet.app.transport import ServeGroup
 from rankfleet.core.config import parse_config, parse_live
 from rankfleet.retrieval.bm25 import Bm25Index
@@ -29,6 +31,15 @@ PATIENCE_S = 60.0
 log = logging.getLogger("ray.serve")
 
 
+def log_place() -> str:
+    """Where this process writes its log, for messages: file and host."""
+    for handler in log.handlers:
+        written = getattr(handler, "target", None) or handler  # Serve collects lines before it writes them
+        if path := getattr(written, "baseFilename", None):
+            return f"{path} on {socket.gethostname()}"
+    return f"the router's log on {socket.gethostname()}"
+
+
 @serve.ingress()
 class Router:
     """One replica of the router."""
@@ -38,7 +49,8 @@ class Router:
         self._handles = groups
         self._telemetry = Telemetry()
         clients = {name: ServeGroup(name, h, roster_of(name), self._telemetry.lost) for name, h in groups.items()}
-        self._service = RankingService(fleet, load_tokenizers(fleet.tiers), clients)
+        self._service = RankingService(fleet, load_tokenizers(fleet.tiers), clients, models=model_names(fleet))
+        self._health = RouterHealth(self._service.probe)
         for name in groups:
             roster_of(name).listen(partial(self._service.fleet.runs, name))
         if fleet.profile:
@@ -48,7 +60,13 @@ class Router:
 
     def __serve_build_asgi_app__(self) -> Any:
         search = self._service.config.search
-        return build_api(self._service, self._telemetry, Bm25Index.load(Path(search.index)) if search else None)
+        index = Bm25Index.load(Path(search.index)) if search else None
+        # Serve puts the request's id into the reply's headers itself.
+        return build_api(self._service, self._telemetry, index, self._health, log_place(), names_replies=False)
+
+    async def check_health(self) -> None:
+        """Serve replaces a router that raises here."""
+        await self._health.check()
 
     async def reconfigure(self, settings: dict[str, Any]) -> None:
         """Take new live settings, and what the replicas of each group are (`core/deployments.py`). Raises ConfigError,

@@ -1,19 +1,21 @@
 """POST /v1/search: retrieve, then rerank, within one budget."""
 
 import asyncio
+from collections.abc import Callable
 from typing import Any, Protocol
 
 from fastapi import FastAPI, Request, Response
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
-from rankfleet.app.bodies import parse, ranking_reply, server_timing
-from rankfleet.app.http import Wishes, body_schema, json_response, read_body, wishes
+from rankfleet.app.bodies import Body, ranking_reply, server_timing
+from rankfleet.app.http import RequestHeaders, json_response, read_body, request_headers
+from rankfleet.app.inflight import BytesInFlight, text_bytes
 from rankfleet.app.limits import check_query
+from rankfleet.app.replies import RANKING_ERRORS, SearchReply
 from rankfleet.app.service import RankingService
-from rankfleet.app.telemetry import Recorder
-from rankfleet.core.errors import NotConfigured
-from rankfleet.core.layout import LongDocuments
-from rankfleet.core.messages import RerankRequest
+from rankfleet.core.errors import NotConfigured, TooLarge
+from rankfleet.core.messages import Ranking, RerankRequest
+from rankfleet.core.sections import NONE
 from rankfleet.retrieval.bm25 import Hit
 
 
@@ -23,44 +25,25 @@ class Retriever(Protocol):
     def search(self, query: str, k: int) -> list[Hit]: ...
 
 
-class SearchBody(BaseModel):
-    """POST /v1/search. Explicit nulls mean the default."""
+class SearchBody(Body):
+    """POST /v1/search."""
 
-    model_config = ConfigDict(strict=True)
-
-    query: str
-    top_n: int | None = Field(None, ge=1, description="how many results to return; 10 by default")
     top_k: int | None = Field(None, ge=1, description="candidates to rerank; the fleet's own number by default")
-    model: str | None = Field(None, description="a tier, `auto`, or an SLO class")
-    return_documents: bool | None = None
-    slo_ms: float | None = Field(None, gt=0, allow_inf_nan=False, description="budget over both stages, milliseconds")
-    slo_class: str | None = Field(None, description="as for /v1/rerank")
-    min_quality: float | None = Field(None, ge=0, le=1, description="as for /v1/rerank")
-    long_documents: LongDocuments | None = Field(None, description="as for /v1/rerank")
-    user: str | None = None
-    session: str | None = None
 
-    def to_request(self, documents: list[str], headers: Wishes) -> RerankRequest:
+    def to_request(self, documents: list[str], headers: RequestHeaders) -> RerankRequest:
         """The second stage, over the documents that the first has found."""
-        return RerankRequest(
-            query=self.query,
-            documents=documents,
-            top_n=self.top_n or 10,
-            model=self.model,
-            slo_ms=self.slo_ms if self.slo_ms is not None else headers.slo_ms,
-            slo_class=self.slo_class or headers.slo_class,
-            min_quality=self.min_quality or 0.0,
-            api_key=headers.api_key,
-            user=self.user,
-            session=self.session,
-            long_documents=self.long_documents,
-        )
+        return self.request(documents, headers, self.top_n or 10)
 
 
-def add_search(api: FastAPI, service: RankingService, retriever: Retriever | None, telemetry: Recorder) -> None:
+def add_search(
+    api: FastAPI,
+    service: RankingService,
+    retriever: Retriever | None,
+    count_answer: Callable[[Ranking], None],
+    in_flight: BytesInFlight,
+) -> None:
     """Add the route. Without a retriever it answers 404 and says how to get one."""
 
-    @api.post("/v1/search", openapi_extra=body_schema(SearchBody), summary="Find and rank documents of the index")
     async def search(request: Request) -> Response:
         arrived_s = service.clock()
         settings = service.config.search
@@ -68,26 +51,54 @@ def add_search(api: FastAPI, service: RankingService, retriever: Retriever | Non
             raise NotConfigured(
                 "this fleet has no index: build one with `rankfleet index build` and name it under `search:`"
             )
-        body = parse(SearchBody, await read_body(request, service.config.limits.max_body_bytes))
-        limits, headers = service.config.limits, wishes(request)
-        check_query(body.query, limits)
-        top_k = min(body.top_k or settings.top_k, limits.max_documents)
-        hits = await asyncio.get_running_loop().run_in_executor(None, retriever.search, body.query, top_k)
-        retrieve_ms = (service.clock() - arrived_s) * 1e3
-        if not hits:
-            nothing = {"results": [], "rankfleet": {"timing_ms": {"retrieve": round(retrieve_ms, 2)}}}
-            return json_response(nothing, headers={"Server-Timing": f"retrieve;dur={retrieve_ms:.2f}"})
-        # The client did not choose these documents: one that is too long is cut, not refused.
-        documents = [clip(hit.text, limits.max_document_bytes) for hit in hits]
-        ranking = await service.rank(body.to_request(documents, headers), arrived_s)
-        telemetry.answered(ranking)
-        reply = ranking_reply(ranking, return_documents=body.return_documents is not False)
-        for result in reply["results"]:
-            name_hit(result, hits)
-        reply["rankfleet"]["truncated"] = [hits[i].id for i in ranking.truncated]
-        reply["rankfleet"]["timing_ms"]["retrieve"] = round(retrieve_ms, 2)
-        timing = f"retrieve;dur={retrieve_ms:.2f}, {server_timing(ranking)}"
-        return json_response(reply, headers={"Server-Timing": timing})
+        headers, limits = request_headers(request, SearchBody.model_fields), service.config.limits
+        with in_flight.hold() as hold:
+            body = SearchBody.parse(await read_body(request, limits.max_body_bytes, hold))
+            check_query(body.query, limits)
+            top_k = body.top_k or min(settings.top_k, limits.max_documents)
+            if top_k > limits.max_documents:
+                raise TooLarge(f"top_k {top_k} is more than the {limits.max_documents} documents allowed")
+            hits = await asyncio.get_running_loop().run_in_executor(None, retriever.search, body.query, top_k)
+            retrieve_ms = (service.clock() - arrived_s) * 1e3
+            if not hits:
+                return json_response(
+                    nothing_found(headers.request_id, retrieve_ms),
+                    headers={"Server-Timing": f"retrieve;dur={retrieve_ms:.2f}"},
+                )
+            # The client did not choose these documents: one that is too long is cut, not refused.
+            documents = [clip(hit.text, limits.max_document_bytes) for hit in hits]
+            hold.resize(text_bytes(documents))
+            ranking = await service.rank(body.to_request(documents, headers), arrived_s)
+            count_answer(ranking)
+            reply = ranking_reply(ranking, None if body.return_documents is False else documents)
+            for result in reply["results"]:
+                name_hit(result, hits)
+            reply["rankfleet"]["truncated"] = [hits[i].id for i in ranking.truncated]
+            reply["rankfleet"]["timing_ms"]["retrieve"] = round(retrieve_ms, 2)
+            timing = f"retrieve;dur={retrieve_ms:.2f}, {server_timing(ranking)}"
+            return json_response(reply, headers={"Server-Timing": timing})
+
+    api.post(
+        "/v1/search",
+        summary="Find and rank documents of the index",
+        openapi_extra=SearchBody.openapi(),
+        responses={200: {"model": SearchReply}, **RANKING_ERRORS},
+    )(search)
+
+
+def nothing_found(request_id: str, retrieve_ms: float) -> dict[str, Any]:
+    """The reply where there is nothing to rank."""
+    took_ms = round(retrieve_ms, 2)
+    served = {
+        "tier": NONE,
+        "reason": "no document shares a word with the query",
+        "quality": 0.0,
+        "predicted_ms": None,
+        "timing_ms": {"retrieve": took_ms, "tokenize": 0.0, "queue": 0.0, "infer": 0.0, "total": took_ms},
+        "stages": [],
+        "truncated": [],
+    }
+    return {"id": request_id, "model": NONE, "results": [], "usage": {"total_tokens": 0}, "rankfleet": served}
 
 
 def name_hit(result: dict[str, Any], hits: list[Hit]) -> None:

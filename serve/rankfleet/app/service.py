@@ -8,27 +8,26 @@ import asyncio
 import logging
 import math
 import time
-import uuid
 from collections.abc import Callable, Mapping
 from concurrent.futures import Executor
 from dataclasses import replace
 
 import numpy as np
 
-from rankfleet.app.answer import EXPIRED, Answer, Asked, finite, note, refused, unscored
+from rankfleet.app.answer import EXPIRED, NO_SECOND, Answer, Asked, Opened, document_scores, note, refused, unscored
 from rankfleet.app.dispatch import Dispatcher, GroupClient
 from rankfleet.app.foresight import Foresight
 from rankfleet.app.limits import check_documents, check_query
-from rankfleet.app.target import Target, target_of
+from rankfleet.app.target import target_of
 from rankfleet.app.texts import TokenizedTexts, tokenize
 from rankfleet.core.config import FleetConfig, LiveSettings
-from rankfleet.core.errors import Expired, Overloaded, Unavailable
+from rankfleet.core.errors import Expired, Overloaded, RankfleetError, Unavailable
 from rankfleet.core.layout import PassageRule
-from rankfleet.core.messages import Plan, RankedDocument, Ranking, RerankRequest, Stage, Timing
+from rankfleet.core.messages import Plan, RankedDocument, Ranking, RerankRequest, Stage, Timing, Work
 from rankfleet.engine.tokencache import TokenCache
 from rankfleet.engine.tokenizer import PairTokenizer
 from rankfleet.routing.candidates import Ask
-from rankfleet.routing.cascade import merged, second_stage
+from rankfleet.routing.cascade import ranked, second_stage
 from rankfleet.routing.experiments import assign
 from rankfleet.routing.fleet import FleetView
 from rankfleet.routing.planner import Refusal, plan
@@ -38,6 +37,7 @@ log = logging.getLogger("ray.serve")
 
 MOST_STAGES = 2
 REHEARSALS = 3
+PROBE = RerankRequest("is anybody there", ["a document that says so"], slo_ms=10_000.0)
 INLINE_CHARACTERS = 4000  # encoding so few takes less of the loop's time than a thread's handing over and back
 
 
@@ -51,8 +51,10 @@ class RankingService:
         groups: Mapping[str, GroupClient],
         executor: Executor | None = None,
         clock: Callable[[], float] = time.perf_counter,
+        models: Mapping[str, str] | None = None,
     ) -> None:
-        """tokenizers: by tier; tiers that share a vocabulary may share one object. clock: steady seconds."""
+        """tokenizers: by tier; tiers that share a vocabulary may share one object. clock: steady seconds. models: by
+        tier, the fingerprint of its model, which replicas compare with theirs."""
         self.config = config
         self.live: LiveSettings = config.live
         self.fleet = FleetView(config)
@@ -60,93 +62,133 @@ class RankingService:
         self.clock = clock
         self._tokenizers = tokenizers
         self._cache = TokenCache(int(config.token_cache_mb * 1e6))
-        self._dispatcher = Dispatcher(config, self.fleet, groups, clock)
+        self._dispatcher = Dispatcher(config, self.fleet, groups, clock, models=models or {})
         self._executor = executor
         self._foresight = Foresight()
+        self._waking: dict[str, asyncio.Task[None]] = {}
 
     async def rank(self, request: RerankRequest, arrived_s: float | None = None) -> Ranking:
         """Rank one request. arrived_s: when it reached the router, by this service's clock.
 
-        Raises InvalidRequest, TooLarge, UnknownModel; Overloaded when nothing fits and the class says refuse.
+        Raises InvalidRequest for what is wrong, or a quality that no tier reaches; TooLarge; UnknownModel. Infeasible
+        and Overloaded where nothing that is good enough fits and the class says refuse, or `min_quality` rules out
+        what is left. Unavailable where no replica can be had, ScoringFailed where the engine fails.
         """
-        asked = await self._read(request, arrived_s, foresee=True)
+        opened = self._open(request, arrived_s)
+        decision: Plan | Refusal | None = self._foresee(opened)
+        if isinstance(decision, Refusal):
+            self._arrived(opened, decision)
+            raise refused(decision)
+        asked = await self._tokenized(opened)
         self._foresight.learn(request, asked.ask.work, self._limits(asked.target.tiers))
-        self.fleet.arrived(asked.ask.budget_ms, self.clock())
         decision = self._decide(asked.ask)
-        self._demand(decision)
+        self._arrived(opened, decision)
         if isinstance(decision, Refusal):
             raise refused(decision)
         try:
             answer = await self._answer(decision, asked)
         except Expired as error:
-            if asked.target.slo.when_none_fits == "refuse":
-                raise Overloaded(f"{EXPIRED}; retry later or allow more time", self._drain_s(decision)) from error
-            decision, answer = unscored(decision), Answer.empty()
+            quality = self.fleet.quality.retriever
+            if asked.target.slo.when_none_fits == "refuse" or quality < request.min_quality:
+                raise self._too_late(EXPIRED, decision) from error
+            decision, answer = unscored(decision, quality), Answer.empty()
         asked.timing.total_ms = (self.clock() - asked.ask.arrived_s) * 1e3
         return self._ranking(decision, answer, asked)
+
+    async def probe(self) -> None:
+        """Rank a document by the quickest tier that is awake, along the way of every request. Raises what that raises,
+        and Unavailable where nothing was scored. Without a replica there is nothing to ask, and nothing is."""
+        models = {tier: self.fleet.latency(tier) for tier in self.config.tiers}
+        awake = {
+            tier: model.alpha_ms
+            for tier, model in models.items()
+            if model is not None and self.fleet.awake(self.config.group_of(tier))
+        }
+        if not awake:
+            return
+        request = replace(PROBE, model=min(awake, key=lambda tier: awake[tier]))
+        asked = await self._tokenized(self._open(request))
+        self.fleet.arrived(None, self.clock())
+        decision = self._decide(asked.ask)
+        if isinstance(decision, Refusal):
+            raise refused(decision)
+        if not (await self._answer(decision, asked)).stages:
+            raise Unavailable(f"nothing was scored: {decision.reason}")
 
     async def rehearse(self, tier: str) -> None:
         """Read and score next to nothing a few times: connections and much else are made on first use, and no client
         should pay for that. Decides nothing, and nothing is learnt from it. Raises what replicas raise."""
         for _ in range(REHEARSALS):
-            asked = await self._read(RerankRequest("first use", ["of everything"], model=tier), None)
+            asked = await self._tokenized(self._open(replace(PROBE, model=tier)))
             await self._dispatcher.score(tier, asked.texts.part(tier).pairs, math.inf)
 
     async def explain(self, request: RerankRequest) -> Plan | Refusal:
         """What would be decided now, without scoring. Raises as `rank` does for what is wrong."""
-        return self._decide((await self._read(request, None)).ask)
+        opened = self._open(request)
+        return self._foresee(opened) or self._decide((await self._tokenized(opened)).ask)
 
-    async def _read(self, request: RerankRequest, arrived_s: float | None, foresee: bool = False) -> Asked:
-        """foresee: refuse before tokenizing what even at its least would be refused."""
-        arrived_s = self.clock() if arrived_s is None else arrived_s
+    def _open(self, request: RerankRequest, arrived_s: float | None = None) -> Opened:
+        """Check a request, and find out who may answer it."""
         check_query(request.query, self.config.limits)
         check_documents(request.documents, self.config.limits)
         assignment = None if request.model in self.config.tiers else assign(self.live.experiments, request)
         target = target_of(request, self.live, self.config.tiers, assignment.model if assignment else None)
+        return Opened(request, target, assignment, self.clock() if arrived_s is None else arrived_s)
+
+    def _foresee(self, opened: Opened) -> Refusal | None:
+        """A refusal before tokenizing, of what even at its least would be refused; None for all else."""
+        target = opened.target
+        if target.budget_ms is None or target.slo.when_none_fits != "refuse" or not self.fleet.busy:
+            return None  # an idle router has the time to be exact
+        work = self._foresight.least_work(opened.request, self._limits(target.tiers))
+        decision = self._decide(self._ask(opened, work)) if work else None
+        return decision if isinstance(decision, Refusal) else None
+
+    async def _tokenized(self, opened: Opened) -> Asked:
         timing = Timing()
         started_s = self.clock()
-        refusing = target.budget_ms is not None and target.slo.when_none_fits == "refuse"
-        if foresee and refusing and self.fleet.busy:  # an idle router has the time to be exact
-            self._foresee(request, target, arrived_s)
-        texts = await self._tokenize(request, target.tiers)
+        texts = await self._tokenize(opened.request, opened.target.tiers)
         timing.tokenize_ms = (self.clock() - started_s) * 1e3
         lengths = texts.lengths()
-        ask = Ask(
-            work={tier: each.work for tier, each in lengths.items()},
-            arrived_s=arrived_s,
-            budget_ms=target.budget_ms,
-            pinned=target.pinned,
-            when_none_fits=target.slo.when_none_fits,
-            min_quality=request.min_quality,
-            lengths=lengths,
-            stages=MOST_STAGES,
-        )
-        return Asked(request, target, assignment, texts, ask, timing)
+        ask = replace(self._ask(opened, {tier: each.work for tier, each in lengths.items()}), lengths=lengths)
+        return Asked(opened.request, opened.target, opened.assignment, texts, ask, timing)
 
-    def _foresee(self, request: RerankRequest, target: Target, arrived_s: float) -> None:
-        """Raises Overloaded."""
-        work = self._foresight.least_work(request, self._limits(target.tiers))
-        if not work:
-            return
-        ask = Ask(
+    def _ask(self, opened: Opened, work: Mapping[str, Work]) -> Ask:
+        target = opened.target
+        return Ask(
             work,
-            arrived_s,
+            opened.arrived_s,
             target.budget_ms,
             target.pinned,
-            when_none_fits="refuse",
-            min_quality=request.min_quality,
+            target.slo.when_none_fits,
+            opened.request.min_quality,
             stages=MOST_STAGES,
         )
-        decision = self._decide(ask)
-        if isinstance(decision, Refusal):
-            self.fleet.arrived(target.budget_ms, self.clock())
-            self._demand(decision)
-            raise refused(decision)
 
-    def _demand(self, decision: Plan | Refusal) -> None:
-        """Tell what was asked for, whatever is answered: more replicas could have given it."""
+    def _arrived(self, opened: Opened, decision: Plan | Refusal) -> None:
+        """Count what was asked for, whatever is answered: more replicas could have given it. What not even an idle
+        fleet could give is no demand, and its budget says nothing about those of others."""
         if decision.preferred is not None:
+            self.fleet.arrived(opened.target.budget_ms, self.clock())
             self.demanded.add(decision.preferred.work_ms)
+        sent = isinstance(decision, Plan) and decision.candidates != 0
+        refused_for_good = isinstance(decision, Refusal) and decision.cause != "load"
+        if self.fleet.asleep and not sent and not refused_for_good:
+            self._wake(self.config.group_of(decision.considered[0].tier))
+
+    def _wake(self, group: str) -> None:
+        """Start a replica of a group that has none, since every group sleeps and nothing that is sent would wake one.
+        Serve starts one for a call that waits."""
+        if group not in self._waking:
+            task = asyncio.get_running_loop().create_task(self._call(group))
+            task.add_done_callback(lambda _: self._waking.pop(group))
+            self._waking[group] = task
+
+    async def _call(self, group: str) -> None:
+        try:
+            await self.rehearse(self.config.groups[group].tiers[0])
+        except Exception as error:
+            log.warning("group %s did not wake up: %s", group, error)
 
     def _limits(self, tiers: tuple[str, ...]) -> dict[str, int]:
         """The longest pair in tokens."""
@@ -172,45 +214,40 @@ class RankingService:
         least_ms = self.fleet.least_ms(ask.work, math.inf)
         return plan(ask, self.fleet.snapshot(now_s, ask.arrived_s + ask.budget_ms / 1e3, least_ms), now_s)
 
-    def _drain_s(self, decision: Plan) -> float:
-        """Until what waits in the plan's group will have been done."""
-        return max(0.05, self.fleet.snapshot(self.clock()).groups[self.config.group_of(decision.tier)].backlog_s)
+    def _too_late(self, why: str, decision: Plan) -> Overloaded:
+        """Time has run out, and what is left is no answer to this request."""
+        group = self.fleet.snapshot(self.clock()).groups[self.config.group_of(decision.tier)]
+        return Overloaded(f"{why}; retry later or allow more time", max(0.05, group.backlog_s))
 
     async def _answer(self, decision: Plan, asked: Asked) -> Answer:
-        """Score as planned. Raises Expired when the deadline passed before the first stage was begun."""
+        """Score as planned. Raises Expired when the deadline passed before the first stage was begun, and Overloaded
+        when it left out a second stage without which the ranking is not good enough."""
         if decision.candidates == 0:
             return Answer.empty()
         first = decision.stages[0].tier if decision.stages else decision.tier
-        whole = asked.texts.layouts[first]
-        documents = None
-        if decision.candidates is not None:  # counted in pairs; only whole documents are scored
-            within = int(np.searchsorted(np.cumsum(whole.counts), decision.candidates, side="right"))
-            documents = np.arange(max(1, within))
+        documents = None if decision.candidates is None else np.arange(decision.candidates)
         part = asked.texts.part(first, documents, decision.max_tokens)
-        # A tier asked for by name answers late rather than not at all; so no deadline is held against it.
-        held = decision.fits or asked.ask.pinned is None
+        deadline_s = asked.deadline_s
+        if not decision.fits:  # of a tier that was asked for: what is promised is the time predicted
+            deadline_s = max(deadline_s, asked.ask.arrived_s + decision.predicted_ms / 1e3)
         allowed = asked.texts.alike(decision.allowed, first)
-        deadline_s = asked.deadline_s if held else math.inf
         preferred = decision.preferred.tier if decision.preferred is not None else ""
-        scored = await self._dispatcher.score(first, part.pairs, deadline_s, allowed, preferred)
-        answer = Answer(
-            finite(part.layout.best(scored.logits), scored.tier),
-            (Stage(scored.tier, len(part.layout.firsts)),),
-            part.pairs.tokens,
-            part.layout.truncated,
-            part.layout.counts.tolist(),
+        scored = await self._dispatcher.score(
+            first, part.pairs, deadline_s, allowed, preferred, late_is_fine=asked.late_is_fine
         )
+        answer = Answer.of(scored, part)
         note(asked.timing, scored)
         if len(decision.stages) > 1:
             await self._second_stage(decision.stages[1], answer, asked)
+            if self._quality(decision, answer) < asked.ask.min_quality:
+                why = answer.left_out or "the second stage scored fewer than planned"
+                raise self._too_late(f"{why}, and what is left is below min_quality", decision)
         return answer
 
     async def _second_stage(self, stage: Stage, answer: Answer, asked: Asked) -> None:
-        """Let the larger tier score the best so far, if there is time; else the first stage's answer stays."""
-        answer.partial = True
+        """Let the larger tier score the best so far, if there is time; else the first stage's answer stays, whatever
+        becomes of the second."""
         model = self.fleet.latency(stage.tier)
-        if model is None:
-            return
         lengths, now_s = asked.texts.document_lengths(stage.tier), self.clock()
         left_ms = math.inf
         if not math.isinf(asked.deadline_s):
@@ -218,8 +255,9 @@ class RankingService:
             ahead_ms = self.fleet.snapshot(now_s, asked.deadline_s).groups[group].ahead_ms
             left_ms = (asked.deadline_s - now_s) * 1e3 - ahead_ms
         retrieved = self.fleet.quality.retriever > 0
-        kept = second_stage(stage, answer.scores, lengths, model, left_ms, retrieved)
+        kept = second_stage(stage, answer.scores, lengths, model, left_ms, retrieved) if model else lengths[:0]
         if len(kept) == 0:
+            answer.left_out = NO_SECOND
             return
         part = asked.texts.part(stage.tier, kept)
         try:
@@ -227,18 +265,25 @@ class RankingService:
             scored = await asyncio.wait_for(
                 self._dispatcher.score(stage.tier, part.pairs, asked.deadline_s), timeout=left_s
             )
-        except (TimeoutError, Expired, Unavailable) as error:
-            log.debug("no second stage: %s", error)
+            second = document_scores(scored, part)
+        except (TimeoutError, Expired):
+            answer.left_out = NO_SECOND
             return
-        answer.scores = merged(answer.scores, kept, finite(part.layout.best(scored.logits), scored.tier))
+        except Exception as error:
+            known = isinstance(error, RankfleetError)
+            log.warning("request %s: no second stage: %s", asked.request.request_id, error, exc_info=not known)
+            answer.left_out = f"the second stage failed ({type(error).__name__})"
+            return
+        answer.order, answer.scores = ranked(answer.scores, kept, second, retrieved)
         answer.stages += (Stage(scored.tier, len(kept)),)
         answer.tokens += part.pairs.tokens
-        answer.partial = False
+        answer.pairs += len(part.pairs)
+        answer.truncated = sorted({*answer.truncated, *(int(kept[i]) for i in part.layout.truncated)})
         note(asked.timing, scored)
 
     def _ranking(self, decision: Plan, answer: Answer, asked: Asked) -> Ranking:
         request = asked.request
-        documents = [RankedDocument(int(i), float(answer.scores[i])) for i in np.argsort(-answer.scores, kind="stable")]
+        documents = [RankedDocument(int(i), float(answer.scores[i])) for i in answer.order]
         documents += [RankedDocument(i, None) for i in range(len(documents), len(request.documents))]
         passages = answer.passages + [0] * (len(request.documents) - len(answer.passages))
         return Ranking(
@@ -248,23 +293,35 @@ class RankingService:
             truncated=answer.truncated,
             timing=asked.timing,
             assignment=asked.assignment,
-            request_id=uuid.uuid4().hex,
+            request_id=request.request_id,
             texts=request.documents,
             passages=passages if asked.texts.passages else None,
             cached=asked.texts.cached,
             stages=answer.stages,
-            partial=answer.partial,
+            partial=bool(answer.left_out),
             slo_class=asked.target.slo_name,
+            pairs=answer.pairs,
         )
 
     def _as_answered(self, decision: Plan, answer: Answer) -> Plan:
         """The plan, saying which tier it was where that was left open or a stage was left out."""
         tier = answer.stages[-1].tier if answer.stages else decision.tier
+        decision = replace(decision, quality=self._quality(decision, answer))
         if tier == decision.tier:
             return decision
-        if answer.partial:
-            why = f"no time was left for the second stage, {tier} answers"
+        if answer.left_out:
+            why = f"{answer.left_out}, {tier} answers"
         else:
             why = f"{tier} was taken for the slack left when its turn came"
-        reason = f"{decision.reason}; {why}"
-        return replace(decision, tier=tier, quality=self.config.tiers[tier].quality, reason=reason)
+        return replace(decision, tier=tier, reason=f"{decision.reason}; {why}")
+
+    def _quality(self, decision: Plan, answer: Answer) -> float:
+        """Of what was done, by the table, where that is not what was planned."""
+        table, stages = self.fleet.quality, answer.stages
+        if len(stages) > 1:
+            planned = decision.stages[1].candidates
+            done = min(planned, stages[1].candidates)
+            return decision.quality if done == planned else table.of_cascade(stages[0].tier, stages[1].tier, done)
+        if answer.left_out or (stages and stages[0].tier != decision.tier):
+            return table.tiers[stages[0].tier]
+        return decision.quality

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from rankfleet.core.config import LiveSettings
-from rankfleet.core.errors import UnknownModel
+from rankfleet.core.errors import UnknownModel, quote
 from rankfleet.core.messages import RerankRequest
 from rankfleet.core.sections import AUTO, SloClass
 
@@ -37,7 +37,7 @@ def target_of(request: RerankRequest, live: LiveSettings, tiers: Iterable[str], 
         slo_name, name = slo_name or name, None
     if slo_name is not None and slo_name not in live.slo_classes:
         raise UnknownModel(
-            f"there is no SLO class {slo_name!r}; this fleet has {', '.join(live.slo_classes) or 'none'}"
+            f"there is no SLO class {quote(slo_name)}; this fleet has {', '.join(live.slo_classes) or 'none'}"
         )
     slo_name = slo_name or class_of_key(request.api_key, live) or live.default_slo_class
     slo = live.slo_classes.get(slo_name or "", NO_CLASS)
@@ -50,7 +50,9 @@ def target_of(request: RerankRequest, live: LiveSettings, tiers: Iterable[str], 
         return Target(tiers, None, slo, slo_name, budget_ms)
     if name in tiers:
         return Target((name,), pinned, slo, slo_name, budget_ms)  # type: ignore[arg-type]
-    raise UnknownModel(f"there is no model {name!r}; this fleet has {', '.join([AUTO, *tiers, *live.slo_classes])}")
+    raise UnknownModel(
+        f"there is no model {quote(name)}; this fleet has {', '.join([AUTO, *tiers, *live.slo_classes])}"
+    )
 
 
 def class_of_key(api_key: str | None, live: LiveSettings) -> str | None:

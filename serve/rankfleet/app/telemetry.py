@@ -19,6 +19,12 @@ class Recorder(Protocol):
     def refused(self, code: str) -> None: ...
 
 
+def add(counter: Counter, amount: float, tags: dict[str, str]) -> None:
+    """Ray's counters refuse 0, which a reply in which nothing was scored comes to."""
+    if amount > 0:
+        counter.inc(amount, tags)
+
+
 class Telemetry:
     """What a router counts."""
 
@@ -54,19 +60,15 @@ class Telemetry:
         tier = {"tier": ranking.plan.tier}
         arm = f"{ranking.assignment.experiment}/{ranking.assignment.arm}" if ranking.assignment else ""
         slo = {True: "met", False: "missed", None: "none"}[ranking.met]
-        left_out = (
-            "stage" if ranking.partial else "all" if not ranking.stages else "part" if ranking.plan.degraded else ""
-        )
-        tags = {"slo_class": ranking.slo_class or "", "arm": arm, "slo": slo, "left_out": left_out}
+        tags = {"slo_class": ranking.slo_class or "", "arm": arm, "slo": slo, "left_out": left_out(ranking)}
         self._requests.inc(1, tier | tags)
         if math.isfinite(ranking.plan.predicted_ms) and ranking.plan.predicted_ms > 0:
             self._accuracy.observe(ranking.timing.total_ms / ranking.plan.predicted_ms, tier)
         self._latency.observe(ranking.timing.total_ms, tier)
         self._queue.observe(ranking.timing.queue_ms, tier)
-        self._pairs.inc(ranking.pairs, tier)
+        add(self._pairs, ranking.pairs, tier)
         for cached, count in (("yes", ranking.cached), ("no", len(ranking.texts) - ranking.cached)):
-            if count:  # Ray's counters refuse 0
-                self._documents.inc(count, tier | {"cached": cached})
+            add(self._documents, count, tier | {"cached": cached})
 
     def refused(self, code: str) -> None:
         self._refused.inc(1, {"code": code})
@@ -116,5 +118,4 @@ class GroupTelemetry:
             (self._done, counts.done_s - before.done_s),
             (self._below, counts.below_s - before.below_s),
         ):
-            if seconds > 0:  # Ray's counters refuse 0
-                counter.inc(seconds, self._tags)
+            add(counter, seconds, self._tags)

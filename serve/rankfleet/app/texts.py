@@ -5,7 +5,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from rankfleet.core.config import FleetConfig
 from rankfleet.core.errors import CheckpointError
+from rankfleet.core.fingerprint import model_name
 from rankfleet.core.layout import Layout, PassageRule
 from rankfleet.core.messages import RerankRequest
 from rankfleet.core.pairs import TokenizedPairs
@@ -33,6 +35,18 @@ def load_tokenizers(tiers: Mapping[str, Tier]) -> dict[str, PairTokenizer]:
                 raise CheckpointError(f"tiers.{name}.max_tokens is too low: {error}") from None
         tokenizers[name] = by_text.setdefault(tokenizer.identity, tokenizer)
     return tokenizers
+
+
+def model_names(config: FleetConfig) -> dict[str, str]:
+    """Fingerprints by tier (`core/fingerprint.py`). Raises CheckpointError."""
+    return {
+        name: model_name(
+            tier,
+            config.groups[config.group_of(name)].dtype,
+            find_checkpoint(tier.model, tier.revision, weights=False).description,
+        )
+        for name, tier in config.tiers.items()
+    }
 
 
 @dataclass(frozen=True)
@@ -64,7 +78,7 @@ class TokenizedTexts:
         for tier, layout in self.layouts.items():
             if id(layout) not in known:
                 tokenizer = self.tiers[tier][0]
-                known[id(layout)] = Lengths(tokenizer.pair_lengths(layout), tokenizer.template.tokens)
+                known[id(layout)] = Lengths(tokenizer.pair_lengths(layout), tokenizer.template.tokens, layout.firsts)
         return {tier: known[id(layout)] for tier, layout in self.layouts.items()}
 
     def document_lengths(self, tier: str) -> np.ndarray:
@@ -77,14 +91,16 @@ class TokenizedTexts:
         return tuple(t for t in tiers if self.layouts[t] is self.layouts[tier])
 
     def part(self, tier: str, documents: np.ndarray | None = None, max_tokens: int | None = None) -> Part:
-        """documents: places of those wanted, all by default; max_tokens: cut pairs to so many tokens."""
+        """documents: places of those wanted, all by default; max_tokens: cut pairs to so many tokens, by which a
+        document does not become more passages."""
         tokenizer, limit = self.tiers[tier]
         query, ids = self.ids[tokenizer.encoder]
         layout = self.layouts[tier]
-        if documents is not None or max_tokens is not None:
-            ids = ids if documents is None else [ids[i] for i in documents]
-            limits = [n for n in (limit, max_tokens) if n is not None]
-            layout = tokenizer.layout(query, ids, min(limits, default=None), self.passages)
+        if documents is not None:
+            ids = [ids[i] for i in documents]
+            layout = tokenizer.layout(query, ids, limit, self.passages)
+        if max_tokens is not None:
+            layout = layout.cut(max_tokens - tokenizer.template.tokens)
         return Part(tokenizer.lay_out(query, ids, layout), layout)
 
 

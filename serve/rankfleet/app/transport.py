@@ -11,6 +11,7 @@ import grpc
 from ray.exceptions import NodeDiedError, RayActorError, RayTaskError, TaskCancelledError
 from ray.serve.exceptions import DeploymentUnavailableError, ReplicaUnavailableError
 
+from rankfleet.app.quiet import quietly
 from rankfleet.app.roster import Roster, Sending
 from rankfleet.core.errors import NotHosted, RankfleetError, ReplicaLost, ScoringFailed, Unavailable
 from rankfleet.core.messages import Chunk, ChunkScores
@@ -57,7 +58,7 @@ class ServeGroup:
         self._name = name
         self._handle = handle
         self._roster = roster
-        self._on_lost = on_lost
+        self._on_lost = quietly(on_lost)
         self._clock = clock
         self._calls: dict[int, Call] = {}
         self._remote: Any = None
@@ -102,7 +103,10 @@ class ServeGroup:
         if isinstance(error, asyncio.CancelledError) and task is not None and task.cancelling():
             return error
         fault = translate(error, self._name, call.sending.replica)
-        if isinstance(fault, ReplicaLost):
+        if isinstance(fault, ReplicaLost) and is_not_hosted(error):
+            log.info("replica %s of group %s: %s; asking another", call.sending.replica, self._name, fault)
+            self._roster.shun(call.sending.replica)
+        elif isinstance(fault, ReplicaLost):
             why = call.given_up or type(error).__name__
             log.warning("replica %s of group %s is lost with a chunk: %s", fault.replica or "?", self._name, why)
             self._on_lost(self._name)
@@ -138,9 +142,19 @@ class ServeGroup:
                 call.response.cancel()
 
 
+def cause_of(error: BaseException) -> BaseException:
+    """What was raised in the replica, where Ray has wrapped it."""
+    return error.cause if isinstance(error, RayTaskError) else error
+
+
+def is_not_hosted(error: BaseException) -> bool:
+    """Whether the replica lives, and is of another version of the fleet."""
+    return isinstance(cause_of(error), NotHosted)
+
+
 def translate(error: BaseException, group: str, replica: str) -> BaseException:
     """What went wrong, as an error of ours: ReplicaLost where another replica may do better."""
-    cause = error.cause if isinstance(error, RayTaskError) else error
+    cause = cause_of(error)
     if isinstance(cause, NotHosted):
         return ReplicaLost(str(cause))  # of another version of the fleet, and well otherwise
     if isinstance(cause, RankfleetError):

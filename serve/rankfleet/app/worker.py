@@ -7,12 +7,14 @@ import time
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Executor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from types import MappingProxyType
 from typing import Protocol
 
 import numpy as np
 
-from rankfleet.core.errors import Expired
+from rankfleet.app.quiet import quietly
+from rankfleet.core.errors import Expired, NotHosted, ScoringFailed
 from rankfleet.core.messages import Chunk, ChunkScores, Work
 from rankfleet.core.pairs import TokenizedPairs
 from rankfleet.core.sections import Routing, Scheduling
@@ -43,6 +45,23 @@ class Alarm(Protocol):
 
 
 CallLater = Callable[[float, Callable[[], None]], Alarm]
+
+
+@dataclass(frozen=True)
+class Model:
+    """What is hosted under a tier's name. name: fingerprint that a router knows as well; weights: of the weights and
+    the precision that they are computed in."""
+
+    name: str
+    weights: str
+
+
+@dataclass(frozen=True)
+class Failures:
+    """Batches of a tier that have failed in a row, and the pairs of the last."""
+
+    count: int
+    last: TokenizedPairs
 
 
 @dataclass(frozen=True)
@@ -80,9 +99,11 @@ class Worker:
         rule: Routing = Routing(),  # noqa: B008  (frozen)
         settings: Scheduling = Scheduling(),  # noqa: B008  (frozen)
         call_later: CallLater | None = None,
+        models: Mapping[str, Model] = MappingProxyType({}),
     ) -> None:
         """scorers, latency, quality: by tier. on_batch hears the tokens of each batch and the backlog as it starts.
-        call_later: seconds and what to do then; the running loop's by default."""
+        call_later: seconds and what to do then; the running loop's by default. models: by tier, what is hosted under
+        that name; where nothing is said, anything is."""
         self._replica = replica
         self._scorers = scorers
         self._latency = latency
@@ -91,29 +112,32 @@ class Worker:
         self._correction = Correction()
         self._queue: TokenQueue[Pending] = TokenQueue(batch_tokens, rule, settings=settings)
         self._executor = executor
-        self._on_batch = on_batch
+        self._on_batch = quietly(on_batch)
+        self._models = models
         self._clock = clock
         self._call_later = call_later
         self._alarm_s = math.inf
         self._alarm: Alarm | None = None
         self.load = Load()
+        self._failures: dict[str, Failures] = {}
         self._running: Running | None = None
         self._task: asyncio.Task[None] | None = None
 
     def submit(self, chunk: Chunk) -> "asyncio.Future[ChunkScores]":
-        """Queue a chunk. The future fails with KeyError where no tier it may be scored with is hosted, and with
-        Expired when it cannot be in time any more; cancelled, it costs no device time unless that has begun."""
+        """Queue a chunk. The future fails with NotHosted where no tier it may be scored with is hosted, as one of
+        another version of the fleet may be sent while an update goes on, and with Expired when it cannot be in time
+        any more; cancelled, it costs no device time unless that has begun."""
         future: asyncio.Future[ChunkScores] = asyncio.get_running_loop().create_future()
-        tiers = [tier for tier in chunk.tiers or (chunk.tier,) if tier in self._scorers]
+        tiers = [tier for tier in chunk.tiers or (chunk.tier,) if self._hosts(tier, chunk)]
         if not tiers:
-            future.set_exception(KeyError(f"this replica does not host tier {chunk.tier!r}"))
+            future.set_exception(NotHosted(f"this replica does not host tier {chunk.tier!r} as the router means it"))
             return future
         now = self._clock()
         deadline = math.inf if chunk.slack_ms is None else now + chunk.slack_ms / 1e3
         work = Work.of(chunk.pairs.lengths)
         options = (self._model(tier).option(tier, self._quality[tier], work) for tier in tiers)
         steps = ladder(options, work.tokens / self._queue.max_tokens, self._scale)
-        preferred = chunk.preferred if chunk.preferred in self._scorers else chunk.tier
+        preferred = next((tier for tier in (chunk.preferred, chunk.tier) if tier in self._scorers), tiers[0])
         preferred_ms = self._share_ms(preferred, work)
         pending = Pending(chunk, work, future, now, preferred)
         waiting = Waiting(work.tokens, deadline, steps, pending, chunk.request)
@@ -131,6 +155,18 @@ class Worker:
         elif self._running is not None:
             self._watch(waiting.last_start_s)
         return future
+
+    def _hosts(self, tier: str, chunk: Chunk) -> bool:
+        """Whether the tier is here, and is the model that the router means."""
+        known = self._models.get(tier)
+        return tier in self._scorers and (known is None or chunk.models.get(tier, known.name) == known.name)
+
+    async def probe(self) -> None:
+        """Score pairs of the lengths of those that failed last, of a token that every model has: what fails with
+        these fails with any. Raises what that raises."""
+        for tier, failed in list(self._failures.items()):
+            plain = replace(failed.last, ids=np.zeros_like(failed.last.ids))
+            await asyncio.get_running_loop().run_in_executor(self._executor, self._scored, tier, plain)
 
     def _model(self, tier: str) -> LatencyModel:
         """As profiled, corrected by what batches have taken since."""
@@ -159,6 +195,11 @@ class Worker:
             return False
         predicted_s = self._running.predicted_ms / 1e3
         return self._clock() - self._running.since_s > max(STUCK_S, STUCK_FACTOR * predicted_s)
+
+    @property
+    def failures(self) -> int:
+        """Batches of one tier that have failed since its last that did not, of the tier that fails most."""
+        return max((failed.count for failed in self._failures.values()), default=0)
 
     @property
     def halted(self) -> bool:
@@ -199,8 +240,8 @@ class Worker:
         """Score one batch and answer its chunks. A fault fails the chunks it concerns and no others."""
         started = self._clock()
         self._running = Running(started, predicted_ms)
+        self._on_batch(sum(pending.work.tokens for pending in batch), self.backlog_s)
         try:
-            self._on_batch(sum(pending.work.tokens for pending in batch), self.backlog_s)
             chunks = [pending.chunk for pending in batch]
             logits = await asyncio.get_running_loop().run_in_executor(self._executor, self._score, tier, chunks)
         except Exception as error:
@@ -209,12 +250,15 @@ class Worker:
                 for pending in batch:
                     await self._run(tier, predicted_ms, [pending])
             else:
-                log.exception("scoring failed")
+                log.exception("tier %s failed on a batch", tier)
+                before = self._failures[tier].count if tier in self._failures else 0
+                self._failures[tier] = Failures(before + 1, batch[0].chunk.pairs)
                 if not batch[0].future.done():
                     batch[0].future.set_exception(error)
             return
         finally:
             self._running = None
+        self._failures.pop(tier, None)
         infer_ms = (self._clock() - started) * 1e3
         model = self._latency[tier]
         self._correction.observed(tier, model, model.mean_ms(Work.sum(p.work for p in batch)), infer_ms)
@@ -228,13 +272,37 @@ class Worker:
             if not pending.future.done():
                 queue_ms = (started - pending.queued_s) * 1e3
                 others_s = (sum(waits_ms.values()) - waits_ms[pending.chunk.sender]) / 1e3
-                scores = ChunkScores(scored, queue_ms, infer_ms, self._replica, self.backlog_s, tier, others_s)
+                weights = self._models[tier].weights if tier in self._models else ""
+                scores = ChunkScores(scored, queue_ms, infer_ms, self._replica, self.backlog_s, tier, others_s, weights)
                 pending.future.set_result(scores)
 
     def _score(self, tier: str, chunks: Sequence[Chunk]) -> list[np.ndarray]:
         """In the executor: one tier, one packed batch, cut back into chunks."""
-        scorer = self._scorers[tier]
         if len(chunks) == 1:
-            return [scorer.score(chunks[0].pairs)]
-        logits = scorer.score(TokenizedPairs.join([c.pairs for c in chunks]))
+            return [self._scored(tier, chunks[0].pairs)]
+        logits = self._scored(tier, TokenizedPairs.join([c.pairs for c in chunks]))
         return np.split(logits, np.cumsum([len(c.pairs) for c in chunks])[:-1])
+
+    def _scored(self, tier: str, pairs: TokenizedPairs) -> np.ndarray:
+        """Raises ScoringFailed for scores that mean nothing: an order by them would be one of chance."""
+        logits = self._scorers[tier].score(pairs)
+        if logits.shape != (len(pairs),) or not np.isfinite(logits).all():
+            raise ScoringFailed(f"tier {tier} gave scores that are not finite, or not one for each pair")
+        return logits
+
+
+def submit_each(
+    submit: Callable[[Chunk], "asyncio.Future[ChunkScores]"], chunks: Sequence[Chunk]
+) -> list["asyncio.Future[ChunkScores]"]:
+    """A future for each chunk; one that cannot even be queued fails alone, not those collected with it."""
+
+    def one(chunk: Chunk) -> "asyncio.Future[ChunkScores]":
+        try:
+            return submit(chunk)
+        except Exception as error:
+            log.exception("a chunk could not be queued")
+            failed: asyncio.Future[ChunkScores] = asyncio.get_running_loop().create_future()
+            failed.set_exception(error)
+            return failed
+
+    return [one(chunk) for chunk in chunks]

@@ -13,6 +13,7 @@ from rich.table import Table
 from rankfleet.cli import app, err, out
 from rankfleet.cli.options import ConfigOption, load_config, pick_tier
 from rankfleet.core.config import FleetConfig
+from rankfleet.core.errors import ConfigError
 
 STEPS = (5, 10, 20, 30, 40, 50)  # candidates that a tier scores, where it does not score all
 RECORDED = ("rankfleet", "torch", "transformers", "bm25s", "ir-measures")  # packages that can change a figure
@@ -43,6 +44,9 @@ def evaluate(
     names = tiers.split(",") if tiers else list(fleet.tiers)
     for name in names:
         pick_tier(fleet, name)
+    called = [folder.resolve().name for folder in data]
+    if again := sorted({name for name in called if called.count(name) > 1}):
+        raise ConfigError(f"--data: two folders are called {', '.join(again)}; a table tells data sets apart by name")
     collections = [evaluate_folder(fleet, folder, retriever, top_k, names, dtype, queries, threads) for folder in data]
     steps = {collection["data"]: collection.pop("steps") for collection in collections}
     for collection in collections:
@@ -100,7 +104,7 @@ def evaluate_folder(
             reranker.score("warm up", ["a first batch"])
             results[name] = score_candidates(reranker, judged, candidates, lambda t=task: bar.advance(t))  # type: ignore[misc]
     return {
-        "data": folder.name,
+        "data": folder.resolve().name,
         "queries": len(judged.queries),
         "documents": len(index),
         "top_k": top_k,

@@ -66,6 +66,7 @@ def plan(
     out.print(table)
     out.print(decision.reason, soft_wrap=True)
     if not isinstance(decision, Plan):
-        out.print(f"refused with 429, Retry-After {decision.retry_after_s:.2f} s")
+        again = f"429, Retry-After {decision.retry_after_s:.2f} s" if decision.cause == "load" else "422"
+        out.print(f"refused with {again}")
     elif decision.allowed:
         out.print(f"a replica may still choose among {', '.join(decision.allowed)} when its turn comes")

@@ -4,19 +4,29 @@ RankfleetError                  500
 ├── ConfigError                 the fleet file is wrong; nothing is started
 ├── CheckpointError             a model cannot be loaded
 ├── ScoringFailed               the engine failed on this request; the replica's log has the details
-├── NotHosted                   the replica has no such tier: it is of another version of the fleet
+├── InvalidPairs                token ids or lengths that the model does not have; never from a text
+├── NotHosted                   the replica has no such tier, or another model by that name: an update goes on
 ├── ReplicaLost                 a replica went away with a chunk; another is asked, and no client sees it
 └── RequestError                400  the request is wrong; sending it again will not help
-    ├── InvalidRequest          422  a field is missing, of the wrong type, or empty
+    ├── InvalidRequest          422  a field is missing, unknown, of the wrong type, or out of range
+    ├── Infeasible              422  not even an idle fleet could do this within the budget
     ├── TooLarge                413  more documents or bytes than the limits
     ├── UnknownModel            404  no tier, SLO class or alias of that name
     ├── NotConfigured           404  the fleet file does not ask for this
-    ├── Overloaded              429  no plan fits now; Retry-After says when
+    ├── SlowSender              408  the body did not come in time
+    ├── Overloaded              429  an idle fleet could do this, but not now; Retry-After says when
     ├── Expired                 504  the budget ended in a queue, before any work was done
     └── Unavailable             503  no replica could answer
 """
 
 from typing import ClassVar
+
+QUOTED = 80  # characters of what a client sent that a message repeats
+
+
+def quote(text: str) -> str:
+    """In quotes, cut where it is long: what somebody sent, to be named in a message."""
+    return repr(text if len(text) <= QUOTED else f"{text[:QUOTED]}…")
 
 
 class RankfleetError(Exception):
@@ -36,6 +46,10 @@ class CheckpointError(RankfleetError):
 
 class ScoringFailed(RankfleetError):
     code = "scoring_failed"
+
+
+class InvalidPairs(RankfleetError):
+    code = "invalid_pairs"
 
 
 class NotHosted(RankfleetError):
@@ -63,6 +77,16 @@ class RequestError(RankfleetError):
 class InvalidRequest(RequestError):
     status = 422
     code = "invalid_request"
+
+
+class Infeasible(RequestError):
+    status = 422
+    code = "infeasible"
+
+
+class SlowSender(RequestError):
+    status = 408
+    code = "slow_sender"
 
 
 class TooLarge(RequestError):

@@ -4,7 +4,7 @@ A document that does not fit beside the query is cut (`truncate`), or becomes se
 apart and folded back by their maximum (`max_passages`).
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
@@ -51,12 +51,21 @@ class Layout:
             return np.ones(len(self), dtype=np.int64)
         return np.diff(self.firsts, append=len(self))
 
+    def cut(self, limit: int) -> "Layout":
+        """The same pairs, none with more than `limit` tokens of text: each keeps its beginning, so a passage that is
+        cut stays one passage."""
+        query, texts = longest_first(self.query, self.stops - self.starts, limit)
+        stops = self.starts + texts
+        cut = self.owners[(query < self.query) | (stops < self.stops)]
+        truncated = sorted({*self.truncated, *cut.tolist()})
+        return replace(self, query=query, stops=stops, truncated=truncated)
+
     def best(self, logits: np.ndarray) -> np.ndarray:
         """The scores of documents, [documents]: the largest of each one's pairs."""
         return logits if len(self.firsts) == len(self) else np.maximum.reduceat(logits, self.firsts)
 
 
-def longest_first(first: int, second: np.ndarray, limit: int) -> tuple[np.ndarray, np.ndarray]:
+def longest_first(first: int | np.ndarray, second: np.ndarray, limit: int) -> tuple[np.ndarray, np.ndarray]:
     """How many tokens of a text and of each of others stay when two together may have `limit`: the longer text
     gives way until both are equal, then both do (`truncation="longest_first"` of Transformers)."""
     short = np.minimum(first, second)

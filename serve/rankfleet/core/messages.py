@@ -4,7 +4,7 @@ All times are milliseconds unless a name says otherwise. Deadlines travel as sla
 that clocks of different machines need not agree.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -18,9 +18,10 @@ class RerankRequest:
     """What to rank, and how long it may take, whatever wire format it came in.
 
     model: a tier, `auto`, or an SLO class; None for the fleet's default. slo_ms: budget counted from arrival
-    at the router; None for the class's own. user, session: ids by which experiments assign an arm.
+    at the router, MIN_SLO_MS to MAX_SLO_MS; None for the class's own. user, session: ids by which experiments assign
+    an arm.
     long_documents: None for the fleet's default. min_quality: nDCG@10 below which an answer is of no use. slo_class:
-    by name; None for that of the model, the API key, or the fleet.
+    by name; None for that of the model, the API key, or the fleet. request_id: by which logs and the reply name it.
     """
 
     query: str
@@ -34,6 +35,7 @@ class RerankRequest:
     min_quality: float = 0.0
     slo_class: str | None = None
     api_key: str | None = None
+    request_id: str = ""
 
 
 @dataclass(frozen=True)
@@ -66,7 +68,8 @@ class Chunk:
     tiers: those the replica may choose from when the work leaves its queue; `tier` alone where empty. request: the
     same for all chunks of a request that was cut; None for one that was not. least_ms: 99th percentile of its device
     time at the cheapest of its tiers; 0 where none has been measured. preferred: the tier it would get on an idle
-    fleet, wherever that is hosted; `tier` where empty. sender: the router it comes from.
+    fleet, wherever that is hosted; `tier` where empty. sender: the router it comes from. models: by tier, which model
+    the router means by that name (`fingerprint`); a replica that hosts another refuses the chunk.
     """
 
     tier: str
@@ -77,11 +80,13 @@ class Chunk:
     least_ms: float = 0.0
     preferred: str = ""
     sender: str = ""
+    models: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
 class ChunkScores:
-    """A chunk's raw logits, float32 [pairs], the tier that gave them, and what they took.
+    """A chunk's raw logits, float32 [pairs], the tier that gave them, and what they took. model: fingerprint of the
+    weights and the precision they were computed with; scores of two models are never joined to one ranking.
 
     backlog_s: predicted seconds of work still queued at the replica; others_s: of which for other routers than the one
     that is answered, so that they learn of each other's.
@@ -94,6 +99,7 @@ class ChunkScores:
     backlog_s: float
     tier: str
     others_s: float = 0.0
+    model: str = ""
 
 
 @dataclass
@@ -108,7 +114,9 @@ class Timing:
 
 @dataclass(frozen=True)
 class RankedDocument:
-    """index: place in the request; logit: raw score by the tier that answered, None for one left unscored."""
+    """index: place in the request; logit: raw score by the tier that answered, None for one left unscored. In a
+    cascade those that only the first stage has scored have its score, lowered where it is above the second stage's:
+    logits fall in the order of the ranking."""
 
     index: int
     logit: float | None
@@ -157,11 +165,11 @@ class Plan:
     """The router's decision for one request.
 
     tier: who answers, or `none` where nothing is scored; predicted_ms: from arrival to answer, at the 99th
-    percentile; fits: whether that is within the budget. allowed: the tiers a replica may choose from when the work
-    leaves its queue; empty where `tier` is final. stages: passes of a cascade; empty for a single one. candidates:
-    how many are scored, the others keeping their order behind them; None for all. max_tokens: to which length pairs
-    are cut; None for no cut of the planner's. degraded: what is left out since nothing whole fits, for people.
-    preferred: None where not even an idle fleet could score anything in time.
+    percentile, infinity where that is not known; fits: whether that is within the budget. allowed: the tiers a replica
+    may choose from when the work leaves its queue; empty where `tier` is final. stages: passes of a cascade; empty for
+    a single one. candidates: how many are scored, the others keeping their order behind them; None for all.
+    max_tokens: to which length pairs are cut; None for no cut of the planner's. degraded: what is left out since
+    nothing whole fits, for people. preferred: None where not even an idle fleet could score anything in time.
     """
 
     tier: str
@@ -185,7 +193,8 @@ class Ranking:
 
     passages: pairs scored of each document, in the order given; None where every document was one pair by the
     request's choice. cached: documents whose token ids were known. stages: who has scored how many, in turn; empty
-    where nothing was scored. partial: whether the deadline left out a stage. slo_class: the one that applied.
+    where nothing was scored. partial: whether the second stage was left out. slo_class: the one that applied. pairs:
+    how many were scored, in all stages.
     """
 
     documents: list[RankedDocument]
@@ -201,11 +210,7 @@ class Ranking:
     stages: tuple[Stage, ...] = ()
     partial: bool = False
     slo_class: str | None = None
-
-    @property
-    def pairs(self) -> int:
-        """How many were scored."""
-        return len(self.texts) if self.passages is None else sum(self.passages)
+    pairs: int = 0
 
     @property
     def met(self) -> bool | None:

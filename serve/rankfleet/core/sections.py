@@ -2,10 +2,24 @@
 
 from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
 AUTO = "auto"  # the model name that leaves the choice to the planner
 NONE = "none"  # the tier of an answer that nothing has scored
+# Latency budgets in milliseconds. A shorter one is nearly always meant in seconds, and no network round trip is that
+# short; who has an hour has no deadline.
+MIN_SLO_MS, MAX_SLO_MS = 1.0, 3_600_000.0
+
+
+def check_slo_ms(slo_ms: float) -> float:
+    """A budget as it came. Raises ValueError for one that cannot be meant."""
+    if MIN_SLO_MS <= slo_ms <= MAX_SLO_MS:
+        return slo_ms
+    hint = f"; {slo_ms:g} s are {slo_ms * 1e3:g}" if 1e-3 <= slo_ms < MIN_SLO_MS else ""
+    raise ValueError(f"a budget is in milliseconds, from {MIN_SLO_MS:g} to {MAX_SLO_MS:.0f}, not {slo_ms:g}{hint}")
+
+
+SloMs = Annotated[float, AfterValidator(check_slo_ms)]
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$")]
 
 
@@ -58,9 +72,11 @@ class Group(Section):
 class SloClass(Section):
     """A latency budget with a name."""
 
-    slo_ms: float | None = Field(None, gt=0, description="budget per request; null for none")
+    slo_ms: SloMs | None = Field(None, description="budget per request in milliseconds; null for none")
     when_none_fits: Literal["degrade", "refuse"] = Field(
-        "degrade", description="leave out tokens, candidates, or the whole scoring; or 429 with Retry-After"
+        "degrade",
+        description="leave out tokens, candidates, or the whole scoring; or refuse: 429 with Retry-After, and 422 "
+        "where not even an idle fleet could do it",
     )
     api_key_sha256: list[Sha256] = Field([], description="SHA-256 of API keys whose requests get this class")
 
@@ -86,6 +102,10 @@ class Experiment(Section):
         return self
 
 
+# A body while it is read: itself, and its texts at up to four bytes a character, which one emoji in each is enough for.
+BYTES_PER_BODY_BYTE = 5
+
+
 class Limits(Section):
     """What one request may ask for."""
 
@@ -94,6 +114,20 @@ class Limits(Section):
     max_query_bytes: int = Field(32_000, ge=1, description="UTF-8 bytes of a query")
     max_passages: int = Field(16, ge=1, description="passages of one document; what is beyond them is cut")
     max_body_bytes: int = Field(64_000_000, ge=1, description="bytes of one HTTP body")
+    max_bytes_in_flight: int = Field(
+        512_000_000,
+        ge=1,
+        description="memory that bodies and texts under way may take in one router replica; beyond it 429",
+    )
+
+    @model_validator(mode="after")
+    def _one_body_fits(self) -> Self:
+        if self.max_bytes_in_flight < BYTES_PER_BODY_BYTE * self.max_body_bytes:
+            raise ValueError(
+                f"max_bytes_in_flight ({self.max_bytes_in_flight}) is below {BYTES_PER_BODY_BYTE} × max_body_bytes "
+                f"({self.max_body_bytes}), what reading one body can take; raise the one or lower the other"
+            )
+        return self
 
 
 class GroupScaling(Section):
@@ -189,12 +223,14 @@ class Routing(Section):
     expected_arrivals: float = Field(
         0.5, gt=0, description="a replica may plan for the time in which so many further requests come"
     )
-    horizon: float = Field(0.22, gt=0, description="share of the typical budget in which a backlog has to drain")
+    horizon: float = Field(
+        0.26, gt=0, description="share of the typical budget (the lower quartile) in which a backlog has to drain"
+    )
     horizon_exponent: float = Field(
         0.63, ge=0, lt=1, description="how much longer that may take where a larger tier gains much: 0 for not at all"
     )
     crowd_window: float = Field(0.2, gt=0, description="window for the rate of arrivals, in typical budgets")
-    memory_s: float = Field(30.0, gt=0, description="how long budgets and crowds seen are remembered")
+    memory_s: float = Field(30.0, gt=0, description="how long rates of arrivals are remembered")
 
 
 class Scheduling(Section):

@@ -5,6 +5,7 @@ from typing import Any
 
 import torch
 
+from rankfleet.core.errors import CheckpointError
 from rankfleet.engine.activations import activation
 from rankfleet.engine.attention import Attention
 from rankfleet.engine.packing import PackedBatch
@@ -34,6 +35,11 @@ class BertEncoder:
         # RoBERTa counts positions from padding_idx + 1 and has a single token type.
         roberta = config.model_type in ("roberta", "xlm-roberta")
         self.first_position: int = config.pad_token_id + 1 if roberta else 0
+        if len(self.places) < config.max_position_embeddings:  # long pairs would read beyond it
+            raise CheckpointError(
+                f"{weights.folder}: the table of positions has {len(self.places)} rows, config.json says "
+                f"{config.max_position_embeddings}; are both of the same model?"
+            )
         self.layers = [
             Layer(
                 qkv=weights.linear(*(f"encoder.layer.{i}.attention.self.{n}" for n in ("query", "key", "value"))),
@@ -45,6 +51,11 @@ class BertEncoder:
             )
             for i in range(config.num_hidden_layers)
         ]
+
+    @property
+    def vocabulary(self) -> int:
+        """Token ids are below this."""
+        return self.words.shape[0]
 
     @property
     def hidden(self) -> int:

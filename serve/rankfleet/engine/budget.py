@@ -6,6 +6,8 @@ from pathlib import Path
 
 import torch
 
+from rankfleet.engine.cgroup import memory_left
+
 log = logging.getLogger("rankfleet")
 
 # Large enough for full matrix products; on a CPU small enough that activations stay near its caches.
@@ -40,12 +42,20 @@ def pass_budget(hidden: int, inner: int, longest: int, element: int, device: tor
     return PassBudget(tokens, tokens * each)
 
 
-def free_memory(device: torch.device, meminfo: Path = Path("/proc/meminfo")) -> int:
-    """Bytes that are free on the device; a CPU's as Linux tells, 4 GiB where it does not."""
+def free_memory(
+    device: torch.device,
+    meminfo: Path = Path("/proc/meminfo"),
+    cgroup: Path = Path("/proc/self/cgroup"),
+    cgroups: Path = Path("/sys/fs/cgroup"),
+) -> int:
+    """Bytes that are free on the device. Of a CPU: what Linux says is available, 4 GiB where it does not say, or what
+    the limits of a container leave if that is less. cgroup, cgroups: see `memory_left`."""
     if device.type == "cuda":
         return int(torch.cuda.mem_get_info(device)[0])
     try:
         fields = dict(line.split(":") for line in meminfo.read_text(encoding="ascii").splitlines())
-        return int(fields["MemAvailable"].split()[0]) * 1024
-    except (OSError, ValueError, KeyError):
-        return 4 * 2**30
+        host = int(fields["MemAvailable"].split()[0]) * 1024
+    except (OSError, ValueError, LookupError):
+        host = 4 * 2**30
+    left = memory_left(cgroup, cgroups)
+    return host if left is None else min(host, left)

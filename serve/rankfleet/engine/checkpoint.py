@@ -17,10 +17,15 @@ import torch
 from safetensors.torch import load_file
 
 from rankfleet.core.errors import CheckpointError
+from rankfleet.engine.digest import digest_of
+from rankfleet.engine.weights import Weights
 
 SCALE_SUFFIX = ".int8_scale"
 MODELS = Path(__file__).parent.parent / "models"  # checkpoints that ship with the package
-DESCRIPTION = ["*.json", "*.txt", "*.model", "*.jinja", "*/config.json"]  # enough to tokenize
+DESCRIPTION = ["*.json", "*.txt", "*.model", "*.jinja"]  # at the root: enough to tokenize
+# Of the files that DESCRIPTION fetches, those without a bearing on scores. The index of shards is of the weights: it
+# changes when the same model is saved in other pieces.
+NOT_OF_THE_MODEL = [".*", "*.index.json", "README*", "LICENSE*"]
 WEIGHTS = ["*.safetensors", "*/model.safetensors"]
 
 
@@ -34,28 +39,38 @@ def read_json(path: Path) -> Any:
         raise CheckpointError(f"{path} cannot be read: {error}") from error
 
 
-def read_tensors(folder: Path) -> dict[str, torch.Tensor]:
-    """All tensors of `model.safetensors`, or of the shards its index names.
-
-    A tensor stored as int8 with a float scale per row (`NAME.int8_scale`, [rows, 1]) comes back as float32.
-    """
+def weight_files(folder: Path) -> list[Path]:
+    """`model.safetensors`, or the shards that its index names. Raises CheckpointError where there is neither."""
     single, index = folder / "model.safetensors", folder / "model.safetensors.index.json"
     if single.exists():
-        names = [single.name]
-    elif index.exists():
-        names = sorted(set(read_json(index)["weight_map"].values()))
-    else:
+        return [single]
+    if not index.exists():
         raise CheckpointError(f"{folder} has no model.safetensors; only safetensors checkpoints are loaded")
-    tensors: dict[str, torch.Tensor] = {}
+    try:
+        names = sorted(set(read_json(index)["weight_map"].values()))
+    except (KeyError, TypeError, AttributeError) as error:
+        raise CheckpointError(f"{index} has no weight_map from tensors to files") from error
     for name in names:
         if Path(name).name != name:
             raise CheckpointError(f"{index} names a shard outside of its folder: {name}")
+    return [folder / name for name in names]
+
+
+def read_tensors(folder: Path) -> dict[str, torch.Tensor]:
+    """All tensors of `weight_files`.
+
+    A tensor stored as int8 with a float scale per row (`NAME.int8_scale`, [rows, 1]) comes back as float32.
+    """
+    tensors: dict[str, torch.Tensor] = {}
+    for path in weight_files(folder):
         try:
-            tensors.update(load_file(folder / name))
+            tensors.update(load_file(path))
         except Exception as error:  # safetensors raises its own class, OSError or a header error
-            raise CheckpointError(f"{folder / name} is not a readable safetensors file: {error}") from error
+            raise CheckpointError(f"{path} is not a readable safetensors file: {error}") from error
     for name in [n for n in tensors if n.endswith(SCALE_SUFFIX)]:
         scale, target = tensors.pop(name), name.removesuffix(SCALE_SUFFIX)
+        if target not in tensors:
+            raise CheckpointError(f"{folder} has {name!r}, a scale, without the tensor {target!r}")
         tensors[target] = tensors[target].float() * scale.float()
     return tensors
 
@@ -66,7 +81,7 @@ class HeadModule:
 
     kind: str
     config: dict[str, Any]
-    tensors: dict[str, torch.Tensor]
+    weights: Weights
 
 
 @dataclass(frozen=True)
@@ -93,8 +108,15 @@ class Checkpoint:
         path = self.folder / "modules.json"
         if not path.exists():
             return []
-        modules = sorted(read_json(path), key=lambda m: m["idx"])
-        return [(m["type"].rsplit(".", 1)[-1], self.folder / m["path"]) for m in modules]
+        try:
+            modules = sorted(read_json(path), key=lambda m: m["idx"])
+            named = [(m["type"].rsplit(".", 1)[-1], Path(m["path"])) for m in modules]
+        except (KeyError, TypeError, AttributeError) as error:
+            raise CheckpointError(f"{path} is not a list of modules with idx, type and path") from error
+        for _, inside in named:
+            if inside.is_absolute() or ".." in inside.parts:
+                raise CheckpointError(f"{path} names a module outside of its folder: {inside}")
+        return [(kind, self.folder / inside) for kind, inside in named]
 
     def head(self) -> list[HeadModule]:
         """The modules behind the encoder, in order; empty where the head is part of the encoder's own file."""
@@ -102,15 +124,43 @@ class Checkpoint:
             HeadModule(
                 kind,
                 read_json(folder / "config.json"),
-                read_tensors(folder) if (folder / "model.safetensors").exists() else {},
+                Weights(read_tensors(folder) if (folder / "model.safetensors").exists() else {}, folder),
             )
             for kind, folder in self.modules
             if kind not in ("Transformer", "CrossEncoder")
         ]
 
-    def tensors(self) -> dict[str, torch.Tensor]:
-        """The encoder's tensors, CPU, in the precision stored."""
-        return read_tensors(self.folder)
+    def weights(self) -> Weights:
+        """The tensors of the encoder's folder."""
+        return Weights(read_tensors(self.folder), self.folder)
+
+    @cached_property
+    def description(self) -> str:
+        """Fingerprint, 16 hexadecimal digits, of what the model is apart from its weights: the same where pairs are
+        tokenized and laid out alike, in whatever folder, with or without the weights beside it.
+
+        Counted are the files of DESCRIPTION at the root, and each module's config.json. Not counted is what says
+        nothing of the model (NOT_OF_THE_MODEL), hidden files, and other folders, such as a hub's cache, exports or a
+        trainer's own checkpoints.
+        """
+        files = [
+            path
+            for pattern in DESCRIPTION
+            for path in self.folder.glob(pattern)
+            if path.is_file() and not any(path.match(other) for other in NOT_OF_THE_MODEL)
+        ]
+        files += [path for _, folder in self.modules if (path := folder / "config.json").exists()]
+        return digest_of(self.folder, files)
+
+    @cached_property
+    def weights_digest(self) -> str:
+        """Fingerprint, 16 hexadecimal digits, of the weight files that `Scorer.load` reads, byte by byte: the same
+        weights stored in another precision or in other shards give another. Takes about a second per 1.5 GB.
+
+        Raises CheckpointError where the weights are not there.
+        """
+        folders = [folder for _, folder in self.modules if (folder / "model.safetensors").exists()]
+        return digest_of(self.folder, [path for folder in (self.folder, *folders) for path in weight_files(folder)])
 
 
 def find_checkpoint(
@@ -132,7 +182,7 @@ def find_checkpoint(
 
     from huggingface_hub import snapshot_download
 
-    patterns = DESCRIPTION + (WEIGHTS if weights else [])
+    patterns = [*DESCRIPTION, "*/config.json", *(WEIGHTS if weights else [])]
 
     try:
         return Checkpoint(

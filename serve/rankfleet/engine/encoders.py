@@ -15,7 +15,6 @@ from rankfleet.engine.weights import Weights
 
 TorchEncoder = BertEncoder | ModernBertEncoder | Qwen2Encoder
 Encoder = TorchEncoder | NativeEncoder
-Tensors = dict[str, torch.Tensor]
 ENCODERS: dict[str, tuple[type[TorchEncoder], str]] = {
     "bert": (BertEncoder, "bert."),
     "roberta": (BertEncoder, "roberta."),
@@ -25,20 +24,19 @@ ENCODERS: dict[str, tuple[type[TorchEncoder], str]] = {
 }
 
 
-def torch_encoder(
-    config: Any, tensors: Tensors, dtype: torch.dtype, device: torch.device, attention: Attention | None = None
-) -> TorchEncoder:
-    """The encoder in PyTorch's operations. attention: by default the best back-end that is installed."""
+def torch_encoder(config: Any, weights: Weights, attention: Attention | None = None) -> TorchEncoder:
+    """The encoder in PyTorch's operations, on the device and in the precision of the weights. attention: by default
+    the best back-end that is installed."""
     build, prefix = ENCODERS[config.model_type]
     width = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
-    attention = attention or attention_for(device, dtype, width)
-    return build(config, Weights(tensors, dtype, device).under(prefix), attention)
+    attention = attention or attention_for(weights.device, weights.dtype, width)
+    return build(config, weights.under(prefix), attention)
 
 
-def compiled_encoder(config: Any, tensors: Tensors, dtype: str, max_pair: int) -> NativeEncoder | None:
+def compiled_encoder(config: Any, weights: Weights, dtype: str, max_pair: int) -> NativeEncoder | None:
     """The same encoder run by the compiled kernels, or None where they do not have it."""
     kernels = library()
     if kernels is None or dtype not in kernels.dtypes:
         return None
-    encoder = torch_encoder(config, tensors, torch.float32, torch.device("cpu"))
+    encoder = torch_encoder(config, weights.to(torch.float32, torch.device("cpu")))
     return NativeEncoder(encoder, dtype, kernels, max_pair) if fits(encoder) else None

@@ -52,7 +52,7 @@ def chained_head(modules: list[HeadModule], dtype: torch.dtype, device: torch.de
     """The head that Sentence Transformers modules describe: Pooling → Dense → LayerNorm → Dense."""
     pooling, steps, width = "cls", list[Step](), 0
     for module in modules:
-        weights = Weights(module.tensors, dtype, device)
+        weights = module.weights.to(dtype, device)
         if module.kind == "Pooling":
             pooling = pooling_mode(module.config)
         elif module.kind == "Dense":
@@ -75,15 +75,22 @@ def logit_head(score: dict[str, Any], weights: Weights) -> Head:
     there is one. Two rows of the output matrix are all it takes; their difference is formed in float32."""
     name = "lm_head.weight" if "lm_head.weight" in weights else "model.embed_tokens.weight"  # the latter if tied
     rows = weights.tensor(name)
-    direction = rows[score["true_token_id"]].float()
+
+    def row(key: str) -> torch.Tensor:
+        if not 0 <= score[key] < len(rows):
+            raise CheckpointError(f"LogitScore's {key} {score[key]} is outside of the vocabulary of {len(rows)}")
+        return rows[score[key]].float()
+
+    direction = row("true_token_id")
     if score.get("false_token_id") is not None:
-        direction = direction - rows[score["false_token_id"]].float()
+        direction = direction - row("false_token_id")
     return Head("last", [lambda x: x.float() @ direction[:, None]])
 
 
-def head_of(modules: list[HeadModule], config: Any, weights: Weights, dtype: torch.dtype, device: torch.device) -> Head:
-    """The head of any kind of checkpoint; modules: as `Checkpoint.head` lists them. Raises CheckpointError for a
-    head that does not go with the encoder."""
+def head_of(modules: list[HeadModule], config: Any, weights: Weights) -> Head:
+    """The head of any kind of checkpoint, on the device and in the precision of the weights. modules: as
+    `Checkpoint.head` lists them; weights: of the encoder's folder. Raises CheckpointError for a head that does not go
+    with the encoder."""
     scored = [module.kind for module in modules] == ["LogitScore"]
     if scored != (config.model_type in CAUSAL):
         raise CheckpointError(f"a {config.model_type} reranker is read with{'' if not scored else 'out'} LogitScore")
@@ -91,7 +98,7 @@ def head_of(modules: list[HeadModule], config: Any, weights: Weights, dtype: tor
         return logit_head(modules[0].config, weights)
     if not modules:
         return classification_head(config, weights)
-    return chained_head(modules, dtype, device)
+    return chained_head(modules, weights.dtype, weights.device)
 
 
 def pooling_mode(config: dict[str, Any]) -> str:

@@ -67,6 +67,11 @@ class ModernBertEncoder:
         return self.act(gelu) * gate
 
     @property
+    def vocabulary(self) -> int:
+        """Token ids are below this."""
+        return self.words.shape[0]
+
+    @property
     def hidden(self) -> int:
         """Width of the residual stream."""
         return self.words.shape[1]

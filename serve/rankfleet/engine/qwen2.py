@@ -71,6 +71,11 @@ class Qwen2Encoder:
         self.final_norm = norm("norm")
 
     @property
+    def vocabulary(self) -> int:
+        """Token ids are below this."""
+        return self.words.shape[0]
+
+    @property
     def hidden(self) -> int:
         """Width of the residual stream."""
         return self.words.shape[1]

@@ -11,6 +11,7 @@ from rankfleet.core.pairs import TokenizedPairs
 from rankfleet.engine.attention import Attention
 from rankfleet.engine.budget import DTYPE_BYTES, pass_budget
 from rankfleet.engine.checkpoint import Checkpoint
+from rankfleet.engine.checks import check_pairs, probe
 from rankfleet.engine.cudagraph import LONGEST, Bucket, CudaRecorder, Graphs, Recorder, buckets_to
 from rankfleet.engine.encoders import ENCODERS, Encoder, TorchEncoder, compiled_encoder, torch_encoder
 from rankfleet.engine.heads import Head, head_of
@@ -19,7 +20,6 @@ from rankfleet.engine.packing import PackedBatch, batches, pack
 from rankfleet.engine.precision import TORCH_DTYPES, choose_dtype
 from rankfleet.engine.tokenizer import PairTokenizer, max_pair_tokens
 from rankfleet.engine.varlen import VarlenAttention
-from rankfleet.engine.weights import Weights
 
 
 class Scorer:
@@ -57,8 +57,8 @@ class Scorer:
         is one. compiled: use the compiled kernels where they can be had. attention: compute in PyTorch's operations
         with this back-end. graphs: record CUDA graphs, where device and back-end can.
 
-        Raises CheckpointError when the checkpoint is of a kind that is not supported, or the dtype cannot be
-        computed here.
+        Raises CheckpointError when the checkpoint is of a kind that is not supported, the dtype cannot be computed
+        here, or weights or the scores of a first pair are not finite.
         """
         config = checkpoint.config
         if config.model_type not in ENCODERS:
@@ -67,18 +67,24 @@ class Scorer:
         where = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
         dtype = choose_dtype(dtype, where)
         max_pair = max_pair_tokens(checkpoint)
-        tensors = checkpoint.tensors()
+        weights = checkpoint.weights()
         encoder: Encoder | None = None
         if compiled and attention is None and where.type == "cpu":
-            encoder = compiled_encoder(config, tensors, dtype, max_pair)
+            encoder = compiled_encoder(config, weights, dtype, max_pair)
         if encoder is None and dtype == "int8":
             raise CheckpointError(f"{checkpoint.folder} has widths that int8 is not made for; set dtype to auto")
         # Behind the kernels the head is float64: a pair's score is then the same whatever its neighbours.
-        of_head = TORCH_DTYPES[dtype] if encoder is None else torch.float64
+        weights = weights.to(TORCH_DTYPES[dtype] if encoder is None else torch.float64, where)
         if encoder is None:
-            encoder = torch_encoder(config, tensors, of_head, where, attention)
-        head = head_of(checkpoint.head(), config, Weights(tensors, of_head, where), of_head, where)
+            encoder = torch_encoder(config, weights, attention)
+        head = head_of(checkpoint.head(), config, weights)
         scorer = cls(encoder, head, where, dtype, max_pair)
+        # An attention of the caller's may have to be told of a batch beforehand.
+        if attention is None and not np.isfinite(scorer.score(probe(encoder.vocabulary, max_pair))).all():
+            raise CheckpointError(
+                f"{checkpoint.folder} computes scores that are not finite (NaN or infinity) from finite weights, in "
+                f"{dtype}: the file is damaged or was saved after training diverged"
+            )
         if where.type == "cuda":
             scorer.prepare(graphs)
         return scorer
@@ -105,7 +111,8 @@ class Scorer:
 
     @torch.inference_mode()
     def score(self, pairs: TokenizedPairs) -> np.ndarray:
-        """Raw logits, float32 [n], in the order of `pairs`."""
+        """Raw logits, float32 [n], in the order of `pairs`. Raises InvalidPairs for what this model does not take."""
+        check_pairs(pairs, self._encoder.vocabulary, self.max_pair)
         scores = np.empty(len(pairs), dtype=np.float32)
         done = []
         # Nothing waits for the device before all batches are on their way.

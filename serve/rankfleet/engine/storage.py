@@ -11,11 +11,10 @@ import torch
 from safetensors.torch import save_file
 
 from rankfleet.core.errors import CheckpointError
-from rankfleet.engine.checkpoint import SCALE_SUFFIX, Checkpoint, read_tensors
+from rankfleet.engine.checkpoint import DESCRIPTION, SCALE_SUFFIX, Checkpoint, read_tensors
 
 # What a reranker never reads: BERT's pooler, which the Ettin head replaces.
 UNUSED = ("pooler.dense.weight", "pooler.dense.bias")
-DESCRIPTIONS = ("*.json", "*.txt", "*.model", "*.jinja")
 
 
 def quantize_rows(matrix: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -58,7 +57,7 @@ def _modules(source: Checkpoint, out: Path) -> list[tuple[Path, Path, dict[str, 
 
 def _write(folder: Path, target: Path, tensors: dict[str, torch.Tensor]) -> None:
     target.mkdir(parents=True, exist_ok=True)
-    for pattern in DESCRIPTIONS:
+    for pattern in DESCRIPTION:
         for path in folder.glob(pattern):
             if not path.name.endswith(".safetensors.index.json"):  # the tensors end up in one file
                 shutil.copyfile(path, target / path.name)

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from operator import attrgetter
 from typing import Literal, NamedTuple
 
@@ -56,13 +56,26 @@ class GroupState:
 @dataclass(frozen=True, slots=True)
 class FleetSnapshot:
     """The fleet as a router sees it at one instant. overhead_ms: what a request costs outside of queue and
-    engine (HTTP, tokens, transfer); table: what is known of quality beyond one figure per tier."""
+    engine (HTTP, tokens, transfer); table: what is known of quality beyond one figure per tier; start_s: until a
+    group that is asleep would answer."""
 
     tiers: tuple[TierState, ...]
     groups: Mapping[str, GroupState]
     overhead_ms: float
     table: QualityTable | None = None
     rule: Routing = field(default_factory=Routing)
+    start_s: float = 0.0
+
+    @property
+    def idle(self) -> "FleetSnapshot":
+        """The same fleet with every group awake and nothing to do."""
+        groups = {name: replace(group, backlog_s=0.0, ahead_s=0.0, asleep=False) for name, group in self.groups.items()}
+        return replace(self, groups=groups)
+
+    @property
+    def asleep(self) -> bool:
+        """Whether no group has a replica."""
+        return all(group.asleep for group in self.groups.values())
 
     @property
     def quality(self) -> QualityTable:
@@ -93,6 +106,13 @@ class Ask:
     min_quality: float = 0.0
     lengths: Mapping[str, Lengths] | None = None
     stages: int = 1
+
+    @property
+    def documents(self) -> int:
+        """How many are to be ranked; where lengths are not known, one a pair."""
+        if self.lengths is not None:
+            return next(iter(self.lengths.values())).documents
+        return next(iter(self.work.values())).pairs
 
 
 class Candidate(NamedTuple):
@@ -150,11 +170,10 @@ def known_parts(ask: Ask, fleet: FleetSnapshot, base: list[Candidate]) -> Iterat
     states = {tier.name: tier for tier in fleet.tiers if tier.name in tiers}
     for (small, large), steps in table.cascades.items() if ask.stages > 1 else ():
         if small in tiers and large in tiers:
-            yield from cascades(states[large], tiers[small], ask.work[large], steps, fleet)
+            yield from cascades(states[large], tiers[small], ask, steps, fleet)
     for name, state in states.items():
-        given = ask.work[name].pairs
         for depth in table.depths.get(name, ()):
-            if depth < given:
+            if depth < ask.documents:
                 yield first_candidates(ask, fleet, state, tiers[name], depth)
         for length in table.tokens.get(name, ()):
             if (cut := cut_pairs(ask, fleet, state, tiers[name], length)) is not None:
@@ -162,7 +181,7 @@ def known_parts(ask: Ask, fleet: FleetSnapshot, base: list[Candidate]) -> Iterat
 
 
 def cascades(
-    large: TierState, first: Candidate, work: Work, steps: Mapping[int, float], fleet: FleetSnapshot
+    large: TierState, first: Candidate, ask: Ask, steps: Mapping[int, float], fleet: FleetSnapshot
 ) -> Iterator[Candidate]:
     """`first` on everything, then `large` on the best k. The second stage waits in its group's queue as well,
     where that is another group."""
@@ -170,9 +189,9 @@ def cascades(
     if large.group != first.group:
         again_ms += fleet.groups[large.group].ahead_ms
     for k, quality in steps.items():
-        if k < work.pairs:
-            ms = engine_ms(large, part_of(work, k), fleet)
-            stages = (Stage(first.tier, work.pairs), Stage(large.name, k))
+        if k < ask.documents:
+            ms = engine_ms(large, part_of(ask.work[large.name], k, ask), fleet)
+            stages = (Stage(first.tier, ask.documents), Stage(large.name, k))
             yield Candidate(
                 large.name,
                 first.group,
@@ -184,20 +203,25 @@ def cascades(
             )
 
 
-def part_of(work: Work, pairs: int) -> Work:
-    """So many pairs of the mean size."""
-    share = pairs / work.pairs
-    return Work(pairs, math.ceil(work.tokens * share), math.ceil(work.squares * share))
+def part_of(work: Work, documents: int, ask: Ask) -> Work:
+    """Of all work of a request, that of so many documents of the mean size."""
+    share = documents / ask.documents
+    return Work(math.ceil(work.pairs * share), math.ceil(work.tokens * share), math.ceil(work.squares * share))
 
 
 def first_candidates(ask: Ask, fleet: FleetSnapshot, tier: TierState, base: Candidate, depth: int) -> Candidate:
     """The first `depth` candidates scored, the others behind them as given."""
-    work = ask.work[tier.name]
-    scored = part_of(work, depth) if ask.lengths is None else ask.lengths[tier.name].first(depth)
-    ms = engine_ms(tier, scored, fleet)
-    quality = fleet.quality.at_depth(tier.name, depth, work.pairs)
-    how = f"first {depth} of {work.pairs}"
+    ms = engine_ms(tier, first_work(ask, tier, depth), fleet)
+    quality = fleet.quality.at_depth(tier.name, depth, ask.documents)
+    how = f"first {depth} of {ask.documents}"
     return Candidate(tier.name, tier.group, quality, base.predicted_ms - base.engine_ms + ms, ms, how, candidates=depth)
+
+
+def first_work(ask: Ask, tier: TierState, depth: int) -> Work:
+    """Of the first `depth` documents."""
+    if ask.lengths is None:
+        return part_of(ask.work[tier.name], depth, ask)
+    return ask.lengths[tier.name].first(depth)
 
 
 def cut_pairs(ask: Ask, fleet: FleetSnapshot, tier: TierState, base: Candidate, max_tokens: int) -> Candidate | None:
@@ -227,7 +251,7 @@ def degraded(
     if not any(cut.predicted_ms <= budget_ms for cut in tried):
         for tier, c in measured:
             depth = affordable(ask, fleet, tier, budget_ms - (c.predicted_ms - c.engine_ms))
-            if 0 < depth < ask.work[tier.name].pairs:
+            if 0 < depth < ask.documents:
                 tried.append(first_candidates(ask, fleet, tier, c, depth))
     tried.sort(key=lambda c: -c.quality)
     waits_ms = elapsed_ms + fleet.overhead_ms
@@ -237,13 +261,10 @@ def degraded(
 
 def affordable(ask: Ask, fleet: FleetSnapshot, tier: TierState, left_ms: float) -> int:
     """How many of the first candidates `tier` can score in `left_ms`, by halving: time grows with their number."""
-    work = ask.work[tier.name]
-    lengths = None if ask.lengths is None else ask.lengths[tier.name]
-    low, high = 0, work.pairs
+    low, high = 0, ask.documents
     while low < high:
         middle = (low + high + 1) // 2
-        scored = part_of(work, middle) if lengths is None else lengths.first(middle)
-        if engine_ms(tier, scored, fleet) <= left_ms:
+        if engine_ms(tier, first_work(ask, tier, middle), fleet) <= left_ms:
             low = middle
         else:
             high = middle - 1

@@ -13,6 +13,7 @@ from rankfleet.routing.quality import QualityTable, quality_table
 from rankfleet.scheduling.pace import Pace, PaceMeter
 from rankfleet.scheduling.placement import Report
 
+LOST_S = 10.0  # within which Serve notices that a replica has died
 REPLICA_SEEN_S = 30.0  # a replica that has answered within this time counts as ready
 CROWD_PASSES = 2.0  # in budgets: a group that has been busy for longer has too much to do, not a crowd
 ABOUT_AS_LARGE = 1.25
@@ -31,12 +32,19 @@ class GroupView:
     busy_s: float = 0.0  # since when something has been out all the time
     replicas: dict[str, Report] = field(default_factory=dict)  # what each has said last
     running: frozenset[str] | None = None  # names of those that take work, where somebody knows
+    lost: dict[str, float] = field(default_factory=dict)  # name → until when it does not count
 
     def ready(self, now_s: float) -> int:
-        """Replicas that take work: those known to, else those heard of lately and at least those that Serve keeps."""
+        """Replicas that take work: those known to, less those just lost, else those heard of lately and at least those
+        that Serve keeps."""
         if self.running is not None:
-            return max(1, len(self.running))
+            return max(1, sum(self.lost.get(name, now_s) <= now_s for name in self.running))
         return max(1, self.least, sum(now_s - report.at_s <= REPLICA_SEEN_S for report in self.replicas.values()))
+
+    @property
+    def asleep(self) -> bool:
+        """Whether no replica runs, and none is kept."""
+        return self.least == 0 and self.running is not None and not self.running
 
     def backlog_s(self, replicas: int, now_s: float) -> float:
         """Seconds of work per replica: what this router has out and what the replicas said last of the others' work, or
@@ -74,8 +82,7 @@ class GroupView:
         ahead_s = backlog_s * self.ahead_share(deadline_s, least_ms, now_s)
         # A request that stays whole goes to one of the replicas, else each of them gets a part of every request.
         at_one = Pace(pace.budget_ms, pace.crowd_per_s / replicas) if self.whole_tokens else pace
-        asleep = self.least == 0 and self.running is not None and not self.running
-        return GroupState(replicas, backlog_s, ahead_s, self.whole_tokens, at_one, asleep, self.batch_tokens)
+        return GroupState(replicas, backlog_s, ahead_s, self.whole_tokens, at_one, self.asleep, self.batch_tokens)
 
 
 class FleetView:
@@ -166,27 +173,34 @@ class FleetView:
         view = self._groups[group]
         if view.running is not None and replica not in view.running:
             return  # it goes, and takes no more work
+        view.lost.pop(replica, None)
         replicas = view.replicas
         replicas[replica] = Report(now_s, backlog_s, others_s)
         for name in [n for n, report in replicas.items() if now_s - report.at_s > REPLICA_SEEN_S]:
             del replicas[name]
 
-    def lost(self, group: str, replica: str) -> None:
-        """A replica went away: nothing that it said counts any more."""
+    def lost(self, group: str, replica: str, now_s: float) -> None:
+        """A replica went away: nothing that it said counts any more, nor does it itself for a while. Where it is gone
+        for good Serve says so by then; where it only seemed to be, it must not stay out."""
         view = self._groups[group]
         view.replicas.pop(replica, None)
-        if view.running is not None:
-            view.running -= {replica}
+        view.lost[replica] = now_s + LOST_S
 
     def runs(self, group: str, replicas: frozenset[str]) -> None:
         """These replicas take work now, and no others."""
         view = self._groups[group]
         view.running = replicas
+        view.lost = {name: until for name, until in view.lost.items() if name in replicas}
         view.replicas = {name: seen for name, seen in view.replicas.items() if name in replicas}
 
     def kept(self, group: str, least: int) -> None:
         """Serve keeps so many replicas of a group."""
         self._groups[group].least = least
+
+    @property
+    def asleep(self) -> bool:
+        """Whether no group has a replica, nor keeps one."""
+        return all(view.asleep for view in self._groups.values())
 
     def awake(self, group: str) -> bool:
         """Whether a question would not have to wait for a replica to start, as far as is known."""
@@ -205,4 +219,7 @@ class FleetView:
         """For a request that has to be answered by `deadline_s`. least_ms: as `FleetView.least_ms` counts it."""
         pace = self._meter.pace
         groups = {name: view.state(pace, deadline_s, least_ms, now_s) for name, view in self._groups.items()}
-        return FleetSnapshot(self._tiers, groups, self._config.overhead_ms, self._quality, self._config.routing)
+        config = self._config
+        return FleetSnapshot(
+            self._tiers, groups, config.overhead_ms, self._quality, config.routing, config.autoscaling.start_s
+        )

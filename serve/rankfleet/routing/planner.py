@@ -3,6 +3,7 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 from rankfleet.core.messages import Considered, Plan, Preferred
 from rankfleet.routing.candidates import Ask, Candidate, FleetSnapshot, degraded, known_parts, whole
@@ -12,8 +13,11 @@ from rankfleet.scheduling.ladder import hull
 
 @dataclass(frozen=True)
 class Refusal:
-    """No plan fits and the class prefers an early no. retry_after_s: until the backlog would have drained."""
+    """Nothing that is asked for can be had. cause: `quality`, no plan of this fleet ranks so well, whatever the time;
+    `budget`, not even an idle fleet could do it in time; `load`, an idle fleet could. retry_after_s: until the backlog
+    would have drained, for the last of these; for the others trying again does not help."""
 
+    cause: Literal["quality", "budget", "load"]
     retry_after_s: float
     reason: str
     considered: tuple[Considered, ...] = ()
@@ -23,7 +27,7 @@ class Refusal:
 @dataclass(frozen=True, slots=True)
 class Choice:
     """What is done, without the words. chosen: None for a refusal; found: all that was looked at, best first;
-    crowded: those better than chosen that would hold up others; fastest: of those good enough, the first to be
+    crowded: those better than chosen that would hold up others; fastest: of those good enough, if any, the first to be
     done; allowed: the tiers a replica may bind late."""
 
     chosen: Candidate | None
@@ -41,15 +45,13 @@ def plan(ask: Ask, fleet: FleetSnapshot, now_s: float) -> Plan | Refusal:
     chosen, fastest = choice.chosen, choice.fastest
     ideal = preferred(choice.found, ask, fleet, now_s)
     if chosen is None:
-        over_ms = math.inf if ask.budget_ms is None else fastest.predicted_ms - ask.budget_ms
-        drained_ms = fleet.groups[fastest.group].backlog_s * 1e3
-        return Refusal(max(0.05, min(over_ms, drained_ms) / 1e3), reason_why_not(fastest, ask), considered, ideal)
+        return refusal(choice, ask, fleet, considered, ideal)
     degraded_to = chosen.how if not choice.fits and ask.pinned is None else None
     if choice.fits:
-        reason = reason_for(chosen, ask, choice.found)
+        reason = reason_for(chosen, ask, choice.found, fleet)
     else:
         by = "" if chosen.candidates == 0 else f" by {chosen.tier}"
-        reason = reason_why_not(fastest, ask) + (f"; {chosen.how}{by} instead" if degraded_to else "")
+        reason = reason_why_not(fastest, ask, fleet) + (f"; {chosen.how}{by} instead" if degraded_to else "")
     return Plan(
         chosen.tier,
         chosen.quality,
@@ -67,6 +69,28 @@ def plan(ask: Ask, fleet: FleetSnapshot, now_s: float) -> Plan | Refusal:
     )
 
 
+def refusal(
+    choice: Choice, ask: Ask, fleet: FleetSnapshot, considered: tuple[Considered, ...], ideal: Preferred | None
+) -> Refusal:
+    """What is wrong, and whether it will pass."""
+    fastest = choice.fastest
+    if fastest.quality < ask.min_quality:
+        best = max(choice.found, key=lambda c: c.quality)
+        reason = f"min_quality {ask.min_quality:g} is out of reach: the best here is {best.quality:g}, by {best.tier}"
+        return Refusal("quality", 0.0, reason, considered, ideal)
+    idle = choose(ask, fleet.idle, ask.arrived_s) if ideal is None else None
+    if idle is not None and idle.chosen is None:
+        return Refusal(
+            "budget", 0.0, f"{reason_why_not(idle.fastest, ask, fleet.idle)} even on an idle fleet", considered
+        )
+    why = reason_why_not(fastest, ask, fleet)
+    if math.isinf(fastest.predicted_ms):
+        return Refusal("load", fleet.start_s, why, considered, ideal)
+    over_ms = math.inf if ask.budget_ms is None else fastest.predicted_ms - ask.budget_ms
+    drained_ms = fleet.groups[fastest.group].backlog_s * 1e3
+    return Refusal("load", max(0.05, min(over_ms, drained_ms) / 1e3), why, considered, ideal)
+
+
 def choose(ask: Ask, fleet: FleetSnapshot, now_s: float) -> Choice:
     """Decide for one request.
 
@@ -74,20 +98,23 @@ def choose(ask: Ask, fleet: FleetSnapshot, now_s: float) -> Choice:
     best plan that fits the budget and with which the group's backlog still drains within its horizon
     (`scheduling/pace.py`); where only the horizon is in the way, the fastest that fits. Without a budget the best
     answers, whatever is waiting. A tier that has not been measured fits a budget only as long as no other has been
-    measured either.
+    measured either, and one of a group that is asleep fits none.
     """
     elapsed_ms = (now_s - ask.arrived_s) * 1e3
     found = whole(ask, fleet, elapsed_ms)
-    if not any(c.predicted_ms < math.inf for c in found):
-        found = [Candidate(c.tier, c.group, c.quality, elapsed_ms, 0.0) for c in found]
+    known = any(c.predicted_ms < math.inf for c in found)
     if ask.pinned is None and fleet.table is not None and fleet.table.detailed:
         found = sorted([*found, *known_parts(ask, fleet, found)], key=lambda c: -c.quality)
     budget_ms = math.inf if ask.budget_ms is None else ask.budget_ms
     good = [c for c in found if c.quality >= ask.min_quality]
     fastest = min(good or found, key=lambda c: c.predicted_ms)
     fitting = [c for c in good if c.predicted_ms <= budget_ms]
+    if not known and not fitting:
+        fitting = [c for c in good if not fleet.groups[c.group].asleep]
+        if fitting:
+            return Choice(fitting[0], True, found, (), fastest, bound_late(fitting[0], ask, fleet))
     if not fitting:
-        return none_fits(ask, fleet, found, fastest if good else None, budget_ms, elapsed_ms)
+        return none_fits(ask, fleet, found, fastest, budget_ms, elapsed_ms)
     chosen, crowded = (fitting[0], []) if ask.budget_ms is None else considerate(fitting, fastest, fleet)
     return Choice(chosen, True, found, crowded, fastest, bound_late(chosen, ask, fleet))
 
@@ -119,22 +146,22 @@ def none_fits(
     ask: Ask,
     fleet: FleetSnapshot,
     found: Sequence[Candidate],
-    fastest: Candidate | None,
+    fastest: Candidate,
     budget_ms: float,
     elapsed_ms: float,
 ) -> Choice:
-    """Late where the tier was asked for by name, else less than everything, or a refusal, as the class wishes.
-    fastest: of those that are good enough, if any."""
-    refusal = Choice(None, False, found, (), fastest or min(found, key=lambda c: c.predicted_ms))
-    if ask.when_none_fits == "refuse":
-        return refusal
+    """Late where the tier was asked for by name, else less than everything, or a refusal, as the class wishes. What
+    ranks below the quality asked for is no answer to anybody."""
+    refused = Choice(None, False, found, (), fastest)
+    if ask.when_none_fits == "refuse" or fastest.quality < ask.min_quality:
+        return refused
     if ask.pinned is not None:
-        return refusal if fastest is None else Choice(fastest, False, found, (), fastest)
+        return Choice(fastest, False, found, (), fastest)
     less = degraded(ask, fleet, list(found), budget_ms, elapsed_ms)
     chosen = next((c for c in less if c.predicted_ms <= budget_ms), less[-1])
     if chosen.quality < ask.min_quality:
-        return refusal
-    return Choice(chosen, False, [*found, *less], (), refusal.fastest)
+        return refused
+    return Choice(chosen, False, [*found, *less], (), fastest)
 
 
 def bound_late(chosen: Candidate, ask: Ask, fleet: FleetSnapshot) -> tuple[str, ...]:
@@ -168,14 +195,20 @@ def verdict(candidate: Candidate, choice: Choice, ask: Ask) -> str:
     return "fits, but ranks worse"
 
 
+STARTING = "no replica runs; one is being started"
 PINNED = {"name": "asked for by name", "arm": "given by the experiment", "default": "this fleet's default model"}
 
 
-def reason_for(chosen: Candidate, ask: Ask, found: Sequence[Candidate]) -> str:
+def reason_for(chosen: Candidate, ask: Ask, found: Sequence[Candidate], fleet: FleetSnapshot) -> str:
     """One sentence for people."""
+    waits = f"; {STARTING}, and the answer waits for it" if fleet.groups[chosen.group].asleep else ""
     if ask.pinned is not None:
-        return f"{chosen.tier} is {PINNED[ask.pinned]}"
+        return f"{chosen.tier} is {PINNED[ask.pinned]}{waits}"
     name = f"{chosen.tier} ({chosen.how})" if chosen.how else chosen.tier
+    if waits:
+        return f"{name} ranks best{waits}"
+    if math.isinf(chosen.predicted_ms):
+        return f"{name} ranks best; how long it takes has not been measured yet"
     if ask.budget_ms is None:
         return f"no budget: {name} ranks best"
     within = f"predicted {chosen.predicted_ms:.0f} of {ask.budget_ms:.0f} ms"
@@ -192,10 +225,10 @@ def reason_for(chosen: Candidate, ask: Ask, found: Sequence[Candidate]) -> str:
     return "; ".join(parts)
 
 
-def reason_why_not(fastest: Candidate, ask: Ask) -> str:
+def reason_why_not(fastest: Candidate, ask: Ask, fleet: FleetSnapshot) -> str:
     """One sentence on why nothing fits."""
-    if fastest.quality < ask.min_quality:
-        return f"no tier reaches a quality of {ask.min_quality:g}"
+    if fleet.groups[fastest.group].asleep:
+        return f"{STARTING}, and {ask.budget_ms:.0f} ms are not enough to wait for it"
     if ask.pinned is not None:
         late = f"though {fastest.predicted_ms:.0f} ms are predicted and {ask.budget_ms:.0f} allowed"
         return f"{fastest.tier} is {PINNED[ask.pinned]}, {late}"

@@ -33,10 +33,10 @@ def wanted(candidate: Candidate, ask: Ask, fleet: FleetSnapshot) -> Preferred | 
 def parts(candidate: Candidate, ask: Ask) -> list[tuple[str, Work]]:
     """Tier and work of each pass."""
     if candidate.stages:
-        return [(stage.tier, part_of(ask.work[stage.tier], stage.candidates)) for stage in candidate.stages]
+        return [(stage.tier, part_of(ask.work[stage.tier], stage.candidates, ask)) for stage in candidate.stages]
     work = ask.work[candidate.tier]
     if candidate.candidates is not None:
-        work = part_of(work, candidate.candidates)
+        work = part_of(work, candidate.candidates, ask)
     elif candidate.max_tokens is not None and ask.lengths is not None:
         work = ask.lengths[candidate.tier].cut(candidate.max_tokens)
     return [(candidate.tier, work)]

@@ -67,6 +67,12 @@ class QualityTable:
         known = self.tokens.get(tier, {}).get(max_tokens)
         return self._shrunk(tier, share) if known is None else known
 
+    def of_cascade(self, small: str, large: str, scored: int) -> float:
+        """Quality when `small` scores everything and `large` the best `scored`: of the nearest depth below that the
+        table has; without one, that of `small` alone."""
+        below = [step for step in self.cascades.get((small, large), ()) if step <= scored]
+        return self.cascades[small, large][max(below)] if below else self.tiers[small]
+
     def _shrunk(self, tier: str, share: float) -> float:
         return self.retriever + (self.tiers[tier] - self.retriever) * share
 

@@ -1,17 +1,21 @@
 """How a replica is being asked: how much time requests bring, and how closely they follow one another."""
 
 import math
+from bisect import bisect_left, insort
+from collections import deque
 from dataclasses import dataclass, field
 
-from rankfleet.core.sections import Routing
+from rankfleet.core.sections import MAX_SLO_MS, MIN_SLO_MS, Routing
+
+REMEMBERED = 256  # budgets; with fewer a quartile is a matter of luck
 
 
 @dataclass(frozen=True, slots=True)
 class Pace:
-    """budget_ms: what requests typically bring (harmonic mean, so that the short ones count); crowd_per_s: the
-    rate of arrivals at the moments when requests arrived, 0 for those that met nobody under way: whoever asks again
-    when the last answer is there, and only then, is held up by no choice of tier. For evenly random arrivals at a
-    busy replica that is their mean rate; the more they come in bursts, the further it lies above."""
+    """budget_ms: what requests typically bring (see `Budgets`); crowd_per_s: the rate of arrivals at the moments when
+    requests arrived, 0 for those that met nobody under way: whoever asks again when the last answer is there, and
+    only then, is held up by no choice of tier. For evenly random arrivals at a busy replica that is their mean rate;
+    the more they come in bursts, the further it lies above."""
 
     budget_ms: float = math.inf
     crowd_per_s: float = 0.0
@@ -28,16 +32,37 @@ class Pace:
 
 
 @dataclass
+class Budgets:
+    """The budgets of the last REMEMBERED requests. Typical is their lower quartile: the short ones count, and yet who
+    sends fewer than a quarter of the requests cannot move it below what the others bring, nor far above."""
+
+    _latest: deque[float] = field(default_factory=deque)
+    _sorted: list[float] = field(default_factory=list)
+
+    def add(self, budget_ms: float) -> None:
+        """budget_ms: counted as at least MIN_SLO_MS and at most MAX_SLO_MS."""
+        budget_ms = min(MAX_SLO_MS, max(MIN_SLO_MS, budget_ms))
+        if len(self._latest) == REMEMBERED:
+            del self._sorted[bisect_left(self._sorted, self._latest.popleft())]
+        self._latest.append(budget_ms)
+        insort(self._sorted, budget_ms)
+
+    @property
+    def typical_ms(self) -> float:
+        """Infinity where none has been seen."""
+        return self._sorted[len(self._sorted) // 4] if self._sorted else math.inf
+
+
+@dataclass
 class PaceMeter:
     """Means over the arrivals of the last `memory_s` seconds or so, older ones fading exponentially."""
 
     rule: Routing
+    _budgets: Budgets = field(default_factory=Budgets)
     _at_s: float = -math.inf
     _rate_per_s: float = 0.0
     _seen: float = 0.0
     _rates: float = 0.0
-    _budgeted: float = 0.0
-    _hastes: float = 0.0  # sum of 1 ÷ budget
     _pace: Pace = field(default_factory=Pace)
 
     def arrived(self, budget_ms: float, now_s: float, alone: bool = False) -> None:
@@ -45,9 +70,8 @@ class PaceMeter:
         elapsed_s = max(0.0, now_s - self._at_s)
         fade = math.exp(-elapsed_s / self.rule.memory_s)
         if 0 < budget_ms < math.inf:
-            self._budgeted = self._budgeted * fade + 1
-            self._hastes = self._hastes * fade + 1 / budget_ms
-        budget = self._budgeted / self._hastes if self._hastes > 0 else math.inf
+            self._budgets.add(budget_ms)
+        budget = self._budgets.typical_ms
         # Without budgets there is no scale of time to judge a crowd by, and none is needed.
         window_s = self.rule.crowd_window * budget / 1e3
         rate = self._rate_per_s * math.exp(-elapsed_s / window_s) if window_s < math.inf else 0.0

@@ -150,11 +150,11 @@ class Simulation:
         ask = Ask(work, now_s, slo_ms, when_none_fits=when_none_fits)  # type: ignore[arg-type]
         snapshot = self._empty
         if self._policy.looks:
-            self._view.arrived(slo_ms, now_s)
             snapshot = self._view.snapshot(now_s, self._deadlines[i], self._least_ms(pairs, work))
         choice = self._policy.choose(ask, snapshot, now_s)
         ideal = preferred(choice.found or ([choice.chosen] if choice.chosen else ()), ask, snapshot, now_s)
         if ideal is not None:
+            self._view.arrived(slo_ms, now_s)
             self._demanded.add(ideal.work_ms)
         # A ranking that leaves something out counts as missed: what it is worth is not known.
         if choice.chosen is not None and choice.fits:

@@ -65,15 +65,13 @@ class NativeEncoder:
         self._kind = KINDS[dtype]
         self._layout = Layout(dtype)
         self._heads = encoder.heads
+        self.vocabulary = encoder.vocabulary
         self.hidden = encoder.hidden
         self.inner = encoder.inner
         self._half = torch.float32 if dtype == "float32" or "bfloat16" not in library.dtypes else torch.bfloat16
-        self._positions = max_length
-        self._vocabulary = len(encoder.words)
         self._lock = threading.Lock()  # one forward pass at a time: they share the workspace
         self._space: tuple[torch.Tensor, ...] = ()
         if isinstance(encoder, BertEncoder):
-            self._positions = min(max_length, len(encoder.places) - encoder.first_position)
             self._model = self._bert(encoder)
         else:
             self._model = self._modernbert(encoder, max_length)
@@ -148,17 +146,9 @@ class NativeEncoder:
         """Hidden states of the last layer: [tokens, hidden], or [pairs, hidden] of each pair's first token. In float64,
         as the head wants them.
 
-        Raises IndexError for a token or a position that the model does not have, and for a pair of no tokens: the
-        kernels would read what lies beside its tables.
+        The kernels check nothing: for a token or position that the model does not have, and for a pair of no tokens,
+        they would read what lies beside its tables. `engine/checks.py` refuses such pairs before they get here.
         """
-        if not batch.host_lengths.all():
-            raise IndexError("a pair has no tokens, not even special ones")
-        least, most = (int(bound) for bound in torch.aminmax(batch.token_ids))
-        if batch.max_length > self._positions or least < 0 or most >= self._vocabulary:
-            raise IndexError(
-                f"a pair of {batch.max_length} tokens, ids from {least} to {most}: this model takes {self._positions} "
-                f"tokens and ids below {self._vocabulary}; does the tokenizer belong to it?"
-            )
         tokens, pairs = len(batch.token_ids), len(batch.lengths)
         items = attention_items(batch.host_lengths, self._heads)
         out = torch.empty((pairs if first_only else tokens, self.hidden))

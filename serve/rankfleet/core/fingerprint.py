@@ -1,0 +1,17 @@
+"""Which model is meant by a tier's name, so that two versions of a fleet never score one ranking together."""
+
+import hashlib
+
+from rankfleet.core.sections import Tier
+
+
+def fingerprint(*parts: str) -> str:
+    """16 hex digits: equal for equal parts, and otherwise different."""
+    return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:16]
+
+
+def model_name(tier: Tier, dtype: str, description: str) -> str:
+    """What router and replica both know of a tier's model: its place, revision, precision as configured, and the
+    files that describe it, its vocabulary among them (`Checkpoint.description`). The weights themselves are not at the
+    router."""
+    return fingerprint(tier.model, tier.revision or "", dtype, description)

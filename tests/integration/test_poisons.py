@@ -1,0 +1,85 @@
+"""Requests that have taken a fleet down, or were answered wrongly: each gets a clear answer, and harms nobody else."""
+
+import json
+import socket
+from concurrent.futures import ThreadPoolExecutor
+
+import httpx
+
+from tests.integration.conftest import RunningFleet
+from tests.integration.test_live import replicas
+from tests.integration.test_serve import DOCUMENTS, QUERY, RIGHT
+
+BODY = {"query": QUERY, "documents": DOCUMENTS}
+LONG = f"{RIGHT} " * 55  # more than 5 kB
+
+
+def values(piece: bytes, size: int) -> bytes:
+    return b'{"query": "a", "documents": [' + piece * (size // len(piece)) + b'"a"]}'
+
+
+REFUSED = [
+    *[json.dumps(BODY).replace("{", f'{{"slo_ms": {ms}, ', 1).encode() for ms in ("5e-324", "1e-310", "0.2", "1e308")],
+    *[json.dumps(BODY | {key: 1}).encode() for key in ("modle", "top_k", "instruction", "max_tokens_per_doc")],
+    json.dumps(BODY | {"min_quality": 0.99}).encode(),
+    json.dumps(BODY | {"x" * 1_000_000: 1}).encode(),
+    *[values(piece, 4_000_000) for piece in (b"1,", b"[],", b'{"a":1},', b'{"text":""},', b"null,")],
+    b'{"query": ' + b"[" * 1_000_000,
+    json.dumps({"query": QUERY, "documents": ["😀" * 2_000_000]}).encode(),
+]
+ODD = [
+    {"documents": [LONG], "long_documents": "max_passage", "slo_ms": 1},
+    {"documents": [LONG] * 5, "long_documents": "max_passage", "slo_ms": 200},
+    {"documents": [LONG[:2600]] * 3, "long_documents": "max_passage"},
+    {"documents": [LONG] * 40, "long_documents": "max_passage", "slo_ms": 60},
+    {"documents": [LONG] * 40, "model": "large", "slo_ms": 100},
+    {"documents": ["", " ", "\0", "\u202e", "😀", "a" * 900_000]},
+    {"documents": DOCUMENTS, "top_n": 10**30},
+    {"documents": DOCUMENTS, "min_quality": 1e-320, "user": "u" * 100_000},
+    {"documents": [{"text": "a", "n": 2**70}], "return_documents": True},
+]
+
+
+def test_poisons_get_an_answer_and_two_hundred_ordinary_requests_are_in_time(running_fleet: RunningFleet) -> None:
+    before = replicas(running_fleet, "router"), replicas(running_fleet, "demo")
+    port = running_fleet.http.base_url.port
+    assert port is not None
+    slow = [socket.create_connection(("127.0.0.1", port)) for _ in range(20)]
+    for each in slow:  # they claim a body of 50 MB, and say no more
+        each.sendall(b"POST /v1/rerank HTTP/1.1\r\nHost: a\r\nContent-Length: 50000000\r\n\r\n{")
+
+    def send(content: bytes) -> httpx.Response:
+        return running_fleet.http.post("/v1/rerank", content=content)
+
+    for content in REFUSED:
+        reply = send(content)
+        assert reply.status_code in (413, 422), (content[:80], reply.text[:300])
+        assert reply.json()["error"]["message"]
+        assert len(reply.content) < 2000
+    for header in ("5e-324", "0.2", "1e308", "nan"):
+        reply = running_fleet.http.post("/v1/rerank", json=BODY, headers={"x-rankfleet-slo-ms": header})
+        assert (reply.status_code, "milliseconds" in reply.text) == (422, True)
+    with ThreadPoolExecutor(8) as pool:
+        odd = list(pool.map(send, [json.dumps({"query": QUERY} | fields).encode() for fields in ODD * 5]))
+    assert {reply.status_code for reply in odd} == {200}, [reply.text for reply in odd if reply.status_code != 200]
+
+    ordinary = [running_fleet.rerank(QUERY, DOCUMENTS, slo_ms=1000).json() for _ in range(200)]
+    assert [reply["rankfleet"]["slo"]["met"] for reply in ordinary] == [True] * 200
+    assert {reply["results"][0]["index"] for reply in ordinary} == {1}
+    assert all(reply["rankfleet"]["stages"] for reply in ordinary), "scored, every one"
+    assert running_fleet.http.get("/readyz").json() == {"status": "ready"}
+    assert replicas(running_fleet, "router") == before[0]
+    assert replicas(running_fleet, "demo") >= before[1]
+    for each in slow:
+        each.close()
+
+
+def test_clients_find_their_way(running_fleet: RunningFleet) -> None:
+    http = running_fleet.http
+    assert http.post("/v1/rerank/", json=BODY).status_code == 200
+    assert http.head("/health").status_code == 200
+    assert http.get("/").json()["name"] == "rankfleet"
+    reply = http.post("/v1/rerank", json=BODY, headers={"x-request-id": "mine"})
+    assert (reply.headers.get_list("x-request-id"), reply.json()["id"]) == (["mine"], "mine")
+    generated = http.post("/v1/rerank", json=BODY)
+    assert generated.headers.get_list("x-request-id") == [generated.json()["id"]]
