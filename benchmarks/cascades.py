@@ -3,14 +3,14 @@
     python benchmarks/cascades.py --data DIR [--data DIR …] [--small demo/small] [--large demo/large] [--json F]
 
 DIR is a collection in BEIR layout; BM25's top 100 are reranked. Every stage is run for every query, and only what the
-device does is timed, as CPU time of one thread: token ids are there before. `k` is where the router plans to cut; how
-many do go on is for the widest gap between the small tier's scores around it to say, and which ones for both orders,
-BM25's and the small tier's (`routing/cascade.py`). `large on the first k` leaves the small tier out and takes BM25's
-own best instead.
+device does is timed, as CPU time of one thread: token ids are there before. The service's own functions choose the k
+from BM25's order and the small tier's together, and put both stages into one order (`routing/cascade.py`). `large on
+the first k` leaves the small tier out and takes BM25's own best instead.
 """
 
 import argparse
 import json
+import math
 import time
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -26,17 +26,15 @@ from rankfleet.core.pairs import TokenizedPairs
 from rankfleet.engine.checkpoint import find_checkpoint
 from rankfleet.engine.scorer import Scorer
 from rankfleet.engine.tokenizer import PairTokenizer
-from rankfleet.evaluate import best_first, first_scored, measure_run, retrieve, run_of
+from rankfleet.evaluate import INSTANT, best_first, first_scored, measure_run, retrieve, run_of
 from rankfleet.retrieval.bm25 import Bm25Index
 from rankfleet.retrieval.corpus import read_documents, read_judged
-from rankfleet.routing.cascade import merged, second_stage
-from rankfleet.routing.latency import LatencyModel
+from rankfleet.routing.cascade import ranked, second_stage
 
 TOP_K = 100
 DEPTHS = (10, 12, 15, 20, 30)
 FIRST = (10, 20, 30)
 ALONE = "large on all"
-NO_MATTER = LatencyModel(0.0, 0.0, 0.0, 1.0)  # every depth has the time it needs
 
 
 def plans_of(small: Scorer, large: Scorer, pairs: TokenizedPairs) -> dict[str, tuple[np.ndarray, float, int]]:
@@ -49,9 +47,10 @@ def plans_of(small: Scorer, large: Scorer, pairs: TokenizedPairs) -> dict[str, t
         "as retrieved": (np.arange(len(pairs)), 0.0, 0),
     }
     for k in DEPTHS:
-        kept = second_stage(Stage("large", k), by_small, pairs.lengths, NO_MATTER, float("inf"), retrieved=True)
+        kept = second_stage(Stage("large", k), by_small, pairs.lengths, INSTANT, math.inf, retrieved=True)
         again, again_s = timed(large, pairs.take(kept))
-        found[f"small, then large on {k}"] = best_first(merged(by_small, kept, again)), small_s + again_s, len(kept)
+        order, _ = ranked(by_small, kept, again, retrieved=True)
+        found[f"small, then large on {k}"] = order, small_s + again_s, len(kept)
     for k in FIRST:
         rows = np.arange(min(k, len(pairs)))
         _, first_s = timed(large, pairs.take(rows))

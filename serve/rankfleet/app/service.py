@@ -253,7 +253,7 @@ class RankingService:
         if not math.isinf(asked.deadline_s):
             group = self.config.group_of(stage.tier)
             ahead_ms = self.fleet.snapshot(now_s, asked.deadline_s).groups[group].ahead_ms
-            left_ms = (asked.deadline_s - now_s) * 1e3 - ahead_ms
+            left_ms = (asked.deadline_s - now_s) * 1e3 - ahead_ms - self.config.overhead_ms
         retrieved = self.fleet.quality.retriever > 0
         kept = second_stage(stage, answer.scores, lengths, model, left_ms, retrieved) if model else lengths[:0]
         if len(kept) == 0:
