@@ -30,6 +30,7 @@ from rankfleet.routing.candidates import Ask
 from rankfleet.routing.cascade import ranked, second_stage
 from rankfleet.routing.experiments import assign
 from rankfleet.routing.fleet import FleetView
+from rankfleet.routing.lengths import Lengths
 from rankfleet.routing.planner import Refusal, plan
 from rankfleet.scheduling.load import Demanded
 
@@ -150,10 +151,10 @@ class RankingService:
         texts = await self._tokenize(opened.request, opened.target.tiers)
         timing.tokenize_ms = (self.clock() - started_s) * 1e3
         lengths = texts.lengths()
-        ask = replace(self._ask(opened, {tier: each.work for tier, each in lengths.items()}), lengths=lengths)
+        ask = self._ask(opened, {tier: each.work for tier, each in lengths.items()}, lengths)
         return Asked(opened.request, opened.target, opened.assignment, texts, ask, timing)
 
-    def _ask(self, opened: Opened, work: Mapping[str, Work]) -> Ask:
+    def _ask(self, opened: Opened, work: Mapping[str, Work], lengths: Mapping[str, Lengths] | None = None) -> Ask:
         target = opened.target
         return Ask(
             work,
@@ -162,7 +163,8 @@ class RankingService:
             target.pinned,
             target.slo.when_none_fits,
             opened.request.min_quality,
-            stages=MOST_STAGES,
+            lengths,
+            MOST_STAGES,
         )
 
     def _arrived(self, opened: Opened, decision: Plan | Refusal) -> None:
@@ -306,14 +308,16 @@ class RankingService:
     def _as_answered(self, decision: Plan, answer: Answer) -> Plan:
         """The plan, saying which tier it was where that was left open or a stage was left out."""
         tier = answer.stages[-1].tier if answer.stages else decision.tier
-        decision = replace(decision, quality=self._quality(decision, answer))
-        if tier == decision.tier:
+        quality = self._quality(decision, answer)
+        if (tier, quality) == (decision.tier, decision.quality):
             return decision
         if answer.left_out:
             why = f"{answer.left_out}, {tier} answers"
+        elif tier == decision.tier:
+            why = f"time was left for {answer.stages[-1].candidates} of the best"
         else:
             why = f"{tier} was taken for the slack left when its turn came"
-        return replace(decision, tier=tier, reason=f"{decision.reason}; {why}")
+        return replace(decision, tier=tier, quality=quality, reason=f"{decision.reason}; {why}")
 
     def _quality(self, decision: Plan, answer: Answer) -> float:
         """Of what was done, by the table, where that is not what was planned."""
