@@ -14,7 +14,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-import rankfleet.app.http
 from rankfleet.app.api import build_api
 from rankfleet.app.bodies import sigmoid
 from rankfleet.app.service import RankingService
@@ -409,7 +408,8 @@ async def test_bodies_that_would_fill_the_memory_are_refused_before_they_are_rea
             assert (reply.status_code, peak < 60e6) == (422, True), peak
 
 
-async def test_bytes_in_flight_are_bounded() -> None:
+@pytest.mark.parametrize("objects", [False, True])
+async def test_bytes_in_flight_are_bounded(objects: bool) -> None:
     class Held(FakeGroup):
         def __init__(self) -> None:
             super().__init__()
@@ -421,7 +421,9 @@ async def test_bytes_in_flight_are_bounded() -> None:
 
     group = Held()
     one = service(group, limits={"max_body_bytes": 40_000, "max_bytes_in_flight": 200_000})
-    wide = {"query": "cat", "documents": ["a" * 30_000 + "😀"]}  # four bytes a character
+    wide: dict[str, Any] = {"query": "cat", "documents": ["a" * 30_000 + "😀"]}  # four bytes a character
+    if objects:
+        wide = {"query": "cat", "documents": [{"text": "a", "all": "the rest" * 4000}], "return_documents": True}
     async with http_of(one) as http:
         first = asyncio.create_task(http.post("/v1/rerank", json=wide))
         while one.fleet.backlog_s("demo", one.clock()) == 0.0 and not one.fleet.busy:
@@ -435,14 +437,14 @@ async def test_bytes_in_flight_are_bounded() -> None:
         assert (await http.post("/v1/rerank", json=wide)).status_code == 200
 
 
-async def test_a_sender_that_stops_is_cut(monkeypatch: pytest.MonkeyPatch, client: httpx.AsyncClient) -> None:
-    monkeypatch.setattr(rankfleet.app.http, "READ_S", 0.0)
-
+async def test_a_sender_that_stops_is_cut() -> None:
     async def half() -> AsyncIterator[bytes]:
         yield b'{"query": "a", '
         await asyncio.Event().wait()
 
-    reply = await client.post("/v1/rerank", content=half())
+    transport = httpx.ASGITransport(build_api(service(), TELEMETRY, read_timeout_s=0.0))
+    async with httpx.AsyncClient(transport=transport, base_url="http://test") as http:
+        reply = await http.post("/v1/rerank", content=half())
     assert (reply.status_code, reply.json()["error"]["code"]) == (408, "slow_sender")
 
 
@@ -466,6 +468,28 @@ async def test_health_and_readiness() -> None:
         one.fleet.learned({n: LatencyModel(1, 0, 0) for n in ("small", "medium", "large")})
         assert (await http.get("/readyz")).status_code == 200
         assert len(group.chunks) == 1, "a ranking was answered to say so"
+
+
+async def test_a_router_without_a_replica_is_not_ready() -> None:
+    one = service()
+    one.fleet.learned({n: LatencyModel(1, 0, 0) for n in ("small", "medium", "large")})
+    one.fleet.runs("demo", frozenset())
+    async with http_of(one) as http:
+        reply = await http.get("/readyz")
+    assert (reply.status_code, "no replica runs" in reply.json()["reason"]) == (503, True)
+
+
+async def test_an_overloaded_router_is_ready() -> None:
+    one = service(
+        tiers={"only": {"model": "demo/small", "quality": 0.3}},
+        groups={"demo": {"tiers": ["only"]}},
+        slo_classes={"fast": {"slo_ms": 20, "when_none_fits": "refuse"}},
+        default_slo_class="fast",
+    )
+    one.fleet.learned({"only": LatencyModel(5, 0, 0)})
+    one.fleet.sent("demo", 12_000.0, one.clock())
+    async with http_of(one) as http:
+        assert (await http.get("/readyz")).status_code == 200
 
 
 async def test_a_router_that_cannot_rank_is_not_ready() -> None:

@@ -246,3 +246,14 @@ def test_what_is_left_when_something_is_left_out() -> None:
     assert lengths.cut(2) == Work(3, 5, 9)
     assert lengths.first(2) == Work(2, 4, 10)
     assert lengths.first(0) == Work(0, 0, 0)
+
+
+def test_what_sleeps_is_not_out_of_reach() -> None:
+    table = QualityTable(TABLE.tiers, 0.2, {}, {}, {("small", "large"): {4: 0.6}})
+    asleep = FleetSnapshot(TIERS, {"g": GroupState(1, 0.0, asleep=True)}, 5.0, table)
+    decision = plan(Ask(WORK, 0.0, 200.0, min_quality=0.55, stages=2), asleep, 0.0)
+    assert isinstance(decision, Refusal)
+    assert (decision.cause, decision.reason) == ("load", "no plan that ranks as well as 0.55 can be had now")
+    beyond = plan(Ask(WORK, 0.0, 200.0, min_quality=0.65, stages=2), asleep, 0.0)
+    assert isinstance(beyond, Refusal)
+    assert (beyond.cause, "the best here is 0.6, by large" in beyond.reason) == ("quality", True)

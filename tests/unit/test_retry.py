@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from rankfleet.app.dispatch import Dispatcher
-from rankfleet.core.errors import Expired, ReplicaLost, ScoringFailed, Unavailable
+from rankfleet.core.config import FleetConfig
+from rankfleet.core.errors import Expired, NotHosted, ReplicaLost, ScoringFailed, Unavailable
 from rankfleet.core.messages import Chunk, ChunkScores
 from rankfleet.core.pairs import TokenizedPairs
 from rankfleet.routing.fleet import FleetView
@@ -151,75 +152,88 @@ async def test_a_replica_that_never_answers_ends_with_the_deadline() -> None:
 
 
 class Crowded(FakeGroup):
-    """Each chunk expires in the queue, after what is left of its time, until `free_s` of the clock."""
+    """What has a deadline expires in the queue, after what is left of its time."""
 
-    def __init__(self, clock: FakeClock, free_s: float) -> None:
+    def __init__(self, clock: FakeClock) -> None:
         super().__init__()
-        self.clock, self.free_s = clock, free_s
+        self.clock = clock
 
     async def score(self, chunk: Chunk, predicted_s: float) -> ChunkScores:
-        assert chunk.slack_ms is not None
-        if self.clock.now + chunk.slack_ms / 1e3 < self.free_s:
+        if chunk.slack_ms is not None:
             self.chunks.append(chunk)
-            self.clock.now += max(0.0, chunk.slack_ms / 1e3)
+            self.clock.now += chunk.slack_ms / 1e3
             raise Expired("the budget ended in the queue of r1")
-        self.clock.now = max(self.clock.now, self.free_s)
         return await super().score(chunk, predicted_s)
 
 
-async def test_where_late_is_fine_a_chunk_keeps_its_place_by_when_it_can_be_done() -> None:
+async def test_where_late_is_fine_a_chunk_that_expired_is_done_without_a_deadline() -> None:
     clock = FakeClock()
-    one, group, view = dispatcher(clock, lambda clock: Crowded(clock, clock.now + 1.0))
+    one, group, view = dispatcher(clock, lambda clock: Crowded(clock))
     scored = await one.score("small", PAIRS, clock.now + 0.1, late_is_fine=True)
     assert scored.logits.tolist() == [4.0, 6.0]
-    # Twice the time each time it was not enough, counted from the first: never without a deadline, behind all others.
-    assert [chunk.slack_ms for chunk in group.chunks] == pytest.approx([100, 200, 600, 1800])
+    assert [chunk.slack_ms for chunk in group.chunks] == [pytest.approx(100), None]
     assert view.backlog_s("demo", clock.now) == 0.0
-    two, _, _ = dispatcher(clock, lambda clock: Crowded(clock, clock.now + 1.0))
     with pytest.raises(Expired):
-        await two.score("small", PAIRS, clock.now + 0.1)
-
-
-async def test_what_expires_at_once_for_ever_ends_as_unavailable() -> None:
-    clock = FakeClock()
-    one, group, _ = dispatcher(clock, lambda clock: Crowded(clock, 1e9))
-    with pytest.raises(Unavailable, match="no time for this for 120 s"):
-        await one.score("small", PAIRS, clock.now, late_is_fine=True)
-    assert len(group.chunks) < 20
+        await one.score("small", PAIRS, clock.now + 0.1)
 
 
 class Versions(FakeGroup):
-    """Replicas in turn, of the models given; each answers with its own."""
+    """Replicas in turn, of the weights given. Each answers with its own, and refuses others."""
 
-    def __init__(self, *models: str) -> None:
+    def __init__(self, *weights: str) -> None:
         super().__init__()
-        self.models = list(models)
+        self.weights = list(weights)
 
     async def score(self, chunk: Chunk, predicted_s: float) -> ChunkScores:
+        own = self.weights[len(self.chunks) % len(self.weights)]
         scores = await super().score(chunk, predicted_s)
-        return replace(scores, model=self.models[(len(self.chunks) - 1) % len(self.models)])
+        if chunk.weights not in ("", own):
+            raise NotHosted("this replica does not host tier 'small' as the router means it")
+        return replace(scores, model=own)
 
 
 MANY = TokenizedPairs(np.zeros(8192, np.int32), np.full(64, 128, np.int32), np.full(64, 2, np.int32))
 
 
-async def test_scores_of_two_models_are_never_joined() -> None:
-    clock = FakeClock()
-    one, group, view = dispatcher(clock, lambda clock: Versions("old", "new", "new"))
+def patient(config: FleetConfig, group: FakeGroup, clock: FakeClock) -> tuple[Dispatcher, FleetView]:
+    async def pause(seconds: float) -> None:
+        clock.now += seconds
+
+    view = FleetView(config)
+    return Dispatcher(config, view, {"demo": group}, clock, pause=pause), view
+
+
+@pytest.mark.parametrize("batch_tokens", [16384, 2048])
+async def test_scores_of_two_models_are_never_joined(batch_tokens: int) -> None:
+    clock, group = FakeClock(), Versions("new", "old")
+    kept = {"demo": {"tiers": ["small", "medium", "large"], "batch_tokens": batch_tokens}}
+    one, view = patient(fleet(groups=kept), group, clock)
     view.runs("demo", frozenset({"r1", "r2"}))
     scored = await one.score("small", MANY, math.inf)
-    # Two halves by two versions; then all of it by one replica.
-    assert [len(chunk.pairs) for chunk in group.chunks] == [32, 32, 64]
     assert scored.models == {"new"}
+    first = [chunk for chunk in group.chunks if not chunk.weights]
+    assert sum(len(chunk.pairs) for chunk in first) == 64
+    assert {chunk.weights for chunk in group.chunks} == {"", "new"}, "then all of it by one of them"
 
 
-async def test_a_request_too_large_for_one_replica_is_not_mixed_either() -> None:
-    clock = FakeClock()
-    config = fleet(groups={"demo": {"tiers": ["small", "medium", "large"], "batch_tokens": 4096}})
-    group, view = Versions("old", "new"), FleetView(config)
-    one = Dispatcher(config, view, {"demo": group}, clock)
-    with pytest.raises(Unavailable, match="replicas of two versions answered"):
-        await one.score("small", MANY, math.inf)
+async def test_a_replica_of_the_routers_version_is_waited_for_while_time_is_left() -> None:
+    class Updating(FakeGroup):
+        async def score(self, chunk: Chunk, predicted_s: float) -> ChunkScores:
+            if clock.now < 103.0:
+                self.chunks.append(chunk)
+                raise NotHosted("this replica does not host tier 'small' as the router means it")
+            return await super().score(chunk, predicted_s)
+
+    clock, group = FakeClock(), Updating()
+    one, _ = patient(fleet(), group, clock)
+    scored = await one.score("small", PAIRS, clock.now + 10.0)
+    assert (scored.logits.tolist(), clock.now) == ([4.0, 6.0], pytest.approx(103.0, abs=0.2))
+    clock.now = 100.0
+    with pytest.raises(Expired, match="as the router means it, and none that does answered in time"):
+        await one.score("small", PAIRS, clock.now + 1.0)
+    clock.now = -1000.0
+    with pytest.raises(Unavailable, match="for 120 s; is an update stuck"):
+        await one.score("small", PAIRS, math.inf)
 
 
 async def test_a_chunk_says_which_models_are_meant() -> None:

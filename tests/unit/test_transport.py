@@ -80,12 +80,6 @@ def test_a_fault_of_the_engine_says_what_it_was() -> None:
     assert isinstance(too_long, ScoringFailed), "another replica would not take it either"
 
 
-def test_a_replica_of_another_version_is_left_in_peace() -> None:
-    fault = translate(raised_in_replica(NotHosted("this replica does not host tier 'small'")), "demo", "r1")
-    assert isinstance(fault, ReplicaLost)
-    assert fault.replica == "", "it is well, and others may be sent to it"
-
-
 def test_a_group_that_failed_to_deploy() -> None:
     fault = translate(DeploymentUnavailableError("demo"), "demo", "")  # type: ignore[arg-type]
     assert isinstance(fault, Unavailable)
@@ -249,7 +243,7 @@ async def test_a_replica_of_another_version_is_asked_last() -> None:
     roster.update(frozenset({"r1", "r2"}))
     wrong = raised_in_replica(NotHosted("this replica does not host tier 'small'"))
     group = ServeGroup("demo", Handle(then=fails(wrong)), roster, lost.append, clock)
-    with pytest.raises(ReplicaLost) as fault:
+    with pytest.raises(NotHosted):
         await group.score(CHUNK, 0.1)
-    assert (fault.value.replica, lost) == ("", []), "it is well, and not lost"
+    assert lost == [], "it is well"
     assert roster.eligible(["r1", "r2"]) == [1]

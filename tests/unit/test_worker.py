@@ -306,6 +306,9 @@ async def test_a_chunk_for_another_model_of_that_name_is_refused(clock: FakeCloc
     assert same.model == "w1"
     with pytest.raises(NotHosted, match="as the router means it"):
         await worker.submit(replace(chunk(1), models={"t": "a2"}))
+    with pytest.raises(NotHosted):
+        await worker.submit(replace(chunk(1), models={"t": "a1"}, weights="w9"))
+    assert (await worker.submit(replace(chunk(1), models={"t": "a1"}, weights="w1"))).model == "w1"
     # Of two tiers allowed, the one that both sides mean.
     either = replace(chunk(2, tier="u", tiers=("t", "u")), models={"t": "a2", "u": "b1"})
     assert (await worker.submit(either)).tier == "u"
@@ -334,8 +337,21 @@ async def test_a_chunk_that_is_itself_at_fault_makes_no_replica_unhealthy(worker
             await worker.submit(chunk(13, 13))
     assert worker.failures == 3
     await check(worker, Entrance())
-    assert scorer.batches[-1] == [0, 0], "pairs like those that failed, of a token that every model has"
-    await worker.submit(chunk(1))
+    assert scorer.batches[-1] == [0] * 8, "an ordinary batch"
+    assert worker.failures == 0
+
+
+async def test_a_request_that_is_too_large_for_the_device_makes_no_replica_unhealthy(clock: FakeClock) -> None:
+    class Small(FakeScorer):
+        def score(self, pairs: TokenizedPairs) -> np.ndarray:
+            if pairs.tokens > 1000:
+                raise MemoryError("out of memory")
+            return super().score(pairs)
+
+    worker = Worker("r1", {"t": Small(clock)}, {"t": LatencyModel(0, 1, 0)}, QUALITY, 40, Inline(), clock=clock)
+    with pytest.raises(MemoryError):
+        await worker.submit(chunk(1, tokens=2000))
+    await check(worker, Entrance())
     assert worker.failures == 0
 
 

@@ -52,7 +52,8 @@ class Asked:
 @dataclass
 class Answer:
     """What has been scored so far. order: places of the scored documents, best first; scores: by place; these come
-    first in the request; stages: who has scored how many; left_out: why the second stage was, if it was."""
+    first in the request; stages: who has scored how many; left_out: why the second stage was, if it was; fault: where
+    that was for an error."""
 
     order: np.ndarray
     scores: np.ndarray
@@ -62,6 +63,7 @@ class Answer:
     passages: list[int]
     pairs: int = 0
     left_out: str = ""
+    fault: Exception | None = None
 
     @staticmethod
     def empty() -> "Answer":

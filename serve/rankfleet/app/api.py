@@ -13,9 +13,11 @@ from rankfleet import __version__
 from rankfleet.app.bodies import RerankBody, plan_reply, ranking_reply, server_timing
 from rankfleet.app.health import RouterHealth
 from rankfleet.app.http import (
+    READ_S,
     REQUEST_ID,
     error_reply,
     error_response,
+    hold_of,
     json_response,
     read_body,
     request_headers,
@@ -35,6 +37,7 @@ from rankfleet.app.search import Retriever, add_search
 from rankfleet.app.service import RankingService
 from rankfleet.app.telemetry import Recorder
 from rankfleet.core.errors import RankfleetError
+from rankfleet.core.messages import Ranking, RerankRequest
 from rankfleet.core.sections import AUTO
 
 RERANK = "/v1/rerank"
@@ -45,8 +48,9 @@ log = logging.getLogger("ray.serve")
 
 
 class Front:
-    """What every request passes: its id, its path without a slash at the end, and an answer to every error. The
-    busiest route goes without the layers that FastAPI puts around each, which take as long as planning does."""
+    """What every request passes: its id, its share of the bytes in flight, its path without a slash at the end, and an
+    answer to every error. The busiest route goes without the layers that FastAPI puts around each, which take as long
+    as planning does."""
 
     def __init__(
         self,
@@ -54,12 +58,14 @@ class Front:
         path: str,
         answer: Answer,
         fault: Callable[[Request, Exception], Response],
-        names_replies: bool,
+        in_flight: BytesInFlight,
+        adds_request_id: bool,
     ) -> None:
-        """path: answered by `answer` where it is posted to; fault: the response to any error; names_replies: whether
-        to put the request's id into the reply's headers."""
+        """path: answered by `answer` where it is posted to; fault: the response to any error; adds_request_id: to the
+        reply's headers."""
         self._inner = inner
-        self._names_replies = names_replies
+        self._in_flight = in_flight
+        self._adds_request_id = adds_request_id
         self._path = path
         self._answer = answer
         self._fault = fault
@@ -71,7 +77,7 @@ class Front:
         if len(scope["path"]) > 1 and scope["path"].endswith("/"):
             scope["path"] = scope["path"].rstrip("/") or "/"
         request = Request(scope, receive)
-        named = [(REQUEST_ID.encode(), request_id_of(scope).encode())] if self._names_replies else []
+        named = [(REQUEST_ID.encode(), request_id_of(scope).encode())] if self._adds_request_id else []
         started = False
 
         async def send_named(message: Message) -> None:
@@ -81,15 +87,17 @@ class Front:
                 message["headers"] = [*message.get("headers", ()), *named]
             await send(message)
 
-        try:
-            if scope["path"] == self._path and scope["method"] == "POST":
-                await (await self._answer(request))(scope, receive, send_named)
-            else:
-                await self._inner(scope, receive, send_named)
-        except Exception as error:
-            response = self._fault(request, error)
-            if not started:
-                await response(scope, receive, send_named)
+        with self._in_flight.hold() as hold:
+            scope["rankfleet.hold"] = hold
+            try:
+                if scope["path"] == self._path and scope["method"] == "POST":
+                    await (await self._answer(request))(scope, receive, send_named)
+                else:
+                    await self._inner(scope, receive, send_named)
+            except Exception as error:
+                response = self._fault(request, error)
+                if not started:
+                    await response(scope, receive, send_named)
 
 
 def build_api(
@@ -98,15 +106,22 @@ def build_api(
     retriever: Retriever | None = None,
     health: RouterHealth | None = None,
     log_place: str = "the router's log",
-    names_replies: bool = True,
+    adds_request_id: bool = True,
+    read_timeout_s: float = READ_S,
 ) -> FastAPI:
-    """The routes over one router's service. log_place: where people find what went wrong; names_replies: as for
-    `Front`."""
+    """The routes over one router's service. log_place: where people find what went wrong; adds_request_id: as for
+    `Front`; read_timeout_s: in which a body has to come."""
     api = FastAPI(title="Rankfleet", version=__version__, description=ABOUT, redirect_slashes=False)
     health = health or RouterHealth(service.probe, service.clock)
     limits = service.config.limits
     in_flight = BytesInFlight(limits.max_bytes_in_flight)
-    count_answer, count_refusal = quietly(telemetry.answered), quietly(telemetry.refused)
+    count_refusal = quietly(telemetry.refused)
+
+    @quietly
+    def count_answer(ranking: Ranking) -> None:
+        if ranking.stages:
+            health.answered()
+        telemetry.answered(ranking)
 
     def fault(request: Request, error: Exception) -> Response:
         """The response to an error, counted, and logged where nobody expected it."""
@@ -141,19 +156,26 @@ def build_api(
         message = f"there is nothing at {path}; GET / lists what there is"
         return json_response(error_reply("not_found", message, request_id), error.status_code)
 
+    async def read(request: Request) -> tuple[RerankBody, RerankRequest]:
+        headers = request_headers(request, RerankBody.model_fields)
+        body = RerankBody.parse(await read_body(request, limits.max_body_bytes, read_timeout_s))
+        asked = body.to_request(headers)
+        if all(isinstance(document, str) for document in body.documents):
+            hold_of(request).resize(text_bytes(asked.documents))
+        return body, asked
+
+    def answer(request: Request, reply: Any, headers: dict[str, str] | None = None) -> Response:
+        response = json_response(reply, headers=headers)
+        hold_of(request).resize(len(response.body))
+        return response
+
     async def rerank(request: Request) -> Response:
         arrived_s = service.clock()
-        headers = request_headers(request, RerankBody.model_fields)
-        with in_flight.hold() as hold:
-            body = RerankBody.parse(await read_body(request, limits.max_body_bytes, hold))
-            asked = body.to_request(headers)
-            hold.resize(text_bytes(asked.documents))
-            ranking = await service.rank(asked, arrived_s)
-            if ranking.stages:
-                health.answered()
-            count_answer(ranking)
-            reply = ranking_reply(ranking, body.documents if body.return_documents else None)
-            return json_response(reply, headers={"Server-Timing": server_timing(ranking)})
+        body, asked = await read(request)
+        ranking = await service.rank(asked, arrived_s)
+        count_answer(ranking)
+        reply = ranking_reply(ranking, body.documents if body.return_documents else None)
+        return answer(request, reply, {"Server-Timing": server_timing(ranking)})
 
     api.post(
         RERANK,
@@ -169,14 +191,10 @@ def build_api(
         responses={200: {"model": PlanReply}, **RANKING_ERRORS},
     )
     async def explain(request: Request) -> Response:
-        headers = request_headers(request, RerankBody.model_fields)
-        with in_flight.hold() as hold:
-            body = RerankBody.parse(await read_body(request, limits.max_body_bytes, hold))
-            asked = body.to_request(headers)
-            hold.resize(text_bytes(asked.documents))
-            return json_response(plan_reply(await service.explain(asked)))
+        _, asked = await read(request)
+        return answer(request, plan_reply(await service.explain(asked)))
 
-    add_search(api, service, retriever, count_answer, in_flight)
+    add_search(api, service, retriever, count_answer, read_timeout_s)
 
     @api.get("/v1/models", summary="Tiers and SLO classes of this fleet", responses={200: {"model": ModelsReply}})
     async def models() -> Response:
@@ -235,5 +253,5 @@ def build_api(
 
     # Starlette's outermost layer raises again what it has answered, for which Serve logs it once more and unreadably.
     stack = api.build_middleware_stack()
-    api.middleware_stack = Front(getattr(stack, "app", stack), RERANK, rerank, fault, names_replies)
+    api.middleware_stack = Front(getattr(stack, "app", stack), RERANK, rerank, fault, in_flight, adds_request_id)
     return api

@@ -4,7 +4,7 @@ import asyncio
 import logging
 import math
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field, replace
 from types import MappingProxyType
@@ -13,7 +13,7 @@ from typing import Protocol
 import numpy as np
 
 from rankfleet.core.config import FleetConfig
-from rankfleet.core.errors import Expired, ReplicaLost, Unavailable
+from rankfleet.core.errors import Expired, NotHosted, ReplicaLost, Unavailable
 from rankfleet.core.messages import Chunk, ChunkScores, Work
 from rankfleet.core.pairs import TokenizedPairs, split_rows
 from rankfleet.routing.candidates import spread
@@ -21,8 +21,7 @@ from rankfleet.routing.fleet import FleetView
 from rankfleet.scheduling.retry import PATIENCE_S, retry, wait_s
 
 EXPIRED = "the budget ended before a replica answered"
-MIXED = "replicas of two versions answered"
-MIN_EXTENSION_S = 0.01  # so that what expires at once does not come back at once for ever
+VERSIONS_S = 0.1  # between tries to find a replica of the router's own version
 
 log = logging.getLogger("ray.serve")
 
@@ -69,15 +68,17 @@ class Dispatcher:
         clock: Callable[[], float],
         within: Callable[[float | None], AbstractAsyncContextManager[object]] = asyncio.timeout,
         models: Mapping[str, str] = MappingProxyType({}),
+        pause: Callable[[float], Awaitable[object]] = asyncio.sleep,
     ) -> None:
         """within: raises TimeoutError when so many seconds have passed in it; None for no end. models: by tier, as in
-        `Chunk`."""
+        `Chunk`. pause: lets so many seconds pass."""
         self._config = config
         self._fleet = fleet
         self._groups = groups
         self._clock = clock
         self._within = within
         self._models = models
+        self._pause = pause
         self._name = uuid.uuid4().hex
 
     async def score(
@@ -99,11 +100,13 @@ class Dispatcher:
         group = self._config.group_of(tier)
         replicas = 1 if allowed else self._fleet.replicas(group, self._clock())
         scored = await self._spread(tier, pairs, deadline_s, allowed, preferred, late_is_fine, replicas)
-        if len(scored.models) > 1:  # an update goes on: one replica is of one version
-            log.info("group %s: %s; asking one replica for all", group, MIXED)
-            scored = await self._spread(tier, pairs, deadline_s, (), preferred, late_is_fine, 1)
         if len(scored.models) > 1:
-            raise Unavailable(f"group {group}: {MIXED}, and the request is too large for one; retry in a moment")
+            # Replicas of two versions have answered; or of one, on processors that compute in different precisions.
+            weights = min(scored.models)
+            log.warning(
+                "group %s scores with more than one model by the name of %s; asking for %s", group, tier, weights
+            )
+            scored = await self._spread(tier, pairs, deadline_s, (), preferred, late_is_fine, replicas, weights)
         return scored
 
     async def _spread(
@@ -115,7 +118,9 @@ class Dispatcher:
         preferred: str,
         late_is_fine: bool,
         replicas: int,
+        weights: str = "",
     ) -> Scored:
+        """weights: by which alone, where it matters."""
         scored = Scored(np.empty(len(pairs), dtype=np.float32), tier)
         if len(pairs) == 0:
             return scored
@@ -129,6 +134,7 @@ class Dispatcher:
             part = pairs if len(rows) == len(pairs) else pairs.take(rows)
             models = {name: self._models[name] for name in allowed or (tier,) if name in self._models}
             chunk = Chunk(tier, part, None, allowed, request, preferred=preferred, sender=self._name, models=models)
+            chunk = replace(chunk, weights=weights)
             back = await self._send(group, chunk, deadline_s, late_is_fine)
             scored.logits[rows] = back.logits
             scored.tier = back.tier
@@ -149,8 +155,7 @@ class Dispatcher:
 
     async def _send(self, group: str, chunk: Chunk, deadline_s: float, late_is_fine: bool) -> ChunkScores:
         """One chunk, to one replica after the other while they go away and time is left. Where late is fine, a chunk
-        that expires is sent again with at least twice the time: it stands in the queue by when it can be done, not
-        behind all that has a deadline."""
+        that has expired is sent once more without a deadline, to be done in its share of the time."""
         work = Work.of(chunk.pairs.lengths)
         models = [m for t in chunk.tiers or (chunk.tier,) if (m := self._fleet.latency(t)) is not None]
         least_ms = self._fleet.least_ms(dict.fromkeys(chunk.tiers or (chunk.tier,), work), 0.0)
@@ -171,13 +176,19 @@ class Dispatcher:
                     )
             except TimeoutError as error:
                 raise Expired(EXPIRED) from error
-            except Expired as error:
-                now_s = self._clock()
-                if not late_is_fine:
+            except Expired:
+                if not late_is_fine or math.isinf(deadline_s):
                     raise
+                deadline_s = math.inf
+                continue
+            except NotHosted as error:
+                # While an update goes on, replicas and routers of two versions stand side by side for a while.
+                now_s = self._clock()
+                if now_s >= final_s:
+                    raise Expired(f"{error}, and none that does answered in time") from error
                 if now_s - first_s > PATIENCE_S:
-                    raise Unavailable(f"group {group} has had no time for this for {PATIENCE_S:.0f} s") from error
-                deadline_s = now_s + max(2 * (deadline_s - first_s), predicted_s, MIN_EXTENSION_S)
+                    raise Unavailable(f"group {group}: {error}, for {PATIENCE_S:.0f} s; is an update stuck?") from error
+                await self._pause(VERSIONS_S)
                 continue
             except ReplicaLost as lost:
                 losses += 1

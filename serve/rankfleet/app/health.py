@@ -1,8 +1,7 @@
 """Whether a process still does what it is there for. Serve asks, and replaces one that says no three times.
 
-A request that fails may be at fault itself, so a failure raises a suspicion, and a probe that asks for nothing unusual
-decides; without it one client could have a healthy process replaced. Where nothing but failures comes for long, no
-probe is needed.
+A request that fails may be at fault itself. So a failure is only a suspicion, and a probe, which asks for nothing
+unusual, decides: without it one client could have healthy processes replaced.
 """
 
 import asyncio
@@ -13,14 +12,14 @@ from typing import Protocol, TypeVar
 T = TypeVar("T")
 
 HELD_S = 10.0  # `@serve.batch` hands chunks on in the next round of the event loop; its task has ended if it does not
-SUSPECT = 3  # failures in a row after which a router is probed
-HOPELESS = 20  # and after which it, or a replica, is replaced without
-RECENT_S = 10.0  # a ranking that was answered so long ago says that rankings are answered
-PROBE_S = 10.0  # a probe that takes longer has failed; Serve waits 15 s for a check
+SUSPECT_FAILURES = 3  # in a row, after which a router is probed
+RECENT_S = 10.0  # how old the last answered ranking may be for a router to be ready
+PROBE_TIMEOUT_S = 10.0  # Serve waits 15 s for a check
 
 
 class Device(Protocol):
-    """What is asked of a worker. failures: batches that have failed since the last that did not."""
+    """What is asked of a worker. busy: whether a batch is on the device; failures: batches that have failed since the
+    last that did not."""
 
     @property
     def stuck(self) -> bool: ...
@@ -29,10 +28,13 @@ class Device(Protocol):
     def halted(self) -> bool: ...
 
     @property
+    def busy(self) -> bool: ...
+
+    @property
     def failures(self) -> int: ...
 
     async def probe(self) -> None:
-        """Score something like what failed last. Raises what that raises."""
+        """Score an ordinary batch. Raises what that raises; else the failures are forgotten."""
         ...
 
 
@@ -68,16 +70,14 @@ async def check(device: Device, entrance: Entrance) -> None:
         raise RuntimeError("work waits and nothing takes it: the worker's task has ended")
     if entrance.held_s > HELD_S:
         raise RuntimeError(f"chunks are not handed on for {entrance.held_s:.0f} s: the batching task has ended")
-    if device.failures >= HOPELESS:
-        raise RuntimeError(f"{device.failures} batches in a row have failed")
-    if device.failures:
+    if device.failures and not device.busy:  # behind a long batch a probe could time out
         await probed(device.probe, f"{device.failures} batches in a row have failed, and so has a probe")
 
 
 async def probed(probe: Callable[[], Awaitable[None]], what: str) -> None:
     """Raises RuntimeError where the probe does not succeed in time."""
     try:
-        async with asyncio.timeout(PROBE_S):
+        async with asyncio.timeout(PROBE_TIMEOUT_S):
             await probe()
     except Exception as error:
         raise RuntimeError(f"{what}: {type(error).__name__}: {error}") from error
@@ -87,7 +87,7 @@ class RouterHealth:
     """Whether a router answers: what its last requests came to, and a probe where that does not tell."""
 
     def __init__(self, probe: Callable[[], Awaitable[None]], clock: Callable[[], float] = time.perf_counter) -> None:
-        """probe: ranks something along the way of every request, and raises where that fails."""
+        """probe: ranks something as any request is ranked, and raises where that fails."""
         self._probe = probe
         self._clock = clock
         self._answered_s = float("-inf")
@@ -104,10 +104,8 @@ class RouterHealth:
         self._failures += 1
 
     async def check(self) -> None:
-        """Raises RuntimeError where requests keep failing."""
-        if self._failures >= HOPELESS:
-            raise RuntimeError(f"{self._failures} requests in a row have failed inside the router")
-        if self._failures >= SUSPECT:
+        """Raises RuntimeError where requests keep failing, and a probe fails too."""
+        if self._failures >= SUSPECT_FAILURES:
             await self._ask(f"{self._failures} requests in a row have failed inside the router, and so has a probe")
 
     async def ready(self) -> None:
@@ -120,4 +118,4 @@ class RouterHealth:
         if self._probing is None or self._probing.done():
             self._probing = asyncio.create_task(probed(self._probe, what))
         await asyncio.shield(self._probing)
-        self._answered_s = self._clock()
+        self.answered()

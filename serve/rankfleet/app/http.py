@@ -45,22 +45,30 @@ def error_reply(code: str, message: str, request_id: str) -> dict[str, Any]:
     return {"error": {"code": code, "message": message, "request_id": request_id}}
 
 
-async def read_body(request: Request, limit: int, hold: Hold) -> bytes:
+def hold_of(request: Request) -> Hold:
+    """What the request has of the bytes in flight, from its first byte until the reply is sent (`app/api.py`)."""
+    hold = request.scope["rankfleet.hold"]
+    assert isinstance(hold, Hold)
+    return hold
+
+
+async def read_body(request: Request, limit: int, timeout_s: float) -> bytes:
     """The whole body, without a byte-order mark. Raises TooLarge as soon as it is known to pass `limit` bytes,
-    SlowSender where it does not come in time, and what `hold` raises."""
-    body = bytearray()
+    SlowSender where it does not come in time, and Overloaded where others leave no memory for it."""
+    body, hold = bytearray(), hold_of(request)
     with contextlib.suppress(ValueError):
         if int(request.headers.get("content-length", "0")) > limit:
             raise too_long(limit)
     try:
-        async with asyncio.timeout(READ_S):
+        async with asyncio.timeout(timeout_s):
             async for part in request.stream():
                 body += part
                 if len(body) > limit:
                     raise too_long(limit)
                 hold.resize(BYTES_PER_BODY_BYTE * len(body))
     except TimeoutError:
-        raise SlowSender(f"the body did not come within {READ_S:.0f} s; send it faster, or in parts") from None
+        why = f"the body did not come within {timeout_s:.0f} s"
+        raise SlowSender(f"{why}; split the documents over several requests") from None
     hold.resize(reading_bytes(body))
     return bytes(body).removeprefix(BOM)
 
@@ -101,10 +109,13 @@ def header_budget(text: str | None) -> float | None:
     if text is None:
         return None
     try:
-        return check_slo_ms(float(text))
+        slo_ms = float(text)
+    except ValueError:
+        raise InvalidRequest(f"header {SLO_MS}: {quote(text)} is not a number of milliseconds") from None
+    try:
+        return check_slo_ms(slo_ms)
     except ValueError as error:
-        why = str(error) if "milliseconds" in str(error) else "not a number of milliseconds"
-        raise InvalidRequest(f"header {SLO_MS}: {quote(text)}: {why}") from None
+        raise InvalidRequest(f"header {SLO_MS}: {error}") from None
 
 
 def request_id_of(scope: Mapping[str, Any]) -> str:

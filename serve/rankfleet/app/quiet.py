@@ -1,4 +1,4 @@
-"""Calls whose failure is nobody's business but the log's."""
+"""Calls whose errors are logged and never raised."""
 
 import functools
 import logging

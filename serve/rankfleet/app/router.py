@@ -62,7 +62,7 @@ class Router:
         search = self._service.config.search
         index = Bm25Index.load(Path(search.index)) if search else None
         # Serve puts the request's id into the reply's headers itself.
-        return build_api(self._service, self._telemetry, index, self._health, log_place(), names_replies=False)
+        return build_api(self._service, self._telemetry, index, self._health, log_place(), adds_request_id=False)
 
     async def check_health(self) -> None:
         """Serve replaces a router that raises here."""

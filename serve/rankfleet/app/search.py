@@ -8,8 +8,8 @@ from fastapi import FastAPI, Request, Response
 from pydantic import Field
 
 from rankfleet.app.bodies import Body, ranking_reply, server_timing
-from rankfleet.app.http import RequestHeaders, json_response, read_body, request_headers
-from rankfleet.app.inflight import BytesInFlight, text_bytes
+from rankfleet.app.http import RequestHeaders, hold_of, json_response, read_body, request_headers
+from rankfleet.app.inflight import text_bytes
 from rankfleet.app.limits import check_query
 from rankfleet.app.replies import RANKING_ERRORS, SearchReply
 from rankfleet.app.service import RankingService
@@ -40,7 +40,7 @@ def add_search(
     service: RankingService,
     retriever: Retriever | None,
     count_answer: Callable[[Ranking], None],
-    in_flight: BytesInFlight,
+    read_timeout_s: float,
 ) -> None:
     """Add the route. Without a retriever it answers 404 and says how to get one."""
 
@@ -52,31 +52,30 @@ def add_search(
                 "this fleet has no index: build one with `rankfleet index build` and name it under `search:`"
             )
         headers, limits = request_headers(request, SearchBody.model_fields), service.config.limits
-        with in_flight.hold() as hold:
-            body = SearchBody.parse(await read_body(request, limits.max_body_bytes, hold))
-            check_query(body.query, limits)
-            top_k = body.top_k or min(settings.top_k, limits.max_documents)
-            if top_k > limits.max_documents:
-                raise TooLarge(f"top_k {top_k} is more than the {limits.max_documents} documents allowed")
-            hits = await asyncio.get_running_loop().run_in_executor(None, retriever.search, body.query, top_k)
-            retrieve_ms = (service.clock() - arrived_s) * 1e3
-            if not hits:
-                return json_response(
-                    nothing_found(headers.request_id, retrieve_ms),
-                    headers={"Server-Timing": f"retrieve;dur={retrieve_ms:.2f}"},
-                )
-            # The client did not choose these documents: one that is too long is cut, not refused.
-            documents = [clip(hit.text, limits.max_document_bytes) for hit in hits]
-            hold.resize(text_bytes(documents))
-            ranking = await service.rank(body.to_request(documents, headers), arrived_s)
-            count_answer(ranking)
-            reply = ranking_reply(ranking, None if body.return_documents is False else documents)
-            for result in reply["results"]:
-                name_hit(result, hits)
-            reply["rankfleet"]["truncated"] = [hits[i].id for i in ranking.truncated]
-            reply["rankfleet"]["timing_ms"]["retrieve"] = round(retrieve_ms, 2)
-            timing = f"retrieve;dur={retrieve_ms:.2f}, {server_timing(ranking)}"
-            return json_response(reply, headers={"Server-Timing": timing})
+        body = SearchBody.parse(await read_body(request, limits.max_body_bytes, read_timeout_s))
+        check_query(body.query, limits)
+        top_k = body.top_k or min(settings.top_k, limits.max_documents)
+        if top_k > limits.max_documents:
+            raise TooLarge(f"top_k {top_k} is more than the {limits.max_documents} documents allowed")
+        hits = await asyncio.get_running_loop().run_in_executor(None, retriever.search, body.query, top_k)
+        retrieve_ms = (service.clock() - arrived_s) * 1e3
+        if not hits:
+            return json_response(
+                nothing_found(headers.request_id, retrieve_ms),
+                headers={"Server-Timing": f"retrieve;dur={retrieve_ms:.2f}"},
+            )
+        # The client did not choose these documents: one that is too long is cut, not refused.
+        documents = [clip(hit.text, limits.max_document_bytes) for hit in hits]
+        hold_of(request).resize(text_bytes(documents))
+        ranking = await service.rank(body.to_request(documents, headers), arrived_s)
+        count_answer(ranking)
+        reply = ranking_reply(ranking, None if body.return_documents is False else documents)
+        for result in reply["results"]:
+            name_hit(result, hits)
+        reply["rankfleet"]["truncated"] = [hits[i].id for i in ranking.truncated]
+        reply["rankfleet"]["timing_ms"]["retrieve"] = round(retrieve_ms, 2)
+        timing = f"retrieve;dur={retrieve_ms:.2f}, {server_timing(ranking)}"
+        return json_response(reply, headers={"Server-Timing": timing})
 
     api.post(
         "/v1/search",

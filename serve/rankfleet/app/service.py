@@ -24,6 +24,7 @@ from rankfleet.core.config import FleetConfig, LiveSettings
 from rankfleet.core.errors import Expired, Overloaded, RankfleetError, Unavailable
 from rankfleet.core.layout import PassageRule
 from rankfleet.core.messages import Plan, RankedDocument, Ranking, RerankRequest, Stage, Timing, Work
+from rankfleet.core.sections import NONE
 from rankfleet.engine.tokencache import TokenCache
 from rankfleet.engine.tokenizer import PairTokenizer
 from rankfleet.routing.candidates import Ask
@@ -38,7 +39,7 @@ log = logging.getLogger("ray.serve")
 
 MOST_STAGES = 2
 REHEARSALS = 3
-PROBE = RerankRequest("is anybody there", ["a document that says so"], slo_ms=10_000.0)
+PROBE = RerankRequest("is anybody there", ["a document that says so"], slo_ms=10_000.0, probe=True)
 INLINE_CHARACTERS = 4000  # encoding so few takes less of the loop's time than a thread's handing over and back
 
 
@@ -81,7 +82,8 @@ class RankingService:
             self._arrived(opened, decision)
             raise refused(decision)
         asked = await self._tokenized(opened)
-        self._foresight.learn(request, asked.ask.work, self._limits(asked.target.tiers))
+        if not request.probe:
+            self._foresight.learn(request, asked.ask.work, self._limits(asked.target.tiers))
         decision = self._decide(asked.ask)
         self._arrived(opened, decision)
         if isinstance(decision, Refusal):
@@ -97,24 +99,21 @@ class RankingService:
         return self._ranking(decision, answer, asked)
 
     async def probe(self) -> None:
-        """Rank a document by the quickest tier that is awake, along the way of every request. Raises what that raises,
-        and Unavailable where nothing was scored. Without a replica there is nothing to ask, and nothing is."""
-        models = {tier: self.fleet.latency(tier) for tier in self.config.tiers}
-        awake = {
-            tier: model.alpha_ms
-            for tier, model in models.items()
-            if model is not None and self.fleet.awake(self.config.group_of(tier))
-        }
-        if not awake:
+        """Rank a document by the quickest tier that is awake, as any request is ranked. Raises what that raises, and
+        Unavailable where nothing was scored, unless every group sleeps. Being overloaded is no fault."""
+        if self.fleet.asleep:
             return
-        request = replace(PROBE, model=min(awake, key=lambda tier: awake[tier]))
-        asked = await self._tokenized(self._open(request))
-        self.fleet.arrived(None, self.clock())
-        decision = self._decide(asked.ask)
-        if isinstance(decision, Refusal):
-            raise refused(decision)
-        if not (await self._answer(decision, asked)).stages:
-            raise Unavailable(f"nothing was scored: {decision.reason}")
+        models = self.fleet.models
+        awake = [tier for tier in models if self.fleet.awake(self.config.group_of(tier))]
+        if not awake:
+            raise Unavailable("no replica runs")
+        quickest = min(awake, key=lambda tier: models[tier].alpha_ms)
+        try:
+            ranking = await self.rank(replace(PROBE, model=quickest))
+        except Overloaded:
+            return
+        if not ranking.stages:
+            raise Unavailable(f"nothing was scored: {ranking.plan.reason}")
 
     async def rehearse(self, tier: str) -> None:
         """Read and score next to nothing a few times: connections and much else are made on first use, and no client
@@ -130,8 +129,9 @@ class RankingService:
 
     def _open(self, request: RerankRequest, arrived_s: float | None = None) -> Opened:
         """Check a request, and find out who may answer it."""
-        check_query(request.query, self.config.limits)
-        check_documents(request.documents, self.config.limits)
+        if not request.probe:
+            check_query(request.query, self.config.limits)
+            check_documents(request.documents, self.config.limits)
         assignment = None if request.model in self.config.tiers else assign(self.live.experiments, request)
         target = target_of(request, self.live, self.config.tiers, assignment.model if assignment else None)
         return Opened(request, target, assignment, self.clock() if arrived_s is None else arrived_s)
@@ -170,17 +170,21 @@ class RankingService:
     def _arrived(self, opened: Opened, decision: Plan | Refusal) -> None:
         """Count what was asked for, whatever is answered: more replicas could have given it. What not even an idle
         fleet could give is no demand, and its budget says nothing about those of others."""
-        if decision.preferred is not None:
+        if decision.preferred is not None and not opened.request.probe:
             self.fleet.arrived(opened.target.budget_ms, self.clock())
             self.demanded.add(decision.preferred.work_ms)
         sent = isinstance(decision, Plan) and decision.candidates != 0
-        refused_for_good = isinstance(decision, Refusal) and decision.cause != "load"
-        if self.fleet.asleep and not sent and not refused_for_good:
-            self._wake(self.config.group_of(decision.considered[0].tier))
+        if sent or (isinstance(decision, Refusal) and decision.cause != "load"):
+            return
+        for each in decision.considered:
+            if each.tier != NONE and each.quality >= opened.request.min_quality:
+                if not self.fleet.awake(group := self.config.group_of(each.tier)):
+                    self._wake(group)
+                return
 
     def _wake(self, group: str) -> None:
-        """Start a replica of a group that has none, since every group sleeps and nothing that is sent would wake one.
-        Serve starts one for a call that waits."""
+        """Start a replica of a group that has none, where a request could be given nothing else and is not sent. Serve
+        starts one for a call that waits."""
         if group not in self._waking:
             task = asyncio.get_running_loop().create_task(self._call(group))
             task.add_done_callback(lambda _: self._waking.pop(group))
@@ -242,6 +246,8 @@ class RankingService:
         if len(decision.stages) > 1:
             await self._second_stage(decision.stages[1], answer, asked)
             if self._quality(decision, answer) < asked.ask.min_quality:
+                if answer.fault is not None:
+                    raise answer.fault
                 why = answer.left_out or "the second stage scored fewer than planned"
                 raise self._too_late(f"{why}, and what is left is below min_quality", decision)
         return answer
@@ -274,7 +280,7 @@ class RankingService:
         except Exception as error:
             known = isinstance(error, RankfleetError)
             log.warning("request %s: no second stage: %s", asked.request.request_id, error, exc_info=not known)
-            answer.left_out = f"the second stage failed ({type(error).__name__})"
+            answer.left_out, answer.fault = f"the second stage failed ({type(error).__name__})", error
             return
         answer.order, answer.scores = ranked(answer.scores, kept, second, retrieved)
         answer.stages += (Stage(scored.tier, len(kept)),)

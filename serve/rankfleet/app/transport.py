@@ -103,10 +103,9 @@ class ServeGroup:
         if isinstance(error, asyncio.CancelledError) and task is not None and task.cancelling():
             return error
         fault = translate(error, self._name, call.sending.replica)
-        if isinstance(fault, ReplicaLost) and is_not_hosted(error):
-            log.info("replica %s of group %s: %s; asking another", call.sending.replica, self._name, fault)
+        if isinstance(fault, NotHosted):  # it is well, but others are asked first for a while
             self._roster.shun(call.sending.replica)
-        elif isinstance(fault, ReplicaLost):
+        if isinstance(fault, ReplicaLost):
             why = call.given_up or type(error).__name__
             log.warning("replica %s of group %s is lost with a chunk: %s", fault.replica or "?", self._name, why)
             self._on_lost(self._name)
@@ -142,21 +141,9 @@ class ServeGroup:
                 call.response.cancel()
 
 
-def cause_of(error: BaseException) -> BaseException:
-    """What was raised in the replica, where Ray has wrapped it."""
-    return error.cause if isinstance(error, RayTaskError) else error
-
-
-def is_not_hosted(error: BaseException) -> bool:
-    """Whether the replica lives, and is of another version of the fleet."""
-    return isinstance(cause_of(error), NotHosted)
-
-
 def translate(error: BaseException, group: str, replica: str) -> BaseException:
     """What went wrong, as an error of ours: ReplicaLost where another replica may do better."""
-    cause = cause_of(error)
-    if isinstance(cause, NotHosted):
-        return ReplicaLost(str(cause))  # of another version of the fleet, and well otherwise
+    cause = error.cause if isinstance(error, RayTaskError) else error
     if isinstance(cause, RankfleetError):
         return cause
     if isinstance(cause, GONE) or (isinstance(cause, grpc.RpcError) and cause.code() in GONE_CODES):

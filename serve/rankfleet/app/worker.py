@@ -7,7 +7,7 @@ import time
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Executor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Protocol
 
@@ -27,6 +27,8 @@ from rankfleet.scheduling.queue import TokenQueue
 
 STUCK_S = 30.0  # a batch that takes longer than this and STUCK_FACTOR times its prediction will not come back
 STUCK_FACTOR = 20.0
+# What a device has to be able to score: eight pairs of 64 tokens, all of the one that every vocabulary has.
+ORDINARY = TokenizedPairs(np.zeros(512, np.int32), np.full(8, 64, np.int32), np.full(8, 8, np.int32))
 LATE_S = 1e-4  # past the last moment, so that rounding leaves no doubt
 
 log = logging.getLogger("ray.serve")
@@ -54,14 +56,6 @@ class Model:
 
     name: str
     weights: str
-
-
-@dataclass(frozen=True)
-class Failures:
-    """Batches of a tier that have failed in a row, and the pairs of the last."""
-
-    count: int
-    last: TokenizedPairs
 
 
 @dataclass(frozen=True)
@@ -119,7 +113,7 @@ class Worker:
         self._alarm_s = math.inf
         self._alarm: Alarm | None = None
         self.load = Load()
-        self._failures: dict[str, Failures] = {}
+        self._failures: dict[str, int] = {}  # tier → batches that have failed since its last that did not
         self._running: Running | None = None
         self._task: asyncio.Task[None] | None = None
 
@@ -159,14 +153,16 @@ class Worker:
     def _hosts(self, tier: str, chunk: Chunk) -> bool:
         """Whether the tier is here, and is the model that the router means."""
         known = self._models.get(tier)
-        return tier in self._scorers and (known is None or chunk.models.get(tier, known.name) == known.name)
+        if known is None or tier not in self._scorers:
+            return tier in self._scorers
+        return chunk.models.get(tier, known.name) == known.name and chunk.weights in ("", known.weights)
 
     async def probe(self) -> None:
-        """Score pairs of the lengths of those that failed last, of a token that every model has: what fails with
-        these fails with any. Raises what that raises."""
-        for tier, failed in list(self._failures.items()):
-            plain = replace(failed.last, ids=np.zeros_like(failed.last.ids))
-            await asyncio.get_running_loop().run_in_executor(self._executor, self._scored, tier, plain)
+        """Score an ordinary batch with each tier whose last one failed, and raise what that raises. Where it succeeds,
+        what was asked for was at fault, and is forgotten."""
+        for tier in list(self._failures):
+            await asyncio.get_running_loop().run_in_executor(self._executor, self._scored, tier, ORDINARY)
+            self._failures.pop(tier, None)
 
     def _model(self, tier: str) -> LatencyModel:
         """As profiled, corrected by what batches have taken since."""
@@ -199,7 +195,12 @@ class Worker:
     @property
     def failures(self) -> int:
         """Batches of one tier that have failed since its last that did not, of the tier that fails most."""
-        return max((failed.count for failed in self._failures.values()), default=0)
+        return max(self._failures.values(), default=0)
+
+    @property
+    def busy(self) -> bool:
+        """Whether a batch is on the device."""
+        return self._running is not None
 
     @property
     def halted(self) -> bool:
@@ -251,8 +252,7 @@ class Worker:
                     await self._run(tier, predicted_ms, [pending])
             else:
                 log.exception("tier %s failed on a batch", tier)
-                before = self._failures[tier].count if tier in self._failures else 0
-                self._failures[tier] = Failures(before + 1, batch[0].chunk.pairs)
+                self._failures[tier] = self._failures.get(tier, 0) + 1
                 if not batch[0].future.done():
                     batch[0].future.set_exception(error)
             return

@@ -12,7 +12,7 @@ import aiohttp
 import numpy as np
 
 from rankfleet.bench.serve import counter
-from rankfleet.bench.traffic import JSON, Call, Reply, calls, closed_loop, open_loop, quantile, session
+from rankfleet.bench.traffic import JSON, REFUSED, Call, Reply, calls, closed_loop, open_loop, quantile, session
 from rankfleet.core.config import FleetConfig, parse_config
 from rankfleet.simulate.arrivals import from_process
 from rankfleet.simulate.workload import Candidates, RequestClass, Requests, Workload, draw
@@ -172,7 +172,7 @@ class Bench:
         replies = self._send([*much, *late])
         during, following = replies[: len(much)], replies[len(much) :]
         normal_ms = quantile([r.took_ms for r in before if r.status == 200], 0.99) or 0.0
-        refusals = [r.took_ms for r in during if r.status == 429]
+        refusals = [r.took_ms for r in during if r.status in REFUSED]
         good = goodput(during, load.seconds / 3)
         return summary(during) | {
             "closed_loop_per_s": round(rate, 2),
@@ -267,11 +267,11 @@ def summary(replies: Sequence[Reply]) -> dict[str, Any]:
     """failed: neither answered nor refused; late: answered beyond the budget as the client sees it; unscored: in the
     order given, since the time ran out."""
     answered = [r for r in replies if r.status == 200]
-    failed = [r for r in replies if r.status not in (200, 429)]
+    failed = [r for r in replies if r.status not in (200, *REFUSED)]
     figures: dict[str, Any] = {
         "requests": len(replies),
         "ok": len(answered),
-        "refused": sum(r.status == 429 for r in replies),
+        "refused": sum(r.status in REFUSED for r in replies),
         "failed": len(failed),
         "late": sum(r.scored and not r.in_time for r in answered),
         "unscored": sum(not r.scored for r in answered),

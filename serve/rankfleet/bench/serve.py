@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import orjson
 
-from rankfleet.bench.traffic import Call, Reply, calls, closed_loop, open_loop, quantile
+from rankfleet.bench.traffic import REFUSED, Call, Reply, calls, closed_loop, open_loop, quantile
 from rankfleet.core.config import FleetConfig
 from rankfleet.engine.checkpoint import find_checkpoint
 from rankfleet.engine.tokenizer import PairTokenizer
@@ -61,10 +61,10 @@ def summary(replies: Sequence[Reply], kinds: Sequence[str], retriever: float) ->
             "ok": sum(r.status == 200 for r in some),
             "attainment": round(len(met) / len(some), 5) if some else None,
             "mean_quality": round(float(np.mean(qualities)), 5) if some else None,
-            "refused": sum(r.status == 429 for r in some),
+            "refused": sum(r.status in REFUSED for r in some),
             "given_up": sum(r.status == 200 and not r.scored for r in some),
             "late": sum(r.status == 200 and r.scored and not r.in_time for r in some),
-            "failed": sum(r.status not in (200, 429) for r in some),
+            "failed": sum(r.status not in (200, *REFUSED) for r in some),
             "p50_ms": quantile(took, 0.5),
             "p99_ms": quantile(took, 0.99),
         }

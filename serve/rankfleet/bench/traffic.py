@@ -16,6 +16,8 @@ import orjson
 from rankfleet.bench.texts import write_request
 from rankfleet.simulate.workload import Requests, Workload
 
+REFUSED = (429, 422)  # not now, and not even by an idle fleet
+
 JSON = {"content-type": "application/json"}
 POOL = 400  # documents that requests draw from
 PATIENCE_S = 30.0  # beyond its budget nobody waits longer

@@ -22,6 +22,7 @@ class RerankRequest:
     an arm.
     long_documents: None for the fleet's default. min_quality: nDCG@10 below which an answer is of no use. slo_class:
     by name; None for that of the model, the API key, or the fleet. request_id: by which logs and the reply name it.
+    probe: whether the router asks itself, to see whether it answers: no limits hold, and nothing is learnt from it.
     """
 
     query: str
@@ -36,6 +37,7 @@ class RerankRequest:
     slo_class: str | None = None
     api_key: str | None = None
     request_id: str = ""
+    probe: bool = False
 
 
 @dataclass(frozen=True)
@@ -69,7 +71,8 @@ class Chunk:
     same for all chunks of a request that was cut; None for one that was not. least_ms: 99th percentile of its device
     time at the cheapest of its tiers; 0 where none has been measured. preferred: the tier it would get on an idle
     fleet, wherever that is hosted; `tier` where empty. sender: the router it comes from. models: by tier, which model
-    the router means by that name (`fingerprint`); a replica that hosts another refuses the chunk.
+    the router means by that name (`core/fingerprint.py`); a replica that hosts another refuses the chunk. weights: as
+    in `ChunkScores.model`; where it is not empty, a replica with others refuses the chunk as well.
     """
 
     tier: str
@@ -81,6 +84,7 @@ class Chunk:
     preferred: str = ""
     sender: str = ""
     models: Mapping[str, str] = field(default_factory=dict)
+    weights: str = ""
 
 
 @dataclass(frozen=True)

@@ -6,8 +6,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validat
 
 AUTO = "auto"  # the model name that leaves the choice to the planner
 NONE = "none"  # the tier of an answer that nothing has scored
-# Latency budgets in milliseconds. A shorter one is nearly always meant in seconds, and no network round trip is that
-# short; who has an hour has no deadline.
+# Latency budgets in milliseconds. A shorter one is nearly always meant in seconds, and a longer one is no deadline.
 MIN_SLO_MS, MAX_SLO_MS = 1.0, 3_600_000.0
 
 

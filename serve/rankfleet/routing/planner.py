@@ -74,9 +74,9 @@ def refusal(
 ) -> Refusal:
     """What is wrong, and whether it will pass."""
     fastest = choice.fastest
-    if fastest.quality < ask.min_quality:
-        best = max(choice.found, key=lambda c: c.quality)
-        reason = f"min_quality {ask.min_quality:g} is out of reach: the best here is {best.quality:g}, by {best.tier}"
+    best, by = reach(ask, fleet)
+    if best < ask.min_quality:
+        reason = f"min_quality {ask.min_quality:g} is out of reach: the best here is {best:g}, by {by}"
         return Refusal("quality", 0.0, reason, considered, ideal)
     idle = choose(ask, fleet.idle, ask.arrived_s) if ideal is None else None
     if idle is not None and idle.chosen is None:
@@ -89,6 +89,18 @@ def refusal(
     over_ms = math.inf if ask.budget_ms is None else fastest.predicted_ms - ask.budget_ms
     drained_ms = fleet.groups[fastest.group].backlog_s * 1e3
     return Refusal("load", max(0.05, min(over_ms, drained_ms) / 1e3), why, considered, ideal)
+
+
+def reach(ask: Ask, fleet: FleetSnapshot) -> tuple[float, str]:
+    """The best quality that any plan has, whatever it takes and whatever sleeps, and the tier that gives it."""
+    known = [(tier.quality, tier.name) for tier in fleet.tiers if tier.name in ask.work]
+    if ask.pinned is None and fleet.table is not None:
+        for (small, large), steps in fleet.table.cascades.items() if ask.stages > 1 else ():
+            if small in ask.work and large in ask.work:
+                known.append((max(steps.values()), large))
+        for by_step in (fleet.table.depths, fleet.table.tokens):
+            known += [(max(steps.values()), tier) for tier, steps in by_step.items() if tier in ask.work]
+    return max(known)
 
 
 def choose(ask: Ask, fleet: FleetSnapshot, now_s: float) -> Choice:
@@ -227,6 +239,8 @@ def reason_for(chosen: Candidate, ask: Ask, found: Sequence[Candidate], fleet: F
 
 def reason_why_not(fastest: Candidate, ask: Ask, fleet: FleetSnapshot) -> str:
     """One sentence on why nothing fits."""
+    if fastest.quality < ask.min_quality:
+        return f"no plan that ranks as well as {ask.min_quality:g} can be had now"
     if fleet.groups[fastest.group].asleep:
         return f"{STARTING}, and {ask.budget_ms:.0f} ms are not enough to wait for it"
     if ask.pinned is not None:
