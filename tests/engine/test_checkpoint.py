@@ -52,7 +52,7 @@ def test_a_tensor_missing(tmp_path: Path) -> None:
     tensors = read_tensors(tmp_path)
     del tensors["bert.encoder.layer.0.output.dense.weight"]
     save_file(tensors, path)
-    fails(tmp_path, r"no tensor 'encoder\.layer\.0\.output\.dense\.weight'")
+    fails(tmp_path, r"no tensor 'bert\.encoder\.layer\.0\.output\.dense\.weight'")
 
 
 def test_a_classifier_with_more_labels(tmp_path: Path) -> None:

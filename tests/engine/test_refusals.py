@@ -137,7 +137,10 @@ def test_finite_weights_whose_scores_overflow(compiled: bool, tmp_path: Path) ->
 def test_a_table_of_positions_shorter_than_the_config_says(compiled: bool, tmp_path: Path) -> None:
     folder, name = checkpoints.bert_classifier(tmp_path), "bert.embeddings.position_embeddings.weight"
     change(folder / "model.safetensors", lambda tensors: tensors.update({name: tensors[name][:100].clone()}))
-    with pytest.raises(CheckpointError, match=r"table of positions has 100 rows, config\.json says 512"):
+    with pytest.raises(
+        CheckpointError,
+        match=r"position_embeddings\.weight' has the shape \[100, 384\], and by config\.json \[512, 384\]",
+    ):
         Scorer.load(Checkpoint(folder), "float32", "cpu", compiled=compiled)
 
 

@@ -1,11 +1,15 @@
 """The command line: what people see when something is wrong."""
 
+import io
+import itertools
 import json
 import sys
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 
+import rankfleet.cli
 from rankfleet.cli import main
 
 
@@ -20,6 +24,66 @@ def run(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:
 def test_shipped_fleets_are_found_by_name(name: str, monkeypatch: pytest.MonkeyPatch, capsys) -> None:  # type: ignore[no-untyped-def]
     assert run(monkeypatch, "config", "check", name) == 0
     assert f"{name} is right" in capsys.readouterr().out
+
+
+def test_one_of_a_kind_is_counted_as_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys) -> None:  # type: ignore[no-untyped-def]
+    path = tmp_path / "fleet.yaml"
+    path.write_text("tiers: {small: {model: demo/small, quality: 0.3}}\ngroups: {g: {tiers: [small]}}\n")
+    assert run(monkeypatch, "config", "check", str(path)) == 0
+    assert "1 tier in 1 group, 1 replica at least" in capsys.readouterr().out
+
+
+def test_models_of_the_hub_are_not_fetched_to_check_a_file(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys
+) -> None:  # type: ignore[no-untyped-def]
+    path = tmp_path / "fleet.yaml"
+    path.write_text("tiers: {a: {model: nobody/nothing, quality: 0.3}}\ngroups: {g: {tiers: [a]}}\n")
+    assert run(monkeypatch, "config", "check", str(path)) == 0
+    assert "not checked, since `serve` has yet to fetch them: the models of a" in capsys.readouterr().err
+
+
+VERBS = {"check": ("config", "check"), "serve": ("serve", "--config"), "apply": ("apply",)}
+FILES = {
+    "quality: {table: none.json}": "quality.table FOLDER/none.json: No such file or directory",
+    "quality: {table: table.json, data_set: mine}": "quality.data_set: 'mine' is not in FOLDER/table.json; it has a",
+    "profile: none.json": "profile FOLDER/none.json: No such file or directory; write it with `rankfleet profile`",
+    "profile: table.json": "profile FOLDER/table.json is not one that `rankfleet profile` wrote",
+    "profile: profile.json": "profile FOLDER/profile.json has no latency of small; write it again with",
+    "search: {index: none}": "FOLDER/none is no index; build one with",
+    "MODEL": "tier small: there is no model folder at HOME/none",
+}
+
+
+@pytest.mark.parametrize("verb", VERBS)
+@pytest.mark.parametrize("file", FILES)
+def test_what_a_fleet_file_names_is_checked_by_all_verbs_alike(
+    verb: str,
+    file: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys,  # type: ignore[no-untyped-def]
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    monkeypatch.setattr("signal.signal", lambda *_: None)
+    model, more = ("~/none", "") if file == "MODEL" else ("demo/small", file)
+    path = tmp_path / "fleet.yaml"
+    group = "{tiers: [small], cpus: 0.1}"
+    path.write_text(f"tiers: {{small: {{model: {model}, quality: 0.3}}}}\ngroups: {{g: {group}}}\n{more}\n")
+    (tmp_path / "table.json").write_text('{"data_sets": {"a": {"tiers": {"small": 0.3}}}}')
+    latency = {"alpha_ms": 1.0, "beta_ms": 1.0, "gamma_ms": 0.0, "p99_factor": 1.0}
+    (tmp_path / "profile.json").write_text(json.dumps({"tiers": {"large": latency}}))
+    assert run(monkeypatch, *VERBS[verb], str(path)) == 1
+    said = next(line for line in capsys.readouterr().err.splitlines() if line.startswith("error:"))
+    assert FILES[file].replace("FOLDER", str(tmp_path)).replace("HOME", str(tmp_path / "home")) in said
+
+
+def test_without_a_terminal_each_state_is_a_line_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    shown, seconds = io.StringIO(), itertools.count(100.0, 1.5)
+    monkeypatch.setattr(rankfleet.cli, "err", Console(file=shown))
+    with rankfleet.cli.progress("starting", lambda: next(seconds)) as say:
+        for state in ("waiting for [demo]", "waiting for [demo]", "ready", "waiting for [demo]"):
+            say(state)
+    assert shown.getvalue() == "  1.5 s  starting\n  3.0 s  waiting for [demo]\n  4.5 s  ready\n"
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ from rich.table import Table
 
 from rankfleet.cli import app, err, out
 from rankfleet.cli.options import ConfigOption, load_config
-from rankfleet.core.errors import ConfigError
+from rankfleet.core.errors import CheckpointError, ConfigError
 
 
 @app.command()
@@ -31,6 +31,7 @@ def profile(
 
     from rankfleet.bench.machine import cpu_name
     from rankfleet.engine.checkpoint import find_checkpoint
+    from rankfleet.engine.loadable import check_checkpoint
     from rankfleet.engine.measure import GRID, measure
     from rankfleet.engine.scorer import Scorer
     from rankfleet.routing.latency import fit, held_out_errors
@@ -42,7 +43,12 @@ def profile(
         for name, tier in fleet.tiers.items():
             group = fleet.groups[fleet.group_of(name)]
             torch.set_num_threads(group.threads)
-            scorer = Scorer.load(find_checkpoint(tier.model, tier.revision), group.dtype)
+            try:
+                checkpoint = find_checkpoint(tier.model, tier.revision)
+                check_checkpoint(checkpoint, group.dtype, tier.max_tokens)
+                scorer = Scorer.load(checkpoint, group.dtype)
+            except CheckpointError as error:
+                raise CheckpointError(f"tier {name}: {error}") from error
             dtypes[name] = scorer.dtype
             samples = []
             task = bar.add_task(name, total=len(GRID) * repeats)

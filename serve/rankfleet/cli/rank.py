@@ -9,7 +9,7 @@ from rich.table import Table
 
 from rankfleet.cli import app, err, out
 from rankfleet.cli.options import ConfigOption, load_config, pick_tier
-from rankfleet.core.errors import InvalidRequest
+from rankfleet.core.errors import CheckpointError, InvalidRequest
 from rankfleet.core.layout import LongDocuments, PassageRule
 
 
@@ -43,9 +43,11 @@ def rank(
         from rankfleet.engine.checkpoint import find_checkpoint
         from rankfleet.engine.scorer import Reranker
 
-        reranker = Reranker.load(
-            find_checkpoint(settings.model, settings.revision), group.dtype, max_tokens=settings.max_tokens
-        )
+        try:
+            checkpoint = find_checkpoint(settings.model, settings.revision)
+            reranker = Reranker.load(checkpoint, group.dtype, max_tokens=settings.max_tokens)
+        except CheckpointError as error:
+            raise CheckpointError(f"tier {tier}: {error}") from error
     with err.status(f"ranking {len(texts)} documents with {tier}"):
         logits = reranker.score(query, texts, rule if long_documents == "max_passage" else None)
 

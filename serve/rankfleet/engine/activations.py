@@ -1,28 +1,80 @@
-"""Activation functions by the names that configs use."""
+"""Activation functions by the names that checkpoints use."""
 
 from collections.abc import Callable
 
 import torch
+from torch.nn import functional
 
 from rankfleet.core.errors import CheckpointError
 
 Activation = Callable[[torch.Tensor], torch.Tensor]
 
+
+def gelu_tanh(x: torch.Tensor) -> torch.Tensor:
+    return functional.gelu(x, approximate="tanh")
+
+
+def identity(x: torch.Tensor) -> torch.Tensor:
+    return x
+
+
+# By the names in config.json. Several names are one function: the compiled kernels recognise GELU by it.
 ACTIVATIONS: dict[str, Activation] = {
-    "gelu": torch.nn.functional.gelu,
-    "gelu_new": lambda x: torch.nn.functional.gelu(x, approximate="tanh"),
-    "gelu_pytorch_tanh": lambda x: torch.nn.functional.gelu(x, approximate="tanh"),
-    "relu": torch.nn.functional.relu,
-    "silu": torch.nn.functional.silu,
+    "gelu": functional.gelu,
+    "gelu_python": functional.gelu,
+    "gelu_new": gelu_tanh,
+    "gelu_fast": gelu_tanh,
+    "gelu_accurate": gelu_tanh,
+    "gelu_pytorch_tanh": gelu_tanh,
+    "gelu_python_tanh": gelu_tanh,
+    "quick_gelu": lambda x: x * torch.sigmoid(1.702 * x),
+    "relu": functional.relu,
+    "relu2": lambda x: functional.relu(x).square(),
+    "relu6": functional.relu6,
+    "leaky_relu": functional.leaky_relu,
+    "silu": functional.silu,
+    "swish": functional.silu,
+    "mish": functional.mish,
+    "hardswish": functional.hardswish,
     "tanh": torch.tanh,
-    "identity": lambda x: x,
+    "sigmoid": torch.sigmoid,
+    "linear": identity,
 }
+# Classes of torch.nn that Sentence Transformers builds without arguments. PReLU has weights, Softmax a dimension.
+TORCH_CLASSES = {
+    *("CELU", "ELU", "GELU", "Hardshrink", "Hardsigmoid", "Hardswish", "Hardtanh", "Identity", "LeakyReLU"),
+    *("LogSigmoid", "Mish", "ReLU", "ReLU6", "SELU", "SiLU", "Sigmoid", "Softplus", "Softshrink", "Softsign"),
+    *("Tanh", "Tanhshrink"),
+}
+TORCH_MODULES = ("torch.nn", "torch.nn.modules.activation", "torch.nn.modules.linear")
 
 
 def activation(name: str) -> Activation:
-    """By config name (`gelu`) or by the torch class that Sentence Transformers writes down
-    (`torch.nn.modules.activation.GELU`). Raises CheckpointError for a name it does not know."""
-    known = ACTIVATIONS.get(name.rsplit(".", 1)[-1].lower())
+    """By the name in config.json (`gelu`). Raises CheckpointError for a name it does not know."""
+    known = ACTIVATIONS.get(name)
     if known is None:
         raise CheckpointError(f"activation {name!r} is not one of {', '.join(ACTIVATIONS)}")
     return known
+
+
+def torch_activation(path: object) -> Activation:
+    """By the class that Sentence Transformers writes down (`torch.nn.modules.activation.GELU`).
+
+    Raises CheckpointError for what it does not load, such as null, and for a class outside of torch. Without remote
+    code Sentence Transformers takes Tanh in its place, which is not what the model was trained with.
+    """
+    if not isinstance(path, str):
+        raise CheckpointError(
+            f"its activation_function is {'null' if path is None else repr(path)}, which Sentence Transformers does "
+            f"not load; none at all is written as torch.nn.modules.linear.Identity"
+        )
+    module, _, name = path.rpartition(".")
+    if module not in TORCH_MODULES or name not in TORCH_CLASSES:
+        raise CheckpointError(
+            f"its activation_function {path!r} is not supported; supported are, of torch.nn, "
+            f"{', '.join(sorted(TORCH_CLASSES))}"
+        )
+    if name == "GELU":
+        return ACTIVATIONS["gelu"]
+    found: Activation = getattr(torch.nn, name)()
+    return found

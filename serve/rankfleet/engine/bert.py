@@ -22,32 +22,55 @@ class Layer:
     norm: LayerNorm
 
 
+@dataclass(frozen=True)
+class Places:
+    """Which row of the table of positions each token takes. padding: RoBERTa's padding token; None for BERT."""
+
+    padding: int | None
+
+    def __call__(self, batch: PackedBatch) -> torch.Tensor:
+        """int32 [tokens]. BERT counts from 0. RoBERTa counts from `padding` + 1 and passes over every padding token:
+        a text may contain one, written out, and it takes row `padding`."""
+        if self.padding is None:
+            return batch.positions
+        counted = (batch.token_ids != self.padding).int()
+        upto = counted.cumsum(0, dtype=torch.int32)
+        firsts = torch.arange(len(counted), device=counted.device) - batch.positions
+        return (upto - (upto - counted)[firsts]) * counted + self.padding
+
+
 class BertEncoder:
     def __init__(self, config: Any, weights: Weights, attention: Attention) -> None:
         self.attention = attention
         self.heads: int = config.num_attention_heads
         self.act = activation(config.hidden_act)
         eps: float = config.layer_norm_eps
-        self.words = weights.tensor("embeddings.word_embeddings.weight")
-        self.places = weights.tensor("embeddings.position_embeddings.weight")
-        self.types = weights.tensor("embeddings.token_type_embeddings.weight")
-        self.embedding_norm = weights.norm("embeddings.LayerNorm", eps)
-        # RoBERTa counts positions from padding_idx + 1 and has a single token type.
         roberta = config.model_type in ("roberta", "xlm-roberta")
-        self.first_position: int = config.pad_token_id + 1 if roberta else 0
-        if len(self.places) < config.max_position_embeddings:  # long pairs would read beyond it
+        if roberta and config.pad_token_id is None:
+            raise CheckpointError("config.json has no pad_token_id, from which RoBERTa counts positions")
+        if config.is_decoder:
             raise CheckpointError(
-                f"{weights.folder}: the table of positions has {len(self.places)} rows, config.json says "
-                f"{config.max_position_embeddings}; are both of the same model?"
+                "config.json says is_decoder: attention that sees earlier tokens only is not supported"
             )
+        self.place = Places(config.pad_token_id if roberta else None)
+        hidden, inner = config.hidden_size, config.intermediate_size
+        self.words = weights.tensor("embeddings.word_embeddings.weight", config.vocab_size, hidden)
+        positions = config.max_position_embeddings
+        self.places = weights.tensor("embeddings.position_embeddings.weight", positions, hidden)
+        self.types = weights.tensor("embeddings.token_type_embeddings.weight", config.type_vocab_size, hidden)
+        self.embedding_norm = weights.norm("embeddings.LayerNorm", eps, hidden)
         self.layers = [
             Layer(
-                qkv=weights.linear(*(f"encoder.layer.{i}.attention.self.{n}" for n in ("query", "key", "value"))),
-                attention_out=weights.linear(f"encoder.layer.{i}.attention.output.dense"),
-                attention_norm=weights.norm(f"encoder.layer.{i}.attention.output.LayerNorm", eps),
-                up=weights.linear(f"encoder.layer.{i}.intermediate.dense"),
-                down=weights.linear(f"encoder.layer.{i}.output.dense"),
-                norm=weights.norm(f"encoder.layer.{i}.output.LayerNorm", eps),
+                qkv=weights.linear(
+                    *(f"encoder.layer.{i}.attention.self.{n}" for n in ("query", "key", "value")),
+                    out=hidden,
+                    inner=hidden,
+                ),
+                attention_out=weights.linear(f"encoder.layer.{i}.attention.output.dense", out=hidden, inner=hidden),
+                attention_norm=weights.norm(f"encoder.layer.{i}.attention.output.LayerNorm", eps, hidden),
+                up=weights.linear(f"encoder.layer.{i}.intermediate.dense", out=inner, inner=hidden),
+                down=weights.linear(f"encoder.layer.{i}.output.dense", out=hidden, inner=inner),
+                norm=weights.norm(f"encoder.layer.{i}.output.LayerNorm", eps, hidden),
             )
             for i in range(config.num_hidden_layers)
         ]
@@ -70,7 +93,7 @@ class BertEncoder:
     def __call__(self, batch: PackedBatch, first_only: bool = False) -> torch.Tensor:
         """Hidden states of the last layer: [tokens, hidden], or [pairs, hidden] of each pair's first token, for
         which most of the last layer need not be computed."""
-        x = self.words[batch.token_ids] + self.places[batch.positions + self.first_position]
+        x = self.words[batch.token_ids] + self.places[self.place(batch)]
         x = x + (self.types[batch.type_ids] if len(self.types) > 1 else self.types[0])
         x = self.embedding_norm(x)
         for layer in self.layers:

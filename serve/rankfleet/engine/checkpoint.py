@@ -5,6 +5,12 @@ Safetensors only, no remote code. Two layouts are read:
 - Sentence Transformers: `modules.json` names a chain; the encoder lies at the root, the head in `1_Pooling/`,
   `2_Dense/`, … each with its own `config.json` and `model.safetensors`.
 - Transformers: a `…ForSequenceClassification` model with one label.
+
+Which of the two a folder is, and what counts of the files beside the model, is decided as Sentence Transformers 6
+decides it for a CrossEncoder: `modules.json` counts where `config_sentence_transformers.json` says that a CrossEncoder
+was saved (`is_cross_encoder`). The activation that is saved with it (Sentence Transformers 3:
+`sbert_ce_default_activation_function`, 4 and 5: `sentence_transformers` in config.json, 6: `activation_fn`) is left
+alone: scores are raw logits here, and who shows them decides what to make of them.
 """
 
 import json
@@ -14,11 +20,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import safe_open
 from safetensors.torch import load_file
 
 from rankfleet.core.errors import CheckpointError
 from rankfleet.engine.digest import digest_of
-from rankfleet.engine.weights import Weights
+from rankfleet.engine.weights import META, Weights, one_line
 
 SCALE_SUFFIX = ".int8_scale"
 MODELS = Path(__file__).parent.parent / "models"  # checkpoints that ship with the package
@@ -27,6 +34,25 @@ DESCRIPTION = ["*.json", "*.txt", "*.model", "*.jinja"]  # at the root: enough t
 # changes when the same model is saved in other pieces.
 NOT_OF_THE_MODEL = [".*", "*.index.json", "README*", "LICENSE*"]
 WEIGHTS = ["*.safetensors", "*/model.safetensors"]
+ENCODER_KINDS = ("Transformer", "CrossEncoder")  # modules that are the model at the root
+OLD_NORMS = {"LayerNorm.gamma": "LayerNorm.weight", "LayerNorm.beta": "LayerNorm.bias"}  # TensorFlow's names
+SETTINGS = [  # of the encoder's module; the later ones are of releases before 2020
+    f"sentence_{kind}_config.json"
+    for kind in ("bert", "roberta", "distilbert", "camembert", "albert", "xlm-roberta", "xlnet")
+]
+STORED = {  # by their names in a safetensors file; what is not here is none that holds weights
+    "F64": torch.float64,
+    "F32": torch.float32,
+    "F16": torch.float16,
+    "BF16": torch.bfloat16,
+    "F8_E4M3": torch.float8_e4m3fn,
+    "F8_E5M2": torch.float8_e5m2,
+    "I64": torch.int64,
+    "I32": torch.int32,
+    "I8": torch.int8,
+    "U8": torch.uint8,
+    "BOOL": torch.bool,
+}
 
 
 def read_json(path: Path) -> Any:
@@ -56,23 +82,34 @@ def weight_files(folder: Path) -> list[Path]:
     return [folder / name for name in names]
 
 
-def read_tensors(folder: Path) -> dict[str, torch.Tensor]:
-    """All tensors of `weight_files`.
+def read_tensors(folder: Path, *, values: bool = True) -> dict[str, torch.Tensor]:
+    """All tensors of `weight_files`. values: False reads the headers of the files alone, and gives tensors on the
+    device `meta`, which have a shape and a type.
 
     A tensor stored as int8 with a float scale per row (`NAME.int8_scale`, [rows, 1]) comes back as float32.
     """
     tensors: dict[str, torch.Tensor] = {}
     for path in weight_files(folder):
         try:
-            tensors.update(load_file(path))
+            tensors.update(load_file(path) if values else read_headers(path))
         except Exception as error:  # safetensors raises its own class, OSError or a header error
-            raise CheckpointError(f"{path} is not a readable safetensors file: {error}") from error
+            raise CheckpointError(f"{path} is not a readable safetensors file: {one_line(error)}") from error
     for name in [n for n in tensors if n.endswith(SCALE_SUFFIX)]:
         scale, target = tensors.pop(name), name.removesuffix(SCALE_SUFFIX)
         if target not in tensors:
             raise CheckpointError(f"{folder} has {name!r}, a scale, without the tensor {target!r}")
         tensors[target] = tensors[target].float() * scale.float()
     return tensors
+
+
+def read_headers(path: Path) -> dict[str, torch.Tensor]:
+    """The tensors of a safetensors file without their values."""
+    with safe_open(path, framework="pt") as file:
+        slices = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118 (it is not a dict)
+        return {
+            name: torch.empty(part.get_shape(), dtype=STORED.get(part.get_dtype(), torch.int8), device=META)
+            for name, part in slices.items()
+        }
 
 
 @dataclass(frozen=True)
@@ -99,8 +136,74 @@ class Checkpoint:
             raise CheckpointError(f"{self.folder} has no config.json: it is not a model folder")
         try:
             return AutoConfig.from_pretrained(self.folder, trust_remote_code=False)
-        except (ValueError, OSError, KeyError, TypeError) as error:
-            raise CheckpointError(f"{self.folder / 'config.json'}: {error}") from error
+        except Exception as error:  # whatever is wrong in it; Transformers checks it in many places
+            raise CheckpointError(f"{self.folder / 'config.json'} cannot be read: {one_line(error)}") from error
+
+    @cached_property
+    def tokenizer(self) -> Any:
+        """The fast tokenizer as Transformers builds it for this checkpoint, and Sentence Transformers lets it be."""
+        from tokenizers import normalizers
+        from transformers import AutoTokenizer
+
+        try:
+            loaded = AutoTokenizer.from_pretrained(self.folder, trust_remote_code=False)
+        except Exception as error:  # `tokenizers` raises Exception itself
+            raise CheckpointError(f"{self.folder} has no tokenizer that can be loaded: {one_line(error)}") from error
+        if not loaded.is_fast:
+            raise CheckpointError(f"{self.folder} has only a slow tokenizer; add its tokenizer.json")
+        inner = loaded.backend_tokenizer
+        if self.settings.get("do_lower_case"):
+            there: Any = inner.normalizer
+            steps = [] if there is None else [there]
+            if isinstance(there, normalizers.Sequence):
+                steps = [*there]  # type: ignore[misc]  # it can be walked through, which its stubs do not say
+            if not any(isinstance(step, normalizers.Lowercase) for step in steps):
+                inner.normalizer = normalizers.Sequence([normalizers.Lowercase(), *steps])
+        # tokenizer.json may ask for both; a text is cut and padded by who asks for its ids.
+        inner.no_truncation()
+        inner.no_padding()
+        return loaded
+
+    def read_optional(self, name: str) -> dict[str, Any]:
+        """The JSON object in a file at the root; empty where there is no such file."""
+        path = self.folder / name
+        found = read_json(path) if path.exists() else {}
+        if not isinstance(found, dict):
+            raise CheckpointError(f"{path} is not a JSON object")
+        return found
+
+    @cached_property
+    def is_cross_encoder(self) -> bool:
+        """Whether a chain of modules was saved here by a CrossEncoder. Sentence Transformers gives the modules of
+        another kind of model up, and so reads the folder as a plain classifier."""
+        described = self.read_optional("config_sentence_transformers.json")
+        return (self.folder / "modules.json").exists() and described.get("model_type") == "CrossEncoder"
+
+    @cached_property
+    def description_of_model(self) -> dict[str, Any]:
+        """What a CrossEncoder saved of itself: prompts, activation; empty where it did not save a chain."""
+        return self.read_optional("config_sentence_transformers.json") if self.is_cross_encoder else {}
+
+    @cached_property
+    def settings(self) -> dict[str, Any]:
+        """What a CrossEncoder saved of its first module; empty where it did not save a chain."""
+        if not self.is_cross_encoder:
+            return {}
+        return next((found for name in SETTINGS if (found := self.read_optional(name))), {})
+
+    @cached_property
+    def default_prompt(self) -> str:
+        """What a CrossEncoder puts before every query, unless it is told otherwise; empty where there is none."""
+        name = self.description_of_model.get("default_prompt_name")
+        prompts: dict[str, str | None] = self.description_of_model.get("prompts") or {}
+        if name is None:
+            return ""
+        if name not in prompts:
+            raise CheckpointError(
+                f"{self.folder}: its default prompt {name!r} is not among its prompts ({', '.join(prompts) or 'none'}) "
+                f"in config_sentence_transformers.json"
+            )
+        return prompts[name] or ""
 
     @cached_property
     def modules(self) -> list[tuple[str, Path]]:
@@ -111,28 +214,37 @@ class Checkpoint:
         try:
             modules = sorted(read_json(path), key=lambda m: m["idx"])
             named = [(m["type"].rsplit(".", 1)[-1], Path(m["path"])) for m in modules]
+            foreign = [m["type"] for m in modules if not m["type"].startswith("sentence_transformers.")]
         except (KeyError, TypeError, AttributeError) as error:
             raise CheckpointError(f"{path} is not a list of modules with idx, type and path") from error
         for _, inside in named:
             if inside.is_absolute() or ".." in inside.parts:
                 raise CheckpointError(f"{path} names a module outside of its folder: {inside}")
+        if foreign and self.is_cross_encoder:
+            raise CheckpointError(f"{path} names a module of other code, which is not run: {foreign[0]}")
         return [(kind, self.folder / inside) for kind, inside in named]
 
-    def head(self) -> list[HeadModule]:
-        """The modules behind the encoder, in order; empty where the head is part of the encoder's own file."""
+    def head(self, *, values: bool = True) -> list[HeadModule]:
+        """The modules behind the encoder, in order; empty where the head is part of the encoder's own file. values:
+        as `read_tensors` has it."""
+        if not self.is_cross_encoder:
+            return []
         return [
             HeadModule(
                 kind,
                 read_json(folder / "config.json"),
-                Weights(read_tensors(folder) if (folder / "model.safetensors").exists() else {}, folder),
+                Weights(read_tensors(folder, values=values) if (folder / "model.safetensors").exists() else {}, folder),
             )
             for kind, folder in self.modules
-            if kind not in ("Transformer", "CrossEncoder")
+            if kind not in ENCODER_KINDS
         ]
 
-    def weights(self) -> Weights:
-        """The tensors of the encoder's folder."""
-        return Weights(read_tensors(self.folder), self.folder)
+    def weights(self, *, values: bool = True) -> Weights:
+        """The tensors of the encoder's folder, by today's names. values: as `read_tensors` has it."""
+        tensors = read_tensors(self.folder, values=values)
+        for old, new in OLD_NORMS.items():
+            tensors = {name.replace(old, new): tensor for name, tensor in tensors.items()}
+        return Weights(tensors, self.folder)
 
     @cached_property
     def description(self) -> str:

@@ -4,12 +4,13 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
+from torch.nn import functional
 
 from rankfleet.core.errors import CheckpointError
-from rankfleet.engine.activations import activation
+from rankfleet.engine.activations import activation, torch_activation
 from rankfleet.engine.checkpoint import HeadModule
 from rankfleet.engine.packing import PackedBatch
-from rankfleet.engine.weights import Weights
+from rankfleet.engine.weights import Weights, naming
 
 CAUSAL = ("qwen2",)  # language models: the score is read off the logits behind the last token
 Step = Callable[[torch.Tensor], torch.Tensor]
@@ -48,26 +49,54 @@ class Head:
         return x.squeeze(-1).float()
 
 
-def chained_head(modules: list[HeadModule], dtype: torch.dtype, device: torch.device) -> Head:
-    """The head that Sentence Transformers modules describe: Pooling → Dense → LayerNorm → Dense."""
-    pooling, steps, width = "cls", list[Step](), 0
-    for module in modules:
+def chained_head(modules: list[HeadModule], hidden: int, dtype: torch.dtype, device: torch.device) -> Head:
+    """The head that Sentence Transformers modules describe: Pooling → Dense → LayerNorm → Dense. hidden: width of the
+    encoder. Raises CheckpointError that names the module's folder."""
+    if modules[0].kind != "Pooling":
+        raise CheckpointError(f"the module behind the encoder is {modules[0].kind}; it has to be Pooling")
+    with naming(modules[0].weights.folder):
+        pooling = pooling_mode(modules[0].config)
+        if pooling not in ("cls", "mean"):
+            raise CheckpointError(f"pooling {pooling!r} is not supported; supported are cls and mean")
+    steps, width, output = list[Step](), hidden, "sentence_embedding"
+    for module in modules[1:]:
         weights = module.weights.to(dtype, device)
-        if module.kind == "Pooling":
-            pooling = pooling_mode(module.config)
-        elif module.kind == "Dense":
-            if module.config.get("use_residual"):
-                raise CheckpointError("a Dense module with use_residual is not supported")
-            linear = weights.linear("linear")
-            width = len(linear.weight)
-            steps += [linear, activation(module.config["activation_function"])]
-        elif module.kind == "LayerNorm":
-            steps.append(weights.norm("norm", eps=1e-5))
-        elif module.kind != "Dropout":
-            raise CheckpointError(f"a head module of kind {module.kind!r} is not supported")
-    if width != 1:
-        raise CheckpointError(f"the head ends in {width} outputs; a reranker has one")
+        with naming(weights.folder):
+            if output == "scores":
+                raise CheckpointError("this module comes behind the one whose output is `scores`")
+            if module.kind == "Dense":
+                width, output = int(module.config["out_features"]), dense_output(module.config)
+                steps += dense_steps(module.config, weights)
+            elif module.kind == "LayerNorm":
+                steps.append(weights.norm("norm", 1e-5, width))
+            elif module.kind == "Normalize":
+                steps.append(lambda x: functional.normalize(x, dim=-1))
+            elif module.kind != "Dropout":
+                raise CheckpointError(f"a head module of kind {module.kind!r} is not supported")
+    if output != "scores" or width != 1:
+        raise CheckpointError(f"the head ends in {width} outputs named {output!r}; a reranker has one, named 'scores'")
     return Head(pooling, steps)
+
+
+def dense_output(config: dict[str, Any]) -> str:
+    """The name of a Dense module's output: `sentence_embedding`, or `scores` of the last one."""
+    source = config.get("module_input_name", "sentence_embedding")
+    output = config.get("module_output_name") or source
+    if source != "sentence_embedding" or output not in ("sentence_embedding", "scores"):
+        raise CheckpointError(f"a Dense module from {source!r} to {output!r} is not supported")
+    return str(output)
+
+
+def dense_steps(config: dict[str, Any], weights: Weights) -> list[Step]:
+    """A Dense module: linear, then activation. Where its config names none it is Tanh, as Sentence Transformers has
+    it."""
+    if config.get("use_residual"):
+        raise CheckpointError("a Dense module with use_residual is not supported")
+    bias = bool(config.get("bias", True))
+    if unknown := weights.names - {"linear.weight", *(["linear.bias"] if bias else [])}:
+        raise CheckpointError(f"tensor {min(unknown)!r} is none that a Dense module with this config.json has")
+    linear = weights.linear("linear", out=config["out_features"], inner=config["in_features"], bias=bias)
+    return [linear, torch_activation(config.get("activation_function", "torch.nn.Tanh"))]
 
 
 def logit_head(score: dict[str, Any], weights: Weights) -> Head:
@@ -91,14 +120,17 @@ def head_of(modules: list[HeadModule], config: Any, weights: Weights) -> Head:
     """The head of any kind of checkpoint, on the device and in the precision of the weights. modules: as
     `Checkpoint.head` lists them; weights: of the encoder's folder. Raises CheckpointError for a head that does not go
     with the encoder."""
-    scored = [module.kind for module in modules] == ["LogitScore"]
-    if scored != (config.model_type in CAUSAL):
-        raise CheckpointError(f"a {config.model_type} reranker is read with{'' if not scored else 'out'} LogitScore")
-    if scored:
-        return logit_head(modules[0].config, weights)
-    if not modules:
-        return classification_head(config, weights)
-    return chained_head(modules, weights.dtype, weights.device)
+    with naming(weights.folder):
+        scored = [module.kind for module in modules] == ["LogitScore"]
+        if scored != (config.model_type in CAUSAL):
+            raise CheckpointError(
+                f"a {config.model_type} reranker is read with{'' if not scored else 'out'} LogitScore"
+            )
+        if scored:
+            return logit_head(modules[0].config, weights)
+        if not modules:
+            return classification_head(config, weights)
+        return chained_head(modules, config.hidden_size, weights.dtype, weights.device)
 
 
 def pooling_mode(config: dict[str, Any]) -> str:
@@ -112,20 +144,30 @@ def pooling_mode(config: dict[str, Any]) -> str:
     return "+".join(names.get(mode, mode) for mode in modes) or "mean"
 
 
+def labels_of(config: Any) -> int:
+    """Outputs of the classifier. A config without an architecture for classification says nothing of labels, and the
+    default of Transformers, two, is not meant: Sentence Transformers takes one."""
+    named = any(name.endswith("ForSequenceClassification") for name in config.architectures or ())
+    return int(config.num_labels) if named else 1
+
+
 def classification_head(config: Any, weights: Weights) -> Head:
     """The head inside a Transformers `…ForSequenceClassification` checkpoint with one label."""
-    if config.num_labels != 1:
-        raise CheckpointError(f"the classifier has {config.num_labels} labels; a reranker has one")
+    if (labels := labels_of(config)) != 1:
+        raise CheckpointError(f"the classifier has {labels} labels; a reranker has one")
+    if not any(name.startswith("classifier.") for name in weights.names):
+        raise CheckpointError(f"there is no classifier; a {config.model_type} encoder alone gives no score")
+    hidden = config.hidden_size
     if config.model_type == "bert":
-        pooler = weights.linear("bert.pooler.dense")
-        return Head("cls", [pooler, torch.tanh, weights.linear("classifier")])
+        pooler = weights.linear("bert.pooler.dense", out=hidden, inner=hidden)
+        return Head("cls", [pooler, torch.tanh, weights.linear("classifier", out=1, inner=hidden)])
     if config.model_type in ("roberta", "xlm-roberta"):
-        dense = weights.linear("classifier.dense")
-        return Head("cls", [dense, torch.tanh, weights.linear("classifier.out_proj")])
+        dense = weights.linear("classifier.dense", out=hidden, inner=hidden)
+        return Head("cls", [dense, torch.tanh, weights.linear("classifier.out_proj", out=1, inner=hidden)])
     steps: list[Step] = [
-        weights.linear("head.dense"),
+        weights.linear("head.dense", out=hidden, inner=hidden, bias=config.classifier_bias),
         activation(config.classifier_activation),
-        weights.norm("head.norm", config.norm_eps),
-        weights.linear("classifier"),
+        weights.norm("head.norm", config.norm_eps, hidden, config.norm_bias),
+        weights.linear("classifier", out=1, inner=hidden),
     ]
     return Head(config.classifier_pooling, steps)

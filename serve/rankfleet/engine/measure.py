@@ -21,12 +21,12 @@ GRID: tuple[Shape, ...] = tuple(
 WARM_UP_BATCHES = 3
 
 
-def synthetic_pairs(pairs: int, tokens: int, max_tokens: int, seed: int = 0) -> TokenizedPairs:
-    """Pairs of about `tokens` tokens each, lengths spread ±50% as in real candidates. Which ids they hold does
-    not change the time."""
+def synthetic_pairs(pairs: int, tokens: int, max_tokens: int, seed: int = 0, vocabulary: int = 100) -> TokenizedPairs:
+    """Pairs of about `tokens` tokens each, lengths spread ±50% as in real candidates. vocabulary: ids are below it.
+    Which ids they hold does not change the time."""
     rng = np.random.default_rng(seed)
     lengths = rng.integers(max(4, tokens // 2), tokens + tokens // 2 + 1, pairs).clip(4, max_tokens).astype(np.int32)
-    ids = rng.integers(5, 100, int(lengths.sum())).astype(np.int32)
+    ids = rng.integers(min(5, vocabulary - 1), vocabulary, int(lengths.sum())).astype(np.int32)
     return TokenizedPairs(ids, lengths, np.minimum(lengths - 2, 8).astype(np.int32))
 
 
@@ -39,7 +39,10 @@ def time_batch(scorer: Scorer, batch: TokenizedPairs) -> Sample:
 def measure(scorer: Scorer, max_tokens: int, shapes: Iterable[Shape], repeats: int, most_s: float) -> Iterator[Sample]:
     """Samples of each shape in turn, `repeats` times over, until `most_s` seconds are spent; three samples at
     least. A few batches before the first one warm up and do not count."""
-    batches = [synthetic_pairs(pairs, tokens, max_tokens, seed) for seed, (pairs, tokens) in enumerate(shapes)]
+    # Of token 0 alone, which every vocabulary has.
+    batches = [
+        synthetic_pairs(pairs, tokens, max_tokens, seed, vocabulary=1) for seed, (pairs, tokens) in enumerate(shapes)
+    ]
     for batch in batches[:WARM_UP_BATCHES]:
         scorer.score(batch)
     until = time.perf_counter() + most_s

@@ -38,21 +38,23 @@ class ModernBertEncoder:
                 raise CheckpointError(f"rope type {rope['rope_type']!r} of {kind} layers is not supported")
         self.theta = {kind: float(rope["rope_theta"]) for kind, rope in config.rope_parameters.items()}
         eps: float = config.norm_eps
-        self.words = weights.tensor("embeddings.tok_embeddings.weight")
-        self.embedding_norm = weights.norm("embeddings.norm", eps)
+        hidden, inner, bias = config.hidden_size, config.intermediate_size, config.norm_bias
+        attention_bias, mlp_bias = config.attention_bias, config.mlp_bias
+        self.words = weights.tensor("embeddings.tok_embeddings.weight", config.vocab_size, hidden)
+        self.embedding_norm = weights.norm("embeddings.norm", eps, hidden, bias)
         self.layers = [
             Layer(
                 kind=kind,
-                attention_norm=weights.norm(f"layers.{i}.attn_norm", eps) if i else None,
-                qkv=weights.linear(f"layers.{i}.attn.Wqkv"),
-                attention_out=weights.linear(f"layers.{i}.attn.Wo"),
-                mlp_norm=weights.norm(f"layers.{i}.mlp_norm", eps),
-                mlp_in=weights.linear(f"layers.{i}.mlp.Wi"),
-                mlp_out=weights.linear(f"layers.{i}.mlp.Wo"),
+                attention_norm=weights.norm(f"layers.{i}.attn_norm", eps, hidden, bias) if i else None,
+                qkv=weights.linear(f"layers.{i}.attn.Wqkv", out=3 * hidden, inner=hidden, bias=attention_bias),
+                attention_out=weights.linear(f"layers.{i}.attn.Wo", out=hidden, inner=hidden, bias=attention_bias),
+                mlp_norm=weights.norm(f"layers.{i}.mlp_norm", eps, hidden, bias),
+                mlp_in=weights.linear(f"layers.{i}.mlp.Wi", out=2 * inner, inner=hidden, bias=mlp_bias),
+                mlp_out=weights.linear(f"layers.{i}.mlp.Wo", out=hidden, inner=inner, bias=mlp_bias),
             )
             for i, kind in enumerate(config.layer_types)
         ]
-        self.final_norm = weights.norm("final_norm", eps)
+        self.final_norm = weights.norm("final_norm", eps, hidden, bias)
         self.rotate: Callable[..., torch.Tensor] = rotate
         self.gate: Callable[..., torch.Tensor] = self._gate
         self.add_norm: Callable[..., tuple[torch.Tensor, torch.Tensor]] = add_norm

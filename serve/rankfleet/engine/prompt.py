@@ -9,7 +9,7 @@ from typing import Any
 from tokenizers import Tokenizer
 
 from rankfleet.core.errors import CheckpointError
-from rankfleet.engine.checkpoint import Checkpoint, read_json
+from rankfleet.engine.checkpoint import Checkpoint
 from rankfleet.engine.texts import Wrap
 from rankfleet.engine.tokenizer import PairTemplate
 
@@ -25,18 +25,15 @@ def prompt_template(checkpoint: Checkpoint) -> PairTemplate | None:
     """
     if "LogitScore" not in {kind for kind, _ in checkpoint.modules}:
         return None
-    settings = _settings(checkpoint, "sentence_bert_config.json")
+    settings = checkpoint.settings
     if "message" not in settings.get("modality_config", {}):
         return None
 
-    from transformers import AutoTokenizer
-
-    loaded = AutoTokenizer.from_pretrained(checkpoint.folder, trust_remote_code=False)
+    loaded = checkpoint.tokenizer
     structured = settings["modality_config"]["message"].get("format") == "structured"
     options = dict(settings.get("processing_kwargs", {}).get("chat_template", {}))
     options.pop("restore_suffix", None)
-    described = _settings(checkpoint, "config_sentence_transformers.json")
-    instruction = described.get("prompts", {}).get(described.get("default_prompt_name"))
+    instruction = checkpoint.default_prompt
 
     def render(query: str, document: str) -> str:
         parts = [("query", query), ("document", document)]
@@ -111,9 +108,3 @@ def _check(template: PairTemplate, tokenizer: Tokenizer, render: Any) -> None:
             ]
             if list(chain(*parts)) != ids(render(query, document)):
                 raise CheckpointError("this tokenizer joins the prompt with the texts in it; it is not supported")
-
-
-def _settings(checkpoint: Checkpoint, name: str) -> dict[str, Any]:
-    path = checkpoint.folder / name
-    settings: dict[str, Any] = read_json(path) if path.exists() else {}
-    return settings

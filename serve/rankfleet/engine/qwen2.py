@@ -51,20 +51,27 @@ class Qwen2Encoder:
         if (kind := config.rope_parameters.get("rope_type", "default")) != "default":
             raise CheckpointError(f"rope type {kind!r} is not supported")
         self.theta = float(config.rope_parameters["rope_theta"])
-        self.words = weights.tensor("embed_tokens.weight")
+        hidden, inner = config.hidden_size, config.intermediate_size
+        width = getattr(config, "head_dim", None) or hidden // self.heads
+        queries, keys = self.heads * width, self.key_heads * width
+        self.words = weights.tensor("embed_tokens.weight", config.vocab_size, hidden)
 
         def norm(name: str) -> RmsNorm:
-            return RmsNorm(weights.tensor(f"{name}.weight"), config.rms_norm_eps)
+            return RmsNorm(weights.tensor(f"{name}.weight", hidden), config.rms_norm_eps)
 
         self.layers = [
             Layer(
                 attention_norm=norm(f"layers.{i}.input_layernorm"),
-                query=weights.linear(f"layers.{i}.self_attn.q_proj"),
-                key_value=weights.linear(f"layers.{i}.self_attn.k_proj", f"layers.{i}.self_attn.v_proj"),
-                attention_out=weights.linear(f"layers.{i}.self_attn.o_proj"),
+                query=weights.linear(f"layers.{i}.self_attn.q_proj", out=queries, inner=hidden),
+                key_value=weights.linear(
+                    f"layers.{i}.self_attn.k_proj", f"layers.{i}.self_attn.v_proj", out=keys, inner=hidden
+                ),
+                attention_out=weights.linear(f"layers.{i}.self_attn.o_proj", out=hidden, inner=queries, bias=False),
                 mlp_norm=norm(f"layers.{i}.post_attention_layernorm"),
-                gate_up=weights.linear(f"layers.{i}.mlp.gate_proj", f"layers.{i}.mlp.up_proj"),
-                down=weights.linear(f"layers.{i}.mlp.down_proj"),
+                gate_up=weights.linear(
+                    f"layers.{i}.mlp.gate_proj", f"layers.{i}.mlp.up_proj", out=inner, inner=hidden, bias=False
+                ),
+                down=weights.linear(f"layers.{i}.mlp.down_proj", out=hidden, inner=inner, bias=False),
             )
             for i in range(config.num_hidden_layers)
         ]

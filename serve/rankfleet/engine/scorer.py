@@ -13,8 +13,9 @@ from rankfleet.engine.budget import DTYPE_BYTES, pass_budget
 from rankfleet.engine.checkpoint import Checkpoint
 from rankfleet.engine.checks import check_pairs, probe
 from rankfleet.engine.cudagraph import LONGEST, Bucket, CudaRecorder, Graphs, Recorder, buckets_to
-from rankfleet.engine.encoders import ENCODERS, Encoder, TorchEncoder, compiled_encoder, torch_encoder
+from rankfleet.engine.encoders import Encoder, TorchEncoder, compiled_encoder, torch_encoder
 from rankfleet.engine.heads import Head, head_of
+from rankfleet.engine.loadable import check_checkpoint
 from rankfleet.engine.modernbert import ModernBertEncoder
 from rankfleet.engine.packing import PackedBatch, batches, pack
 from rankfleet.engine.precision import TORCH_DTYPES, choose_dtype
@@ -57,13 +58,11 @@ class Scorer:
         is one. compiled: use the compiled kernels where they can be had. attention: compute in PyTorch's operations
         with this back-end. graphs: record CUDA graphs, where device and back-end can.
 
-        Raises CheckpointError when the checkpoint is of a kind that is not supported, the dtype cannot be computed
-        here, or weights or the scores of a first pair are not finite.
+        Raises CheckpointError for what `check_checkpoint` refuses, and when the dtype cannot be computed here, or
+        weights or the scores of a first pair are not finite.
         """
+        check_checkpoint(checkpoint, dtype)
         config = checkpoint.config
-        if config.model_type not in ENCODERS:
-            known = ", ".join(sorted(ENCODERS))
-            raise CheckpointError(f"{checkpoint.folder} is a {config.model_type!r} model; supported are {known}")
         where = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
         dtype = choose_dtype(dtype, where)
         max_pair = max_pair_tokens(checkpoint)
@@ -72,7 +71,7 @@ class Scorer:
         if compiled and attention is None and where.type == "cpu":
             encoder = compiled_encoder(config, weights, dtype, max_pair)
         if encoder is None and dtype == "int8":
-            raise CheckpointError(f"{checkpoint.folder} has widths that int8 is not made for; set dtype to auto")
+            raise CheckpointError(f"{checkpoint.folder}: int8 is computed by the compiled kernels alone, on a CPU")
         # Behind the kernels the head is float64: a pair's score is then the same whatever its neighbours.
         weights = weights.to(TORCH_DTYPES[dtype] if encoder is None else torch.float64, where)
         if encoder is None:

@@ -19,15 +19,20 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Wrap:
-    """Characters that each text is encoded with, and whether white space is stripped off it first. Only prompts
-    (`engine/prompt.py`) have any."""
+    """Characters that each text is encoded with, and whether white space is stripped off it first; only chat templates
+    (`engine/prompt.py`) have any. prompt: put before a query, in no way set apart from it (a CrossEncoder's default
+    prompt)."""
 
     lead: str = ""
     trail: str = ""
     trim: bool = False
+    prompt: str = ""
 
     def __call__(self, text: str) -> str:
         return self.lead + (text.strip() if self.trim else text) + self.trail
+
+    def query(self, text: str) -> str:
+        return self(self.prompt + text)
 
 
 PLAIN = Wrap()
@@ -70,15 +75,19 @@ class TextEncoder:
         """`tiktoken` or `tokenizers`."""
         return "tokenizers" if self._bpe is None else "tiktoken"
 
-    def encode(self, texts: list[str]) -> list[np.ndarray]:
-        """int32 token ids of each text, without special tokens."""
-        return self._encode(self._wrapped(texts))
+    def encode(self, queries: list[str]) -> list[np.ndarray]:
+        """int32 token ids of each query, behind the default prompt where there is one, without special tokens."""
+        return self._encode([self._wrap.query(query) for query in queries])
+
+    def encode_documents(self, documents: Sequence[str]) -> list[np.ndarray]:
+        """int32 token ids of each document, without special tokens."""
+        return self._encode(self._wrapped(documents))
 
     def beginnings(self, texts: Sequence[str], most: int) -> list[tuple[np.ndarray, bool]]:
         """Of each text all ids and True, or, of one much longer than that, its first `most` ids and False."""
         if self._may_cut:
             return encode_beginnings(self._encode, self._wrapped(texts), most)
-        return [(ids, True) for ids in self.encode([*texts])]
+        return [(ids, True) for ids in self.encode_documents(texts)]
 
     def _wrapped(self, texts: Sequence[str]) -> list[str]:
         return [*texts] if self._wrap == PLAIN else [self._wrap(text) for text in texts]

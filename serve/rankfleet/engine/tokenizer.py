@@ -1,7 +1,8 @@
 """Texts to token ids, and ids to pairs laid out as the checkpoint was trained to see them."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 from tokenizers import Tokenizer
@@ -9,33 +10,52 @@ from tokenizers import Tokenizer
 from rankfleet.core.errors import CheckpointError
 from rankfleet.core.layout import Layout, PassageRule, max_passages, truncate
 from rankfleet.core.pairs import TokenizedPairs
-from rankfleet.engine.checkpoint import Checkpoint, read_json
+from rankfleet.engine.checkpoint import Checkpoint
 from rankfleet.engine.texts import PLAIN, TextEncoder, Wrap
+from rankfleet.engine.weights import naming
 
 UNBOUNDED = 10**9  # tokenizer configs write "no limit" as numbers above this
+PROBES = ("a", "A", "1", "的", "!")
+ROTARY = ("modernbert", "qwen2")  # no table of positions that ends
 
 
 def max_pair_tokens(checkpoint: Checkpoint) -> int:
-    """The longest pair the checkpoint takes, special tokens included."""
-    config = checkpoint.config
+    """The longest pair the checkpoint takes, special tokens included.
+
+    As Sentence Transformers has it: what its own settings say holds, else the lesser of what the tokenizer's and the
+    model's config say. A table of positions is the limit in any case; without one, which is with rotary positions, the
+    settings may go beyond the model's config.
+    """
+    config, settings = checkpoint.config, checkpoint.settings
+    told = (
+        (settings.get("processing_kwargs") or {}).get("text", {}).get("max_length")
+        or tokenizer_options(settings).get("model_max_length")
+        or settings.get("max_seq_length")
+    )
+    positions = config.max_position_embeddings
+    if told and told < UNBOUNDED and config.model_type in ROTARY:
+        return int(told)
+    if told is None:
+        saved = checkpoint.read_optional("tokenizer_config.json")
+        told = saved.get("model_max_length") or saved.get("max_len") or UNBOUNDED
     # RoBERTa counts positions from padding_idx + 1, so that many of the table's rows are never used.
     offset = (config.pad_token_id or 0) + 1 if config.model_type in ("roberta", "xlm-roberta") else 0
-    limits = [config.max_position_embeddings - offset]
-    for name, key in (
-        ("tokenizer_config.json", "model_max_length"),
-        ("sentence_bert_config.json", "max_seq_length"),
-    ):
-        if (path := checkpoint.folder / name).exists():
-            limits.append(read_json(path).get(key) or UNBOUNDED)
-    return int(min(limit for limit in limits if limit < UNBOUNDED))
+    return int(min(told, positions - offset))
+
+
+def tokenizer_options(settings: dict[str, Any]) -> dict[str, Any]:
+    """Of the settings that Sentence Transformers saves, those for the tokenizer, by the name of today or before 6."""
+    found: dict[str, Any] = settings.get("processor_kwargs") or settings.get("tokenizer_args") or {}
+    return found
 
 
 @dataclass(frozen=True)
 class PairTemplate:
-    """The tokens around a pair: `before` query `between` document `after`.
+    """The tokens around a pair: `before` query `between` document `after`. document_segment: the segment id (token
+    type) of the document and `after`, 0 or 1; that of what comes before them is 0.
 
-    A prompt (`engine/prompt.py`) also says how each text is wrapped before it is encoded, and what a pair that is
-    cut ends in.
+    A chat template (`engine/prompt.py`) also says how each text is wrapped before it is encoded, and what a pair that
+    is cut ends in.
     """
 
     before: list[int]
@@ -43,6 +63,7 @@ class PairTemplate:
     after: list[int]
     wrap: Wrap = PLAIN
     ending: list[int] | None = None
+    document_segment: int = 1
 
     @property
     def tokens(self) -> int:
@@ -51,13 +72,32 @@ class PairTemplate:
 
     @staticmethod
     def of(tokenizer: Tokenizer) -> "PairTemplate":
-        """Read off what the tokenizer's own post-processor puts around a one-word pair."""
-        probe = tokenizer.encode("a", "a")
-        words = [i for i, sequence in enumerate(probe.sequence_ids) if sequence is not None]
-        split = next(i for i in words if probe.sequence_ids[i] == 1)
-        last_of_query = max(i for i in words if probe.sequence_ids[i] == 0)
+        """Read off what the tokenizer's own post-processor puts around a pair of short texts. Raises CheckpointError
+        where that is not a query and then a document."""
+        probe = next((pair for text in PROBES if 0 in (pair := tokenizer.encode(text, text)).sequence_ids), None)
+        if probe is None:
+            raise CheckpointError("its tokenizer makes no tokens of letters or digits")
+        texts = [i for i, sequence in enumerate(probe.sequence_ids) if sequence is not None]
+        order = [int(probe.sequence_ids[i] or 0) for i in texts]
+        if order != sorted(order) or len({*order}) != 2:
+            raise CheckpointError("its tokenizer does not lay a pair out as a query and then a document")
+        split = texts[order.index(1)]
+        last_of_query = texts[order.index(1) - 1]
         ids = probe.ids
-        return PairTemplate(ids[: words[0]], ids[last_of_query + 1 : split], ids[words[-1] + 1 :])
+        return PairTemplate(ids[: texts[0]], ids[last_of_query + 1 : split], ids[texts[-1] + 1 :])
+
+    def segments(self, types: Sequence[int]) -> "PairTemplate":
+        """The same with the segment ids that a tokenizer gives a pair of texts, [tokens of the pair]. Raises
+        CheckpointError for others than 0, or 0 up to the document and 1 from there on."""
+        ones = sum(types)
+        texts = len(types) - self.tokens
+        if any(types) and [*types] != [0] * (len(types) - ones) + [1] * ones:
+            raise CheckpointError(f"its tokenizer numbers the segments of a pair {[*types]}, which is not supported")
+        if ones not in (0, texts // 2 + len(self.after)):
+            raise CheckpointError(
+                f"its tokenizer numbers the segments of a pair {[*types]}; the second has to begin with the document"
+            )
+        return replace(self, document_segment=int(ones > 0))
 
 
 class PairTokenizer:
@@ -66,6 +106,8 @@ class PairTokenizer:
     def __init__(self, tokenizer: Tokenizer, max_tokens: int, template: PairTemplate | None = None) -> None:
         """template: by default as the tokenizer lays out pairs. Raises CheckpointError when a pair of `max_tokens`
         has no room for it."""
+        tokenizer.no_truncation()
+        tokenizer.no_padding()
         self.template = template or PairTemplate.of(tokenizer)
         self.check_limit(max_tokens)
         self.encoder = TextEncoder.of(tokenizer, self.template.wrap)
@@ -74,22 +116,33 @@ class PairTokenizer:
 
     @classmethod
     def load(cls, checkpoint: Checkpoint, max_tokens: int | None = None) -> "PairTokenizer":
-        """`max_tokens` can lower the checkpoint's own limit, not raise it."""
-        from rankfleet.engine.prompt import prompt_template  # it needs PairTemplate
-
+        """`max_tokens` can lower the checkpoint's own limit, not raise it. Raises CheckpointError."""
         limit = max_pair_tokens(checkpoint)
-        return cls(read_tokenizer(checkpoint), min(limit, max_tokens or limit), prompt_template(checkpoint))
+        with naming(checkpoint.folder):
+            return cls(
+                checkpoint.tokenizer.backend_tokenizer,
+                min(limit, max_tokens or limit),
+                template_of(checkpoint),
+            )
 
     def check_limit(self, max_tokens: int) -> None:
         """Raises CheckpointError when pairs of `max_tokens` have no room for their texts: all would score alike."""
-        if max_tokens <= self.template.tokens:
-            raise CheckpointError(
-                f"the prompt alone has {self.template.tokens} tokens; allow pairs more than {max_tokens}"
-            )
+        self.check_room(self.template, max_tokens)
+
+    @staticmethod
+    def check_room(template: PairTemplate, max_tokens: int) -> None:
+        """`check_limit` for a template alone."""
+        if max_tokens <= template.tokens:
+            raise CheckpointError(f"the prompt alone has {template.tokens} tokens; allow pairs more than {max_tokens}")
 
     def encode(self, texts: list[str]) -> list[np.ndarray]:
-        """int32 token ids of each text, without special tokens."""
-        return self.encoder.encode(texts)
+        """int32 token ids of each text as it stands, without special tokens: of documents, and of queries where there
+        is no default prompt."""
+        return self.encoder.encode_documents(texts)
+
+    def encode_query(self, query: str) -> np.ndarray:
+        """int32 token ids of a query, behind the default prompt where the checkpoint has one."""
+        return self.encoder.encode([query])[0]
 
     def reach(self, query: np.ndarray, max_tokens: int | None = None, passages: PassageRule | None = None) -> int:
         """How many tokens of a document are enough to lay out its pairs, and to see what is cut, as if all were
@@ -137,8 +190,11 @@ class PairTokenizer:
             pieces.append(joint if pieces else opening)
             pieces.append(document if stop - start == len(document) else document[start:stop])
         ids = np.concatenate([*pieces, after], dtype=np.int32) if pieces else np.empty(0, dtype=np.int32)
+        lengths = self.pair_lengths(layout)
+        if not self.template.document_segment:
+            return TokenizedPairs(ids, lengths, lengths)
         seconds = (layout.query + len(before) + len(between)).astype(np.int32)
-        return TokenizedPairs(ids, self.pair_lengths(layout), seconds)
+        return TokenizedPairs(ids, lengths, seconds)
 
     def pair(
         self, query: np.ndarray, documents: list[np.ndarray], max_tokens: int | None = None
@@ -155,7 +211,7 @@ class PairTokenizer:
         passages: PassageRule | None = None,
     ) -> np.ndarray:
         """The scores of documents, by a function that gives those of pairs."""
-        ids = self.encode([query])[0]
+        ids = self.encode_query(query)
         document_ids = [part for part, _ in self.encoder.beginnings(documents, self.reach(ids, passages=passages))]
         layout = self.layout(ids, document_ids, passages=passages)
         return layout.best(score(self.lay_out(ids, document_ids, layout)))
@@ -165,14 +221,24 @@ class PairTokenizer:
         return max(0, min(max_tokens or self.max_tokens, self.max_tokens) - self.template.tokens)
 
 
-def read_tokenizer(checkpoint: Checkpoint) -> Tokenizer:
-    """The fast tokenizer as Transformers would build it for this checkpoint."""
-    from transformers import AutoTokenizer
+def template_of(checkpoint: Checkpoint) -> PairTemplate:
+    """How pairs of this checkpoint are laid out: by its chat template, else by its tokenizer, with the segment ids that
+    the tokenizer gives where the model tells segments apart."""
+    from rankfleet.engine.prompt import prompt_template  # it needs PairTemplate
 
-    try:
-        loaded = AutoTokenizer.from_pretrained(checkpoint.folder, trust_remote_code=False)
-    except (ValueError, OSError, KeyError, TypeError) as error:
-        raise CheckpointError(f"{checkpoint.folder} has no tokenizer that can be loaded: {error}") from error
-    if not loaded.is_fast:
-        raise CheckpointError(f"{checkpoint.folder} has only a slow tokenizer; add its tokenizer.json")
-    return loaded.backend_tokenizer
+    if (prompted := prompt_template(checkpoint)) is not None:
+        return prompted
+    loaded = checkpoint.tokenizer
+    template = replace(PairTemplate.of(loaded.backend_tokenizer), wrap=Wrap(prompt=checkpoint.default_prompt))
+    if not hasattr(checkpoint.config, "type_vocab_size"):
+        return template
+    text = next(text for text in PROBES if 0 in loaded.backend_tokenizer.encode(text, text).sequence_ids)
+    # As Transformers calls it: absent where the tokenizer does not name them among the model's inputs, and then all 0.
+    types = loaded(text, text).get("token_type_ids")
+    if types is None:
+        return replace(template, document_segment=0)
+    if max(types) >= checkpoint.config.type_vocab_size:
+        raise CheckpointError(
+            f"its tokenizer gives segment id {max(types)}; the model has {checkpoint.config.type_vocab_size} segments"
+        )
+    return template.segments(types)

@@ -1,6 +1,8 @@
 """Named tensors handed out as layers."""
 
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,6 +12,23 @@ from torch.nn import functional
 from rankfleet.core.errors import CheckpointError
 
 CPU = torch.device("cpu")
+META = torch.device("meta")  # tensors with a shape and no values: enough to see whether a model fits together
+
+
+@contextmanager
+def naming(folder: Path) -> Iterator[None]:
+    """A CheckpointError raised within is raised with the folder in its message, before the reason, if it has none."""
+    try:
+        yield
+    except CheckpointError as error:
+        if str(folder) in str(error):
+            raise
+        raise CheckpointError(f"{folder}: {error}") from error
+
+
+def one_line(error: BaseException) -> str:
+    """What a library says, which may be several lines, as part of a sentence."""
+    return " ".join(str(error).split()) or type(error).__name__
 
 
 @dataclass(frozen=True)
@@ -74,28 +93,44 @@ class Weights:
             return self
         return Weights(inside, self.folder, self.dtype, self.device, self._prefix + prefix)
 
-    def tensor(self, name: str) -> torch.Tensor:
-        """Raises CheckpointError that names folder and tensor when it is absent, or holds NaN or infinity once it is
-        in the precision asked for: every score would be NaN."""
+    @property
+    def names(self) -> set[str]:
+        return set(self._tensors)
+
+    def tensor(self, name: str, *shape: int) -> torch.Tensor:
+        """shape: what the config makes of it; none if any will do.
+
+        Raises CheckpointError that names folder and tensor when it is absent, of another shape or not of floating
+        point, or holds NaN or infinity once it is in the precision asked for: every score would be NaN.
+        """
+        full = self._prefix + name
         if name not in self._tensors:
-            raise CheckpointError(f"{self.folder} has no tensor {name!r}; is it complete, and of the right kind?")
-        tensor = self._tensors[name].to(device=self.device, dtype=self.dtype)
-        if not all_finite(tensor):
+            raise CheckpointError(f"{self.folder} has no tensor {full!r}; is it complete, and of the right kind?")
+        tensor = self._tensors[name]
+        if shape and tuple(tensor.shape) != shape:
             raise CheckpointError(
-                f"{self.folder}: tensor {self._prefix + name!r} holds values that are not finite (NaN or infinity): "
+                f"{self.folder}: tensor {full!r} has the shape {list(tensor.shape)}, and by config.json {list(shape)}; "
+                f"are both of the same model?"
+            )
+        if not tensor.is_floating_point():
+            raise CheckpointError(
+                f"{self.folder}: tensor {full!r} is stored as {str(tensor.dtype).removeprefix('torch.')}; weights that "
+                f"were quantized elsewhere are not supported"
+            )
+        tensor = tensor.to(device=self.device, dtype=self.dtype)
+        if not tensor.is_meta and not all_finite(tensor):
+            raise CheckpointError(
+                f"{self.folder}: tensor {full!r} holds values that are not finite (NaN or infinity): "
                 f"the file is damaged or was saved after training diverged"
             )
         return tensor
 
-    def linear(self, *names: str) -> Linear:
-        """One linear layer, or several over the same input stacked into one."""
-        weight = torch.cat([self.tensor(f"{n}.weight") for n in names])
-        has_bias = f"{names[0]}.bias" in self
-        return Linear(weight, torch.cat([self.tensor(f"{n}.bias") for n in names]) if has_bias else None)
+    def linear(self, *names: str, out: int, inner: int, bias: bool = True) -> Linear:
+        """One linear layer, or several over the same input stacked into one. out: outputs of each; inner: inputs."""
+        weight = torch.cat([self.tensor(f"{n}.weight", out, inner) for n in names])
+        return Linear(weight, torch.cat([self.tensor(f"{n}.bias", out) for n in names]) if bias else None)
 
-    def norm(self, name: str, eps: float) -> LayerNorm:
+    def norm(self, name: str, eps: float, width: int, bias: bool = True) -> LayerNorm:
         return LayerNorm(
-            self.tensor(f"{name}.weight"),
-            self.tensor(f"{name}.bias") if f"{name}.bias" in self else None,
-            eps,
+            self.tensor(f"{name}.weight", width), self.tensor(f"{name}.bias", width) if bias else None, eps
         )

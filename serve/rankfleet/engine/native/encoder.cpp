@@ -32,9 +32,10 @@ struct Model {
     float eps;
 };
 
-// offsets [pairs + 1]: where each pair begins; token_ids, positions, type_ids [tokens].
+// offsets [pairs + 1]: where each pair begins; token_ids, positions (in the pair), place_ids (rows of `places`),
+// type_ids [tokens].
 struct Batch {
-    const int32_t *offsets, *token_ids, *positions, *type_ids;
+    const int32_t *offsets, *token_ids, *positions, *place_ids, *type_ids;
     const Item* items;
     int64_t tokens, pairs, item_count;
 };
@@ -138,7 +139,7 @@ struct Encoder {
             int token = first + r;
             float* x = space.hidden + (long)token * hidden;
             const float* word = model.words + (long)batch.token_ids[token] * hidden;
-            const float* place = model.places ? model.places + (long)batch.positions[token] * hidden : nullptr;
+            const float* place = model.places ? model.places + (long)batch.place_ids[token] * hidden : nullptr;
             const float* type = model.types ? model.types + (long)batch.type_ids[token] * hidden : nullptr;
             for (int c = 0; c < hidden; c += LANES) {
                 Vec sum = load(word + c);

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from rankfleet.engine.activations import ACTIVATIONS
-from rankfleet.engine.bert import BertEncoder
+from rankfleet.engine.bert import BertEncoder, Places
 from rankfleet.engine.modernbert import ModernBertEncoder
 from rankfleet.engine.native.layout import COLUMNS, Batch, Layer, Layout, Model, Space
 from rankfleet.engine.native.library import Library
@@ -69,6 +69,7 @@ class NativeEncoder:
         self.hidden = encoder.hidden
         self.inner = encoder.inner
         self._half = torch.float32 if dtype == "float32" or "bfloat16" not in library.dtypes else torch.bfloat16
+        self._place = Places(None)
         self._lock = threading.Lock()  # one forward pass at a time: they share the workspace
         self._space: tuple[torch.Tensor, ...] = ()
         if isinstance(encoder, BertEncoder):
@@ -113,8 +114,8 @@ class NativeEncoder:
             for layer in encoder.layers
         ]
         types = encoder.types if len(encoder.types) > 1 else encoder.types.expand(2, -1)
-        places = encoder.places[encoder.first_position :]
-        return self._put(encoder, layers, final_norm=None, pre_norm=False, places=places, types=types)
+        self._place = encoder.place
+        return self._put(encoder, layers, final_norm=None, pre_norm=False, places=encoder.places, types=types)
 
     def _put(
         self,
@@ -152,6 +153,7 @@ class NativeEncoder:
         tokens, pairs = len(batch.token_ids), len(batch.lengths)
         items = attention_items(batch.host_lengths, self._heads)
         out = torch.empty((pairs if first_only else tokens, self.hidden))
+        places = self._place(batch)
         with self._lock:
             hidden, qkv, attended = self._workspace(tokens)
             self._library.forward(
@@ -162,6 +164,7 @@ class NativeEncoder:
                         batch.bounds.data_ptr(),
                         batch.token_ids.data_ptr(),
                         batch.positions.data_ptr(),
+                        places.data_ptr(),
                         batch.type_ids.data_ptr(),
                         items.ctypes.data,
                         tokens,

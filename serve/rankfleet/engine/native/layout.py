@@ -60,6 +60,7 @@ class Batch(Structure):
         ("offsets", c_void_p),
         ("token_ids", c_void_p),
         ("positions", c_void_p),
+        ("place_ids", c_void_p),
         ("type_ids", c_void_p),
         ("items", c_void_p),
         ("tokens", c_int64),
