@@ -33,6 +33,9 @@ def test_shipped_configs_are_right(path: Path) -> None:
         ),
         ({"tiers": {"small": {"model": "m", "quality": float("nan")}}}, "tiers.small.quality"),
         ({"tiers": {"auto": {"model": "m", "quality": 0.5}}}, "'auto' is reserved"),
+        ({"groups": {"config": {"tiers": ["small"]}}}, "groups: 'config' is reserved; name the group otherwise"),
+        ({"groups": {"router": {"tiers": ["small"]}}}, "groups: 'router' is reserved"),
+        ({"groups": {"self": {"tiers": ["small"]}}}, "groups: 'self' is reserved"),
         ({"groups": {"demo": {"tiers": ["small", "big"]}}}, "groups.demo hosts 'big', which is not under tiers: small"),
         ({"groups": {"a": {"tiers": ["small"]}, "b": {"tiers": ["small"]}}}, "tier 'small' is in groups a and b"),
         ({"groups": {"demo": {"tiers": ["small"], "replicas": {"min": 3, "max": 2}}}}, "min (3) is above max (2)"),
@@ -70,10 +73,39 @@ def test_a_missing_file(tmp_path: Path) -> None:
         read_config(tmp_path / "none.yaml")
 
 
-def test_relative_models_are_found_beside_the_file(tmp_path: Path) -> None:
+def test_paths_are_taken_from_the_folder_of_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    home, place = tmp_path / "home", tmp_path / "fleets"
+    monkeypatch.setenv("HOME", str(home))
+    (place / "models" / "mine").mkdir(parents=True)
+    models = {
+        "./a": f"{place}/a",
+        "../a": f"{tmp_path}/a",
+        "a": f"{place}/a",
+        "a/b/c": f"{place}/a/b/c",
+        "models/mine": f"{place}/models/mine",  # it is there
+        "models/other": "models/other",  # it is not: a hub id
+        "demo/small": "demo/small",
+        "~/a": f"{home}/a",
+        "/a/b": "/a/b",
+    }
+    tiers = {f"t{i}": {"model": model, "quality": 0.3} for i, model in enumerate(models)}
+    settings = {"tiers": tiers, "groups": {"demo": {"tiers": list(tiers)}}}
+    files = {"profile": "~/p.json", "quality": {"table": "t.json"}, "search": {"index": "~/index"}}
+    path = place / "fleet.yaml"
+    path.write_text(yaml.safe_dump(settings | files))
+    config = read_config(path)
+    assert [tier.model for tier in config.tiers.values()] == list(models.values())
+    assert config.profile == f"{home}/p.json"
+    assert config.quality.table == f"{place}/t.json"
+    assert config.search is not None
+    assert config.search.index == f"{home}/index"
+
+
+def test_a_home_that_nobody_knows(tmp_path: Path) -> None:
     path = tmp_path / "fleet.yaml"
-    path.write_text(yaml.safe_dump(GOOD | {"tiers": {"small": {"model": "./mine", "quality": 0.3}}}))
-    assert read_config(path).tiers["small"].model == str(tmp_path / "mine")
+    path.write_text(yaml.safe_dump(GOOD | {"profile": "~no-such-user/p.json"}))
+    with pytest.raises(ConfigError, match=r"profile: ~no-such-user/p.json: no home folder is known"):
+        read_config(path)
 
 
 def test_live_settings_are_those_of_the_file() -> None:

@@ -1,10 +1,37 @@
-"""What can be known before a fleet is started or changed on this computer."""
+"""What can be known before a fleet is started or changed on this computer, and what is said of one that fails."""
 
 import os
+import socket
+import stat
+import tempfile
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
-from rankfleet.app.launch import LaunchError, check_fits, reserved, room_to_surge
+from rankfleet.app import launch
+from rankfleet.app.launch import (
+    Fleet,
+    LaunchError,
+    check_files,
+    check_fits,
+    fleets,
+    note_fleet,
+    one_sentence,
+    pick_fleet,
+    prepare_environment,
+    reason_of,
+    reserved,
+    room_to_surge,
+    troubles,
+    why_failed,
+)
+from rankfleet.bench.traffic import session
+from rankfleet.core import environment
+from rankfleet.core.environment import haproxy_files, leave_proxies, ray_temp, token_path, token_place, user_folder
+from rankfleet.core.errors import CheckpointError, ConfigError
+from rankfleet.engine.native.library import scratch_in
 from tests.unit.fakes import fleet
 
 TIERS = {"tiers": ["small", "medium", "large"]}
@@ -24,3 +51,238 @@ def test_new_replicas_need_room_beside_the_old_ones(cores: int, room: bool, monk
     monkeypatch.setattr(os, "cpu_count", lambda: cores)
     # One router and one replica of half a core each, and each of them twice during an update.
     assert room_to_surge(fleet(groups={"demo": TIERS | {"cpus": 0.5}})) is room
+
+
+@pytest.fixture
+def temp(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """A temporary folder with a short path, as sockets need one, and with nothing in it."""
+    with tempfile.TemporaryDirectory(dir="/tmp", prefix="rf") as folder:
+        monkeypatch.setattr(tempfile, "tempdir", folder)
+        monkeypatch.setattr(environment, "MAX_FOLDER_BYTES", 60)
+        yield Path(folder)
+
+
+def test_proxies_are_left_and_nothing_else() -> None:
+    given = {"http_proxy": "a", "HTTPS_PROXY": "b", "all_proxy": "c", "GRPC_PROXY": "d", "no_proxy": "e", "HOME": "/f"}
+    leave_proxies(given)
+    assert given == {"no_proxy": "e", "HOME": "/f"}
+
+
+async def test_a_bench_goes_through_no_proxy() -> None:
+    async with session("http://127.0.0.1:9") as client:
+        assert client.trust_env is False
+
+
+def test_what_a_fleet_inherits(temp: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    given = {"HOME": "/dev/null", "http_proxy": "http://127.0.0.1:9", "TMPDIR": str(temp)}
+    monkeypatch.setattr(os, "environ", given)
+    prepare_environment()
+    assert "http_proxy" not in given
+    assert given["HF_HUB_OFFLINE"] == "1"  # no proxy, no network: what was fetched is in the cache
+    assert given["RAY_AUTH_TOKEN_PATH"].startswith(str(temp))
+    assert given["RAY_SERVE_HAPROXY_SOCKET_PATH"].startswith(str(temp))
+
+
+def test_the_folder_of_a_user_is_that_users_alone(temp: Path) -> None:
+    folder = user_folder()
+    assert folder.parent == temp
+    assert stat.S_IMODE(folder.stat().st_mode) == 0o700
+    assert user_folder() == folder
+
+
+def test_a_folder_that_others_can_write_to_is_not_used(temp: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(environment, "is_own", lambda folder: False)
+    with pytest.raises(OSError, match=r"belong to another user; set TMPDIR to a folder of yours"):
+        user_folder()
+    monkeypatch.undo()
+    for mode in (0o777, 0o720, 0o702):
+        (temp / "open").mkdir(exist_ok=True)
+        (temp / "open").chmod(mode)
+        assert not environment.is_own(temp / "open")
+    (temp / "link").symlink_to(temp)
+    assert not environment.is_own(temp / "link")
+    assert not environment.is_own(Path("/dev/null/x"))
+
+
+def test_haproxy_never_shares_a_folder_with_another_user(temp: Path) -> None:
+    files = haproxy_files({"RAY_SERVE_HAPROXY_CONFIG_FILE_LOC": "/mine"})
+    assert "RAY_SERVE_HAPROXY_CONFIG_FILE_LOC" not in files
+    assert {Path(file).parent for file in files.values() if Path(file).suffix} == {user_folder()}
+    assert not any("/tmp/haproxy-serve" in file for file in files.values())
+
+
+def test_a_token_is_kept_where_it_can_be(temp: Path) -> None:
+    home = temp / "home"
+    assert token_place({"HOME": str(home)}) == {}  # Ray makes its own there
+    assert token_path({"HOME": str(home)}) == f"{home}/.ray/auth_token"
+    assert token_place({"HOME": "/dev/null", "RAY_AUTH_TOKEN": "t"}) == {}
+    assert token_path({"HOME": "/dev/null", "RAY_AUTH_TOKEN": "t"}) is None
+    for useless in ({"HOME": "/dev/null"}, {"HOME": "/proc"}, {}):
+        place = token_place(useless)
+        path = Path(place["RAY_AUTH_TOKEN_PATH"])
+        assert len(path.read_text()) == 64
+        assert stat.S_IMODE(path.stat().st_mode) == 0o600
+        assert token_place(useless) == place
+        assert token_path(useless | place) == str(path)
+
+
+def test_rays_folder_is_its_own_choice_where_that_does(temp: Path) -> None:
+    assert ray_temp({"TMPDIR": str(temp)}) == {}
+    for useless in (Path("/dev/null"), temp / ("long" * 9)):
+        assert ray_temp({"TMPDIR": str(useless)}) == {"RAY_TMPDIR": str(user_folder())}
+        with pytest.raises(OSError, match=r"^RAY_TMPDIR \(/.*; set it to another folder, or to none"):
+            ray_temp({"RAY_TMPDIR": str(useless)})
+
+
+def test_fleets_of_this_user_are_found_and_told_apart(temp: Path) -> None:
+    assert fleets() == []
+    with pytest.raises(LaunchError, match="no fleet of yours runs on this computer; start one"):
+        pick_fleet([], None)
+    one = Fleet("http://127.0.0.1:8000", 8000, "10.0.0.1:1", "/t")
+    other = Fleet("http://127.0.0.1:8001", 8001, "10.0.0.1:2", None)
+    note_fleet(one)
+    (user_folder() / "fleets" / "999999999").write_text("{}")  # its process was killed
+    assert fleets() == [one]
+    assert not (user_folder() / "fleets" / "999999999").exists()
+    assert pick_fleet([one], None) == one
+    assert pick_fleet([one, other], 8001) == other
+    with pytest.raises(LaunchError, match=r"2 fleets of yours .* which one to change: --port 8000 or --port 8001"):
+        pick_fleet([one, other], None)
+    with pytest.raises(LaunchError, match="no fleet of yours runs on this computer at port 8002"):
+        pick_fleet([one, other], 8002)
+
+
+def test_a_port_in_use_is_known_before_anything_is_started() -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        with pytest.raises(LaunchError, match=r"is in use .* choose another with --port"):
+            launch.start(fleet(), "127.0.0.1", taken.getsockname()[1], lambda text: None)
+
+
+def test_a_cache_of_the_hub_that_cannot_be_written(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise CheckpointError("cannot get it") from PermissionError(13, "Permission denied", "/home/x/.cache")
+
+    monkeypatch.setattr(launch, "find_checkpoint", refuse)
+    config = fleet(tiers={"a": {"model": "org/name", "quality": 0.3}}, groups={"g": {"tiers": ["a"]}})
+    with pytest.raises(CheckpointError, match=r"tier a: org/name .* /home/x/\.cache: Permission denied; set HF_HOME"):
+        check_files(config, lambda text: None)
+
+
+def test_a_cache_of_kernels_that_cannot_be_written() -> None:
+    with pytest.raises(OSError, match=r"^/dev/null/x cannot be written: Not a directory; set RANKFLEET_CACHE to a"):
+        scratch_in(Path("/dev/null/x"))
+
+
+# As Serve 2.60 reports it, shortened.
+OURS = """The deployment failed to start 3 times in a row. See controller logs for details. Error:
+\x1b[36mray::ServeReplica:rankfleet:demo.initialize_and_get_metadata()\x1b[39m (pid=1, ip=192.0.2.2)
+    raise RuntimeError(traceback.format_exc()) from None
+RuntimeError: Traceback (most recent call last):
+  File "checkpoint.py", line 69, in read_tensors
+    raise CheckpointError(f"{path} is not a readable safetensors file: {error}") from error
+rankfleet.core.errors.CheckpointError: /m is not a readable safetensors file: invalid header length
+
+The above exception was the direct cause of the following exception:
+
+\x1b[36mray::ServeReplica:rankfleet:demo.initialize_and_get_metadata()\x1b[39m (pid=1, ip=192.0.2.2)
+  File "group.py", line 63, in __init__
+    raise CheckpointError(f"tier {tier}: {error}") from error
+rankfleet.core.errors.CheckpointError: tier small: /m is not a readable safetensors file: invalid header length
+  and what to do about it"""
+OTHER = """A replica failed to start with exception. Retrying 2 more time(s). Error:
+\x1b[36mray::ServeReplica:rankfleet:router.initialize_and_get_metadata()\x1b[39m (pid=1, ip=192.0.2.2)
+RuntimeError: Traceback (most recent call last):
+  File "replica.py", line 4010, in _call_func_or_gen
+TypeError: Router.__init__() got multiple values for argument 'config'"""
+KILLED = """The deployment failed to start 3 times in a row. Error:
+The actor died unexpectedly before finishing this task.
+\tclass_name: ServeReplica:rankfleet:demo"""
+HAPROXY = """ray::HAProxyManager.ready() (pid=1)
+RuntimeError: HAProxy crashed during startup: [NOTICE]   (2573) : haproxy version is 2.8.25-5cf5d0683
+[ALERT]    (2573) : Binding [/f:47] for frontend prometheus: cannot bind socket (Address already in use) for [0:9101]
+[ALERT]    (2573) : [/bin/haproxy.main()] Some protocols failed to start their listeners! Exiting."""
+
+
+@pytest.mark.parametrize(
+    ("message", "reason"),
+    [
+        (OURS, "tier small: /m is not a readable safetensors file: invalid header length\n  and what to do about it"),
+        (OTHER, "TypeError: Router.__init__() got multiple values for argument 'config'"),
+        (KILLED, "The actor died unexpectedly before finishing this task."),
+        (HAPROXY, "HAProxy: Binding [/f:47] for frontend prometheus: cannot bind socket (Address already in use) for "
+         "[0:9101]"),
+        ("", "Serve gives no reason"),
+    ],
+    ids=["ours", "another error", "killed", "haproxy", "nothing"],
+)  # fmt: skip
+def test_the_sentence_is_found_in_what_serve_says(message: str, reason: str) -> None:
+    assert reason_of(message) == reason
+
+
+def application(status: str, **deployments: tuple[str, str]) -> Any:
+    """As `serve.status()` gives it. deployments: (status, message)."""
+    found = {
+        name: SimpleNamespace(status=SimpleNamespace(value=how), message=message)
+        for name, (how, message) in deployments.items()
+    }
+    return SimpleNamespace(status=status, message="Failed to update.", deployments=found)
+
+
+def is_running(monkeypatch: pytest.MonkeyPatch, status: str, **deployments: tuple[str, str]) -> list[str]:
+    """What is shown of a fleet in this state."""
+    from ray import serve
+
+    now = SimpleNamespace(applications={launch.APP_NAME: application(status, **deployments)})
+    monkeypatch.setattr(serve, "status", lambda: now)
+    shown: list[str] = []
+    launch.is_running(shown.append)
+    return shown
+
+
+def test_an_error_of_ours_is_final_at_the_first_try(monkeypatch: pytest.MonkeyPatch) -> None:
+    trying = OURS.replace("The deployment failed to start 3 times in a row.", "A replica failed to start. Retrying.")
+    with pytest.raises(LaunchError, match=r"^tier small: /m is not") as fault:
+        is_running(monkeypatch, "DEPLOYING", demo=("UPDATING", trying), router=("UPDATING", OTHER))
+    assert "TypeError" not in str(fault.value)
+
+
+def test_other_errors_are_shown_while_serve_tries_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    shown = is_running(monkeypatch, "DEPLOYING", demo=("HEALTHY", ""), router=("UPDATING", OTHER))
+    reason = "TypeError: Router.__init__() got multiple values for argument 'config'"
+    assert shown == [f"waiting for router; the router does not start: {reason}; trying again"]
+    with pytest.raises(LaunchError, match=r"^the router does not start: TypeError: "):
+        is_running(monkeypatch, "DEPLOY_FAILED", router=("DEPLOY_FAILED", OTHER.replace("Retrying", "")))
+
+
+def test_a_fleet_that_cannot_be_built_has_failed(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert is_running(monkeypatch, "DEPLOYING") == []
+    with pytest.raises(LaunchError, match="the fleet did not start: Failed to update"):
+        is_running(monkeypatch, "DEPLOY_FAILED")
+
+
+def test_what_fails_later_is_told_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    from ray import serve
+
+    broken = application("UNHEALTHY", demo=("UNHEALTHY", OURS), router=("HEALTHY", ""))
+    monkeypatch.setattr(serve, "status", lambda: SimpleNamespace(applications={launch.APP_NAME: broken}))
+    known: set[str] = set()
+    (told,) = launch.watch(known)
+    assert told.startswith("group demo does not start: tier small: /m is not a readable")
+    assert list(launch.watch(known)) == []
+
+
+def test_what_ray_raises_becomes_one_sentence() -> None:
+    with pytest.raises(LaunchError, match=r"^Ray did not start: No space left$"), one_sentence("Ray"):
+        raise RuntimeError("\x1b[31mNo space left\x1b[0m\nTraceback and more")
+    with pytest.raises(ConfigError, match="mine"), one_sentence("Ray"):
+        raise ConfigError("mine")
+
+
+def test_all_that_failed_is_named() -> None:
+    found = troubles(application("DEPLOY_FAILED", demo=("DEPLOY_FAILED", KILLED), router=("UPDATING", OTHER)))
+    assert why_failed("", found).splitlines() == [
+        "group demo does not start: The actor died unexpectedly before finishing this task.",
+        "the router does not start: TypeError: Router.__init__() got multiple values for argument 'config'",
+    ]

@@ -259,7 +259,7 @@ def test_names_that_kubernetes_refuses(name: str) -> None:
     ("config", "message"),
     [
         (one_group(gpus=1.5), r"groups\.demo\.gpus is 1\.5"),
-        (one_group("router"), "would be named router"),
+        (one_group("Router"), "would be named router"),
         (
             fleet(groups={"a.b": {"tiers": ["small"]}, "a-b": {"tiers": ["medium", "large"]}}),
             "would be named a-b; rename one",

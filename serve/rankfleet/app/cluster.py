@@ -11,10 +11,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from rankfleet.app.launch import APP_NAME, check_files, check_port, deploy, is_running, prepare_kernels, side_ports
+from rankfleet.app.launch import (
+    APP_NAME,
+    check_files,
+    check_port,
+    deploy,
+    is_running,
+    one_at_a_time,
+    prepare_environment,
+    prepare_kernels,
+)
 from rankfleet.app.launch import wait_until_ready as wait_until_ranks
 from rankfleet.core.config import FleetConfig
-from rankfleet.core.environment import LOCAL, LOW_LATENCY
 from rankfleet.core.errors import RankfleetError
 from rankfleet.core.serveconfig import ROUTER
 
@@ -183,7 +191,9 @@ def local_cluster(
     check_port("127.0.0.1", port)
     check_files(config, progress)
     prepare_kernels(config, progress)
-    os.environ.update(LOW_LATENCY | LOCAL | side_ports())
+    starting = contextlib.ExitStack()
+    starting.enter_context(one_at_a_time(progress))
+    prepare_environment()
     import ray
     from ray import serve
     from ray.cluster_utils import Cluster
@@ -203,6 +213,7 @@ def local_cluster(
             http_options=HTTPOptions(host="127.0.0.1", port=port),
             logging_config=LoggingConfig(enable_access_log=False),
         )
+        starting.close()
         running = LocalCluster(config, port, cluster)
         running.deploy(config)
         progress("waiting for the fleet")
@@ -213,5 +224,6 @@ def local_cluster(
         finally:
             running.release()
     finally:
+        starting.close()
         ray.shutdown()
         cluster.shutdown()

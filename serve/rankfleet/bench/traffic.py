@@ -84,7 +84,8 @@ def calls(
 def session(url: str, patience_s: float = PATIENCE_S) -> aiohttp.ClientSession:
     """A client without a bound on its connections."""
     connector = aiohttp.TCPConnector(limit=0)
-    return aiohttp.ClientSession(url, connector=connector, timeout=aiohttp.ClientTimeout(total=patience_s))
+    timeout = aiohttp.ClientTimeout(total=patience_s)
+    return aiohttp.ClientSession(url, connector=connector, timeout=timeout, trust_env=False)  # through no proxy
 
 
 async def send(client: aiohttp.ClientSession, call: Call, due_s: float) -> Reply:

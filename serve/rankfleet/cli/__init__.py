@@ -1,6 +1,9 @@
 """The command line: one module a verb."""
 
 import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 import typer
 from rich.console import Console
@@ -16,6 +19,26 @@ app = typer.Typer(
 )
 out = Console()
 err = Console(stderr=True)
+
+
+@contextmanager
+def progress(first: str, clock: Callable[[], float] = time.monotonic) -> Iterator[Callable[[str], None]]:
+    """A function that shows what is going on: in a line that changes, or where standard error is no terminal, each
+    new state once, in a line of its own with the seconds since the start."""
+    if err.is_terminal:
+        with err.status(first) as status:
+            yield lambda text: status.update(escape(text))
+        return
+    shown: set[str] = set()
+    since_s = clock()
+
+    def show(text: str) -> None:
+        if text not in shown:
+            shown.add(text)
+            err.print(f"{clock() - since_s:5.1f} s  {text}", markup=False, highlight=False, soft_wrap=True)
+
+    show(first)
+    yield show
 
 
 def main() -> None:

@@ -4,12 +4,15 @@ from typing import Annotated
 
 import typer
 
-from rankfleet.cli import app, err, out
+from rankfleet.cli import app, out, progress
 from rankfleet.cli.options import load_config
 
 
 @app.command()
-def apply(config: Annotated[str, typer.Argument(help="the changed fleet file")]) -> None:
+def apply(
+    config: Annotated[str, typer.Argument(help="the changed fleet file")],
+    port: Annotated[int | None, typer.Option(help="port of the fleet, where you run several")] = None,
+) -> None:
     """Change the running fleet to what a file says.
 
     SLO classes, experiments, autoscaling, the default model and numbers of replicas change at once and restart nothing;
@@ -19,8 +22,8 @@ def apply(config: Annotated[str, typer.Argument(help="the changed fleet file")])
 
     from rankfleet.app import launch
 
-    with err.status("applying") as status:
-        launch.apply(fleet, status.update)
+    with progress("applying") as say:
+        launch.apply(fleet, say, port)
     for name, experiment in fleet.experiments.items():
         arms = ", ".join(f"{arm} → {settings.model} ×{settings.weight:g}" for arm, settings in experiment.arms.items())
         out.print(f"experiment {name}: {arms}")

@@ -6,11 +6,13 @@ import threading
 from typing import Annotated
 
 import typer
+from rich.markup import escape
 
-from rankfleet.cli import app, err, out
+from rankfleet.cli import app, err, out, progress
 from rankfleet.cli.options import ConfigOption, load_config
 from rankfleet.core.config import FleetConfig
 
+WATCH_S = 5.0
 EXAMPLE = """\
 curl -s {address}/v1/rerank -H 'content-type: application/json' -d '{{
   "query": "How do vaccines protect against disease?",
@@ -27,7 +29,7 @@ curl -s {address}/v1/rerank -H 'content-type: application/json' -d '{{
 def serve(
     config: ConfigOption = "demo",
     host: Annotated[str, typer.Option(help="address to listen on")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(help="port to listen on")] = 8000,
+    port: Annotated[int, typer.Option(min=1, max=65535, help="port to listen on")] = 8000,
 ) -> None:
     """Start a fleet on this computer; Ctrl-C ends it."""
     fleet = load_config(config)
@@ -39,11 +41,15 @@ def serve(
 
     started = False
     try:
-        with err.status("starting") as status:
-            running = launch.start(fleet, host, port, lambda text: status.update(text))
+        with progress("starting") as say:
+            running = launch.start(fleet, host, port, say)
         started = True
         greet(fleet, running.address, running.metrics)
-        stopped.wait()
+        known: set[str] = set()
+        while not stopped.wait(WATCH_S):
+            with contextlib.suppress(Exception):  # a busy controller may not answer in time
+                for trouble in launch.watch(known):
+                    err.print(f"[yellow]warning:[/yellow] {escape(trouble)}", highlight=False, soft_wrap=True)
     except KeyboardInterrupt:
         started = True
     finally:

@@ -49,6 +49,9 @@ class LiveSettings(Section):
 
 # What Serve takes as options of a deployment, so that a change touches that deployment alone.
 OPTIONS = ("autoscaling", "updates", "routers", "router_cpus")
+# The router is a deployment beside the groups, and takes each group as an argument by its name: these are its own.
+NOT_A_GROUP = ("config", "router", "self")
+SHIPPED_MODELS = Path(__file__).parent.parent / "models"
 GROUP_OPTIONS = {"replicas", "cpus", "gpus", "resources"}
 
 
@@ -78,6 +81,14 @@ class FleetConfig(LiveSettings):
             if name in tiers:
                 raise ValueError(f"{name!r} is reserved; name the tier otherwise")
         return tiers
+
+    @field_validator("groups")
+    @classmethod
+    def _no_reserved_groups(cls, groups: dict[str, Group]) -> dict[str, Group]:
+        for name in NOT_A_GROUP:
+            if name in groups:
+                raise ValueError(f"{name!r} is reserved; name the group otherwise")
+        return groups
 
     @model_validator(mode="after")
     def _names_fit(self) -> Self:
@@ -152,7 +163,7 @@ def parse_config(settings: Any, source: str = "config") -> FleetConfig:
 
 
 def read_config(path: Path) -> FleetConfig:
-    """The fleet described by a YAML file. Relative paths in it are taken from the file's folder.
+    """The fleet described by a YAML file. Relative paths in it are taken from the file's folder, and ~ is the home.
 
     Raises ConfigError when the file is missing, is not YAML, or is wrong.
     """
@@ -164,18 +175,38 @@ def read_config(path: Path) -> FleetConfig:
         raise ConfigError(f"{path} is not valid YAML: {error}") from error
     config = parse_config(settings, str(path))
 
-    def from_file(value: str | None) -> str | None:
-        return str((path.parent / value).resolve()) if value else None
+    def named(key: str, value: str | None) -> str | None:
+        try:
+            return absolute(value, path.parent) if value else None
+        except RuntimeError as error:
+            raise ConfigError(f"{path}: {key}: {value}: no home folder is known; give the whole path") from error
 
     tiers = {
-        name: tier.model_copy(update={"model": from_file(tier.model)}) if tier.model.startswith(".") else tier
+        name: tier.model_copy(update={"model": named(f"tiers.{name}.model", tier.model)})
+        if names_folder(tier.model, path.parent)
+        else tier
         for name, tier in config.tiers.items()
     }
-    search = config.search and config.search.model_copy(update={"index": from_file(config.search.index)})
-    quality = config.quality.model_copy(update={"table": from_file(config.quality.table)})
-    return config.model_copy(
-        update={"tiers": tiers, "search": search, "quality": quality, "profile": from_file(config.profile)}
-    )
+    search = config.search and config.search.model_copy(update={"index": named("search.index", config.search.index)})
+    quality = config.quality.model_copy(update={"table": named("quality.table", config.quality.table)})
+    profile = named("profile", config.profile)
+    return config.model_copy(update={"tiers": tiers, "search": search, "quality": quality, "profile": profile})
+
+
+def absolute(value: str, folder: Path) -> str:
+    """A path as it stands in a file of this folder. Raises RuntimeError for ~ where no home folder is known."""
+    return str((folder / Path(value).expanduser()).resolve())
+
+
+def names_folder(model: str, folder: Path) -> bool:
+    """Whether a tier's `model`, in a file of this folder, is a relative path or one in the home folder, and not a
+    shipped name or a hub id. Those have exactly one slash; what looks like them may still be a folder that is there.
+    """
+    if model.startswith("/"):
+        return False
+    if model.startswith((".", "~")) or model.count("/") != 1:
+        return True
+    return not (SHIPPED_MODELS / model).is_dir() and (folder / model).is_dir()
 
 
 def explain(error: ValidationError, source: str, most: int = 20) -> str:

@@ -97,13 +97,12 @@ def compiled(options: list[str], folder: Path) -> Path:
     command = ["-std=c++20", "-O3", "-fopenmp", "-fPIC", "-shared", *options]
     key = hashlib.sha256(source + " ".join([*command, *threads]).encode()).hexdigest()[:20]
     path = folder / f"kernels-{key}.so"
-    if path.exists():
+    if os.path.exists(path):  # unlike Path.exists() also False in a folder that may not be looked into
         return path
     if not compiler:
         raise FileNotFoundError("no C++ compiler found; install g++ or set CXX")
-    folder.mkdir(parents=True, exist_ok=True)
     log.info("compiling the CPU kernels into %s", folder)
-    with tempfile.TemporaryDirectory(dir=folder) as scratch:
+    with scratch_in(folder) as scratch:
         built = Path(scratch) / "kernels.so"
         main = next(str(path) for path in SOURCES if path.suffix == ".cpp")
         done = subprocess.run([*compiler, *command, main, *threads, "-o", str(built)], capture_output=True, text=True)
@@ -111,6 +110,16 @@ def compiled(options: list[str], folder: Path) -> Path:
             raise OSError(f"{compiler[0]} failed: {done.stderr.strip()[:500]}")
         os.replace(built, path)  # several replicas may build at once: the last one wins, with the same file
     return path
+
+
+def scratch_in(folder: Path) -> "tempfile.TemporaryDirectory[str]":
+    """A folder inside, to build in. Raises OSError that says what to set where nothing can be written there."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        return tempfile.TemporaryDirectory(dir=folder)
+    except OSError as error:
+        why = error.strerror or error
+        raise OSError(f"{folder} cannot be written: {why}; set RANKFLEET_CACHE to a folder that can") from error
 
 
 def openmp() -> list[str]:
