@@ -24,6 +24,7 @@ from typing import Any
 import numpy as np
 
 from rankfleet.app import launch
+from rankfleet.app.checks import side_ports
 from rankfleet.bench.machine import cpu_name
 from rankfleet.bench.serve import counter, summary
 from rankfleet.bench.traffic import Call, calls, closed_loop, open_loop
@@ -100,7 +101,7 @@ def one(policy: str) -> dict[str, Any]:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = int(probe.getsockname()[1])
-    os.environ.update(LOW_LATENCY | LOCAL | launch.side_ports() | {"RAY_AUTH_MODE": "disabled"})
+    os.environ.update(LOW_LATENCY | LOCAL | side_ports() | {"RAY_AUTH_MODE": "disabled"})
     launch.prepare_kernels(config, lambda text: None)
     import ray
     from ray import serve

@@ -73,6 +73,12 @@ class RunningFleet:
         assert done.returncode == 0, done.stderr
         return done.stdout
 
+    def refused(self, *arguments: str) -> str:
+        """What a command says that does not succeed."""
+        done = subprocess.run([RANKFLEET, *arguments], capture_output=True, text=True, timeout=120)
+        assert done.returncode == 1, done.stdout
+        return done.stderr
+
 
 def descendants(pid: int) -> set[int]:
     """Process ids below `pid`."""

@@ -396,7 +396,7 @@ async def test_bodies_that_would_fill_the_memory_are_refused_before_they_are_rea
     # A megabyte that becomes 50 as values, and far more where each of them is an error of its own.
     for piece in (b"[],", b"{},", b"1,", b'{"a":1},'):
         content = b'{"query": "a", "documents": [' + piece * (1_000_000 // len(piece)) + b'"a"]}'
-        limits = {"max_body_bytes": 2_000_000, "max_bytes_in_flight": 10_000_000}
+        limits = {"max_body_bytes": 1_200_000, "max_bytes_in_flight": 10_000_000}
         async with http_of(service(limits=limits)) as http:
             reply = await http.post("/v1/rerank", content=content)
             assert (reply.status_code, "send less" in reply.json()["error"]["message"]) == (413, True)
@@ -420,10 +420,10 @@ async def test_bytes_in_flight_are_bounded(objects: bool) -> None:
             return await super().score(chunk, predicted_s)
 
     group = Held()
-    one = service(group, limits={"max_body_bytes": 40_000, "max_bytes_in_flight": 200_000})
-    wide: dict[str, Any] = {"query": "cat", "documents": ["a" * 30_000 + "😀"]}  # four bytes a character
+    one = service(group, limits={"max_body_bytes": 40_000, "max_bytes_in_flight": 320_000})
+    wide: dict[str, Any] = {"query": "cat", "documents": ["a" * 39_000 + "😀"]}  # four bytes a character
     if objects:
-        wide = {"query": "cat", "documents": [{"text": "a", "all": "the rest" * 4000}], "return_documents": True}
+        wide = {"query": "cat", "documents": [{"text": "a", "all": "the rest" * 4900}], "return_documents": True}
     async with http_of(one) as http:
         first = asyncio.create_task(http.post("/v1/rerank", json=wide))
         while one.fleet.backlog_s("demo", one.clock()) == 0.0 and not one.fleet.busy:

@@ -48,7 +48,7 @@ FILES = {
     "quality: {table: table.json, data_set: mine}": "quality.data_set: 'mine' is not in FOLDER/table.json; it has a",
     "profile: none.json": "profile FOLDER/none.json: No such file or directory; write it with `rankfleet profile`",
     "profile: table.json": "profile FOLDER/table.json is not one that `rankfleet profile` wrote",
-    "profile: profile.json": "profile FOLDER/profile.json has no latency of small; write it again with",
+    "profile: broken.json": "profile FOLDER/broken.json is not one that `rankfleet profile` wrote",
     "search: {index: none}": "FOLDER/none is no index; build one with",
     "MODEL": "tier small: there is no model folder at HOME/none",
 }
@@ -70,8 +70,8 @@ def test_what_a_fleet_file_names_is_checked_by_all_verbs_alike(
     group = "{tiers: [small], cpus: 0.1}"
     path.write_text(f"tiers: {{small: {{model: {model}, quality: 0.3}}}}\ngroups: {{g: {group}}}\n{more}\n")
     (tmp_path / "table.json").write_text('{"data_sets": {"a": {"tiers": {"small": 0.3}}}}')
-    latency = {"alpha_ms": 1.0, "beta_ms": 1.0, "gamma_ms": 0.0, "p99_factor": 1.0}
-    (tmp_path / "profile.json").write_text(json.dumps({"tiers": {"large": latency}}))
+    latency = {"alpha_ms": -1.0, "beta_ms": 1.0, "gamma_ms": 0.0, "p99_factor": 1.0}
+    (tmp_path / "broken.json").write_text(json.dumps({"tiers": {"small": latency}}))
     assert run(monkeypatch, *VERBS[verb], str(path)) == 1
     said = next(line for line in capsys.readouterr().err.splitlines() if line.startswith("error:"))
     assert FILES[file].replace("FOLDER", str(tmp_path)).replace("HOME", str(tmp_path / "home")) in said

@@ -2,7 +2,7 @@ import math
 
 import pytest
 
-from rankfleet.routing.correction import MOST_FACTOR, Correction
+from rankfleet.routing.correction import HALF_S, MOST_FACTOR, Correction
 from rankfleet.routing.latency import LatencyModel
 
 MODEL = LatencyModel(2.0, 0.1, 0.01, 1.3)
@@ -99,3 +99,17 @@ def test_nonsense_is_ignored(predicted: float, measured: float) -> None:
     correction.observed("t", MODEL, predicted, measured)
     assert correction.factor("t") == 1.0
     assert correction.corrected("t", MODEL) == MODEL
+
+
+def test_an_idle_device_is_taken_to_be_what_its_profile_says_by_and_by() -> None:
+    correction, model = Correction(), LatencyModel(10.0, 0.0, 0.0, p99_factor=1.1)
+    for _ in range(100):  # something else slows it down fourfold, and where all are refused for it nothing is scored
+        correction.observed("t", model, 10.0, 40.0)
+    slow = correction.factor("t")
+    assert slow == pytest.approx(4.0, rel=0.02)
+    correction.rested(HALF_S)
+    assert correction.factor("t") == pytest.approx(slow**0.5, rel=1e-6)
+    for _ in range(10):
+        correction.rested(HALF_S)
+    assert correction.factor("t") == pytest.approx(1.0, abs=0.01)
+    assert correction.corrected("t", model).p99_factor == pytest.approx(1.1, abs=0.01)

@@ -5,15 +5,16 @@ TIER = Tier(model="demo/small", revision="9e4aa353", quality=0.4)
 
 
 def test_a_model_is_another_when_anything_that_scores_depend_on_changes() -> None:
-    one = model_name(TIER, "auto", "c0ffee")
-    assert one == model_name(TIER.model_copy(update={"quality": 0.5}), "auto", "c0ffee")
+    one = model_name("small", TIER, "auto", "c0ffee")
+    assert one == model_name("small", TIER.model_copy(update={"quality": 0.5}), "auto", "c0ffee")
     others = {
-        model_name(TIER.model_copy(update={"model": "demo/large"}), "auto", "c0ffee"),
-        model_name(TIER.model_copy(update={"revision": None}), "auto", "c0ffee"),
-        model_name(TIER, "int8", "c0ffee"),
-        model_name(TIER, "auto", "decaf"),
+        model_name("small", TIER.model_copy(update={"model": "demo/large"}), "auto", "c0ffee"),
+        model_name("small", TIER.model_copy(update={"revision": None}), "auto", "c0ffee"),
+        model_name("small", TIER, "int8", "c0ffee"),
+        model_name("small", TIER, "auto", "decaf"),
+        model_name("tiny", TIER, "auto", "c0ffee"),
     }
-    assert len(others | {one}) == 5
+    assert len(others | {one}) == 6
 
 
 def test_parts_are_told_apart() -> None:

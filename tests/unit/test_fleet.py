@@ -76,7 +76,7 @@ def test_replicas_that_serve_always_keeps_count_before_they_are_heard() -> None:
 def test_a_profile_of_other_tiers_does_no_harm() -> None:
     view = FleetView(fleet())
     view.learned({"huge": LatencyModel(1, 0, 0)})
-    assert view.latency("huge") is None
+    assert view.models == {}
 
 
 def test_where_the_tier_is_final_all_that_waits_is_ahead() -> None:
@@ -142,9 +142,11 @@ def test_what_serve_says_of_its_replicas_counts_before_what_was_heard() -> None:
 
 
 def test_a_group_that_may_be_gone_stands_when_a_replica_of_it_runs() -> None:
-    view = FleetView(fleet())
-    assert view.awake("demo")
-    view.kept("demo", 0)
+    tiers = ["small", "medium", "large"]
+    kept, let_go = ({"demo": {"tiers": tiers, "replicas": {"min": least, "max": 1}}} for least in (1, 0))
+    before = FleetView(fleet(groups=kept))
+    assert before.awake("demo")
+    view = FleetView(fleet(groups=let_go), before=before)
     assert not view.awake("demo")
     assert view.ready
     view.runs("demo", frozenset({"r1"}))
@@ -183,3 +185,20 @@ def test_what_other_routers_wait_for_comes_on_top_of_ones_own() -> None:
     assert view.backlog_s("demo", 0.2) == pytest.approx(0.3 + 0.5 - 0.125)
     # All that the replica spoke of is done, and the first of one's own.
     assert view.backlog_s("demo", 1.0) == pytest.approx(0.2)
+
+
+def test_a_changed_fleet_goes_on_with_what_is_known() -> None:
+    before = FleetView(fleet(), {"small": "a1", "medium": "b1", "large": "c1"})
+    before.learned({"a1": LatencyModel(1, 0, 0), "b1": LatencyModel(2, 0, 0), "c1": LatencyModel(3, 0, 0)})
+    before.arrived(300.0, 0.0)
+    before.sent("demo", 500.0, 0.0)
+    # The small tier is another model from now on, which nobody has measured yet.
+    view = FleetView(fleet(), {"small": "a2", "medium": "b1", "large": "c1"}, before)
+    assert {tier: model.alpha_ms for tier, model in view.models.items()} == {"medium": 2, "large": 3}
+    assert view.backlog_s("demo", 0.0) == pytest.approx(0.5)
+    assert view.snapshot(0.0).groups["demo"].pace.budget_ms == 300.0
+    before.back("demo", view.sent("demo", 100.0, 0.0), 0.0)  # the books are the same
+    assert view.backlog_s("demo", 0.0) == pytest.approx(0.5)
+    view.learned({"a2": LatencyModel(9, 0, 0)})
+    assert view.models["small"].alpha_ms == 9
+    assert before.latency("small").alpha_ms == 1  # type: ignore[union-attr]

@@ -10,23 +10,11 @@ from typing import Any
 
 import pytest
 
-from rankfleet.app import launch
-from rankfleet.app.launch import (
-    Fleet,
-    LaunchError,
-    check_files,
-    check_fits,
-    fleets,
-    note_fleet,
-    one_sentence,
-    pick_fleet,
-    prepare_environment,
-    reason_of,
-    reserved,
-    room_to_surge,
-    troubles,
-    why_failed,
-)
+from rankfleet.app import checks, launch
+from rankfleet.app.checks import check_files, check_fits, reserved, room_to_surge
+from rankfleet.app.failures import LaunchError, one_sentence, reason_of, troubles, watch, why_failed
+from rankfleet.app.fleets import Fleet, fleets, note_fleet, pick_fleet
+from rankfleet.app.launch import prepare_environment
 from rankfleet.bench.traffic import session
 from rankfleet.core import environment
 from rankfleet.core.environment import haproxy_files, leave_proxies, ray_temp, token_path, token_place, user_folder
@@ -164,7 +152,7 @@ def test_a_cache_of_the_hub_that_cannot_be_written(monkeypatch: pytest.MonkeyPat
     def refuse(*_: object, **__: object) -> None:
         raise CheckpointError("cannot get it") from PermissionError(13, "Permission denied", "/home/x/.cache")
 
-    monkeypatch.setattr(launch, "find_checkpoint", refuse)
+    monkeypatch.setattr(checks, "find_checkpoint", refuse)
     config = fleet(tiers={"a": {"model": "org/name", "quality": 0.3}}, groups={"g": {"tiers": ["a"]}})
     with pytest.raises(CheckpointError, match=r"tier a: org/name .* /home/x/\.cache: Permission denied; set HF_HOME"):
         check_files(config, lambda text: None)
@@ -268,9 +256,9 @@ def test_what_fails_later_is_told_once(monkeypatch: pytest.MonkeyPatch) -> None:
     broken = application("UNHEALTHY", demo=("UNHEALTHY", OURS), router=("HEALTHY", ""))
     monkeypatch.setattr(serve, "status", lambda: SimpleNamespace(applications={launch.APP_NAME: broken}))
     known: set[str] = set()
-    (told,) = launch.watch(known)
+    (told,) = watch(known)
     assert told.startswith("group demo does not start: tier small: /m is not a readable")
-    assert list(launch.watch(known)) == []
+    assert list(watch(known)) == []
 
 
 def test_what_ray_raises_becomes_one_sentence() -> None:

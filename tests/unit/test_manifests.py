@@ -72,11 +72,14 @@ def test_demo_deployments() -> None:
         "max_ongoing_requests": 4000,
         "max_replicas_per_node": 1,
         "ray_actor_options": {"num_cpus": 0.5, "num_gpus": 0.0, "label_selector": {"rankfleet/pool": "demo"}},
-        "request_router_config": {"request_router_class": "rankfleet.app.placement:LeastWork"},
+        "user_config": config.for_groups,
+        "request_router_config": {
+            "request_router_class": "rankfleet.app.placement:LeastWork",
+            "request_routing_stats_period_s": 0.5,
+        },
         "autoscaling_config": {
             "min_replicas": 1,
             "max_replicas": 2,
-            "initial_replicas": 1,
             "look_back_period_s": 2.0,
             "metrics_interval_s": 0.25,
             "upscale_delay_s": 0.0,
@@ -90,7 +93,7 @@ def test_demo_deployments() -> None:
     }
 
 
-def test_numbers_of_replicas_are_options_and_leave_what_replicas_are_built_from() -> None:
+def test_what_a_change_touches() -> None:
     def parts(**changes: object) -> tuple[object, dict[str, dict[str, object]]]:
         config = application(fleet(**changes))
         return config["args"], {d["name"]: d for d in config["deployments"]}
@@ -102,14 +105,19 @@ def test_numbers_of_replicas_are_options_and_leave_what_replicas_are_built_from(
     for changes, touched in (
         (demo(replicas={"min": 2, "max": 4}), {"router": {"user_config"}, "demo": {"autoscaling_config"}}),
         (demo(cpus=2), {"router": {"user_config"}, "demo": {"ray_actor_options"}}),
-        ({"routers": 2}, {"router": {"autoscaling_config"}, "demo": set()}),
+        ({"routers": 2}, {"router": {"user_config", "autoscaling_config"}, "demo": set()}),
         ({"autoscaling": {"margin": 0.2}}, {"router": {"user_config"}, "demo": set()}),
-        ({"updates": {"surge_percent": 0}}, {key: {"max_surge_percent"} for key in ("router", "demo")}),
+        (
+            {"updates": {"surge_percent": 0}},
+            {"router": {"user_config", "max_surge_percent"}, "demo": {"max_surge_percent"}},
+        ),
+        (demo(threads=2), {key: {"user_config"} for key in ("router", "demo")}),
     ):
         same_args, after = parts(**changes)
         assert same_args == args
         assert {n: {k for k in d if d[k] != before[n][k]} for n, d in after.items()} == touched
-    assert parts(**demo(threads=2))[0] != args
+    two = {"a": {"tiers": ["small"]}, "b": {"tiers": ["medium", "large"]}}
+    assert parts(groups=two)[0] != args, "only another set of groups rolls what is there"
 
 
 def test_one_policy_for_all_groups_which_no_change_of_the_fleet_changes() -> None:

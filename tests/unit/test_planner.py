@@ -253,7 +253,10 @@ def test_what_sleeps_is_not_out_of_reach() -> None:
     asleep = FleetSnapshot(TIERS, {"g": GroupState(1, 0.0, asleep=True)}, 5.0, table)
     decision = plan(Ask(WORK, 0.0, 200.0, min_quality=0.55, stages=2), asleep, 0.0)
     assert isinstance(decision, Refusal)
-    assert (decision.cause, decision.reason) == ("load", "no plan that ranks as well as 0.55 can be had now")
+    assert (decision.cause, decision.reason) == (
+        "load",
+        "no replica runs; one is being started, and 200 ms are not enough to wait for it",
+    )
     beyond = plan(Ask(WORK, 0.0, 200.0, min_quality=0.65, stages=2), asleep, 0.0)
     assert isinstance(beyond, Refusal)
     assert (beyond.cause, "the best here is 0.6, by large" in beyond.reason) == ("quality", True)

@@ -70,7 +70,7 @@ def test_a_group_that_sleeps_is_left_to_the_next_best_and_stays_in_demand() -> N
     decision = planned(200.0, fleet(b_asleep=True))
     assert isinstance(decision, Plan)
     assert decision.tier == "medium"
-    assert decision.considered[0].verdict == "no replica runs"
+    assert decision.considered[0].verdict == "too slow by 19973 ms"  # it would have to start first
     assert decision.preferred == Preferred("large", (("b", pytest.approx(162.0)),))
 
 

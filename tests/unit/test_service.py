@@ -459,13 +459,13 @@ async def test_a_fleet_that_sleeps_says_so_and_is_woken() -> None:
         assert fault.value.retry_after_s == 20.0
         await asyncio.sleep(0)
         assert len(group.chunks) == 1, "asked for once, not by every request"
-    # Without a budget the answer waits for the replica, and nothing is predicted.
-    free = asyncio.create_task(one.rank(RerankRequest("cat", ["a"])))
+    # Where there is time for it, the answer waits for the replica.
+    free = asyncio.create_task(one.rank(RerankRequest("cat", ["a"], slo_ms=30_000)))
     await asyncio.sleep(0)
     group.started.set()
     one.fleet.runs("demo", frozenset({"r1"}))
     reply = ranking_reply(await free, None)["rankfleet"]
-    assert (reply["tier"], reply["predicted_ms"]) == ("large", None)
+    assert (reply["tier"], reply["predicted_ms"]) == ("large", 20_013.0)
     assert reply["reason"] == "large ranks best; no replica runs; one is being started, and the answer waits for it"
 
 

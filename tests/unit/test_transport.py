@@ -247,3 +247,15 @@ async def test_a_replica_of_another_version_is_asked_last() -> None:
         await group.score(CHUNK, 0.1)
     assert lost == [], "it is well"
     assert roster.eligible(["r1", "r2"]) == [1]
+
+
+def test_a_chunk_goes_to_replicas_that_host_its_model() -> None:
+    roster = Roster(FakeClock())
+    roster.update(frozenset({"r1", "r2", "r3"}), {"r1": frozenset({"a1", "b1"}), "r2": frozenset({"a2", "b1"})})
+    names = ["r1", "r2", "r3"]
+    assert roster.eligible(names, ["a2"]) == [1, 2], "r3 has not said what it hosts"
+    assert roster.eligible(names, ["b1"]) == [0, 1, 2]
+    assert roster.eligible(["r1"], ["a2"]) == [0], "where none is left, it says so itself"
+    assert roster.hosting(["a1", "b1"]) == (1, 3)
+    roster.shun("r2")
+    assert roster.eligible(names, ["a2"]) == [2]

@@ -1,17 +1,13 @@
-"""Before a replica takes traffic every tier of it has scored. It happens in the constructor, before which Serve sends
-nothing."""
+"""Before a tier takes traffic it has scored, in between the batches of others where there are any."""
 
-import json
-from pathlib import Path
-from typing import Any
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
 
-from rankfleet.app.group import warm_up
+from rankfleet.app.group import measured
 from rankfleet.core.pairs import TokenizedPairs
-from rankfleet.engine.measure import WARM_UP_BATCHES
-from rankfleet.routing.latency import LatencyModel
+from rankfleet.engine.measure import QUICK, WARM_UP_BATCHES
 from tests.unit.fakes import fleet
 
 
@@ -28,13 +24,9 @@ class Counted:
         return np.zeros(len(pairs), dtype=np.float32)
 
 
-@pytest.mark.parametrize("profiled", [False, True])
-def test_every_tier_has_scored_before_traffic_comes(profiled: bool, tmp_path: Path) -> None:
-    profile = tmp_path / "profile.json"
-    stored = {"small": LatencyModel(1.0, 0.5, 0.0), "medium": LatencyModel(2.0, 0.5, 0.0)}
-    profile.write_text(json.dumps({"measured": {}, "tiers": {name: model.to_json() for name, model in stored.items()}}))
-    scorers: dict[str, Any] = {name: Counted() for name in ("small", "medium", "large")}
-    models = warm_up(fleet(profile=str(profile)) if profiled else fleet(), scorers)
-    assert all(scorer.batches >= WARM_UP_BATCHES + 3 for scorer in scorers.values())
-    assert models.keys() == scorers.keys()
-    assert (models["small"] == stored["small"]) is profiled
+@pytest.mark.parametrize(("known", "samples"), [(False, 8 * len(QUICK)), (True, len(QUICK))])
+async def test_a_tier_has_scored_before_traffic_comes(known: bool, samples: int) -> None:
+    scorer = Counted()
+    with ThreadPoolExecutor(1) as executor:
+        taken = [sample async for sample in measured(fleet(), "small", scorer, executor, known)]  # type: ignore[arg-type]
+    assert (len(taken), scorer.batches) == (samples, samples + WARM_UP_BATCHES)

@@ -1,7 +1,7 @@
 """The device worker, with fakes for the device and the clock."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import Executor, Future
 from dataclasses import replace
 from typing import Any
@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from rankfleet.app.health import Entrance, check
-from rankfleet.app.worker import STUCK_S, Model, Worker, submit_each
+from rankfleet.app.worker import STUCK_S, Hosted, Scores, Worker, submit_each
 from rankfleet.core.errors import Expired, NotHosted, ScoringFailed
 from rankfleet.core.messages import Chunk
 from rankfleet.core.pairs import TokenizedPairs
@@ -48,6 +48,11 @@ class FakeScorer:
         return firsts.astype(np.float32)
 
 
+def hosted(scorers: Mapping[str, Scores], latency: Mapping[str, LatencyModel]) -> dict[str, Hosted]:
+    """Each by the name of its tier."""
+    return {tier: Hosted(tier, scorer, latency[tier]) for tier, scorer in scorers.items()}
+
+
 def chunk(
     *firsts: int, tier: str = "t", slack_ms: float | None = None, tokens: int = 10, tiers: tuple[str, ...] = ()
 ) -> Chunk:
@@ -70,7 +75,9 @@ def scorer(clock: FakeClock) -> FakeScorer:
 @pytest.fixture
 def worker(clock: FakeClock, scorer: FakeScorer) -> Worker:
     latency = LatencyModel(0.0, 1.0, 0.0)
-    return Worker("r1", {"t": scorer, "u": scorer}, {"t": latency, "u": latency}, QUALITY, 40, Inline(), clock=clock)
+    return Worker(
+        "r1", hosted({"t": scorer, "u": scorer}, {"t": latency, "u": latency}), QUALITY, 40, Inline(), clock=clock
+    )
 
 
 async def test_chunks_that_wait_together_are_scored_together(worker: Worker, scorer: FakeScorer) -> None:
@@ -108,7 +115,7 @@ async def test_a_fault_of_the_listener_fails_nobody(clock: FakeClock, scorer: Fa
     def broken(tokens: int, backlog_s: float) -> None:
         raise ValueError("metrics are down")
 
-    worker = Worker("r1", {"t": scorer}, {"t": LatencyModel(0, 1, 0)}, QUALITY, 40, Inline(), broken, clock)
+    worker = Worker("r1", hosted({"t": scorer}, {"t": LatencyModel(0, 1, 0)}), QUALITY, 40, Inline(), broken, clock)
     futures = [worker.submit(chunk(1)), worker.submit(chunk(2))]
     assert [answer.logits.tolist() for answer in await asyncio.gather(*futures)] == [[1], [2]]
 
@@ -123,7 +130,7 @@ async def test_backlog_is_what_waits_and_what_is_left_on_the_device(clock: FakeC
         def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> "Future[Any]":
             return Future()  # never done
 
-    worker = Worker("r1", {"t": scorer}, {"t": LatencyModel(0, 10, 0)}, QUALITY, 40, Held(), clock=clock)
+    worker = Worker("r1", hosted({"t": scorer}, {"t": LatencyModel(0, 10, 0)}), QUALITY, 40, Held(), clock=clock)
     worker.submit(chunk(1, 2, 3, 4))  # 40 tokens: 400 ms
     worker.submit(chunk(5))  # 100 ms
     assert worker.backlog_s == pytest.approx(0.5)
@@ -147,7 +154,7 @@ async def test_what_cannot_be_in_time_costs_nothing(worker: Worker, scorer: Fake
 async def test_the_tier_is_chosen_when_the_work_leaves_the_queue(clock: FakeClock) -> None:
     scorers = {"t": FakeScorer(clock), "u": FakeScorer(clock)}
     latency = {"t": LatencyModel(0.0, 1.0, 0.0), "u": LatencyModel(0.0, 2.0, 0.0)}
-    worker = Worker("r1", scorers, latency, QUALITY, 40, Inline(), clock=clock)
+    worker = Worker("r1", hosted(scorers, latency), QUALITY, 40, Inline(), clock=clock)
     both = ("t", "u")
     # 10 ms by t, 20 by u: the first has time for either, the second for t alone.
     roomy = await worker.submit(chunk(1, slack_ms=1000, tiers=both))
@@ -189,7 +196,7 @@ async def test_who_becomes_hopeless_hears_of_it_while_the_device_is_busy(clock: 
 
     alarms = Alarms(clock)
     latency = {"t": LatencyModel(0.0, 1.0, 0.0)}  # a token takes a millisecond
-    worker = Worker("r1", {"t": scorer}, latency, QUALITY, 40, Held(), clock=clock, call_later=alarms)
+    worker = Worker("r1", hosted({"t": scorer}, latency), QUALITY, 40, Held(), clock=clock, call_later=alarms)
     worker.submit(chunk(1, 2, 3, 4))
     await asyncio.sleep(0)  # the first goes on the device
     later = worker.submit(chunk(5, slack_ms=100))
@@ -207,7 +214,7 @@ async def test_who_becomes_hopeless_hears_of_it_while_the_device_is_busy(clock: 
 
 
 async def test_what_is_cancelled_while_it_waits_is_no_backlog(clock: FakeClock, scorer: FakeScorer) -> None:
-    worker = Worker("r1", {"t": scorer}, {"t": LatencyModel(0, 1, 0)}, QUALITY, 40, Inline(), clock=clock)
+    worker = Worker("r1", hosted({"t": scorer}, {"t": LatencyModel(0, 1, 0)}), QUALITY, 40, Inline(), clock=clock)
     gone, kept = worker.submit(chunk(1, 2)), worker.submit(chunk(3))
     assert worker.backlog_s == pytest.approx(0.03)
     gone.cancel()
@@ -250,7 +257,9 @@ async def test_work_that_nothing_takes_is_noticed(clock: FakeClock, scorer: Fake
     def interrupted(tokens: int, backlog_s: float) -> None:
         raise asyncio.CancelledError  # ends the task, as nothing that is handled does
 
-    worker = Worker("r1", {"t": scorer}, {"t": LatencyModel(0, 1, 0)}, QUALITY, 40, Inline(), interrupted, clock)
+    worker = Worker(
+        "r1", hosted({"t": scorer}, {"t": LatencyModel(0, 1, 0)}), QUALITY, 40, Inline(), interrupted, clock
+    )
     for first in range(8):
         worker.submit(chunk(first, 2, 3))  # more than one batch
     assert not worker.halted
@@ -261,7 +270,7 @@ async def test_work_that_nothing_takes_is_noticed(clock: FakeClock, scorer: Fake
 
 async def test_the_models_given_to_routers_follow_what_batches_take(clock: FakeClock, scorer: FakeScorer) -> None:
     # Half of what a batch takes was predicted: ten of them are enough to show it.
-    worker = Worker("r1", {"t": scorer}, {"t": LatencyModel(0, 0.5, 0)}, QUALITY, 40, Inline(), clock=clock)
+    worker = Worker("r1", hosted({"t": scorer}, {"t": LatencyModel(0, 0.5, 0)}), QUALITY, 40, Inline(), clock=clock)
     assert worker.models["t"].beta_ms == 0.5
     for _ in range(10):
         await worker.submit(chunk(1))
@@ -270,7 +279,7 @@ async def test_the_models_given_to_routers_follow_what_batches_take(clock: FakeC
 
 async def test_an_answer_says_what_waits_for_other_routers(clock: FakeClock, scorer: FakeScorer) -> None:
     # A batch holds 40 tokens, and each takes a millisecond.
-    worker = Worker("r1", {"t": scorer}, {"t": LatencyModel(0, 1, 0)}, QUALITY, 40, Inline(), clock=clock)
+    worker = Worker("r1", hosted({"t": scorer}, {"t": LatencyModel(0, 1, 0)}), QUALITY, 40, Inline(), clock=clock)
     first = worker.submit(replace(chunk(1, 1, 1, 1), sender="one"))
     own = worker.submit(replace(chunk(2, 2), sender="one"))
     others = worker.submit(replace(chunk(3), sender="two"))
@@ -291,17 +300,9 @@ async def test_a_chunk_that_cannot_be_queued_fails_alone(worker: Worker) -> None
 
 
 async def test_a_chunk_for_another_model_of_that_name_is_refused(clock: FakeClock, scorer: FakeScorer) -> None:
-    latency, models = LatencyModel(0, 1, 0), {"t": Model("a1", "w1"), "u": Model("b1", "w2")}
-    worker = Worker(
-        "r1",
-        {"t": scorer, "u": scorer},
-        {"t": latency, "u": latency},
-        QUALITY,
-        40,
-        Inline(),
-        clock=clock,
-        models=models,
-    )
+    latency = LatencyModel(0, 1, 0)
+    models = {"a1": Hosted("t", scorer, latency, "w1"), "b1": Hosted("u", scorer, latency, "w2")}
+    worker = Worker("r1", models, QUALITY, 40, Inline(), clock=clock)
     same = await worker.submit(replace(chunk(1), models={"t": "a1"}))
     assert same.model == "w1"
     with pytest.raises(NotHosted, match="as the router means it"):
@@ -314,13 +315,36 @@ async def test_a_chunk_for_another_model_of_that_name_is_refused(clock: FakeCloc
     assert (await worker.submit(either)).tier == "u"
 
 
+async def test_two_models_of_one_name_stand_side_by_side_until_nobody_asks_for_the_old(
+    clock: FakeClock, scorer: FakeScorer
+) -> None:
+    latency, new = LatencyModel(0, 1, 0), FakeScorer(clock)
+    worker = Worker("r1", {"a1": Hosted("t", scorer, latency, "w1")}, QUALITY, 40, Inline(), clock=clock)
+    worker.host("a2", Hosted("t", new, latency, "w2"))
+    both = [worker.submit(replace(chunk(n), models={"t": name})) for n, name in ((1, "a1"), (2, "a2"), (3, "a1"))]
+    assert [(await each).model for each in both] == ["w1", "w2", "w1"]
+    assert (scorer.batches, new.batches) == ([[1, 3]], [[2]])
+    clock.now += 29.0
+    assert worker.forget({"a2"}, 30.0) == []
+    await worker.submit(replace(chunk(4), models={"t": "a1"}))
+    clock.now += 29.0
+    assert worker.forget({"a2"}, 30.0) == [], "somebody has asked for it"
+    clock.now += 2.0
+    assert (worker.forget({"a2"}, 30.0), worker.hosts) == (["a1"], {"a2"})
+    with pytest.raises(NotHosted):
+        await worker.submit(replace(chunk(5), models={"t": "a1"}))
+    assert (await worker.submit(replace(chunk(6), models={"t": "a2"}))).model == "w2"
+
+
 async def test_a_tier_that_fails_every_batch_is_noticed_though_others_do_well(clock: FakeClock) -> None:
     class Broken(FakeScorer):
         def score(self, pairs: TokenizedPairs) -> np.ndarray:
             raise RuntimeError("device lost")
 
     good, bad, latency = FakeScorer(clock), Broken(clock), LatencyModel(0, 1, 0)
-    worker = Worker("r1", {"t": bad, "u": good}, {"t": latency, "u": latency}, QUALITY, 40, Inline(), clock=clock)
+    worker = Worker(
+        "r1", hosted({"t": bad, "u": good}, {"t": latency, "u": latency}), QUALITY, 40, Inline(), clock=clock
+    )
     await check(worker, Entrance(clock))
     for n in range(3):
         with pytest.raises(RuntimeError, match="device lost"):
@@ -348,7 +372,7 @@ async def test_a_request_that_is_too_large_for_the_device_makes_no_replica_unhea
                 raise MemoryError("out of memory")
             return super().score(pairs)
 
-    worker = Worker("r1", {"t": Small(clock)}, {"t": LatencyModel(0, 1, 0)}, QUALITY, 40, Inline(), clock=clock)
+    worker = Worker("r1", hosted({"t": Small(clock)}, {"t": LatencyModel(0, 1, 0)}), QUALITY, 40, Inline(), clock=clock)
     with pytest.raises(MemoryError):
         await worker.submit(chunk(1, tokens=2000))
     await check(worker, Entrance())
@@ -361,7 +385,7 @@ async def test_scores_that_mean_nothing_are_no_scores(clock: FakeClock, logits: 
         def score(self, pairs: TokenizedPairs) -> np.ndarray:
             return np.array(logits, dtype=np.float32)
 
-    worker = Worker("r1", {"t": Odd()}, {"t": LatencyModel(0, 1, 0)}, QUALITY, 40, Inline(), clock=clock)
+    worker = Worker("r1", hosted({"t": Odd()}, {"t": LatencyModel(0, 1, 0)}), QUALITY, 40, Inline(), clock=clock)
     with pytest.raises(ScoringFailed, match="tier t gave scores that are not finite"):
         await worker.submit(chunk(1, 2))
     assert worker.failures == 1

@@ -90,6 +90,8 @@ class Front:
         with self._in_flight.hold() as hold:
             scope["rankfleet.hold"] = hold
             try:
+                if scope["method"] == "POST":
+                    self._in_flight.admit()
                 if scope["path"] == self._path and scope["method"] == "POST":
                     await (await self._answer(request))(scope, receive, send_named)
                 else:
@@ -108,13 +110,16 @@ def build_api(
     log_place: str = "the router's log",
     adds_request_id: bool = True,
     read_timeout_s: float = READ_S,
+    in_flight: BytesInFlight | None = None,
+    gone: tuple[type[Exception], ...] = (ClientDisconnect,),
 ) -> FastAPI:
     """The routes over one router's service. log_place: where people find what went wrong; adds_request_id: as for
-    `Front`; read_timeout_s: in which a body has to come."""
+    `Front`; read_timeout_s: in which a body has to come; in_flight: of all requests of the process, where other
+    versions of the fleet share it; gone: errors that say that the client went away."""
     api = FastAPI(title="Rankfleet", version=__version__, description=ABOUT, redirect_slashes=False)
     health = health or RouterHealth(service.probe, service.clock)
     limits = service.config.limits
-    in_flight = BytesInFlight(limits.max_bytes_in_flight)
+    in_flight = in_flight or BytesInFlight(limits.max_bytes_in_flight)
     count_refusal = quietly(telemetry.refused)
 
     @quietly
@@ -126,7 +131,7 @@ def build_api(
     def fault(request: Request, error: Exception) -> Response:
         """The response to an error, counted, and logged where nobody expected it."""
         request_id = request_id_of(request.scope)
-        if isinstance(error, ClientDisconnect):
+        if isinstance(error, gone):
             count_refusal("client_gone")
             return json_response(error_reply("client_gone", "the client went away", request_id), 499)
         if isinstance(error, RankfleetError) and error.status != 500:

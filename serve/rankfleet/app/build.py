@@ -13,16 +13,15 @@ from rankfleet.core.deployments import ROUTER, group_options, router_options
 
 
 def build(args: dict[str, Any]) -> Application:
-    """args: {"config": the fleet as a mapping, or the path of its file}. Raises ConfigError.
-
-    Live settings in the mapping are only a start: the router's `user_config` replaces them.
-    """
-    given = args.get("config")
-    config = read_config(Path(given)) if isinstance(given, str) else parse_config(given)
-    fixed = config.fixed
-    groups = {
-        name: serve.deployment(name=name, **group_options(config, name))(ReplicaGroup).bind(name, fixed)
-        for name in config.groups
-    }
-    router = serve.deployment(name=ROUTER, **router_options(config))(Router)
-    return router.bind(fixed, **groups)
+    """args: {"groups": names}, where a config file of Serve's gives each deployment its options
+    (`core/serveconfig.py`); or {"config": the fleet as a mapping, or the path of its file}. Raises ConfigError."""
+    options: dict[str, dict[str, Any]] = {}
+    names = args.get("groups")
+    if names is None:
+        given = args.get("config")
+        config = read_config(Path(given)) if isinstance(given, str) else parse_config(given)
+        names = list(config.groups)
+        options = {name: group_options(config, name) for name in names} | {ROUTER: router_options(config)}
+    groups = {name: serve.deployment(name=name, **options.get(name, {}))(ReplicaGroup).bind(name) for name in names}
+    router = serve.deployment(name=ROUTER, **options.get(ROUTER, {}))(Router)
+    return router.bind(**groups)

@@ -11,16 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from rankfleet.app.launch import (
-    APP_NAME,
-    check_files,
-    check_port,
-    deploy,
-    is_running,
-    one_at_a_time,
-    prepare_environment,
-    prepare_kernels,
-)
+from rankfleet.app.checks import check_files, check_port
+from rankfleet.app.launch import APP_NAME, deploy, is_running, one_at_a_time, prepare_environment, prepare_kernels
 from rankfleet.app.launch import wait_until_ready as wait_until_ranks
 from rankfleet.core.config import FleetConfig
 from rankfleet.core.errors import RankfleetError

@@ -132,15 +132,16 @@ class Dispatcher:
 
         async def send(rows: np.ndarray) -> None:
             part = pairs if len(rows) == len(pairs) else pairs.take(rows)
-            models = {name: self._models[name] for name in allowed or (tier,) if name in self._models}
+            meant = (*(allowed or (tier,)), preferred)
+            models = {name: self._models[name] for name in meant if name in self._models}
             chunk = Chunk(tier, part, None, allowed, request, preferred=preferred, sender=self._name, models=models)
             chunk = replace(chunk, weights=weights)
             back = await self._send(group, chunk, deadline_s, late_is_fine)
             scored.logits[rows] = back.logits
             scored.tier = back.tier
             scored.models.add(back.model)
-            scored.queue_ms = max(scored.queue_ms, back.queue_ms)
-            scored.infer_ms = max(scored.infer_ms, back.infer_ms)
+            if back.queue_ms + back.infer_ms > scored.queue_ms + scored.infer_ms:
+                scored.queue_ms, scored.infer_ms = back.queue_ms, back.infer_ms
 
         if len(slices) == 1:
             await send(slices[0])

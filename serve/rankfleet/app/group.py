@@ -2,21 +2,22 @@
 
 import asyncio
 import inspect
+import logging
 import sys
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING, ParamSpec, TypeVar
+from collections.abc import AsyncIterator, Callable
+from concurrent.futures import Executor, ThreadPoolExecutor
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 from ray import serve
 
 from rankfleet.app.health import Entrance, check
 from rankfleet.app.telemetry import GroupTelemetry
-from rankfleet.app.worker import Model, Worker, submit_each
+from rankfleet.app.worker import Hosted, Worker, submit_each
 from rankfleet.core.config import FleetConfig, parse_config
-from rankfleet.core.errors import CheckpointError
+from rankfleet.core.errors import CheckpointError, ConfigError
 from rankfleet.core.fingerprint import fingerprint, model_name
 from rankfleet.core.messages import Chunk, ChunkScores
-from rankfleet.routing.latency import LatencyModel, fit
+from rankfleet.routing.latency import LatencyModel, Sample, fit
 from rankfleet.routing.profile import read_profile
 from rankfleet.routing.quality import quality_table
 from rankfleet.scheduling.reports import of_replica
@@ -30,7 +31,10 @@ R = TypeVar("R")
 # The engine's thread needs the interpreter for moments between long native calls. By default it would wait 5 ms for
 # each of them while requests come in; so much longer would every batch take.
 SWITCH_S = 2e-4
-WARM_UP_S = 5.0  # most time spent on measuring one tier before the replica takes traffic
+WARM_UP_S = 5.0  # most time spent on measuring one tier before it takes traffic
+UNUSED_S = 30.0  # a model that is no longer in the fleet file goes when nobody has asked for it for so long
+
+log = logging.getLogger("ray.serve")
 
 
 def signed(function: Callable[P, R]) -> Callable[P, R]:
@@ -43,45 +47,109 @@ def signed(function: Callable[P, R]) -> Callable[P, R]:
 class ReplicaGroup:
     """The deployment behind one group of the fleet."""
 
-    def __init__(self, name: str, config: dict[str, object]) -> None:
-        import torch
-
-        from rankfleet.engine.checkpoint import find_checkpoint
-        from rankfleet.engine.scorer import Scorer
-
-        fleet = parse_config(config)
-        group = fleet.groups[name]
-        torch.set_num_threads(group.threads)
+    def __init__(self, name: str) -> None:
         sys.setswitchinterval(SWITCH_S)
-        scorers, models = {}, {}
-        for tier in group.tiers:
-            settings = fleet.tiers[tier]
-            try:
-                checkpoint = find_checkpoint(settings.model, settings.revision)
-                scorers[tier] = Scorer.load(checkpoint, group.dtype)
-            except CheckpointError as error:
-                raise CheckpointError(f"tier {tier}: {error}") from error
-            named = model_name(settings, group.dtype, checkpoint.description)
-            models[tier] = Model(named, fingerprint(named, checkpoint.weights_digest, scorers[tier].dtype))
-        self._latency = warm_up(fleet, scorers)
+        self._name = name
+        self._engine = ThreadPoolExecutor(1, thread_name_prefix="engine")
+        self._loader = ThreadPoolExecutor(1, thread_name_prefix="loader")
         self._telemetry = GroupTelemetry(name)
         self._entrance = Entrance()
-        self._worker = Worker(
+        self._worker: Worker | None = None
+        self._following: asyncio.Task[None] | None = None
+        self._fault = ""
+
+    async def reconfigure(self, settings: dict[str, Any]) -> None:
+        """Host what the fleet file says (`FleetConfig.for_groups`). At first before any traffic; later beside it, while
+        what is hosted already goes on, so this returns at once. What is wrong then changes nothing, and `state` and the
+        log say so: Serve would stop a replica that raises here."""
+        if self._worker is None:
+            self._worker = await self._started(parse_config(settings))
+            return
+        try:
+            fleet = parse_config(settings)
+        except ConfigError as error:
+            self._failed(error)
+            return
+        if self._following is not None:
+            self._following.cancel()
+        self._following = asyncio.create_task(self._follow(fleet))
+
+    async def _started(self, fleet: FleetConfig) -> Worker:
+        group = fleet.groups[self._name]
+        await self._set_threads(group.threads)
+        worker = Worker(
             serve.get_replica_context().replica_id.unique_id,
-            scorers,
-            self._latency,
+            {},
             quality_table(fleet).tiers,
             group.batch_tokens,
-            ThreadPoolExecutor(1, thread_name_prefix="engine"),
+            self._engine,
             self._telemetry.batch,
             rule=fleet.routing,
             settings=fleet.scheduling,
-            models=models,
         )
+        for tier in group.tiers:
+            worker.host(*await self._loaded(fleet, tier))
+        return worker
+
+    async def _follow(self, fleet: FleetConfig) -> None:
+        """Load what is new, go by the new settings, and forget in time what is no longer wanted."""
+        worker = self._worker
+        assert worker is not None
+        try:
+            group = fleet.groups[self._name]
+            wanted = {}
+            for tier in group.tiers:
+                wanted[await self._in_loader(named, fleet, tier)] = tier
+            for name, tier in wanted.items():
+                if name not in worker.hosts:
+                    worker.host(*await self._loaded(fleet, tier))
+            await self._set_threads(group.threads)
+            worker.adjust(quality_table(fleet).tiers, group.batch_tokens, fleet.routing, fleet.scheduling)
+            self._fault = ""
+        except Exception as error:
+            self._failed(error)
+            return
+        while worker.hosts - wanted.keys():
+            await asyncio.sleep(UNUSED_S / 10)
+            for name in worker.forget(wanted, UNUSED_S):
+                log.info("model %s is no longer hosted", name)
+
+    def _failed(self, error: Exception) -> None:
+        self._fault = f"{type(error).__name__}: {error}" if not isinstance(error, CheckpointError) else str(error)
+        log.error("group %s goes on with what it hosts: %s", self._name, self._fault, exc_info=error)
+
+    async def _loaded(self, fleet: FleetConfig, tier: str) -> tuple[str, Hosted]:
+        """Fingerprint and model of a tier, which has scored. Raises CheckpointError that names the tier."""
+        name, scorer, weights = await self._in_loader(load, fleet, tier)
+        stored = read_profile(fleet.profile) if fleet.profile else {}
+        samples = [sample async for sample in measured(fleet, tier, scorer, self._engine, tier in stored)]
+        return name, Hosted(tier, scorer, stored.get(tier) or fit(samples), weights)
+
+    async def _in_loader(self, call: Callable[[FleetConfig, str], R], fleet: FleetConfig, tier: str) -> R:
+        """In a thread that batches do not wait for."""
+        return await asyncio.get_running_loop().run_in_executor(self._loader, call, fleet, tier)
+
+    async def _set_threads(self, threads: int) -> None:
+        """For both threads that compute: OpenMP asks each for its own number."""
+        import torch
+
+        loop = asyncio.get_running_loop()
+        for executor in (self._engine, self._loader):
+            await loop.run_in_executor(executor, torch.set_num_threads, threads)
+
+    @property
+    def _ready(self) -> Worker:
+        if self._worker is None:
+            raise RuntimeError("Serve has not configured this replica")
+        return self._worker
+
+    async def state(self) -> dict[str, Any]:
+        """hosts: fingerprints; fault: why it does not follow the fleet file, empty where it does."""
+        return {"hosts": sorted(self._ready.hosts), "fault": self._fault}
 
     async def latency(self) -> dict[str, LatencyModel]:
-        """Of each tier hosted, on this device, as batches take now."""
-        return self._worker.models
+        """Of each model hosted, by fingerprint, on this device, as batches take now."""
+        return self._ready.models
 
     async def score(self, chunk: Chunk) -> ChunkScores:
         """Raw logits of a chunk. Raises what the future of `Worker.submit` does."""
@@ -93,29 +161,62 @@ class ReplicaGroup:
     async def _collect(self, chunks: list[Chunk]) -> list["asyncio.Future[ChunkScores]"]:
         """Concurrent chunks into the queue. Gives back futures, so that no chunk waits for its neighbours:
         the order of work is the queue's to decide."""
-        return submit_each(self._worker.submit, chunks)
+        return submit_each(self._ready.submit, chunks)
+
+    def record_routing_stats(self) -> dict[str, Any]:
+        """Read by routers, which send a replica only what it hosts."""
+        return (
+            {"hosts": sorted(self._worker.hosts | self._worker.weights), "fault": self._fault} if self._worker else {}
+        )
 
     def record_autoscaling_stats(self) -> dict[str, float]:
         """Read by the autoscaling policy."""
+        if self._worker is None:
+            return {}
         self._telemetry.load(self._worker.load)
         return of_replica(self._worker.load)
 
     async def check_health(self) -> None:
         """Serve replaces a replica that raises here."""
-        await check(self._worker, self._entrance)
+        if self._worker is not None:
+            await check(self._worker, self._entrance)
 
 
-def warm_up(fleet: FleetConfig, scorers: "dict[str, Scorer]") -> dict[str, LatencyModel]:
-    """One latency model per tier: the stored profile's where there is one, else measured here and now. Either
-    way every tier has scored before the replica takes traffic."""
+def named(fleet: FleetConfig, tier: str) -> str:
+    """The fingerprint of a tier's model. Raises CheckpointError."""
+    from rankfleet.engine.checkpoint import find_checkpoint
+
+    settings = fleet.tiers[tier]
+    checkpoint = find_checkpoint(settings.model, settings.revision)
+    return model_name(tier, settings, fleet.groups[fleet.group_of(tier)].dtype, checkpoint.description)
+
+
+def load(fleet: FleetConfig, tier: str) -> "tuple[str, Scorer, str]":
+    """Fingerprint of a tier's model, the model, and the fingerprint of its weights. Raises CheckpointError that names
+    the tier."""
+    from rankfleet.engine.checkpoint import find_checkpoint
+    from rankfleet.engine.scorer import Scorer
+
+    settings, group = fleet.tiers[tier], fleet.groups[fleet.group_of(tier)]
+    try:
+        checkpoint = find_checkpoint(settings.model, settings.revision)
+        scorer = Scorer.load(checkpoint, group.dtype)
+        name = named(fleet, tier)
+    except CheckpointError as error:
+        raise CheckpointError(f"tier {tier}: {error}") from error
+    return name, scorer, fingerprint(name, checkpoint.weights_digest, scorer.dtype)
+
+
+async def measured(
+    fleet: FleetConfig, tier: str, scorer: "Scorer", executor: Executor, known: bool
+) -> AsyncIterator[Sample]:
+    """Timed batches of a tier, in between those of others. known: whether its latency is, so that it need only have
+    scored."""
     from rankfleet.engine.measure import QUICK, measure
 
-    stored = read_profile(fleet.profile) if fleet.profile else {}
-    models = {}
-    for tier, scorer in scorers.items():
-        repeats, most_s = (1, 1.0) if tier in stored else (8, WARM_UP_S)
-        samples = list(
-            measure(scorer, min(fleet.tiers[tier].max_tokens or 512, scorer.max_pair), QUICK, repeats, most_s)
-        )
-        models[tier] = stored.get(tier) or fit(samples)
-    return models
+    repeats, most_s = (1, 1.0) if known else (8, WARM_UP_S)
+    longest = min(fleet.tiers[tier].max_tokens or 512, scorer.max_pair)
+    samples = measure(scorer, longest, QUICK, repeats, most_s)
+    loop = asyncio.get_running_loop()
+    while (sample := await loop.run_in_executor(executor, next, samples, None)) is not None:
+        yield sample

@@ -109,7 +109,7 @@ def header_budget(text: str | None) -> float | None:
     if text is None:
         return None
     try:
-        slo_ms = float(text)
+        slo_ms = float(text.replace("_", "?"))  # which Python takes for a separator
     except ValueError:
         raise InvalidRequest(f"header {SLO_MS}: {quote(text)} is not a number of milliseconds") from None
     try:

@@ -1,4 +1,4 @@
-"""How many bytes the requests under way take in this router, bounded."""
+"""How many requests are under way in this router, and how many bytes they take, bounded."""
 
 import contextlib
 import sys
@@ -7,6 +7,8 @@ from collections.abc import Iterable, Iterator
 from rankfleet.core.errors import Overloaded, TooLarge
 from rankfleet.core.sections import BYTES_PER_BODY_BYTE
 
+MAX_REQUESTS = 4000  # HAProxy has as many connections
+MAX_VALUES = 1_000_000  # of a body's JSON: reading more takes seconds, in which nobody else is answered
 AGAIN_S = 0.5  # about what a router takes to be done with the largest bodies
 # What parsing adds, measured as peak memory: 34 bytes for each value in an array, 143 for an object with one key, and
 # about as much for an array in an array. Commas, colons and brackets in texts count as well: rather too much than too
@@ -16,9 +18,11 @@ VALUE_BYTES, NEST_BYTES = 40, 150
 
 def reading_bytes(body: bytes | bytearray) -> int:
     """The most memory that reading this body takes: itself and its texts at four bytes a character, and the values of
-    its JSON, of which a few megabytes may hold millions."""
-    nested = body.count(b"[") + body.count(b"{") + body.count(b":")
-    return BYTES_PER_BODY_BYTE * len(body) + VALUE_BYTES * body.count(b",") + NEST_BYTES * nested
+    its JSON, of which a few megabytes may hold millions. Raises TooLarge for more than MAX_VALUES."""
+    nested, values = body.count(b"[") + body.count(b"{") + body.count(b":"), body.count(b",")
+    if nested + values > MAX_VALUES:
+        raise TooLarge(f"the body has more than {MAX_VALUES} commas, colons and brackets; send fewer documents")
+    return BYTES_PER_BODY_BYTE * len(body) + VALUE_BYTES * values + NEST_BYTES * nested
 
 
 def text_bytes(texts: Iterable[str]) -> int:
@@ -51,12 +55,20 @@ class BytesInFlight:
     def __init__(self, most: int) -> None:
         self.most = most
         self.taken = 0
+        self.requests = 0
 
     @contextlib.contextmanager
     def hold(self) -> Iterator[Hold]:
         """For as long as a request is under way."""
         hold = Hold(self)
+        self.requests += 1
         try:
             yield hold
         finally:
+            self.requests -= 1
             self.taken -= hold.bytes
+
+    def admit(self) -> None:
+        """Raises Overloaded where too many are under way."""
+        if self.requests > MAX_REQUESTS:
+            raise Overloaded(f"{MAX_REQUESTS} requests are under way; retry shortly", AGAIN_S)

@@ -6,6 +6,7 @@ from typing import Any
 from ray.serve.request_router import FIFOMixin, PendingRequest, ReplicaID, RequestRouter, RunningReplica
 
 from rankfleet.app.roster import Sending, roster_of
+from rankfleet.core.messages import Chunk
 from rankfleet.scheduling.placement import Books
 
 
@@ -27,14 +28,20 @@ class LeastWork(FIFOMixin, RequestRouter):
         self._tell()
 
     def _tell(self) -> None:
-        self._roster.update(frozenset(replica.unique_id for replica in self.curr_replicas))
+        hosts = {
+            replica_id.unique_id: frozenset(stats["hosts"])
+            for replica_id, replica in self.curr_replicas.items()
+            if (stats := replica.routing_stats) and "hosts" in stats
+        }
+        self._roster.update(frozenset(replica.unique_id for replica in self.curr_replicas), hosts)
 
     async def choose_replicas(
         self, candidate_replicas: list[RunningReplica], pending_request: PendingRequest | None = None
     ) -> list[list[RunningReplica]]:
         """One candidate: Serve asks again where it does not accept."""
         names = [replica.replica_id.unique_id for replica in candidate_replicas]
-        eligible = self._roster.eligible(names)
+        sent = sendings(pending_request) if pending_request is not None else []
+        eligible = self._roster.eligible(names, [name for each in sent for name in wanted(each.chunk)])
         some = [names[place] for place in eligible]
         place = eligible[self._books.choose(some, self._roster.others_ms(some))]
         if pending_request is not None:
@@ -66,6 +73,15 @@ class LeastWork(FIFOMixin, RequestRouter):
 
     def on_request_completed(self, replica_id: ReplicaID, internal_request_id: str) -> None:
         self._books.close(replica_id.unique_id, internal_request_id)
+
+
+def wanted(chunk: Chunk) -> list[str]:
+    """Fingerprints, any of which a replica has to host."""
+    return (
+        [chunk.weights]
+        if chunk.weights
+        else [chunk.models[t] for t in chunk.tiers or (chunk.tier,) if t in chunk.models]
+    )
 
 
 def sendings(pending: PendingRequest) -> list[Sending]:

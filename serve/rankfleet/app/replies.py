@@ -73,7 +73,7 @@ class Served(TypedDict):
 
     tier: Annotated[str, Field(description="who answered; `none` for the order as given")]
     reason: str
-    quality: Annotated[float, Field(description="nDCG@10 to be expected, by the fleet's table")]
+    quality: Annotated[float | None, Field(description="nDCG@10 to be expected; null where there was nothing to rank")]
     predicted_ms: Annotated[
         float | None, Field(description="99th percentile from arrival to answer; null where not known")
     ]

@@ -1,7 +1,8 @@
 """Which replicas of a group take work, as a router's process knows it, and who got which chunk."""
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
+from types import MappingProxyType
 
 from rankfleet.core.messages import Chunk
 from rankfleet.scheduling.placement import Report
@@ -17,21 +18,28 @@ class Roster:
         self._clock = clock
         self._shunned: dict[str, float] = {}  # name → until
         self._reports: dict[str, Report] = {}
-        self._heard: list[Heard] = []
+        self._heard: Heard | None = None
         self.running: frozenset[str] = frozenset()
+        self.hosts: dict[str, frozenset[str]] = {}  # replica → fingerprints, of those that have said so
 
     def listen(self, heard: Heard) -> None:
         """heard: called with the names of the running replicas, now if they are known, and when they change."""
-        self._heard.append(heard)
+        self._heard = heard
         if self.running:
             heard(self.running)
 
-    def update(self, running: frozenset[str]) -> None:
+    def hosting(self, models: Collection[str]) -> tuple[int, int]:
+        """Running replicas that have said that they host all of these models, and running replicas."""
+        return sum(self.hosts.get(name, frozenset()).issuperset(models) for name in self.running), len(self.running)
+
+    def update(self, running: frozenset[str], hosts: Mapping[str, frozenset[str]] = MappingProxyType({})) -> None:
+        """hosts: what replicas have said of the models they host."""
         self.running = running
+        self.hosts = dict(hosts)
         self._shunned = {name: until for name, until in self._shunned.items() if name in running}
         self._reports = {name: report for name, report in self._reports.items() if name in running}
-        for heard in self._heard:
-            heard(running)
+        if self._heard is not None:
+            self._heard(running)
 
     def shun(self, name: str) -> None:
         """Prefer others for a while."""
@@ -48,13 +56,17 @@ class Roster:
         reports = [self._reports.get(name) for name in names]
         return [report.others_s * report.left(now) * 1e3 if report else 0.0 for report in reports]
 
-    def eligible(self, names: Sequence[str]) -> list[int]:
-        """Places of the names to choose from: those not shunned, or all where none else is left."""
-        if not self._shunned:
-            return list(range(len(names)))
-        now = self._clock()
-        good = [place for place, name in enumerate(names) if self._shunned.get(name, 0.0) <= now]
-        return good or list(range(len(names)))
+    def eligible(self, names: Sequence[str], models: Collection[str] = ()) -> list[int]:
+        """Places of the names to choose from: those that host any of these models, or have not said what they host,
+        and of these the ones not shunned; all where none is left."""
+        places = range(len(names))
+        if models:
+            hosts = [self.hosts.get(name) for name in names]
+            places = [p for p in places if (h := hosts[p]) is None or not h.isdisjoint(models)] or places  # type: ignore[assignment]
+        if self._shunned:
+            now = self._clock()
+            places = [p for p in places if self._shunned.get(names[p], 0.0) <= now] or places  # type: ignore[assignment]
+        return list(places)
 
 
 ROSTERS: dict[str, Roster] = {}

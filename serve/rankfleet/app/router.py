@@ -3,29 +3,39 @@
 import asyncio
 import logging
 import socket
+import time
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+from fastapi import FastAPI
 from ray import serve
+from ray.exceptions import TaskCancelledError
 from ray.serve.handle import DeploymentHandle
+from starlette.requests import ClientDisconnect
+from starlette.types import Receive, Scope, Send
 
 from rankfleet.app.api import build_api
 from rankfleet.app.health import RouterHealth
+from rankfleet.app.inflight import BytesInFlight
+from rankfleet.app.rollover import Rollover, Version
 from rankfleet.app.roster import roster_of
 from rankfleet.app.service import RankingService
 from rankfleet.app.telemetry import Telemetry
 from rankfleet.app.texts import load_tokenizers, model_names
 from rankfleet.app.transport import ServeGroup
-from rankfleet.core.config import parse_config, parse_live
+from rankfleet.core.config import FleetConfig, parse_config
+from rankfleet.core.errors import ConfigError
+from rankfleet.engine.tokenizer import PairTokenizer
 from rankfleet.retrieval.bm25 import Bm25Index
 from rankfleet.routing.drain import drains_s
+from rankfleet.routing.latency import LatencyModel
 from rankfleet.routing.profile import read_profile
 from rankfleet.scheduling.reports import of_router
 from rankfleet.scheduling.sharing import Unit
 
-ASK_S = 0.5  # between questions to a group that has not answered
-LEARN_S = 2.0  # and to one that has
+LEARN_S = 2.0  # between questions to a group how fast it is
+LOOK_S = 0.1  # between looks whether replicas host the next version
 PATIENCE_S = 60.0
 
 log = logging.getLogger("ray.serve")
@@ -40,82 +50,168 @@ def log_place() -> str:
     return f"the router's log on {socket.gethostname()}"
 
 
+class Serving:
+    """What serves one version of the fleet."""
+
+    def __init__(self, service: RankingService, api: FastAPI) -> None:
+        self.service, self.api = service, api
+
+
+class Prepared:
+    """What a version needs that takes time to load. Raises what its parts raise."""
+
+    def __init__(self, fleet: FleetConfig) -> None:
+        self.tokenizers: dict[str, PairTokenizer] = load_tokenizers(fleet.tiers)
+        self.models = model_names(fleet)
+        self.profile: dict[str, LatencyModel] = read_profile(fleet.profile) if fleet.profile else {}
+        self.index = Bm25Index.load(Path(fleet.search.index)) if fleet.search else None
+
+
 @serve.ingress()
 class Router:
     """One replica of the router."""
 
-    def __init__(self, config: dict[str, Any], **groups: DeploymentHandle) -> None:
-        fleet = parse_config(config)
+    def __init__(self, **groups: DeploymentHandle) -> None:
         self._handles = groups
         self._telemetry = Telemetry()
-        clients = {name: ServeGroup(name, h, roster_of(name), self._telemetry.lost) for name, h in groups.items()}
-        self._service = RankingService(fleet, load_tokenizers(fleet.tiers), clients, models=model_names(fleet))
-        self._health = RouterHealth(self._service.probe)
-        for name in groups:
-            roster_of(name).listen(partial(self._service.fleet.runs, name))
-        if fleet.profile:
-            self._service.fleet.learned(read_profile(fleet.profile))
-        self._learning: asyncio.Task[None] | None = None
-        self._units: dict[str, Unit] = {}
+        self._clients = {
+            name: ServeGroup(name, handle, roster_of(name), self._telemetry.lost) for name, handle in groups.items()
+        }
+        self._rollover: Rollover[Serving] = Rollover(lambda name, models: roster_of(name).hosting(models))
+        self._in_flight = BytesInFlight(0)
+        self._health = RouterHealth(self._probe)
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._turning: asyncio.Task[None] | None = None
 
     def __serve_build_asgi_app__(self) -> Any:
-        search = self._service.config.search
-        index = Bm25Index.load(Path(search.index)) if search else None
-        # Serve puts the request's id into the reply's headers itself.
-        return build_api(self._service, self._telemetry, index, self._health, log_place(), adds_request_id=False)
+        async def to_version(scope: Scope, receive: Receive, send: Send) -> None:
+            """To the one that serves now. Serve sends requests only when there is one."""
+            if scope["type"] == "lifespan":
+                while True:
+                    kind = (await receive())["type"]
+                    await send({"type": f"{kind}.complete"})
+                    if kind == "lifespan.shutdown":
+                        return
+            await self._now.api(scope, receive, send)
+
+        return to_version
+
+    @property
+    def _now(self) -> Serving:
+        if self._rollover.now is None:
+            raise RuntimeError("Serve has not configured this router")
+        return self._rollover.now.serving
+
+    async def _probe(self) -> None:
+        await self._now.service.probe()
 
     async def check_health(self) -> None:
         """Serve replaces a router that raises here."""
-        await self._health.check()
+        if self._rollover.now is not None:
+            await self._health.check()
 
     async def reconfigure(self, settings: dict[str, Any]) -> None:
-        """Take new live settings, and what the replicas of each group are (`core/deployments.py`). Raises ConfigError,
-        and keeps the old ones, when they are wrong."""
-        live, groups = dict(settings), settings.get("groups", {})
-        live.pop("groups", None)
-        self._service.live = parse_live(live, self._service.config)
-        self._units = {name: Unit(group["gpus"], group["cpus"]) for name, group in groups.items()}
-        for name, group in groups.items():
-            self._service.fleet.kept(name, group["least"])
-        if self._learning is None:
-            self._learning = asyncio.create_task(self._learn())
+        """Serve what the fleet file says. At first before any traffic, when replicas host its models; later what is
+        served already goes on until they do, so this returns at once. What is wrong then changes nothing, and `state`
+        and the log say so: Serve would stop a replica that raises here."""
+        if self._rollover.now is None:
+            for handle in self._handles.values():
+                if not handle.is_initialized:
+                    handle._init()  # or nobody would say which replicas run before the first request
+            await self._follow(parse_config(settings))
+            self._tasks |= {asyncio.create_task(self._learn(name, handle)) for name, handle in self._handles.items()}
+            return
+        try:
+            fleet = parse_config(settings)
+        except ConfigError as error:
+            self._failed(error)
+            return
+        if self._turning is not None:
+            self._turning.cancel()
+        self._turning = asyncio.create_task(self._turn_to(fleet))
+
+    async def _turn_to(self, fleet: FleetConfig) -> None:
+        try:
+            await self._follow(fleet)
+        except Exception as error:
+            self._failed(error)
+
+    def _failed(self, error: Exception) -> None:
+        log.error("the router goes on with the fleet as it was: %s", error, exc_info=error)
+        self._rollover.refuse(str(error))
+
+    async def _follow(self, fleet: FleetConfig) -> None:
+        """Prepare a version, and turn to it when replicas host its models. Raises what is wrong with it."""
+        before = self._rollover.now
+        prepared = await asyncio.to_thread(Prepared, fleet)
+        service = RankingService(
+            fleet,
+            prepared.tokenizers,
+            self._clients,
+            models=prepared.models,
+            before=before.serving.service if before else None,
+        )
+        service.fleet.profiled(prepared.profile)
+        self._in_flight.most = fleet.limits.max_bytes_in_flight
+        # Serve puts the request's id into the reply's headers itself.
+        api = build_api(
+            service,
+            self._telemetry,
+            prepared.index,
+            self._health,
+            log_place(),
+            adds_request_id=False,
+            in_flight=self._in_flight,
+            gone=(ClientDisconnect, TaskCancelledError),
+        )
+        self._rollover.offer(Version(fleet, prepared.models, Serving(service, api)), time.monotonic())
+        while self._rollover.missing(time.monotonic()):
+            await asyncio.sleep(LOOK_S)
+        for name, handle in self._handles.items():
+            if name in fleet.groups and service.fleet.awake(name):
+                async with asyncio.timeout(PATIENCE_S):
+                    service.fleet.learned(await handle.latency.remote())
+                await self._rehearse(service, name)
+        self._rollover.turn()
+        for name in fleet.groups:
+            roster_of(name).listen(partial(service.fleet.runs, name))
+
+    async def state(self) -> dict[str, Any]:
+        """What this router serves: `config`, a whole fleet file; `next`: whether another waits, and for which groups;
+        `fault`: why it cannot be served, empty where it can."""
+        rollover = self._rollover
+        return {
+            "config": rollover.now.config.model_dump(mode="json") if rollover.now else None,
+            "next": rollover.missing(time.monotonic()) if rollover.next else None,
+            "fault": rollover.fault,
+        }
 
     def record_autoscaling_stats(self) -> dict[str, float]:
         """Read by the autoscaling policy: what has been asked for, and the settings, which can change live."""
-        service = self._service
+        if self._rollover.now is None:
+            return {}
+        service = self._now.service
         drains = drains_s(service.config, service.live, service.fleet.models)
-        return of_router(service.demanded, drains, service.live.autoscaling, self._units)
+        units = {name: Unit(group.gpus, group.cpus) for name, group in service.config.groups.items()}
+        return of_router(service.demanded, drains, service.live.autoscaling, units)
 
-    async def _rehearse(self, group: str) -> None:
+    async def _learn(self, name: str, handle: DeploymentHandle) -> None:
+        """Ask a group for its latency models, again and again: what batches take changes with the load of the machine,
+        and admission has to know."""
+        while True:
+            await asyncio.sleep(LEARN_S)
+            service = self._now.service
+            # A question would wake a group that has no replica.
+            if name in service.config.groups and service.fleet.awake(name):
+                try:
+                    async with asyncio.timeout(PATIENCE_S):
+                        models = await handle.latency.remote()
+                    self._now.service.fleet.learned(models)
+                except Exception as error:  # still starting, or failed and being restarted
+                    log.info("group %s has not reported: %s", name, type(error).__name__)
+
+    async def _rehearse(self, service: RankingService, group: str) -> None:
         try:
-            await self._service.rehearse(self._service.config.groups[group].tiers[0])
+            await service.rehearse(service.config.groups[group].tiers[0])
         except Exception as error:  # then the first client pays
             log.info("group %s was not rehearsed: %s", group, type(error).__name__)
-
-    async def _learn(self) -> None:
-        """Ask each group for its latency models, again and again: what batches take changes with the load of the
-        machine, and admission has to know."""
-        fleet = self._service.fleet
-
-        for handle in self._handles.values():
-            if not handle.is_initialized:
-                handle._init()  # or nobody would say which replicas run before the first request, which may wake one
-
-        async def ask(name: str, handle: DeploymentHandle) -> None:
-            known = False
-            while True:
-                pause_s = ASK_S
-                # A question would wake a group that has no replica.
-                if fleet.awake(name):
-                    try:
-                        async with asyncio.timeout(PATIENCE_S):
-                            models = await handle.latency.remote()
-                            if not known:
-                                await self._rehearse(name)
-                            fleet.learned(models)
-                        known, pause_s = True, LEARN_S
-                    except Exception as error:  # still starting, or failed and being restarted
-                        log.info("group %s has not reported: %s", name, type(error).__name__)
-                await asyncio.sleep(pause_s)
-
-        await asyncio.gather(*(ask(name, handle) for name, handle in self._handles.items()))

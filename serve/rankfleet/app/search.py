@@ -60,6 +60,7 @@ def add_search(
         hits = await asyncio.get_running_loop().run_in_executor(None, retriever.search, body.query, top_k)
         retrieve_ms = (service.clock() - arrived_s) * 1e3
         if not hits:
+            service.check(body.to_request([], headers))
             return json_response(
                 nothing_found(headers.request_id, retrieve_ms),
                 headers={"Server-Timing": f"retrieve;dur={retrieve_ms:.2f}"},
@@ -88,10 +89,10 @@ def add_search(
 def nothing_found(request_id: str, retrieve_ms: float) -> dict[str, Any]:
     """The reply where there is nothing to rank."""
     took_ms = round(retrieve_ms, 2)
-    served = {
+    served: dict[str, Any] = {
         "tier": NONE,
         "reason": "no document shares a word with the query",
-        "quality": 0.0,
+        "quality": None,
         "predicted_ms": None,
         "timing_ms": {"retrieve": took_ms, "tokenize": 0.0, "queue": 0.0, "infer": 0.0, "total": took_ms},
         "stages": [],

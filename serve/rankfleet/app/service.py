@@ -40,6 +40,7 @@ log = logging.getLogger("ray.serve")
 MOST_STAGES = 2
 REHEARSALS = 3
 PROBE = RerankRequest("is anybody there", ["a document that says so"], slo_ms=10_000.0, probe=True)
+FORESEEN_S = 0.5  # after which a request refused by a guess is worth another look
 INLINE_CHARACTERS = 4000  # encoding so few takes less of the loop's time than a thread's handing over and back
 
 
@@ -54,20 +55,24 @@ class RankingService:
         executor: Executor | None = None,
         clock: Callable[[], float] = time.perf_counter,
         models: Mapping[str, str] | None = None,
+        before: "RankingService | None" = None,
     ) -> None:
         """tokenizers: by tier; tiers that share a vocabulary may share one object. clock: steady seconds. models: by
-        tier, the fingerprint of its model, which replicas compare with theirs."""
+        tier, the fingerprint of its model, which replicas compare with theirs. before: the service of the fleet as it
+        was, which ends what it has begun; its counts, estimates and caches go on in this one."""
         self.config = config
         self.live: LiveSettings = config.live
-        self.fleet = FleetView(config)
-        self.demanded = Demanded.of(config.groups)
+        self.fleet: FleetView = FleetView(config, models or {}, before.fleet if before else None)
+        self.demanded: Demanded = before.demanded if before else Demanded.of(config.groups)
+        self.demanded.know(config.groups)
         self.clock = clock
         self._tokenizers = tokenizers
-        self._cache = TokenCache(int(config.token_cache_mb * 1e6))
+        self._cache: TokenCache = before._cache if before else TokenCache(0)
+        self._cache.resize(int(config.token_cache_mb * 1e6))
         self._dispatcher = Dispatcher(config, self.fleet, groups, clock, models=models or {})
         self._executor = executor
-        self._foresight = Foresight()
-        self._waking: dict[str, asyncio.Task[None]] = {}
+        self._foresight: Foresight = before._foresight if before else Foresight()
+        self._waking: dict[str, asyncio.Task[None]] = before._waking if before else {}
 
     async def rank(self, request: RerankRequest, arrived_s: float | None = None) -> Ranking:
         """Rank one request. arrived_s: when it reached the router, by this service's clock.
@@ -143,7 +148,15 @@ class RankingService:
             return None  # an idle router has the time to be exact
         work = self._foresight.least_work(opened.request, self._limits(target.tiers))
         decision = self._decide(self._ask(opened, work)) if work else None
-        return decision if isinstance(decision, Refusal) else None
+        if not isinstance(decision, Refusal) or decision.cause != "budget":
+            return decision if isinstance(decision, Refusal) else None
+        # What texts become is a guess, by others: an idle router would look.
+        why = f"this looks like too much for {target.budget_ms:.0f} ms, and others are under way"
+        return replace(decision, cause="load", retry_after_s=FORESEEN_S, reason=why)
+
+    def check(self, request: RerankRequest) -> None:
+        """Raises UnknownModel."""
+        target_of(request, self.live, self.config.tiers, None)
 
     async def _tokenized(self, opened: Opened) -> Asked:
         timing = Timing()

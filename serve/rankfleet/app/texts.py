@@ -41,6 +41,7 @@ def model_names(config: FleetConfig) -> dict[str, str]:
     """Fingerprints by tier (`core/fingerprint.py`). Raises CheckpointError."""
     return {
         name: model_name(
+            name,
             tier,
             config.groups[config.group_of(name)].dtype,
             find_checkpoint(tier.model, tier.revision, weights=False).description,

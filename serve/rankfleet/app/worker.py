@@ -5,10 +5,9 @@ import logging
 import math
 import time
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass
-from types import MappingProxyType
 from typing import Protocol
 
 import numpy as np
@@ -50,12 +49,14 @@ CallLater = Callable[[float, Callable[[], None]], Alarm]
 
 
 @dataclass(frozen=True)
-class Model:
-    """What is hosted under a tier's name. name: fingerprint that a router knows as well; weights: of the weights and
-    the precision that they are computed in."""
+class Hosted:
+    """A model that this replica scores with. tier: the name it goes by; weights: fingerprint of the weights and the
+    precision that they are computed in."""
 
-    name: str
-    weights: str
+    tier: str
+    scorer: Scores
+    latency: LatencyModel
+    weights: str = ""
 
 
 @dataclass(frozen=True)
@@ -83,8 +84,7 @@ class Worker:
     def __init__(
         self,
         replica: str,
-        scorers: Mapping[str, Scores],
-        latency: Mapping[str, LatencyModel],
+        hosted: Mapping[str, Hosted],
         quality: Mapping[str, float],
         batch_tokens: int,
         executor: Executor,
@@ -93,45 +93,86 @@ class Worker:
         rule: Routing = Routing(),  # noqa: B008  (frozen)
         settings: Scheduling = Scheduling(),  # noqa: B008  (frozen)
         call_later: CallLater | None = None,
-        models: Mapping[str, Model] = MappingProxyType({}),
     ) -> None:
-        """scorers, latency, quality: by tier. on_batch hears the tokens of each batch and the backlog as it starts.
-        call_later: seconds and what to do then; the running loop's by default. models: by tier, what is hosted under
-        that name; where nothing is said, anything is."""
+        """hosted: by fingerprint; quality: by tier, hosted here or not. on_batch hears the tokens of each batch and the
+        backlog as it starts. call_later: seconds and what to do then; the running loop's by default."""
         self._replica = replica
-        self._scorers = scorers
-        self._latency = latency
-        self._quality = quality
-        self._scale = scale_of(quality[tier] for tier in scorers)
+        self._hosted: dict[str, Hosted] = {}
+        self._named: dict[str, str] = {}  # tier → the model that goes by its name
+        self._asked_s: dict[str, float] = {}  # model → when it was asked for last
         self._correction = Correction()
         self._queue: TokenQueue[Pending] = TokenQueue(batch_tokens, rule, settings=settings)
         self._executor = executor
         self._on_batch = quietly(on_batch)
-        self._models = models
         self._clock = clock
         self._call_later = call_later
         self._alarm_s = math.inf
         self._alarm: Alarm | None = None
         self.load = Load()
-        self._failures: dict[str, int] = {}  # tier → batches that have failed since its last that did not
+        self._failures: dict[str, int] = {}  # model → batches that have failed since its last that did not
         self._running: Running | None = None
+        self._busy_s = clock()  # until when the correction is as of now
         self._task: asyncio.Task[None] | None = None
+        self.adjust(quality, batch_tokens, rule, settings)
+        for name, model in hosted.items():
+            self.host(name, model)
+
+    def adjust(self, quality: Mapping[str, float], batch_tokens: int, rule: Routing, settings: Scheduling) -> None:
+        """Go on by other settings; what waits is decided by them too."""
+        self._quality = quality
+        self._queue.max_tokens, self._queue.rule, self._queue.settings = batch_tokens, rule, settings
+
+    def host(self, name: str, model: Hosted) -> None:
+        """Score with this model from now on, besides the others."""
+        self._hosted[name] = model
+        self._named[model.tier] = name
+        self._asked_s[name] = self._clock()
+
+    @property
+    def hosts(self) -> frozenset[str]:
+        """Fingerprints."""
+        return frozenset(self._hosted)
+
+    @property
+    def weights(self) -> frozenset[str]:
+        """Fingerprints of the weights of what it hosts."""
+        return frozenset(hosted.weights for hosted in self._hosted.values())
+
+    def forget(self, kept: Container[str], unused_s: float) -> list[str]:
+        """Host those no more that nobody has asked for in so many seconds, and nothing that waits may be scored with.
+        Returns their fingerprints."""
+        waiting = {name for each in self._queue for name in each.ladder.by_tier}
+        before_s = self._clock() - unused_s
+        gone = [
+            name
+            for name in self._hosted
+            if name not in kept and name not in waiting and self._asked_s[name] <= before_s and self._running is None
+        ]
+        for name in gone:
+            tier = self._hosted.pop(name).tier
+            if self._named.get(tier) == name:
+                del self._named[tier]
+            self._failures.pop(name, None)
+        return gone
 
     def submit(self, chunk: Chunk) -> "asyncio.Future[ChunkScores]":
         """Queue a chunk. The future fails with NotHosted where no tier it may be scored with is hosted, as one of
         another version of the fleet may be sent while an update goes on, and with Expired when it cannot be in time
         any more; cancelled, it costs no device time unless that has begun."""
         future: asyncio.Future[ChunkScores] = asyncio.get_running_loop().create_future()
-        tiers = [tier for tier in chunk.tiers or (chunk.tier,) if self._hosts(tier, chunk)]
-        if not tiers:
+        meant = [name for tier in chunk.tiers or (chunk.tier,) if (name := self._meant(tier, chunk)) is not None]
+        if not meant:
             future.set_exception(NotHosted(f"this replica does not host tier {chunk.tier!r} as the router means it"))
             return future
         now = self._clock()
+        self._asked_s.update(dict.fromkeys(meant, now))
         deadline = math.inf if chunk.slack_ms is None else now + chunk.slack_ms / 1e3
         work = Work.of(chunk.pairs.lengths)
-        options = (self._model(tier).option(tier, self._quality[tier], work) for tier in tiers)
-        steps = ladder(options, work.tokens / self._queue.max_tokens, self._scale)
-        preferred = next((tier for tier in (chunk.preferred, chunk.tier) if tier in self._scorers), tiers[0])
+        options = (self._model(name).option(name, self._quality_of(name), work) for name in meant)
+        scale = scale_of(self._quality_of(name) for name in self._hosted)
+        steps = ladder(options, work.tokens / self._queue.max_tokens, scale)
+        wished = (self._meant(tier, chunk) for tier in (chunk.preferred, chunk.tier))
+        preferred = next((name for name in wished if name is not None), meant[0])
         preferred_ms = self._share_ms(preferred, work)
         pending = Pending(chunk, work, future, now, preferred)
         waiting = Waiting(work.tokens, deadline, steps, pending, chunk.request)
@@ -150,31 +191,42 @@ class Worker:
             self._watch(waiting.last_start_s)
         return future
 
-    def _hosts(self, tier: str, chunk: Chunk) -> bool:
-        """Whether the tier is here, and is the model that the router means."""
-        known = self._models.get(tier)
-        if known is None or tier not in self._scorers:
-            return tier in self._scorers
-        return chunk.models.get(tier, known.name) == known.name and chunk.weights in ("", known.weights)
+    def _meant(self, tier: str, chunk: Chunk) -> str | None:
+        """The model here that the router means by this tier; None where another goes by that name, or none."""
+        name = chunk.models.get(tier, self._named.get(tier))
+        hosted = self._hosted.get(name) if name is not None else None
+        return name if hosted is not None and chunk.weights in ("", hosted.weights) else None
+
+    def _rest(self) -> None:
+        """Let an idle device be what its profile says, by and by."""
+        now = self._clock()
+        if self._running is None and not len(self._queue):
+            self._correction.rested(max(0.0, now - self._busy_s))
+        self._busy_s = now
+
+    def _quality_of(self, name: str) -> float:
+        return self._quality.get(self._hosted[name].tier, 0.0)
 
     async def probe(self) -> None:
-        """Score an ordinary batch with each tier whose last one failed, and raise what that raises. Where it succeeds,
+        """Score an ordinary batch with each model whose last one failed, and raise what that raises. Where it succeeds,
         what was asked for was at fault, and is forgotten."""
-        for tier in list(self._failures):
-            await asyncio.get_running_loop().run_in_executor(self._executor, self._scored, tier, ORDINARY)
-            self._failures.pop(tier, None)
+        for name in list(self._failures):
+            hosted = self._hosted[name]
+            await asyncio.get_running_loop().run_in_executor(self._executor, score_pairs, hosted, ORDINARY)
+            self._failures.pop(name, None)
 
-    def _model(self, tier: str) -> LatencyModel:
+    def _model(self, name: str) -> LatencyModel:
         """As profiled, corrected by what batches have taken since."""
-        return self._correction.corrected(tier, self._latency[tier])
+        return self._correction.corrected(name, self._hosted[name].latency)
 
-    def _share_ms(self, tier: str, work: Work) -> float:
-        return self._model(tier).share_ms(work, min(1.0, work.tokens / self._queue.max_tokens))
+    def _share_ms(self, name: str, work: Work) -> float:
+        return self._model(name).share_ms(work, min(1.0, work.tokens / self._queue.max_tokens))
 
     @property
     def models(self) -> dict[str, LatencyModel]:
-        """By tier, as batches take now."""
-        return {tier: self._model(tier) for tier in self._scorers}
+        """By fingerprint, as batches take now."""
+        self._rest()
+        return {name: self._model(name) for name in self._hosted}
 
     @property
     def backlog_s(self) -> float:
@@ -237,34 +289,36 @@ class Worker:
         self._give_up(self._queue.expire(self._clock()))
         self._watch(self._queue.last_start_s)
 
-    async def _run(self, tier: str, predicted_ms: float, batch: Sequence[Pending]) -> None:
+    async def _run(self, name: str, predicted_ms: float, batch: Sequence[Pending]) -> None:
         """Score one batch and answer its chunks. A fault fails the chunks it concerns and no others."""
+        self._rest()
         started = self._clock()
         self._running = Running(started, predicted_ms)
         self._on_batch(sum(pending.work.tokens for pending in batch), self.backlog_s)
+        hosted = self._hosted[name]
         try:
             chunks = [pending.chunk for pending in batch]
-            logits = await asyncio.get_running_loop().run_in_executor(self._executor, self._score, tier, chunks)
+            logits = await asyncio.get_running_loop().run_in_executor(self._executor, score_chunks, hosted, chunks)
         except Exception as error:
             if len(batch) > 1:
                 log.warning("a batch of %d chunks failed (%s); scoring them one by one", len(batch), error)
                 for pending in batch:
-                    await self._run(tier, predicted_ms, [pending])
+                    await self._run(name, predicted_ms, [pending])
             else:
-                log.exception("tier %s failed on a batch", tier)
-                self._failures[tier] = self._failures.get(tier, 0) + 1
+                log.exception("tier %s failed on a batch", hosted.tier)
+                self._failures[name] = self._failures.get(name, 0) + 1
                 if not batch[0].future.done():
                     batch[0].future.set_exception(error)
             return
         finally:
             self._running = None
-        self._failures.pop(tier, None)
+        self._failures.pop(name, None)
         infer_ms = (self._clock() - started) * 1e3
-        model = self._latency[tier]
-        self._correction.observed(tier, model, model.mean_ms(Work.sum(p.work for p in batch)), infer_ms)
+        model = hosted.latency
+        self._correction.observed(name, model, model.mean_ms(Work.sum(p.work for p in batch)), infer_ms)
         for pending in batch:
-            below = self._quality[tier] < self._quality.get(pending.chunk.preferred, -math.inf)
-            self.load.scored(self._share_ms(pending.preferred, pending.work), self._share_ms(tier, pending.work), below)
+            below = self._quality_of(name) < self._quality.get(pending.chunk.preferred, -math.inf)
+            self.load.scored(self._share_ms(pending.preferred, pending.work), self._share_ms(name, pending.work), below)
         waits_ms: defaultdict[str, float] = defaultdict(float)
         for waiting in self._queue:
             waits_ms[waiting.item.chunk.sender] += waiting.least_ms
@@ -272,23 +326,34 @@ class Worker:
             if not pending.future.done():
                 queue_ms = (started - pending.queued_s) * 1e3
                 others_s = (sum(waits_ms.values()) - waits_ms[pending.chunk.sender]) / 1e3
-                weights = self._models[tier].weights if tier in self._models else ""
-                scores = ChunkScores(scored, queue_ms, infer_ms, self._replica, self.backlog_s, tier, others_s, weights)
-                pending.future.set_result(scores)
+                pending.future.set_result(
+                    ChunkScores(
+                        scored,
+                        queue_ms,
+                        infer_ms,
+                        self._replica,
+                        self.backlog_s,
+                        hosted.tier,
+                        others_s,
+                        hosted.weights,
+                    )
+                )
 
-    def _score(self, tier: str, chunks: Sequence[Chunk]) -> list[np.ndarray]:
-        """In the executor: one tier, one packed batch, cut back into chunks."""
-        if len(chunks) == 1:
-            return [self._scored(tier, chunks[0].pairs)]
-        logits = self._scored(tier, TokenizedPairs.join([c.pairs for c in chunks]))
-        return np.split(logits, np.cumsum([len(c.pairs) for c in chunks])[:-1])
 
-    def _scored(self, tier: str, pairs: TokenizedPairs) -> np.ndarray:
-        """Raises ScoringFailed for scores that mean nothing: an order by them would be one of chance."""
-        logits = self._scorers[tier].score(pairs)
-        if logits.shape != (len(pairs),) or not np.isfinite(logits).all():
-            raise ScoringFailed(f"tier {tier} gave scores that are not finite, or not one for each pair")
-        return logits
+def score_chunks(hosted: Hosted, chunks: Sequence[Chunk]) -> list[np.ndarray]:
+    """In the executor: one model, one packed batch, cut back into chunks."""
+    if len(chunks) == 1:
+        return [score_pairs(hosted, chunks[0].pairs)]
+    logits = score_pairs(hosted, TokenizedPairs.join([c.pairs for c in chunks]))
+    return np.split(logits, np.cumsum([len(c.pairs) for c in chunks])[:-1])
+
+
+def score_pairs(hosted: Hosted, pairs: TokenizedPairs) -> np.ndarray:
+    """Raises ScoringFailed for scores that mean nothing: an order by them would be one of chance."""
+    logits = hosted.scorer.score(pairs)
+    if logits.shape != (len(pairs),) or not np.isfinite(logits).all():
+        raise ScoringFailed(f"tier {hosted.tier} gave scores that are not finite, or not one for each pair")
+    return logits
 
 
 def submit_each(

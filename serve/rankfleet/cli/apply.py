@@ -15,8 +15,8 @@ def apply(
 ) -> None:
     """Change the running fleet to what a file says.
 
-    SLO classes, experiments, autoscaling, the default model and numbers of replicas change at once and restart nothing;
-    what a replica reserves rolls its group; any other change rolls the whole fleet, new replicas first.
+    Nothing restarts and no request fails: replicas load what is new beside what they host. Only what a replica reserves
+    rolls its deployment, and another set of groups all of them, new replicas first where there is room.
     """
     fleet = load_config(config)
 

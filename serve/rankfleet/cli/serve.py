@@ -38,6 +38,7 @@ def serve(
         signal.signal(number, lambda *_: stop_now(stopped))
 
     from rankfleet.app import launch
+    from rankfleet.app.failures import watch
 
     started = False
     try:
@@ -48,7 +49,7 @@ def serve(
         known: set[str] = set()
         while not stopped.wait(WATCH_S):
             with contextlib.suppress(Exception):  # a busy controller may not answer in time
-                for trouble in launch.watch(known):
+                for trouble in watch(known):
                     err.print(f"[yellow]warning:[/yellow] {escape(trouble)}", highlight=False, soft_wrap=True)
     except KeyboardInterrupt:
         started = True

@@ -112,9 +112,9 @@ class FleetConfig(LiveSettings):
         return next(name for name, group in self.groups.items() if tier in group.tiers)
 
     @property
-    def fixed(self) -> dict[str, Any]:
-        """As plain data, all that replicas are built from: a change of it rolls every replica. The live settings and
-        the options that Serve takes beside (`core/deployments.py`) are not in it."""
+    def for_groups(self) -> dict[str, Any]:
+        """As plain data, what replicas of groups have to know: neither live settings, nor the options that Serve takes
+        beside (`core/deployments.py`), changes of which need not reach them."""
         outside: dict[str, Any] = dict.fromkeys(LiveSettings.model_fields, True) | dict.fromkeys(OPTIONS, True)
         return self.model_dump(mode="json", exclude=outside | {"groups": {"__all__": GROUP_OPTIONS}})
 

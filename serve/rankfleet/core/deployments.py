@@ -8,12 +8,14 @@ from typing import Any
 from rankfleet.core.config import FleetConfig
 
 ROUTER = "router"
-# Admission is the router's business, by predicted time. These are backstops far above what it lets through.
-MAX_ONGOING = {"router": 1000, "group": 4000}
+# Admission is the router's business, by predicted time, memory and number (`app/inflight.py`). These are backstops far
+# above what it lets through: who has to wait for Serve is not answered at all, nor is a health check.
+MAX_ONGOING = {"router": 100_000, "group": 4000}
 PLACEMENT = "rankfleet.app.placement:LeastWork"
 POLICY = "rankfleet.app.autoscaling:FleetPolicy"
 # A replica that fails three checks in a row is replaced; one that does not answer counts as failing.
 HEALTH = {"health_check_period_s": 5.0, "health_check_timeout_s": 15.0}
+HOSTED_S = 0.5  # how often a replica is asked which models it hosts; routers hear of it when that changes
 DRAIN_CHECK_S = 0.5  # how often a replica that goes looks whether its work is done
 # The policy has its own windows and delays, which change live; Serve is to add none. Reports are kept for a moment
 # only, since they are sums that grow: the last one says it all.
@@ -26,16 +28,11 @@ PROMPT = {
 
 
 def router_options(config: FleetConfig) -> dict[str, Any]:
-    """What the replicas of each group are goes with the live settings: the router waits for those that are kept, and
-    tells the autoscaling policy what one takes, whose own settings could not change without new replicas."""
-    groups = {
-        name: {"least": group.replicas.min, "cpus": group.cpus, "gpus": group.gpus}
-        for name, group in config.groups.items()
-    }
+    """The whole file goes to routers as `user_config`, where a change of it restarts nothing."""
     return {
         "max_ongoing_requests": MAX_ONGOING["router"],
         "ray_actor_options": {"num_cpus": config.router_cpus},
-        "user_config": config.live.model_dump(mode="json") | {"groups": groups},
+        "user_config": config.model_dump(mode="json"),
         # Serve passes on the reports of autoscaled deployments only; these bounds leave no choice.
         "autoscaling_config": bounds(config.routers, config.routers),
     } | updates(config)
@@ -50,7 +47,8 @@ def group_options(config: FleetConfig, name: str) -> dict[str, Any]:
     return {
         "max_ongoing_requests": MAX_ONGOING["group"],
         "ray_actor_options": actor,
-        "request_router_config": {"request_router_class": PLACEMENT},
+        "user_config": config.for_groups,
+        "request_router_config": {"request_router_class": PLACEMENT, "request_routing_stats_period_s": HOSTED_S},
         "autoscaling_config": bounds(group.replicas.min, group.replicas.max),
     } | updates(config)
 
@@ -65,7 +63,9 @@ def updates(config: FleetConfig) -> dict[str, Any]:
 
 
 def bounds(least: int, most: int) -> dict[str, Any]:
-    return {"min_replicas": least, "max_replicas": most, "initial_replicas": max(1, least)} | PROMPT
+    """Serve takes a deployment that is there back to `initial_replicas` at every change of it, so that only groups that
+    may sleep have them: at first one replica, which says how fast it is."""
+    return {"min_replicas": least, "max_replicas": most} | ({"initial_replicas": 1} if least == 0 else {}) | PROMPT
 
 
 def policy() -> dict[str, Any]:

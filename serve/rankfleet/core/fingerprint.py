@@ -10,8 +10,8 @@ def fingerprint(*parts: str) -> str:
     return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:16]
 
 
-def model_name(tier: Tier, dtype: str, description: str) -> str:
-    """What router and replica both know of a tier's model: its place, revision, precision as configured, and the
-    files that describe it, its vocabulary among them (`Checkpoint.description`). The weights themselves are not at the
-    router."""
-    return fingerprint(tier.model, tier.revision or "", dtype, description)
+def model_name(name: str, tier: Tier, dtype: str, description: str) -> str:
+    """What router and replica both know of a tier's model: the tier's name, where the model comes from, its revision,
+    precision as configured, and the files that describe it, its vocabulary among them (`Checkpoint.description`). The
+    weights themselves are not at the router."""
+    return fingerprint(name, tier.model, tier.revision or "", dtype, description)

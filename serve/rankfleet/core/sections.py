@@ -15,7 +15,7 @@ def check_slo_ms(slo_ms: float) -> float:
     if MIN_SLO_MS <= slo_ms <= MAX_SLO_MS:
         return slo_ms
     hint = f"; {slo_ms:g} s are {slo_ms * 1e3:g}" if 1e-3 <= slo_ms < MIN_SLO_MS else ""
-    raise ValueError(f"a budget is in milliseconds, from {MIN_SLO_MS:g} to {MAX_SLO_MS:.0f}, not {slo_ms:g}{hint}")
+    raise ValueError(f"a budget is in milliseconds, from {MIN_SLO_MS:g} to {MAX_SLO_MS:.0f}, not {slo_ms:.10g}{hint}")
 
 
 SloMs = Annotated[float, AfterValidator(check_slo_ms)]
@@ -121,9 +121,10 @@ class Limits(Section):
 
     @model_validator(mode="after")
     def _one_body_fits(self) -> Self:
-        if self.max_bytes_in_flight < BYTES_PER_BODY_BYTE * self.max_body_bytes:
+        factor = BYTES_PER_BODY_BYTE + 3  # its JSON takes something too
+        if self.max_bytes_in_flight < factor * self.max_body_bytes:
             raise ValueError(
-                f"max_bytes_in_flight ({self.max_bytes_in_flight}) is below {BYTES_PER_BODY_BYTE} × max_body_bytes "
+                f"max_bytes_in_flight ({self.max_bytes_in_flight}) is below {factor} × max_body_bytes "
                 f"({self.max_body_bytes}), what reading one body can take; raise the one or lower the other"
             )
         return self

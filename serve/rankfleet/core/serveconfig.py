@@ -1,8 +1,9 @@
 """A fleet as Ray Serve's own config: what `rankfleet serve` deploys here is what KubeRay deploys there.
 
-Serve compares configs by their parts. What replicas are built from goes into `args`, where a change rolls all of
-them; live settings go into the router's `user_config`, where a change restarts nothing; numbers of replicas and what
-each reserves are options of one deployment, where the former restart nothing and the latter roll that deployment.
+Serve compares configs by their parts. The names of the groups go into `args`, where a change rolls all replicas; all
+else goes into each deployment's `user_config`, where a change restarts nothing: replicas load what is new beside what
+they host, and routers turn to it when they do. Numbers of replicas and what each reserves are options of one
+deployment, where the former restart nothing and the latter roll that deployment.
 """
 
 from typing import Any
@@ -20,7 +21,7 @@ def application(config: FleetConfig) -> dict[str, Any]:
         "name": APP_NAME,
         "route_prefix": "/",
         "import_path": IMPORT_PATH,
-        "args": {"config": config.fixed},
+        "args": {"groups": list(config.groups)},
         "logging_config": {"enable_access_log": False},
         "autoscaling_policy": policy(),
         "deployments": [{"name": ROUTER} | router_options(config)]

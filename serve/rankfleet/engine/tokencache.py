@@ -36,6 +36,17 @@ class TokenCache:
         self._entries: OrderedDict[bytes, Entry] = OrderedDict()
         self._lock = Lock()
 
+    def resize(self, max_bytes: int) -> None:
+        """Keep so much from now on."""
+        with self._lock:
+            self.max_bytes = max_bytes
+            self._shrink()
+
+    def _shrink(self) -> None:
+        while self.bytes > self.max_bytes:
+            key, entry = self._entries.popitem(last=False)
+            self.bytes -= size_of(key, entry)
+
     def __len__(self) -> int:
         return len(self._entries)
 
@@ -78,9 +89,7 @@ class TokenCache:
                     self.bytes -= size_of(key, old)
                 self._entries[key] = entry
                 self.bytes += size_of(key, entry)
-            while self.bytes > self.max_bytes:
-                key, entry = self._entries.popitem(last=False)
-                self.bytes -= size_of(key, entry)
+            self._shrink()
 
 
 def key_of(document: str, salt: bytes) -> bytes:

@@ -64,7 +64,7 @@ class FleetSnapshot:
     overhead_ms: float
     table: QualityTable | None = None
     rule: Routing = field(default_factory=Routing)
-    start_s: float = 0.0
+    start_s: float = 20.0
 
     @property
     def idle(self) -> "FleetSnapshot":
@@ -146,10 +146,10 @@ def engine_ms(tier: TierState, work: Work, fleet: FleetSnapshot) -> float:
 
 
 def whole(ask: Ask, fleet: FleetSnapshot, elapsed_ms: float) -> list[Candidate]:
-    """Every tier on everything, best first: elapsed + overhead + what is ahead + engine. A group that is asleep does
-    not answer in any time that is known."""
+    """Every tier on everything, best first: elapsed + overhead + what is ahead + engine. A group that is asleep has to
+    start first."""
     waits = {
-        name: math.inf if group.asleep else elapsed_ms + fleet.overhead_ms + group.ahead_ms
+        name: elapsed_ms + fleet.overhead_ms + (fleet.start_s * 1e3 if group.asleep else group.ahead_ms)
         for name, group in fleet.groups.items()
     }
     found = []

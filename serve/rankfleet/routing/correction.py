@@ -12,6 +12,7 @@ SPREAD_GAIN = 0.05  # share of the spread that the last batch makes up: about tw
 MOST_STEP = 0.05  # in log: one batch moves either part by at most 5%, however far off it was
 MOST_ERROR = 0.4  # in log: what one batch counts for in the spread at most
 MOST_FACTOR = 4.0  # beyond this the profile is of another device; measure anew
+HALF_S = 15.0  # in which an idle device is taken to be half as far from its profile
 P99 = 2.326  # standard deviations of a normal distribution up to its 99th percentile
 
 
@@ -28,6 +29,7 @@ class Correction:
     _shared: float = 0.0
     _own: dict[str, float] = field(default_factory=dict)
     _variance: dict[str, float] = field(default_factory=dict)
+    _known: dict[str, float] = field(default_factory=dict)  # as profiled
 
     def observed(self, tier: str, model: LatencyModel, predicted_ms: float, measured_ms: float) -> None:
         """A batch took `measured_ms` where `model`, uncorrected, says `predicted_ms`. What is not positive is
@@ -39,8 +41,18 @@ class Correction:
         self._shared = clamp(self._shared + clamp(GAIN * error, MOST_STEP), most)
         own = self._own.get(tier, 0.0) + clamp(TIER_GAIN * error, MOST_STEP)
         self._own[tier] = max(-most - self._shared, min(most - self._shared, own))
-        known = self._variance.get(tier, deviation(model) ** 2)
+        self._known[tier] = deviation(model) ** 2
+        known = self._variance.get(tier, self._known[tier])
         self._variance[tier] = known + SPREAD_GAIN * (clamp(error, MOST_ERROR) ** 2 - known)
+
+    def rested(self, idle_s: float) -> None:
+        """Nothing has been scored for so long: what has slowed the device down may be over, and nobody would ever see
+        it where all are refused for it. Goes back to the profile, by half in each HALF_S."""
+        kept = 0.5 ** (idle_s / HALF_S)
+        self._shared *= kept
+        self._own = {tier: own * kept for tier, own in self._own.items()}
+        for tier, variance in self._variance.items():
+            self._variance[tier] = self._known[tier] + (variance - self._known[tier]) * kept
 
     def factor(self, tier: str) -> float:
         """Measured ÷ predicted, as far as it is followed."""

@@ -4,6 +4,7 @@ import itertools
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from types import MappingProxyType
 
 from rankfleet.core.config import FleetConfig
 from rankfleet.core.messages import Work
@@ -23,7 +24,7 @@ ABOUT_AS_LARGE = 1.25
 class GroupView:
     """One group as seen from here."""
 
-    least: int  # replicas that Serve always keeps
+    least: int = 1  # replicas that Serve always keeps
     whole_tokens: int = 0  # requests up to so many tokens are bound late, in one replica
     batch_tokens: int = 1
     out: dict[int, tuple[float, float]] = field(default_factory=dict)  # ticket → predicted ms, deadline, as sent
@@ -88,32 +89,44 @@ class GroupView:
 class FleetView:
     """Turns events into snapshots for the planner. Time is an argument, in seconds of any steady clock."""
 
-    def __init__(self, config: FleetConfig) -> None:
+    def __init__(
+        self, config: FleetConfig, models: Mapping[str, str] = MappingProxyType({}), before: "FleetView | None" = None
+    ) -> None:
+        """models: fingerprints by tier, where replicas report by them; else they report by tier. before: the view of
+        the fleet as it was, whose books, estimates and arrivals go on."""
         self._config = config
-        self._groups = {
-            name: GroupView(group.replicas.min, group.batch_tokens if len(group.tiers) > 1 else 0, group.batch_tokens)
-            for name, group in config.groups.items()
-        }
-        self._latency: dict[str, LatencyModel] = {}
+        self._models = models
+        known: Mapping[str, GroupView] = before._groups if before else {}
+        self._groups: dict[str, GroupView] = {name: known.get(name, GroupView()) for name in config.groups}
+        for name, group in config.groups.items():
+            view = self._groups[name]
+            view.least, view.batch_tokens = group.replicas.min, group.batch_tokens
+            view.whole_tokens = group.batch_tokens if len(group.tiers) > 1 else 0
+        self._latency: dict[str, LatencyModel] = before._latency if before else {}
         self._quality = quality_table(config)
-        self._meter = PaceMeter(config.routing)
+        self._meter: PaceMeter = before._meter if before else PaceMeter(config.routing)
+        self._meter.rule = config.routing
+        self._tickets: itertools.count[int] = before._tickets if before else itertools.count()
         self._tiers: tuple[TierState, ...] = ()
         self.learned({})
-        self._tickets = itertools.count()
 
-    def learned(self, models: dict[str, LatencyModel]) -> None:
-        """A group has reported its latency models, or a profile has been read."""
-        self._latency |= {tier: model for tier, model in models.items() if tier in self._config.tiers}
+    def learned(self, models: Mapping[str, LatencyModel]) -> None:
+        """A group has reported its latency models, by fingerprint, or by tier where there are none."""
+        self._latency |= models
         self._tiers = tuple(
-            TierState(name, self._quality.tiers[name], self._config.group_of(name), self._latency.get(name))
+            TierState(name, self._quality.tiers[name], self._config.group_of(name), self.latency(name))
             for name in self._config.tiers
         )
+
+    def profiled(self, models: Mapping[str, LatencyModel]) -> None:
+        """A profile has been read, by tier."""
+        self.learned({self._models.get(tier, tier): model for tier, model in models.items()})
 
     @property
     def ready(self) -> bool:
         """Whether every group that keeps a replica running has reported."""
         return all(
-            tier in self._latency
+            self.latency(tier) is not None
             for name, group in self._config.groups.items()
             if self._groups[name].least > 0
             for tier in group.tiers
@@ -122,21 +135,21 @@ class FleetView:
     @property
     def models(self) -> dict[str, LatencyModel]:
         """By tier, of those that are known."""
-        return self._latency
+        return {tier: model for tier in self._config.tiers if (model := self.latency(tier)) is not None}
 
     @property
     def quality(self) -> QualityTable:
         return self._quality
 
     def latency(self, tier: str) -> LatencyModel | None:
-        return self._latency.get(tier)
+        return self._latency.get(self._models.get(tier, tier))
 
     def least_ms(self, work: Mapping[str, Work], unknown_ms: float) -> float:
         """What a queue counts for a request or chunk at the cheapest of these tiers: the 99th percentile of its time,
         with its share of a batch's fixed cost. work: by tier; unknown_ms: where none of them is measured."""
         least_ms = math.inf
         for tier, size in work.items():
-            if (model := self._latency.get(tier)) is not None:
+            if (model := self.latency(tier)) is not None:
                 share = min(1.0, size.tokens / self._groups[self._config.group_of(tier)].batch_tokens)
                 least_ms = min(least_ms, model.share_ms(size, share) * model.p99_factor)
         return unknown_ms if least_ms == math.inf else least_ms
@@ -192,10 +205,6 @@ class FleetView:
         view.running = replicas
         view.lost = {name: until for name, until in view.lost.items() if name in replicas}
         view.replicas = {name: seen for name, seen in view.replicas.items() if name in replicas}
-
-    def kept(self, group: str, least: int) -> None:
-        """Serve keeps so many replicas of a group."""
-        self._groups[group].least = least
 
     @property
     def asleep(self) -> bool:

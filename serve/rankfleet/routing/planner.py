@@ -76,7 +76,7 @@ def refusal(
     fastest = choice.fastest
     best, by = reach(ask, fleet)
     if best < ask.min_quality:
-        reason = f"min_quality {ask.min_quality:g} is out of reach: the best here is {best:g}, by {by}"
+        reason = f"min_quality {ask.min_quality:.10g} is out of reach: the best here is {best:.10g}, by {by}"
         return Refusal("quality", 0.0, reason, considered, ideal)
     idle = choose(ask, fleet.idle, ask.arrived_s) if ideal is None else None
     if idle is not None and idle.chosen is None:
@@ -84,7 +84,7 @@ def refusal(
             "budget", 0.0, f"{reason_why_not(idle.fastest, ask, fleet.idle)} even on an idle fleet", considered
         )
     why = reason_why_not(fastest, ask, fleet)
-    if math.isinf(fastest.predicted_ms):
+    if fleet.groups[fastest.group].asleep:
         return Refusal("load", fleet.start_s, why, considered, ideal)
     over_ms = math.inf if ask.budget_ms is None else fastest.predicted_ms - ask.budget_ms
     drained_ms = fleet.groups[fastest.group].backlog_s * 1e3
@@ -110,7 +110,7 @@ def choose(ask: Ask, fleet: FleetSnapshot, now_s: float) -> Choice:
     best plan that fits the budget and with which the group's backlog still drains within its horizon
     (`scheduling/pace.py`); where only the horizon is in the way, the fastest that fits. Without a budget the best
     answers, whatever is waiting. A tier that has not been measured fits a budget only as long as no other has been
-    measured either, and one of a group that is asleep fits none.
+    measured either.
     """
     elapsed_ms = (now_s - ask.arrived_s) * 1e3
     found = whole(ask, fleet, elapsed_ms)
@@ -197,7 +197,7 @@ def verdict(candidate: Candidate, choice: Choice, ask: Ask) -> str:
     if candidate is choice.chosen:
         return "chosen"
     if math.isinf(candidate.predicted_ms):
-        return "not measured yet" if math.isinf(candidate.engine_ms) else "no replica runs"
+        return "not measured yet"
     if candidate.quality < ask.min_quality:
         return f"below the quality of {ask.min_quality:g} asked for"
     if ask.budget_ms is not None and candidate.predicted_ms > ask.budget_ms:

@@ -64,6 +64,11 @@ class Demanded:
     def of(groups: Iterable[str]) -> "Demanded":
         return Demanded({group: Counts() for group in groups})
 
+    def know(self, groups: Iterable[str]) -> None:
+        """Count for these groups too."""
+        for group in groups:
+            self.counts.setdefault(group, Counts())
+
     def add(self, work_ms: Iterable[tuple[str, float]]) -> None:
         """One request. work_ms: group and device time of each of its stages."""
         for group, ms in work_ms:
