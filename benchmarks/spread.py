@@ -95,7 +95,7 @@ def found(config: FleetConfig, port: int) -> dict[str, Any]:
     """Start a fleet, measure, end it."""
     running = launch.start(config, "127.0.0.1", port, lambda text: None)
     try:
-        with httpx.Client(base_url=running.address, timeout=120) as http:
+        with httpx.Client(base_url=running.address, timeout=120, trust_env=False) as http:
             return {
                 f"{tier}, {tokens}": measure(http, text, tier)
                 for tokens in TOKENS

@@ -21,6 +21,7 @@ LOW_LATENCY = {
     "RAY_SERVE_HAPROXY_RETRY_ON": (
         "conn-failure empty-response\n    option http-buffer-request\n    timeout http-request 30s"
     ),
+    "RAY_SERVE_HAPROXY_TIMEOUT_CLIENT_S": "120",  # for clients that do not read their reply, which takes memory so long
     "RAY_SERVE_HAPROXY_TUNE_BUFSIZE": "262144",
     "RAY_SERVE_REQUEST_LATENCY_BUCKETS_MS": "5,10,20,35,50,75,100,150,200,350,500,1000,2000,5000",
 }
