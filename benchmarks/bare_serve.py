@@ -116,7 +116,8 @@ def running(command: list[str], path: str) -> Iterator[None]:
         while time.monotonic() < until:
             try:
                 body = {"query": "a", "documents": ["b", "c"], "model": "small", "top_n": 2}
-                if httpx.post(f"http://127.0.0.1:{PORT}{path}", json=body, timeout=5, trust_env=False).status_code == 200:
+                url = f"http://127.0.0.1:{PORT}{path}"
+                if httpx.post(url, json=body, timeout=5, trust_env=False).status_code == 200:
                     break
             except httpx.HTTPError:
                 pass

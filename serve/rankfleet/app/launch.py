@@ -154,6 +154,7 @@ def apply(config: FleetConfig, progress: Callable[[str], None], port: int | None
             f"the fleet at {fleet.address} does not answer ({reason_of(str(error))}); where RAY_AUTH_TOKEN was set for "
             "`rankfleet serve`, set it to the same"
         ) from error
+    logging.getLogger("ray.serve").setLevel(logging.ERROR)
     try:
         # On an event loop, where handles work that run on the main one (`LOW_LATENCY`).
         asyncio.run(changes.change(config, deploy, lambda: is_running(progress), progress, fitting))
