@@ -147,6 +147,8 @@ def test_a_group_that_may_be_gone_stands_when_a_replica_of_it_runs() -> None:
     before = FleetView(fleet(groups=kept))
     assert before.awake("demo")
     view = FleetView(fleet(groups=let_go), before=before)
+    assert view.awake("demo"), "until it takes over"
+    view.take_over()
     assert not view.awake("demo")
     assert view.ready
     view.runs("demo", frozenset({"r1"}))

@@ -67,3 +67,24 @@ def test_a_version_that_cannot_work_leaves_the_one_that_serves() -> None:
     assert (rollover.now.serving, rollover.fault) == ("a1", "tier small: no such folder")
     rollover.offer(version(OLD), 1.0)
     assert rollover.fault == ""
+
+
+def test_only_groups_in_which_something_is_new_are_waited_for() -> None:
+    replicas = Replicas({"a1", "b1", "c1"})
+    rollover = Rollover[str](replicas)
+    rollover.offer(version(OLD), 0.0)
+    rollover.turn()
+    replicas.hosts.clear()  # every replica has just died: a class or a split can change all the same
+    rollover.offer(version(OLD, fleet(default_model="small")), 1.0)
+    assert rollover.missing(1.0) == []
+
+
+def test_what_is_dropped_or_refused_is_not_waited_for() -> None:
+    rollover = Rollover[str](Replicas())
+    first, second = version(OLD), version(NEW)
+    rollover.offer(first, 0.0)
+    rollover.offer(second, 1.0)
+    rollover.drop(first)
+    assert rollover.next is second
+    rollover.refuse("no such folder")
+    assert (rollover.next, rollover.fault) == (None, "no such folder")

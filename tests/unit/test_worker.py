@@ -14,6 +14,7 @@ from rankfleet.app.worker import STUCK_S, Hosted, Scores, Worker, submit_each
 from rankfleet.core.errors import Expired, NotHosted, ScoringFailed
 from rankfleet.core.messages import Chunk
 from rankfleet.core.pairs import TokenizedPairs
+from rankfleet.core.sections import Routing, Scheduling
 from rankfleet.routing.latency import LatencyModel
 from tests.unit.fakes import FakeClock
 
@@ -390,3 +391,43 @@ async def test_scores_that_mean_nothing_are_no_scores(clock: FakeClock, logits: 
         await worker.submit(chunk(1, 2))
     assert worker.failures == 1
     assert not worker.halted
+
+
+async def test_a_model_that_is_left_goes_though_the_replica_is_never_idle(clock: FakeClock, scorer: FakeScorer) -> None:
+    gone: list[list[str]] = []
+
+    class Watched(FakeScorer):
+        def score(self, pairs: TokenizedPairs) -> np.ndarray:
+            gone.append(worker.forget({"a2"}, 30.0))  # while a batch is on the device
+            return super().score(pairs)
+
+    latency = LatencyModel(0, 1, 0)
+    models = {"a1": Hosted("t", scorer, latency), "a2": Hosted("t", Watched(clock), latency)}
+    worker = Worker("r1", models, QUALITY, 40, Inline(), clock=clock)
+    clock.now += 31.0
+    await worker.submit(replace(chunk(1), models={"t": "a2"}))
+    assert gone == [["a1"]]
+
+
+async def test_what_a_tier_was_worth_is_known_while_it_is_still_asked_for(clock: FakeClock) -> None:
+    scorers = {"t": FakeScorer(clock), "u": FakeScorer(clock)}
+    worker = Worker("r1", hosted(scorers, dict.fromkeys(scorers, LatencyModel(0, 1, 0))), QUALITY, 40, Inline())
+    worker.adjust({"t": 0.3}, 40, Routing(), Scheduling())  # `u` is no longer in the file; a router still plans it
+    assert (await worker.submit(chunk(1, slack_ms=10_000, tiers=("t", "u")))).tier == "u"
+
+
+@pytest.mark.parametrize("batch_s", [0.2, 5.0])
+async def test_a_device_without_a_pause_does_not_go_back_to_its_profile(clock: FakeClock, batch_s: float) -> None:
+    class Slow(FakeScorer):
+        def score(self, pairs: TokenizedPairs) -> np.ndarray:
+            clock.now += 4 * batch_s  # four times what the profile says
+            return np.zeros(len(pairs), dtype=np.float32)
+
+    worker = Worker(
+        "r1", hosted({"t": Slow(clock)}, {"t": LatencyModel(batch_s * 1e3, 0, 0)}), QUALITY, 40, Inline(), clock=clock
+    )
+    for _ in range(100):
+        await worker.submit(chunk(1))
+    assert worker.models["t"].alpha_ms == pytest.approx(4 * batch_s * 1e3, rel=0.02)
+    clock.now += 300.0
+    assert worker.models["t"].alpha_ms == pytest.approx(batch_s * 1e3, rel=0.02)

@@ -21,14 +21,21 @@ class ChangeRefused(RankfleetError):
     code = "change_refused"
 
 
-async def states(deployment: str, replicas: int) -> list[dict[str, Any]]:
-    """What replicas of a deployment say of themselves (`Router.state`, `ReplicaGroup.state`): twice as many answers as
-    there are replicas, since Serve chooses who answers."""
+async def routers(number: int) -> list[dict[str, Any]]:
+    """What so many different routers say of themselves (`Router.state`); fewer where some do not answer."""
     from ray import serve
 
-    handle = serve.get_deployment_handle(deployment, APP_NAME)
-    async with asyncio.timeout(ANSWER_S):
-        return [await handle.state.remote() for _ in range(2 * replicas)]
+    handle, said = serve.get_deployment_handle(ROUTER, APP_NAME), dict[str, dict[str, Any]]()
+    for _ in range(8 * number):  # Serve chooses who answers
+        try:
+            async with asyncio.timeout(ANSWER_S):
+                state = await handle.state.remote()
+        except Exception:  # it has just gone, or is busy; it is asked again
+            continue
+        said[state["router"]] = state
+        if len(said) == number:
+            break
+    return list(said.values())
 
 
 async def change(
@@ -46,34 +53,46 @@ async def change(
     Raises ChangeRefused where a router or a replica says that it cannot follow, or Serve does: then the fleet goes on
     as it was.
     """
-    before = parse_config((await states(ROUTER, 1))[0]["config"])
-    if restarts(before, config):
-        config = fitting(config)
-    deploy(config)
-    await asyncio.sleep(SETTLE_S)  # the controller takes the new config up in its next round
+    now = await routers(1)
+    if not now:
+        raise ChangeRefused("no router answers; is the fleet still starting?")
+    before = parse_config(now[0]["config"])
     try:
-        await followed(config, is_deployed, progress)
-    except RankfleetError as error:
+        for step in steps(before, config):
+            deployed = fitting(step) if restarts(before, step) else step
+            deploy(deployed)
+            await asyncio.sleep(SETTLE_S)  # the controller takes the new config up in its next round
+            await followed(deployed, is_deployed, progress)
+    except (Exception, asyncio.CancelledError) as error:
         progress("taking the change back")
-        deploy(before)
+        deploy(fitting(before) if restarts(before, config) else before)
+        if not isinstance(error, RankfleetError):
+            raise
         raise ChangeRefused(f"{error}\nthe fleet goes on as it was") from error
+
+
+def steps(before: FleetConfig, config: FleetConfig) -> list[FleetConfig]:
+    """What is live goes first: then new processes host what old routers mean, and old processes what new routers do."""
+    if not restarts(before, config) or before.groups.keys() != config.groups.keys():
+        return [config]
+    kept = {
+        name: group.model_copy(update={key: getattr(before.groups[name], key) for key in ("cpus", "gpus", "resources")})
+        for name, group in config.groups.items()
+    }
+    return [config.model_copy(update={"groups": kept, "router_cpus": before.router_cpus}), config]
 
 
 async def followed(config: FleetConfig, is_deployed: Callable[[], bool], progress: Callable[[str], None]) -> None:
     """Returns when every router serves `config`. Raises ChangeRefused where one, or a replica, says that it cannot."""
     wanted = config.model_dump(mode="json")
     while True:
-        deployed = is_deployed()
-        routers = await states(ROUTER, config.routers) if deployed else []
-        faults = {state["fault"] for state in routers if state["fault"]}
-        for name, group in config.groups.items():
-            if deployed and group.replicas.min > 0:
-                faults |= {state["fault"] for state in await states(name, group.replicas.min) if state["fault"]}
-        if faults:
-            raise ChangeRefused("\n".join(sorted(faults)))
-        if deployed and all(state["config"] == wanted and state["next"] is None for state in routers):
+        states = await routers(config.routers) if is_deployed() else []
+        if faults := sorted({fault for state in states for fault in state["faults"]}):
+            raise ChangeRefused("\n".join(faults))
+        served = [state for state in states if state["config"] == wanted and state["next"] is None]
+        if len(served) == config.routers:
             return
-        if loading := sorted({name for state in routers for name in state["next"] or ()}):
+        if loading := sorted({name for state in states for name in state["next"] or ()}):
             progress(f"waiting for {', '.join(loading)} to load what is new; the fleet goes on as it is")
         await asyncio.sleep(POLL_S)
 

@@ -15,7 +15,7 @@ from rankfleet.app.telemetry import GroupTelemetry
 from rankfleet.app.worker import Hosted, Worker, submit_each
 from rankfleet.core.config import FleetConfig, parse_config
 from rankfleet.core.errors import CheckpointError, ConfigError
-from rankfleet.core.fingerprint import fingerprint, model_name
+from rankfleet.core.fingerprint import fingerprint, model_name, settings_name
 from rankfleet.core.messages import Chunk, ChunkScores
 from rankfleet.routing.latency import LatencyModel, Sample, fit
 from rankfleet.routing.profile import read_profile
@@ -56,14 +56,18 @@ class ReplicaGroup:
         self._entrance = Entrance()
         self._worker: Worker | None = None
         self._following: asyncio.Task[None] | None = None
+        self._wanted: frozenset[str] = frozenset()  # fingerprints, by the last settings that could be followed
+        self._settings = ""  # by name, of the last that came
         self._fault = ""
 
     async def reconfigure(self, settings: dict[str, Any]) -> None:
         """Host what the fleet file says (`FleetConfig.for_groups`). At first before any traffic; later beside it, while
-        what is hosted already goes on, so this returns at once. What is wrong then changes nothing, and `state` and the
-        log say so: Serve would stop a replica that raises here."""
+        what is hosted already goes on, so this returns at once. What is wrong then changes nothing; routing stats and
+        the log say so: Serve would stop a replica that raises here."""
+        self._settings, self._fault = settings_name(settings), ""
         if self._worker is None:
             self._worker = await self._started(parse_config(settings))
+            self._wanted = self._worker.hosts
             return
         try:
             fleet = parse_config(settings)
@@ -105,13 +109,12 @@ class ReplicaGroup:
                     worker.host(*await self._loaded(fleet, tier))
             await self._set_threads(group.threads)
             worker.adjust(quality_table(fleet).tiers, group.batch_tokens, fleet.routing, fleet.scheduling)
-            self._fault = ""
+            self._wanted = frozenset(wanted)
         except Exception as error:
             self._failed(error)
-            return
-        while worker.hosts - wanted.keys():
+        while worker.hosts - self._wanted:
             await asyncio.sleep(UNUSED_S / 10)
-            for name in worker.forget(wanted, UNUSED_S):
+            for name in worker.forget(self._wanted, UNUSED_S):
                 log.info("model %s is no longer hosted", name)
 
     def _failed(self, error: Exception) -> None:
@@ -143,10 +146,6 @@ class ReplicaGroup:
             raise RuntimeError("Serve has not configured this replica")
         return self._worker
 
-    async def state(self) -> dict[str, Any]:
-        """hosts: fingerprints; fault: why it does not follow the fleet file, empty where it does."""
-        return {"hosts": sorted(self._ready.hosts), "fault": self._fault}
-
     async def latency(self) -> dict[str, LatencyModel]:
         """Of each model hosted, by fingerprint, on this device, as batches take now."""
         return self._ready.models
@@ -164,10 +163,12 @@ class ReplicaGroup:
         return submit_each(self._ready.submit, chunks)
 
     def record_routing_stats(self) -> dict[str, Any]:
-        """Read by routers, which send a replica only what it hosts."""
-        return (
-            {"hosts": sorted(self._worker.hosts | self._worker.weights), "fault": self._fault} if self._worker else {}
-        )
+        """Read by routers, which send a replica only what it hosts: fingerprints of models and of their weights; and
+        why it cannot follow its last settings, empty where it can."""
+        worker = self._worker
+        if worker is None:
+            return {}
+        return {"hosts": sorted(worker.hosts | worker.weights), "settings": self._settings, "fault": self._fault}
 
     def record_autoscaling_stats(self) -> dict[str, float]:
         """Read by the autoscaling policy."""
@@ -183,11 +184,14 @@ class ReplicaGroup:
 
 
 def named(fleet: FleetConfig, tier: str) -> str:
-    """The fingerprint of a tier's model. Raises CheckpointError."""
+    """The fingerprint of a tier's model. Raises CheckpointError that names the tier."""
     from rankfleet.engine.checkpoint import find_checkpoint
 
     settings = fleet.tiers[tier]
-    checkpoint = find_checkpoint(settings.model, settings.revision)
+    try:
+        checkpoint = find_checkpoint(settings.model, settings.revision)
+    except CheckpointError as error:
+        raise CheckpointError(f"tier {tier}: {error}") from error
     return model_name(tier, settings, fleet.groups[fleet.group_of(tier)].dtype, checkpoint.description)
 
 
@@ -198,10 +202,10 @@ def load(fleet: FleetConfig, tier: str) -> "tuple[str, Scorer, str]":
     from rankfleet.engine.scorer import Scorer
 
     settings, group = fleet.tiers[tier], fleet.groups[fleet.group_of(tier)]
+    name = named(fleet, tier)
     try:
         checkpoint = find_checkpoint(settings.model, settings.revision)
         scorer = Scorer.load(checkpoint, group.dtype)
-        name = named(fleet, tier)
     except CheckpointError as error:
         raise CheckpointError(f"tier {tier}: {error}") from error
     return name, scorer, fingerprint(name, checkpoint.weights_digest, scorer.dtype)

@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 
 import httpx
 
@@ -157,13 +158,16 @@ def apply(config: FleetConfig, progress: Callable[[str], None], port: int | None
     logging.getLogger("ray.serve").setLevel(logging.ERROR)
     try:
         # On an event loop, where handles work that run on the main one (`LOW_LATENCY`).
-        asyncio.run(changes.change(config, deploy, lambda: is_running(progress), progress, fitting))
+        asyncio.run(
+            changes.change(config, partial(deploy, changed=True), lambda: is_running(progress), progress, fitting)
+        )
     finally:
         ray.shutdown()
 
 
-def deploy(config: FleetConfig) -> None:
-    """Hand the fleet to Serve and return at once. Where it runs already only what differs is changed.
+def deploy(config: FleetConfig, changed: bool = False) -> None:
+    """Hand the fleet to Serve and return at once. changed: it runs already, and only what differs is changed; as many
+    replicas as there are stay, where Serve would begin anew with `initial_replicas`.
 
     The way of config files, which `serve deploy` and KubeRay go too: `serve.run` would restart every replica. Its
     REST door needs Ray's dashboard, so this knocks at the controller itself.
@@ -175,7 +179,11 @@ def deploy(config: FleetConfig) -> None:
     client = _get_global_client()
     if client is None:
         raise LaunchError("Serve does not run on this cluster; start a fleet with `rankfleet serve`")
-    client.deploy_apps(ServeDeploySchema.model_validate(serve_config(config)))
+    whole = serve_config(config)
+    if changed:
+        for deployment in whole["applications"][0]["deployments"]:
+            deployment["autoscaling_config"].pop("initial_replicas", None)
+    client.deploy_apps(ServeDeploySchema.model_validate(whole))
 
 
 def stop() -> None:

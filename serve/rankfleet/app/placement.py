@@ -28,12 +28,16 @@ class LeastWork(FIFOMixin, RequestRouter):
         self._tell()
 
     def _tell(self) -> None:
-        hosts = {
-            replica_id.unique_id: frozenset(stats["hosts"])
+        said = {
+            replica_id.unique_id: replica.routing_stats
             for replica_id, replica in self.curr_replicas.items()
-            if (stats := replica.routing_stats) and "hosts" in stats
+            if "hosts" in (replica.routing_stats or {})
         }
-        self._roster.update(frozenset(replica.unique_id for replica in self.curr_replicas), hosts)
+        self._roster.update(
+            frozenset(replica.unique_id for replica in self.curr_replicas),
+            {name: frozenset(stats["hosts"]) for name, stats in said.items()},
+            [(stats["settings"], stats["fault"]) for stats in said.values() if stats["fault"]],
+        )
 
     async def choose_replicas(
         self, candidate_replicas: list[RunningReplica], pending_request: PendingRequest | None = None

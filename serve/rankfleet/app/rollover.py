@@ -39,8 +39,13 @@ class Rollover(Generic[T]):
         self.next, self.fault, self._offered_s = version, "", now_s
 
     def refuse(self, fault: str) -> None:
-        """There is a next version, but it cannot work."""
-        self.fault = fault
+        """What came cannot be served, for this reason."""
+        self.next, self.fault = None, fault
+
+    def drop(self, version: Version[T]) -> None:
+        """It is not waited for any more."""
+        if self.next is version:
+            self.next = None
 
     def turn(self) -> None:
         """Serve the next version from here on."""
@@ -55,6 +60,8 @@ class Rollover(Generic[T]):
 
     def _hosted(self, version: Version[T], name: str, now_s: float) -> bool:
         group = version.config.groups[name]
+        if self.now is not None and all(self.now.models.get(tier) == version.models[tier] for tier in group.tiers):
+            return True  # nothing is new in it
         have, running = self.hosting(name, [version.models[tier] for tier in group.tiers])
         if running == 0:
             return group.replicas.min == 0  # whoever starts begins with the new version

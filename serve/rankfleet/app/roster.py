@@ -1,7 +1,7 @@
 """Which replicas of a group take work, as a router's process knows it, and who got which chunk."""
 
 import time
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from types import MappingProxyType
 
 from rankfleet.core.messages import Chunk
@@ -19,23 +19,33 @@ class Roster:
         self._shunned: dict[str, float] = {}  # name → until
         self._reports: dict[str, Report] = {}
         self._heard: Heard | None = None
-        self.running: frozenset[str] = frozenset()
+        self._told: frozenset[str] | None = None
         self.hosts: dict[str, frozenset[str]] = {}  # replica → fingerprints, of those that have said so
+        self.faults: list[tuple[str, str]] = []  # of which settings, and why a replica cannot follow them
 
     def listen(self, heard: Heard) -> None:
         """heard: called with the names of the running replicas, now if they are known, and when they change."""
         self._heard = heard
-        if self.running:
-            heard(self.running)
+        if self._told is not None:
+            heard(self._told)
+
+    @property
+    def running(self) -> frozenset[str]:
+        return self._told or frozenset()
 
     def hosting(self, models: Collection[str]) -> tuple[int, int]:
         """Running replicas that have said that they host all of these models, and running replicas."""
         return sum(self.hosts.get(name, frozenset()).issuperset(models) for name in self.running), len(self.running)
 
-    def update(self, running: frozenset[str], hosts: Mapping[str, frozenset[str]] = MappingProxyType({})) -> None:
-        """hosts: what replicas have said of the models they host."""
-        self.running = running
-        self.hosts = dict(hosts)
+    def update(
+        self,
+        running: frozenset[str],
+        hosts: Mapping[str, frozenset[str]] = MappingProxyType({}),
+        faults: Iterable[tuple[str, str]] = (),
+    ) -> None:
+        """hosts: what replicas have said of the models they host, and of their weights; faults: as the field."""
+        self._told = running
+        self.hosts, self.faults = dict(hosts), list(faults)
         self._shunned = {name: until for name, until in self._shunned.items() if name in running}
         self._reports = {name: report for name, report in self._reports.items() if name in running}
         if self._heard is not None:

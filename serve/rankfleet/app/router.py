@@ -26,6 +26,7 @@ from rankfleet.app.texts import load_tokenizers, model_names
 from rankfleet.app.transport import ServeGroup
 from rankfleet.core.config import FleetConfig, parse_config
 from rankfleet.core.errors import ConfigError
+from rankfleet.core.fingerprint import settings_name
 from rankfleet.engine.tokenizer import PairTokenizer
 from rankfleet.retrieval.bm25 import Bm25Index
 from rankfleet.routing.drain import drains_s
@@ -36,6 +37,7 @@ from rankfleet.scheduling.sharing import Unit
 
 LEARN_S = 2.0  # between questions to a group how fast it is
 LOOK_S = 0.1  # between looks whether replicas host the next version
+LOG_S = 10.0  # between lines in the log that say that they do not
 PATIENCE_S = 60.0
 
 log = logging.getLogger("ray.serve")
@@ -82,6 +84,8 @@ class Router:
         self._health = RouterHealth(self._probe)
         self._tasks: set[asyncio.Task[None]] = set()
         self._turning: asyncio.Task[None] | None = None
+        self._settings = ""  # of groups, by name, that are to be served
+        self._logged_s = 0.0
 
     def __serve_build_asgi_app__(self) -> Any:
         async def to_version(scope: Scope, receive: Receive, send: Send) -> None:
@@ -114,6 +118,7 @@ class Router:
         """Serve what the fleet file says. At first before any traffic, when replicas host its models; later what is
         served already goes on until they do, so this returns at once. What is wrong then changes nothing, and `state`
         and the log say so: Serve would stop a replica that raises here."""
+        self._rollover.fault = ""
         if self._rollover.now is None:
             for handle in self._handles.values():
                 if not handle.is_initialized:
@@ -142,6 +147,12 @@ class Router:
 
     async def _follow(self, fleet: FleetConfig) -> None:
         """Prepare a version, and turn to it when replicas host its models. Raises what is wrong with it."""
+        if fleet.groups.keys() != self._handles.keys():
+            raise ConfigError(
+                f"the file has groups {', '.join(fleet.groups)}, and this router was started for "
+                f"{', '.join(self._handles)}: hand Serve the whole config, as `rankfleet apply` and `k8s render` do"
+            )
+        self._settings = settings_name(fleet.for_groups)
         before = self._rollover.now
         prepared = await asyncio.to_thread(Prepared, fleet)
         service = RankingService(
@@ -152,7 +163,6 @@ class Router:
             before=before.serving.service if before else None,
         )
         service.fleet.profiled(prepared.profile)
-        self._in_flight.most = fleet.limits.max_bytes_in_flight
         # Serve puts the request's id into the reply's headers itself.
         api = build_api(
             service,
@@ -164,26 +174,49 @@ class Router:
             in_flight=self._in_flight,
             gone=(ClientDisconnect, TaskCancelledError),
         )
-        self._rollover.offer(Version(fleet, prepared.models, Serving(service, api)), time.monotonic())
-        while self._rollover.missing(time.monotonic()):
-            await asyncio.sleep(LOOK_S)
-        for name, handle in self._handles.items():
-            if name in fleet.groups and service.fleet.awake(name):
-                async with asyncio.timeout(PATIENCE_S):
-                    service.fleet.learned(await handle.latency.remote())
-                await self._rehearse(service, name)
+        version = Version(fleet, prepared.models, Serving(service, api))
+        self._rollover.offer(version, time.monotonic())
+        try:
+            while not await self._can_serve(version):
+                await asyncio.sleep(LOOK_S)
+        except BaseException:
+            self._rollover.drop(version)
+            raise
         self._rollover.turn()
+        service.take_over()
+        self._in_flight.most = fleet.limits.max_bytes_in_flight
         for name in fleet.groups:
             roster_of(name).listen(partial(service.fleet.runs, name))
 
+    async def _can_serve(self, version: Version[Serving]) -> bool:
+        """Whether replicas host the models of a version, and have said how fast they are."""
+        service = version.serving.service
+        if missing := self._rollover.missing(time.monotonic()):
+            if (now := time.monotonic()) - self._logged_s > LOG_S:
+                self._logged_s = now
+                log.info("waiting for groups %s to host %s", ", ".join(missing), dict(version.models))
+            return False
+        for name in version.config.groups:
+            if service.fleet.awake(name):
+                try:
+                    async with asyncio.timeout(PATIENCE_S):
+                        service.fleet.learned(await self._handles[name].latency.remote())
+                except Exception as error:  # it has just gone, or is too busy; another may answer
+                    log.info("group %s has not said how fast it is: %s", name, type(error).__name__)
+                    return False
+                await self._rehearse(service, name)
+        return service.fleet.ready and not self._rollover.missing(time.monotonic())
+
     async def state(self) -> dict[str, Any]:
-        """What this router serves: `config`, a whole fleet file; `next`: whether another waits, and for which groups;
-        `fault`: why it cannot be served, empty where it can."""
+        """What this router serves: `config`, a whole fleet file; `next`: the groups that another one waits for, None
+        where none does; `faults`: why that cannot be served, as this router or replicas say."""
         rollover = self._rollover
+        faults = {fault for name in self._handles for of, fault in roster_of(name).faults if of == self._settings}
         return {
+            "router": serve.get_replica_context().replica_id.unique_id,
             "config": rollover.now.config.model_dump(mode="json") if rollover.now else None,
             "next": rollover.missing(time.monotonic()) if rollover.next else None,
-            "fault": rollover.fault,
+            "faults": sorted(faults | ({rollover.fault} if rollover.fault else set())),
         }
 
     def record_autoscaling_stats(self) -> dict[str, float]:

@@ -67,12 +67,17 @@ class RankingService:
         self.demanded.know(config.groups)
         self.clock = clock
         self._tokenizers = tokenizers
-        self._cache: TokenCache = before._cache if before else TokenCache(0)
-        self._cache.resize(int(config.token_cache_mb * 1e6))
+        cache_bytes = int(config.token_cache_mb * 1e6)
+        self._cache: TokenCache = before._cache if before else TokenCache(cache_bytes)
         self._dispatcher = Dispatcher(config, self.fleet, groups, clock, models=models or {})
         self._executor = executor
         self._foresight: Foresight = before._foresight if before else Foresight()
         self._waking: dict[str, asyncio.Task[None]] = before._waking if before else {}
+
+    def take_over(self) -> None:
+        """From now on this serves, and the service before it ends what it has begun."""
+        self.fleet.take_over()
+        self._cache.resize(int(self.config.token_cache_mb * 1e6))
 
     async def rank(self, request: RerankRequest, arrived_s: float | None = None) -> Ranking:
         """Rank one request. arrived_s: when it reached the router, by this service's clock.

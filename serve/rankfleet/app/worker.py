@@ -72,10 +72,11 @@ class Pending:
 
 @dataclass(frozen=True)
 class Running:
-    """The batch on the device."""
+    """The batch on the device. models: that it needs until it is answered."""
 
     since_s: float
     predicted_ms: float
+    models: frozenset[str]
 
 
 class Worker:
@@ -113,14 +114,16 @@ class Worker:
         self._running: Running | None = None
         self._busy_s = clock()  # until when the correction is as of now
         self._task: asyncio.Task[None] | None = None
+        self._quality: dict[str, float] = {}
         self.adjust(quality, batch_tokens, rule, settings)
         for name, model in hosted.items():
             self.host(name, model)
 
     def adjust(self, quality: Mapping[str, float], batch_tokens: int, rule: Routing, settings: Scheduling) -> None:
         """Go on by other settings; what waits is decided by them too."""
-        self._quality = quality
-        self._queue.max_tokens, self._queue.rule, self._queue.settings = batch_tokens, rule, settings
+        # Of a tier that is no longer in the file the last that was known: what waits may still be for it.
+        self._quality = {**self._quality, **quality}
+        self._queue.adjust(batch_tokens, rule, settings)
 
     def host(self, name: str, model: Hosted) -> None:
         """Score with this model from now on, besides the others."""
@@ -141,12 +144,12 @@ class Worker:
     def forget(self, kept: Container[str], unused_s: float) -> list[str]:
         """Host those no more that nobody has asked for in so many seconds, and nothing that waits may be scored with.
         Returns their fingerprints."""
-        waiting = {name for each in self._queue for name in each.ladder.by_tier}
+        in_use = {name for each in self._queue for name in (*each.ladder.by_tier, each.item.preferred)}
+        if self._running is not None:
+            in_use |= self._running.models
         before_s = self._clock() - unused_s
         gone = [
-            name
-            for name in self._hosted
-            if name not in kept and name not in waiting and self._asked_s[name] <= before_s and self._running is None
+            name for name in self._hosted if name not in kept and name not in in_use and self._asked_s[name] <= before_s
         ]
         for name in gone:
             tier = self._hosted.pop(name).tier
@@ -165,14 +168,14 @@ class Worker:
             future.set_exception(NotHosted(f"this replica does not host tier {chunk.tier!r} as the router means it"))
             return future
         now = self._clock()
-        self._asked_s.update(dict.fromkeys(meant, now))
         deadline = math.inf if chunk.slack_ms is None else now + chunk.slack_ms / 1e3
         work = Work.of(chunk.pairs.lengths)
         options = (self._model(name).option(name, self._quality_of(name), work) for name in meant)
-        scale = scale_of(self._quality_of(name) for name in self._hosted)
+        scale = scale_of(self._quality_of(name) for name in self._named.values())
         steps = ladder(options, work.tokens / self._queue.max_tokens, scale)
         wished = (self._meant(tier, chunk) for tier in (chunk.preferred, chunk.tier))
         preferred = next((name for name in wished if name is not None), meant[0])
+        self._asked_s.update(dict.fromkeys((*meant, preferred), now))
         preferred_ms = self._share_ms(preferred, work)
         pending = Pending(chunk, work, future, now, preferred)
         waiting = Waiting(work.tokens, deadline, steps, pending, chunk.request)
@@ -211,7 +214,8 @@ class Worker:
         """Score an ordinary batch with each model whose last one failed, and raise what that raises. Where it succeeds,
         what was asked for was at fault, and is forgotten."""
         for name in list(self._failures):
-            hosted = self._hosted[name]
+            if (hosted := self._hosted.get(name)) is None:
+                continue
             await asyncio.get_running_loop().run_in_executor(self._executor, score_pairs, hosted, ORDINARY)
             self._failures.pop(name, None)
 
@@ -293,12 +297,13 @@ class Worker:
         """Score one batch and answer its chunks. A fault fails the chunks it concerns and no others."""
         self._rest()
         started = self._clock()
-        self._running = Running(started, predicted_ms)
+        self._running = Running(started, predicted_ms, frozenset({name, *(pending.preferred for pending in batch)}))
         self._on_batch(sum(pending.work.tokens for pending in batch), self.backlog_s)
         hosted = self._hosted[name]
         try:
             chunks = [pending.chunk for pending in batch]
-            logits = await asyncio.get_running_loop().run_in_executor(self._executor, score_chunks, hosted, chunks)
+            scoring = asyncio.get_running_loop().run_in_executor(self._executor, timed, hosted, chunks, self._clock)
+            logits, infer_s = await scoring
         except Exception as error:
             if len(batch) > 1:
                 log.warning("a batch of %d chunks failed (%s); scoring them one by one", len(batch), error)
@@ -312,8 +317,9 @@ class Worker:
             return
         finally:
             self._running = None
+            self._busy_s = self._clock()
         self._failures.pop(name, None)
-        infer_ms = (self._clock() - started) * 1e3
+        infer_ms = infer_s * 1e3  # without the wait for the thread, which may be measuring a model that is new
         model = hosted.latency
         self._correction.observed(name, model, model.mean_ms(Work.sum(p.work for p in batch)), infer_ms)
         for pending in batch:
@@ -324,7 +330,7 @@ class Worker:
             waits_ms[waiting.item.chunk.sender] += waiting.least_ms
         for pending, scored in zip(batch, logits, strict=True):
             if not pending.future.done():
-                queue_ms = (started - pending.queued_s) * 1e3
+                queue_ms = (self._busy_s - pending.queued_s - infer_s) * 1e3
                 others_s = (sum(waits_ms.values()) - waits_ms[pending.chunk.sender]) / 1e3
                 pending.future.set_result(
                     ChunkScores(
@@ -340,8 +346,14 @@ class Worker:
                 )
 
 
+def timed(hosted: Hosted, chunks: Sequence[Chunk], clock: Callable[[], float]) -> tuple[list[np.ndarray], float]:
+    """In the executor: scores by chunk, and the seconds they took."""
+    began = clock()
+    return score_chunks(hosted, chunks), clock() - began
+
+
 def score_chunks(hosted: Hosted, chunks: Sequence[Chunk]) -> list[np.ndarray]:
-    """In the executor: one model, one packed batch, cut back into chunks."""
+    """One model, one packed batch, cut back into chunks."""
     if len(chunks) == 1:
         return [score_pairs(hosted, chunks[0].pairs)]
     logits = score_pairs(hosted, TokenizedPairs.join([c.pairs for c in chunks]))

@@ -1,6 +1,9 @@
 """Which model is meant by a tier's name, so that two versions of a fleet never score one ranking together."""
 
 import hashlib
+import json
+from collections.abc import Mapping
+from typing import Any
 
 from rankfleet.core.sections import Tier
 
@@ -8,6 +11,11 @@ from rankfleet.core.sections import Tier
 def fingerprint(*parts: str) -> str:
     """16 hex digits: equal for equal parts, and otherwise different."""
     return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:16]
+
+
+def settings_name(settings: Mapping[str, Any]) -> str:
+    """Of plain data, whatever order its keys are in."""
+    return fingerprint(json.dumps(settings, sort_keys=True))
 
 
 def model_name(name: str, tier: Tier, dtype: str, description: str) -> str:

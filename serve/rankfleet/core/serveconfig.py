@@ -21,7 +21,7 @@ def application(config: FleetConfig) -> dict[str, Any]:
         "name": APP_NAME,
         "route_prefix": "/",
         "import_path": IMPORT_PATH,
-        "args": {"groups": list(config.groups)},
+        "args": {"groups": sorted(config.groups)},
         "logging_config": {"enable_access_log": False},
         "autoscaling_policy": policy(),
         "deployments": [{"name": ROUTER} | router_options(config)]

@@ -93,22 +93,27 @@ class FleetView:
         self, config: FleetConfig, models: Mapping[str, str] = MappingProxyType({}), before: "FleetView | None" = None
     ) -> None:
         """models: fingerprints by tier, where replicas report by them; else they report by tier. before: the view of
-        the fleet as it was, whose books, estimates and arrivals go on."""
+        the fleet as it was, whose books, estimates and arrivals go on. It stays as it is until `take_over`."""
         self._config = config
         self._models = models
         known: Mapping[str, GroupView] = before._groups if before else {}
         self._groups: dict[str, GroupView] = {name: known.get(name, GroupView()) for name in config.groups}
-        for name, group in config.groups.items():
-            view = self._groups[name]
-            view.least, view.batch_tokens = group.replicas.min, group.batch_tokens
-            view.whole_tokens = group.batch_tokens if len(group.tiers) > 1 else 0
         self._latency: dict[str, LatencyModel] = before._latency if before else {}
         self._quality = quality_table(config)
         self._meter: PaceMeter = before._meter if before else PaceMeter(config.routing)
-        self._meter.rule = config.routing
         self._tickets: itertools.count[int] = before._tickets if before else itertools.count()
         self._tiers: tuple[TierState, ...] = ()
         self.learned({})
+        if before is None:
+            self.take_over()
+
+    def take_over(self) -> None:
+        """From now on this is the fleet, and the view before it is for what has begun by it."""
+        self._meter.rule = self._config.routing
+        for name, group in self._config.groups.items():
+            view = self._groups[name]
+            view.least, view.batch_tokens = group.replicas.min, group.batch_tokens
+            view.whole_tokens = group.batch_tokens if len(group.tiers) > 1 else 0
 
     def learned(self, models: Mapping[str, LatencyModel]) -> None:
         """A group has reported its latency models, by fingerprint, or by tier where there are none."""
@@ -119,8 +124,9 @@ class FleetView:
         )
 
     def profiled(self, models: Mapping[str, LatencyModel]) -> None:
-        """A profile has been read, by tier."""
-        self.learned({self._models.get(tier, tier): model for tier, model in models.items()})
+        """A profile has been read, by tier. What replicas have said is newer."""
+        by_name = {self._models.get(tier, tier): model for tier, model in models.items()}
+        self.learned({name: model for name, model in by_name.items() if name not in self._latency})
 
     @property
     def ready(self) -> bool:

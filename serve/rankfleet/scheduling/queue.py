@@ -61,6 +61,11 @@ class TokenQueue(Generic[T]):
     def __post_init__(self) -> None:
         self._meter = PaceMeter(self.rule)
 
+    def adjust(self, max_tokens: int, rule: Routing, settings: Scheduling) -> None:
+        """Go on by other settings; what waits is decided by them too."""
+        self.max_tokens, self.rule, self.settings = max_tokens, rule, settings
+        self._meter.rule = rule
+
     def __len__(self) -> int:
         return len(self._chunks)
 
