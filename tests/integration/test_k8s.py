@@ -15,7 +15,7 @@ from pydantic import BaseModel
 from ray.serve import Application
 from ray.serve.schema import ServeDeploySchema
 
-from rankfleet.core.config import parse_config, parse_live
+from rankfleet.core.config import parse_config
 
 ROOT = Path(__file__).parents[2]
 OVERLAYS = sorted((ROOT / "k8s/overlays").iterdir())
@@ -174,13 +174,13 @@ def test_import_paths_build_the_deployments_that_are_listed(serve_config: dict[s
     for app in serve_config["applications"]:
         module, _, name = app["import_path"].partition(":")
         assert isinstance(getattr(importlib.import_module(module), name)(app["args"]), Application)
-        fleet = parse_config(app["args"]["config"])
         router, *groups = app["deployments"]
         assert router["name"] == "router"
+        fleet = parse_config(router["user_config"])
+        assert app["args"] == {"groups": sorted(fleet.groups)}
         assert [deployment["name"] for deployment in groups] == list(fleet.groups)
-        settings = dict(router["user_config"])
-        assert list(settings.pop("groups")) == list(fleet.groups)
-        parse_live(settings, fleet)
+        for deployment in groups:
+            assert parse_config(deployment["user_config"]).tiers == fleet.tiers
         policy = app["autoscaling_policy"]
         module, _, name = policy["policy_function"].partition(":")
         assert callable(getattr(importlib.import_module(module), name)(**policy["policy_kwargs"]))

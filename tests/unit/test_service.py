@@ -8,7 +8,7 @@ import pytest
 
 from rankfleet.app.bodies import ranking_reply
 from rankfleet.app.service import RankingService
-from rankfleet.core.config import FleetConfig, LiveSettings, parse_live
+from rankfleet.core.config import FleetConfig
 from rankfleet.core.errors import Expired, Infeasible, InvalidRequest, Overloaded, ScoringFailed, TooLarge, UnknownModel
 from rankfleet.core.messages import Chunk, ChunkScores, Plan, RerankRequest
 from rankfleet.routing.latency import LatencyModel
@@ -117,10 +117,21 @@ async def test_arms_decide_the_model_and_are_named() -> None:
     assert (await one.rank(RerankRequest("cat", ["a"]))).assignment is None
 
 
-async def test_live_settings_take_effect_at_once() -> None:
-    one = service()
-    one.live = parse_live(LiveSettings(default_model="medium").model_dump(mode="json"), one.config)
-    assert (await one.rank(RerankRequest("cat", ["a"]))).plan.tier == "medium"
+async def test_a_changed_fleet_goes_on_with_what_is_known() -> None:
+    group = FakeGroup()
+    before = service(group)
+    before.fleet.learned({n: LatencyModel(5, 0, 0) for n in ("small", "medium", "large")})
+    await before.rank(RerankRequest("cat", ["a dog"], slo_ms=300))
+    config = fleet(default_model="medium")
+    tokenizers = dict.fromkeys(config.tiers, before._tokenizers["small"])
+    one = RankingService(config, tokenizers, {"demo": group}, clock=before.clock, before=before)
+    one.take_over()
+    ranking = await one.rank(RerankRequest("cat", ["a dog"]))
+    assert (ranking.plan.tier, ranking.cached) == ("medium", 1), "its token ids are known already"
+    assert ranking.plan.predicted_ms == pytest.approx(8.0), "and so is how fast it is"
+    assert one.demanded is before.demanded
+    # What has begun by the old file ends by it.
+    assert (await before.rank(RerankRequest("cat", ["a"]))).plan.tier == "large"
 
 
 @pytest.mark.parametrize(

@@ -32,7 +32,7 @@ from rankfleet.core.sections import (
 
 
 class LiveSettings(Section):
-    """What can change without restarting a replica: Serve hands it over as `user_config`."""
+    """What routers alone read: replicas of groups need not hear of a change."""
 
     default_model: Name = Field(AUTO, description="what a request without `model` gets: a tier, or `auto`")
     slo_classes: dict[Name, SloClass] = Field({}, description="budgets by name; the name can be sent as `model`")
@@ -138,18 +138,6 @@ def check_live(live: LiveSettings, tiers: set[str], groups: set[str]) -> None:
         for arm, settings in experiment.arms.items():
             if settings.model not in models:
                 raise ValueError(f"experiments.{name}.arms.{arm}: no tier is named {settings.model!r}")
-
-
-def parse_live(settings: dict[str, Any], fleet: "FleetConfig") -> LiveSettings:
-    """Live settings of a fleet as they come from `user_config`. Raises ConfigError."""
-    try:
-        live = LiveSettings.model_validate(settings)
-        check_live(live, set(fleet.tiers), set(fleet.groups))
-    except ValidationError as error:
-        raise ConfigError(explain(error, "live settings")) from error
-    except ValueError as error:
-        raise ConfigError(f"live settings: {error}") from error
-    return live
 
 
 def parse_config(settings: Any, source: str = "config") -> FleetConfig:
