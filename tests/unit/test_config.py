@@ -4,7 +4,7 @@ from typing import Any
 import pytest
 import yaml
 
-from rankfleet.core.config import FleetConfig, parse_config, parse_live, read_config
+from rankfleet.core.config import FleetConfig, parse_config, read_config
 from rankfleet.core.errors import ConfigError
 from tests.unit.fakes import fleet
 
@@ -108,18 +108,9 @@ def test_a_home_that_nobody_knows(tmp_path: Path) -> None:
         read_config(path)
 
 
-def test_live_settings_are_those_of_the_file() -> None:
-    config = fleet(slo_classes={"fast": {"slo_ms": 50}}, default_slo_class="fast")
-    again = parse_live(config.live.model_dump(mode="json"), config)
-    assert again == config.live
-    assert again.slo_classes["fast"].slo_ms == 50
-
-
-def test_live_settings_may_not_name_what_is_not_there() -> None:
+def test_a_default_that_is_not_there_is_named() -> None:
     with pytest.raises(ConfigError, match="default_model 'huge'"):
-        parse_live({"default_model": "huge"}, fleet())
-    with pytest.raises(ConfigError, match="live settings: tiers: unknown key"):
-        parse_live({"tiers": {}}, fleet())
+        fleet(default_model="huge")
 
 
 def test_a_config_survives_the_way_to_a_replica() -> None:
