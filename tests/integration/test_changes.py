@@ -1,6 +1,8 @@
 """`rankfleet apply` under steady load: whatever changes, no request fails, and what cannot work changes nothing."""
 
 import shutil
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -163,3 +165,44 @@ def test_a_change_that_cannot_work_changes_nothing(
         assert models(running_fleet)["small"] == str(folder / "new")
         running_fleet.command("apply", str(running_fleet.config))
     assert not load.failed, load.failed[:3]
+
+
+BY_HAND = """
+import logging, os, sys
+from pathlib import Path
+
+from rankfleet.app.fleets import fleets, pick_fleet
+from rankfleet.app.launch import prepare_environment
+from rankfleet.core.config import read_config
+from rankfleet.core.serveconfig import serve_config
+
+fleet = pick_fleet(fleets(), int(sys.argv[2]))
+prepare_environment()
+if fleet.token:
+    os.environ["RAY_AUTH_TOKEN_PATH"] = fleet.token
+import ray
+from ray.serve.context import _get_global_client
+from ray.serve.schema import ServeDeploySchema
+
+ray.init(address=fleet.cluster, namespace="serve", log_to_driver=False, logging_level=logging.ERROR)
+whole = serve_config(read_config(Path(sys.argv[1])))
+for deployment in whole["applications"][0]["deployments"]:
+    deployment["user_config"] = {"tiers": "none of this"}
+_get_global_client().deploy_apps(ServeDeploySchema.model_validate(whole))
+ray.shutdown()
+"""
+
+
+def test_a_config_written_by_hand_that_is_wrong_keeps_the_old_one(running_fleet: RunningFleet) -> None:
+    before = replicas(running_fleet, "router"), replicas(running_fleet, "demo")
+    port = running_fleet.http.base_url.port
+    with Load(str(running_fleet.http.base_url)) as load:
+        arguments = [sys.executable, "-c", BY_HAND, str(running_fleet.config), str(port)]
+        subprocess.run(arguments, check=True, timeout=60)
+        wait_for(lambda: "not_changed" in running_fleet.http.get("/readyz").json(), "a reason")
+        (why,) = running_fleet.http.get("/readyz").json()["not_changed"]
+        assert "tiers" in why
+        running_fleet.command("apply", str(running_fleet.config))
+        wait_for(lambda: running_fleet.http.get("/readyz").json() == {"status": "ready"}, "the fleet file")
+    assert not load.failed, load.failed[:3]
+    assert (replicas(running_fleet, "router"), replicas(running_fleet, "demo")) == before

@@ -470,6 +470,17 @@ async def test_health_and_readiness() -> None:
         assert len(group.chunks) == 1, "a ranking was answered to say so"
 
 
+async def test_readiness_says_why_a_newer_fleet_file_is_not_served() -> None:
+    one = service()
+    one.fleet.learned({n: LatencyModel(1, 0, 0) for n in ("small", "medium", "large")})
+    why: list[str] = []
+    transport = httpx.ASGITransport(build_api(one, TELEMETRY, not_changed=lambda: why))
+    async with httpx.AsyncClient(transport=transport, base_url="http://test") as http:
+        assert (await http.get("/readyz")).json() == {"status": "ready"}
+        why.append("tiers: expected a mapping")
+        assert (await http.get("/readyz")).json() == {"status": "ready", "not_changed": why}
+
+
 async def test_a_router_without_a_replica_is_not_ready() -> None:
     one = service()
     one.fleet.learned({n: LatencyModel(1, 0, 0) for n in ("small", "medium", "large")})

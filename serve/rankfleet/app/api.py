@@ -112,10 +112,12 @@ def build_api(
     read_timeout_s: float = READ_S,
     in_flight: BytesInFlight | None = None,
     gone: tuple[type[Exception], ...] = (ClientDisconnect,),
+    not_changed: Callable[[], list[str]] = list,
 ) -> FastAPI:
     """The routes over one router's service. log_place: where people find what went wrong; adds_request_id: as for
     `Front`; read_timeout_s: in which a body has to come; in_flight: of all requests of the process, where other
-    versions of the fleet share it; gone: errors that say that the client went away."""
+    versions of the fleet share it; gone: errors that say that the client went away; not_changed: why a
+    newer fleet file is not served, nothing where none waits."""
     api = FastAPI(title="Rankfleet", version=__version__, description=ABOUT, redirect_slashes=False)
     health = health or RouterHealth(service.probe, service.clock)
     limits = service.config.limits
@@ -233,7 +235,8 @@ def build_api(
             await health.ready()
         except RuntimeError as error:
             return json_response({"status": "failing", "reason": str(error)}, 503)
-        return json_response({"status": "ready"})
+        refused = not_changed()
+        return json_response({"status": "ready"} | ({"not_changed": refused} if refused else {}))
 
     async def root() -> Response:
         paths = {

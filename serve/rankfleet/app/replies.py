@@ -145,6 +145,9 @@ class ModelsReply(TypedDict):
 class StatusReply(TypedDict):
     status: Literal["ok", "ready", "asleep", "starting", "failing"]
     reason: NotRequired[str]
+    not_changed: NotRequired[
+        Annotated[list[str], Field(description="why the newest fleet file is not served; the one before still is")]
+    ]
 
 
 class RootReply(TypedDict):

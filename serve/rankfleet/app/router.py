@@ -173,6 +173,7 @@ class Router:
             adds_request_id=False,
             in_flight=self._in_flight,
             gone=(ClientDisconnect, TaskCancelledError),
+            not_changed=self._not_changed,
         )
         version = Version(fleet, prepared.models, Serving(service, api))
         self._rollover.offer(version, time.monotonic())
@@ -211,13 +212,17 @@ class Router:
         """What this router serves: `config`, a whole fleet file; `next`: the groups that another one waits for, None
         where none does; `faults`: why that cannot be served, as this router or replicas say."""
         rollover = self._rollover
-        faults = {fault for name in self._handles for of, fault in roster_of(name).faults if of == self._settings}
         return {
             "router": serve.get_replica_context().replica_id.unique_id,
             "config": rollover.now.config.model_dump(mode="json") if rollover.now else None,
             "next": rollover.missing(time.monotonic()) if rollover.next else None,
-            "faults": sorted(faults | ({rollover.fault} if rollover.fault else set())),
+            "faults": self._not_changed(),
         }
+
+    def _not_changed(self) -> list[str]:
+        """Why the newest fleet file is not served, as this router or replicas say."""
+        faults = {fault for name in self._handles for of, fault in roster_of(name).faults if of == self._settings}
+        return sorted(faults | ({self._rollover.fault} if self._rollover.fault else set()))
 
     def record_autoscaling_stats(self) -> dict[str, float]:
         """Read by the autoscaling policy: what has been asked for, and the settings, which can change live."""
