@@ -112,6 +112,7 @@ def test_no_request_fails_while_the_fleet_changes(
             "another precision": group(dtype="float32"),
             "threads and batches": group(threads=2, batch_tokens=8192),
             "classes": lambda fleet: fleet["slo_classes"].update(fast={"slo_ms": 30}),
+            "a split": lambda fleet: fleet["experiments"]["size"]["arms"]["small"].update(weight=10),
             "limits": lambda fleet: fleet.update(limits={"max_documents": 500}),
             "more replicas at most": group(replicas={"min": 1, "max": 3}),
             "cores and precision": group(cpus=0.25, dtype="int8" if INT8 else "float32"),
