@@ -30,6 +30,7 @@ from transformers import (
 )
 from typer.testing import CliRunner
 
+from rankfleet.bench.shapes import fill
 from rankfleet.core.errors import CheckpointError
 from rankfleet.engine.checkpoint import Checkpoint
 from rankfleet.engine.loadable import check_checkpoint
@@ -49,13 +50,7 @@ WORDS = ("how", "does", "the", "wing", "heat", "boundary", "layer", "of", "an", 
 
 def spread(model: torch.nn.Module, seed: int = 3) -> None:
     """Weights so far apart that a mistaken id moves scores by far more than the tolerance."""
-    generator = torch.Generator().manual_seed(seed)
-    with torch.no_grad():
-        for name, parameter in model.named_parameters():
-            if "norm" in name.lower() and name.endswith("weight"):
-                parameter.uniform_(0.5, 1.5, generator=generator)
-            else:
-                parameter.normal_(0, 0.15, generator=generator)
+    fill(model, seed, spread=0.15)
 
 
 def bert(
@@ -170,17 +165,21 @@ def with_tensors(build: Build, change: Callable[[dict[str, torch.Tensor]], dict[
     return built
 
 
-def with_tokenizer(build: Build, change: Callable[[dict[str, Any]], None]) -> Build:
-    """With another tokenizer.json."""
+def with_json(build: Build, name: str, change: Callable[[Any], None]) -> Build:
+    """With a change of what one of its JSON files holds."""
 
     def built(folder: Path) -> Path:
-        path = (made := build(folder)) / "tokenizer.json"
-        settings = json.loads(path.read_text())
-        change(settings)
-        path.write_text(json.dumps(settings))
+        path = (made := build(folder)) / name
+        held = json.loads(path.read_text())
+        change(held)
+        path.write_text(json.dumps(held))
         return made
 
     return built
+
+
+def with_tokenizer(build: Build, change: Callable[[dict[str, Any]], None]) -> Build:
+    return with_json(build, "tokenizer.json", change)
 
 
 def typed(*types: int) -> Callable[[dict[str, Any]], None]:
@@ -299,14 +298,7 @@ def embedding_model(folder: Path, build: Build) -> Path:
 
 
 def modules(build: Build, change: Callable[[list[dict[str, Any]]], None]) -> Build:
-    def built(folder: Path) -> Path:
-        path = (made := build(folder)) / "modules.json"
-        listed = json.loads(path.read_text())
-        change(listed)
-        path.write_text(json.dumps(listed))
-        return made
-
-    return built
+    return with_json(build, "modules.json", change)
 
 
 def normalize() -> list[Any]:

@@ -116,8 +116,8 @@ def build_api(
 ) -> FastAPI:
     """The routes over one router's service. log_place: where people find what went wrong; adds_request_id: as for
     `Front`; read_timeout_s: in which a body has to come; in_flight: of all requests of the process, where other
-    versions of the fleet share it; gone: errors that say that the client went away; not_changed: why a
-    newer fleet file is not served, nothing where none waits."""
+    versions of the fleet share it; gone: errors that say that the client went away; not_changed: why a newer
+    fleet file is not served, nothing where all are."""
     api = FastAPI(title="Rankfleet", version=__version__, description=ABOUT, redirect_slashes=False)
     health = health or RouterHealth(service.probe, service.clock)
     limits = service.config.limits
@@ -229,14 +229,14 @@ def build_api(
         if not service.fleet.ready:
             reason = "not every group has said how fast it is"
             return json_response({"status": "starting", "reason": reason}, 503)
+        refused = {"not_changed": why} if (why := not_changed()) else {}
         if service.fleet.asleep:
-            return json_response({"status": "asleep", "reason": "the next request starts a replica"})
+            return json_response({"status": "asleep", "reason": "the next request starts a replica"} | refused)
         try:
             await health.ready()
         except RuntimeError as error:
             return json_response({"status": "failing", "reason": str(error)}, 503)
-        refused = not_changed()
-        return json_response({"status": "ready"} | ({"not_changed": refused} if refused else {}))
+        return json_response({"status": "ready"} | refused)
 
     async def root() -> Response:
         paths = {

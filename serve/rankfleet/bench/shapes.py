@@ -52,15 +52,15 @@ def write_byte_bpe(folder: Path, texts: Iterable[str], vocabulary: int, max_leng
     ).save_pretrained(folder)
 
 
-def fill(model: torch.nn.Module, seed: int) -> None:
-    """Random weights of the usual spread; norms near one, so that a mistaken norm shows."""
+def fill(model: torch.nn.Module, seed: int, spread: float = 0.05) -> None:
+    """Random weights, spread as is usual unless told; norms near one, so that a mistaken norm shows."""
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for name, parameter in model.named_parameters():
             if "norm" in name.lower() and name.endswith("weight"):
                 parameter.uniform_(0.5, 1.5, generator=generator)
             else:
-                parameter.normal_(0, 0.05, generator=generator)
+                parameter.normal_(0, spread, generator=generator)
 
 
 def write_ettin(
