@@ -337,6 +337,20 @@ async def test_two_models_of_one_name_stand_side_by_side_until_nobody_asks_for_t
     assert (await worker.submit(replace(chunk(6), models={"t": "a2"}))).model == "w2"
 
 
+async def test_a_change_that_is_taken_back_leaves_the_tier_its_first_model(
+    clock: FakeClock, scorer: FakeScorer
+) -> None:
+    """The first model is still hosted then, so that nothing is loaded; that it goes by the name again has to be said."""
+    latency = LatencyModel(0, 1, 0)
+    worker = Worker("r1", {"a1": Hosted("t", scorer, latency, "w1")}, QUALITY, 40, Inline(), clock=clock)
+    worker.host("a2", Hosted("t", FakeScorer(clock), latency, "w2"))
+    worker.name({"t": "a1"})
+    assert (await worker.submit(chunk(1))).model == "w1"
+    clock.now += 31.0
+    assert (worker.forget({"a1"}, 30.0), worker.hosts) == (["a2"], {"a1"})
+    assert (await worker.submit(replace(chunk(2), models={"t": "a1"}))).model == "w1"
+
+
 async def test_a_tier_that_fails_every_batch_is_noticed_though_others_do_well(clock: FakeClock) -> None:
     class Broken(FakeScorer):
         def score(self, pairs: TokenizedPairs) -> np.ndarray:

@@ -107,6 +107,7 @@ class ReplicaGroup:
             for name, tier in wanted.items():
                 if name not in worker.hosts:
                     worker.host(*await self._loaded(fleet, tier))
+            worker.name({tier: name for name, tier in wanted.items()})
             await self._set_threads(group.threads)
             worker.adjust(quality_table(fleet).tiers, group.batch_tokens, fleet.routing, fleet.scheduling)
             self._wanted = frozenset(wanted)

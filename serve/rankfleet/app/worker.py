@@ -131,6 +131,11 @@ class Worker:
         self._named[model.tier] = name
         self._asked_s[name] = self._clock()
 
+    def name(self, models: Mapping[str, str]) -> None:
+        """Let each tier go by the model of this fingerprint, of those hosted: after a change that was taken back, not
+        by the one that came last."""
+        self._named.update(models)
+
     @property
     def hosts(self) -> frozenset[str]:
         """Fingerprints."""
