@@ -20,18 +20,18 @@ import numpy as np
 
 from rankfleet.core.config import FleetConfig, parse_config, read_config
 from rankfleet.core.messages import Work
-from rankfleet.routing.candidates import Ask
-from rankfleet.routing.fleet import FleetView
-from rankfleet.routing.latency import LatencyModel
-from rankfleet.routing.planner import choose
-from rankfleet.routing.preferred import preferred
-from rankfleet.routing.profile import read_profile
-from rankfleet.simulate.arrivals import from_process, from_trace, read_counts
+from rankfleet.estimates.latency import LatencyModel
+from rankfleet.estimates.profile import read_profile
+from rankfleet.router.candidates import Ask
+from rankfleet.router.fleet import FleetView
+from rankfleet.router.planner import choose
+from rankfleet.router.unloaded import preferred
 from rankfleet.simulate.clairvoyant import schedule
 from rankfleet.simulate.policies import policy_of
 from rankfleet.simulate.results import results
 from rankfleet.simulate.run import Simulation
 from rankfleet.simulate.scaling import TICK_S, Need, Ongoing, Scaler, Schedule
+from rankfleet.simulate.traces import from_process, from_trace, read_counts
 from rankfleet.simulate.workload import Requests, Workload, draw, read_workload
 
 ROOT = Path(__file__).parents[1]

@@ -23,15 +23,15 @@ from typing import Any
 
 import numpy as np
 
-from rankfleet.app import launch
-from rankfleet.app.checks import side_ports
 from rankfleet.bench.machine import cpu_name
 from rankfleet.bench.serve import counter, summary
 from rankfleet.bench.traffic import Call, calls, closed_loop, open_loop
+from rankfleet.cluster import launch
+from rankfleet.cluster.environment import LOCAL, LOW_LATENCY
+from rankfleet.cluster.preflight import side_ports
+from rankfleet.cluster.serve_config import APP_NAME, serve_config
 from rankfleet.core.config import FleetConfig, parse_config
-from rankfleet.core.environment import LOCAL, LOW_LATENCY
-from rankfleet.core.serveconfig import APP_NAME, serve_config
-from rankfleet.simulate.arrivals import from_process
+from rankfleet.simulate.traces import from_process
 from rankfleet.simulate.workload import Requests, Workload, draw
 
 RESULTS = Path(__file__).parents[1] / "benchmarks/results/autoscaling_live.json"

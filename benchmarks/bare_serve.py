@@ -26,8 +26,8 @@ import httpx
 
 from rankfleet.bench.machine import cpu_name
 from rankfleet.bench.serve import SETTLED, overhead
+from rankfleet.cluster.environment import LOCAL, LOW_LATENCY
 from rankfleet.core.config import read_config
-from rankfleet.core.environment import LOCAL, LOW_LATENCY
 
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "benchmarks/results/bare_serve.json"
@@ -55,8 +55,8 @@ def serve_bare() -> None:
         def __init__(self) -> None:
             import torch
 
-            from rankfleet.engine.checkpoint import find_checkpoint
-            from rankfleet.engine.scorer import Reranker
+            from rankfleet.engine.checkpoint.files import find_checkpoint
+            from rankfleet.engine.runtime.scorer import Reranker
 
             torch.set_num_threads(1)
             tiers = ("small", "medium", "large")

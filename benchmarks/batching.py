@@ -22,12 +22,12 @@ from typing import Any
 
 import numpy as np
 
-from rankfleet.app.worker import Worker
 from rankfleet.bench.machine import cpu_name
-from rankfleet.core.environment import LOCAL, LOW_LATENCY
+from rankfleet.cluster.environment import LOCAL, LOW_LATENCY
 from rankfleet.core.messages import Chunk, ChunkScores
 from rankfleet.core.pairs import TokenizedPairs
-from rankfleet.routing.latency import LatencyModel
+from rankfleet.estimates.latency import LatencyModel
+from rankfleet.replica.worker import Worker
 
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "benchmarks/results/batching.json"
@@ -84,7 +84,7 @@ def application() -> Any:
         return Batched
 
     class Queued(Reports):
-        """As `app/group.py` has it."""
+        """As `cluster/group_deployment.py` has it."""
 
         def __init__(self) -> None:
             self.device = Device()

@@ -14,10 +14,10 @@ from matplotlib.figure import Figure
 
 from rankfleet.cli.options import load_config
 from rankfleet.core.messages import Plan, Work
-from rankfleet.routing.candidates import Ask
-from rankfleet.routing.fleet import FleetView
-from rankfleet.routing.planner import plan
-from rankfleet.routing.profile import read_profile
+from rankfleet.estimates.profile import read_profile
+from rankfleet.router.candidates import Ask
+from rankfleet.router.fleet import FleetView
+from rankfleet.router.planner import plan
 
 ROOT = Path(__file__).parents[1]
 PAIRS, TOKENS = 100, 154

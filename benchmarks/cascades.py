@@ -4,7 +4,7 @@
 
 DIR is a collection in BEIR layout; BM25's top 100 are reranked. Every stage is run for every query, and only what the
 device does is timed, as CPU time of one thread: token ids are there before. The service's own functions choose the k
-from BM25's order and the small tier's together, and put both stages into one order (`routing/cascade.py`). `large on
+from BM25's order and the small tier's together, and put both stages into one order (`router/cascade.py`). `large on
 the first k` leaves the small tier out and takes BM25's own best instead.
 """
 
@@ -23,13 +23,13 @@ import torch
 from rankfleet.bench.machine import cpu_name
 from rankfleet.core.messages import Stage
 from rankfleet.core.pairs import TokenizedPairs
-from rankfleet.engine.checkpoint import find_checkpoint
-from rankfleet.engine.scorer import Scorer
-from rankfleet.engine.tokenizer import PairTokenizer
+from rankfleet.engine.checkpoint.files import find_checkpoint
+from rankfleet.engine.runtime.scorer import Scorer
+from rankfleet.engine.text.tokenizer import PairTokenizer
 from rankfleet.evaluate import INSTANT, best_first, first_scored, measure_run, retrieve, run_of
 from rankfleet.retrieval.bm25 import Bm25Index
 from rankfleet.retrieval.corpus import read_documents, read_judged
-from rankfleet.routing.cascade import ranked, second_stage
+from rankfleet.router.cascade import ranked, second_stage
 
 TOP_K = 100
 DEPTHS = (10, 12, 15, 20, 30)

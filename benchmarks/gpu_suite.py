@@ -30,21 +30,21 @@ sys.path[:0] = [str(ROOT / "serve"), str(ROOT)]
 
 import numpy as np  # noqa: E402
 import torch  # noqa: E402
+from benchmarks.contest.report import kendall_tau  # noqa: E402
+from benchmarks.contest.shapes import ETTIN  # noqa: E402
 from tests.engine.checkpoints import TEXT, ettin  # noqa: E402
 from torch.nn.functional import scaled_dot_product_attention  # noqa: E402
 
-from rankfleet.bench.report import kendall_tau  # noqa: E402
-from rankfleet.bench.shapes import ETTIN  # noqa: E402
 from rankfleet.core.pairs import TokenizedPairs  # noqa: E402
-from rankfleet.engine.attention import Attention, band_mask  # noqa: E402
-from rankfleet.engine.checkpoint import Checkpoint  # noqa: E402
-from rankfleet.engine.measure import GRID, QUICK, measure  # noqa: E402
-from rankfleet.engine.packing import PackedBatch, pack  # noqa: E402
-from rankfleet.engine.scorer import Reranker, Scorer  # noqa: E402
-from rankfleet.engine.tokenizer import PairTokenizer  # noqa: E402
-from rankfleet.engine.varlen import SDPA, installed_backends, named_attention  # noqa: E402
-from rankfleet.routing.latency import LatencyModel, fit, held_out_errors  # noqa: E402
-from rankfleet.routing.profile import profile_json  # noqa: E402
+from rankfleet.engine.attention.packed import Attention, band_mask  # noqa: E402
+from rankfleet.engine.attention.packing import PackedBatch, pack  # noqa: E402
+from rankfleet.engine.attention.varlen import SDPA, installed_backends, named_attention  # noqa: E402
+from rankfleet.engine.checkpoint.files import Checkpoint  # noqa: E402
+from rankfleet.engine.runtime.measure import GRID, QUICK, measure  # noqa: E402
+from rankfleet.engine.runtime.scorer import Reranker, Scorer  # noqa: E402
+from rankfleet.engine.text.tokenizer import PairTokenizer  # noqa: E402
+from rankfleet.estimates.latency import LatencyModel, fit, held_out_errors  # noqa: E402
+from rankfleet.estimates.profile import profile_json  # noqa: E402
 
 SHAPES = {**ETTIN, "tiny": (128, 4, 2, 96)}  # hidden, layers, heads, MLP inner
 MEAN_TOKENS, MAX_TOKENS = 154, 512

@@ -18,11 +18,11 @@ import numpy as np
 
 from rankfleet.bench.machine import cpu_name
 from rankfleet.core.config import read_config
-from rankfleet.routing.candidates import Ask
-from rankfleet.routing.fleet import FleetView
-from rankfleet.routing.lengths import Lengths
-from rankfleet.routing.planner import plan
-from rankfleet.routing.profile import read_profile
+from rankfleet.estimates.lengths import Lengths
+from rankfleet.estimates.profile import read_profile
+from rankfleet.router.candidates import Ask
+from rankfleet.router.fleet import FleetView
+from rankfleet.router.planner import plan
 
 ROOT = Path(__file__).parents[1]
 CASES = {"calm": (10_000.0, 0.0, 1.0), "crowded": (1_500.0, 0.1, 0.002), "hopeless": (30.0, 0.0, 0.002)}

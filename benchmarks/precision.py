@@ -16,11 +16,11 @@ from typing import Any
 
 import numpy as np
 import torch
+from benchmarks.contest.report import kendall_tau
 
 from rankfleet.bench.machine import cpu_instructions, cpu_name
-from rankfleet.bench.report import kendall_tau
-from rankfleet.engine.checkpoint import find_checkpoint
-from rankfleet.engine.scorer import Reranker
+from rankfleet.engine.checkpoint.files import find_checkpoint
+from rankfleet.engine.runtime.scorer import Reranker
 from rankfleet.evaluate import measure_run, ranked_run, retrieve
 from rankfleet.retrieval.bm25 import Bm25Index, Hit
 from rankfleet.retrieval.corpus import Judged, read_documents, read_judged

@@ -17,12 +17,12 @@ from typing import Any
 import numpy as np
 
 from rankfleet.core.config import FleetConfig, read_config
-from rankfleet.routing.profile import read_profile
-from rankfleet.simulate.arrivals import from_process, from_trace, read_counts
+from rankfleet.estimates.profile import read_profile
 from rankfleet.simulate.oracle import bound
 from rankfleet.simulate.policies import policy_of
 from rankfleet.simulate.results import results
 from rankfleet.simulate.run import Simulation
+from rankfleet.simulate.traces import from_process, from_trace, read_counts
 from rankfleet.simulate.workload import Requests, Workload, draw, read_workload
 
 ROOT = Path(__file__).parents[1]

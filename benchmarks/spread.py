@@ -19,12 +19,12 @@ from typing import Any
 import httpx
 import numpy as np
 
-from rankfleet.app import launch
 from rankfleet.bench.machine import cpu_name
 from rankfleet.bench.serve import counter
 from rankfleet.bench.traffic import calls
+from rankfleet.cluster import launch
+from rankfleet.cluster.serve_config import serve_config
 from rankfleet.core.config import FleetConfig, parse_config
-from rankfleet.core.serveconfig import serve_config
 from rankfleet.simulate.workload import Candidates, RequestClass, Requests, Workload
 
 ROOT = Path(__file__).parents[1]

@@ -29,7 +29,7 @@ def rows(*lines: list[str]) -> str:
 
 
 def engine(shape: str) -> str:
-    """One run of `rankfleet bench engine`."""
+    """One run of the contest."""
     figures = read(f"engine_{shape}")
     peers = {name: entry for name, entry in figures["peers"].items() if name not in PEER_NAMES}
     ours = {f"**Rankfleet** {dtype}": entry for dtype, entry in figures["by_dtype"].items()}

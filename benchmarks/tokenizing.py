@@ -25,9 +25,9 @@ os.environ["RAYON_NUM_THREADS"] = "1"  # tokenizers would take every core; read 
 import numpy as np
 from tokenizers import Tokenizer
 
-from rankfleet.engine.texts import TextEncoder
-from rankfleet.engine.tokencache import TokenCache
-from rankfleet.engine.tokenizer import PairTokenizer
+from rankfleet.engine.text.encoder import TextEncoder
+from rankfleet.engine.text.token_cache import TokenCache
+from rankfleet.engine.text.tokenizer import PairTokenizer
 
 MAX_TOKENS = 512
 SYLLABLES = ["ta", "ri", "mo", "ne", "lo", "su", "ka", "pe", "th", "er", "ing", "al", "ion", "st", "un", "ce"]

@@ -15,11 +15,11 @@ import numpy as np
 
 from rankfleet.core.errors import RankfleetError
 from rankfleet.core.messages import Stage
+from rankfleet.estimates.latency import LatencyModel
+from rankfleet.estimates.quality import parse_table
 from rankfleet.retrieval.bm25 import Bm25Index, Hit
 from rankfleet.retrieval.corpus import Judged
-from rankfleet.routing.cascade import ranked, second_stage
-from rankfleet.routing.latency import LatencyModel
-from rankfleet.routing.quality import parse_table
+from rankfleet.router.cascade import ranked, second_stage
 
 Run = dict[str, dict[str, float]]  # query id → document id → score
 Candidates = Mapping[str, Sequence[Hit]]  # by query, in the order of the first stage

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import torch
+from benchmarks.contest.shapes import Shape, fill, write_byte_bpe, write_ettin
 from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 from transformers import (
     BertConfig,
@@ -15,8 +16,6 @@ from transformers import (
     XLMRobertaConfig,
     XLMRobertaForSequenceClassification,
 )
-
-from rankfleet.bench.shapes import Shape, fill, write_byte_bpe, write_ettin
 
 TEXT = [
     "The wing of an aircraft at supersonic speed heats the boundary layer.",

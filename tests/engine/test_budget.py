@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from rankfleet.engine import budget
-from rankfleet.engine.budget import bytes_per_token, free_memory, pass_budget
-from rankfleet.engine.cgroup import memory_left
+from rankfleet.engine.runtime import pass_budget as budget
+from rankfleet.engine.runtime.cgroup import memory_left
+from rankfleet.engine.runtime.pass_budget import bytes_per_token, free_memory, pass_budget
 from tests.engine import checkpoints
 
 CPU = torch.device("cpu")
@@ -20,8 +20,8 @@ from pathlib import Path
 import numpy as np
 import torch
 from rankfleet.core.pairs import TokenizedPairs
-from rankfleet.engine.checkpoint import Checkpoint
-from rankfleet.engine.scorer import Scorer
+from rankfleet.engine.checkpoint.files import Checkpoint
+from rankfleet.engine.runtime.scorer import Scorer
 
 def resident(name):
     lines = Path("/proc/self/status").read_text().splitlines()

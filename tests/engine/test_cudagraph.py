@@ -10,15 +10,15 @@ import pytest
 import torch
 
 from rankfleet.core.pairs import TokenizedPairs
-from rankfleet.engine.checkpoint import Checkpoint
-from rankfleet.engine.cudagraph import Bucket, Graphs, buckets_to, choose, padded
-from rankfleet.engine.fused import Fused, add_norm
-from rankfleet.engine.measure import synthetic_pairs
-from rankfleet.engine.modernbert import ModernBertEncoder
-from rankfleet.engine.packing import PackedBatch, index_buffer, pack, read_buffer
-from rankfleet.engine.rotary import Rotary, rotate
-from rankfleet.engine.scorer import Scorer
-from rankfleet.engine.varlen import VarlenAttention, flash_attn_kernel
+from rankfleet.engine.attention.packing import PackedBatch, index_buffer, pack, read_buffer
+from rankfleet.engine.attention.varlen import VarlenAttention, flash_attn_kernel
+from rankfleet.engine.checkpoint.files import Checkpoint
+from rankfleet.engine.models.fused import Fused, add_norm
+from rankfleet.engine.models.modernbert import ModernBertEncoder
+from rankfleet.engine.models.rotary import Rotary, rotate
+from rankfleet.engine.runtime.cudagraph import Bucket, Graphs, buckets_to, choose, padded
+from rankfleet.engine.runtime.measure import synthetic_pairs
+from rankfleet.engine.runtime.scorer import Scorer
 from tests.engine import checkpoints
 from tests.engine.varlen import fake_flash_attn_varlen_func
 

@@ -9,11 +9,11 @@ from typer.testing import CliRunner
 
 import rankfleet.cli.rank  # noqa: F401  (registers the verb)
 from rankfleet.cli import app
-from rankfleet.core.layout import PassageRule
-from rankfleet.engine.checkpoint import MODELS, find_checkpoint
-from rankfleet.engine.scorer import Reranker
-from rankfleet.engine.storage import write_float32
-from rankfleet.engine.tokenizer import PairTokenizer
+from rankfleet.core.passages import PassageRule
+from rankfleet.engine.checkpoint.files import MODELS, find_checkpoint
+from rankfleet.engine.checkpoint.storage import write_float32
+from rankfleet.engine.runtime.scorer import Reranker
+from rankfleet.engine.text.tokenizer import PairTokenizer
 
 TIERS = ("small", "medium", "large")
 RIGHT_FIRST = {

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 
-from rankfleet.routing.profile import read_profile
+from rankfleet.estimates.profile import read_profile
 from tests.engine.varlen import fake_flash_attn_varlen_func
 
 SCRIPT = Path(__file__).parents[2] / "benchmarks/gpu_suite.py"
@@ -87,7 +87,7 @@ def test_without_a_gpu_it_says_so_and_keeps_what_it_has(suite: ModuleType, tmp_p
 
 @pytest.mark.parametrize("kernel", [False, True])
 def test_padded_arms_of_the_ablation_score_as_the_engine_does(suite: ModuleType, models: Path, kernel: bool) -> None:
-    from rankfleet.engine.varlen import VarlenAttention, flash_attn_kernel
+    from rankfleet.engine.attention.varlen import VarlenAttention, flash_attn_kernel
 
     model = suite.random_model("tiny", suite.Setting(torch.device("cpu"), True, None), models)
     pairs = suite.tokenized(np.array([9, 64, 65, 66, 130, 131, 200, 8], np.int32))

@@ -10,11 +10,11 @@ import pytest
 import torch
 
 from rankfleet.core.errors import CheckpointError
-from rankfleet.engine.checkpoint import Checkpoint, find_checkpoint
+from rankfleet.engine.checkpoint.files import Checkpoint, find_checkpoint
 from rankfleet.engine.native import library as native
 from rankfleet.engine.native.encoder import NativeEncoder, attention_items
-from rankfleet.engine.precision import choose_dtype
-from rankfleet.engine.scorer import Reranker, Scorer
+from rankfleet.engine.runtime.precision import choose_dtype
+from rankfleet.engine.runtime.scorer import Reranker, Scorer
 from tests.engine import checkpoints
 from tests.engine.test_parity import QUERY, documents
 
@@ -149,9 +149,9 @@ def test_kernels_are_built_once(monkeypatch: pytest.MonkeyPatch, tmp_path: Path)
 
 def test_auto_takes_bfloat16_where_the_processor_is_made_for_it(monkeypatch: pytest.MonkeyPatch) -> None:
     for flags, dtype in (({"avx512_bf16"}, "bfloat16"), ({"amx_bf16"}, "bfloat16"), ({"avx512f"}, "float32")):
-        monkeypatch.setattr("rankfleet.engine.precision.cpu_flags", lambda flags=flags: frozenset(flags))
+        monkeypatch.setattr("rankfleet.engine.runtime.precision.cpu_flags", lambda flags=flags: frozenset(flags))
         assert choose_dtype("auto", CPU) == dtype
     assert choose_dtype("float32", CPU) == "float32"
-    monkeypatch.setattr("rankfleet.engine.precision.library", lambda: None)
+    monkeypatch.setattr("rankfleet.engine.runtime.precision.library", lambda: None)
     with pytest.raises(CheckpointError, match="AVX512-VNNI"):
         choose_dtype("int8", CPU)

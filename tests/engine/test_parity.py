@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 import torch
 
-from rankfleet.engine.checkpoint import Checkpoint
-from rankfleet.engine.scorer import Reranker, Scorer
-from rankfleet.engine.tokenizer import PairTokenizer
+from rankfleet.engine.checkpoint.files import Checkpoint
+from rankfleet.engine.runtime.scorer import Reranker, Scorer
+from rankfleet.engine.text.tokenizer import PairTokenizer
 from tests.engine import checkpoints
 
 QUERY = "how does the boundary layer heat a wing?"

@@ -6,13 +6,13 @@ import numpy as np
 import pytest
 import torch
 
-from rankfleet.app.texts import load_tokenizers
 from rankfleet.core.errors import CheckpointError
 from rankfleet.core.sections import Tier
-from rankfleet.engine.checkpoint import Checkpoint
-from rankfleet.engine.scorer import Reranker, Scorer
-from rankfleet.engine.tokenizer import PairTokenizer
-from rankfleet.engine.varlen import VarlenAttention, flash_attn_kernel, torch_varlen_kernel
+from rankfleet.engine.attention.varlen import VarlenAttention, flash_attn_kernel, torch_varlen_kernel
+from rankfleet.engine.checkpoint.files import Checkpoint
+from rankfleet.engine.runtime.scorer import Reranker, Scorer
+from rankfleet.engine.text.tokenizer import PairTokenizer
+from rankfleet.router.tokenize import load_tokenizers
 from tests.engine import checkpoints
 from tests.engine.test_parity import QUERY, assert_equal_scores, documents
 from tests.engine.varlen import fake_flash_attn_varlen_func, fake_varlen_attn

@@ -13,12 +13,12 @@ from safetensors.torch import load_file, save_file
 
 from rankfleet.core.errors import CheckpointError, InvalidPairs
 from rankfleet.core.pairs import TokenizedPairs
-from rankfleet.engine.checkpoint import SCALE_SUFFIX, Checkpoint
-from rankfleet.engine.cudagraph import Bucket
-from rankfleet.engine.scorer import Reranker, Scorer
-from rankfleet.engine.storage import write_int8
-from rankfleet.engine.varlen import VarlenAttention, flash_attn_kernel
-from rankfleet.engine.weights import Weights, all_finite
+from rankfleet.engine.attention.varlen import VarlenAttention, flash_attn_kernel
+from rankfleet.engine.checkpoint.files import SCALE_SUFFIX, Checkpoint
+from rankfleet.engine.checkpoint.storage import write_int8
+from rankfleet.engine.checkpoint.weights import Weights, all_finite
+from rankfleet.engine.runtime.cudagraph import Bucket
+from rankfleet.engine.runtime.scorer import Reranker, Scorer
 from tests.engine import checkpoints
 from tests.engine.test_checkpoint import small_bert
 from tests.engine.test_cudagraph import FakeRecorder

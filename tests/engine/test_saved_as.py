@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from benchmarks.contest.shapes import fill
 from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors, trainers
 from transformers import (
@@ -30,15 +31,14 @@ from transformers import (
 )
 from typer.testing import CliRunner
 
-from rankfleet.bench.shapes import fill
 from rankfleet.core.errors import CheckpointError
-from rankfleet.engine.checkpoint import Checkpoint
-from rankfleet.engine.loadable import check_checkpoint
-from rankfleet.engine.measure import QUICK, measure
+from rankfleet.engine.checkpoint.files import Checkpoint
 from rankfleet.engine.native.encoder import NativeEncoder
 from rankfleet.engine.native.library import library
-from rankfleet.engine.scorer import Reranker, Scorer
-from rankfleet.engine.tokenizer import PairTokenizer
+from rankfleet.engine.runtime.loadable import check_checkpoint
+from rankfleet.engine.runtime.measure import QUICK, measure
+from rankfleet.engine.runtime.scorer import Reranker, Scorer
+from rankfleet.engine.text.tokenizer import PairTokenizer
 from tests.engine import checkpoints
 from tests.engine.test_parity import QUERY, documents
 

@@ -10,13 +10,13 @@ import pytest
 import torch
 
 from rankfleet.core.pairs import TokenizedPairs
-from rankfleet.engine import varlen
-from rankfleet.engine.attention import Attention, RunAttention
-from rankfleet.engine.checkpoint import Checkpoint
-from rankfleet.engine.measure import synthetic_pairs
-from rankfleet.engine.packing import Run, pack
-from rankfleet.engine.scorer import Scorer
-from rankfleet.engine.varlen import VarlenAttention, flash_attn_kernel, torch_varlen_kernel, varlen_backend
+from rankfleet.engine.attention import varlen
+from rankfleet.engine.attention.packed import Attention, RunAttention
+from rankfleet.engine.attention.packing import Run, pack
+from rankfleet.engine.attention.varlen import VarlenAttention, flash_attn_kernel, torch_varlen_kernel, varlen_backend
+from rankfleet.engine.checkpoint.files import Checkpoint
+from rankfleet.engine.runtime.measure import synthetic_pairs
+from rankfleet.engine.runtime.scorer import Scorer
 from tests.engine import checkpoints
 from tests.engine.varlen import fake_flash_attn_varlen_func, fake_varlen_attn, fake_varlen_attn_without_groups
 

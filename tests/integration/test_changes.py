@@ -14,7 +14,7 @@ import pytest
 import yaml
 from safetensors.torch import load_file, save_file
 
-from rankfleet.engine.checkpoint import MODELS
+from rankfleet.engine.checkpoint.files import MODELS
 from rankfleet.engine.native.library import library
 from tests.integration.conftest import RunningFleet
 from tests.integration.test_live import replicas, wait_for
@@ -172,10 +172,10 @@ BY_HAND = """
 import logging, os, sys
 from pathlib import Path
 
-from rankfleet.app.fleets import fleets, pick_fleet
-from rankfleet.app.launch import prepare_environment
+from rankfleet.cluster.running_fleets import fleets, pick_fleet
+from rankfleet.cluster.launch import prepare_environment
 from rankfleet.core.config import read_config
-from rankfleet.core.serveconfig import serve_config
+from rankfleet.cluster.serve_config import serve_config
 
 fleet = pick_fleet(fleets(), int(sys.argv[2]))
 prepare_environment()

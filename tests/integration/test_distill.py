@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 import torch
 
-from rankfleet.engine.checkpoint import Checkpoint, find_checkpoint
-from rankfleet.engine.scorer import Reranker
+from rankfleet.engine.checkpoint.files import Checkpoint, find_checkpoint
+from rankfleet.engine.runtime.scorer import Reranker
 from tests.integration.conftest import PASSAGES, RANKFLEET
 
 TEACHER, STUDENT, PATIENCE_S = "demo/medium", "demo/small", 180

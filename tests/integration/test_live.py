@@ -12,7 +12,7 @@ import pytest
 import yaml
 
 from rankfleet.core.config import read_config
-from rankfleet.routing.experiments import arm_of
+from rankfleet.router.experiments import arm_of
 from tests.integration.conftest import RunningFleet, descendants
 from tests.integration.test_serve import DOCUMENTS, QUERY, RIGHT
 

@@ -26,8 +26,8 @@ def test_the_right_document_comes_first(running_fleet: RunningFleet, tier: str) 
 
 
 def test_scores_are_those_of_the_engine_alone(running_fleet: RunningFleet) -> None:
-    from rankfleet.engine.checkpoint import find_checkpoint
-    from rankfleet.engine.scorer import Reranker
+    from rankfleet.engine.checkpoint.files import find_checkpoint
+    from rankfleet.engine.runtime.scorer import Reranker
 
     texts = [*DOCUMENTS, "", "word " * 700, "мир 世界 😀"]
     expected = Reranker.load(find_checkpoint("demo/medium"), device="cpu").score(QUERY, texts)

@@ -16,7 +16,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from rankfleet.engine.checkpoint import MODELS
+from rankfleet.engine.checkpoint.files import MODELS
 from tests.integration.conftest import RANKFLEET, START_S, STOP_S, descendants, free_port
 
 FLEET = """

@@ -14,12 +14,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rankfleet.app.api import build_api
-from rankfleet.app.bodies import sigmoid
-from rankfleet.app.service import RankingService
+from rankfleet.api.app import build_api
+from rankfleet.api.bodies import sigmoid
 from rankfleet.core.errors import ScoringFailed
 from rankfleet.core.messages import Chunk, ChunkScores, Ranking
-from rankfleet.routing.latency import LatencyModel
+from rankfleet.estimates.latency import LatencyModel
+from rankfleet.router.service import RankingService
 from tests.unit.fakes import FakeGroup
 from tests.unit.test_service import service
 

@@ -5,11 +5,11 @@ from dataclasses import dataclass, field
 
 import pytest
 
+from rankfleet.autoscaler.demand import History, Window
+from rankfleet.autoscaler.policy import Decision, FleetScaler, GroupScaler, Observed
+from rankfleet.autoscaler.sharing import Claim, Unit, share
 from rankfleet.core.sections import Autoscaling
-from rankfleet.scheduling.autoscaling import Decision, FleetScaler, GroupScaler, Observed
-from rankfleet.scheduling.demand import History, Window
-from rankfleet.scheduling.load import Counts, Demanded, Load
-from rankfleet.scheduling.sharing import Claim, Unit, share
+from rankfleet.estimates.load import Counts, Demanded, Load
 
 SETTINGS = Autoscaling(
     utilisation=0.5, start_s=10, stable_s=20, panic_s=6, panic_hold_s=20, hold_s=20, cooldown_s=5, drain_s=1

@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 from tokenizers import AddedToken, Tokenizer, normalizers, pre_tokenizers
 
-from rankfleet.engine.bpe import NotByteLevel, alternation, byte_ranks, bytes_of_letters
-from rankfleet.engine.probes import probe_texts
-from rankfleet.engine.texts import TextEncoder
+from rankfleet.engine.text.bpe import NotByteLevel, alternation, byte_ranks, bytes_of_letters
+from rankfleet.engine.text.encoder import TextEncoder
+from rankfleet.engine.text.probes import probe_texts
 from tests.unit.fakes import BPE_TEXTS, bpe_tokenizer, word_tokenizer
 
 # Not part of the project, as it belongs to others.
@@ -116,7 +116,7 @@ def test_other_kinds_are_left_to_tokenizers(caplog: pytest.LogCaptureFixture) ->
 
 
 def test_a_tokenizer_that_differs_in_what_cannot_be_read_off_fails_the_probes(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("rankfleet.engine.bpe.PATTERN", r" ?\p{L}+| ?[^\s\p{L}]+|\s+")  # digits beside marks
+    monkeypatch.setattr("rankfleet.engine.text.bpe.PATTERN", r" ?\p{L}+| ?[^\s\p{L}]+|\s+")  # digits beside marks
     assert backend(bpe_tokenizer()) == "tokenizers"
 
 

@@ -1,10 +1,10 @@
 import numpy as np
 import pytest
 
-from rankfleet.app.bodies import sigmoid
+from rankfleet.api.bodies import sigmoid
 from rankfleet.core.messages import Stage
-from rankfleet.routing.cascade import STEP, promising, ranked, second_stage
-from rankfleet.routing.latency import LatencyModel
+from rankfleet.estimates.latency import LatencyModel
+from rankfleet.router.cascade import STEP, promising, ranked, second_stage
 
 MODEL = LatencyModel(5.0, 1.0, 0.0)  # 5 ms and one for each token
 LOGITS = np.array([0.0, 9.0, 8.5, 1.0, 8.0, 7.8, 0.5, 0.2])  # best first: 1 2 4 5 3 6 7 0

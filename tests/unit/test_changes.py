@@ -1,6 +1,6 @@
 """A change of a fleet in steps, of which none leaves requests without a model."""
 
-from rankfleet.app.changes import restarts, steps
+from rankfleet.cluster.changes import restarts, steps
 from rankfleet.core.config import FleetConfig
 from tests.unit.fakes import fleet
 

@@ -104,8 +104,6 @@ def test_without_a_terminal_each_state_is_a_line_of_its_own(monkeypatch: pytest.
         (("simulate", "--arrivals", "poisson:rate=1", "--workload", "/nothing.yaml"), "/nothing.yaml: No such file"),
         (("plan", "-c", "demo"), "measure one with `rankfleet profile`"),
         (("plan", "--model", "huge"), "no tier 'huge'; this fleet has 17m, 32m"),
-        (("bench", "engine"), "--model demo/large or --shape 17m"),
-        (("bench", "engine", "--shape", "17m", "--against", "tei"), "--against tei: there are sentence-transformers"),
         (("bench", "faults", "--scenario", "kill,flood"), "--scenario flood: there are calm, kill, hang, node"),
         (("distill", "--student", "demo/small", "--data", "/nothing", "--out", "x"), "there is no file /nothing"),
     ],

@@ -2,8 +2,8 @@ import math
 
 import pytest
 
-from rankfleet.routing.correction import HALF_S, MOST_FACTOR, Correction
-from rankfleet.routing.latency import LatencyModel
+from rankfleet.estimates.correction import HALF_S, MOST_FACTOR, Correction
+from rankfleet.estimates.latency import LatencyModel
 
 MODEL = LatencyModel(2.0, 0.1, 0.01, 1.3)
 

@@ -9,9 +9,9 @@ import pytest
 from huggingface_hub.utils import filter_repo_objects
 
 from rankfleet.core.errors import CheckpointError
-from rankfleet.engine.checkpoint import MODELS, Checkpoint, find_checkpoint
-from rankfleet.engine.digest import digest_of
-from rankfleet.engine.storage import write_float32
+from rankfleet.engine.checkpoint.digest import digest_of
+from rankfleet.engine.checkpoint.files import MODELS, Checkpoint, find_checkpoint
+from rankfleet.engine.checkpoint.storage import write_float32
 
 MODULES = [
     {"idx": 0, "path": "", "type": "sentence_transformers.base.modules.transformer.Transformer"},

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from rankfleet.app.dispatch import slices_of
+from rankfleet.router.dispatch import slices_of
 
 
 @pytest.mark.parametrize(

@@ -37,9 +37,8 @@ def test_what_pages_point_to_exists(page: Path) -> None:
     text = page.read_text()
     for target in re.findall(r"\]\((?!http)([^)#]+)", text):
         assert (page.parent / target).exists(), f"{page.name} points to {target}"
-    for name in re.findall(
-        r"`((?:configs|docs|benchmarks|k8s|app|core|routing|scheduling|engine|retrieval)/[\w./-]+)`", text
-    ):
+    packages = "|".join(path.name for path in (ROOT / "serve/rankfleet").iterdir() if path.is_dir())
+    for name in re.findall(rf"`((?:docs|benchmarks|{packages})/[\w./-]+)`", text):
         assert (ROOT / name).exists() or (ROOT / "serve/rankfleet" / name).exists(), f"{page.name} names {name}"
 
 

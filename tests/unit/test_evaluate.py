@@ -9,6 +9,8 @@ import pytest
 from rankfleet.cli.evaluate import evaluate
 from rankfleet.core.errors import ConfigError, RankfleetError
 from rankfleet.core.messages import Stage
+from rankfleet.estimates.latency import LatencyModel
+from rankfleet.estimates.quality import parse_table
 from rankfleet.evaluate import (
     Scored,
     cascade,
@@ -24,9 +26,7 @@ from rankfleet.evaluate import (
 )
 from rankfleet.retrieval.bm25 import Hit
 from rankfleet.retrieval.corpus import Judged
-from rankfleet.routing.cascade import ranked, second_stage
-from rankfleet.routing.latency import LatencyModel
-from rankfleet.routing.quality import parse_table
+from rankfleet.router.cascade import ranked, second_stage
 from tests.unit.fakes import FakeClock
 
 QRELS = {"q1": {"a": 2, "b": 1, "c": 0}, "q2": {"x": 1}}

@@ -2,7 +2,7 @@ from collections import Counter
 
 from rankfleet.core.messages import RerankRequest
 from rankfleet.core.sections import Experiment
-from rankfleet.routing.experiments import arm_of, assign, bucket
+from rankfleet.router.experiments import arm_of, assign, bucket
 
 
 def split(small: float, large: float, **settings: str) -> Experiment:

@@ -1,7 +1,7 @@
 import pytest
 
-from rankfleet.routing.fleet import REPLICA_SEEN_S, FleetView
-from rankfleet.routing.latency import LatencyModel
+from rankfleet.estimates.latency import LatencyModel
+from rankfleet.router.fleet import REPLICA_SEEN_S, FleetView
 from tests.unit.fakes import fleet
 
 

@@ -12,11 +12,11 @@ from ray.serve._private.common import TimeStampedValue as Point
 from ray.serve.autoscaling_policy import _apply_app_level_autoscaling_config
 from ray.serve.config import AutoscalingConfig
 
-from rankfleet.app.autoscaling import FleetPolicy
+from rankfleet.autoscaler.reports import of_replica, of_router, settings_in
+from rankfleet.autoscaler.sharing import Unit
+from rankfleet.cluster.autoscaling_policy import FleetPolicy
 from rankfleet.core.sections import Autoscaling
-from rankfleet.scheduling.load import Demanded, Load
-from rankfleet.scheduling.reports import of_replica, of_router, settings_in
-from rankfleet.scheduling.sharing import Unit
+from rankfleet.estimates.load import Demanded, Load
 
 UNITS = {"demo": Unit(0.0, 0.5), "big": Unit(1.0, 1.0)}
 DEMO, BIG, ROUTER = (DeploymentID(name=name, app_name="rankfleet") for name in ("demo", "big", "router"))

@@ -5,7 +5,8 @@ from dataclasses import dataclass
 
 import pytest
 
-from rankfleet.app.health import HELD_S, RECENT_S, SUSPECT_FAILURES, Entrance, RouterHealth, check
+from rankfleet.replica.health import HELD_S, Entrance, check
+from rankfleet.router.health import RECENT_S, SUSPECT_FAILURES, RouterHealth
 from tests.unit.fakes import FakeClock
 
 

@@ -3,8 +3,8 @@ import pytest
 
 from rankfleet.core.errors import ConfigError
 from rankfleet.core.messages import Work
-from rankfleet.routing.latency import LatencyModel, Sample, fit, held_out_errors
-from rankfleet.routing.profile import profile_json, read_profile
+from rankfleet.estimates.latency import LatencyModel, Sample, fit, held_out_errors
+from rankfleet.estimates.profile import profile_json, read_profile
 
 
 def work(tokens: int, squares: int = 0) -> Work:

@@ -10,14 +10,13 @@ from typing import Any
 
 import pytest
 
-from rankfleet.app import checks, launch
-from rankfleet.app.checks import check_files, check_fits, reserved, room_to_surge
-from rankfleet.app.failures import LaunchError, one_sentence, reason_of, troubles, watch, why_failed
-from rankfleet.app.fleets import Fleet, fleets, note_fleet, pick_fleet
-from rankfleet.app.launch import prepare_environment
 from rankfleet.bench.traffic import session
-from rankfleet.core import environment
-from rankfleet.core.environment import haproxy_files, leave_proxies, ray_temp, token_path, token_place, user_folder
+from rankfleet.cluster import environment, launch, preflight
+from rankfleet.cluster.environment import haproxy_files, leave_proxies, ray_temp, token_path, token_place, user_folder
+from rankfleet.cluster.failures import LaunchError, one_sentence, reason_of, troubles, watch, why_failed
+from rankfleet.cluster.launch import prepare_environment
+from rankfleet.cluster.preflight import check_files, check_fits, reserved, room_to_surge
+from rankfleet.cluster.running_fleets import Fleet, fleets, note_fleet, pick_fleet
 from rankfleet.core.errors import CheckpointError, ConfigError
 from rankfleet.engine.native.library import scratch_in
 from tests.unit.fakes import fleet
@@ -152,7 +151,7 @@ def test_a_cache_of_the_hub_that_cannot_be_written(monkeypatch: pytest.MonkeyPat
     def refuse(*_: object, **__: object) -> None:
         raise CheckpointError("cannot get it") from PermissionError(13, "Permission denied", "/home/x/.cache")
 
-    monkeypatch.setattr(checks, "find_checkpoint", refuse)
+    monkeypatch.setattr(preflight, "find_checkpoint", refuse)
     config = fleet(tiers={"a": {"model": "org/name", "quality": 0.3}}, groups={"g": {"tiers": ["a"]}})
     with pytest.raises(CheckpointError, match=r"tier a: org/name .* /home/x/\.cache: Permission denied; set HF_HOME"):
         check_files(config, lambda text: None)

@@ -7,11 +7,11 @@ import yaml
 from typer.testing import CliRunner
 
 from rankfleet.cli.k8s import k8s_app
+from rankfleet.cluster.environment import LOW_LATENCY
 from rankfleet.core.config import FleetConfig, read_config
-from rankfleet.core.environment import LOW_LATENCY
 from rankfleet.core.errors import ConfigError
 from rankfleet.core.sections import Group, Updates
-from rankfleet.manifests import Pool, bins, pools, ray_service, render, shared_pool
+from rankfleet.k8s.manifests import Pool, bins, pools, ray_service, render, shared_pool
 from tests.unit.fakes import fleet
 
 ROOT = Path(__file__).parents[2]
@@ -74,7 +74,7 @@ def test_demo_deployments() -> None:
         "ray_actor_options": {"num_cpus": 0.5, "num_gpus": 0.0, "label_selector": {"rankfleet/pool": "demo"}},
         "user_config": config.for_groups,
         "request_router_config": {
-            "request_router_class": "rankfleet.app.placement:LeastWork",
+            "request_router_class": "rankfleet.cluster.request_router:LeastWork",
             "request_routing_stats_period_s": 0.5,
         },
         "autoscaling_config": {
@@ -122,7 +122,10 @@ def test_what_a_change_touches() -> None:
 
 def test_one_policy_for_all_groups_which_no_change_of_the_fleet_changes() -> None:
     policies = [application(one_group(**some))["autoscaling_policy"] for some in ({}, {"gpus": 0.5, "cpus": 3.0})]
-    expected = {"policy_function": "rankfleet.app.autoscaling:FleetPolicy", "policy_kwargs": {"router": "router"}}
+    expected = {
+        "policy_function": "rankfleet.cluster.autoscaling_policy:FleetPolicy",
+        "policy_kwargs": {"router": "router"},
+    }
     assert policies == [expected, expected]
 
 

@@ -2,13 +2,14 @@ import numpy as np
 import pytest
 
 from rankfleet.core.messages import Plan, Stage, Work
+from rankfleet.core.pairs import MIN_CHUNK_TOKENS
 from rankfleet.core.sections import Routing
-from rankfleet.routing.candidates import MIN_CHUNK_TOKENS, Ask, FleetSnapshot, GroupState, TierState, spread
-from rankfleet.routing.latency import LatencyModel
-from rankfleet.routing.lengths import Lengths
-from rankfleet.routing.planner import Refusal, plan
-from rankfleet.routing.quality import QualityTable
-from rankfleet.scheduling.pace import Pace
+from rankfleet.estimates.arrivals import Pace
+from rankfleet.estimates.latency import LatencyModel
+from rankfleet.estimates.lengths import Lengths
+from rankfleet.estimates.quality import QualityTable
+from rankfleet.router.candidates import Ask, FleetSnapshot, GroupState, TierState, spread
+from rankfleet.router.planner import Refusal, plan
 
 # 1,000 tokens take 10, 40 and 160 ms.
 TIERS = tuple(

@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 
 from rankfleet.core.errors import ConfigError
-from rankfleet.routing.quality import QualityTable, quality_table
+from rankfleet.estimates.quality import QualityTable, quality_table
 from tests.unit.fakes import fleet
 
 TABLE = {

@@ -4,9 +4,9 @@ import random
 import pytest
 
 from rankfleet.core.sections import Scheduling
-from rankfleet.scheduling.binding import Waiting
-from rankfleet.scheduling.ladder import Option, ladder
-from rankfleet.scheduling.queue import TokenQueue, owed
+from rankfleet.estimates.frontier import Option, ladder
+from rankfleet.replica.batching import Waiting
+from rankfleet.replica.queue import TokenQueue, owed
 
 
 def put(

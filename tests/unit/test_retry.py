@@ -8,14 +8,14 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from rankfleet.app.dispatch import Dispatcher
 from rankfleet.core.config import FleetConfig
 from rankfleet.core.errors import Expired, NotHosted, ReplicaLost, ScoringFailed, Unavailable
 from rankfleet.core.messages import Chunk, ChunkScores
 from rankfleet.core.pairs import TokenizedPairs
-from rankfleet.routing.fleet import FleetView
-from rankfleet.routing.latency import LatencyModel
-from rankfleet.scheduling.retry import MOST_ATTEMPTS, PATIENCE_S, retry, silent_at_s, wait_s
+from rankfleet.estimates.latency import LatencyModel
+from rankfleet.router.dispatch import Dispatcher
+from rankfleet.router.fleet import FleetView
+from rankfleet.router.retry import MOST_ATTEMPTS, PATIENCE_S, retry, silent_at_s, wait_s
 from tests.unit.fakes import FakeClock, FakeGroup, fleet
 
 

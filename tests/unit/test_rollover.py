@@ -2,8 +2,8 @@
 
 from collections.abc import Collection
 
-from rankfleet.app.rollover import STRAGGLERS_S, Rollover, Version
 from rankfleet.core.config import FleetConfig
+from rankfleet.router.rollover import STRAGGLERS_S, Rollover, Version
 from tests.unit.fakes import fleet
 
 OLD, NEW = {"small": "a1", "medium": "b1", "large": "c1"}, {"small": "a2", "medium": "b1", "large": "c1"}

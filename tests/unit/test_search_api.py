@@ -1,8 +1,8 @@
 import httpx
 import pytest
 
-from rankfleet.app.api import build_api
-from rankfleet.app.search import Retriever, clip
+from rankfleet.api.app import build_api
+from rankfleet.api.search import Retriever, clip
 from rankfleet.retrieval.bm25 import Bm25Index, Hit
 from rankfleet.retrieval.corpus import Document
 from tests.unit.test_api import FakeTelemetry

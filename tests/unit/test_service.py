@@ -6,13 +6,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from rankfleet.app.bodies import ranking_reply
-from rankfleet.app.service import RankingService
+from rankfleet.api.bodies import ranking_reply
 from rankfleet.core.config import FleetConfig
 from rankfleet.core.errors import Expired, Infeasible, InvalidRequest, Overloaded, ScoringFailed, TooLarge, UnknownModel
 from rankfleet.core.messages import Chunk, ChunkScores, Plan, RerankRequest
-from rankfleet.routing.latency import LatencyModel
-from rankfleet.routing.planner import Refusal
+from rankfleet.estimates.latency import LatencyModel
+from rankfleet.router.planner import Refusal
+from rankfleet.router.service import RankingService
 from tests.unit.fakes import WORDS, FakeClock, FakeGroup, fleet, word_tokenizer
 
 SUN = 3 + WORDS.index("sun")

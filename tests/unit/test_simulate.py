@@ -6,14 +6,14 @@ import pytest
 
 from rankfleet.core.config import FleetConfig
 from rankfleet.core.errors import ConfigError
-from rankfleet.routing.latency import LatencyModel
-from rankfleet.simulate.arrivals import from_process, from_trace
+from rankfleet.estimates.latency import LatencyModel
 from rankfleet.simulate.inputs import requests_for, workload_named
 from rankfleet.simulate.oracle import bound, slices, work_done_s
 from rankfleet.simulate.policies import policy_of
 from rankfleet.simulate.results import results
 from rankfleet.simulate.run import Outcome, Simulation
 from rankfleet.simulate.scaling import scaler_of
+from rankfleet.simulate.traces import from_process, from_trace
 from rankfleet.simulate.workload import Requests, Workload, draw
 from tests.unit.fakes import fleet
 

@@ -7,7 +7,7 @@ import pytest
 
 from rankfleet.core.config import FleetConfig
 from rankfleet.core.errors import ConfigError
-from rankfleet.routing.latency import LatencyModel
+from rankfleet.estimates.latency import LatencyModel
 from rankfleet.simulate.clairvoyant import ahead, held, schedule
 from rankfleet.simulate.policies import policy_of
 from rankfleet.simulate.run import IN_TIME, Outcome, Simulation

@@ -9,12 +9,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from rankfleet.app.bodies import plan_reply, ranking_reply
-from rankfleet.app.service import RankingService
+from rankfleet.api.bodies import plan_reply, ranking_reply
 from rankfleet.core.errors import Overloaded, ScoringFailed, Unavailable, UnknownModel
 from rankfleet.core.messages import Chunk, ChunkScores, RerankRequest, Stage
-from rankfleet.routing.latency import LatencyModel
-from rankfleet.routing.planner import Refusal
+from rankfleet.estimates.latency import LatencyModel
+from rankfleet.router.planner import Refusal
+from rankfleet.router.service import RankingService
 from tests.unit.fakes import FakeClock, FakeGroup, fleet, word_tokenizer
 
 DOCUMENTS = ["a dog is an animal", "a dog is an", "a dog", "a", "x"]  # pairs of 9, 8, 6, 5 and 5 tokens

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from ray.util import metrics
 
-from rankfleet.app import telemetry
+from rankfleet.cluster import telemetry
 from rankfleet.core.messages import Assignment, Plan, RankedDocument, Ranking, Stage, Timing
 
 

@@ -1,8 +1,8 @@
 import numpy as np
 import pytest
 
-from rankfleet.core.layout import longest_first
-from rankfleet.engine.tokenizer import PairTemplate
+from rankfleet.core.passages import longest_first
+from rankfleet.engine.text.tokenizer import PairTemplate
 from tests.unit.fakes import word_tokenizer
 
 

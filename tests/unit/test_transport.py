@@ -12,8 +12,7 @@ import pytest
 from ray.exceptions import ActorDiedError, ActorUnavailableError, RayTaskError, TaskCancelledError
 from ray.serve.exceptions import DeploymentUnavailableError
 
-from rankfleet.app.roster import SHUN_S, Roster, Sending
-from rankfleet.app.transport import ServeGroup, translate
+from rankfleet.cluster.transport import ServeGroup, translate
 from rankfleet.core.errors import (
     Expired,
     NotHosted,
@@ -25,7 +24,8 @@ from rankfleet.core.errors import (
 )
 from rankfleet.core.messages import Chunk, ChunkScores
 from rankfleet.core.pairs import TokenizedPairs
-from rankfleet.scheduling.retry import PATIENCE_S
+from rankfleet.router.replica_view import SHUN_S, Roster, Sending
+from rankfleet.router.retry import PATIENCE_S
 from tests.unit.fakes import FakeClock
 
 PAIRS = TokenizedPairs(np.arange(4, dtype=np.int32), np.array([4], np.int32), np.array([2], np.int32))

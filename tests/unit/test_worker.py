@@ -9,13 +9,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from rankfleet.app.health import Entrance, check
-from rankfleet.app.worker import STUCK_S, Hosted, Scores, Worker, submit_each
 from rankfleet.core.errors import Expired, NotHosted, ScoringFailed
 from rankfleet.core.messages import Chunk
 from rankfleet.core.pairs import TokenizedPairs
 from rankfleet.core.sections import Routing, Scheduling
-from rankfleet.routing.latency import LatencyModel
+from rankfleet.estimates.latency import LatencyModel
+from rankfleet.replica.health import Entrance, check
+from rankfleet.replica.worker import STUCK_S, Hosted, Scores, Worker, submit_each
 from tests.unit.fakes import FakeClock
 
 QUALITY = {"t": 0.3, "u": 0.4}
@@ -340,7 +340,7 @@ async def test_two_models_of_one_name_stand_side_by_side_until_nobody_asks_for_t
 async def test_a_change_that_is_taken_back_leaves_the_tier_its_first_model(
     clock: FakeClock, scorer: FakeScorer
 ) -> None:
-    """The first model is still hosted then, so that nothing is loaded; that it goes by the name again has to be said."""
+    """The first model is still hosted then, so that nothing is loaded; that it has the name again must be said."""
     latency = LatencyModel(0, 1, 0)
     worker = Worker("r1", {"a1": Hosted("t", scorer, latency, "w1")}, QUALITY, 40, Inline(), clock=clock)
     worker.host("a2", Hosted("t", FakeScorer(clock), latency, "w2"))

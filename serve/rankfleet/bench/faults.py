@@ -14,7 +14,7 @@ import numpy as np
 from rankfleet.bench.serve import counter
 from rankfleet.bench.traffic import JSON, REFUSED, Call, Reply, calls, closed_loop, open_loop, quantile, session
 from rankfleet.core.config import FleetConfig, parse_config
-from rankfleet.simulate.arrivals import from_process
+from rankfleet.simulate.traces import from_process
 from rankfleet.simulate.workload import Candidates, RequestClass, Requests, Workload, draw
 
 # Some with little time, some with much, some with as much as it takes: each is lost in its own way.

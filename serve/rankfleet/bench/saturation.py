@@ -69,9 +69,9 @@ class Engine:
     def __init__(self, fleet: FleetConfig, tier: str) -> None:
         import torch
 
-        from rankfleet.engine.checkpoint import find_checkpoint
-        from rankfleet.engine.scorer import Scorer
-        from rankfleet.engine.tokenizer import PairTokenizer
+        from rankfleet.engine.checkpoint.files import find_checkpoint
+        from rankfleet.engine.runtime.scorer import Scorer
+        from rankfleet.engine.text.tokenizer import PairTokenizer
 
         group = fleet.groups[fleet.group_of(tier)]
         self.threads, self.replicas, self._batch_tokens = group.threads, max(1, group.replicas.min), group.batch_tokens

@@ -11,9 +11,9 @@ import orjson
 
 from rankfleet.bench.traffic import REFUSED, Call, Reply, calls, closed_loop, open_loop, quantile
 from rankfleet.core.config import FleetConfig
-from rankfleet.engine.checkpoint import find_checkpoint
-from rankfleet.engine.tokenizer import PairTokenizer
-from rankfleet.routing.latency import LatencyModel
+from rankfleet.engine.checkpoint.files import find_checkpoint
+from rankfleet.engine.text.tokenizer import PairTokenizer
+from rankfleet.estimates.latency import LatencyModel
 from rankfleet.simulate.policies import policy_of
 from rankfleet.simulate.results import results
 from rankfleet.simulate.run import Simulation

@@ -20,7 +20,7 @@ def apply(
     """
     fleet = load_config(config)
 
-    from rankfleet.app import launch
+    from rankfleet.cluster import launch
 
     with progress("applying") as say:
         launch.apply(fleet, say, port)

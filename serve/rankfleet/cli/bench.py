@@ -1,7 +1,6 @@
-"""`rankfleet bench`: measure speed against others, on this machine."""
+"""`rankfleet bench`: put a fleet under load, and measure."""
 
 import json
-import os
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -11,114 +10,17 @@ from rich.table import Table
 from rankfleet.cli import app, err, out
 from rankfleet.cli.options import ConfigOption, load_config
 
-bench_app = typer.Typer(help="Measure speed against others on this machine.", no_args_is_help=True)
+bench_app = typer.Typer(help="Put a fleet under load, and measure.", no_args_is_help=True)
 app.add_typer(bench_app, name="bench")
 
 
 @bench_app.callback()
 def bench() -> None:
-    """Measure speed against others on this machine."""
-
-
-@bench_app.command()
-def engine(
-    model: Annotated[str | None, typer.Option(help="shipped name such as demo/large, folder or hub id")] = None,
-    shape: Annotated[
-        str | None,
-        typer.Option(help="instead of a model, random weights in a published size: 17m 32m 68m 150m 400m 1b"),
-    ] = None,
-    pairs: Annotated[int, typer.Option(min=1, help="pairs of one query with documents")] = 100,
-    mean_tokens: Annotated[int, typer.Option(min=16, help="mean tokens of a pair")] = 154,
-    max_tokens: Annotated[int, typer.Option(min=32, help="pairs are cut to so many tokens")] = 512,
-    against: Annotated[
-        str, typer.Option(help="peers, comma-separated; none with an empty text")
-    ] = "sentence-transformers,onnxruntime,openvino",
-    dtype: Annotated[str, typer.Option(help="this engine's precisions, comma-separated")] = "float32,bfloat16",
-    device: Annotated[str | None, typer.Option(help="cpu or cuda; by default the GPU where there is one")] = None,
-    threads: Annotated[int | None, typer.Option(min=1, help="CPU threads each; by default one per CPU")] = None,
-    rounds: Annotated[int, typer.Option(min=1, help="times that each is timed undisturbed")] = 7,
-    json_file: Annotated[Path | None, typer.Option("--json", help="write the figures to this file")] = None,
-) -> None:
-    """Pairs per second of this engine and of its peers, each at its best batch size, timed in turn on the same
-    texts, and the share of the machine's matrix-product rate that is reached."""
-    with err.status("starting") as status:
-        import torch
-
-        from rankfleet.bench.engine import Task, run
-
-        task = Task(
-            model=model,
-            shape=shape,
-            pairs=pairs,
-            mean_tokens=mean_tokens,
-            max_tokens=max_tokens,
-            against=names(against),
-            dtypes=names(dtype),
-            device=device or ("cuda" if torch.cuda.is_available() else "cpu"),
-            threads=threads or cpus(),
-            rounds=rounds,
-        )
-        figures = run(task, status.update if err.is_terminal else lambda step: err.print(step, markup=False))
-    show(figures)
-    if json_file is not None:
-        json_file.parent.mkdir(parents=True, exist_ok=True)
-        json_file.write_text(json.dumps(figures, indent=2) + "\n", encoding="utf-8")
+    """Put a fleet under load, and measure."""
 
 
 def names(option: str) -> list[str]:
     return list(dict.fromkeys(name.strip() for name in option.split(",") if name.strip()))
-
-
-def cpus() -> int:
-    """That this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-def show(figures: dict[str, Any]) -> None:
-    """One row for each contender, and what the figures are to be read against."""
-    work, machine = figures["work"], figures["machine"]
-    table = Table("", "pairs/s", "batch", "ratio", "of bound", "max diff", box=None, padding=(0, 2, 0, 0))
-    entries = {f"rankfleet {dtype}": entry for dtype, entry in figures["by_dtype"].items()}
-    entries |= {name: entry for name, entry in figures["peers"].items() if name not in PEER_NAMES or is_gap(entry)}
-    for name, entry in entries.items():
-        if is_gap(entry):
-            kind, why = next(iter(entry.items()))
-            table.add_row(name, kind, "", "", "", "")
-            err.print(f"{name}: {kind}: {why}", soft_wrap=True, markup=False)
-            continue
-        ratio = figures["ratio"].get(name)
-        fraction = entry.get("bound_fraction") if name.startswith("rankfleet") else None
-        table.add_row(
-            name,
-            f"{entry['pairs_per_s']:.1f}",
-            str(entry.get("batch_size", "packed")),
-            "" if ratio is None else f"{ratio:.2f}",
-            "" if fraction is None else f"{fraction:.0%}",
-            "wrong scores" if "wrong" in entry else f"{entry['max_abs_difference']:.4f}",
-        )
-    out.print(table)
-    ours = figures["rankfleet"]
-    rates = ", ".join(f"{rate:.0f} GFLOP/s in {name}" for name, rate in machine["matmul_gflop_per_s"].items())
-    out.print(
-        f"{work['pairs']} pairs, {work['mean_tokens']:.0f} tokens on average, {work['most_tokens']} at most; "
-        f"{work['model']}; {figures['threads']} threads; {figures['rounds']} rounds; {figures['device']}.\n"
-        f"Matrix products alone: {rates}; in {ours['dtype']} that bounds this work at "
-        f"{figures['bound_pairs_per_s'] or float('nan'):.0f} pairs/s. "
-        f"Tokenizing takes {ours['tokenize_share']:.0%} of rankfleet's time.",
-        soft_wrap=True,
-    )
-    if not machine["undisturbed"]:
-        err.print(
-            "[yellow]other work on this machine disturbed most rounds: the figures are too low[/yellow]",
-            soft_wrap=True,
-        )
-
-
-def is_gap(entry: dict[str, Any]) -> bool:
-    return "pairs_per_s" not in entry
-
-
-PEER_NAMES = ("sentence-transformers", "onnxruntime", "openvino")  # each repeats its best precision
 
 
 @bench_app.command()
@@ -148,7 +50,7 @@ def serve(
     many were answered in time, with what quality, and what a request costs beside the engine."""
     from rankfleet.bench.saturation import saturation
     from rankfleet.bench.serve import overhead, simulated, under_load
-    from rankfleet.routing.profile import read_profile
+    from rankfleet.estimates.profile import read_profile
     from rankfleet.simulate.inputs import requests_for, workload_named
 
     config, load = load_config(fleet), workload_named(workload)

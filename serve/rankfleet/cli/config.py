@@ -23,7 +23,7 @@ def check(file: Annotated[str, typer.Argument(help="fleet file, or the name of a
     """Read a fleet file and say what is wrong with it, key by key, and with the files that it names."""
     fleet = load_config(file)
 
-    from rankfleet.app.checks import check_files
+    from rankfleet.cluster.preflight import check_files
 
     with err.status("checking"):
         unseen = check_files(fleet, lambda text: None, fetch=False)

@@ -43,9 +43,9 @@ def distill(
     from rankfleet.distill.student import student_of_encoder, student_of_reranker
     from rankfleet.distill.teacher import count_pairs, read_pairs, score_pairs
     from rankfleet.distill.train import published_recipe, train
-    from rankfleet.engine.checkpoint import Checkpoint, find_checkpoint
-    from rankfleet.engine.scorer import Reranker
-    from rankfleet.engine.storage import write_int8
+    from rankfleet.engine.checkpoint.files import Checkpoint, find_checkpoint
+    from rankfleet.engine.checkpoint.storage import write_int8
+    from rankfleet.engine.runtime.scorer import Reranker
 
     source = find_checkpoint(student)
     work = folder / "work"

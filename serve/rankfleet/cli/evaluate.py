@@ -78,8 +78,8 @@ def evaluate_folder(
     """All tiers on one collection, as the JSON object that is written."""
     import torch
 
-    from rankfleet.engine.checkpoint import find_checkpoint
-    from rankfleet.engine.scorer import Reranker
+    from rankfleet.engine.checkpoint.files import find_checkpoint
+    from rankfleet.engine.runtime.scorer import Reranker
     from rankfleet.evaluate import Scored, evaluate_retriever, figures_of, quality_steps, retrieve, score_candidates
     from rankfleet.retrieval.bm25 import Bm25Index
     from rankfleet.retrieval.corpus import Judged, read_documents, read_judged

@@ -33,8 +33,8 @@ def faults(
 ) -> None:
     """Start a fleet on several nodes of this one computer, break it in different ways while requests come, and say
     what became of them. Loader and fleet share the computer's cores."""
-    from rankfleet.app.cluster import local_cluster
     from rankfleet.bench.faults import SCENARIOS, Bench, Load, fleet_to_break
+    from rankfleet.bench.local_cluster import local_cluster
 
     asked = names(scenario)
     if unknown := [name for name in asked if name not in SCENARIOS]:
@@ -69,8 +69,8 @@ def soak(
 ) -> None:
     """Keep a fleet on this computer busy, and say by how much the memory of each of its processes grows after the
     first five minutes (the first third of a shorter run)."""
-    from rankfleet.app.cluster import local_cluster
     from rankfleet.bench.faults import fleet_to_break
+    from rankfleet.bench.local_cluster import local_cluster
     from rankfleet.bench.soak import soak as keep_busy
 
     with tempfile.TemporaryDirectory() as folder, err.status("measuring the tiers") as status:
@@ -91,11 +91,11 @@ def measured_profile(folder: Path) -> str:
     import torch
 
     from rankfleet.bench.faults import fleet_to_break
-    from rankfleet.engine.checkpoint import find_checkpoint
-    from rankfleet.engine.measure import QUICK, measure
-    from rankfleet.engine.scorer import Scorer
-    from rankfleet.routing.latency import fit
-    from rankfleet.routing.profile import profile_json
+    from rankfleet.engine.checkpoint.files import find_checkpoint
+    from rankfleet.engine.runtime.measure import QUICK, measure
+    from rankfleet.engine.runtime.scorer import Scorer
+    from rankfleet.estimates.latency import fit
+    from rankfleet.estimates.profile import profile_json
 
     torch.set_num_threads(1)
     models = {}

@@ -8,10 +8,10 @@ import typer
 
 from rankfleet.cli import app, err
 from rankfleet.cli.options import ConfigOption, load_config
+from rankfleet.cluster.serve_config import APP_NAME
 from rankfleet.core.errors import ConfigError
-from rankfleet.core.serveconfig import APP_NAME
-from rankfleet.manifests import IMAGE
-from rankfleet.manifests import render as render_service
+from rankfleet.k8s.manifests import IMAGE
+from rankfleet.k8s.manifests import render as render_service
 
 k8s_app = typer.Typer(no_args_is_help=True, help="Write Kubernetes manifests.")
 app.add_typer(k8s_app, name="k8s")

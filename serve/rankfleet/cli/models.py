@@ -43,8 +43,8 @@ def export(
     config: ConfigOption = "demo",
 ) -> None:
     """Write a tier as a plain float32 checkpoint that Sentence Transformers loads."""
-    from rankfleet.engine.checkpoint import find_checkpoint
-    from rankfleet.engine.storage import write_float32
+    from rankfleet.engine.checkpoint.files import find_checkpoint
+    from rankfleet.engine.checkpoint.storage import write_float32
 
     settings = pick_tier(load_config(config), tier)
     write_float32(find_checkpoint(settings.model, settings.revision), folder)
@@ -53,7 +53,7 @@ def export(
 
 def is_local(model: str, revision: str | None) -> bool:
     from rankfleet.core.errors import CheckpointError
-    from rankfleet.engine.checkpoint import find_checkpoint
+    from rankfleet.engine.checkpoint.files import find_checkpoint
 
     try:
         find_checkpoint(model, revision, local_only=True)

@@ -10,11 +10,11 @@ from rankfleet.cli import app, out
 from rankfleet.cli.options import ConfigOption, load_config, pick_tier
 from rankfleet.core.errors import ConfigError
 from rankfleet.core.messages import Plan
-from rankfleet.routing.candidates import Ask
-from rankfleet.routing.fleet import FleetView
-from rankfleet.routing.lengths import Lengths
-from rankfleet.routing.planner import plan as decide
-from rankfleet.routing.profile import read_profile
+from rankfleet.estimates.lengths import Lengths
+from rankfleet.estimates.profile import read_profile
+from rankfleet.router.candidates import Ask
+from rankfleet.router.fleet import FleetView
+from rankfleet.router.planner import plan as decide
 
 
 @app.command()

@@ -30,12 +30,12 @@ def profile(
     import torch
 
     from rankfleet.bench.machine import cpu_name
-    from rankfleet.engine.checkpoint import find_checkpoint
-    from rankfleet.engine.loadable import check_checkpoint
-    from rankfleet.engine.measure import GRID, measure
-    from rankfleet.engine.scorer import Scorer
-    from rankfleet.routing.latency import fit, held_out_errors
-    from rankfleet.routing.profile import profile_json
+    from rankfleet.engine.checkpoint.files import find_checkpoint
+    from rankfleet.engine.runtime.loadable import check_checkpoint
+    from rankfleet.engine.runtime.measure import GRID, measure
+    from rankfleet.engine.runtime.scorer import Scorer
+    from rankfleet.estimates.latency import fit, held_out_errors
+    from rankfleet.estimates.profile import profile_json
 
     models, rows, dtypes = {}, [], {}
     device = torch.cuda.get_device_name() if torch.cuda.is_available() else cpu_name()

@@ -10,7 +10,7 @@ from rich.table import Table
 from rankfleet.cli import app, err, out
 from rankfleet.cli.options import ConfigOption, load_config, pick_tier
 from rankfleet.core.errors import CheckpointError, InvalidRequest
-from rankfleet.core.layout import LongDocuments, PassageRule
+from rankfleet.core.passages import LongDocuments, PassageRule
 
 
 @app.command()
@@ -40,8 +40,8 @@ def rank(
     rule = PassageRule(fleet.passage_overlap_tokens, fleet.limits.max_passages)
 
     with err.status(f"loading {tier}"):
-        from rankfleet.engine.checkpoint import find_checkpoint
-        from rankfleet.engine.scorer import Reranker
+        from rankfleet.engine.checkpoint.files import find_checkpoint
+        from rankfleet.engine.runtime.scorer import Reranker
 
         try:
             checkpoint = find_checkpoint(settings.model, settings.revision)

@@ -37,8 +37,8 @@ def serve(
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: stop_now(stopped))
 
-    from rankfleet.app import launch
-    from rankfleet.app.failures import watch
+    from rankfleet.cluster import launch
+    from rankfleet.cluster.failures import watch
 
     started = False
     try:

@@ -43,7 +43,7 @@ def simulate(
     Attainment is answers in time ÷ all requests; the mean quality is over all requests, those missed counting with
     the quality of the order they came in. `oracle` is no policy but a bound that no policy can pass.
     """
-    from rankfleet.routing.profile import read_profile
+    from rankfleet.estimates.profile import read_profile
     from rankfleet.simulate.inputs import requests_for, workload_named
     from rankfleet.simulate.oracle import bound
     from rankfleet.simulate.policies import policy_of

@@ -11,7 +11,7 @@ import yaml
 from pydantic import Field, ValidationError, field_validator, model_validator
 
 from rankfleet.core.errors import ConfigError
-from rankfleet.core.layout import LongDocuments
+from rankfleet.core.passages import LongDocuments
 from rankfleet.core.sections import (
     AUTO,
     NONE,
@@ -114,7 +114,7 @@ class FleetConfig(LiveSettings):
     @property
     def for_groups(self) -> dict[str, Any]:
         """As plain data, what replicas of groups have to know: neither live settings, nor the options that Serve takes
-        beside (`core/deployments.py`), changes of which need not reach them."""
+        beside (`cluster/deployment_options.py`), changes of which need not reach them."""
         outside: dict[str, Any] = dict.fromkeys(LiveSettings.model_fields, True) | dict.fromkeys(OPTIONS, True)
         return self.model_dump(mode="json", exclude=outside | {"groups": {"__all__": GROUP_OPTIONS}})
 

@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from rankfleet.core.layout import LongDocuments
 from rankfleet.core.pairs import TokenizedPairs
+from rankfleet.core.passages import LongDocuments
 
 
 @dataclass(frozen=True)

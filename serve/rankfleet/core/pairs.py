@@ -5,6 +5,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+MIN_CHUNK_TOKENS = 2048  # below this a second replica costs more in transfer than it saves in scoring
+
 
 @dataclass(frozen=True)
 class TokenizedPairs:

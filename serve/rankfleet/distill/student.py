@@ -11,8 +11,8 @@ import torch
 from tokenizers import Tokenizer
 
 from rankfleet.core.errors import CheckpointError
-from rankfleet.engine.checkpoint import Checkpoint
-from rankfleet.engine.storage import write_float32
+from rankfleet.engine.checkpoint.files import Checkpoint
+from rankfleet.engine.checkpoint.storage import write_float32
 
 if TYPE_CHECKING:
     from sentence_transformers import CrossEncoder

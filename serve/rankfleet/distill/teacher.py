@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from rankfleet.core.errors import InvalidRequest
-from rankfleet.engine.scorer import Reranker
+from rankfleet.engine.runtime.scorer import Reranker
 
 
 def read_pairs(path: Path, scored: bool) -> Iterator[dict[str, Any]]:

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 
 from rankfleet.core.errors import ConfigError
-from rankfleet.simulate.arrivals import FORMS, from_process, from_trace
+from rankfleet.simulate.traces import FORMS, from_process, from_trace
 from rankfleet.simulate.workload import Requests, Workload, draw, read_workload
 
 SHIPPED = Path(__file__).parent.parent / "configs" / "workloads"

@@ -20,8 +20,8 @@ import numpy as np
 
 from rankfleet.core.config import FleetConfig
 from rankfleet.core.messages import Work
-from rankfleet.routing.latency import LatencyModel
-from rankfleet.scheduling.ladder import Option, ladder
+from rankfleet.estimates.frontier import Option, ladder
+from rankfleet.estimates.latency import LatencyModel
 from rankfleet.simulate.workload import Requests, Workload
 
 NOTHING = "nothing"

@@ -7,12 +7,12 @@ from typing import Any
 from rankfleet.core.config import FleetConfig
 from rankfleet.core.errors import ConfigError
 from rankfleet.core.sections import Routing
-from rankfleet.routing.candidates import Ask, Candidate, FleetSnapshot
-from rankfleet.routing.latency import LatencyModel
-from rankfleet.routing.planner import Choice, choose
-from rankfleet.scheduling.binding import AT_ONCE_MS, Bound, Waiting, bind, keep
-from rankfleet.scheduling.pace import Pace
-from rankfleet.scheduling.queue import Bind
+from rankfleet.estimates.arrivals import Pace
+from rankfleet.estimates.latency import LatencyModel
+from rankfleet.replica.batching import AT_ONCE_MS, Bound, Waiting, bind, keep
+from rankfleet.replica.queue import Bind
+from rankfleet.router.candidates import Ask, Candidate, FleetSnapshot
+from rankfleet.router.planner import Choice, choose
 
 FORMS = "slo, static:TIER, table:FRACTION, slackfit or oracle"
 BUCKETS = 16  # of latency, as SlackFit cuts them

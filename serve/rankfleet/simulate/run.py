@@ -13,17 +13,17 @@ import numpy as np
 
 from rankfleet.core.config import FleetConfig
 from rankfleet.core.messages import Preferred, Work
-from rankfleet.routing.candidates import Ask, Candidate, spread
-from rankfleet.routing.fleet import FleetView
-from rankfleet.routing.latency import LatencyModel
-from rankfleet.routing.preferred import preferred
-from rankfleet.scheduling.binding import Waiting
-from rankfleet.scheduling.ladder import Ladder, ladder, scale_of
-from rankfleet.scheduling.load import Demanded
-from rankfleet.scheduling.queue import TokenQueue
+from rankfleet.estimates.frontier import Ladder, ladder, scale_of
+from rankfleet.estimates.latency import LatencyModel
+from rankfleet.estimates.load import Demanded
+from rankfleet.replica.batching import Waiting
+from rankfleet.replica.queue import TokenQueue
+from rankfleet.router.candidates import Ask, Candidate, spread
+from rankfleet.router.fleet import FleetView
+from rankfleet.router.unloaded import preferred
 from rankfleet.simulate.policies import Policy
-from rankfleet.simulate.replica import Job, Replica
 from rankfleet.simulate.scaling import TICK_S, Group, Scaler
+from rankfleet.simulate.simulated_replica import Job, Replica
 from rankfleet.simulate.workload import Requests, Workload
 
 P99_SIGMAS = 2.326  # of a normal distribution

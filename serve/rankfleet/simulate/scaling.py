@@ -8,17 +8,17 @@ from typing import Protocol
 
 import numpy as np
 
+from rankfleet.autoscaler.drain import drains_s
+from rankfleet.autoscaler.policy import Decision, FleetScaler, Observed
+from rankfleet.autoscaler.sharing import Unit
 from rankfleet.core.config import FleetConfig, LiveSettings
 from rankfleet.core.errors import ConfigError
 from rankfleet.core.sections import Autoscaling
-from rankfleet.routing.drain import drains_s
-from rankfleet.routing.latency import LatencyModel
-from rankfleet.scheduling.autoscaling import Decision, FleetScaler, Observed
-from rankfleet.scheduling.load import Counts
-from rankfleet.scheduling.sharing import Unit
+from rankfleet.estimates.latency import LatencyModel
+from rankfleet.estimates.load import Counts
 
 TICK_S = 0.25  # between decisions
-LAG_S = 0.5  # from what happens to a report of it: the push interval that `core/environment.py` sets
+LAG_S = 0.5  # from what happens to a report of it: the push interval that `cluster/environment.py` sets
 FORMS = "need, or ray:TARGET ongoing requests with Ray's default delays"
 
 

@@ -7,15 +7,15 @@ from typing import TypeGuard
 import numpy as np
 import torch
 
-from rankfleet.engine.activations import ACTIVATIONS
-from rankfleet.engine.bert import BertEncoder, Places
-from rankfleet.engine.modernbert import ModernBertEncoder
-from rankfleet.engine.native.layout import COLUMNS, Batch, Layer, Layout, Model, Space
+from rankfleet.engine.attention.packing import PackedBatch
+from rankfleet.engine.checkpoint.weights import LayerNorm
+from rankfleet.engine.models.activations import ACTIVATIONS
+from rankfleet.engine.models.bert import BertEncoder, Places
+from rankfleet.engine.models.modernbert import ModernBertEncoder
+from rankfleet.engine.models.qwen2 import Qwen2Encoder
+from rankfleet.engine.models.rotary import Rotary
 from rankfleet.engine.native.library import Library
-from rankfleet.engine.packing import PackedBatch
-from rankfleet.engine.qwen2 import Qwen2Encoder
-from rankfleet.engine.rotary import Rotary
-from rankfleet.engine.weights import LayerNorm
+from rankfleet.engine.native.structs import COLUMNS, Batch, Layer, Layout, Model, Space
 
 Encoder = BertEncoder | ModernBertEncoder
 KINDS = {"float32": 0, "bfloat16": 1, "int8": 2}
@@ -148,7 +148,7 @@ class NativeEncoder:
         as the head wants them.
 
         The kernels check nothing: for a token or position that the model does not have, and for a pair of no tokens,
-        they would read what lies beside its tables. `engine/checks.py` refuses such pairs before they get here.
+        they would read what lies beside its tables. `runtime/pair_checks.py` refuses such pairs first.
         """
         tokens, pairs = len(batch.token_ids), len(batch.lengths)
         items = attention_items(batch.host_lengths, self._heads)

@@ -1,0 +1,1 @@
+"""This engine against its peers on the same machine, texts and model."""

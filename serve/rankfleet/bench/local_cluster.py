@@ -1,0 +1,221 @@
+"""A cluster of several nodes on this one computer, with GPUs that are none: to break it and see what becomes of a
+fleet."""
+
+import contextlib
+import logging
+import os
+import signal
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rankfleet.cluster.launch import APP_NAME, deploy, is_running, one_at_a_time, prepare_environment, prepare_kernels
+from rankfleet.cluster.launch import wait_until_ready as wait_until_ranks
+from rankfleet.cluster.preflight import check_files, check_port
+from rankfleet.cluster.serve_config import ROUTER
+from rankfleet.core.config import FleetConfig
+from rankfleet.core.errors import RankfleetError
+
+NODE: dict[str, Any] = {"num_cpus": 4, "num_gpus": 4}  # what Ray hands out on each; the computer has less
+POLL_S = 0.25
+SETTLE_S = 120.0
+TITLE = f"ray::ServeReplica:{APP_NAME}"
+
+
+class NotSettled(RankfleetError):
+    """The fleet did not come back to what its file says."""
+
+    code = "not_settled"
+
+
+@dataclass(frozen=True)
+class Replica:
+    deployment: str
+    pid: int
+    node: str
+
+
+class LocalCluster:
+    """A head without replicas, which holds the controller and the proxy, and nodes that can be taken away."""
+
+    def __init__(self, config: FleetConfig, port: int, cluster: Any) -> None:
+        self.url = f"http://127.0.0.1:{port}"
+        self.config = config
+        self._cluster = cluster
+        self._stopped: list[Replica] = []
+
+    def replicas(self) -> list[Replica]:
+        """Those that run, the longest running first."""
+        from ray.serve.context import _get_global_client
+
+        client = _get_global_client()
+        assert client is not None
+        details = client.get_serve_details()["applications"][APP_NAME]["deployments"]
+        found = [
+            (replica["start_time_s"], Replica(name, replica["pid"], replica["node_id"]))
+            for name, deployment in details.items()
+            for replica in deployment["replicas"]
+            if replica["state"] == "RUNNING" and replica["pid"]
+        ]
+        # Of one that has just died the controller does not know yet.
+        return [replica for _, replica in sorted(found, key=lambda each: each[0]) if is_replica(replica)]
+
+    def kill(self, deployment: str) -> str:
+        """SIGKILL for the longest running replica. Says what was killed."""
+        victim = self._signal(deployment, signal.SIGKILL)
+        return f"killed a replica of {deployment}" if victim else f"no replica of {deployment} was there to kill"
+
+    def hang(self, deployment: str) -> str:
+        """Stop the longest running replica where it stands: it neither answers nor hangs up."""
+        victim = self._signal(deployment, signal.SIGSTOP)
+        if victim is None:
+            return f"no replica of {deployment} was there to stop"
+        self._stopped.append(victim)
+        return f"stopped a replica of {deployment}"
+
+    def release(self) -> str:
+        """End those that were stopped, where Serve has not done so."""
+        left = [victim for victim in self._stopped if is_replica(victim)]
+        for victim in left:
+            os.kill(victim.pid, signal.SIGKILL)
+        self._stopped.clear()
+        return f"ended {len(left)} that were still there"
+
+    def _signal(self, deployment: str, number: signal.Signals) -> Replica | None:
+        """Signal the longest running replica, and return it; None where there is none."""
+        victim = next((r for r in self.replicas() if r.deployment == deployment), None)
+        if victim is not None:
+            os.kill(victim.pid, number)
+        return victim
+
+    def remove_node(self) -> str:
+        """Kill every process of the node with most replicas at once."""
+        running = self.replicas()
+        node = max(self._cluster.worker_nodes, key=lambda n: sum(r.node == n.node_id for r in running))
+        lost = [replica.deployment for replica in running if replica.node == node.node_id]
+        self._cluster.remove_node(node, allow_graceful=False)
+        return f"removed a node with {', '.join(sorted(lost)) or 'nothing'}"
+
+    def add_node(self) -> str:
+        self._cluster.add_node(**NODE)
+        return "added a node"
+
+    def deploy(self, config: FleetConfig) -> str:
+        self.config = config
+        deploy(config)
+        return "deployed a changed fleet"
+
+    def settle(self) -> None:
+        """Wait until all deployments are as the file says. Raises NotSettled."""
+        time.sleep(1.0)  # a config just deployed is taken up in the controller's next round
+        until = time.monotonic() + SETTLE_S
+        while True:
+            with contextlib.suppress(RankfleetError):
+                if is_running(lambda _: None) and self._complete():
+                    return
+            if time.monotonic() > until:
+                raise NotSettled(f"the fleet is not back to what its file says after {SETTLE_S:.0f} s")
+            time.sleep(POLL_S)
+
+    def _complete(self) -> bool:
+        counts: dict[str, int] = {}
+        for replica in self.replicas():
+            counts[replica.deployment] = counts.get(replica.deployment, 0) + 1
+        kept = {name: group.replicas.min for name, group in self.config.groups.items()} | {ROUTER: self.config.routers}
+        return all(counts.get(name, 0) >= least for name, least in kept.items())
+
+    def processes(self) -> dict[str, list[int]]:
+        """Process ids by what they are: Serve's actors and HAProxy."""
+        found: dict[str, list[int]] = {}
+        for replica in self.replicas():
+            found.setdefault(replica.deployment, []).append(replica.pid)
+        below = descendants(self._cluster)
+        for pid, title in titles():
+            if pid not in below:
+                continue
+            if "ServeController" in title:
+                found.setdefault("controller", []).append(pid)
+            elif "Proxy" in title and title.startswith("ray::"):
+                found.setdefault("proxy", []).append(pid)
+            elif Path(title.split("\0")[0]).name == "haproxy":
+                found.setdefault("haproxy", []).append(pid)
+        return found
+
+
+def is_replica(replica: Replica) -> bool:
+    """Whether its process is there, and is what it was."""
+    try:
+        title = Path(f"/proc/{replica.pid}/cmdline").read_bytes().decode(errors="replace")
+    except OSError:
+        return False
+    return title.startswith(f"{TITLE}:{replica.deployment}")
+
+
+def titles() -> Iterator[tuple[int, str]]:
+    """(pid, command line) of every process that can be read."""
+    for entry in Path("/proc").glob("[0-9]*/cmdline"):
+        with contextlib.suppress(OSError):
+            yield int(entry.parent.name), entry.read_bytes().decode(errors="replace")
+
+
+def descendants(cluster: Any) -> set[int]:
+    """Process ids of the nodes and of all below them."""
+    parents: dict[int, int] = {}
+    for entry in Path("/proc").glob("[0-9]*/stat"):
+        with contextlib.suppress(OSError, ValueError, IndexError):
+            parents[int(entry.parent.name)] = int(entry.read_text().rsplit(")", 1)[1].split()[1])
+    nodes = cluster.list_all_nodes()
+    found = {info.process.pid for node in nodes for infos in node.all_processes.values() for info in infos}
+    front = found
+    while front:
+        front = {pid for pid, parent in parents.items() if parent in front} - found
+        found |= front
+    return found
+
+
+@contextlib.contextmanager
+def local_cluster(
+    config: FleetConfig, port: int, nodes: int, progress: Callable[[str], None]
+) -> Iterator[LocalCluster]:
+    """Start a fleet on so many nodes, wait until it ranks, and end it all afterwards."""
+    check_port("127.0.0.1", port)
+    check_files(config, progress)
+    prepare_kernels(config, progress)
+    starting = contextlib.ExitStack()
+    starting.enter_context(one_at_a_time(progress))
+    prepare_environment()
+    import ray
+    from ray import serve
+    from ray.cluster_utils import Cluster
+    from ray.serve.config import HTTPOptions, ProxyLocation
+    from ray.serve.schema import LoggingConfig
+
+    progress("starting the nodes")
+    logging.getLogger("ray").setLevel(logging.ERROR)
+    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False})
+    try:
+        for _ in range(nodes):
+            cluster.add_node(**NODE)
+        ray.init(address=cluster.address, namespace="serve", logging_level=logging.ERROR, log_to_driver=False)
+        logging.getLogger("ray.serve").setLevel(logging.ERROR)
+        serve.start(
+            proxy_location=ProxyLocation.HeadOnly,
+            http_options=HTTPOptions(host="127.0.0.1", port=port),
+            logging_config=LoggingConfig(enable_access_log=False),
+        )
+        starting.close()
+        running = LocalCluster(config, port, cluster)
+        running.deploy(config)
+        progress("waiting for the fleet")
+        wait_until_ranks(running.url, progress)
+        running.settle()
+        try:
+            yield running
+        finally:
+            running.release()
+    finally:
+        starting.close()
+        ray.shutdown()
+        cluster.shutdown()

@@ -1,0 +1,1 @@
+"""Everything that touches Ray: deployments, transport, launch, telemetry."""

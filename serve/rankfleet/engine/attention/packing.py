@@ -1,0 +1,103 @@
+"""Packed batches: the tokens of many pairs end to end, sorted by length, with no padding anywhere."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import torch
+
+from rankfleet.core.pairs import TokenizedPairs
+from rankfleet.engine.attention.upload import upload
+
+
+@dataclass(frozen=True)
+class Run:
+    """Neighbouring pairs of equal length: tokens [start, start + count * length) of the batch."""
+
+    start: int
+    count: int
+    length: int
+
+    @property
+    def stop(self) -> int:
+        return self.start + self.count * self.length
+
+
+@dataclass(frozen=True)
+class PackedBatch:
+    """Index tensors of one forward pass, built once and shared by all layers.
+
+    All int32. token_ids, positions, type_ids: [tokens]; firsts, lasts: [pairs], each pair's first and last token;
+    lengths: [pairs]; bounds: [pairs + 1], where each pair begins and, last, where the batch ends;
+    max_length: tokens of the longest pair; host_lengths: `lengths` on the host.
+    """
+
+    token_ids: torch.Tensor
+    positions: torch.Tensor
+    type_ids: torch.Tensor
+    firsts: torch.Tensor
+    lasts: torch.Tensor
+    lengths: torch.Tensor
+    bounds: torch.Tensor
+    max_length: int
+    host_lengths: np.ndarray
+
+    @cached_property
+    def runs(self) -> list[Run]:
+        """The same pairs in neighbours of equal length. Not for batches that hold empty pairs."""
+        starts = np.flatnonzero(np.diff(self.host_lengths, prepend=-1))
+        counts = np.diff(starts, append=len(self.host_lengths))
+        runs, at = [], 0
+        for length, count in zip(self.host_lengths[starts].tolist(), counts.tolist(), strict=True):
+            runs.append(Run(at, count, length))
+            at = runs[-1].stop
+        return runs
+
+
+def index_buffer(pairs: TokenizedPairs) -> np.ndarray:
+    """All index arrays of a batch in one int32 array, so that one copy takes them to the device:
+    token ids, positions, types [tokens each], firsts, lasts, lengths [pairs each], bounds [pairs + 1]."""
+    tokens, rows = pairs.tokens, len(pairs)
+    buffer = np.empty(3 * tokens + 4 * rows + 1, dtype=np.int32)
+    ids, positions, types = buffer[: 3 * tokens].reshape(3, tokens)
+    firsts, lasts, lengths = buffer[3 * tokens : 3 * tokens + 3 * rows].reshape(3, rows)
+    bounds = buffer[3 * tokens + 3 * rows :]
+    lengths[:] = pairs.lengths
+    bounds[0] = 0
+    np.cumsum(lengths, out=bounds[1:])
+    # An empty pair at the end of a padded batch would point behind it.
+    np.minimum(bounds[:-1], tokens - 1, out=firsts)
+    np.maximum(bounds[1:] - 1, 0, out=lasts)
+    ids[:] = pairs.ids
+    positions[:] = np.arange(tokens, dtype=np.int32) - np.repeat(bounds[:-1], lengths)
+    types[:] = positions >= np.repeat(pairs.seconds, lengths)
+    return buffer
+
+
+def read_buffer(buffer: torch.Tensor, tokens: int, max_length: int, host_lengths: np.ndarray) -> PackedBatch:
+    """The batch whose `index_buffer` this is, on whatever device it lies."""
+    rows = len(host_lengths)
+    ids, positions, types = buffer[: 3 * tokens].view(3, tokens)
+    firsts, lasts, lengths = buffer[3 * tokens : 3 * tokens + 3 * rows].view(3, rows)
+    bounds = buffer[3 * tokens + 3 * rows :]
+    return PackedBatch(ids, positions, types, firsts, lasts, lengths, bounds, max_length, host_lengths)
+
+
+def pack(pairs: TokenizedPairs, device: torch.device) -> PackedBatch:
+    """Pairs that are already sorted by length, as index tensors on `device`."""
+    buffer = upload(index_buffer(pairs), device)
+    return read_buffer(buffer, pairs.tokens, int(pairs.lengths.max(initial=0)), pairs.lengths)
+
+
+def batches(lengths: np.ndarray, max_tokens: int) -> Iterator[np.ndarray]:
+    """Rows in order of length, in batches of at most `max_tokens` tokens (one pair at least)."""
+    order = np.argsort(lengths, kind="stable")
+    start, tokens = 0, 0
+    for at, row in enumerate(order):
+        if at > start and tokens + lengths[row] > max_tokens:
+            yield order[start:at]
+            start, tokens = at, 0
+        tokens += int(lengths[row])
+    if start < len(order):
+        yield order[start:]

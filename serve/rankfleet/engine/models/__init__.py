@@ -1,0 +1,1 @@
+"""Encoders and heads, one file a family."""

@@ -1,0 +1,117 @@
+"""What the compiled code reads: C structures, and weights in the order in which it walks through them."""
+
+from ctypes import POINTER, Structure, c_float, c_int64, c_void_p
+
+import torch
+
+from rankfleet.engine.checkpoint import weights
+
+COLUMNS = 64  # columns of a tile
+UNIT = {"float32": 1, "bfloat16": 2, "int8": 4}  # elements in 32 bits
+
+
+class Norm(Structure):
+    _fields_ = (("weight", c_void_p), ("bias", c_void_p))
+
+
+class Linear(Structure):
+    _fields_ = (
+        ("weight", c_void_p),
+        ("bias", c_void_p),
+        ("scale", c_void_p),
+        ("shift", c_void_p),
+        ("inputs", c_int64),
+        ("outputs", c_int64),
+    )
+
+
+class Layer(Structure):
+    _fields_ = (
+        ("attention_norm", Norm),
+        ("mlp_norm", Norm),
+        ("qkv", Linear),
+        ("attention_out", Linear),
+        ("mlp_in", Linear),
+        ("mlp_out", Linear),
+        ("window", c_int64),
+        ("rotary", c_void_p),
+    )
+
+
+class Model(Structure):
+    _fields_ = (
+        ("words", c_void_p),
+        ("places", c_void_p),
+        ("types", c_void_p),
+        ("embedding_norm", Norm),
+        ("final_norm", Norm),
+        ("layers", POINTER(Layer)),
+        ("hidden", c_int64),
+        ("layer_count", c_int64),
+        ("head_width", c_int64),
+        ("pre_norm", c_int64),
+        ("gated", c_int64),
+        ("eps", c_float),
+    )
+
+
+class Batch(Structure):
+    _fields_ = (
+        ("offsets", c_void_p),
+        ("token_ids", c_void_p),
+        ("positions", c_void_p),
+        ("place_ids", c_void_p),
+        ("type_ids", c_void_p),
+        ("items", c_void_p),
+        ("tokens", c_int64),
+        ("pairs", c_int64),
+        ("item_count", c_int64),
+    )
+
+
+class Space(Structure):
+    _fields_ = (("hidden", c_void_p), ("qkv", c_void_p), ("attended", c_void_p))
+
+
+class Layout:
+    """Puts tensors where the compiled code reads them, and keeps them alive."""
+
+    def __init__(self, dtype: str) -> None:
+        self.dtype = dtype
+        self._kept: list[torch.Tensor] = []
+
+    def keep(self, tensor: torch.Tensor | None, dtype: torch.dtype = torch.float32) -> int | None:
+        """The address of a contiguous copy, or None."""
+        if tensor is None:
+            return None
+        self._kept.append(tensor.to(dtype).contiguous())
+        return self._kept[-1].data_ptr()
+
+    def norm(self, norm: weights.LayerNorm | None) -> Norm:
+        return Norm(self.keep(norm.weight), self.keep(norm.bias)) if norm else Norm(None, None)
+
+    def linear(self, linear: weights.Linear, gated: bool = False) -> Linear:
+        """W [out, in] as [out / 64][in / unit][64] units. gated: the second half of the rows are the gates of the
+        first; each tile gets 32 columns and their gates."""
+        weight, bias = linear.weight.float(), linear.bias
+        if bias is None:
+            bias = torch.zeros(len(weight))
+        if gated:
+            half = len(weight) // 2
+            order = torch.arange(len(weight)).view(2, half // 32, 32).transpose(0, 1).reshape(-1)
+            weight, bias = weight[order], bias[order]
+        scale = shift = None
+        if self.dtype == "int8":
+            scale = weight.abs().amax(dim=1).clamp(min=1e-12) / 127
+            weight = torch.round(weight / scale[:, None]).clamp(-127, 127)
+            shift = weight.sum(dim=1)
+        out, inner, unit = *weight.shape, UNIT[self.dtype]
+        tiles = weight.view(out // COLUMNS, COLUMNS, inner // unit, unit).transpose(1, 2)
+        return Linear(
+            self.keep(tiles, getattr(torch, self.dtype)),
+            self.keep(bias),
+            self.keep(scale),
+            self.keep(shift, torch.int32),
+            inner,
+            out,
+        )

@@ -1,0 +1,1 @@
+"""Loading a model onto a device and scoring pairs with it."""

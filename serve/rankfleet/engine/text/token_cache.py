@@ -1,0 +1,101 @@
+"""Token ids of documents seen before, bounded in bytes, least recently used first to go."""
+
+import hashlib
+import sys
+from collections import OrderedDict
+from threading import Lock
+from typing import NamedTuple
+
+import numpy as np
+
+from rankfleet.engine.text.encoder import TextEncoder
+
+# What an entry takes in the ordered dictionary itself, its place in the hash table and in the linked list: 80 to
+# 150 by tracemalloc, as the table grows in steps.
+SLOT_BYTES = 104
+
+
+class Entry(NamedTuple):
+    """Token ids of a document, and whether they are all of it."""
+
+    ids: np.ndarray
+    whole: bool
+
+
+class TokenCache:
+    """By content and vocabulary. May be used from several threads.
+
+    A key is a 128-bit BLAKE2 hash: texts that collide cannot be made up, so nobody can slip in the ids of
+    another document.
+    """
+
+    def __init__(self, max_bytes: int) -> None:
+        """max_bytes: of entries with their keys and places; 0 keeps nothing."""
+        self.max_bytes = max_bytes
+        self.bytes = 0
+        self._entries: OrderedDict[bytes, Entry] = OrderedDict()
+        self._lock = Lock()
+
+    def resize(self, max_bytes: int) -> None:
+        """Keep so much from now on."""
+        with self._lock:
+            self.max_bytes = max_bytes
+            self._shrink()
+
+    def _shrink(self) -> None:
+        while self.bytes > self.max_bytes:
+            key, entry = self._entries.popitem(last=False)
+            self.bytes -= size_of(key, entry)
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    def encode(self, encoder: TextEncoder, documents: list[str], most: int) -> tuple[list[np.ndarray], int]:
+        """Token ids of each document, at least the first `most`, and how many documents were found here."""
+        if self.max_bytes == 0:
+            return [ids for ids, _ in encoder.beginnings(documents, most)], 0
+        salt = bytes.fromhex(encoder.identity[:32])
+        keys = [key_of(document, salt) for document in documents]
+        found = self._get(keys, most)
+        missing = {key: document for key, document, ids in zip(keys, documents, found, strict=True) if ids is None}
+        if not missing:
+            return found, len(documents)  # type: ignore[return-value]
+        new = {
+            key: Entry(ids, whole)
+            for key, (ids, whole) in zip(missing, encoder.beginnings([*missing.values()], most), strict=True)
+        }
+        self._put(new)
+        hits = sum(ids is not None for ids in found)
+        return [new[key].ids if ids is None else ids for key, ids in zip(keys, found, strict=True)], hits
+
+    def _get(self, keys: list[bytes], most: int) -> list[np.ndarray | None]:
+        found: list[np.ndarray | None] = []
+        with self._lock:
+            for key in keys:
+                entry = self._entries.get(key)
+                if entry is None or not (entry.whole or len(entry.ids) >= most):
+                    found.append(None)
+                else:
+                    self._entries.move_to_end(key)
+                    found.append(entry.ids)
+        return found
+
+    def _put(self, new: dict[bytes, Entry]) -> None:
+        for entry in new.values():
+            entry.ids.flags.writeable = False  # many requests share it
+        with self._lock:
+            for key, entry in new.items():
+                if (old := self._entries.pop(key, None)) is not None:
+                    self.bytes -= size_of(key, old)
+                self._entries[key] = entry
+                self.bytes += size_of(key, entry)
+            self._shrink()
+
+
+def key_of(document: str, salt: bytes) -> bytes:
+    return hashlib.blake2b(document.encode("utf-8", "surrogatepass"), digest_size=16, person=salt).digest()
+
+
+def size_of(key: bytes, entry: Entry) -> int:
+    """Bytes an entry takes, the array's own data included."""
+    return sys.getsizeof(key) + sys.getsizeof(entry) + sys.getsizeof(entry.ids) + SLOT_BYTES

@@ -1,0 +1,1 @@
+"""A fleet file as Kubernetes manifests."""

@@ -1,0 +1,1 @@
+"""What runs in a router: resolve, tokenize, plan, dispatch, answer."""

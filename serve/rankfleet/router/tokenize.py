@@ -1,0 +1,131 @@
+"""A request's texts as token ids, and its pairs as each tier would see them."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from rankfleet.core.config import FleetConfig
+from rankfleet.core.errors import CheckpointError
+from rankfleet.core.fingerprint import model_name
+from rankfleet.core.messages import RerankRequest
+from rankfleet.core.pairs import TokenizedPairs
+from rankfleet.core.passages import Layout, PassageRule
+from rankfleet.core.sections import Tier
+from rankfleet.engine.checkpoint.files import find_checkpoint
+from rankfleet.engine.text.encoder import TextEncoder
+from rankfleet.engine.text.token_cache import TokenCache
+from rankfleet.engine.text.tokenizer import PairTokenizer
+from rankfleet.estimates.lengths import Lengths
+
+
+def load_tokenizers(tiers: Mapping[str, Tier]) -> dict[str, PairTokenizer]:
+    """By tier. Tiers of one family share a vocabulary: one tokenizer then serves all, and texts are encoded once.
+
+    Raises CheckpointError where one cannot be had, or a tier's `max_tokens` leaves no room for texts.
+    """
+    tokenizers: dict[str, PairTokenizer] = {}
+    by_text: dict[str, PairTokenizer] = {}
+    for name, tier in tiers.items():
+        tokenizer = PairTokenizer.load(find_checkpoint(tier.model, tier.revision, weights=False))
+        if tier.max_tokens is not None:
+            try:
+                tokenizer.check_limit(tier.max_tokens)
+            except CheckpointError as error:
+                raise CheckpointError(f"tiers.{name}.max_tokens is too low: {error}") from None
+        tokenizers[name] = by_text.setdefault(tokenizer.identity, tokenizer)
+    return tokenizers
+
+
+def model_names(config: FleetConfig) -> dict[str, str]:
+    """Fingerprints by tier (`core/fingerprint.py`). Raises CheckpointError."""
+    return {
+        name: model_name(
+            name,
+            tier,
+            config.groups[config.group_of(name)].dtype,
+            find_checkpoint(tier.model, tier.revision, weights=False).description,
+        )
+        for name, tier in config.tiers.items()
+    }
+
+
+@dataclass(frozen=True)
+class Part:
+    """Some of a request's documents as one tier sees them: pairs in the order of the layout."""
+
+    pairs: TokenizedPairs
+    layout: Layout
+
+
+@dataclass(frozen=True)
+class TokenizedTexts:
+    """A request as token ids.
+
+    tiers: tokenizer and the longest pair in tokens (None for the tokenizer's own limit), by name; ids: (query,
+    documents) by vocabulary; layouts: by tier; passages: how long documents are cut, None where only their
+    beginning is scored; cached: documents whose ids were known, in every vocabulary asked for.
+    """
+
+    tiers: Mapping[str, tuple[PairTokenizer, int | None]]
+    ids: Mapping[TextEncoder, tuple[np.ndarray, list[np.ndarray]]]
+    layouts: Mapping[str, Layout]
+    passages: PassageRule | None
+    cached: int
+
+    def lengths(self) -> dict[str, Lengths]:
+        """Of the pairs by tier, worked out once for tiers that see them alike."""
+        known: dict[int, Lengths] = {}
+        for tier, layout in self.layouts.items():
+            if id(layout) not in known:
+                tokenizer = self.tiers[tier][0]
+                known[id(layout)] = Lengths(tokenizer.pair_lengths(layout), tokenizer.template.tokens, layout.firsts)
+        return {tier: known[id(layout)] for tier, layout in self.layouts.items()}
+
+    def document_lengths(self, tier: str) -> np.ndarray:
+        """int [documents]: tokens of all pairs of each."""
+        layout = self.layouts[tier]
+        return np.add.reduceat(self.tiers[tier][0].pair_lengths(layout), layout.firsts)
+
+    def alike(self, tiers: tuple[str, ...], tier: str) -> tuple[str, ...]:
+        """Those of `tiers` that see the same pairs as `tier`."""
+        return tuple(t for t in tiers if self.layouts[t] is self.layouts[tier])
+
+    def part(self, tier: str, documents: np.ndarray | None = None, max_tokens: int | None = None) -> Part:
+        """documents: places of those wanted, all by default; max_tokens: cut pairs to so many tokens, by which a
+        document does not become more passages."""
+        tokenizer, limit = self.tiers[tier]
+        query, ids = self.ids[tokenizer.encoder]
+        layout = self.layouts[tier]
+        if documents is not None:
+            ids = [ids[i] for i in documents]
+            layout = tokenizer.layout(query, ids, limit, self.passages)
+        if max_tokens is not None:
+            layout = layout.cut(max_tokens - tokenizer.template.tokens)
+        return Part(tokenizer.lay_out(query, ids, layout), layout)
+
+
+def tokenize(
+    request: RerankRequest,
+    tiers: Mapping[str, tuple[PairTokenizer, int | None]],
+    cache: TokenCache,
+    passages: PassageRule | None,
+) -> TokenizedTexts:
+    """Encode query and documents once for each vocabulary, as far as its tiers can use them.
+
+    tiers: tokenizer and the longest pair in tokens (None for the tokenizer's own limit), by name.
+    """
+    by_encoder: dict[TextEncoder, list[tuple[PairTokenizer, int | None]]] = {}
+    for tokenizer, limit in tiers.values():
+        by_encoder.setdefault(tokenizer.encoder, []).append((tokenizer, limit))
+    ids, cached = {}, len(request.documents)
+    for encoder, users in by_encoder.items():
+        query = encoder.encode([request.query])[0]
+        most = max(tokenizer.reach(query, limit, passages) for tokenizer, limit in users)
+        documents, hits = cache.encode(encoder, request.documents, most)
+        ids[encoder], cached = (query, documents), min(cached, hits)
+    layouts: dict[tuple[PairTokenizer, int | None], Layout] = {}
+    for tokenizer, limit in tiers.values():
+        if (tokenizer, limit) not in layouts:
+            layouts[tokenizer, limit] = tokenizer.layout(*ids[tokenizer.encoder], limit, passages)
+    return TokenizedTexts(tiers, ids, {tier: layouts[how] for tier, how in tiers.items()}, passages, cached)

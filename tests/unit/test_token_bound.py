@@ -1,0 +1,68 @@
+"""What is refused before its texts are tokens."""
+
+import pytest
+
+from rankfleet.core.errors import Overloaded
+from rankfleet.core.messages import RerankRequest, Work
+from rankfleet.estimates.latency import LatencyModel
+from rankfleet.router.service import RankingService
+from rankfleet.router.token_bound import REMEMBERED, Foresight
+from tests.unit.fakes import FakeGroup
+from tests.unit.test_service import service
+
+
+def test_the_fewest_tokens_per_character_seen_count() -> None:
+    foresight, limits = Foresight(), {"small": 64, "large": 512}
+    ask = RerankRequest("ab", ["a" * 8, "b" * 18])  # pairs of 10 and 20 characters
+    assert foresight.least_work(ask, limits) == {}
+    foresight.learn(ask, {"small": Work(2, 15, 0)}, limits)  # half a token a character
+    foresight.learn(ask, {"small": Work(2, 30, 0)}, limits)
+    # 0.9 · 0.5 · 10 = 4.5 and 9, rounded down
+    assert foresight.least_work(ask, limits) == dict.fromkeys(limits, Work(2, 13, 16 + 81))
+    for _ in range(REMEMBERED):
+        foresight.learn(ask, {"small": Work(2, 30, 0)}, limits)
+    assert foresight.least_work(ask, limits)["small"].tokens == 9 + 18, "what was long ago is forgotten"
+
+
+def test_pairs_are_no_longer_than_the_limit_and_cut_ones_teach_nothing() -> None:
+    foresight, limits = Foresight(), {"small": 64}
+    foresight.learn(RerankRequest("a", ["b" * 9]), {"small": Work(1, 10, 0)}, limits)
+    foresight.learn(RerankRequest("a", ["b" * 9000]), {"small": Work(1, 64, 0)}, limits)
+    assert foresight.least_work(RerankRequest("a", ["b" * 999]), limits) == {"small": Work(1, 64, 64 * 64)}
+
+
+def strict(group: FakeGroup) -> RankingService:
+    one = service(group, slo_classes={"fast": {"slo_ms": 50, "when_none_fits": "refuse"}})
+    one.fleet.learned({tier: LatencyModel(0, 1.0, 0) for tier in ("small", "medium", "large")})
+    return one
+
+
+async def test_what_is_surely_too_much_is_refused_before_it_is_tokenized(monkeypatch: pytest.MonkeyPatch) -> None:
+    group = FakeGroup()
+    one = strict(group)
+    few, many = ["a dog is an animal"] * 2, ["a dog is an animal"] * 20
+    await one.rank(RerankRequest("cat", few, model="fast"))
+    one.fleet.sent("demo", 1.0, one.clock())  # something is under way
+    tokenized: list[RerankRequest] = []
+    monkeypatch.setattr(one, "_tokenize", lambda request, tiers: tokenized.append(request))
+    with pytest.raises(Overloaded, match="looks like too much for 50 ms"):  # a guess: never that it is impossible
+        await one.rank(RerankRequest("cat", many, model="fast"))
+    assert tokenized == []
+    assert len(group.chunks) == 1
+
+
+async def test_only_those_are_refused_early_who_would_be_refused() -> None:
+    one = strict(FakeGroup())
+    few = ["a dog is an animal"] * 2
+    await one.rank(RerankRequest("cat", few, model="fast"))
+    assert (await one.rank(RerankRequest("cat", few, model="fast"))).plan.fits
+    # Without a budget, or in a class that degrades, nothing is refused.
+    assert await one.rank(RerankRequest("cat", few * 20))
+    assert await one.rank(RerankRequest("cat", few * 20, slo_ms=50))
+
+
+async def test_an_idle_fleet_looks_before_it_refuses() -> None:
+    one = strict(FakeGroup())
+    await one.rank(RerankRequest("cat", ["a dog is an animal"] * 2, model="fast"))
+    # Many characters that are hardly any tokens: 20 pairs of 4 words.
+    assert (await one.rank(RerankRequest("cat", ["a" + " " * 400 + "b"] * 5, model="fast"))).plan.fits

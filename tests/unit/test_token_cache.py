@@ -1,0 +1,122 @@
+import gc
+import sys
+import threading
+import tracemalloc
+
+import numpy as np
+import pytest
+
+from rankfleet.engine.text.encoder import TextEncoder
+from rankfleet.engine.text.token_cache import SLOT_BYTES, TokenCache
+from tests.unit.fakes import WORDS, bpe_tokenizer, word_tokenizer
+
+
+class CountingEncoder:
+    """A token for each word, being its length; remembers what it was asked."""
+
+    def __init__(self, identity: str = "ab" * 32) -> None:
+        self.identity = identity
+        self.asked: list[str] = []
+
+    def beginnings(self, texts: list[str], most: int) -> list[tuple[np.ndarray, bool]]:
+        self.asked += texts
+        ids = [np.array([len(word) for word in text.split()], dtype=np.int32) for text in texts]
+        return [(i[:most].copy(), len(i) <= most) for i in ids]
+
+
+def ask(cache: TokenCache, encoder: CountingEncoder, *documents: str, most: int = 100) -> tuple[list[list[int]], int]:
+    ids, hits = cache.encode(encoder, list(documents), most)  # type: ignore[arg-type]
+    return [i.tolist() for i in ids], hits
+
+
+# Of a document of two tokens: its key of 16 bytes, the entry, and an array of 8 bytes.
+TWO_TOKENS = sys.getsizeof(bytes(16)) + sys.getsizeof((1, 2)) + sys.getsizeof(np.empty(0, np.int32)) + 8 + SLOT_BYTES
+
+
+def test_a_document_is_encoded_once() -> None:
+    cache, encoder = TokenCache(10**6), CountingEncoder()
+    assert ask(cache, encoder, "a bb", "ccc", "a bb") == ([[1, 2], [3], [1, 2]], 0)
+    assert ask(cache, encoder, "ccc", "dddd", "a bb") == ([[3], [4], [1, 2]], 2)
+    assert encoder.asked == ["a bb", "ccc", "dddd"]
+
+
+def test_vocabularies_are_kept_apart() -> None:
+    cache, one, other = TokenCache(10**6), CountingEncoder("ab" * 32), CountingEncoder("cd" * 32)
+    ask(cache, one, "a")
+    assert ask(cache, other, "a") == ([[1]], 0)
+    assert len(cache) == 2
+
+
+def test_the_least_recently_used_goes_first() -> None:
+    cache, encoder = TokenCache(3 * TWO_TOKENS), CountingEncoder()
+    ask(cache, encoder, "a a", "b b", "c c")
+    assert cache.bytes == 3 * TWO_TOKENS
+    ask(cache, encoder, "a a")
+    ask(cache, encoder, "d d")
+    assert (len(cache), cache.bytes) == (3, 3 * TWO_TOKENS)
+    assert ask(cache, encoder, "a a", "c c", "d d")[1] == 3
+    assert ask(cache, encoder, "b b")[1] == 0
+
+
+def test_what_is_larger_than_the_cache_is_not_kept() -> None:
+    cache, encoder = TokenCache(TWO_TOKENS - 1), CountingEncoder()
+    assert ask(cache, encoder, "a a") == ([[1, 1]], 0)
+    assert (len(cache), cache.bytes) == (0, 0)
+
+
+def test_no_cache() -> None:
+    cache, encoder = TokenCache(0), CountingEncoder()
+    assert [ask(cache, encoder, "a")[1] for _ in range(2)] == [0, 0]
+
+
+def test_a_beginning_serves_who_asks_for_no_more() -> None:
+    cache, encoder = TokenCache(10**6), CountingEncoder()
+    assert ask(cache, encoder, "a bb ccc dddd", most=2) == ([[1, 2]], 0)
+    assert ask(cache, encoder, "a bb ccc dddd", most=1)[1] == 1
+    assert ask(cache, encoder, "a bb ccc dddd", most=3) == ([[1, 2, 3]], 0)
+    assert ask(cache, encoder, "a bb ccc dddd", most=2) == ([[1, 2, 3]], 1)
+    assert ask(cache, encoder, "a bb ccc dddd", most=9) == ([[1, 2, 3, 4]], 0)
+    assert ask(cache, encoder, "a bb ccc dddd", most=99)[1] == 1
+    assert cache.bytes == TWO_TOKENS + 8
+
+
+def test_what_is_cached_cannot_be_changed() -> None:
+    cache = TokenCache(10**6)
+    (ids,), _ = cache.encode(word_tokenizer().encoder, ["a cat"], 10)
+    with pytest.raises(ValueError, match="read-only"):
+        ids[0] = 7
+
+
+def test_bytes_are_what_the_memory_grows_by() -> None:
+    cache, encoder = TokenCache(10**9), TextEncoder.of(bpe_tokenizer())
+    texts = [f"{i} the wing of an aircraft {'at speed ' * (i % 9)}" for i in range(20_000)]
+    encoder.encode(texts[:10])
+    gc.collect()
+    tracemalloc.start()
+    for start in range(0, len(texts), 100):
+        cache.encode(encoder, texts[start : start + 100], 1000)
+    gc.collect()
+    grown = tracemalloc.get_traced_memory()[0]
+    tracemalloc.stop()
+    assert cache.bytes == pytest.approx(grown, rel=0.1)
+
+
+def test_many_threads_find_what_is_theirs() -> None:
+    cache, tokenizer = TokenCache(20 * TWO_TOKENS), word_tokenizer()
+    texts = [f"{one} {other}" for one in WORDS for other in WORDS]
+    expected = dict(zip(texts, (ids.tolist() for ids in tokenizer.encode(texts)), strict=True))
+    faults: list[str] = []
+
+    def work(offset: int) -> None:
+        for i in range(60):
+            asked = [texts[(offset + i * k) % len(texts)] for k in range(5)]
+            ids, _ = cache.encode(tokenizer.encoder, asked, 10)
+            faults.extend(text for text, found in zip(asked, ids, strict=True) if found.tolist() != expected[text])
+
+    threads = [threading.Thread(target=work, args=(offset,)) for offset in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert faults == []
+    assert cache.bytes == len(cache) * TWO_TOKENS <= 20 * TWO_TOKENS

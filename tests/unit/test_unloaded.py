@@ -1,0 +1,114 @@
+"""What a request would get on an idle fleet, and what follows from it: demand by group, and drain times."""
+
+import numpy as np
+import pytest
+
+from rankfleet.autoscaler.drain import drains_s
+from rankfleet.core.config import LiveSettings
+from rankfleet.core.messages import Plan, Preferred, Work
+from rankfleet.estimates.latency import LatencyModel
+from rankfleet.estimates.lengths import Lengths
+from rankfleet.estimates.quality import QualityTable
+from rankfleet.router.candidates import Ask, FleetSnapshot, GroupState, TierState
+from rankfleet.router.planner import Refusal, plan
+from tests.unit.fakes import fleet as config
+
+# Two groups. 1,000 tokens take 10, 40 and 160 ms, and each batch 8 ms more.
+TIERS = tuple(
+    TierState(name, quality, group, LatencyModel(8.0, per_token, 0.0))
+    for name, quality, per_token, group in (
+        ("small", 0.3, 0.01, "a"),
+        ("medium", 0.4, 0.04, "a"),
+        ("large", 0.5, 0.16, "b"),
+    )
+)
+WORK = dict.fromkeys(("small", "medium", "large"), Work(10, 1000, 100_000))
+
+
+def fleet(a_s: float = 0.0, b_s: float = 0.0, b_asleep: bool = False, **more: object) -> FleetSnapshot:
+    groups = {
+        "a": GroupState(1, a_s, whole_tokens=4000, batch_tokens=4000),
+        "b": GroupState(1, b_s, asleep=b_asleep, batch_tokens=4000),
+    }
+    return FleetSnapshot(TIERS, groups, 5.0, **more)  # type: ignore[arg-type]
+
+
+def planned(budget_ms: float | None, snapshot: FleetSnapshot, **more: object) -> Plan | Refusal:
+    return plan(Ask(WORK, 0.0, budget_ms, **more), snapshot, 0.0)  # type: ignore[arg-type]
+
+
+def test_what_waits_changes_the_plan_and_not_the_preference() -> None:
+    for waiting_s in (0.0, 0.5, 100.0):
+        decision = planned(200.0, fleet(b_s=waiting_s))
+        # 160 ms, and a quarter of what a batch costs
+        assert decision.preferred == Preferred("large", (("b", pytest.approx(162.0)),))
+    assert isinstance(decision, Plan)
+    assert decision.tier == "medium"
+
+
+def test_a_refusal_is_demand_too() -> None:
+    refusal = planned(60.0, fleet(a_s=5.0, b_s=5.0), when_none_fits="refuse")
+    assert isinstance(refusal, Refusal)
+    assert refusal.preferred == Preferred("medium", (("a", pytest.approx(42.0)),))
+
+
+def test_what_no_idle_fleet_could_do_is_no_demand() -> None:
+    refusal = planned(20.0, fleet(), when_none_fits="refuse")
+    assert isinstance(refusal, Refusal)
+    assert refusal.preferred is None
+
+
+def test_where_only_a_part_could_be_scored_that_part_is_demand() -> None:
+    # Within 20 ms: 5 of overhead, 8 a batch, 7 for 700 tokens of seven pairs.
+    decision = planned(20.0, fleet())
+    assert isinstance(decision, Plan)
+    assert (decision.tier, decision.candidates) == ("small", 7)
+    assert decision.preferred == Preferred("small", (("a", pytest.approx(7.0 + 8.0 * 700 / 4000)),))
+
+
+def test_a_group_that_sleeps_is_left_to_the_next_best_and_stays_in_demand() -> None:
+    decision = planned(200.0, fleet(b_asleep=True))
+    assert isinstance(decision, Plan)
+    assert decision.tier == "medium"
+    assert decision.considered[0].verdict == "too slow by 19973 ms"  # it would have to start first
+    assert decision.preferred == Preferred("large", (("b", pytest.approx(162.0)),))
+
+
+def test_who_asks_for_a_sleeping_tier_by_name_waits_for_it() -> None:
+    work = {"large": WORK["large"]}
+    decision = plan(Ask(work, 0.0, 200.0, pinned="name"), fleet(b_asleep=True), 0.0)
+    assert isinstance(decision, Plan)
+    assert decision.tier == "large"
+    assert decision.preferred == Preferred("large", (("b", pytest.approx(162.0)),))
+
+
+def test_a_cascade_is_demand_of_both_its_groups() -> None:
+    table = QualityTable({"small": 0.3, "medium": 0.4, "large": 0.5}, 0.1, cascades={("small", "large"): {5: 0.6}})
+    lengths = dict.fromkeys(WORK, Lengths(np.full(10, 100)))
+    decision = planned(None, fleet(table=table), stages=2, lengths=lengths)
+    assert isinstance(decision, Plan)
+    assert len(decision.stages) == 2
+    # All ten by small; five, 500 tokens, by large.
+    assert decision.preferred == Preferred("", (("a", pytest.approx(12.0)), ("b", pytest.approx(81.0))))
+
+
+def test_quality_asked_for_counts() -> None:
+    assert planned(60.0, fleet(), min_quality=0.45, when_none_fits="refuse").preferred is None
+
+
+def drains(**scaling: object) -> dict[str, float]:
+    settings = {"a": {"tiers": ["small", "medium"]}, "b": {"tiers": ["large"]}}
+    classes = {"fast": {"slo_ms": 40}, "slow": {"slo_ms": 1000}, "batch": {"slo_ms": None}}
+    models = {tier.name: tier.latency for tier in TIERS if tier.latency is not None}
+    live = LiveSettings.model_validate({"slo_classes": classes, "autoscaling": scaling})
+    return drains_s(config(groups=settings, overhead_ms=5), live, models)
+
+
+def test_drain_times_follow_the_classes_that_a_group_can_serve() -> None:
+    # 2,048 tokens take small 33.5 ms with the overhead, so it serves `fast`; large takes 340.7, so it does not.
+    assert drains() == {"a": 0.02, "b": 0.5}
+    assert drains(drain_share=0.25) == {"a": 0.01, "b": 0.25}
+
+
+def test_without_a_class_or_a_model_there_is_no_drain_time() -> None:
+    assert drains_s(config(), LiveSettings(), {}) == {}
