@@ -22,10 +22,10 @@ from rankfleet.core.config import FleetConfig, parse_config, read_config
 from rankfleet.core.messages import Work
 from rankfleet.estimates.latency import LatencyModel
 from rankfleet.estimates.profile import read_profile
-from rankfleet.router.candidates import Ask
 from rankfleet.router.fleet import FleetView
+from rankfleet.router.plan_options import PlanRequest
 from rankfleet.router.planner import choose
-from rankfleet.router.unloaded import preferred
+from rankfleet.router.unloaded import unloaded_plan
 from rankfleet.simulate.clairvoyant import schedule
 from rankfleet.simulate.policies import policy_of
 from rankfleet.simulate.results import results
@@ -117,8 +117,8 @@ class Bench:
         for kind, pairs in itertools.product(range(len(classes)), {int(n) for n in np.unique(self.requests.pairs)}):
             tokens = pairs * self.workload.tokens
             work = dict.fromkeys(self.fleet.tiers, Work(pairs, tokens, tokens * self.workload.tokens))
-            ask = Ask(work, 0.0, classes[kind].slo_ms, when_none_fits="refuse")
-            ideal = preferred(choose(ask, snapshot, 0.0).found, ask, snapshot, 0.0)
+            ask = PlanRequest(work, 0.0, classes[kind].slo_ms, when_none_fits="refuse")
+            ideal = unloaded_plan(choose(ask, snapshot, 0.0).found, ask, snapshot, 0.0)
             cost[kind, pairs] = sum(ms for _, ms in ideal.work_ms) / 1e3 if ideal else 0.0
         each = [cost[k, n] for k, n in zip(self.requests.kind.tolist(), self.requests.pairs.tolist(), strict=True)]
         ticks = (self.requests.arrived_s / TICK_S).astype(int)

@@ -15,8 +15,8 @@ from matplotlib.figure import Figure
 from rankfleet.cli.options import load_config
 from rankfleet.core.messages import Plan, Work
 from rankfleet.estimates.profile import read_profile
-from rankfleet.router.candidates import Ask
 from rankfleet.router.fleet import FleetView
+from rankfleet.router.plan_options import PlanRequest
 from rankfleet.router.planner import plan
 
 ROOT = Path(__file__).parents[1]
@@ -39,7 +39,7 @@ def draw(config: str, profile: str | None, out: Path) -> None:
     budgets = np.geomspace(min(took_ms.values()) / 1.6, max(took_ms.values()) * 1.6, 800)
 
     def bought(budget_ms: float) -> float:
-        decision = plan(Ask(dict.fromkeys(fleet.tiers, work), 0.0, budget_ms), snapshot, 0.0)
+        decision = plan(PlanRequest(dict.fromkeys(fleet.tiers, work), 0.0, budget_ms), snapshot, 0.0)
         return decision.quality if isinstance(decision, Plan) and decision.fits else np.nan
 
     figure = Figure(figsize=(8, 4), layout="constrained")

@@ -50,7 +50,7 @@ def memory(row: dict[str, Any]) -> str:
     return (
         f"Memory: in {row['minutes']:g} minutes at {row['load']:.0%} of what the fleet can do "
         f"({row['rate_per_s']:.1f} requests a second) the process that grew most grew by "
-        f"{row['most_growth']:.1%} after the first {row['warm_s']} s; {row['requests']} requests, "
+        f"{row['max_growth']:.1%} after the first {row['warm_s']} s; {row['requests']} requests, "
         f"{row['failed']} failed.\n\n" + processes(row["processes"])
     )
 

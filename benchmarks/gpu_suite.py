@@ -414,7 +414,7 @@ def latency(model: Model) -> Result:
         result["with graphs" if graphs else "without"] = {
             "p50_ms": p50,
             "p99_ms": p99,
-            "least_ms": round(float(ms.min()), 4),
+            "min_ms": round(float(ms.min()), 4),
             "load_s": round(loaded_s, 2),
             **replays(scorer),
         }
@@ -521,7 +521,7 @@ def random_model(shape: str, setting: Setting, models: Path) -> Model:
 
 
 def run_part(
-    part: str, shapes: list[str], setting: Setting, out: Path, models: Path, most_s: float, again: bool
+    part: str, shapes: list[str], setting: Setting, out: Path, models: Path, max_s: float, again: bool
 ) -> None:
     """Measure the shapes of this part that the file does not have yet, from this device, and write after each."""
     started = time.monotonic()
@@ -540,7 +540,7 @@ def run_part(
         if shape in results and "not_run" not in results[shape]:
             print(f"{part} {shape}: kept")
             continue
-        if time.monotonic() - started > most_s:
+        if time.monotonic() - started > max_s:
             results[shape] = {"not_run": "the time for this part was up; run it again to go on"}
         else:
             try:
@@ -615,7 +615,7 @@ def main(given: list[str] | None = None) -> None:
         return
     setting = Setting(device, options.quick, options.backend)
     for part in parts:
-        run_part(part, shapes, setting, options.json, options.models, options.most_s, options.again)
+        run_part(part, shapes, setting, options.json, options.models, options.max_s, options.again)
 
 
 if __name__ == "__main__":

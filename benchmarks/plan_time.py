@@ -20,8 +20,8 @@ from rankfleet.bench.machine import cpu_name
 from rankfleet.core.config import read_config
 from rankfleet.estimates.lengths import Lengths
 from rankfleet.estimates.profile import read_profile
-from rankfleet.router.candidates import Ask
 from rankfleet.router.fleet import FleetView
+from rankfleet.router.plan_options import PlanRequest
 from rankfleet.router.planner import plan
 
 ROOT = Path(__file__).parents[1]
@@ -45,7 +45,11 @@ def measure(budget_ms: float, out_s: float, gap_s: float) -> np.ndarray:
         lengths = dict.fromkeys(fleet.tiers, Lengths(tokens))
         work = {tier: each.work for tier, each in lengths.items()}
         view.arrived(budget_ms, now_s)
-        plan(Ask(work, now_s, budget_ms, lengths=lengths), view.snapshot(now_s, now_s + budget_ms / 1e3, 1.0), now_s)
+        plan(
+            PlanRequest(work, now_s, budget_ms, lengths=lengths),
+            view.snapshot(now_s, now_s + budget_ms / 1e3, 1.0),
+            now_s,
+        )
         took_us[i] = (time.thread_time_ns() - started) / 1e3
     gc.enable()
     return took_us

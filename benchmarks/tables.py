@@ -46,7 +46,7 @@ def engine(shape: str) -> str:
     rates = ", ".join(f"{rate:.0f} in {dtype}" for dtype, rate in machine["matmul_gflop_per_s"].items())
     return (
         rows(*lines) + f"\n\n{figures['date']}, {figures['device']}, {figures['threads']} threads, "
-        f"{work['pairs']} pairs with a mean of {work['mean_tokens']:.0f} tokens and at most {work['most_tokens']}, "
+        f"{work['pairs']} pairs with a mean of {work['mean_tokens']:.0f} tokens and at most {work['longest_tokens']}, "
         f"median of {figures['rounds']} rounds; matrix products alone in GFLOP/s: {rates}; "
         f"{'undisturbed' if machine['undisturbed'] else 'disturbed by other work'}. "
         + ", ".join(f"{name} {number}" for name, number in figures["versions"].items())

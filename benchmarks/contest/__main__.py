@@ -91,7 +91,7 @@ def show(figures: dict[str, Any]) -> None:
     ours = figures["rankfleet"]
     rates = ", ".join(f"{rate:.0f} GFLOP/s in {name}" for name, rate in machine["matmul_gflop_per_s"].items())
     out.print(
-        f"{work['pairs']} pairs, {work['mean_tokens']:.0f} tokens on average, {work['most_tokens']} at most; "
+        f"{work['pairs']} pairs, {work['mean_tokens']:.0f} tokens on average, {work['longest_tokens']} at most; "
         f"{work['model']}; {figures['threads']} threads; {figures['rounds']} rounds; {figures['device']}.\n"
         f"Matrix products alone: {rates}; in {ours['dtype']} that bounds this work at "
         f"{figures['bound_pairs_per_s'] or float('nan'):.0f} pairs/s. "

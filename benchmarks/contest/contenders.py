@@ -21,7 +21,7 @@ INSTALL = "pip install 'rankfleet[bench]'"
 
 
 @dataclass(frozen=True)
-class Entry:
+class ContestEntry:
     """Who takes part. name: as in the figures; peer: the package, `rankfleet` for this engine."""
 
     name: str
@@ -54,8 +54,8 @@ def absent(peer: str, device: str) -> str | None:
     return None
 
 
-def entries_of(peer: str) -> list[Entry]:
-    return [Entry(f"{peer}-{SHORT[dtype]}", peer, dtype) for dtype in PEERS[peer].dtypes]
+def entries_of(peer: str) -> list[ContestEntry]:
+    return [ContestEntry(f"{peer}-{SHORT[dtype]}", peer, dtype) for dtype in PEERS[peer].dtypes]
 
 
 class Contender(Protocol):

@@ -9,11 +9,11 @@ from pathlib import Path
 from statistics import mean, median
 from typing import Any
 
-from benchmarks.contest.contenders import PEERS, SHORT, Entry, absent, entries_of
+from benchmarks.contest.contenders import PEERS, SHORT, ContestEntry, absent, entries_of
 from benchmarks.contest.flops import Arithmetic
 from benchmarks.contest.inputs import lengths_of, named_model, random_model, write_requests
 from benchmarks.contest.process import ContenderFailed, WorkerProcess
-from benchmarks.contest.report import Outcome, Setting, summary
+from benchmarks.contest.report import ContestOutcome, Setting, summary
 from benchmarks.contest.rounds import time_in_turn
 from benchmarks.contest.shapes import ETTIN
 from benchmarks.contest.sweep import SIZES
@@ -76,7 +76,7 @@ class Task:
 class Contest:
     """What came out of the contest. missing: those who gave no figures, and why; rates: of matrix products."""
 
-    outcomes: list[Outcome] = field(default_factory=list)
+    outcomes: list[ContestOutcome] = field(default_factory=list)
     missing: dict[str, dict[str, str]] = field(default_factory=dict)
     rates: dict[str, float] = field(default_factory=dict)
     versions: dict[str, str] = field(default_factory=dict)
@@ -114,7 +114,7 @@ def run(task: Task, progress: Progress) -> dict[str, Any]:
             "model": task.model or f"random weights in the shape of {task.shape}",
             "pairs": len(lengths),
             "mean_tokens": round(mean(lengths), 2),
-            "most_tokens": max(lengths),
+            "longest_tokens": max(lengths),
             "max_tokens": task.max_tokens,
             "linear_gflop": round(flops.linear / 1e9, 3),
             "attention_gflop": round(flops.attention / 1e9, 3),
@@ -143,10 +143,10 @@ def export(task: Task, contest: Contest, plain: Path, progress: Progress) -> Non
 def hold(task: Task, contest: Contest, own: Path, plain: Path, texts: Path, progress: Progress) -> None:
     """Load everyone, let each choose its batch size, then time them in turn, the machine's own rate before each
     round."""
-    entries = [Entry(f"rankfleet-{SHORT[dtype]}", "rankfleet", dtype) for dtype in task.dtypes]
+    entries = [ContestEntry(f"rankfleet-{SHORT[dtype]}", "rankfleet", dtype) for dtype in task.dtypes]
     entries += [entry for peer in task.against if peer not in contest.missing for entry in entries_of(peer)]
     handles: dict[str, WorkerProcess] = {}
-    outcomes: dict[str, Outcome] = {}
+    outcomes: dict[str, ContestOutcome] = {}
     with ExitStack() as stack:
         matrices = stack.enter_context(WorkerProcess(task.threads))
         for entry in entries:
@@ -185,8 +185,14 @@ def hold(task: Task, contest: Contest, own: Path, plain: Path, texts: Path, prog
 
 
 def get_ready(
-    task: Task, worker: WorkerProcess, entry: Entry, model: Path, texts: Path, contest: Contest, progress: Progress
-) -> Outcome:
+    task: Task,
+    worker: WorkerProcess,
+    entry: ContestEntry,
+    model: Path,
+    texts: Path,
+    contest: Contest,
+    progress: Progress,
+) -> ContestOutcome:
     """Load one contender, warm it up and let it choose its batch size. Raises ContenderFailed."""
     progress(f"{entry.name}: loading and warming up")
     loaded = worker.order(
@@ -205,7 +211,7 @@ def get_ready(
     details: dict[str, Any] = {"load_s": round(loaded["load_s"], 2)}
     if swept["batch_size"] is not None:
         details["sweep_pairs_per_s"] = {size: round(task.pairs / s, 2) for size, s in swept["sweep_s"].items()}
-    return Outcome(entry, worker.order("score")["scores"], swept["batch_size"], details)
+    return ContestOutcome(entry, worker.order("score")["scores"], swept["batch_size"], details)
 
 
 def gpu_name() -> str:

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-from benchmarks.contest.contenders import Entry
+from benchmarks.contest.contenders import ContestEntry
 from benchmarks.contest.flops import FlopCount
 from benchmarks.contest.rounds import Timed
 
@@ -14,10 +14,10 @@ LEAST_TAU = 0.5  # below, a contender computes something else; bfloat16 of rando
 
 
 @dataclass
-class Outcome:
+class ContestOutcome:
     """What one contender did."""
 
-    entry: Entry
+    entry: ContestEntry
     scores: Sequence[float]
     batch_size: int | None = None
     details: dict[str, Any] = field(default_factory=dict)
@@ -55,7 +55,7 @@ def agreement(scores: Sequence[float], reference: Sequence[float]) -> dict[str, 
     return result
 
 
-def figures(outcome: Outcome, setting: Setting, reference: Sequence[float]) -> dict[str, Any]:
+def figures(outcome: ContestOutcome, setting: Setting, reference: Sequence[float]) -> dict[str, Any]:
     """One contender's entry."""
     pairs, median_s = len(setting.lengths), outcome.timed.median_s
     result: dict[str, Any] = {"pairs_per_s": round(pairs / median_s, 2), "dtype": outcome.entry.dtype}
@@ -88,11 +88,11 @@ def with_bound(entry: dict[str, Any], setting: Setting) -> dict[str, Any]:
     }
 
 
-def reference_of(outcomes: Sequence[Outcome]) -> Outcome:
+def reference_of(outcomes: Sequence[ContestOutcome]) -> ContestOutcome:
     """Whose scores the others' are held against: Sentence Transformers in float32, else who is nearest to it."""
     first = ("sentence-transformers", "rankfleet")
 
-    def rank(outcome: Outcome) -> tuple[bool, int]:
+    def rank(outcome: ContestOutcome) -> tuple[bool, int]:
         peer = outcome.entry.peer
         return outcome.entry.dtype != "float32", first.index(peer) if peer in first else len(first)
 
@@ -105,7 +105,9 @@ def best(entries: Sequence[dict[str, Any]]) -> dict[str, Any] | None:
     return max(right, key=lambda entry: entry["pairs_per_s"]) if right else None
 
 
-def summary(outcomes: Sequence[Outcome], missing: Mapping[str, dict[str, str]], setting: Setting) -> dict[str, Any]:
+def summary(
+    outcomes: Sequence[ContestOutcome], missing: Mapping[str, dict[str, str]], setting: Setting
+) -> dict[str, Any]:
     """The figures: `rankfleet`, the fastest precision of full quality, against each peer in each precision and, under
     the peer's own name, in its best. missing: peers and entries that gave none, with the reason."""
     reference = reference_of(outcomes)

@@ -44,7 +44,7 @@ class Pass:
     disturbed: bool
 
 
-class Worker:
+class ContestWorker:
     """Holds the contender between orders."""
 
     def __init__(self) -> None:
@@ -123,7 +123,7 @@ def stay_on(threads: int) -> None:
 
 
 def serve(orders: TextIO, answers: TextIO) -> None:
-    worker = Worker()
+    worker = ContestWorker()
     for line in orders:
         order = json.loads(line)
         try:

@@ -66,7 +66,7 @@ def retrieve(index: Bm25Index, judged: Judged, top_k: int) -> dict[str, list[Hit
 
 
 @dataclass(frozen=True)
-class Scored:
+class ScoredCandidates:
     """One tier on the candidates of every judged query. logits: by query; times_ms: per query, tokenizing
     included."""
 
@@ -80,7 +80,7 @@ def score_candidates(
     candidates: Candidates,
     progress: Callable[[], None] = lambda: None,
     clock: Callable[[], float] = time.perf_counter,
-) -> Scored:
+) -> ScoredCandidates:
     """Raises RankfleetError when a score is not finite: such an order would mean nothing."""
     scored, times = {}, []
     for name, hits in candidates.items():
@@ -92,10 +92,10 @@ def score_candidates(
                 raise RankfleetError(f"query {name!r} got scores that are not finite; try the tier in float32")
             scored[name] = logits
         progress()
-    return Scored(scored, times)
+    return ScoredCandidates(scored, times)
 
 
-def figures_of(scored: Scored, judged: Judged, candidates: Candidates) -> dict[str, float]:
+def figures_of(scored: ScoredCandidates, judged: Judged, candidates: Candidates) -> dict[str, float]:
     """{"ndcg@10", "mrr@10", "p50_ms", "p95_ms"} of one tier."""
     orders = {name: best_first(logits) for name, logits in scored.logits.items()}
     quality = measure_run(run_of(orders, candidates), judged.qrels)
@@ -123,7 +123,7 @@ def cascade(small: np.ndarray, large: np.ndarray, keep: int) -> np.ndarray:
 
 
 def quality_steps(
-    scored: Mapping[str, Scored], judged: Judged, candidates: Candidates, steps: Sequence[int]
+    scored: Mapping[str, ScoredCandidates], judged: Judged, candidates: Candidates, steps: Sequence[int]
 ) -> dict[str, Any]:
     """nDCG@10 of every tier by how many candidates it scores, and of every cascade by how many the second tier
     scores, as `quality.table` of a fleet file reads it. scored: tiers, from small to large."""
@@ -132,12 +132,12 @@ def quality_steps(
         orders = {name: order(name) for name, hits in candidates.items() if hits}
         return round(measure_run(run_of(orders, candidates), judged.qrels).ndcg_10, 5)
 
-    most = max(map(len, candidates.values()))
-    within = [step for step in steps if step < most]
+    max_candidates = max(map(len, candidates.values()))
+    within = [step for step in steps if step < max_candidates]
     tiers: dict[str, Any] = {}
     for tier, result in scored.items():
         depths = {str(k): ndcg(lambda q, r=result, k=k: first_scored(r.logits[q], k)) for k in within}  # type: ignore[misc]
-        tiers[tier] = depths | {str(most): ndcg(lambda q, r=result: best_first(r.logits[q]))}  # type: ignore[misc]
+        tiers[tier] = depths | {str(max_candidates): ndcg(lambda q, r=result: best_first(r.logits[q]))}  # type: ignore[misc]
     return {
         "retriever": ndcg(lambda q: np.arange(len(candidates[q]))),
         "tiers": tiers,

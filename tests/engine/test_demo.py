@@ -65,7 +65,7 @@ def test_what_stands_at_the_end_of_a_long_document_counts_by_its_best_passage() 
     reranker = Reranker.load(find_checkpoint("demo/small"), device="cpu")
     beginnings = reranker.score("symptoms of diabetes", BURIED)
     assert beginnings[0] == pytest.approx(beginnings[1], abs=1e-5)  # cut alike
-    passages = reranker.score("symptoms of diabetes", BURIED, PassageRule(overlap_tokens=32, most=16))
+    passages = reranker.score("symptoms of diabetes", BURIED, PassageRule(overlap_tokens=32, max_passages=16))
     assert int(passages.argmax()) == 1
     assert passages[2] == pytest.approx(beginnings[2], abs=1e-5)
 

@@ -385,9 +385,9 @@ def test_no_number_that_one_client_sends_steers_what_another_gets(requests: list
             again = (await http.post("/v1/rerank", json=ordinary)).json()["rankfleet"]
             ready = await http.get("/readyz")
         assert (again["tier"], again["slo"]["met"], ready.status_code) == ("large", True, 200)
-        pace = one.fleet.snapshot(one.clock()).groups["demo"].pace
-        assert pace.budget_ms == 200.0
-        assert 0 <= pace.crowd_per_s < 1e6
+        arrivals = one.fleet.snapshot(one.clock()).groups["demo"].arrivals
+        assert arrivals.budget_ms == 200.0
+        assert 0 <= arrivals.burst_rate_per_s < 1e6
 
     asyncio.run(play())
 
@@ -399,7 +399,7 @@ async def test_bodies_that_would_fill_the_memory_are_refused_before_they_are_rea
         limits = {"max_body_bytes": 1_200_000, "max_bytes_in_flight": 10_000_000}
         async with http_of(service(limits=limits)) as http:
             reply = await http.post("/v1/rerank", content=content)
-            assert (reply.status_code, "send less" in reply.json()["error"]["message"]) == (413, True)
+            assert (reply.status_code, "send fewer documents" in reply.json()["error"]["message"]) == (413, True)
         async with http_of(service()) as http:
             tracemalloc.start()
             reply = await http.post("/v1/rerank", content=content)

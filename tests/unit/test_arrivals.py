@@ -5,23 +5,23 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rankfleet.core.sections import MAX_SLO_MS, MIN_SLO_MS, Routing
-from rankfleet.estimates.arrivals import REMEMBERED, Pace, PaceMeter
+from rankfleet.estimates.arrivals import REMEMBERED, ArrivalMeter, ArrivalStats
 
-RULE = Routing(expected_arrivals=0.6, horizon=0.25, horizon_exponent=0.5, crowd_window=0.2, memory_s=30)
+RULE = Routing(expected_arrivals=0.6, horizon=0.25, horizon_exponent=0.5, arrival_window=0.2, memory_s=30)
 
 
 def test_a_typical_budget_is_the_lower_quartile() -> None:
-    meter = PaceMeter(RULE)
+    meter = ArrivalMeter(RULE)
     for budget_ms in (400.0, 50.0, 200.0, 100.0, 1000.0, 300.0, 600.0, 150.0):
         meter.arrived(budget_ms, 0.0)
-    assert meter.pace.budget_ms == 150.0  # the third of eight
+    assert meter.arrivals.budget_ms == 150.0  # the third of eight
 
 
 def test_who_sends_few_requests_does_not_set_the_budget_of_all() -> None:
-    meter = PaceMeter(RULE)
+    meter = ArrivalMeter(RULE)
     for i in range(1000):
         meter.arrived(0.2 if i % 5 == 0 else 200.0, i * 0.01)
-    assert meter.pace.budget_ms == 200.0
+    assert meter.arrivals.budget_ms == 200.0
 
 
 @given(
@@ -35,49 +35,49 @@ def test_who_sends_few_requests_does_not_set_the_budget_of_all() -> None:
     )
 )
 def test_whatever_comes_the_estimates_stay_numbers(arrivals: list[tuple[float, float, bool]]) -> None:
-    meter = PaceMeter(RULE)
+    meter = ArrivalMeter(RULE)
     for budget_ms, now_s, alone in arrivals:
         meter.arrived(budget_ms, now_s, alone)
-    pace = meter.pace
-    assert pace.budget_ms == math.inf or MIN_SLO_MS <= pace.budget_ms <= MAX_SLO_MS
-    assert 0 <= pace.crowd_per_s < math.inf
-    assert pace.horizon_ms(1.0, RULE) > 0
+    arrivals = meter.arrivals
+    assert arrivals.budget_ms == math.inf or MIN_SLO_MS <= arrivals.budget_ms <= MAX_SLO_MS
+    assert 0 <= arrivals.burst_rate_per_s < math.inf
+    assert arrivals.horizon_ms(1.0, RULE) > 0
 
 
 def test_even_arrivals_are_as_crowded_as_they_are_frequent() -> None:
-    meter = PaceMeter(RULE)
+    meter = ArrivalMeter(RULE)
     for i in range(2000):
         meter.arrived(100.0, i * 0.01)
     # Every 10 ms, seen through a window that fades with 20 ms: 50 · e^-0.5 ÷ (1 − e^-0.5) = 77 a second.
-    assert meter.pace.crowd_per_s == pytest.approx(77.1, abs=0.5)
+    assert meter.arrivals.burst_rate_per_s == pytest.approx(77.1, abs=0.5)
 
 
 def test_the_same_number_in_bursts_is_more_crowded() -> None:
-    meter = PaceMeter(RULE)
+    meter = ArrivalMeter(RULE)
     for i in range(200):
         for _ in range(10):
             meter.arrived(100.0, i * 0.1)
     # The k-th of ten meets k − 1 at 50 a second each, and e^-5 of the burst before: 225 in the mean.
-    assert meter.pace.crowd_per_s == pytest.approx(228, abs=2)
+    assert meter.arrivals.burst_rate_per_s == pytest.approx(228, abs=2)
 
 
 def test_a_crowd_is_forgotten() -> None:
-    meter = PaceMeter(RULE)
+    meter = ArrivalMeter(RULE)
     for _ in range(100):
         meter.arrived(100.0, 0.0)
     meter.arrived(300.0, 3000.0)
-    assert meter.pace.crowd_per_s == pytest.approx(0, abs=1e-9)
+    assert meter.arrivals.burst_rate_per_s == pytest.approx(0, abs=1e-9)
     for _ in range(REMEMBERED):
         meter.arrived(300.0, 3001.0)
-    assert meter.pace.budget_ms == 300.0
+    assert meter.arrivals.budget_ms == 300.0
 
 
 def test_requests_without_a_budget_set_no_scale() -> None:
-    meter = PaceMeter(RULE)
+    meter = ArrivalMeter(RULE)
     meter.arrived(math.inf, 0.0)
     meter.arrived(math.inf, 0.0)
-    assert meter.pace == Pace(math.inf, 0.0)
-    assert meter.pace.horizon_ms(1.0, RULE) == math.inf
+    assert meter.arrivals == ArrivalStats(math.inf, 0.0)
+    assert meter.arrivals.horizon_ms(1.0, RULE) == math.inf
 
 
 @pytest.mark.parametrize(
@@ -91,15 +91,15 @@ def test_requests_without_a_budget_set_no_scale() -> None:
     ],
 )
 def test_the_horizon_is_the_longer_of_two(crowd: float, price: float, horizon_ms: float) -> None:
-    assert Pace(100.0, crowd).horizon_ms(price, RULE) == pytest.approx(horizon_ms)
+    assert ArrivalStats(100.0, crowd).horizon_ms(price, RULE) == pytest.approx(horizon_ms)
 
 
 def test_who_asks_again_only_when_answered_makes_no_crowd() -> None:
-    meter = PaceMeter(RULE)
+    meter = ArrivalMeter(RULE)
     for i in range(100):
         meter.arrived(1000.0, i * 0.02, alone=True)
-    assert meter.pace.crowd_per_s == 0
-    assert meter.pace.horizon_ms(0.0, RULE) == math.inf
+    assert meter.arrivals.burst_rate_per_s == 0
+    assert meter.arrivals.horizon_ms(0.0, RULE) == math.inf
     meter.arrived(1000.0, 2.0)
     # One in company, which sees 5 · e^-0.1 ÷ (1 − e^-0.1) = 47.5 a second, out of 97.7 that are remembered.
-    assert meter.pace.crowd_per_s == pytest.approx(0.486, abs=0.002)
+    assert meter.arrivals.burst_rate_per_s == pytest.approx(0.486, abs=0.002)

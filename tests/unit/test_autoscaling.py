@@ -9,7 +9,7 @@ from rankfleet.autoscaler.demand import History, Window
 from rankfleet.autoscaler.policy import Decision, FleetScaler, GroupScaler, Observed
 from rankfleet.autoscaler.sharing import Claim, Unit, share
 from rankfleet.core.sections import Autoscaling
-from rankfleet.estimates.load import Counts, Demanded, Load
+from rankfleet.estimates.load import Counts, OfferedLoad, ReplicaLoad
 
 SETTINGS = Autoscaling(
     utilisation=0.5, start_s=10, stable_s=20, panic_s=6, panic_hold_s=20, hold_s=20, cooldown_s=5, drain_s=1
@@ -22,8 +22,8 @@ class Driven:
     chance. Replicas are there as soon as decided, unless `ready` says otherwise."""
 
     settings: Autoscaling = SETTINGS
-    least: int = 1
-    most: int = 20
+    min_replicas: int = 1
+    max_replicas: int = 20
     target: int = 1
     now: float = 1000.0
     ready: int | None = None
@@ -37,10 +37,16 @@ class Driven:
         for _ in range(round(seconds / tick)):
             self.now += tick
             self.asked += demand * tick
-            counts = Counts(asked_s=self.asked, asked_squares=self.asked * 0.001)
+            counts = Counts(offered_load_s=self.asked, offered_load_squares=self.asked * 0.001)
             running = self.target if self.ready is None else self.ready
             observed = Observed(
-                running, self.target, self.least, self.most, {"r": counts}, self.backlog_s, heard=self.heard
+                running,
+                self.target,
+                self.min_replicas,
+                self.max_replicas,
+                {"r": counts},
+                self.backlog_s,
+                heard=self.heard,
             )
             self.seen.append(self.scaler.decide(observed, self.settings, self.now))
             self.target = self.seen[-1].replicas
@@ -106,7 +112,7 @@ def test_chance_is_no_surge() -> None:
         asked, squares = asked + 0.125, squares + 0.000125
         if tick == 150:
             asked, squares = asked + 2.0, squares + 4.0
-        seen = Observed(2, 2, 1, 9, {"r": Counts(asked_s=asked, asked_squares=squares)})
+        seen = Observed(2, 2, 1, 9, {"r": Counts(offered_load_s=asked, offered_load_squares=squares)})
         assert scaler.decide(seen, SETTINGS, tick / 4).replicas == 2
 
 
@@ -158,7 +164,7 @@ def test_a_steady_group_stays_as_it_is() -> None:
 
 def test_what_is_rarely_used_is_let_go_and_woken_by_demand() -> None:
     settings = SETTINGS.model_copy(update={"idle_s": 60.0, "rarely": 0.05})
-    group = Driven(settings=settings, least=0, target=1)
+    group = Driven(settings=settings, min_replicas=0, target=1)
     group.run(59, 0.02)
     assert group.target == 1
     group.run(5, 0.02)
@@ -176,7 +182,7 @@ def test_what_is_rarely_used_is_let_go_and_woken_by_demand() -> None:
 
 def test_work_that_waits_keeps_a_group_awake() -> None:
     settings = SETTINGS.model_copy(update={"idle_s": 30.0})
-    assert Driven(settings=settings, least=0, backlog_s=0.1).run(200, 0.0).replicas == 1
+    assert Driven(settings=settings, min_replicas=0, backlog_s=0.1).run(200, 0.0).replicas == 1
 
 
 def test_silence_is_not_calm() -> None:
@@ -197,9 +203,9 @@ def test_a_clock_set_back_begins_anew() -> None:
 
 def test_sums_that_start_anew_or_are_new_do_not_count_at_once() -> None:
     history = History(60)
-    history.add({"a": Counts(asked_s=500.0)}, 0.0, 0.0)
-    history.add({"a": Counts(asked_s=502.0), "b": Counts(asked_s=900.0)}, 4.0, 2.0)
-    history.add({"a": Counts(asked_s=1.0), "b": Counts(asked_s=902.0)}, 0.0, 4.0)
+    history.add({"a": Counts(offered_load_s=500.0)}, 0.0, 0.0)
+    history.add({"a": Counts(offered_load_s=502.0), "b": Counts(offered_load_s=900.0)}, 4.0, 2.0)
+    history.add({"a": Counts(offered_load_s=1.0), "b": Counts(offered_load_s=902.0)}, 0.0, 4.0)
     # 2 of a, 2 of b in 4 s; a's fall is a restart.
     assert history.over(60).demand == pytest.approx(1.0)
     assert history.over(60).backlog_s == pytest.approx(2.0)  # 0 for 2 s, 4 for 2 s
@@ -209,13 +215,15 @@ def test_sums_that_start_anew_or_are_new_do_not_count_at_once() -> None:
 def test_demand_is_the_largest_of_what_is_known_of_it() -> None:
     history = History(60)
     history.add({"r": Counts(), "s": Counts()}, 0.0, 0.0)
-    sums = Counts(wanted_s=4.0, wanted_squares=8.0, done_s=3.0, finished_s=4.0, below_s=1.0)
-    history.add({"r": Counts(asked_s=2.0), "s": sums}, 0.0, 2.0)
+    sums = Counts(
+        arrived_load_s=4.0, arrived_load_squares=8.0, device_load_s=3.0, served_load_s=4.0, downgraded_load_s=1.0
+    )
+    history.add({"r": Counts(offered_load_s=2.0), "s": sums}, 0.0, 2.0)
     assert history.over(60) == Window(2.0, 2.0, 2.0, 1.5, 0.25, 0.0)
 
 
 def test_replicas_keep_books_in_seconds() -> None:
-    load = Load()
+    load = ReplicaLoad()
     load.arrived(300.0)
     load.arrived(100.0)
     assert load.backlog_s == pytest.approx(0.4)
@@ -225,21 +233,28 @@ def test_replicas_keep_books_in_seconds() -> None:
     load.left(100.0)
     assert load.backlog_s == 0.0
     counts = load.counts
-    assert (counts.wanted_s, counts.done_s, counts.finished_s, counts.below_s) == pytest.approx((0.4, 0.16, 0.4, 0.3))
-    assert counts.wanted_squares == pytest.approx(0.09 + 0.01)
+    assert (
+        counts.arrived_load_s,
+        counts.device_load_s,
+        counts.served_load_s,
+        counts.downgraded_load_s,
+    ) == pytest.approx((0.4, 0.16, 0.4, 0.3))
+    assert counts.arrived_load_squares == pytest.approx(0.09 + 0.01)
 
 
 def test_routers_keep_books_by_group() -> None:
-    demanded = Demanded.of(["a", "b"])
-    demanded.add((("a", 30.0), ("b", 200.0)))
-    assert demanded.counts["b"] == Counts(asked_s=0.2, asked_squares=pytest.approx(0.04))
+    offered = OfferedLoad.of(["a", "b"])
+    offered.add((("a", 30.0), ("b", 200.0)))
+    assert offered.counts["b"] == Counts(offered_load_s=0.2, offered_load_squares=pytest.approx(0.04))
 
 
 ONE = Unit(gpus=1.0, cpus=1.0)
 
 
-def claim(wanted: int, need: float, least: int = 0, target: int = 0, drain_s: float = 1.0, unit: Unit = ONE) -> Claim:
-    return Claim(wanted, least, target, need, drain_s, unit)
+def claim(
+    wanted: int, need: float, min_replicas: int = 0, target: int = 0, drain_s: float = 1.0, unit: Unit = ONE
+) -> Claim:
+    return Claim(wanted, min_replicas, target, need, drain_s, unit)
 
 
 def test_within_the_budget_all_get_what_they_want() -> None:
@@ -251,9 +266,12 @@ def test_what_is_short_is_shared_by_need() -> None:
     assert share({"a": claim(6, 6.0), "b": claim(3, 3.0)}, Unit(6, 100)) == {"a": 4, "b": 2}
 
 
-def test_every_group_keeps_its_least_whatever_the_budget() -> None:
-    assert share({"a": claim(9, 9.0), "b": claim(1, 0.0, least=1)}, Unit(1, 100)) == {"a": 0, "b": 1}
-    assert share({"a": claim(2, 1.0, least=2), "b": claim(2, 1.0, least=2)}, Unit(1, 1)) == {"a": 2, "b": 2}
+def test_every_group_keeps_its_minimum_whatever_the_budget() -> None:
+    assert share({"a": claim(9, 9.0), "b": claim(1, 0.0, min_replicas=1)}, Unit(1, 100)) == {"a": 0, "b": 1}
+    assert share({"a": claim(2, 1.0, min_replicas=2), "b": claim(2, 1.0, min_replicas=2)}, Unit(1, 1)) == {
+        "a": 2,
+        "b": 2,
+    }
 
 
 def test_among_equals_the_tighter_slo_goes_first() -> None:
@@ -284,7 +302,7 @@ def test_a_fleet_shares_one_budget_and_says_so() -> None:
     targets = {"a": 1, "b": 1}
     for tick in range(1, 200):
         fleet = {
-            name: Observed(targets[name], targets[name], 1, 9, {"r": Counts(asked_s=tick * 0.25 * demand)})
+            name: Observed(targets[name], targets[name], 1, 9, {"r": Counts(offered_load_s=tick * 0.25 * demand)})
             for name, demand in (("a", 3.0), ("b", 0.9))
         }
         decisions = scaler.decide(fleet, {"a": ONE, "b": ONE}, settings, tick * 0.25)
@@ -298,8 +316,8 @@ def test_clumps_are_seen_where_work_comes_together() -> None:
     even, clumped = History(100), History(100)
     for tick in range(241):  # 60 s of 1 s of work per second: every tick, or every fourth second at once
         now = tick * 0.25
-        even.add({"r": Counts(asked_s=now)}, 0.0, now)
-        clumped.add({"r": Counts(asked_s=4.0 * (tick // 16))}, 0.0, now)
+        even.add({"r": Counts(offered_load_s=now)}, 0.0, now)
+        clumped.add({"r": Counts(offered_load_s=4.0 * (tick // 16))}, 0.0, now)
     assert even.clump_s(30, 6) == pytest.approx(0.0)
     # Three seconds of none and one of 4: variance 3 · 30 ÷ 29 or so, mean 1.
     assert clumped.clump_s(32, 6) == pytest.approx(3.0, rel=0.15)

@@ -45,7 +45,7 @@ def test_every_request_is_counted_once() -> None:
     ],
 )
 def test_when_latency_is_normal_again(replies: list[Reply], again_s: float | None) -> None:
-    assert normal_again_s(replies, 10.0, most_ms=200.0) == again_s
+    assert normal_again_s(replies, 10.0, max_ms=200.0) == again_s
 
 
 def test_a_fault_that_cannot_be_brought_about_is_told() -> None:

@@ -40,6 +40,11 @@ def test_shipped_configs_are_right(path: Path) -> None:
         ({"groups": {"a": {"tiers": ["small"]}, "b": {"tiers": ["small"]}}}, "tier 'small' is in groups a and b"),
         ({"groups": {"demo": {"tiers": ["small"], "replicas": {"min": 3, "max": 2}}}}, "min (3) is above max (2)"),
         ({"groups": {"demo": {"tiers": ["small"], "cpu": 1}}}, "groups.demo.cpu: unknown key"),
+        (
+            {"scheduling": {"patient_share": 0.1}},
+            "scheduling.patient_share: is called best_effort_share now; rename it",
+        ),
+        ({"routing": {"crowd_window": 0.2}}, "routing.crowd_window: is called arrival_window now; rename it"),
         ({"slo_classes": {"small": {"slo_ms": 50}}}, "small: an SLO class may not have the name of a tier"),
         ({"default_slo_class": "fast"}, "default_slo_class 'fast' is not under slo_classes"),
         ({"default_model": "big"}, "default_model 'big' is none of auto, small"),

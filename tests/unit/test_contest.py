@@ -10,11 +10,11 @@ from typing import Any
 import numpy as np
 import pytest
 from benchmarks.contest import contenders, worker
-from benchmarks.contest.contenders import Entry, absent
+from benchmarks.contest.contenders import ContestEntry, absent
 from benchmarks.contest.engine import Task
 from benchmarks.contest.flops import Arithmetic, FlopCount, seen
 from benchmarks.contest.process import ContenderFailed
-from benchmarks.contest.report import Outcome, Setting, agreement, kendall_tau, summary
+from benchmarks.contest.report import ContestOutcome, Setting, agreement, kendall_tau, summary
 from benchmarks.contest.rounds import Timed, time_in_turn, turns
 from benchmarks.contest.sweep import best_batch
 
@@ -192,8 +192,10 @@ def test_order_and_difference_of_scores() -> None:
     assert agreement([1.0, 2.5], [1.0, 2.0]) == {"max_abs_difference": 0.5, "kendall_tau": 1.0}
 
 
-def outcome(name: str, peer: str, dtype: str, seconds: list[float], scores: list[float], batch: int | None) -> Outcome:
-    return Outcome(Entry(name, peer, dtype), scores, batch, {}, Timed(quiet_s=seconds))
+def outcome(
+    name: str, peer: str, dtype: str, seconds: list[float], scores: list[float], batch: int | None
+) -> ContestOutcome:
+    return ContestOutcome(ContestEntry(name, peer, dtype), scores, batch, {}, Timed(quiet_s=seconds))
 
 
 def measured() -> dict[str, Any]:
@@ -252,7 +254,7 @@ def test_figures() -> None:
 def test_what_is_printed(capsys: pytest.CaptureFixture[str]) -> None:
     from benchmarks.contest.__main__ import show
 
-    work = {"pairs": 4, "mean_tokens": 25.0, "most_tokens": 40, "model": "demo/small"}
+    work = {"pairs": 4, "mean_tokens": 25.0, "longest_tokens": 40, "model": "demo/small"}
     machine = {"matmul_gflop_per_s": {"float32": 8e-7}, "undisturbed": False}
     ours = measured()
     ours["rankfleet"]["tokenize_share"] = 0.25

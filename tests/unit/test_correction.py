@@ -2,7 +2,7 @@ import math
 
 import pytest
 
-from rankfleet.estimates.correction import HALF_S, MOST_FACTOR, Correction
+from rankfleet.estimates.correction import HALF_S, MAX_FACTOR, Correction
 from rankfleet.estimates.latency import LatencyModel
 
 MODEL = LatencyModel(2.0, 0.1, 0.01, 1.3)
@@ -89,8 +89,8 @@ def test_another_device_is_not_followed_for_ever() -> None:
     for _ in range(1000):
         slow.observed("t", MODEL, 10.0, 1000.0)
         fast.observed("t", MODEL, 1000.0, 1.0)
-    assert slow.factor("t") == pytest.approx(MOST_FACTOR)
-    assert fast.factor("t") == pytest.approx(1 / MOST_FACTOR)
+    assert slow.factor("t") == pytest.approx(MAX_FACTOR)
+    assert fast.factor("t") == pytest.approx(1 / MAX_FACTOR)
 
 
 @pytest.mark.parametrize(("predicted", "measured"), [(0.0, 1.0), (1.0, 0.0), (1.0, math.nan), (1.0, math.inf)])

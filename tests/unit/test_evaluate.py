@@ -12,7 +12,7 @@ from rankfleet.core.messages import Stage
 from rankfleet.estimates.latency import LatencyModel
 from rankfleet.estimates.quality import parse_table
 from rankfleet.evaluate import (
-    Scored,
+    ScoredCandidates,
     cascade,
     evaluate_retriever,
     figures_of,
@@ -116,8 +116,8 @@ def test_what_is_evaluated_is_what_is_served() -> None:
 
 def test_steps_of_quality_by_hand() -> None:
     # q1 is c b a with grades 0 1 2; q2 is y x with grades 0 1. `small` has q1 right and q2 wrong, `large` the reverse.
-    small = Scored({"q1": np.array([1.0, 2.0, 3.0]), "q2": np.array([2.0, 1.0])}, [])
-    large = Scored({"q1": np.array([3.0, 2.0, 1.0]), "q2": np.array([1.0, 2.0])}, [])
+    small = ScoredCandidates({"q1": np.array([1.0, 2.0, 3.0]), "q2": np.array([2.0, 1.0])}, [])
+    large = ScoredCandidates({"q1": np.array([3.0, 2.0, 1.0]), "q2": np.array([1.0, 2.0])}, [])
     steps = quality_steps({"small": small, "large": large}, JUDGED, HITS, (2, 50))
     ideal, as_given, second = 2 + 1 / log2(3), (1 / log2(3) + 2 / 2), 1 / log2(3)
     b_first = 1 + 2 / 2  # b c a

@@ -83,7 +83,7 @@ def test_where_the_tier_is_final_all_that_waits_is_ahead() -> None:
     view = FleetView(fleet(groups={name: {"tiers": [name]} for name in ("small", "medium", "large")}))
     view.sent("large", 300.0, 0.0, deadline_s=1.0)
     view.sent("large", 100.0, 0.0, deadline_s=2.0)
-    assert view.snapshot(0.0, deadline_s=1.5, least_ms=10.0).groups["large"].ahead_s == pytest.approx(0.4)
+    assert view.snapshot(0.0, deadline_s=1.5, min_ms=10.0).groups["large"].ahead_s == pytest.approx(0.4)
 
 
 def test_where_work_is_bound_late_smaller_and_more_urgent_work_is_ahead() -> None:
@@ -91,7 +91,7 @@ def test_where_work_is_bound_late_smaller_and_more_urgent_work_is_ahead() -> Non
     view.sent("demo", 300.0, 0.0, deadline_s=1.0)
     view.sent("demo", 100.0, 0.0, deadline_s=1.0)
     view.sent("demo", 50.0, 0.0, deadline_s=2.0)
-    assert view.snapshot(0.0, deadline_s=1.5, least_ms=200.0).groups["demo"].ahead_s == pytest.approx(0.1)
+    assert view.snapshot(0.0, deadline_s=1.5, min_ms=200.0).groups["demo"].ahead_s == pytest.approx(0.1)
     assert view.snapshot(0.0).groups["demo"].ahead_s == pytest.approx(0.45)
 
 
@@ -101,10 +101,10 @@ def test_the_pace_is_that_at_one_replica() -> None:
     view.arrived(100.0, 0.0)
     view.sent("demo", 5.0, 0.0)
     view.arrived(300.0, 0.0)
-    pace = view.snapshot(0.0).groups["demo"].pace
+    arrivals = view.snapshot(0.0).groups["demo"].arrivals
     # Of 100 and 300 the lower quartile; the first met nobody, the second one arrival in 0.2 · 100 ms: 50 a second.
-    assert pace.budget_ms == 100.0
-    assert pace.crowd_per_s == pytest.approx(25 / 4)
+    assert arrivals.budget_ms == 100.0
+    assert arrivals.burst_rate_per_s == pytest.approx(25 / 4)
 
 
 def test_what_runs_is_known_better_than_what_was_heard() -> None:
@@ -160,8 +160,8 @@ def test_in_a_crowd_equals_make_room_for_one_another_and_under_lasting_overload_
     for _ in range(4):
         view.sent("demo", 100.0, now_s=0.0, deadline_s=1.0)
 
-    def ahead_s(now_s: float, least_ms: float) -> float | None:
-        return view.snapshot(now_s, now_s + 0.5, least_ms).groups["demo"].ahead_s
+    def ahead_s(now_s: float, min_ms: float) -> float | None:
+        return view.snapshot(now_s, now_s + 0.5, min_ms).groups["demo"].ahead_s
 
     assert ahead_s(0.0, 100.0) == 0.0, "any of the four may be given up in its place"
     assert ahead_s(0.0, 101.0) == 0.0, "their deadlines are later"
@@ -198,7 +198,7 @@ def test_a_changed_fleet_goes_on_with_what_is_known() -> None:
     view = FleetView(fleet(), {"small": "a2", "medium": "b1", "large": "c1"}, before)
     assert {tier: model.alpha_ms for tier, model in view.models.items()} == {"medium": 2, "large": 3}
     assert view.backlog_s("demo", 0.0) == pytest.approx(0.5)
-    assert view.snapshot(0.0).groups["demo"].pace.budget_ms == 300.0
+    assert view.snapshot(0.0).groups["demo"].arrivals.budget_ms == 300.0
     before.back("demo", view.sent("demo", 100.0, 0.0), 0.0)  # the books are the same
     assert view.backlog_s("demo", 0.0) == pytest.approx(0.5)
     view.learned({"a2": LatencyModel(9, 0, 0)})

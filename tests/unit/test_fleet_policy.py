@@ -16,7 +16,7 @@ from rankfleet.autoscaler.reports import of_replica, of_router, settings_in
 from rankfleet.autoscaler.sharing import Unit
 from rankfleet.cluster.autoscaling_policy import FleetPolicy
 from rankfleet.core.sections import Autoscaling
-from rankfleet.estimates.load import Demanded, Load
+from rankfleet.estimates.load import OfferedLoad, ReplicaLoad
 
 UNITS = {"demo": Unit(0.0, 0.5), "big": Unit(1.0, 1.0)}
 DEMO, BIG, ROUTER = (DeploymentID(name=name, app_name="rankfleet") for name in ("demo", "big", "router"))
@@ -54,16 +54,16 @@ class Cluster:
     def __init__(self, **settings: Any) -> None:
         self.policy = FleetPolicy("router")
         self.settings = Autoscaling.model_validate(settings)
-        self.demanded = Demanded.of(UNITS)
+        self.offered = OfferedLoad.of(UNITS)
         self.targets = {DEMO: 1, BIG: 1}
         self.states: dict[DeploymentID, dict[str, Any]] = {}
         self.now = 1e9
 
     def contexts(self) -> dict[DeploymentID, Any]:
-        router = of_router(self.demanded, {"demo": 0.05}, self.settings, UNITS)
+        router = of_router(self.offered, {"demo": 0.05}, self.settings, UNITS)
         found = {ROUTER: context(ROUTER, series({"router-1": router}, self.now), 1, self.now)}
         for key, target in self.targets.items():
-            replicas = {f"{key.name}-{i}": of_replica(Load()) for i in range(target)}
+            replicas = {f"{key.name}-{i}": of_replica(ReplicaLoad()) for i in range(target)}
             found[key] = context(key, series(replicas, self.now), target, self.now)
         return found
 
@@ -71,7 +71,7 @@ class Cluster:
         for _ in range(round(seconds / 0.25)):
             self.now += 0.25
             for _ in range(25):  # in small pieces
-                self.demanded.add((("demo", demo * 10), ("big", big * 10)))
+                self.offered.add((("demo", demo * 10), ("big", big * 10)))
             targets, self.states = self.policy(self.contexts())
             self.targets |= targets
 
@@ -99,13 +99,14 @@ def test_settings_change_live(caplog: pytest.LogCaptureFixture) -> None:
 
 def test_settings_survive_the_way_as_numbers() -> None:
     settings = Autoscaling.model_validate({"max_gpus": 4, "groups": {"a.b": {"drain_s": 2}, "c": {"utilisation": 0.5}}})
-    report = of_router(Demanded.of(["a.b"]), {"a.b": 0.1}, settings, {})
+    report = of_router(OfferedLoad.of(["a.b"]), {"a.b": 0.1}, settings, {})
     assert all(isinstance(value, float) for value in report.values())
     assert settings_in(report) == settings
 
 
 @pytest.mark.parametrize(
-    "report", [{}, {"asked_s:a": 1.0}, {"set:utilisation": -7.0}, {"set:nonsense": 1.0}, {"set:a": 1.0, "set:a:b": 1.0}]
+    "report",
+    [{}, {"offered_load_s:a": 1.0}, {"set:utilisation": -7.0}, {"set:nonsense": 1.0}, {"set:a": 1.0, "set:a:b": 1.0}],
 )
 def test_settings_that_make_no_sense_are_none(report: dict[str, float]) -> None:
     assert settings_in(report) is None
@@ -192,7 +193,7 @@ def test_serve_adds_nothing_to_what_is_decided() -> None:
         for _ in range(100):
             cluster.now += 0.25
             for _ in range(25):
-                cluster.demanded.add((("demo", demand * 10),))
+                cluster.offered.add((("demo", demand * 10),))
             contexts = cluster.contexts()
             decided, states = wrapped(contexts)
             assert states.keys() == contexts.keys()

@@ -2,10 +2,10 @@
 
 import pytest
 
-from rankfleet.router.inflight import Books, Report
+from rankfleet.router.inflight import BacklogReport, InFlight
 
 
-def place(books: Books, request: str, ms: float, *others_ms: float) -> str:
+def place(books: InFlight, request: str, ms: float, *others_ms: float) -> str:
     """Choose among a, b, … and enter it."""
     names = "abc"[: len(others_ms)]
     chosen = names[books.choose(names, others_ms)]
@@ -15,12 +15,12 @@ def place(books: Books, request: str, ms: float, *others_ms: float) -> str:
 
 def test_chunks_of_one_request_go_to_different_replicas() -> None:
     for n in (2, 3):
-        books = Books()
+        books = InFlight()
         assert len({place(books, "r", 5.0, *[0] * n) for _ in range(n)}) == n
 
 
 def test_the_least_predicted_time_wins_and_not_the_fewest_chunks() -> None:
-    books = Books()
+    books = InFlight()
     books.add("a", "large", 100.0)
     chosen = [place(books, f"small{i}", 20.0, 0, 0) for i in range(5)]
     assert chosen == ["b", "b", "b", "b", "b"]
@@ -29,7 +29,7 @@ def test_the_least_predicted_time_wins_and_not_the_fewest_chunks() -> None:
 
 
 def test_idle_replicas_take_turns() -> None:
-    books = Books()
+    books = InFlight()
     chosen = []
     for i in range(4):
         chosen.append(place(books, str(i), 5.0, 0, 0))
@@ -38,14 +38,14 @@ def test_idle_replicas_take_turns() -> None:
 
 
 def test_where_nothing_is_known_of_times_the_fewest_chunks_win() -> None:
-    books = Books()
+    books = InFlight()
     books.add("a", "x", 0.0)
     assert place(books, "y", 0.0, 0, 0) == "b"
     assert {place(books, "z", 0.0, 0, 0), place(books, "z", 0.0, 0, 0)} == {"a", "b"}
 
 
 def test_the_work_of_other_senders_counts() -> None:
-    books = Books()
+    books = InFlight()
     books.add("a", "x", 10.0)
     assert place(books, "y", 10.0, 0, 21) == "a"  # 10 ms of one's own, 21 of others
     assert place(books, "z", 10.0, 0, 21) == "a"  # 20 and 21
@@ -53,13 +53,13 @@ def test_the_work_of_other_senders_counts() -> None:
 
 
 def test_what_a_replica_said_gets_less_with_time() -> None:
-    report = Report(at_s=10.0, backlog_s=0.4, others_s=0.1)
+    report = BacklogReport(at_s=10.0, backlog_s=0.4, others_s=0.1)
     assert [report.left(now_s) for now_s in (10.0, 10.1, 10.4, 11.0)] == pytest.approx([1.0, 0.75, 0.0, 0.0])
-    assert Report(10.0, 0.0).left(10.0) == 0.0
+    assert BacklogReport(10.0, 0.0).left(10.0) == 0.0
 
 
 def test_what_is_back_is_forgotten() -> None:
-    books = Books()
+    books = InFlight()
     books.add("a", "r", 10.0)
     books.add("a", "r", 30.0)
     assert books.close("a", "r") + books.close("a", "r") == 40.0

@@ -162,18 +162,18 @@ def test_live_settings_change_the_routers_user_config_and_nothing_else() -> None
 def test_pools_of_the_fleet() -> None:
     assert pools(read_config(ROOT / "configs/fleet.yaml")) == [
         # An update may start a quarter more, and at least one.
-        Pool("router", least=2, most=3, cpus=1, cores=1.5, memory_gib=2),
-        Pool("t400m", least=1, most=5, cpus=1, cores=1.5, memory_gib=16, gpus=1),
-        Pool("t1b", least=1, most=5, cpus=1, cores=1.5, memory_gib=16, gpus=1),
+        Pool("router", min_pods=2, max_pods=3, cpus=1, cores=1.5, memory_gib=2),
+        Pool("t400m", min_pods=1, max_pods=5, cpus=1, cores=1.5, memory_gib=16, gpus=1),
+        Pool("t1b", min_pods=1, max_pods=5, cpus=1, cores=1.5, memory_gib=16, gpus=1),
         # At least ¼ + ¼ + ½ + ½ GPU; at most 3·¼ + 3·¼ + 5·½ + 5·½ = 6½ GPUs, and one to spare.
-        Pool("shared-gpu", least=2, most=8, cpus=4, cores=4.5, memory_gib=16, gpus=1),
+        Pool("shared-gpu", min_pods=2, max_pods=8, cpus=4, cores=4.5, memory_gib=16, gpus=1),
     ]
 
 
 def test_pools_of_a_group_alone() -> None:
     config = one_group("Big.Tiers", replicas={"min": 0, "max": 3}, gpus=2, cpus=2.5, resources={"nvme": 0.5})
     assert pools(config)[1] == Pool(
-        "big-tiers", least=0, most=4, cpus=3, cores=3.0, memory_gib=16, gpus=2, resources={"nvme": 1}
+        "big-tiers", min_pods=0, max_pods=4, cpus=3, cores=3.0, memory_gib=16, gpus=2, resources={"nvme": 1}
     )
 
 
@@ -190,7 +190,7 @@ def test_a_shared_gpu_offers_what_any_mix_may_take() -> None:
 def test_shared_gpus_of_one_size_need_none_to_spare() -> None:
     four = [group(gpus=0.5, replicas={"min": 0, "max": 4})]
     pools_of = [shared_pool(four, Updates(surge_percent=percent)) for percent in (0, 25, 100)]
-    assert [(pool.least, pool.most) for pool in pools_of] == [(0, 2), (0, 3), (0, 4)]
+    assert [(pool.min_pods, pool.max_pods) for pool in pools_of] == [(0, 2), (0, 3), (0, 4)]
 
 
 @pytest.mark.parametrize(

@@ -6,8 +6,10 @@ import pytest
 from rankfleet.core.passages import PassageRule, max_passages, truncate
 
 
-def spans(query: int, documents: list[int], limit: int, overlap: int, most: int = 16) -> list[list[tuple[int, int]]]:
-    layout = max_passages(query, np.array(documents), limit, PassageRule(overlap, most))
+def spans(
+    query: int, documents: list[int], limit: int, overlap: int, passages: int = 16
+) -> list[list[tuple[int, int]]]:
+    layout = max_passages(query, np.array(documents), limit, PassageRule(overlap, passages))
     found: list[list[tuple[int, int]]] = [[] for _ in documents]
     for owner, start, stop in zip(layout.owners, layout.starts, layout.stops, strict=True):
         found[owner].append((int(start), int(stop)))
@@ -30,7 +32,7 @@ def test_passages_are_about_equal_and_overlap(document: int, expected: list[tupl
 
 
 def test_what_is_beyond_the_most_passages_is_cut() -> None:
-    layout = max_passages(2, np.array([5, 26, 27, 1000]), 12, PassageRule(2, most=3))
+    layout = max_passages(2, np.array([5, 26, 27, 1000]), 12, PassageRule(2, max_passages=3))
     assert layout.counts.tolist() == [1, 3, 3, 3]
     assert layout.truncated == [2, 3]
     assert layout.stops.tolist() == [5, 10, 18, 26, 10, 18, 26, 10, 18, 26]
@@ -43,7 +45,7 @@ def test_the_overlap_is_at_most_half_of_the_room() -> None:
 def test_every_token_is_in_a_passage_and_none_is_too_long() -> None:
     for document in range(1, 400):
         for room, overlap in ((7, 0), (7, 3), (20, 5), (64, 32)):
-            (found,) = spans(3, [document], room + 3, overlap, most=1000)
+            (found,) = spans(3, [document], room + 3, overlap, passages=1000)
             assert found[0][0] == 0
             assert found[-1][1] == document
             assert all(0 < stop - start <= room for start, stop in found)

@@ -4,11 +4,11 @@ import pytest
 from rankfleet.core.messages import Plan, Stage, Work
 from rankfleet.core.pairs import MIN_CHUNK_TOKENS
 from rankfleet.core.sections import Routing
-from rankfleet.estimates.arrivals import Pace
+from rankfleet.estimates.arrivals import ArrivalStats
 from rankfleet.estimates.latency import LatencyModel
 from rankfleet.estimates.lengths import Lengths
 from rankfleet.estimates.quality import QualityTable
-from rankfleet.router.candidates import Ask, FleetSnapshot, GroupState, TierState, spread
+from rankfleet.router.plan_options import FleetSnapshot, GroupState, PlanRequest, TierState, spread
 from rankfleet.router.planner import Refusal, plan
 
 # 1,000 tokens take 10, 40 and 160 ms.
@@ -28,7 +28,7 @@ def fleet(backlog_s: float = 0.0, replicas: int = 1, overhead_ms: float = 5.0) -
     [(15, "small", 15), (44, "small", 15), (45, "medium", 45), (165, "large", 165), (None, "large", 165)],
 )
 def test_the_best_tier_that_fits(budget_ms: float | None, tier: str, predicted_ms: float) -> None:
-    decision = plan(Ask(WORK, 0.0, budget_ms), fleet(), 0.0)
+    decision = plan(PlanRequest(WORK, 0.0, budget_ms), fleet(), 0.0)
     assert isinstance(decision, Plan)
     assert decision.tier == tier
     assert decision.predicted_ms == pytest.approx(predicted_ms)
@@ -36,14 +36,14 @@ def test_the_best_tier_that_fits(budget_ms: float | None, tier: str, predicted_m
 
 
 def test_what_waits_ahead_counts() -> None:
-    decision = plan(Ask(WORK, 0.0, 165.0), fleet(backlog_s=0.1), 0.0)
+    decision = plan(PlanRequest(WORK, 0.0, 165.0), fleet(backlog_s=0.1), 0.0)
     assert isinstance(decision, Plan)
     assert decision.tier == "medium"
     assert decision.predicted_ms == pytest.approx(145)
 
 
 def test_time_already_spent_counts() -> None:
-    decision = plan(Ask(WORK, arrived_s=10.0, budget_ms=165.0), fleet(), now_s=10.13)
+    decision = plan(PlanRequest(WORK, arrived_s=10.0, budget_ms=165.0), fleet(), now_s=10.13)
     assert isinstance(decision, Plan)
     assert decision.tier == "small"
 
@@ -51,12 +51,12 @@ def test_time_already_spent_counts() -> None:
 def test_replicas_share_work_that_is_worth_its_transfer() -> None:
     large = dict.fromkeys(WORK, Work(40, 4 * MIN_CHUNK_TOKENS, 0))
     # 8,192 tokens take 1,311 ms on one replica, 328 on four.
-    decision = plan(Ask(large, 0.0, 340.0), fleet(replicas=4), 0.0)
+    decision = plan(PlanRequest(large, 0.0, 340.0), fleet(replicas=4), 0.0)
     assert isinstance(decision, Plan)
     assert decision.tier == "large"
     assert decision.predicted_ms == pytest.approx(5 + 8192 * 0.16 / 4)
     # 1,000 tokens go to one replica whole, however many there are.
-    small = plan(Ask(WORK, 0.0, 100.0), fleet(replicas=4), 0.0)
+    small = plan(PlanRequest(WORK, 0.0, 100.0), fleet(replicas=4), 0.0)
     assert isinstance(small, Plan)
     assert small.tier == "medium"
 
@@ -69,8 +69,8 @@ def test_spread(tokens: int, replicas: int, chunks: int) -> None:
 
 
 def test_a_pinned_tier_is_taken_whether_it_fits_or_not() -> None:
-    fits = plan(Ask({"medium": WORK["medium"]}, 0.0, 100.0, pinned="name"), fleet(), 0.0)
-    late = plan(Ask({"large": WORK["large"]}, 0.0, 100.0, pinned="arm"), fleet(), 0.0)
+    fits = plan(PlanRequest({"medium": WORK["medium"]}, 0.0, 100.0, pinned="name"), fleet(), 0.0)
+    late = plan(PlanRequest({"large": WORK["large"]}, 0.0, 100.0, pinned="arm"), fleet(), 0.0)
     assert isinstance(fits, Plan)
     assert isinstance(late, Plan)
     assert (fits.tier, fits.fits, fits.reason) == ("medium", True, "medium is asked for by name")
@@ -80,7 +80,7 @@ def test_a_pinned_tier_is_taken_whether_it_fits_or_not() -> None:
 
 def test_each_tier_is_judged_by_its_own_work() -> None:
     work = WORK | {"large": Work(10, 100, 0)}  # cut short: 16 ms
-    decision = plan(Ask(work, 0.0, 44.0), fleet(), 0.0)
+    decision = plan(PlanRequest(work, 0.0, 44.0), fleet(), 0.0)
     assert isinstance(decision, Plan)
     assert (decision.tier, decision.predicted_ms) == ("large", pytest.approx(21))
 
@@ -88,18 +88,18 @@ def test_each_tier_is_judged_by_its_own_work() -> None:
 def test_a_tier_not_measured_fits_no_budget_while_others_are() -> None:
     tiers = (*TIERS[:2], TierState("large", 0.5, "g", None))
     snapshot = FleetSnapshot(tiers, {"g": GroupState(1, 0.0)}, 5.0)
-    decision = plan(Ask(WORK, 0.0, 1000.0), snapshot, 0.0)
+    decision = plan(PlanRequest(WORK, 0.0, 1000.0), snapshot, 0.0)
     assert isinstance(decision, Plan)
     assert decision.tier == "medium"
     assert decision.considered[0].verdict == "not measured yet"
     assert decision.reason.endswith("; not ready: large")
-    free = plan(Ask(WORK, 0.0), snapshot, 0.0)
+    free = plan(PlanRequest(WORK, 0.0), snapshot, 0.0)
     assert isinstance(free, Plan)
     assert free.tier == "large"
 
 
 def test_when_nothing_can_be_in_time_the_order_stays_as_given() -> None:
-    decision = plan(Ask(WORK, 0.0, 5.0), fleet(), 0.0)
+    decision = plan(PlanRequest(WORK, 0.0, 5.0), fleet(), 0.0)
     assert isinstance(decision, Plan)
     assert (decision.tier, decision.fits, decision.candidates) == ("none", False, 0)
     assert decision.degraded == "the order as given"
@@ -108,7 +108,7 @@ def test_when_nothing_can_be_in_time_the_order_stays_as_given() -> None:
 
 def test_fewer_candidates_are_better_than_none() -> None:
     # 10 pairs of 100 tokens; small takes 1 ms each, medium 4, large 16; 7 ms are left.
-    decision = plan(Ask(WORK, 0.0, 12.0), fleet(), 0.0)
+    decision = plan(PlanRequest(WORK, 0.0, 12.0), fleet(), 0.0)
     assert isinstance(decision, Plan)
     # 7 of 10 by small are taken to be worth 0.3 × 0.7, 1 of 10 by medium 0.4 × 0.1.
     assert (decision.tier, decision.candidates, decision.fits) == ("small", 7, False)
@@ -119,7 +119,7 @@ def test_fewer_candidates_are_better_than_none() -> None:
 
 def test_fewer_tokens_come_before_fewer_candidates() -> None:
     lengths = dict.fromkeys(WORK, Lengths(np.array([20] * 8 + [420] * 2)))
-    decision = plan(Ask(WORK, 0.0, 9.2, lengths=lengths), fleet(), 0.0)
+    decision = plan(PlanRequest(WORK, 0.0, 9.2, lengths=lengths), fleet(), 0.0)
     assert isinstance(decision, Plan)
     # Cut to 128 tokens: 8·20 + 2·128 = 416 tokens, 4.16 ms by small; to 256: 672, 6.72 ms, too long.
     assert (decision.tier, decision.max_tokens, decision.candidates) == ("small", 128, None)
@@ -131,7 +131,7 @@ def test_pairs_are_not_cut_to_their_prompt() -> None:
     tokens = np.array([20] * 8 + [420] * 2)
 
     def cut(frame: int) -> int | None:
-        decision = plan(Ask(WORK, 0.0, 9.2, lengths=dict.fromkeys(WORK, Lengths(tokens, frame))), fleet(), 0.0)
+        decision = plan(PlanRequest(WORK, 0.0, 9.2, lengths=dict.fromkeys(WORK, Lengths(tokens, frame))), fleet(), 0.0)
         assert isinstance(decision, Plan)
         return decision.max_tokens
 
@@ -139,7 +139,7 @@ def test_pairs_are_not_cut_to_their_prompt() -> None:
 
 
 def test_when_none_fits_a_class_may_refuse_and_say_when() -> None:
-    decision = plan(Ask(WORK, 0.0, 50.0, when_none_fits="refuse"), fleet(backlog_s=2.0), 0.0)
+    decision = plan(PlanRequest(WORK, 0.0, 50.0, when_none_fits="refuse"), fleet(backlog_s=2.0), 0.0)
     assert isinstance(decision, Refusal)
     # small would be done after 5 + 2000 + 10 ms, 1965 ms late.
     assert (decision.cause, decision.retry_after_s) == ("load", pytest.approx(1.965))
@@ -148,7 +148,7 @@ def test_when_none_fits_a_class_may_refuse_and_say_when() -> None:
 
 
 def test_the_plan_explains_itself() -> None:
-    decision = plan(Ask(WORK, 0.0, 100.0), fleet(), 0.0)
+    decision = plan(PlanRequest(WORK, 0.0, 100.0), fleet(), 0.0)
     assert isinstance(decision, Plan)
     assert [(c.tier, c.verdict) for c in decision.considered] == [
         ("large", "too slow by 65 ms"),
@@ -160,21 +160,23 @@ def test_the_plan_explains_itself() -> None:
 
 def test_a_slow_tail_counts_as_slow() -> None:
     tiers = (TierState("only", 0.5, "g", LatencyModel(0.0, 0.1, 0.0, p99_factor=1.5)),)
-    decision = plan(Ask({"only": WORK["small"]}, 0.0, 120.0), FleetSnapshot(tiers, {"g": GroupState(1, 0.0)}, 0.0), 0.0)
+    decision = plan(
+        PlanRequest({"only": WORK["small"]}, 0.0, 120.0), FleetSnapshot(tiers, {"g": GroupState(1, 0.0)}, 0.0), 0.0
+    )
     assert isinstance(decision, Plan)
     assert not decision.fits
 
 
 def test_before_any_measurement_the_best_tier_answers() -> None:
     tiers = tuple(TierState(t.name, t.quality, "g", None) for t in TIERS)
-    decision = plan(Ask(WORK, 0.0, 50.0), FleetSnapshot(tiers, {"g": GroupState(1, 0.0)}, 5.0), 0.0)
+    decision = plan(PlanRequest(WORK, 0.0, 50.0), FleetSnapshot(tiers, {"g": GroupState(1, 0.0)}, 5.0), 0.0)
     assert isinstance(decision, Plan)
     assert decision.tier == "large"
 
 
 def test_only_what_goes_before_it_is_ahead_of_a_request() -> None:
     snapshot = FleetSnapshot(TIERS, {"g": GroupState(1, 1.0, ahead_s=0.1)}, 5.0)
-    decision = plan(Ask(WORK, 0.0, 165.0), snapshot, 0.0)
+    decision = plan(PlanRequest(WORK, 0.0, 165.0), snapshot, 0.0)
     assert isinstance(decision, Plan)
     assert (decision.tier, decision.predicted_ms) == ("medium", pytest.approx(145))
 
@@ -186,8 +188,8 @@ def test_a_plan_that_holds_up_others_is_not_taken() -> None:
     rule = Routing(horizon=0.25, horizon_exponent=0.5)
 
     def decide(backlog_s: float) -> Plan:
-        group = GroupState(1, backlog_s, ahead_s=0.0, pace=Pace(500.0, 10.0))
-        decision = plan(Ask(WORK, 0.0, 500.0), FleetSnapshot(TIERS, {"g": group}, 5.0, rule=rule), 0.0)
+        group = GroupState(1, backlog_s, ahead_s=0.0, arrivals=ArrivalStats(500.0, 10.0))
+        decision = plan(PlanRequest(WORK, 0.0, 500.0), FleetSnapshot(TIERS, {"g": group}, 5.0, rule=rule), 0.0)
         assert isinstance(decision, Plan)
         return decision
 
@@ -198,10 +200,10 @@ def test_a_plan_that_holds_up_others_is_not_taken() -> None:
 
 def test_quality_asked_for_is_a_bound() -> None:
     # 9 of 10 by medium would fit, and are taken to be worth 0.36.
-    decision = plan(Ask(WORK, 0.0, 44.0, min_quality=0.37), fleet(), 0.0)
+    decision = plan(PlanRequest(WORK, 0.0, 44.0, min_quality=0.37), fleet(), 0.0)
     assert isinstance(decision, Refusal)
     assert (decision.cause, decision.considered[-1].verdict) == ("budget", "below the quality of 0.37 asked for")
-    out_of_reach = plan(Ask(WORK, 0.0, 1000.0, min_quality=0.6), fleet(), 0.0)
+    out_of_reach = plan(PlanRequest(WORK, 0.0, 1000.0, min_quality=0.6), fleet(), 0.0)
     assert isinstance(out_of_reach, Refusal)
     assert (out_of_reach.cause, out_of_reach.reason) == (
         "quality",
@@ -212,11 +214,11 @@ def test_quality_asked_for_is_a_bound() -> None:
 def test_a_request_that_stays_whole_is_bound_late() -> None:
     snapshot = FleetSnapshot(TIERS, {"g": GroupState(4, 0.0, whole_tokens=16384)}, 5.0)
     work = dict.fromkeys(WORK, Work(40, 4 * MIN_CHUNK_TOKENS, 0))
-    decision = plan(Ask(work, 0.0, 400.0, min_quality=0.35), snapshot, 0.0)
+    decision = plan(PlanRequest(work, 0.0, 400.0, min_quality=0.35), snapshot, 0.0)
     assert isinstance(decision, Plan)
     # 8,192 tokens on one replica: medium takes 328 ms, large 1,311.
     assert (decision.tier, decision.allowed) == ("medium", ("medium", "large"))
-    assert plan(Ask(work, 0.0, None, pinned="name"), snapshot, 0.0).allowed == ()  # type: ignore[union-attr]
+    assert plan(PlanRequest(work, 0.0, None, pinned="name"), snapshot, 0.0).allowed == ()  # type: ignore[union-attr]
 
 
 TABLE = QualityTable(
@@ -230,13 +232,13 @@ TABLE = QualityTable(
 def test_a_cascade_is_a_plan_like_any_other() -> None:
     snapshot = FleetSnapshot(TIERS, {"g": GroupState(1, 0.0)}, 5.0, TABLE)
     # small on 10, 5 + 10 ms, then large on 4, 5 + 64 ms.
-    decision = plan(Ask(WORK, 0.0, 84.0, stages=2), snapshot, 0.0)
+    decision = plan(PlanRequest(WORK, 0.0, 84.0, stages=2), snapshot, 0.0)
     assert isinstance(decision, Plan)
     assert (decision.tier, decision.quality, decision.predicted_ms) == ("large", 0.49, pytest.approx(84))
     assert decision.stages == (Stage("small", 10), Stage("large", 4))
     assert decision.considered[1].how == "best 4 by small"
     # Who can make one pass only gets the first candidates by medium; large on 5 takes 5 + 80 ms.
-    single = plan(Ask(WORK, 0.0, 85.0), snapshot, 0.0)
+    single = plan(PlanRequest(WORK, 0.0, 85.0), snapshot, 0.0)
     assert isinstance(single, Plan)
     assert (single.tier, single.candidates, single.quality) == ("large", 5, 0.48)
 
@@ -252,12 +254,12 @@ def test_what_is_left_when_something_is_left_out() -> None:
 def test_what_sleeps_is_not_out_of_reach() -> None:
     table = QualityTable(TABLE.tiers, 0.2, {}, {}, {("small", "large"): {4: 0.6}})
     asleep = FleetSnapshot(TIERS, {"g": GroupState(1, 0.0, asleep=True)}, 5.0, table)
-    decision = plan(Ask(WORK, 0.0, 200.0, min_quality=0.55, stages=2), asleep, 0.0)
+    decision = plan(PlanRequest(WORK, 0.0, 200.0, min_quality=0.55, stages=2), asleep, 0.0)
     assert isinstance(decision, Refusal)
     assert (decision.cause, decision.reason) == (
         "load",
         "no replica runs; one is being started, and 200 ms are not enough to wait for it",
     )
-    beyond = plan(Ask(WORK, 0.0, 200.0, min_quality=0.65, stages=2), asleep, 0.0)
+    beyond = plan(PlanRequest(WORK, 0.0, 200.0, min_quality=0.65, stages=2), asleep, 0.0)
     assert isinstance(beyond, Refusal)
     assert (beyond.cause, "the best here is 0.6, by large" in beyond.reason) == ("quality", True)

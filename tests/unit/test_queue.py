@@ -4,7 +4,7 @@ import random
 import pytest
 
 from rankfleet.core.sections import Scheduling
-from rankfleet.estimates.frontier import Option, ladder
+from rankfleet.estimates.frontier import TierOption, frontier_of
 from rankfleet.replica.batching import Waiting
 from rankfleet.replica.queue import TokenQueue, owed
 
@@ -19,7 +19,7 @@ def put(
     now_s: float = 0.0,
 ) -> int:
     """Ten tokens take a millisecond."""
-    steps = ladder([Option(tier, 0.5, 0.0, tokens / 10)])
+    steps = frontier_of([TierOption(tier, 0.5, 0.0, tokens / 10)])
     return queue.put(Waiting(tokens, deadline, steps, item, request), now_s)
 
 
@@ -77,7 +77,7 @@ def test_what_is_late_already_is_given_up() -> None:
         put(queue, name, deadline, tokens=100)
     put(queue, "patient", tokens=100)
     taken = queue.take(5.0)
-    assert [w.item for w in taken.hopeless] == ["lost", "lost too", "just lost"]
+    assert [w.item for w in taken.infeasible] == ["lost", "lost too", "just lost"]
     assert [w.item for w in taken.batch] == ["urgent"]
     assert items(queue, 5.0) == ["patient"]
     assert queue.backlog_ms == 0.0
@@ -127,7 +127,7 @@ def test_when_one_chunk_is_lost_the_others_of_its_request_cost_nothing() -> None
     put(queue, "b", 0.004)
     taken = queue.take(0.0)
     assert [w.item for w in taken.batch] == ["b"]
-    assert [w.item for w in taken.hopeless] == ["a1", "a2", "a3"]
+    assert [w.item for w in taken.infeasible] == ["a1", "a2", "a3"]
     assert (len(queue), queue.backlog_ms) == (0, 0.0)
 
 
@@ -145,7 +145,7 @@ def test_a_lost_request_leaves_whole() -> None:
 def test_a_share_of_the_time_goes_to_work_without_a_deadline() -> None:
     """Urgent work of 10 ms never ends; work without a deadline takes 20 ms and gets a fifth of the time: after 80 ms
     of urgent work 16 ms are owed, after 100 ms 20."""
-    queue: TokenQueue[str] = TokenQueue(200, settings=Scheduling(patient_share=0.2))
+    queue: TokenQueue[str] = TokenQueue(200, settings=Scheduling(best_effort_share=0.2))
     for _ in range(3):
         put(queue, "patient", tokens=200)
     order, now_s = [], 0.0
@@ -160,7 +160,7 @@ def test_a_share_of_the_time_goes_to_work_without_a_deadline() -> None:
 
 
 def test_without_a_share_it_waits_until_all_else_is_done() -> None:
-    queue: TokenQueue[str] = TokenQueue(100, settings=Scheduling(patient_share=0.0))
+    queue: TokenQueue[str] = TokenQueue(100, settings=Scheduling(best_effort_share=0.0))
     put(queue, "patient", tokens=100)
     for turn in range(50):
         put(queue, "urgent", turn / 100 + 0.05, tokens=100, now_s=turn / 100)
@@ -169,14 +169,14 @@ def test_without_a_share_it_waits_until_all_else_is_done() -> None:
 
 
 def test_nothing_is_owed_to_who_does_not_wait() -> None:
-    queue: TokenQueue[str] = TokenQueue(100, settings=Scheduling(patient_share=0.5))
+    queue: TokenQueue[str] = TokenQueue(100, settings=Scheduling(best_effort_share=0.5))
     for turn in range(9):
         put(queue, "urgent", turn / 100 + 0.05, tokens=100, now_s=turn / 100)
         queue.take(turn / 100)
-    assert queue.owed_ms == 0.0
-    assert owed(5.0, ms=10.0, patient_ms=0.0, share=0.5) == 10.0
-    assert owed(5.0, ms=10.0, patient_ms=10.0, share=0.5) == 0.0
-    assert owed(8.0, ms=10.0, patient_ms=4.0, share=0.5) == 9.0
+    assert queue.deficit_ms == 0.0
+    assert owed(5.0, ms=10.0, best_effort_ms=0.0, share=0.5) == 10.0
+    assert owed(5.0, ms=10.0, best_effort_ms=10.0, share=0.5) == 0.0
+    assert owed(8.0, ms=10.0, best_effort_ms=4.0, share=0.5) == 9.0
 
 
 def test_the_device_never_idles_while_anything_waits_that_can_be_in_time() -> None:
@@ -191,7 +191,7 @@ def test_the_device_never_idles_while_anything_waits_that_can_be_in_time() -> No
             taken = queue.take(free_s)
             could = [n for n, (deadline_s, ms) in waiting.items() if free_s + ms / 1e3 <= deadline_s]
             assert bool(taken.batch) == bool(could)
-            for chunk in (*taken.batch, *taken.hopeless):
+            for chunk in (*taken.batch, *taken.infeasible):
                 out.append(chunk.item)
                 del waiting[chunk.item]
             free_s += taken.bound.ms / 1e3
@@ -200,14 +200,14 @@ def test_the_device_never_idles_while_anything_waits_that_can_be_in_time() -> No
         free_s = max(free_s, now_s)
         tokens, budget_s = rng.randint(5, 100), rng.choice([0.01, 0.03, 0.2, math.inf])
         waiting[number] = (now_s + budget_s, tokens / 10)
-        steps = ladder([Option("t", 0.5, 0.0, tokens / 10)])
+        steps = frontier_of([TierOption("t", 0.5, 0.0, tokens / 10)])
         queue.put(Waiting(tokens, now_s + budget_s, steps, number), now_s)
     assert sorted(out) == list(range(600))
 
 
 def test_one_client_after_another_gets_the_best_tier_however_fast_they_come() -> None:
     queue: TokenQueue[str] = TokenQueue(1000)
-    steps = ladder([Option("small", 0.4, 0.0, 1.0), Option("large", 0.6, 0.0, 100.0)])
+    steps = frontier_of([TierOption("small", 0.4, 0.0, 1.0), TierOption("large", 0.6, 0.0, 100.0)])
 
     def tier_of(idle: bool) -> set[str]:
         tiers = set()

@@ -15,27 +15,27 @@ from rankfleet.core.pairs import TokenizedPairs
 from rankfleet.estimates.latency import LatencyModel
 from rankfleet.router.dispatch import Dispatcher
 from rankfleet.router.fleet import FleetView
-from rankfleet.router.retry import MOST_ATTEMPTS, PATIENCE_S, retry, silent_at_s, wait_s
+from rankfleet.router.retry import MAX_ATTEMPTS, PATIENCE_S, retry, silent_at_s, wait_s
 from tests.unit.fakes import FakeClock, FakeGroup, fleet
 
 
 @pytest.mark.parametrize(
-    ("attempts", "now_s", "deadline_s", "least_ms", "again", "in_time"),
+    ("attempts", "now_s", "deadline_s", "min_ms", "again", "in_time"),
     [
         (1, 0.1, math.inf, 20, True, True),
         (1, 0.1, 0.15, 20, True, True),
         (1, 0.1, 0.11, 20, False, False),  # 10 ms are left and 20 needed
         (1, 0.2, 0.1, 0, False, False),
-        (MOST_ATTEMPTS - 1, 0.1, math.inf, 20, True, True),
-        (MOST_ATTEMPTS, 0.1, math.inf, 20, False, True),
+        (MAX_ATTEMPTS - 1, 0.1, math.inf, 20, True, True),
+        (MAX_ATTEMPTS, 0.1, math.inf, 20, False, True),
         (2, PATIENCE_S, math.inf, 20, False, True),
         (2, PATIENCE_S - 1, math.inf, 20, True, True),
     ],
 )
 def test_a_lost_chunk_is_sent_again_while_it_can_be_in_time(
-    attempts: int, now_s: float, deadline_s: float, least_ms: float, again: bool, in_time: bool
+    attempts: int, now_s: float, deadline_s: float, min_ms: float, again: bool, in_time: bool
 ) -> None:
-    verdict = retry(attempts, 0.0, now_s, deadline_s, least_ms)
+    verdict = retry(attempts, 0.0, now_s, deadline_s, min_ms)
     assert (verdict.again, verdict.in_time) == (again, in_time)
     assert verdict.reason
 
@@ -102,7 +102,7 @@ async def test_without_a_deadline_the_number_of_attempts_is_bounded() -> None:
     one, group, _ = dispatcher(clock, lambda clock: Dying(clock, 99))
     with pytest.raises(Unavailable, match="4 replicas went away"):
         await one.score("small", PAIRS, math.inf)
-    assert len(group.chunks) == MOST_ATTEMPTS
+    assert len(group.chunks) == MAX_ATTEMPTS
     assert {chunk.slack_ms for chunk in group.chunks} == {None}
 
 

@@ -129,7 +129,7 @@ async def test_a_changed_fleet_goes_on_with_what_is_known() -> None:
     ranking = await one.rank(RerankRequest("cat", ["a dog"]))
     assert (ranking.plan.tier, ranking.cached) == ("medium", 1), "its token ids are known already"
     assert ranking.plan.predicted_ms == pytest.approx(8.0), "and so is how fast it is"
-    assert one.demanded is before.demanded
+    assert one.offered is before.offered
     # What has begun by the old file ends by it.
     assert (await before.rank(RerankRequest("cat", ["a"]))).plan.tier == "large"
 
@@ -353,13 +353,13 @@ async def test_a_tier_asked_for_by_name_gets_the_time_predicted_where_it_cannot_
 async def test_a_rehearsal_scores_by_its_tier_and_teaches_nothing() -> None:
     group = FakeGroup()
     one = service(group)
-    before = one.demanded.counts["demo"]
+    before = one.offered.counts["demo"]
     await one.rehearse("small")
     assert {c.tier for c in group.chunks} == {"small"}
-    assert one.demanded.counts["demo"] == before
-    assert one._foresight.least_work(RerankRequest("cat", ["sun"]), {"small": 64}) == {}
+    assert one.offered.counts["demo"] == before
+    assert one._token_bound.lower_bound(RerankRequest("cat", ["sun"]), {"small": 64}) == {}
     await one.rank(RerankRequest("cat", ["sun"]))
-    assert one._foresight.least_work(RerankRequest("cat", ["sun"]), {"small": 64}) != {}
+    assert one._token_bound.lower_bound(RerankRequest("cat", ["sun"]), {"small": 64}) != {}
 
 
 async def test_routers_are_told_apart_and_hear_of_each_other() -> None:
@@ -494,7 +494,7 @@ async def test_who_cannot_be_served_says_nothing_about_the_budgets_of_others() -
             await one.rank(RerankRequest("cat", ["a"], model="strict"))
         assert (await one.rank(RerankRequest("cat", ["a"], slo_ms=1))).plan.tier == "none"
     await one.rank(RerankRequest("cat", ["a"], slo_ms=200))
-    assert one.fleet.snapshot(one.clock()).groups["demo"].pace.budget_ms == 200.0
+    assert one.fleet.snapshot(one.clock()).groups["demo"].arrivals.budget_ms == 200.0
 
 
 async def test_a_plan_that_is_only_asked_for_passes_admission() -> None:

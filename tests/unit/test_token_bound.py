@@ -6,29 +6,29 @@ from rankfleet.core.errors import Overloaded
 from rankfleet.core.messages import RerankRequest, Work
 from rankfleet.estimates.latency import LatencyModel
 from rankfleet.router.service import RankingService
-from rankfleet.router.token_bound import REMEMBERED, Foresight
+from rankfleet.router.token_bound import REMEMBERED, TokenLowerBound
 from tests.unit.fakes import FakeGroup
 from tests.unit.test_service import service
 
 
 def test_the_fewest_tokens_per_character_seen_count() -> None:
-    foresight, limits = Foresight(), {"small": 64, "large": 512}
+    token_bound, limits = TokenLowerBound(), {"small": 64, "large": 512}
     ask = RerankRequest("ab", ["a" * 8, "b" * 18])  # pairs of 10 and 20 characters
-    assert foresight.least_work(ask, limits) == {}
-    foresight.learn(ask, {"small": Work(2, 15, 0)}, limits)  # half a token a character
-    foresight.learn(ask, {"small": Work(2, 30, 0)}, limits)
+    assert token_bound.lower_bound(ask, limits) == {}
+    token_bound.learn(ask, {"small": Work(2, 15, 0)}, limits)  # half a token a character
+    token_bound.learn(ask, {"small": Work(2, 30, 0)}, limits)
     # 0.9 · 0.5 · 10 = 4.5 and 9, rounded down
-    assert foresight.least_work(ask, limits) == dict.fromkeys(limits, Work(2, 13, 16 + 81))
+    assert token_bound.lower_bound(ask, limits) == dict.fromkeys(limits, Work(2, 13, 16 + 81))
     for _ in range(REMEMBERED):
-        foresight.learn(ask, {"small": Work(2, 30, 0)}, limits)
-    assert foresight.least_work(ask, limits)["small"].tokens == 9 + 18, "what was long ago is forgotten"
+        token_bound.learn(ask, {"small": Work(2, 30, 0)}, limits)
+    assert token_bound.lower_bound(ask, limits)["small"].tokens == 9 + 18, "what was long ago is forgotten"
 
 
 def test_pairs_are_no_longer_than_the_limit_and_cut_ones_teach_nothing() -> None:
-    foresight, limits = Foresight(), {"small": 64}
-    foresight.learn(RerankRequest("a", ["b" * 9]), {"small": Work(1, 10, 0)}, limits)
-    foresight.learn(RerankRequest("a", ["b" * 9000]), {"small": Work(1, 64, 0)}, limits)
-    assert foresight.least_work(RerankRequest("a", ["b" * 999]), limits) == {"small": Work(1, 64, 64 * 64)}
+    token_bound, limits = TokenLowerBound(), {"small": 64}
+    token_bound.learn(RerankRequest("a", ["b" * 9]), {"small": Work(1, 10, 0)}, limits)
+    token_bound.learn(RerankRequest("a", ["b" * 9000]), {"small": Work(1, 64, 0)}, limits)
+    assert token_bound.lower_bound(RerankRequest("a", ["b" * 999]), limits) == {"small": Work(1, 64, 64 * 64)}
 
 
 def strict(group: FakeGroup) -> RankingService:

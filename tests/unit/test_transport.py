@@ -24,7 +24,7 @@ from rankfleet.core.errors import (
 )
 from rankfleet.core.messages import Chunk, ChunkScores
 from rankfleet.core.pairs import TokenizedPairs
-from rankfleet.router.replica_view import SHUN_S, Roster, Sending
+from rankfleet.router.replica_view import EJECTION_S, Envelope, ReplicaView
 from rankfleet.router.retry import PATIENCE_S
 from tests.unit.fakes import FakeClock
 
@@ -115,8 +115,8 @@ class Handle:
         assert method_name == "score"
         return self
 
-    def remote(self, sending: Sending) -> Response:
-        sending.replica = self.replica
+    def remote(self, envelope: Envelope) -> Response:
+        envelope.replica = self.replica
         response = Response()
         self.responses.append(response)
         self.then(response)
@@ -129,28 +129,28 @@ def fails(error: BaseException) -> Callable[[Response], None]:
 
 async def test_a_lost_replica_is_counted_and_shunned() -> None:
     clock, lost = FakeClock(), list[str]()
-    roster = Roster(clock)
-    roster.update(frozenset({"r1", "r2"}))
-    group = ServeGroup("demo", Handle(then=fails(ActorDiedError())), roster, lost.append, clock)
+    view = ReplicaView(clock)
+    view.update(frozenset({"r1", "r2"}))
+    group = ServeGroup("demo", Handle(then=fails(ActorDiedError())), view, lost.append, clock)
     with pytest.raises(ReplicaLost) as fault:
         await group.score(CHUNK, 0.1)
     assert (fault.value.replica, lost) == ("r1", ["demo"])
-    assert roster.eligible(["r1", "r2"]) == [1]
-    clock.now += SHUN_S
-    assert roster.eligible(["r1", "r2"]) == [0, 1]
+    assert view.eligible(["r1", "r2"]) == [1]
+    clock.now += EJECTION_S
+    assert view.eligible(["r1", "r2"]) == [0, 1]
 
 
 async def test_an_answer_says_what_the_replica_has_to_do_for_others() -> None:
-    roster = Roster(FakeClock())
-    roster.update(frozenset({"r1"}))
+    view = ReplicaView(FakeClock())
+    view.update(frozenset({"r1"}))
     scores = replace(SCORES, backlog_s=0.4, others_s=0.1)
-    await ServeGroup("demo", Handle(then=lambda response: response.future.set_result(scores)), roster).score(CHUNK, 0.1)
-    assert roster.others_ms(["r1"]) == [100.0]
+    await ServeGroup("demo", Handle(then=lambda response: response.future.set_result(scores)), view).score(CHUNK, 0.1)
+    assert view.others_ms(["r1"]) == [100.0]
 
 
 async def test_a_caller_that_goes_away_is_no_fault_of_the_replica() -> None:
     lost: list[str] = []
-    group = ServeGroup("demo", Handle(), Roster(), lost.append)
+    group = ServeGroup("demo", Handle(), ReplicaView(), lost.append)
     task = asyncio.create_task(group.score(CHUNK, 0.1))
     await asyncio.sleep(0)
     task.cancel()
@@ -160,14 +160,14 @@ async def test_a_caller_that_goes_away_is_no_fault_of_the_replica() -> None:
 
 
 async def test_a_call_that_the_replica_cuts_off_is_a_lost_chunk() -> None:
-    group = ServeGroup("demo", Handle(then=fails(asyncio.CancelledError())), Roster())
+    group = ServeGroup("demo", Handle(then=fails(asyncio.CancelledError())), ReplicaView())
     with pytest.raises(ReplicaLost):
         await group.score(CHUNK, 0.1)
 
 
 async def test_a_replica_that_falls_silent_is_given_up() -> None:
     clock, handle = FakeClock(), Handle()
-    group = ServeGroup("demo", handle, Roster(), clock=clock)
+    group = ServeGroup("demo", handle, ReplicaView(), clock=clock)
     waiting = asyncio.create_task(group.score(CHUNK, 0.1))
     await asyncio.sleep(0)
     group.check(clock.now + 5.0)
@@ -179,7 +179,7 @@ async def test_a_replica_that_falls_silent_is_given_up() -> None:
 
 async def test_a_replica_that_answers_others_is_not_silent() -> None:
     clock, handle = FakeClock(), Handle()
-    group = ServeGroup("demo", handle, Roster(), clock=clock)
+    group = ServeGroup("demo", handle, ReplicaView(), clock=clock)
     slow = asyncio.create_task(group.score(CHUNK, 0.1))
     quick = asyncio.create_task(group.score(CHUNK, 0.1))
     await asyncio.sleep(0)
@@ -197,7 +197,7 @@ async def test_a_replica_that_answers_others_is_not_silent() -> None:
 
 async def test_a_group_without_a_replica_is_waited_for_but_not_for_ever() -> None:
     clock, handle = FakeClock(), Handle(replica="")
-    group = ServeGroup("demo", handle, Roster(), clock=clock)
+    group = ServeGroup("demo", handle, ReplicaView(), clock=clock)
     waiting = asyncio.create_task(group.score(CHUNK, 0.1))
     await asyncio.sleep(0)
     group.check(clock.now + PATIENCE_S - 1)
@@ -208,54 +208,54 @@ async def test_a_group_without_a_replica_is_waited_for_but_not_for_ever() -> Non
 
 
 def test_a_replica_receives_the_chunk_alone() -> None:
-    sending = Sending("chunk")
-    sending.replica = "r1"
-    assert pickle.loads(pickle.dumps(sending)) == "chunk"
+    envelope = Envelope("chunk")
+    envelope.replica = "r1"
+    assert pickle.loads(pickle.dumps(envelope)) == "chunk"
 
 
 def test_a_roster_tells_who_listens_and_never_leaves_nobody_to_choose() -> None:
-    roster, heard = Roster(FakeClock()), list[frozenset[str]]()
-    roster.update(frozenset({"a", "b"}))
-    roster.listen(heard.append)
-    roster.shun("a")
-    roster.shun("b")
-    assert roster.eligible(["a", "b"]) == [0, 1]
-    roster.update(frozenset({"b"}))
+    view, heard = ReplicaView(FakeClock()), list[frozenset[str]]()
+    view.update(frozenset({"a", "b"}))
+    view.listen(heard.append)
+    view.eject("a")
+    view.eject("b")
+    assert view.eligible(["a", "b"]) == [0, 1]
+    view.update(frozenset({"b"}))
     assert heard == [{"a", "b"}, {"b"}]
 
 
 def test_a_roster_knows_what_replicas_have_to_do_for_others() -> None:
     clock = FakeClock()
-    roster = Roster(clock)
-    roster.update(frozenset({"a", "b"}))
-    roster.answered("a", backlog_s=0.4, others_s=0.1)
-    roster.answered("gone", backlog_s=0.4, others_s=0.1)
-    assert roster.others_ms(["a", "b", "gone"]) == [100.0, 0.0, 0.0]
+    view = ReplicaView(clock)
+    view.update(frozenset({"a", "b"}))
+    view.answered("a", backlog_s=0.4, others_s=0.1)
+    view.answered("gone", backlog_s=0.4, others_s=0.1)
+    assert view.others_ms(["a", "b", "gone"]) == [100.0, 0.0, 0.0]
     clock.now += 0.1
-    assert roster.others_ms(["a"]) == [pytest.approx(75.0)]
-    roster.update(frozenset({"b"}))
-    assert roster.others_ms(["a"]) == [0.0]
+    assert view.others_ms(["a"]) == [pytest.approx(75.0)]
+    view.update(frozenset({"b"}))
+    assert view.others_ms(["a"]) == [0.0]
 
 
 async def test_a_replica_of_another_version_is_asked_last() -> None:
     clock, lost = FakeClock(), list[str]()
-    roster = Roster(clock)
-    roster.update(frozenset({"r1", "r2"}))
+    view = ReplicaView(clock)
+    view.update(frozenset({"r1", "r2"}))
     wrong = raised_in_replica(NotHosted("this replica does not host tier 'small'"))
-    group = ServeGroup("demo", Handle(then=fails(wrong)), roster, lost.append, clock)
+    group = ServeGroup("demo", Handle(then=fails(wrong)), view, lost.append, clock)
     with pytest.raises(NotHosted):
         await group.score(CHUNK, 0.1)
     assert lost == [], "it is well"
-    assert roster.eligible(["r1", "r2"]) == [1]
+    assert view.eligible(["r1", "r2"]) == [1]
 
 
 def test_a_chunk_goes_to_replicas_that_host_its_model() -> None:
-    roster = Roster(FakeClock())
-    roster.update(frozenset({"r1", "r2", "r3"}), {"r1": frozenset({"a1", "b1"}), "r2": frozenset({"a2", "b1"})})
+    view = ReplicaView(FakeClock())
+    view.update(frozenset({"r1", "r2", "r3"}), {"r1": frozenset({"a1", "b1"}), "r2": frozenset({"a2", "b1"})})
     names = ["r1", "r2", "r3"]
-    assert roster.eligible(names, ["a2"]) == [1, 2], "r3 has not said what it hosts"
-    assert roster.eligible(names, ["b1"]) == [0, 1, 2]
-    assert roster.eligible(["r1"], ["a2"]) == [0], "where none is left, it says so itself"
-    assert roster.hosting(["a1", "b1"]) == (1, 3)
-    roster.shun("r2")
-    assert roster.eligible(names, ["a2"]) == [2]
+    assert view.eligible(names, ["a2"]) == [1, 2], "r3 has not said what it hosts"
+    assert view.eligible(names, ["b1"]) == [0, 1, 2]
+    assert view.eligible(["r1"], ["a2"]) == [0], "where none is left, it says so itself"
+    assert view.hosting(["a1", "b1"]) == (1, 3)
+    view.eject("r2")
+    assert view.eligible(names, ["a2"]) == [2]

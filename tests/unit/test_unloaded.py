@@ -5,11 +5,11 @@ import pytest
 
 from rankfleet.autoscaler.drain import drains_s
 from rankfleet.core.config import LiveSettings
-from rankfleet.core.messages import Plan, Preferred, Work
+from rankfleet.core.messages import Plan, UnloadedPlan, Work
 from rankfleet.estimates.latency import LatencyModel
 from rankfleet.estimates.lengths import Lengths
 from rankfleet.estimates.quality import QualityTable
-from rankfleet.router.candidates import Ask, FleetSnapshot, GroupState, TierState
+from rankfleet.router.plan_options import FleetSnapshot, GroupState, PlanRequest, TierState
 from rankfleet.router.planner import Refusal, plan
 from tests.unit.fakes import fleet as config
 
@@ -34,14 +34,14 @@ def fleet(a_s: float = 0.0, b_s: float = 0.0, b_asleep: bool = False, **more: ob
 
 
 def planned(budget_ms: float | None, snapshot: FleetSnapshot, **more: object) -> Plan | Refusal:
-    return plan(Ask(WORK, 0.0, budget_ms, **more), snapshot, 0.0)  # type: ignore[arg-type]
+    return plan(PlanRequest(WORK, 0.0, budget_ms, **more), snapshot, 0.0)  # type: ignore[arg-type]
 
 
 def test_what_waits_changes_the_plan_and_not_the_preference() -> None:
     for waiting_s in (0.0, 0.5, 100.0):
         decision = planned(200.0, fleet(b_s=waiting_s))
         # 160 ms, and a quarter of what a batch costs
-        assert decision.preferred == Preferred("large", (("b", pytest.approx(162.0)),))
+        assert decision.unloaded == UnloadedPlan("large", (("b", pytest.approx(162.0)),))
     assert isinstance(decision, Plan)
     assert decision.tier == "medium"
 
@@ -49,13 +49,13 @@ def test_what_waits_changes_the_plan_and_not_the_preference() -> None:
 def test_a_refusal_is_demand_too() -> None:
     refusal = planned(60.0, fleet(a_s=5.0, b_s=5.0), when_none_fits="refuse")
     assert isinstance(refusal, Refusal)
-    assert refusal.preferred == Preferred("medium", (("a", pytest.approx(42.0)),))
+    assert refusal.unloaded == UnloadedPlan("medium", (("a", pytest.approx(42.0)),))
 
 
 def test_what_no_idle_fleet_could_do_is_no_demand() -> None:
     refusal = planned(20.0, fleet(), when_none_fits="refuse")
     assert isinstance(refusal, Refusal)
-    assert refusal.preferred is None
+    assert refusal.unloaded is None
 
 
 def test_where_only_a_part_could_be_scored_that_part_is_demand() -> None:
@@ -63,7 +63,7 @@ def test_where_only_a_part_could_be_scored_that_part_is_demand() -> None:
     decision = planned(20.0, fleet())
     assert isinstance(decision, Plan)
     assert (decision.tier, decision.candidates) == ("small", 7)
-    assert decision.preferred == Preferred("small", (("a", pytest.approx(7.0 + 8.0 * 700 / 4000)),))
+    assert decision.unloaded == UnloadedPlan("small", (("a", pytest.approx(7.0 + 8.0 * 700 / 4000)),))
 
 
 def test_a_group_that_sleeps_is_left_to_the_next_best_and_stays_in_demand() -> None:
@@ -71,15 +71,15 @@ def test_a_group_that_sleeps_is_left_to_the_next_best_and_stays_in_demand() -> N
     assert isinstance(decision, Plan)
     assert decision.tier == "medium"
     assert decision.considered[0].verdict == "too slow by 19973 ms"  # it would have to start first
-    assert decision.preferred == Preferred("large", (("b", pytest.approx(162.0)),))
+    assert decision.unloaded == UnloadedPlan("large", (("b", pytest.approx(162.0)),))
 
 
 def test_who_asks_for_a_sleeping_tier_by_name_waits_for_it() -> None:
     work = {"large": WORK["large"]}
-    decision = plan(Ask(work, 0.0, 200.0, pinned="name"), fleet(b_asleep=True), 0.0)
+    decision = plan(PlanRequest(work, 0.0, 200.0, pinned="name"), fleet(b_asleep=True), 0.0)
     assert isinstance(decision, Plan)
     assert decision.tier == "large"
-    assert decision.preferred == Preferred("large", (("b", pytest.approx(162.0)),))
+    assert decision.unloaded == UnloadedPlan("large", (("b", pytest.approx(162.0)),))
 
 
 def test_a_cascade_is_demand_of_both_its_groups() -> None:
@@ -89,11 +89,11 @@ def test_a_cascade_is_demand_of_both_its_groups() -> None:
     assert isinstance(decision, Plan)
     assert len(decision.stages) == 2
     # All ten by small; five, 500 tokens, by large.
-    assert decision.preferred == Preferred("", (("a", pytest.approx(12.0)), ("b", pytest.approx(81.0))))
+    assert decision.unloaded == UnloadedPlan("", (("a", pytest.approx(12.0)), ("b", pytest.approx(81.0))))
 
 
 def test_quality_asked_for_counts() -> None:
-    assert planned(60.0, fleet(), min_quality=0.45, when_none_fits="refuse").preferred is None
+    assert planned(60.0, fleet(), min_quality=0.45, when_none_fits="refuse").unloaded is None
 
 
 def drains(**scaling: object) -> dict[str, float]:

@@ -15,7 +15,7 @@ from rankfleet.core.pairs import TokenizedPairs
 from rankfleet.core.sections import Routing, Scheduling
 from rankfleet.estimates.latency import LatencyModel
 from rankfleet.replica.health import Entrance, check
-from rankfleet.replica.worker import STUCK_S, Hosted, Scores, Worker, submit_each
+from rankfleet.replica.worker import STUCK_S, HostedModel, PairScorer, Worker, submit_each
 from tests.unit.fakes import FakeClock
 
 QUALITY = {"t": 0.3, "u": 0.4}
@@ -49,9 +49,9 @@ class FakeScorer:
         return firsts.astype(np.float32)
 
 
-def hosted(scorers: Mapping[str, Scores], latency: Mapping[str, LatencyModel]) -> dict[str, Hosted]:
+def hosted(scorers: Mapping[str, PairScorer], latency: Mapping[str, LatencyModel]) -> dict[str, HostedModel]:
     """Each by the name of its tier."""
-    return {tier: Hosted(tier, scorer, latency[tier]) for tier, scorer in scorers.items()}
+    return {tier: HostedModel(tier, scorer, latency[tier]) for tier, scorer in scorers.items()}
 
 
 def chunk(
@@ -236,13 +236,15 @@ async def test_chunks_of_one_request_are_scored_one_after_the_other(worker: Work
 
 async def test_the_books_are_kept_at_the_tier_preferred(worker: Worker) -> None:
     # 20 tokens of a batch of 40 take 20 ms at either tier. `u` was preferred; `t`, of lower quality, has done it.
-    future = worker.submit(replace(chunk(1, 2, tier="t"), preferred="u"))
+    future = worker.submit(replace(chunk(1, 2, tier="t"), unloaded_tier="u"))
     assert worker.load.backlog_s == pytest.approx(0.02)
     await future
     await asyncio.sleep(0)
     assert worker.load.backlog_s == 0.0
     counts = worker.load.counts
-    assert (counts.wanted_s, counts.done_s, counts.below_s) == pytest.approx((0.02, 0.02, 0.02), rel=0.03)
+    assert (counts.arrived_load_s, counts.device_load_s, counts.downgraded_load_s) == pytest.approx(
+        (0.02, 0.02, 0.02), rel=0.03
+    )
 
 
 async def test_work_that_is_cancelled_leaves_the_books(worker: Worker) -> None:
@@ -251,7 +253,7 @@ async def test_work_that_is_cancelled_leaves_the_books(worker: Worker) -> None:
     await asyncio.gather(*futures, return_exceptions=True)
     await asyncio.sleep(0)
     assert worker.load.backlog_s == 0.0
-    assert worker.load.counts.done_s == pytest.approx(0.02, rel=0.03)
+    assert worker.load.counts.device_load_s == pytest.approx(0.02, rel=0.03)
 
 
 async def test_work_that_nothing_takes_is_noticed(clock: FakeClock, scorer: FakeScorer) -> None:
@@ -302,7 +304,7 @@ async def test_a_chunk_that_cannot_be_queued_fails_alone(worker: Worker) -> None
 
 async def test_a_chunk_for_another_model_of_that_name_is_refused(clock: FakeClock, scorer: FakeScorer) -> None:
     latency = LatencyModel(0, 1, 0)
-    models = {"a1": Hosted("t", scorer, latency, "w1"), "b1": Hosted("u", scorer, latency, "w2")}
+    models = {"a1": HostedModel("t", scorer, latency, "w1"), "b1": HostedModel("u", scorer, latency, "w2")}
     worker = Worker("r1", models, QUALITY, 40, Inline(), clock=clock)
     same = await worker.submit(replace(chunk(1), models={"t": "a1"}))
     assert same.model == "w1"
@@ -320,8 +322,8 @@ async def test_two_models_of_one_name_stand_side_by_side_until_nobody_asks_for_t
     clock: FakeClock, scorer: FakeScorer
 ) -> None:
     latency, new = LatencyModel(0, 1, 0), FakeScorer(clock)
-    worker = Worker("r1", {"a1": Hosted("t", scorer, latency, "w1")}, QUALITY, 40, Inline(), clock=clock)
-    worker.host("a2", Hosted("t", new, latency, "w2"))
+    worker = Worker("r1", {"a1": HostedModel("t", scorer, latency, "w1")}, QUALITY, 40, Inline(), clock=clock)
+    worker.host("a2", HostedModel("t", new, latency, "w2"))
     both = [worker.submit(replace(chunk(n), models={"t": name})) for n, name in ((1, "a1"), (2, "a2"), (3, "a1"))]
     assert [(await each).model for each in both] == ["w1", "w2", "w1"]
     assert (scorer.batches, new.batches) == ([[1, 3]], [[2]])
@@ -342,8 +344,8 @@ async def test_a_change_that_is_taken_back_leaves_the_tier_its_first_model(
 ) -> None:
     """The first model is still hosted then, so that nothing is loaded; that it has the name again must be said."""
     latency = LatencyModel(0, 1, 0)
-    worker = Worker("r1", {"a1": Hosted("t", scorer, latency, "w1")}, QUALITY, 40, Inline(), clock=clock)
-    worker.host("a2", Hosted("t", FakeScorer(clock), latency, "w2"))
+    worker = Worker("r1", {"a1": HostedModel("t", scorer, latency, "w1")}, QUALITY, 40, Inline(), clock=clock)
+    worker.host("a2", HostedModel("t", FakeScorer(clock), latency, "w2"))
     worker.name({"t": "a1"})
     assert (await worker.submit(chunk(1))).model == "w1"
     clock.now += 31.0
@@ -416,7 +418,7 @@ async def test_a_model_that_is_left_goes_though_the_replica_is_never_idle(clock:
             return super().score(pairs)
 
     latency = LatencyModel(0, 1, 0)
-    models = {"a1": Hosted("t", scorer, latency), "a2": Hosted("t", Watched(clock), latency)}
+    models = {"a1": HostedModel("t", scorer, latency), "a2": HostedModel("t", Watched(clock), latency)}
     worker = Worker("r1", models, QUALITY, 40, Inline(), clock=clock)
     clock.now += 31.0
     await worker.submit(replace(chunk(1), models={"t": "a2"}))

@@ -54,7 +54,7 @@ class RequestMetrics(Protocol):
     def refused(self, code: str) -> None: ...
 
 
-class Front:
+class RequestGate:
     """What every request passes: its id, its share of the bytes in flight, its path without a slash at the end, and an
     answer to every error. The busiest route goes without the layers that FastAPI puts around each, which take as long
     as planning does."""
@@ -268,5 +268,5 @@ def build_api(
 
     # Starlette's outermost layer raises again what it has answered, for which Serve logs it once more and unreadably.
     stack = api.build_middleware_stack()
-    api.middleware_stack = Front(getattr(stack, "app", stack), RERANK, rerank, fault, in_flight, adds_request_id)
+    api.middleware_stack = RequestGate(getattr(stack, "app", stack), RERANK, rerank, fault, in_flight, adds_request_id)
     return api

@@ -61,7 +61,7 @@ class Body(BaseModel):
         try:
             parsed = cls.model_validate_json(body)
         except ValidationError as error:
-            raise InvalidRequest(explain(error, "request body", most=5) + "\nsee /docs for the format") from None
+            raise InvalidRequest(explain(error, "request body", max_lines=5) + "\nsee /docs for the format") from None
         if unknown := [name for name, value in (parsed.model_extra or {}).items() if value is not None]:
             raise InvalidRequest("\n".join(unknown_key(name, [*cls.model_fields]) for name in unknown[:5]))
         return parsed
@@ -204,7 +204,7 @@ def plan_reply(decision: Plan | Refusal) -> dict[str, Any]:
             ],
             "candidates": decision.candidates,
             "max_tokens": decision.max_tokens,
-            "bound_late_among": decision.allowed,
+            "late_binding_tiers": decision.allowed,
         }
     reply["considered"] = [
         {

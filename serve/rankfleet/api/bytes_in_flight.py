@@ -41,9 +41,11 @@ class Hold:
         """From now on the request takes so many bytes. Raises TooLarge where no router could ever hold them, Overloaded
         where it is the others that leave no room."""
         owner = self._owner
-        if to > owner.most:
-            raise TooLarge(f"reading this body takes about {to} bytes of memory, more than {owner.most}; send less")
-        if to > self.bytes and owner.taken - self.bytes + to > owner.most:
+        if to > owner.max_bytes:
+            raise TooLarge(
+                f"reading this body takes about {to} bytes of memory, more than {owner.max_bytes}; send fewer documents"
+            )
+        if to > self.bytes and owner.taken - self.bytes + to > owner.max_bytes:
             raise Overloaded("the requests under way leave no memory for this one; retry shortly", AGAIN_S)
         owner.taken += to - self.bytes
         self.bytes = to
@@ -52,8 +54,8 @@ class Hold:
 class BytesInFlight:
     """Of all requests of a router together."""
 
-    def __init__(self, most: int) -> None:
-        self.most = most
+    def __init__(self, max_bytes: int) -> None:
+        self.max_bytes = max_bytes
         self.taken = 0
         self.requests = 0
 

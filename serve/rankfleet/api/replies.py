@@ -25,7 +25,7 @@ class Retrieval(TypedDict):
     score: Annotated[float, Field(description="BM25")]
 
 
-class Hit(TypedDict):
+class SearchResult(TypedDict):
     id: str
     relevance_score: Annotated[float, Field(ge=0, le=1)]
     logit: float | None
@@ -96,7 +96,7 @@ class RerankReply(TypedDict):
 class SearchReply(TypedDict):
     id: str
     model: str
-    results: Annotated[list[Hit], Field(description="best first")]
+    results: Annotated[list[SearchResult], Field(description="best first")]
     usage: Usage
     rankfleet: Served
 
@@ -124,7 +124,7 @@ class PlanReply(TypedDict):
     stages: NotRequired[list[StageReply]]
     candidates: NotRequired[int | None]
     max_tokens: NotRequired[int | None]
-    bound_late_among: NotRequired[list[str]]
+    late_binding_tiers: NotRequired[list[str]]
 
 
 class ModelReply(TypedDict):

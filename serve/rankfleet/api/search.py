@@ -108,6 +108,6 @@ def name_hit(result: dict[str, Any], hits: list[Hit]) -> None:
     result["retrieval"] = {"rank": result.pop("index") + 1, "score": round(hit.score, 4)}
 
 
-def clip(text: str, most_bytes: int) -> str:
+def clip(text: str, max_bytes: int) -> str:
     """The longest beginning of at most so many UTF-8 bytes."""
-    return text if len(text) * 4 <= most_bytes else text.encode()[:most_bytes].decode(errors="ignore")
+    return text if len(text) * 4 <= max_bytes else text.encode()[:max_bytes].decode(errors="ignore")

@@ -9,7 +9,7 @@ from rankfleet.estimates.load import Counts
 
 SPACING_S = 0.25  # of what is remembered; finer changes no decision
 CLUMP_S = 1.0  # bins in which demand is compared
-LEAST_CLUMPS = 10  # bins from which their variance says something
+MIN_CLUMPS = 10  # bins from which their variance says something
 BACK_S = 60.0  # a clock that was set back by more than this begins a new history
 FIELDS = len(Counts._fields)
 
@@ -93,7 +93,7 @@ class History:
                 rates.append(max(new[0] - old[0], new[2] - old[2]) / elapsed_s)
                 seconds += elapsed_s
                 place = i
-        if len(rates) < LEAST_CLUMPS or not (mean := sum(rates) / len(rates)) > 0:
+        if len(rates) < MIN_CLUMPS or not (mean := sum(rates) / len(rates)) > 0:
             return 0.0
         return sum((rate - mean) ** 2 for rate in rates) / (len(rates) - 1) / mean * seconds / len(rates)
 
@@ -107,13 +107,21 @@ class History:
             return Window()
         *sums, backlog = (new - old for new, old in zip(self._totals, self._rows[place], strict=True))
         now = Counts(*sums)
-        asked, wanted, done = now.asked_s / elapsed_s, now.wanted_s / elapsed_s, now.done_s / elapsed_s
-        seconds, squares = (now.asked_s, now.asked_squares) if asked >= wanted else (now.wanted_s, now.wanted_squares)
+        asked, wanted, done = (
+            now.offered_load_s / elapsed_s,
+            now.arrived_load_s / elapsed_s,
+            now.device_load_s / elapsed_s,
+        )
+        seconds, squares = (
+            (now.offered_load_s, now.offered_load_squares)
+            if asked >= wanted
+            else (now.arrived_load_s, now.arrived_load_squares)
+        )
         return Window(
             elapsed_s,
             max(asked, wanted, done),
             max(clump_s, squares / seconds if seconds > 0 else 0.0),
             done,
-            min(1.0, now.below_s / now.finished_s) if now.finished_s > 0 else 0.0,
+            min(1.0, now.downgraded_load_s / now.served_load_s) if now.served_load_s > 0 else 0.0,
             backlog / elapsed_s,
         )

@@ -22,7 +22,7 @@ from rankfleet.estimates.load import Counts
 DRAIN_S = 1.0  # where neither the settings nor an SLO class say in what time a backlog has to be gone
 ERRORS = 3.5  # standard deviations beyond which a change is not put down to chance
 PARTS = (1, 3, 6)  # of the panic window, in which a surge shows sooner where it is large
-LEAST_S = 1.0  # a history shorter than this tells nothing
+MIN_S = 1.0  # a history shorter than this tells nothing
 
 MOST = 1e6  # replicas; so that no report, however wrong, is beyond counting
 
@@ -37,8 +37,8 @@ class Observed:
 
     running: int
     target: int
-    least: int
-    most: int
+    min_replicas: int
+    max_replicas: int
     sources: Mapping[str, Counts]
     backlog_s: float = 0.0
     drain_s: float | None = None
@@ -74,7 +74,7 @@ class GroupScaler:
         clump_s = self._history.clump_s(settings.stable_s, settings.panic_s)
         windows = settings.stable_s, *(settings.panic_s / n for n in PARTS)
         stable, *quick = (self._history.over(window_s, clump_s) for window_s in windows)
-        if stable.elapsed_s < LEAST_S:
+        if stable.elapsed_s < MIN_S:
             return bounded(
                 Decision(seen.target, "starting", f"stay at {seen.target}: the reports have just begun"), seen
             )
@@ -84,9 +84,11 @@ class GroupScaler:
         # The first reports are few: what chance may explain is no demand yet.
         calm = stable.demand if stable.elapsed_s >= settings.stable_s / 2 else stable.above(here, ERRORS)
         surge, *sooner = (window.above(here, ERRORS) for window in quick)
-        most = settings.panic_threshold * running  # that a part of the window is believed: doubling, and then more
-        need = max(calm, surge, min(most, max(sooner))) / utilisation + waiting
-        if max(window.above(running, ERRORS) for window in quick) >= most:
+        max_replicas = (
+            settings.panic_threshold * running
+        )  # that a part of the window is believed: doubling, and then more
+        need = max(calm, surge, min(max_replicas, max(sooner))) / utilisation + waiting
+        if max(window.above(running, ERRORS) for window in quick) >= max_replicas:
             self._panic_until_s = now_s + settings.panic_hold_s
         likely = stable.demand + stable.error(stable.demand)
         self._peaks.append((now_s, max(need, likely / utilisation + waiting)))
@@ -103,7 +105,7 @@ class GroupScaler:
         else:
             now_s = max(now_s, self._now_s)
         self._now_s = now_s
-        windows = settings.stable_s + settings.panic_s, settings.idle_s if seen.least == 0 else 0.0
+        windows = settings.stable_s + settings.panic_s, settings.idle_s if seen.min_replicas == 0 else 0.0
         self._history.reach_s = max(windows)
         self._history.add(seen.sources, seen.backlog_s, now_s)
         if self._target is not None and seen.target > self._target:
@@ -115,7 +117,7 @@ class GroupScaler:
         return settings.drain_of(self.group) or seen.drain_s or DRAIN_S
 
     def _decide(self, seen: Observed, settings: Autoscaling, stable: Window, need: float, now_s: float) -> Decision:
-        if seen.least == 0 and seen.target == 0:
+        if seen.min_replicas == 0 and seen.target == 0:
             if stable.demand <= settings.rarely:
                 return Decision(0, "asleep", "stay asleep, too rarely used", need)
             return Decision(max(1, up(need)), "waking", "wake up", need)
@@ -127,7 +129,7 @@ class GroupScaler:
             return Decision(up(need), "growing", f"grow to {up(need)}", need)
         if self._rarely_used(seen, settings, now_s):
             return Decision(0, "asleep", "let go, too rarely used", need)
-        peak = max(most for _, most in self._peaks)
+        peak = max(max_replicas for _, max_replicas in self._peaks)
         floor = max(1, up(peak * (1 + settings.margin)))
         if floor >= seen.target:
             return Decision(seen.target, "steady", f"stay at {seen.target}", need)
@@ -138,7 +140,7 @@ class GroupScaler:
 
     def _rarely_used(self, seen: Observed, settings: Autoscaling, now_s: float) -> bool:
         """Half of what would wake it, so that it does not come back at once."""
-        if seen.least > 0 or now_s < self._grown_s + settings.idle_s:
+        if seen.min_replicas > 0 or now_s < self._grown_s + settings.idle_s:
             return False
         idle = self._history.over(settings.idle_s)
         return idle.elapsed_s >= settings.idle_s and idle.demand <= settings.rarely / 2 and seen.backlog_s <= 0
@@ -155,7 +157,7 @@ def up(need: float) -> int:
 
 
 def bounded(decision: Decision, seen: Observed) -> Decision:
-    replicas = max(seen.least, min(seen.most, decision.replicas))
+    replicas = max(seen.min_replicas, min(seen.max_replicas, decision.replicas))
     if replicas == decision.replicas:
         return decision
     return replace(decision, replicas=replicas, reason=f"{decision.reason}; {replicas} within the bounds")
@@ -169,7 +171,9 @@ def limited(wish: Decision, granted: int) -> Decision:
 
 
 def budget_of(settings: Autoscaling) -> Unit:
-    gpus, cpus = (math.inf if most is None else most for most in (settings.max_gpus, settings.max_cpus))
+    gpus, cpus = (
+        math.inf if max_replicas is None else max_replicas for max_replicas in (settings.max_gpus, settings.max_cpus)
+    )
     return Unit(gpus, cpus)
 
 
@@ -198,7 +202,7 @@ class FleetScaler:
         claims = {
             name: Claim(
                 wish.replicas,
-                fleet[name].least,
+                fleet[name].min_replicas,
                 fleet[name].target,
                 wish.need,
                 settings.drain_of(name) or fleet[name].drain_s or DRAIN_S,

@@ -15,29 +15,29 @@ from pydantic import ValidationError
 from rankfleet.autoscaler.policy import Observed
 from rankfleet.autoscaler.sharing import Unit
 from rankfleet.core.sections import Autoscaling
-from rankfleet.estimates.load import Counts, Demanded, Load
+from rankfleet.estimates.load import Counts, OfferedLoad, ReplicaLoad
 
 STALE_S = 5.0  # a report that is older says nothing of now; they come twice a second
-SETTING, ASKED, SQUARES, DRAIN, GPUS, CPUS = "set", "asked_s", "asked_squares", "drain_s", "gpus", "cpus"
+SETTING, ASKED, SQUARES, DRAIN, GPUS, CPUS = "set", "offered_load_s", "offered_load_squares", "drain_s", "gpus", "cpus"
 OF_REPLICAS = frozenset(name for name in Counts._fields if not name.startswith("asked"))
 LARGEST = 1e12  # of any number reported; sums of work reach this after 30,000 years
 
 Points = Mapping[str, tuple[float, float]]  # metric → time and value of its last point
 
 
-def of_replica(load: Load) -> dict[str, float]:
+def of_replica(load: ReplicaLoad) -> dict[str, float]:
     counts = load.counts._asdict()
     return {name: counts[name] for name in OF_REPLICAS} | {"backlog_s": load.backlog_s}
 
 
 def of_router(
-    asked: Demanded, drains_s: Mapping[str, float], settings: Autoscaling, units: Mapping[str, Unit]
+    asked: OfferedLoad, drains_s: Mapping[str, float], settings: Autoscaling, units: Mapping[str, Unit]
 ) -> dict[str, float]:
     """drains_s: by group, where an SLO class applies; units: what a replica of each group takes."""
     report = {f"{SETTING}:{name}": value for name, value in flat(settings.model_dump(mode="json"))}
     for group, counts in asked.counts.items():
-        report[f"{ASKED}:{group}"] = counts.asked_s
-        report[f"{SQUARES}:{group}"] = counts.asked_squares
+        report[f"{ASKED}:{group}"] = counts.offered_load_s
+        report[f"{SQUARES}:{group}"] = counts.offered_load_squares
     for group, unit in units.items():
         report[f"{GPUS}:{group}"], report[f"{CPUS}:{group}"] = unit.gpus, unit.cpus
     return report | {f"{DRAIN}:{group}": seconds for group, seconds in drains_s.items()}
@@ -120,7 +120,14 @@ def routers(series: Any, now_s: float) -> Routers:
 
 
 def observed(
-    group: str, series: Any, routers: Routers, running: int, target: int, least: int, most: int, now_s: float
+    group: str,
+    series: Any,
+    routers: Routers,
+    running: int,
+    target: int,
+    min_replicas: int,
+    max_replicas: int,
+    now_s: float,
 ) -> Observed:
     """A group, from its replicas' series and what the routers say of it."""
     replicas = last_points(series)
@@ -139,4 +146,4 @@ def observed(
             backlog_s += points["backlog_s"][1]
     drain_s = routers.newest.get(f"{DRAIN}:{group}")
     heard = routers.heard and (fresh > 0 or running <= 0)
-    return Observed(running, target, least, most, sources, backlog_s, drain_s or None, heard)
+    return Observed(running, target, min_replicas, max_replicas, sources, backlog_s, drain_s or None, heard)

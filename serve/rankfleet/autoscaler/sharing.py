@@ -20,7 +20,7 @@ class Claim:
     fractions; drain_s: the shorter, the more urgent."""
 
     wanted: int
-    least: int
+    min_replicas: int
     target: int
     need: float
     drain_s: float
@@ -35,7 +35,7 @@ def share(claims: Mapping[str, Claim], budget: Unit) -> dict[str, int]:
     to the same share of their need; among equals to the one whose SLO is tighter. A replica that does not fit any
     more leaves room for smaller ones.
     """
-    given = {name: min(claim.least, claim.wanted) for name, claim in claims.items()}
+    given = {name: min(claim.min_replicas, claim.wanted) for name, claim in claims.items()}
     gpus = sum(given[name] * claim.unit.gpus for name, claim in claims.items())
     cpus = sum(given[name] * claim.unit.cpus for name, claim in claims.items())
 

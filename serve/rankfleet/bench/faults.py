@@ -86,7 +86,7 @@ class Events:
 
 
 @dataclass(frozen=True)
-class Load:
+class BenchLoad:
     """rate_per_s: requests; seconds: how long they are sent."""
 
     rate_per_s: float
@@ -102,11 +102,11 @@ class Bench:
         self._progress = progress
         self._counter = counter(fleet.config)
 
-    def calm(self, load: Load) -> dict[str, Any]:
+    def calm(self, load: BenchLoad) -> dict[str, Any]:
         """Nothing happens: what the others are to be read against."""
         return self._under(load, ())
 
-    def kill(self, load: Load) -> dict[str, Any]:
+    def kill(self, load: BenchLoad) -> dict[str, Any]:
         """A replica is killed every ten seconds: two of a group, then a router."""
         names = [*self._fleet.config.groups] * 2 + ["router"]
         times = np.arange(KILL_EVERY_S / 2, load.seconds, KILL_EVERY_S)
@@ -115,7 +115,7 @@ class Bench:
     def _killing(self, deployment: str) -> Callable[[], str]:
         return lambda: self._fleet.kill(deployment)
 
-    def hang(self, load: Load) -> dict[str, Any]:
+    def hang(self, load: BenchLoad) -> dict[str, Any]:
         """A replica of a group stops where it stands, as one does whose network is gone."""
         name = next(iter(self._fleet.config.groups))
         return self._under(
@@ -123,19 +123,19 @@ class Bench:
             [Event(load.seconds / 6, lambda: self._fleet.hang(name)), Event(load.seconds * 0.9, self._fleet.release)],
         )
 
-    def node(self, load: Load) -> dict[str, Any]:
+    def node(self, load: BenchLoad) -> dict[str, Any]:
         """A node goes without a word; later another comes."""
         return self._under(
             load, [Event(load.seconds / 4, self._fleet.remove_node), Event(load.seconds * 0.6, self._fleet.add_node)]
         )
 
-    def redeploy(self, load: Load) -> dict[str, Any]:
+    def redeploy(self, load: BenchLoad) -> dict[str, Any]:
         """The fleet file changes in a way that every replica has to be replaced."""
         config = self._fleet.config
         changed = parse_config(config.model_dump(mode="json") | {"overhead_ms": config.overhead_ms + 1})
         return self._under(load, [Event(load.seconds / 6, lambda: self._fleet.deploy(changed))])
 
-    def cancel(self, load: Load) -> dict[str, Any]:
+    def cancel(self, load: BenchLoad) -> dict[str, Any]:
         """A tenth of the clients go away before they have their answer."""
         rng = random.Random(load.seed)
         planned = self.planned(MIXED, load)
@@ -152,21 +152,21 @@ class Bench:
         self._progress(f"sending {len(planned)} requests, of which {len(leave)} go away")
         return summary(asyncio.run(both())) | {"cancelled": len(leave)}
 
-    def overload(self, load: Load) -> dict[str, Any]:
+    def overload(self, load: BenchLoad) -> dict[str, Any]:
         """Five times what the fleet can do, after its peak and its calm have been measured."""
         seconds = max(5.0, load.seconds / 6)
         self._progress("looking for the peak")
-        one = self.planned(HEAVY, Load(20.0, 1.0))[0]
+        one = self.planned(HEAVY, BenchLoad(20.0, 1.0))[0]
         closed = asyncio.run(closed_loop(self._fleet.url, one, CLIENTS, seconds))
         rate = sum(reply.in_time for reply in closed) / seconds
         steps = {}
         for step in STEPS:
-            replies = self._send(self.planned(HEAVY, Load(rate * step, seconds, load.seed)))
+            replies = self._send(self.planned(HEAVY, BenchLoad(rate * step, seconds, load.seed)))
             steps[round(rate * step, 2)] = round(goodput(replies, seconds), 2)
         peak = max(steps.values())
-        before = self._send(self.planned(HEAVY, Load(peak * CALM, seconds, load.seed)))
-        much = self.planned(HEAVY, Load(peak * OVERLOAD, load.seconds / 3, load.seed))
-        after = self.planned(HEAVY, Load(peak * CALM, max(10.0, seconds), load.seed + 1))
+        before = self._send(self.planned(HEAVY, BenchLoad(peak * CALM, seconds, load.seed)))
+        much = self.planned(HEAVY, BenchLoad(peak * OVERLOAD, load.seconds / 3, load.seed))
+        after = self.planned(HEAVY, BenchLoad(peak * CALM, max(10.0, seconds), load.seed + 1))
         late = [replace(call, at_s=call.at_s + load.seconds / 3) for call in after]
         self._progress(f"overload: {len(much)} requests")
         replies = self._send([*much, *late])
@@ -188,7 +188,7 @@ class Bench:
             "normal_again_s": normal_again_s(following, load.seconds / 3, normal_ms * TOLERANCE),
         }
 
-    def planned(self, workload: Workload, load: Load) -> list[Call]:
+    def planned(self, workload: Workload, load: BenchLoad) -> list[Call]:
         """Random arrivals, classes and sizes, the same for the same seed."""
         rng = np.random.default_rng(load.seed)
         arrived_s = from_process(f"poisson:rate={load.rate_per_s:g}", load.seconds, rng)
@@ -199,7 +199,7 @@ class Bench:
     def _send(self, planned: Sequence[Call]) -> list[Reply]:
         return asyncio.run(open_loop(self._fleet.url, planned))
 
-    def _under(self, load: Load, events: Sequence[Event]) -> dict[str, Any]:
+    def _under(self, load: BenchLoad, events: Sequence[Event]) -> dict[str, Any]:
         """Figures of a load during which things happen."""
         planned = self.planned(MIXED, load)
         self._progress(f"sending {len(planned)} requests over {load.seconds:g} s")
@@ -211,7 +211,7 @@ class Bench:
         return summary(replies) | {"rate_per_s": load.rate_per_s} | ({"events": happening.done} if events else {})
 
 
-SCENARIOS: dict[str, Callable[[Bench, Load], dict[str, Any]]] = {
+SCENARIOS: dict[str, Callable[[Bench, BenchLoad], dict[str, Any]]] = {
     "calm": Bench.calm,
     "kill": Bench.kill,
     "hang": Bench.hang,
@@ -290,9 +290,9 @@ def goodput(replies: Sequence[Reply], seconds: float) -> float:
     return sum(r.in_time for r in replies) / seconds
 
 
-def normal_again_s(replies: Sequence[Reply], from_s: float, most_ms: float) -> float | None:
-    """Seconds after `from_s` from which on every request was answered within `most_ms`; None if the last was not."""
-    slow = [r.call.at_s for r in replies if r.status != 200 or r.took_ms > most_ms]
+def normal_again_s(replies: Sequence[Reply], from_s: float, max_ms: float) -> float | None:
+    """Seconds after `from_s` from which on every request was answered within `max_ms`; None if the last was not."""
+    slow = [r.call.at_s for r in replies if r.status != 200 or r.took_ms > max_ms]
     if not slow:
         return 0.0
     last = max(slow)

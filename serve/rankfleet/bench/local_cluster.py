@@ -31,7 +31,7 @@ class NotSettled(RankfleetError):
 
 
 @dataclass(frozen=True)
-class Replica:
+class ReplicaProcess:
     deployment: str
     pid: int
     node: str
@@ -44,9 +44,9 @@ class LocalCluster:
         self.url = f"http://127.0.0.1:{port}"
         self.config = config
         self._cluster = cluster
-        self._stopped: list[Replica] = []
+        self._stopped: list[ReplicaProcess] = []
 
-    def replicas(self) -> list[Replica]:
+    def replicas(self) -> list[ReplicaProcess]:
         """Those that run, the longest running first."""
         from ray.serve.context import _get_global_client
 
@@ -54,7 +54,7 @@ class LocalCluster:
         assert client is not None
         details = client.get_serve_details()["applications"][APP_NAME]["deployments"]
         found = [
-            (replica["start_time_s"], Replica(name, replica["pid"], replica["node_id"]))
+            (replica["start_time_s"], ReplicaProcess(name, replica["pid"], replica["node_id"]))
             for name, deployment in details.items()
             for replica in deployment["replicas"]
             if replica["state"] == "RUNNING" and replica["pid"]
@@ -83,7 +83,7 @@ class LocalCluster:
         self._stopped.clear()
         return f"ended {len(left)} that were still there"
 
-    def _signal(self, deployment: str, number: signal.Signals) -> Replica | None:
+    def _signal(self, deployment: str, number: signal.Signals) -> ReplicaProcess | None:
         """Signal the longest running replica, and return it; None where there is none."""
         victim = next((r for r in self.replicas() if r.deployment == deployment), None)
         if victim is not None:
@@ -144,7 +144,7 @@ class LocalCluster:
         return found
 
 
-def is_replica(replica: Replica) -> bool:
+def is_replica(replica: ReplicaProcess) -> bool:
     """Whether its process is there, and is what it was."""
     try:
         title = Path(f"/proc/{replica.pid}/cmdline").read_bytes().decode(errors="replace")

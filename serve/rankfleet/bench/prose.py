@@ -95,23 +95,23 @@ def prose(texts: int, words_each: int = 120, seed: int = 1) -> list[str]:
     return [" ".join(next(run) for _ in range(words_each)) for _ in range(texts)]
 
 
-def pair_lengths(pairs: int, mean: int, most: int, seed: int = 0) -> list[int]:
+def pair_lengths(pairs: int, mean: int, longer: int, seed: int = 0) -> list[int]:
     """Tokens of each pair before it is cut to `most`: log-normal, in no order, such that the pairs once cut have
     `mean` tokens on average (to within half a token). Raises InvalidRequest where no such lengths exist."""
-    if not 16 <= mean < most:
-        raise InvalidRequest(f"a mean of {mean} tokens needs to be at least 16 and below the limit of {most}")
+    if not 16 <= mean < longer:
+        raise InvalidRequest(f"a mean of {mean} tokens needs to be at least 16 and below the limit of {longer}")
     # Even quantiles rather than draws: the mean and the spread are the same for few pairs and for many.
     shape = [math.exp(SPREAD * NormalDist().inv_cdf((i + 0.5) / pairs)) for i in range(pairs)]
-    low, high = 0.0, float(most) * 1000
+    low, high = 0.0, float(longer) * 1000
     for _ in range(80):
         scale = (low + high) / 2
-        cut = sum(min(most, max(12, scale * s)) for s in shape)
+        cut = sum(min(longer, max(12, scale * s)) for s in shape)
         low, high = (scale, high) if cut < mean * pairs else (low, scale)
     lengths, carried = [], 0.0
     for s in shape:  # rounding errors are carried on, so that they do not add up
-        exact = max(12, low * s) + (carried if low * s < most else 0)
+        exact = max(12, low * s) + (carried if low * s < longer else 0)
         lengths.append(round(exact))
-        carried = exact - lengths[-1] if low * s < most else carried
+        carried = exact - lengths[-1] if low * s < longer else carried
     random.Random(seed).shuffle(lengths)
     return lengths
 
@@ -138,8 +138,8 @@ def write_request(
             else:
                 enough = middle
         # The word that reaches the length may go far beyond it.
-        least, most = (" ".join(pool[:number]) for number in (max(1, enough - 1), enough))
-        documents.append(most if count(most) - wanted <= wanted - count(least) else least)
+        shorter, longer = (" ".join(pool[:number]) for number in (max(1, enough - 1), enough))
+        documents.append(longer if count(longer) - wanted <= wanted - count(shorter) else shorter)
     return Request(query, documents)
 
 

@@ -13,7 +13,7 @@ from typing import Any
 
 import aiohttp
 
-from rankfleet.bench.faults import MIXED, Bench, Breakable, Load, summary
+from rankfleet.bench.faults import MIXED, Bench, BenchLoad, Breakable, summary
 from rankfleet.bench.traffic import Call, open_loop, send, session
 
 WARM_S = 300.0  # growth counts from here on; a third of the time where that is shorter
@@ -72,7 +72,7 @@ def soak(
     seconds = minutes * 60
     progress("finding out how much the fleet can do")
     rate = capacity_per_s(bench, fleet.url, seed) * load
-    planned = bench.planned(MIXED, Load(rate, seconds, seed))
+    planned = bench.planned(MIXED, BenchLoad(rate, seconds, seed))
     memory, started_s = Memory(), time.perf_counter()
     with ThreadPoolExecutor(1) as pool:
         sent = pool.submit(lambda: asyncio.run(open_loop(fleet.url, planned)))
@@ -89,13 +89,13 @@ def soak(
         "rate_per_s": round(rate, 2),
         "warm_s": round(warm_s),
         "processes": grown,
-        "most_growth": max((each["growth"] for each in grown.values()), default=None),
+        "max_growth": max((each["growth"] for each in grown.values()), default=None),
     }
 
 
 def capacity_per_s(bench: Bench, url: str, seed: int) -> float:
     """Requests of the mixture that are done in a second, where eight clients send one after the other."""
-    mixture = bench.planned(MIXED, Load(20.0, 10.0, seed))
+    mixture = bench.planned(MIXED, BenchLoad(20.0, 10.0, seed))
     each = [mixture[i::CLIENTS] for i in range(CLIENTS)]
 
     async def one_after_the_other(client: aiohttp.ClientSession, calls: Sequence[Call], until_s: float) -> int:

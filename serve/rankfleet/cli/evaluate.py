@@ -80,7 +80,14 @@ def evaluate_folder(
 
     from rankfleet.engine.checkpoint.files import find_checkpoint
     from rankfleet.engine.runtime.scorer import Reranker
-    from rankfleet.evaluate import Scored, evaluate_retriever, figures_of, quality_steps, retrieve, score_candidates
+    from rankfleet.evaluate import (
+        ScoredCandidates,
+        evaluate_retriever,
+        figures_of,
+        quality_steps,
+        retrieve,
+        score_candidates,
+    )
     from rankfleet.retrieval.bm25 import Bm25Index
     from rankfleet.retrieval.corpus import Judged, read_documents, read_judged
 
@@ -91,7 +98,7 @@ def evaluate_folder(
     with err.status(f"indexing {folder.name}"):
         index = Bm25Index.build(read_documents(folder))
         candidates = retrieve(index, judged, top_k)
-    results: dict[str, Scored] = {}
+    results: dict[str, ScoredCandidates] = {}
     dtypes: dict[str, None] = {}
     with Progress(console=err, transient=True) as bar:
         for name in names:

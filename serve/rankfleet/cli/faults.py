@@ -33,7 +33,7 @@ def faults(
 ) -> None:
     """Start a fleet on several nodes of this one computer, break it in different ways while requests come, and say
     what became of them. Loader and fleet share the computer's cores."""
-    from rankfleet.bench.faults import SCENARIOS, Bench, Load, fleet_to_break
+    from rankfleet.bench.faults import SCENARIOS, Bench, BenchLoad, fleet_to_break
     from rankfleet.bench.local_cluster import local_cluster
 
     asked = names(scenario)
@@ -46,7 +46,7 @@ def faults(
         with local_cluster(config, free_port(), nodes, say) as fleet:
             for name in asked:
                 bench = Bench(fleet, lambda text, name=name: say(f"{name}: {text}"))  # type: ignore[misc]
-                figures[name] = SCENARIOS[name](bench, Load(rate, seconds, seed))
+                figures[name] = SCENARIOS[name](bench, BenchLoad(rate, seconds, seed))
                 err.print(f"{name}: {figures[name]}", markup=False, soft_wrap=True, highlight=False)
                 given = {"seconds": seconds, "nodes": nodes, "seed": seed}
                 write(json_file, name, figures[name] | {"conditions": conditions(config) | given})

@@ -12,8 +12,8 @@ from rankfleet.core.errors import ConfigError
 from rankfleet.core.messages import Plan
 from rankfleet.estimates.lengths import Lengths
 from rankfleet.estimates.profile import read_profile
-from rankfleet.router.candidates import Ask
 from rankfleet.router.fleet import FleetView
+from rankfleet.router.plan_options import PlanRequest
 from rankfleet.router.planner import plan as decide
 
 
@@ -45,7 +45,7 @@ def plan(
         for name, tier in fleet.tiers.items()
         if model in (None, name)
     }
-    ask = Ask(
+    ask = PlanRequest(
         {name: each.work for name, each in lengths.items()},
         0.0,
         slo_ms,

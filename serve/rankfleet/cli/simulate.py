@@ -32,7 +32,8 @@ def simulate(
     ] = "slo",
     seed: Annotated[int, typer.Option(min=0, help="of arrivals, sizes and classes")] = 1,
     autoscale: Annotated[
-        str | None, typer.Option(help="scale groups: `need` as the service does, or ray:TARGET, Ray's default policy")
+        str | None,
+        typer.Option(help="scale groups: `need` as the service does, or ray:TARGET, Ray's default policy"),
     ] = None,
     start_s: Annotated[float, typer.Option(min=0, help="seconds until a new replica scores")] = 20.0,
     json_file: Annotated[Path | None, typer.Option("--json", help="write the figures to this file")] = None,

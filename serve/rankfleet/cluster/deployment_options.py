@@ -62,10 +62,14 @@ def updates(config: FleetConfig) -> dict[str, Any]:
     }
 
 
-def bounds(least: int, most: int) -> dict[str, Any]:
+def bounds(min_replicas: int, max_replicas: int) -> dict[str, Any]:
     """Serve takes a deployment that is there back to `initial_replicas` at every change of it, so that only groups that
     may sleep have them: at first one replica, which says how fast it is."""
-    return {"min_replicas": least, "max_replicas": most} | ({"initial_replicas": 1} if least == 0 else {}) | PROMPT
+    return (
+        {"min_replicas": min_replicas, "max_replicas": max_replicas}
+        | ({"initial_replicas": 1} if min_replicas == 0 else {})
+        | PROMPT
+    )
 
 
 def policy() -> dict[str, Any]:

@@ -20,7 +20,7 @@ from rankfleet.estimates.latency import LatencyModel, Sample, fit
 from rankfleet.estimates.profile import read_profile
 from rankfleet.estimates.quality import quality_table
 from rankfleet.replica.health import Entrance, check
-from rankfleet.replica.worker import Hosted, Worker, submit_each
+from rankfleet.replica.worker import HostedModel, Worker, submit_each
 
 if TYPE_CHECKING:
     from rankfleet.engine.runtime.scorer import Scorer
@@ -122,12 +122,12 @@ class ReplicaGroup:
         self._fault = f"{type(error).__name__}: {error}" if not isinstance(error, CheckpointError) else str(error)
         log.error("group %s goes on with what it hosts: %s", self._name, self._fault, exc_info=error)
 
-    async def _loaded(self, fleet: FleetConfig, tier: str) -> tuple[str, Hosted]:
+    async def _loaded(self, fleet: FleetConfig, tier: str) -> tuple[str, HostedModel]:
         """Fingerprint and model of a tier, which has scored. Raises CheckpointError that names the tier."""
         name, scorer, weights = await self._in_loader(load, fleet, tier)
         stored = read_profile(fleet.profile) if fleet.profile else {}
         samples = [sample async for sample in measured(fleet, tier, scorer, self._engine, tier in stored)]
-        return name, Hosted(tier, scorer, stored.get(tier) or fit(samples), weights)
+        return name, HostedModel(tier, scorer, stored.get(tier) or fit(samples), weights)
 
     async def _in_loader(self, call: Callable[[FleetConfig, str], R], fleet: FleetConfig, tier: str) -> R:
         """In a thread that batches do not wait for."""
@@ -219,9 +219,9 @@ async def measured(
     scored."""
     from rankfleet.engine.runtime.measure import QUICK, measure
 
-    repeats, most_s = (1, 1.0) if known else (8, WARM_UP_S)
+    repeats, max_s = (1, 1.0) if known else (8, WARM_UP_S)
     longest = min(fleet.tiers[tier].max_tokens or 512, scorer.max_pair)
-    samples = measure(scorer, longest, QUICK, repeats, most_s)
+    samples = measure(scorer, longest, QUICK, repeats, max_s)
     loop = asyncio.get_running_loop()
     while (sample := await loop.run_in_executor(executor, next, samples, None)) is not None:
         yield sample

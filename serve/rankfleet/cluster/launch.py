@@ -37,14 +37,14 @@ POLL_S = 0.25
 
 
 @dataclass(frozen=True)
-class Running:
+class StartedFleet:
     """Where a started fleet is reached. metrics: Prometheus metrics of this node."""
 
     address: str
     metrics: str
 
 
-def start(config: FleetConfig, host: str, port: int, progress: Callable[[str], None]) -> Running:
+def start(config: FleetConfig, host: str, port: int, progress: Callable[[str], None]) -> StartedFleet:
     """Start the fleet and return where it is once it ranks. `progress` hears what is going on.
 
     Raises CheckpointError, ConfigError, LaunchError, before anything is started where that can be known.
@@ -84,7 +84,7 @@ def start(config: FleetConfig, host: str, port: int, progress: Callable[[str], N
         address = f"http://{host}:{port}"
         wait_until_ready(address, progress)
         note_fleet(Fleet(address, port, ray.get_runtime_context().gcs_address, token_path(os.environ)))
-        return Running(address, f"http://127.0.0.1:{ray.nodes()[0]['MetricsExportPort']}/metrics")
+        return StartedFleet(address, f"http://127.0.0.1:{ray.nodes()[0]['MetricsExportPort']}/metrics")
 
 
 @contextmanager

@@ -105,7 +105,7 @@ def here() -> dict[str, float]:
 def room_to_surge(config: FleetConfig) -> bool:
     """Whether new replicas find room beside the old ones. Serve would wait for it for ever."""
     there = here()
-    return all(needed <= there[what] for what, needed in reserved(config, config.updates.at_most).items())
+    return all(needed <= there[what] for what, needed in reserved(config, config.updates.max_during_update).items())
 
 
 def check_fits(config: FleetConfig) -> None:

@@ -6,8 +6,8 @@ from typing import Any
 from ray.serve.request_router import FIFOMixin, PendingRequest, ReplicaID, RequestRouter, RunningReplica
 
 from rankfleet.core.messages import Chunk
-from rankfleet.router.inflight import Books
-from rankfleet.router.replica_view import Sending, roster_of
+from rankfleet.router.inflight import InFlight
+from rankfleet.router.replica_view import Envelope, replica_view_of
 
 
 class LeastWork(FIFOMixin, RequestRouter):
@@ -15,8 +15,8 @@ class LeastWork(FIFOMixin, RequestRouter):
     requests, and says which replicas there are. The order of requests stays that of arrival."""
 
     def initialize_state(self, **_: Any) -> None:
-        self._roster = roster_of(self._deployment_id.name)
-        self._books = Books()
+        self._view = replica_view_of(self._deployment_id.name)
+        self._in_flight = InFlight()
         self._chosen: dict[asyncio.Future[RunningReplica], str] = {}
 
     def update_replicas(self, replicas: list[RunningReplica]) -> None:
@@ -33,7 +33,7 @@ class LeastWork(FIFOMixin, RequestRouter):
             for replica_id, replica in self.curr_replicas.items()
             if "hosts" in (replica.routing_stats or {})
         }
-        self._roster.update(
+        self._view.update(
             frozenset(replica.unique_id for replica in self.curr_replicas),
             {name: frozenset(stats["hosts"]) for name, stats in said.items()},
             [(stats["settings"], stats["fault"]) for stats in said.values() if stats["fault"]],
@@ -44,10 +44,10 @@ class LeastWork(FIFOMixin, RequestRouter):
     ) -> list[list[RunningReplica]]:
         """One candidate: Serve asks again where it does not accept."""
         names = [replica.replica_id.unique_id for replica in candidate_replicas]
-        sent = sendings(pending_request) if pending_request is not None else []
-        eligible = self._roster.eligible(names, [name for each in sent for name in wanted(each.chunk)])
+        sent = envelopes(pending_request) if pending_request is not None else []
+        eligible = self._view.eligible(names, [name for each in sent for name in wanted(each.chunk)])
         some = [names[place] for place in eligible]
-        place = eligible[self._books.choose(some, self._roster.others_ms(some))]
+        place = eligible[self._in_flight.choose(some, self._view.others_ms(some))]
         if pending_request is not None:
             self._reserve(names[place], pending_request)
         return [[candidate_replicas[place]]]
@@ -56,27 +56,27 @@ class LeastWork(FIFOMixin, RequestRouter):
         """Count a chunk from now on, and put it right when Serve has sent it elsewhere or not at all."""
         request = pending.metadata.internal_request_id
         if (before := self._chosen.get(pending.future)) is not None:
-            self._books.close(before, request)
+            self._in_flight.close(before, request)
         else:
             pending.future.add_done_callback(lambda sent: self._settle(sent, request))
         self._chosen[pending.future] = replica
-        self._books.add(replica, request, sum(sending.chunk.least_ms for sending in sendings(pending)))
+        self._in_flight.add(replica, request, sum(envelope.chunk.min_ms for envelope in envelopes(pending)))
 
     def _settle(self, sent: "asyncio.Future[RunningReplica]", request: str) -> None:
         chosen = self._chosen.pop(sent)
         failed = sent.cancelled() or sent.exception() is not None
         to = None if failed else sent.result().replica_id.unique_id
         if to != chosen:
-            ms = self._books.close(chosen, request)
+            ms = self._in_flight.close(chosen, request)
             if to is not None:
-                self._books.add(to, request, ms)
+                self._in_flight.add(to, request, ms)
 
     def on_request_routed(self, pending_request: PendingRequest, replica_id: ReplicaID, result: object) -> None:
-        for sending in sendings(pending_request):
-            sending.replica = replica_id.unique_id
+        for envelope in envelopes(pending_request):
+            envelope.replica = replica_id.unique_id
 
     def on_request_completed(self, replica_id: ReplicaID, internal_request_id: str) -> None:
-        self._books.close(replica_id.unique_id, internal_request_id)
+        self._in_flight.close(replica_id.unique_id, internal_request_id)
 
 
 def wanted(chunk: Chunk) -> list[str]:
@@ -88,6 +88,6 @@ def wanted(chunk: Chunk) -> list[str]:
     )
 
 
-def sendings(pending: PendingRequest) -> list[Sending]:
+def envelopes(pending: PendingRequest) -> list[Envelope]:
     """None for calls that carry no chunk."""
-    return [argument for argument in pending.args if isinstance(argument, Sending)]
+    return [argument for argument in pending.args if isinstance(argument, Envelope)]

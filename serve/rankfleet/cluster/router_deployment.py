@@ -30,7 +30,7 @@ from rankfleet.estimates.latency import LatencyModel
 from rankfleet.estimates.profile import read_profile
 from rankfleet.retrieval.bm25 import Bm25Index
 from rankfleet.router.health import RouterHealth
-from rankfleet.router.replica_view import roster_of
+from rankfleet.router.replica_view import replica_view_of
 from rankfleet.router.rollover import Rollover, Version
 from rankfleet.router.service import RankingService
 from rankfleet.router.tokenize import load_tokenizers, model_names
@@ -77,9 +77,10 @@ class Router:
         self._handles = groups
         self._telemetry = Telemetry()
         self._clients = {
-            name: ServeGroup(name, handle, roster_of(name), self._telemetry.lost) for name, handle in groups.items()
+            name: ServeGroup(name, handle, replica_view_of(name), self._telemetry.lost)
+            for name, handle in groups.items()
         }
-        self._rollover: Rollover[Serving] = Rollover(lambda name, models: roster_of(name).hosting(models))
+        self._rollover: Rollover[Serving] = Rollover(lambda name, models: replica_view_of(name).hosting(models))
         self._in_flight = BytesInFlight(0)
         self._health = RouterHealth(self._probe)
         self._tasks: set[asyncio.Task[None]] = set()
@@ -185,9 +186,9 @@ class Router:
             raise
         self._rollover.turn()
         service.take_over()
-        self._in_flight.most = fleet.limits.max_bytes_in_flight
+        self._in_flight.max_bytes = fleet.limits.max_bytes_in_flight
         for name in fleet.groups:
-            roster_of(name).listen(partial(service.fleet.runs, name))
+            replica_view_of(name).listen(partial(service.fleet.runs, name))
 
     async def _can_serve(self, version: Version[Serving]) -> bool:
         """Whether replicas host the models of a version, and have said how fast they are."""
@@ -221,7 +222,7 @@ class Router:
 
     def _not_changed(self) -> list[str]:
         """Why the newest fleet file is not served, as this router or replicas say."""
-        faults = {fault for name in self._handles for of, fault in roster_of(name).faults if of == self._settings}
+        faults = {fault for name in self._handles for of, fault in replica_view_of(name).faults if of == self._settings}
         return sorted(faults | ({self._rollover.fault} if self._rollover.fault else set()))
 
     def record_autoscaling_stats(self) -> dict[str, float]:
@@ -231,7 +232,7 @@ class Router:
         service = self._now.service
         drains = drains_s(service.config, service.live, service.fleet.models)
         units = {name: Unit(group.gpus, group.cpus) for name, group in service.config.groups.items()}
-        return of_router(service.demanded, drains, service.live.autoscaling, units)
+        return of_router(service.offered, drains, service.live.autoscaling, units)
 
     async def _learn(self, name: str, handle: DeploymentHandle) -> None:
         """Ask a group for its latency models, again and again: what batches take changes with the load of the machine,

@@ -5,7 +5,7 @@ import math
 from ray.util.metrics import Counter, Gauge, Histogram
 
 from rankfleet.core.messages import Ranking
-from rankfleet.estimates.load import Counts, Load
+from rankfleet.estimates.load import Counts, ReplicaLoad
 
 LATENCY_MS: list[float] = [5, 10, 20, 35, 50, 75, 100, 150, 200, 350, 500, 1000, 2000, 5000]
 
@@ -99,14 +99,14 @@ class GroupTelemetry:
     def batch(self, tokens: int, backlog_s: float) -> None:
         self._batch.observe(tokens, self._tags)
 
-    def load(self, load: Load) -> None:
+    def load(self, load: ReplicaLoad) -> None:
         """What the autoscaler is told."""
         self._backlog.set(load.backlog_s, self._tags)
         counts, before = load.counts, self._counted
         self._counted = counts
         for counter, seconds in (
-            (self._wanted, counts.wanted_s - before.wanted_s),
-            (self._done, counts.done_s - before.done_s),
-            (self._below, counts.below_s - before.below_s),
+            (self._wanted, counts.arrived_load_s - before.arrived_load_s),
+            (self._done, counts.device_load_s - before.device_load_s),
+            (self._below, counts.downgraded_load_s - before.downgraded_load_s),
         ):
             add(counter, seconds, self._tags)

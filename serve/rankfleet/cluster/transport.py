@@ -14,7 +14,7 @@ from ray.serve.exceptions import DeploymentUnavailableError, ReplicaUnavailableE
 from rankfleet.core.errors import NotHosted, RankfleetError, ReplicaLost, ScoringFailed, Unavailable
 from rankfleet.core.messages import Chunk, ChunkScores
 from rankfleet.core.quiet import quietly
-from rankfleet.router.replica_view import Roster, Sending
+from rankfleet.router.replica_view import Envelope, ReplicaView
 from rankfleet.router.retry import PATIENCE_S, silent_at_s
 
 WATCH_S = 0.5
@@ -33,10 +33,10 @@ log = logging.getLogger("ray.serve")
 
 
 @dataclass
-class Call:
+class ChunkCall:
     """A chunk that is out. heard_s: when it was sent, or its replica was known to be alive since."""
 
-    sending: Sending
+    envelope: Envelope
     response: Any
     predicted_s: float
     heard_s: float
@@ -50,17 +50,17 @@ class ServeGroup:
         self,
         name: str,
         handle: Any,
-        roster: Roster,
+        view: ReplicaView,
         on_lost: Callable[[str], None] = lambda group: None,
         clock: Callable[[], float] = time.perf_counter,
     ) -> None:
         """on_lost hears the group's name whenever a chunk is lost with its replica."""
         self._name = name
         self._handle = handle
-        self._roster = roster
+        self._view = view
         self._on_lost = quietly(on_lost)
         self._clock = clock
-        self._calls: dict[int, Call] = {}
+        self._calls: dict[int, ChunkCall] = {}
         self._remote: Any = None
         self._watching: asyncio.Task[None] | None = None
 
@@ -68,8 +68,8 @@ class ServeGroup:
         """Serve does not retry what was in flight on a replica that died: this says so by ReplicaLost. Raises the
         replica's own errors as themselves, ScoringFailed for any other fault in it, Unavailable when the group runs
         no replica."""
-        sending = Sending(chunk)
-        call = Call(sending, self._method().remote(sending), predicted_s, self._clock())
+        envelope = Envelope(chunk)
+        call = ChunkCall(envelope, self._method().remote(envelope), predicted_s, self._clock())
         self._calls[id(call)] = call
         if self._watching is None or self._watching.done():
             self._watching = asyncio.create_task(self._watch())
@@ -83,7 +83,7 @@ class ServeGroup:
         finally:
             del self._calls[id(call)]
         self._heard(scores.replica)
-        self._roster.answered(scores.replica, scores.backlog_s, scores.others_s)
+        self._view.answered(scores.replica, scores.backlog_s, scores.others_s)
         return scores
 
     def _method(self) -> Any:
@@ -95,28 +95,28 @@ class ServeGroup:
             )
         return self._remote
 
-    def _fault(self, error: BaseException, call: Call) -> BaseException:
+    def _fault(self, error: BaseException, call: ChunkCall) -> BaseException:
         """The error of ours that stands for it; the same where it already is one, or the caller has gone."""
         if call.given_up == "unassigned":
             return Unavailable(f"group {self._name} has had no replica for {PATIENCE_S:.0f} s; see `ray status`")
         task = asyncio.current_task()
         if isinstance(error, asyncio.CancelledError) and task is not None and task.cancelling():
             return error
-        fault = translate(error, self._name, call.sending.replica)
+        fault = translate(error, self._name, call.envelope.replica)
         if isinstance(fault, NotHosted):  # it is well, but others are asked first for a while
-            self._roster.shun(call.sending.replica)
+            self._view.eject(call.envelope.replica)
         if isinstance(fault, ReplicaLost):
             why = call.given_up or type(error).__name__
             log.warning("replica %s of group %s is lost with a chunk: %s", fault.replica or "?", self._name, why)
             self._on_lost(self._name)
             if fault.replica:
-                self._roster.shun(fault.replica)
+                self._view.eject(fault.replica)
         return fault
 
     def _heard(self, replica: str) -> None:
         now = self._clock()
         for call in self._calls.values():
-            if call.sending.replica == replica:
+            if call.envelope.replica == replica:
                 call.heard_s = now
 
     async def _watch(self) -> None:
@@ -132,7 +132,7 @@ class ServeGroup:
         """One look at all that is out. late_s: for which this process itself heard nothing."""
         for call in self._calls.values():
             call.heard_s += late_s
-            if not call.sending.replica:
+            if not call.envelope.replica:
                 if now_s - call.heard_s > PATIENCE_S:
                     call.given_up = "unassigned"
             elif now_s > silent_at_s(call.heard_s, call.predicted_s):

@@ -52,6 +52,8 @@ OPTIONS = ("autoscaling", "updates", "routers", "router_cpus")
 # The router is a deployment beside the groups, and takes each group as an argument by its name: these are its own.
 NOT_A_GROUP = ("config", "router", "self")
 SHIPPED_MODELS = Path(__file__).parent.parent / "models"
+# Keys of earlier versions, so that a file that still has one is told the new name.
+RENAMED = {"routing.crowd_window": "arrival_window", "scheduling.patient_share": "best_effort_share"}
 GROUP_OPTIONS = {"replicas", "cpus", "gpus", "resources"}
 
 
@@ -197,18 +199,20 @@ def names_folder(model: str, folder: Path) -> bool:
     return not (SHIPPED_MODELS / model).is_dir() and (folder / model).is_dir()
 
 
-def explain(error: ValidationError, source: str, most: int = 20) -> str:
+def explain(error: ValidationError, source: str, max_lines: int = 20) -> str:
     """One line a fault: where it is and what is wrong. A value that might have had several forms is named once."""
     lines: dict[tuple[object, ...], str] = {}
     for fault in error.errors(include_url=False, include_context=False, include_input=False):
         place, message = fault["loc"], fault["msg"].removeprefix("Value error, ")
         if fault["type"] == "extra_forbidden":
             message = "unknown key"
+            if (now := RENAMED.get(".".join(map(str, place)))) is not None:
+                message = f"is called {now} now; rename it"
         if len(place) > 2 and place[0] == "documents":
             place, message = place[:2], 'must be a string or {"text": string}'
         where = ".".join(str(part) for part in place)
         lines.setdefault(place, f"{source}: {where + ': ' if where else ''}{message}")
-    shown = list(lines.values())[:most]
-    if len(lines) > most:
-        shown.append(f"… and {len(lines) - most} more")
+    shown = list(lines.values())[:max_lines]
+    if len(lines) > max_lines:
+        shown.append(f"… and {len(lines) - max_lines} more")
     return "\n".join(shown)

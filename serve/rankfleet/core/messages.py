@@ -68,8 +68,8 @@ class Chunk:
     """A slice of a request's pairs: what is queued, batched, spread over replicas and retried.
 
     tiers: those the replica may choose from when the work leaves its queue; `tier` alone where empty. request: the
-    same for all chunks of a request that was cut; None for one that was not. least_ms: 99th percentile of its device
-    time at the cheapest of its tiers; 0 where none has been measured. preferred: the tier it would get on an idle
+    same for all chunks of a request that was cut; None for one that was not. min_ms: 99th percentile of its device
+    time at the cheapest of its tiers; 0 where none has been measured. unloaded_tier: the tier it would get on an idle
     fleet, wherever that is hosted; `tier` where empty. sender: the router it comes from. models: by tier, which model
     the router means by that name (`core/fingerprint.py`); a replica that hosts another refuses the chunk. weights: as
     in `ChunkScores.model`; where it is not empty, a replica with others refuses the chunk as well.
@@ -80,8 +80,8 @@ class Chunk:
     slack_ms: float | None = None
     tiers: tuple[str, ...] = ()
     request: str | None = None
-    least_ms: float = 0.0
-    preferred: str = ""
+    min_ms: float = 0.0
+    unloaded_tier: str = ""
     sender: str = ""
     models: Mapping[str, str] = field(default_factory=dict)
     weights: str = ""
@@ -156,7 +156,7 @@ class Stage:
 
 
 @dataclass(frozen=True, slots=True)
-class Preferred:
+class UnloadedPlan:
     """What a request would get on an idle fleet, of which the demand for replicas is made. tier: who would answer;
     work_ms: group and device time of each stage, at its share of full batches."""
 
@@ -173,7 +173,7 @@ class Plan:
     may choose from when the work leaves its queue; empty where `tier` is final. stages: passes of a cascade; empty for
     a single one. candidates: how many are scored, the others keeping their order behind them; None for all.
     max_tokens: to which length pairs are cut; None for no cut of the planner's. degraded: what is left out since
-    nothing whole fits, for people. preferred: None where not even an idle fleet could score anything in time.
+    nothing whole fits, for people. unloaded: None where not even an idle fleet could score anything in time.
     """
 
     tier: str
@@ -188,7 +188,7 @@ class Plan:
     candidates: int | None = None
     max_tokens: int | None = None
     degraded: str | None = None
-    preferred: Preferred | None = None
+    unloaded: UnloadedPlan | None = None
 
 
 @dataclass(frozen=True)

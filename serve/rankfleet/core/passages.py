@@ -17,11 +17,11 @@ class PassageRule:
     """overlap_tokens: shared by neighbouring passages; most: passages of one document, the rest of it is cut."""
 
     overlap_tokens: int
-    most: int
+    max_passages: int
 
 
 @dataclass(frozen=True)
-class Layout:
+class PairLayout:
     """The pairs of one request, all of a document's side by side, documents in the order given.
 
     owners: int64 [pairs], the document; query: int64 [pairs], tokens of the query kept; starts, stops: int64
@@ -51,7 +51,7 @@ class Layout:
             return np.ones(len(self), dtype=np.int64)
         return np.diff(self.firsts, append=len(self))
 
-    def cut(self, limit: int) -> "Layout":
+    def cut(self, limit: int) -> "PairLayout":
         """The same pairs, none with more than `limit` tokens of text: each keeps its beginning, so a passage that is
         cut stays one passage."""
         query, texts = longest_first(self.query, self.stops - self.starts, limit)
@@ -79,15 +79,15 @@ def longest_first(first: int | np.ndarray, second: np.ndarray, limit: int) -> tu
     return kept_first, kept_second
 
 
-def truncate(query: int, documents: np.ndarray, limit: int) -> Layout:
+def truncate(query: int, documents: np.ndarray, limit: int) -> PairLayout:
     """One pair a document. query: tokens; documents: int64 [n], tokens of each; limit: tokens of a pair."""
     kept, stops = longest_first(query, documents, limit)
     rows = np.arange(len(documents))
     cut = np.flatnonzero((kept < query) | (stops < documents))
-    return Layout(rows, kept, np.zeros_like(rows), stops, rows, cut.tolist())
+    return PairLayout(rows, kept, np.zeros_like(rows), stops, rows, cut.tolist())
 
 
-def max_passages(query: int, documents: np.ndarray, limit: int, rule: PassageRule) -> Layout:
+def max_passages(query: int, documents: np.ndarray, limit: int, rule: PassageRule) -> PairLayout:
     """As many passages as each document needs, of about equal length so that none is a mere tail.
 
     With d tokens to place, room r beside the query and overlap v, n = ⌈(d − v) / (r − v)⌉ passages of
@@ -97,7 +97,7 @@ def max_passages(query: int, documents: np.ndarray, limit: int, rule: PassageRul
     split = room < documents
     overlap = np.minimum(rule.overlap_tokens, room // 2)
     needed = -((overlap - documents) // np.maximum(room - overlap, 1))
-    counts = np.where(split, np.clip(needed, 1, rule.most), 1)
+    counts = np.where(split, np.clip(needed, 1, rule.max_passages), 1)
     covered = np.minimum(documents, counts * room - (counts - 1) * overlap)
     sizes = -(-(covered + (counts - 1) * overlap) // counts)
 
@@ -107,4 +107,4 @@ def max_passages(query: int, documents: np.ndarray, limit: int, rule: PassageRul
     starts = place * (sizes - overlap)[owners]
     stops = np.minimum(starts + sizes[owners], covered[owners])
     cut = np.flatnonzero((kept < query) | (covered < documents))
-    return Layout(owners, kept[owners], starts, stops, firsts, cut.tolist())
+    return PairLayout(owners, kept[owners], starts, stops, firsts, cut.tolist())

@@ -196,7 +196,7 @@ class Updates(Section):
     )
     drain_s: float = Field(30.0, gt=0, description="how long a replica that goes may take to finish its work")
 
-    def at_most(self, replicas: int) -> int:
+    def max_during_update(self, replicas: int) -> int:
         """How many there may be while some take the place of others."""
         return replicas + -(-replicas * self.surge_percent // 100)
 
@@ -229,14 +229,14 @@ class Routing(Section):
     horizon_exponent: float = Field(
         0.63, ge=0, lt=1, description="how much longer that may take where a larger tier gains much: 0 for not at all"
     )
-    crowd_window: float = Field(0.2, gt=0, description="window for the rate of arrivals, in typical budgets")
+    arrival_window: float = Field(0.2, gt=0, description="window for the rate of arrivals, in typical budgets")
     memory_s: float = Field(30.0, gt=0, description="how long rates of arrivals are remembered")
 
 
 class Scheduling(Section):
     """What a replica's queue does besides deadlines. docs/batching.md has the rules."""
 
-    patient_share: float = Field(
+    best_effort_share: float = Field(
         0.1,
         ge=0,
         lt=1,

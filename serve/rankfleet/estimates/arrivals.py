@@ -11,14 +11,14 @@ REMEMBERED = 256  # budgets; with fewer a quartile is a matter of luck
 
 
 @dataclass(frozen=True, slots=True)
-class Pace:
-    """budget_ms: what requests typically bring (see `Budgets`); crowd_per_s: the rate of arrivals at the moments when
-    requests arrived, 0 for those that met nobody under way: whoever asks again when the last answer is there, and
+class ArrivalStats:
+    """budget_ms: what requests typically bring (see `Budgets`); burst_rate_per_s: the rate of arrivals at the moments
+    when requests arrived, 0 for those that met nobody under way: whoever asks again when the last answer is there, and
     only then, is held up by no choice of tier. For evenly random arrivals at a busy replica that is their mean rate;
     the more they come in bursts, the further it lies above."""
 
     budget_ms: float = math.inf
-    crowd_per_s: float = 0.0
+    burst_rate_per_s: float = 0.0
 
     def horizon_ms(self, price: float, rule: Routing) -> float:
         """Until when a backlog has to have drained, at this price per typical budget of device time.
@@ -27,7 +27,7 @@ class Pace:
         from holding back for requests that will not come; the second lets a backlog wait longer for a step that
         gains much. Infinite where no budget or no arrival has been seen.
         """
-        calm_ms = rule.expected_arrivals / self.crowd_per_s * 1e3 if self.crowd_per_s > 0 else math.inf
+        calm_ms = rule.expected_arrivals / self.burst_rate_per_s * 1e3 if self.burst_rate_per_s > 0 else math.inf
         return max(calm_ms, rule.horizon * self.budget_ms * price**rule.horizon_exponent)
 
 
@@ -54,7 +54,7 @@ class Budgets:
 
 
 @dataclass
-class PaceMeter:
+class ArrivalMeter:
     """Means over the arrivals of the last `memory_s` seconds or so, older ones fading exponentially."""
 
     rule: Routing
@@ -63,7 +63,7 @@ class PaceMeter:
     _rate_per_s: float = 0.0
     _seen: float = 0.0
     _rates: float = 0.0
-    _pace: Pace = field(default_factory=Pace)
+    _pace: ArrivalStats = field(default_factory=ArrivalStats)
 
     def arrived(self, budget_ms: float, now_s: float, alone: bool = False) -> None:
         """One request came, with so much time left; infinity for no limit. alone: nothing else was under way."""
@@ -73,14 +73,14 @@ class PaceMeter:
             self._budgets.add(budget_ms)
         budget = self._budgets.typical_ms
         # Without budgets there is no scale of time to judge a crowd by, and none is needed.
-        window_s = self.rule.crowd_window * budget / 1e3
+        window_s = self.rule.arrival_window * budget / 1e3
         rate = self._rate_per_s * math.exp(-elapsed_s / window_s) if window_s < math.inf else 0.0
         self._seen = self._seen * fade + 1
         self._rates = self._rates * fade + (0.0 if alone else rate)
         self._rate_per_s = rate + 1 / window_s
         self._at_s = now_s
-        self._pace = Pace(budget, self._rates / self._seen)
+        self._pace = ArrivalStats(budget, self._rates / self._seen)
 
     @property
-    def pace(self) -> Pace:
+    def arrivals(self) -> ArrivalStats:
         return self._pace

@@ -4,26 +4,26 @@ what batches take, a little at a time."""
 import math
 from dataclasses import dataclass, field
 
-from rankfleet.estimates.latency import LEAST_MS, LatencyModel
+from rankfleet.estimates.latency import MIN_MS, LatencyModel
 
 GAIN = 0.2  # share of a batch's error that all tiers of the device take over: it is the device that got slower
 TIER_GAIN = 0.05  # and that this tier takes over besides: its model may be off where the others are not
 SPREAD_GAIN = 0.05  # share of the spread that the last batch makes up: about twenty batches show a change
-MOST_STEP = 0.05  # in log: one batch moves either part by at most 5%, however far off it was
-MOST_ERROR = 0.4  # in log: what one batch counts for in the spread at most
-MOST_FACTOR = 4.0  # beyond this the profile is of another device; measure anew
+MAX_STEP = 0.05  # in log: one batch moves either part by at most 5%, however far off it was
+MAX_ERROR = 0.4  # in log: what one batch counts for in the spread at most
+MAX_FACTOR = 4.0  # beyond this the profile is of another device; measure anew
 HALF_S = 15.0  # in which an idle device is taken to be half as far from its profile
 P99 = 2.326  # standard deviations of a normal distribution up to its 99th percentile
 
 
-def clamp(value: float, most: float) -> float:
-    return max(-most, min(most, value))
+def clamp(value: float, limit: float) -> float:
+    return max(-limit, min(limit, value))
 
 
 @dataclass
 class Correction:
     """What a device does to its latency models: ln(measured ÷ predicted) is followed by a part that all tiers share
-    and a part of each tier's own, their sum kept within ±ln MOST_FACTOR; what they leave is taken to be normal, and
+    and a part of each tier's own, their sum kept within ±ln MAX_FACTOR; what they leave is taken to be normal, and
     its variance is followed as well, from the profiled p99_factor = exp(P99·σ) on."""
 
     _shared: float = 0.0
@@ -33,17 +33,17 @@ class Correction:
 
     def observed(self, tier: str, model: LatencyModel, predicted_ms: float, measured_ms: float) -> None:
         """A batch took `measured_ms` where `model`, uncorrected, says `predicted_ms`. What is not positive is
-        ignored, and below LEAST_MS all times count as equal."""
+        ignored, and below MIN_MS all times count as equal."""
         if not (predicted_ms > 0 and 0 < measured_ms < math.inf):
             return
-        error = math.log(max(LEAST_MS, measured_ms) / max(LEAST_MS, predicted_ms * self.factor(tier)))
-        most = math.log(MOST_FACTOR)
-        self._shared = clamp(self._shared + clamp(GAIN * error, MOST_STEP), most)
-        own = self._own.get(tier, 0.0) + clamp(TIER_GAIN * error, MOST_STEP)
-        self._own[tier] = max(-most - self._shared, min(most - self._shared, own))
+        error = math.log(max(MIN_MS, measured_ms) / max(MIN_MS, predicted_ms * self.factor(tier)))
+        limit = math.log(MAX_FACTOR)
+        self._shared = clamp(self._shared + clamp(GAIN * error, MAX_STEP), limit)
+        own = self._own.get(tier, 0.0) + clamp(TIER_GAIN * error, MAX_STEP)
+        self._own[tier] = max(-limit - self._shared, min(limit - self._shared, own))
         self._known[tier] = deviation(model) ** 2
         known = self._variance.get(tier, self._known[tier])
-        self._variance[tier] = known + SPREAD_GAIN * (clamp(error, MOST_ERROR) ** 2 - known)
+        self._variance[tier] = known + SPREAD_GAIN * (clamp(error, MAX_ERROR) ** 2 - known)
 
     def rested(self, idle_s: float) -> None:
         """Nothing has been scored for so long: what has slowed the device down may be over, and nobody would ever see
@@ -56,7 +56,7 @@ class Correction:
 
     def factor(self, tier: str) -> float:
         """Measured ÷ predicted, as far as it is followed."""
-        return math.exp(clamp(self._shared + self._own.get(tier, 0.0), math.log(MOST_FACTOR)))
+        return math.exp(clamp(self._shared + self._own.get(tier, 0.0), math.log(MAX_FACTOR)))
 
     def corrected(self, tier: str, model: LatencyModel) -> LatencyModel:
         """The model with all its times multiplied by the factor, and the spread that is seen."""

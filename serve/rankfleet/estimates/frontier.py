@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 
-class Option(NamedTuple):
+class TierOption(NamedTuple):
     """One tier for one chunk. fixed_ms: what a batch of this tier costs however small; ms: what this chunk adds; both
     at the 99th percentile. usual: the share of that which it takes as a rule."""
 
@@ -14,11 +14,11 @@ class Option(NamedTuple):
     quality: float
     fixed_ms: float
     ms: float
-    usual: float = 1.0
+    mean_over_p99: float = 1.0
 
 
 @dataclass(frozen=True, slots=True)
-class Rung:
+class FrontierPoint:
     """A tier worth its time. full_ms: `ms` and the chunk's share of the fixed cost of a full batch; the rest as in
     `Option`."""
 
@@ -27,18 +27,18 @@ class Rung:
     fixed_ms: float
     ms: float
     full_ms: float
-    usual: float = 1.0
+    mean_over_p99: float = 1.0
 
 
 @dataclass(frozen=True, slots=True)
-class Ladder:
+class Frontier:
     """The tiers that no mixture of others beats, cheapest first.
 
     negative_prices: by rung, minus the price up to which it is taken: what it gains over the rung below ÷ the
     device milliseconds it takes more. Ascending, and minus infinity for the cheapest, which is always affordable.
     """
 
-    rungs: tuple[Rung, ...]
+    points: tuple[FrontierPoint, ...]
     negative_prices: tuple[float, ...]
     by_tier: dict[str, int] = field(hash=False)
 
@@ -72,15 +72,17 @@ def hull(ms: Sequence[float], quality: Sequence[float]) -> list[tuple[int, float
     return found
 
 
-def ladder(options: Iterable[Option], share: float = 0.0, scale: float = 1.0) -> Ladder:
+def frontier_of(options: Iterable[TierOption], share: float = 0.0, scale: float = 1.0) -> Frontier:
     """The options worth their time, by price.
 
     share: of a full batch that the chunk takes, in tokens; scale: the range of qualities that counts as 1, so
     that prices mean the same whatever the measure. Raises ValueError without options.
     """
-    rungs = [Rung(o.tier, o.quality, o.fixed_ms, o.ms, o.ms + o.fixed_ms * share, o.usual) for o in options]
-    if not rungs:
+    points = [
+        FrontierPoint(o.tier, o.quality, o.fixed_ms, o.ms, o.ms + o.fixed_ms * share, o.mean_over_p99) for o in options
+    ]
+    if not points:
         raise ValueError("a chunk needs at least one tier it may be scored with")
-    corners = hull([rung.full_ms for rung in rungs], [rung.quality / scale for rung in rungs])
-    kept = tuple(rungs[i] for i, _ in corners)
-    return Ladder(kept, tuple(-price for _, price in corners), {rung.tier: step for step, rung in enumerate(kept)})
+    corners = hull([point.full_ms for point in points], [point.quality / scale for point in points])
+    kept = tuple(points[i] for i, _ in corners)
+    return Frontier(kept, tuple(-price for _, price in corners), {point.tier: step for step, point in enumerate(kept)})

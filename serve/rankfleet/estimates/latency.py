@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 
 from rankfleet.core.messages import Work
-from rankfleet.estimates.frontier import Option
+from rankfleet.estimates.frontier import TierOption
 
-LEAST_MS = 1.0  # the rest of a request costs more than that: below it a relative error says nothing
+MIN_MS = 1.0  # the rest of a request costs more than that: below it a relative error says nothing
 
 
 @dataclass(frozen=True)
@@ -44,11 +44,13 @@ class LatencyModel:
     def p99_ms(self, work: Work) -> float:
         return self.mean_ms(work) * self.p99_factor
 
-    def option(self, tier: str, quality: float, work: Work) -> Option:
+    def option(self, tier: str, quality: float, work: Work) -> TierOption:
         """What a queue needs to know: the cost of any batch, and what this work adds, both at the 99th percentile, and
         by how much less they are as a rule."""
         added_ms = self.beta_ms * work.tokens + self.gamma_ms * work.squares
-        return Option(tier, quality, self.alpha_ms * self.p99_factor, added_ms * self.p99_factor, 1 / self.p99_factor)
+        return TierOption(
+            tier, quality, self.alpha_ms * self.p99_factor, added_ms * self.p99_factor, 1 / self.p99_factor
+        )
 
     def to_json(self) -> dict[str, float]:
         return asdict(self)
@@ -71,9 +73,9 @@ def fit(samples: Sequence[Sample]) -> LatencyModel:
     """
     if len(samples) < 3:
         raise ValueError(f"a latency model needs at least 3 samples, got {len(samples)}")
-    usual = usual_ms(samples)
-    ms = np.array(list(usual.values()))
-    terms = np.array([[1.0, work.tokens, work.squares] for work in usual])
+    mean_over_p99 = median_ms(samples)
+    ms = np.array(list(mean_over_p99.values()))
+    terms = np.array([[1.0, work.tokens, work.squares] for work in mean_over_p99])
     active = [0, 1, 2]
     coefficients = np.zeros(3)
     while active:
@@ -84,12 +86,12 @@ def fit(samples: Sequence[Sample]) -> LatencyModel:
         active.pop(int(solved.argmin()))
     alpha, beta, gamma = coefficients.tolist()
     model = LatencyModel(alpha, beta, gamma)
-    over = [(s.ms - mean_ms) / max(mean_ms, LEAST_MS) for s in samples for mean_ms in (model.mean_ms(s.work),)]
+    over = [(s.ms - mean_ms) / max(mean_ms, MIN_MS) for s in samples for mean_ms in (model.mean_ms(s.work),)]
     slow = float(np.quantile(over, min(0.99, (len(samples) - 3) / (len(samples) - 1))))
     return replace(model, p99_factor=1.0 + max(0.0, slow))
 
 
-def usual_ms(samples: Sequence[Sample]) -> dict[Work, float]:
+def median_ms(samples: Sequence[Sample]) -> dict[Work, float]:
     """The median of each size, in the order in which sizes come."""
     by_size: dict[Work, list[float]] = {}
     for sample in samples:
@@ -102,7 +104,7 @@ class Errors:
     """How far predictions are off, as shares of what was measured.
 
     p50, p99: |predicted ÷ measured − 1| over sizes the model was not fitted to, each size's median of its batches
-    counting as measured, and that as at least LEAST_MS; spread: 99th percentile of |batch ÷ its size's median − 1|,
+    counting as measured, and that as at least MIN_MS; spread: 99th percentile of |batch ÷ its size's median − 1|,
     what the machine varies by and no formula can know (`p99_factor` allows for it).
     """
 
@@ -117,9 +119,9 @@ class Errors:
 def held_out_errors(samples: Sequence[Sample]) -> Errors:
     """Errors on every third size in the order of `samples`, by a model of the others. Raises ValueError where those
     are fewer than three samples."""
-    usual = usual_ms(samples)
-    held_out = list(usual)[::3]
+    mean_over_p99 = median_ms(samples)
+    held_out = list(mean_over_p99)[::3]
     model = fit([s for s in samples if s.work not in held_out])
-    off = [abs(model.mean_ms(work) - usual[work]) / max(LEAST_MS, usual[work]) for work in held_out]
-    spread = [abs(s.ms - usual[s.work]) / max(LEAST_MS, usual[s.work]) for s in samples]
+    off = [abs(model.mean_ms(work) - mean_over_p99[work]) / max(MIN_MS, mean_over_p99[work]) for work in held_out]
+    spread = [abs(s.ms - mean_over_p99[s.work]) / max(MIN_MS, mean_over_p99[s.work]) for s in samples]
     return Errors(float(np.quantile(off, 0.5)), float(np.quantile(off, 0.99)), float(np.quantile(spread, 0.99)))

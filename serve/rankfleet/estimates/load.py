@@ -12,57 +12,58 @@ class Counts(NamedTuple):
     each request's, from which follows how far chance moves a rate; done: work done, at the tiers that did it;
     finished: the same work at the tiers preferred; below: the part of `finished` that a lesser tier has done."""
 
-    asked_s: float = 0.0
-    asked_squares: float = 0.0
-    wanted_s: float = 0.0
-    wanted_squares: float = 0.0
-    done_s: float = 0.0
-    finished_s: float = 0.0
-    below_s: float = 0.0
+    offered_load_s: float = 0.0
+    offered_load_squares: float = 0.0
+    arrived_load_s: float = 0.0
+    arrived_load_squares: float = 0.0
+    device_load_s: float = 0.0
+    served_load_s: float = 0.0
+    downgraded_load_s: float = 0.0
 
 
 @dataclass
-class Load:
+class ReplicaLoad:
     """The books of one replica. Every `arrived` has its `left`."""
 
     backlog_s: float = 0.0
     _waiting: int = 0
     counts: Counts = field(default_factory=Counts)
 
-    def arrived(self, preferred_ms: float) -> None:
+    def arrived(self, unloaded_ms: float) -> None:
         """Work came that takes so long at its preferred tier."""
-        seconds = preferred_ms / 1e3
+        seconds = unloaded_ms / 1e3
         counts = self.counts
         self.counts = counts._replace(
-            wanted_s=counts.wanted_s + seconds, wanted_squares=counts.wanted_squares + seconds * seconds
+            arrived_load_s=counts.arrived_load_s + seconds,
+            arrived_load_squares=counts.arrived_load_squares + seconds * seconds,
         )
         self.backlog_s += seconds
         self._waiting += 1
 
-    def left(self, preferred_ms: float) -> None:
+    def left(self, unloaded_ms: float) -> None:
         """It is scored, given up or cancelled."""
         self._waiting -= 1
-        self.backlog_s = max(0.0, self.backlog_s - preferred_ms / 1e3) if self._waiting else 0.0
+        self.backlog_s = max(0.0, self.backlog_s - unloaded_ms / 1e3) if self._waiting else 0.0
 
-    def scored(self, preferred_ms: float, served_ms: float, below: bool) -> None:
+    def scored(self, unloaded_ms: float, served_ms: float, below: bool) -> None:
         """It was scored. served_ms: what it takes at the tier that did it; below: whether that is a lesser one."""
         counts = self.counts
         self.counts = counts._replace(
-            done_s=counts.done_s + served_ms / 1e3,
-            finished_s=counts.finished_s + preferred_ms / 1e3,
-            below_s=counts.below_s + (preferred_ms / 1e3 if below else 0.0),
+            device_load_s=counts.device_load_s + served_ms / 1e3,
+            served_load_s=counts.served_load_s + unloaded_ms / 1e3,
+            downgraded_load_s=counts.downgraded_load_s + (unloaded_ms / 1e3 if below else 0.0),
         )
 
 
 @dataclass
-class Demanded:
+class OfferedLoad:
     """The books of one router: what its requests would have got on an idle fleet, by group."""
 
     counts: dict[str, Counts]
 
     @staticmethod
-    def of(groups: Iterable[str]) -> "Demanded":
-        return Demanded({group: Counts() for group in groups})
+    def of(groups: Iterable[str]) -> "OfferedLoad":
+        return OfferedLoad({group: Counts() for group in groups})
 
     def know(self, groups: Iterable[str]) -> None:
         """Count for these groups too."""
@@ -74,5 +75,6 @@ class Demanded:
         for group, ms in work_ms:
             counts = self.counts[group]
             self.counts[group] = counts._replace(
-                asked_s=counts.asked_s + ms / 1e3, asked_squares=counts.asked_squares + (ms / 1e3) ** 2
+                offered_load_s=counts.offered_load_s + ms / 1e3,
+                offered_load_squares=counts.offered_load_squares + (ms / 1e3) ** 2,
             )

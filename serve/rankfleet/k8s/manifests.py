@@ -38,7 +38,7 @@ HEAD_CORES = 2
 AUTOSCALER = (0.5, 0.5)  # cores and GiB of the container that KubeRay puts beside the head
 IDLE_S = 120  # an empty pod is kept so long: starting one means loading its model
 GRACE_S = 60  # HAProxy drains for up to 35 s before the pod may go
-MOST_NAME = 47  # KubeRay's limit: it appends to the name and must stay within 63 characters
+MAX_NAME = 47  # KubeRay's limit: it appends to the name and must stay within 63 characters
 
 
 @dataclass(frozen=True)
@@ -49,8 +49,8 @@ class Pool:
     """
 
     name: str
-    least: int
-    most: int
+    min_pods: int
+    max_pods: int
     cpus: int
     cores: float
     memory_gib: int
@@ -66,7 +66,7 @@ def pools(config: FleetConfig) -> list[Pool]:
         Pool(
             ROUTER,
             count,
-            config.updates.at_most(count),
+            config.updates.max_during_update(count),
             math.ceil(config.router_cpus),
             router_cores,
             MEMORY_GIB["router"],
@@ -100,7 +100,7 @@ def own_pool(name: str, group: Group, updates: Updates) -> Pool:
     return Pool(
         name,
         group.replicas.min,
-        updates.at_most(group.replicas.max),
+        updates.max_during_update(group.replicas.max),
         math.ceil(group.cpus),
         (group.cpus if on_gpu else max(group.cpus, group.threads)) + OVERHEAD_CORES,
         MEMORY_GIB["gpu" if on_gpu else "cpu"],
@@ -112,18 +112,18 @@ def own_pool(name: str, group: Group, updates: Updates) -> Pool:
 def shared_pool(groups: list[Group], updates: Updates) -> Pool:
     """Pods of one GPU each that hold any mix of these groups' replicas."""
 
-    def most_per_gpu(reserved: Iterable[float]) -> int:
+    def max_per_gpu(reserved: Iterable[float]) -> int:
         # A mix never takes more per GPU than its greediest member would alone.
         return math.ceil(max(amount / group.gpus for amount, group in zip(reserved, groups, strict=True)))
 
-    least = bins(group.gpus for group in groups for _ in range(group.replicas.min))
-    most = bins(group.gpus for group in groups for _ in range(updates.at_most(group.replicas.max)))
+    min_pods = bins(group.gpus for group in groups for _ in range(group.replicas.min))
+    max_pods = bins(group.gpus for group in groups for _ in range(updates.max_during_update(group.replicas.max)))
     if len({group.gpus for group in groups}) > 1:
-        most += 1  # replicas do not come and go in the order that packs best
-    cpus = most_per_gpu(group.cpus for group in groups)
+        max_pods += 1  # replicas do not come and go in the order that packs best
+    cpus = max_per_gpu(group.cpus for group in groups)
     names = sorted({name for group in groups for name in group.resources})
-    resources = {name: most_per_gpu(group.resources.get(name, 0) for group in groups) for name in names}
-    return Pool(SHARED, least, most, cpus, cpus + OVERHEAD_CORES, MEMORY_GIB["gpu"], 1, resources)
+    resources = {name: max_per_gpu(group.resources.get(name, 0) for group in groups) for name in names}
+    return Pool(SHARED, min_pods, max_pods, cpus, cpus + OVERHEAD_CORES, MEMORY_GIB["gpu"], 1, resources)
 
 
 def bins(sizes: Iterable[float]) -> int:
@@ -157,10 +157,8 @@ def placed(deployment: dict[str, Any], config: FleetConfig) -> dict[str, Any]:
 
 def ray_service(config: FleetConfig, name: str = APP_NAME, image: str = IMAGE) -> dict[str, Any]:
     """The RayService object. Raises ConfigError for a name that Kubernetes or KubeRay would refuse."""
-    if len(name) > MOST_NAME or not re.fullmatch(r"[a-z]([-a-z0-9]*[a-z0-9])?", name):
-        raise ConfigError(
-            f"--name {name!r}: at most {MOST_NAME} lower-case letters, digits and hyphens, a letter first"
-        )
+    if len(name) > MAX_NAME or not re.fullmatch(r"[a-z]([-a-z0-9]*[a-z0-9])?", name):
+        raise ConfigError(f"--name {name!r}: at most {MAX_NAME} lower-case letters, digits and hyphens, a letter first")
     return {
         "apiVersion": "ray.io/v1",
         "kind": "RayService",
@@ -212,9 +210,9 @@ def worker_group(pool: Pool, image: str) -> dict[str, Any]:
     reserved = {"CPU": pool.cpus} | ({"GPU": pool.gpus} if pool.gpus else {}) | pool.resources
     return {
         "groupName": pool.name,
-        "replicas": pool.least,
-        "minReplicas": pool.least,
-        "maxReplicas": pool.most,
+        "replicas": pool.min_pods,
+        "minReplicas": pool.min_pods,
+        "maxReplicas": pool.max_pods,
         "labels": {POOL: pool.name},
         "resources": {resource: str(amount) for resource, amount in reserved.items()},
         "rayStartParams": {},
@@ -273,7 +271,7 @@ def render(config: FleetConfig, command: str, name: str = APP_NAME, image: str =
 
 
 def describe(pool: Pool) -> str:
-    pods = f"{between(pool.least, pool.most)} pod{'s' if pool.most > 1 else ''}"
+    pods = f"{between(pool.min_pods, pool.max_pods)} pod{'s' if pool.max_pods > 1 else ''}"
     return f"{pods} of {pool.cores:g} CPU, {pool.memory_gib} GiB" + (f", {pool.gpus} GPU" if pool.gpus else "")
 
 
@@ -281,17 +279,17 @@ def total(found: list[Pool]) -> str:
     """Of all pods, the head's too, at the least and at the most number of replicas."""
 
     def both(head: float, size: Callable[[Pool], float]) -> str:
-        return between(*(head + sum(n * size(p) for p, n in counts) for counts in (least, most)))
+        return between(*(head + sum(n * size(p) for p, n in counts) for counts in (min_pods, max_pods)))
 
-    least, most = [(pool, pool.least) for pool in found], [(pool, pool.most) for pool in found]
+    min_pods, max_pods = [(pool, pool.min_pods) for pool in found], [(pool, pool.max_pods) for pool in found]
     cores = both(HEAD_CORES + AUTOSCALER[0], lambda pool: pool.cores)
     memory = both(MEMORY_GIB["head"] + AUTOSCALER[1], lambda pool: pool.memory_gib)
     gpus = f", {both(0, lambda pool: pool.gpus)} GPU" if any(pool.gpus for pool in found) else ""
     return f"{cores} CPU, {memory} GiB{gpus}"
 
 
-def between(least: float, most: float) -> str:
-    return f"{least:g}" if least == most else f"{least:g} to {most:g}"
+def between(min_pods: float, max_pods: float) -> str:
+    return f"{min_pods:g}" if min_pods == max_pods else f"{min_pods:g} to {max_pods:g}"
 
 
 def image_paths(config: FleetConfig) -> list[str]:

@@ -18,13 +18,13 @@ from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
 from rankfleet.core.sections import Routing, Scheduling
-from rankfleet.estimates.arrivals import Pace, PaceMeter
-from rankfleet.replica.batching import Bound, Waiting, bind
+from rankfleet.estimates.arrivals import ArrivalMeter, ArrivalStats
+from rankfleet.replica.batching import BatchDecision, Waiting, select_batch
 
 T = TypeVar("T")
 
-IDLE: Bound[object] = Bound("", (), (), 0.0, 0.0, 0.0)
-Bind = Callable[[list[Waiting[T]], Pace, Routing, int, float, float], "Bound[T]"]
+NOTHING_TO_DO: BatchDecision[object] = BatchDecision("", (), (), 0.0, 0.0, 0.0)
+SelectBatch = Callable[[list[Waiting[T]], ArrivalStats, Routing, int, float, float], "BatchDecision[T]"]
 Place = tuple[float, int, int]  # deadline and order of arrival of the request's first chunk, order of arrival
 
 
@@ -32,34 +32,34 @@ Place = tuple[float, int, int]  # deadline and order of arrival of the request's
 class Taken(Generic[T]):
     """A batch and how it was chosen; hopeless: what was given up since it cannot be in time any more."""
 
-    bound: "Bound[T]"
+    bound: "BatchDecision[T]"
     batch: list[Waiting[T]]
-    hopeless: list[Waiting[T]]
+    infeasible: list[Waiting[T]]
 
 
-def owed(owed_ms: float, ms: float, patient_ms: float, share: float) -> float:
-    """Device time owed to work without a deadline after a batch of `ms` in which it had `patient_ms`, while it
+def owed(deficit_ms: float, ms: float, best_effort_ms: float, share: float) -> float:
+    """Device time owed to work without a deadline after a batch of `ms` in which it had `best_effort_ms`, while it
     waited: `share` of all time, of which it has had some. Time that it had beyond that is no debt."""
-    return max(0.0, owed_ms + share * ms - patient_ms)
+    return max(0.0, deficit_ms + share * ms - best_effort_ms)
 
 
 @dataclass
 class TokenQueue(Generic[T]):
-    """Chunks by deadline, then by order of arrival. max_tokens: most tokens in one batch; bind: the decision."""
+    """Chunks by deadline, then by order of arrival. max_tokens: limit of one batch; select_batch: the decision."""
 
     max_tokens: int
     rule: Routing = field(default_factory=Routing)
-    bind: Bind[T] = bind
+    select_batch: SelectBatch[T] = select_batch
     settings: Scheduling = field(default_factory=Scheduling)
-    owed_ms: float = 0.0
+    deficit_ms: float = 0.0
     _line: list[Place] = field(default_factory=list)
     _chunks: dict[int, Waiting[T]] = field(default_factory=dict)
     _firsts: dict[Hashable, Place] = field(default_factory=dict)
     _order: "itertools.count[int]" = field(default_factory=itertools.count)
-    _least_ms: float = 0.0
+    _min_ms: float = 0.0
 
     def __post_init__(self) -> None:
-        self._meter = PaceMeter(self.rule)
+        self._meter = ArrivalMeter(self.rule)
 
     def adjust(self, max_tokens: int, rule: Routing, settings: Scheduling) -> None:
         """Go on by other settings; what waits is decided by them too."""
@@ -77,82 +77,84 @@ class TokenQueue(Generic[T]):
         """Queue a chunk. Returns a ticket for `cancel`. idle: whether the device is, so that the chunk meets nobody
         if nothing waits either."""
         self._meter.arrived((waiting.deadline_s - now_s) * 1e3, now_s, idle and not self._chunks)
-        ticket = next(self._order)
-        deadline_s, first, _ = self._firsts.get(waiting.request, (waiting.deadline_s, ticket, ticket))
-        place = (deadline_s, first, ticket)
+        entry_id = next(self._order)
+        deadline_s, first, _ = self._firsts.get(waiting.request, (waiting.deadline_s, entry_id, entry_id))
+        place = (deadline_s, first, entry_id)
         if waiting.request is not None:
             self._firsts.setdefault(waiting.request, place)
         insort(self._line, place)
-        self._chunks[ticket] = waiting
-        self._least_ms += waiting.least_ms
-        return ticket
+        self._chunks[entry_id] = waiting
+        self._min_ms += waiting.min_ms
+        return entry_id
 
     @property
     def backlog_ms(self) -> float:
         """Device time of everything that waits, each at its cheapest tier."""
-        return max(0.0, self._least_ms) if self._chunks else 0.0
+        return max(0.0, self._min_ms) if self._chunks else 0.0
 
     @property
     def last_start_s(self) -> float:
         """When the first of those that wait becomes hopeless; infinity for never."""
         return min((chunk.last_start_s for chunk in self._chunks.values()), default=float("inf"))
 
-    def cancel(self, ticket: int) -> None:
+    def cancel(self, entry_id: int) -> None:
         """Forget a chunk that nobody waits for any more; nothing happens where it has left already."""
-        if ticket in self._chunks:
-            self._out([ticket])
+        if entry_id in self._chunks:
+            self._out([entry_id])
 
     def drop(self, request: Hashable) -> list[Waiting[T]]:
         """Take out all chunks of a request."""
-        return self._out([ticket for ticket, chunk in self._chunks.items() if chunk.request == request])
+        return self._out([entry_id for entry_id, chunk in self._chunks.items() if chunk.request == request])
 
     def expire(self, now_s: float) -> list[Waiting[T]]:
         """Take out what could not be in time even if the device were free, and what belongs to it."""
-        return self._lose([ticket for ticket, chunk in self._chunks.items() if chunk.is_hopeless(now_s)])
+        return self._lose([entry_id for entry_id, chunk in self._chunks.items() if chunk.is_infeasible(now_s)])
 
     def take(self, now_s: float) -> Taken[T]:
         """The next batch, taken out together with what has become hopeless. The batch is empty only if nothing is
         left that can be in time. A chunk above the bound of tokens is taken alone."""
-        hopeless: list[Waiting[T]] = []
+        infeasible: list[Waiting[T]] = []
         while self._chunks:
             if len(self._line) > len(self._chunks):
                 self._line = [place for place in self._line if place[2] in self._chunks]
-            tickets = [place[2] for place in self._line]
-            chunks = [self._chunks[ticket] for ticket in tickets]
-            bound = self.bind(chunks, self._meter.pace, self.rule, self.max_tokens, now_s, self.owed_ms)
-            lost = self._lose([tickets[i] for i in bound.hopeless])
-            hopeless += lost
-            if bound.batch and len(lost) == len(bound.hopeless):
+            entry_ids = [place[2] for place in self._line]
+            chunks = [self._chunks[entry_id] for entry_id in entry_ids]
+            bound = self.select_batch(chunks, self._meter.arrivals, self.rule, self.max_tokens, now_s, self.deficit_ms)
+            lost = self._lose([entry_ids[i] for i in bound.infeasible])
+            infeasible += lost
+            if bound.batch and len(lost) == len(bound.infeasible):
                 self._settle(bound, chunks)
-                return Taken(bound, self._out([tickets[i] for i in bound.batch]), hopeless)
+                return Taken(bound, self._out([entry_ids[i] for i in bound.batch]), infeasible)
             # Some of the batch may have belonged to a request that has just been lost: decide anew for the others.
-        return Taken(IDLE, [], hopeless)  # type: ignore[arg-type]
+        return Taken(NOTHING_TO_DO, [], infeasible)  # type: ignore[arg-type]
 
-    def _settle(self, bound: "Bound[T]", chunks: list[Waiting[T]]) -> None:
+    def _settle(self, bound: "BatchDecision[T]", chunks: list[Waiting[T]]) -> None:
         """Book what the batch gives to work without a deadline, which stands last in line."""
-        if not chunks[-1].is_patient:
-            self.owed_ms = 0.0
+        if not chunks[-1].is_best_effort:
+            self.deficit_ms = 0.0
             return
         batch = [chunks[i] for i in bound.batch]
-        part = sum(chunk.tokens for chunk in batch if chunk.is_patient) / max(1, sum(chunk.tokens for chunk in batch))
-        self.owed_ms = owed(self.owed_ms, bound.ms, bound.ms * part, self.settings.patient_share)
+        part = sum(chunk.tokens for chunk in batch if chunk.is_best_effort) / max(
+            1, sum(chunk.tokens for chunk in batch)
+        )
+        self.deficit_ms = owed(self.deficit_ms, bound.ms, bound.ms * part, self.settings.best_effort_share)
 
-    def _lose(self, tickets: Iterable[int]) -> list[Waiting[T]]:
+    def _lose(self, entry_ids: Iterable[int]) -> list[Waiting[T]]:
         """Take these out, and what belongs to the same requests: a ranking of a part is of no use to anybody."""
-        gone = set(tickets)
+        gone = set(entry_ids)
         if not gone:
             return []
-        if self._firsts and (requests := {self._chunks[ticket].request for ticket in gone} - {None}):
-            gone.update(ticket for ticket, chunk in self._chunks.items() if chunk.request in requests)
+        if self._firsts and (requests := {self._chunks[entry_id].request for entry_id in gone} - {None}):
+            gone.update(entry_id for entry_id, chunk in self._chunks.items() if chunk.request in requests)
         return self._out(sorted(gone))
 
-    def _out(self, tickets: Iterable[int]) -> list[Waiting[T]]:
-        out = [self._chunks.pop(ticket) for ticket in tickets]
-        self._least_ms -= sum(chunk.least_ms for chunk in out)
+    def _out(self, entry_ids: Iterable[int]) -> list[Waiting[T]]:
+        out = [self._chunks.pop(entry_id) for entry_id in entry_ids]
+        self._min_ms -= sum(chunk.min_ms for chunk in out)
         if not self._chunks:
             self._line.clear()
             self._firsts.clear()
-            self._least_ms = 0.0
+            self._min_ms = 0.0
         elif self._firsts:
             left = {chunk.request for chunk in self._chunks.values()}
             for request in {chunk.request for chunk in out} - left:

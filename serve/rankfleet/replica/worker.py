@@ -18,9 +18,9 @@ from rankfleet.core.pairs import TokenizedPairs
 from rankfleet.core.quiet import quietly
 from rankfleet.core.sections import Routing, Scheduling
 from rankfleet.estimates.correction import Correction
-from rankfleet.estimates.frontier import ladder, scale_of
+from rankfleet.estimates.frontier import frontier_of, scale_of
 from rankfleet.estimates.latency import LatencyModel
-from rankfleet.estimates.load import Load
+from rankfleet.estimates.load import ReplicaLoad
 from rankfleet.replica.batching import Waiting
 from rankfleet.replica.queue import TokenQueue
 
@@ -33,7 +33,7 @@ LATE_S = 1e-4  # past the last moment, so that rounding leaves no doubt
 log = logging.getLogger("ray.serve")
 
 
-class Scores(Protocol):
+class PairScorer(Protocol):
     """Raw logits of pairs: `engine.scorer.Scorer`, or a stand-in."""
 
     def score(self, pairs: TokenizedPairs) -> np.ndarray: ...
@@ -49,29 +49,29 @@ CallLater = Callable[[float, Callable[[], None]], Alarm]
 
 
 @dataclass(frozen=True)
-class Hosted:
+class HostedModel:
     """A model that this replica scores with. tier: the name it goes by; weights: fingerprint of the weights and the
     precision that they are computed in."""
 
     tier: str
-    scorer: Scores
+    scorer: PairScorer
     latency: LatencyModel
     weights: str = ""
 
 
 @dataclass(frozen=True)
-class Pending:
+class PendingChunk:
     """A chunk in the queue, and who waits for it."""
 
     chunk: Chunk
     work: Work
     future: "asyncio.Future[ChunkScores]"
     queued_s: float
-    preferred: str
+    unloaded: str
 
 
 @dataclass(frozen=True)
-class Running:
+class RunningBatch:
     """The batch on the device. models: that it needs until it is answered."""
 
     since_s: float
@@ -85,7 +85,7 @@ class Worker:
     def __init__(
         self,
         replica: str,
-        hosted: Mapping[str, Hosted],
+        hosted: Mapping[str, HostedModel],
         quality: Mapping[str, float],
         batch_tokens: int,
         executor: Executor,
@@ -98,20 +98,20 @@ class Worker:
         """hosted: by fingerprint; quality: by tier, hosted here or not. on_batch hears the tokens of each batch and the
         backlog as it starts. call_later: seconds and what to do then; the running loop's by default."""
         self._replica = replica
-        self._hosted: dict[str, Hosted] = {}
+        self._hosted: dict[str, HostedModel] = {}
         self._named: dict[str, str] = {}  # tier → the model that goes by its name
         self._asked_s: dict[str, float] = {}  # model → when it was asked for last
         self._correction = Correction()
-        self._queue: TokenQueue[Pending] = TokenQueue(batch_tokens, rule, settings=settings)
+        self._queue: TokenQueue[PendingChunk] = TokenQueue(batch_tokens, rule, settings=settings)
         self._executor = executor
         self._on_batch = quietly(on_batch)
         self._clock = clock
         self._call_later = call_later
         self._alarm_s = math.inf
         self._alarm: Alarm | None = None
-        self.load = Load()
+        self.load = ReplicaLoad()
         self._failures: dict[str, int] = {}  # model → batches that have failed since its last that did not
-        self._running: Running | None = None
+        self._running: RunningBatch | None = None
         self._busy_s = clock()  # until when the correction is as of now
         self._task: asyncio.Task[None] | None = None
         self._quality: dict[str, float] = {}
@@ -125,7 +125,7 @@ class Worker:
         self._quality = {**self._quality, **quality}
         self._queue.adjust(batch_tokens, rule, settings)
 
-    def host(self, name: str, model: Hosted) -> None:
+    def host(self, name: str, model: HostedModel) -> None:
         """Score with this model from now on, besides the others."""
         self._hosted[name] = model
         self._named[model.tier] = name
@@ -149,7 +149,7 @@ class Worker:
     def forget(self, kept: Container[str], unused_s: float) -> list[str]:
         """Host those no more that nobody has asked for in so many seconds, and nothing that waits may be scored with.
         Returns their fingerprints."""
-        in_use = {name for each in self._queue for name in (*each.ladder.by_tier, each.item.preferred)}
+        in_use = {name for each in self._queue for name in (*each.frontier.by_tier, each.item.unloaded)}
         if self._running is not None:
             in_use |= self._running.models
         before_s = self._clock() - unused_s
@@ -177,20 +177,20 @@ class Worker:
         work = Work.of(chunk.pairs.lengths)
         options = (self._model(name).option(name, self._quality_of(name), work) for name in meant)
         scale = scale_of(self._quality_of(name) for name in self._named.values())
-        steps = ladder(options, work.tokens / self._queue.max_tokens, scale)
-        wished = (self._meant(tier, chunk) for tier in (chunk.preferred, chunk.tier))
-        preferred = next((name for name in wished if name is not None), meant[0])
-        self._asked_s.update(dict.fromkeys((*meant, preferred), now))
-        preferred_ms = self._share_ms(preferred, work)
-        pending = Pending(chunk, work, future, now, preferred)
+        steps = frontier_of(options, work.tokens / self._queue.max_tokens, scale)
+        wished = (self._meant(tier, chunk) for tier in (chunk.unloaded_tier, chunk.tier))
+        unloaded = next((name for name in wished if name is not None), meant[0])
+        self._asked_s.update(dict.fromkeys((*meant, unloaded), now))
+        unloaded_ms = self._share_ms(unloaded, work)
+        pending = PendingChunk(chunk, work, future, now, unloaded)
         waiting = Waiting(work.tokens, deadline, steps, pending, chunk.request)
-        ticket = self._queue.put(waiting, now, idle=self._running is None)
-        self.load.arrived(preferred_ms)
+        entry_id = self._queue.put(waiting, now, idle=self._running is None)
+        self.load.arrived(unloaded_ms)
 
         def left(done: "asyncio.Future[ChunkScores]") -> None:
-            self.load.left(preferred_ms)
+            self.load.left(unloaded_ms)
             if done.cancelled():
-                self._queue.cancel(ticket)
+                self._queue.cancel(entry_id)
 
         future.add_done_callback(left)
         if self._task is None or self._task.done():
@@ -272,14 +272,14 @@ class Worker:
         """Batch after batch while anything waits that can be in time."""
         while len(self._queue):
             taken = self._queue.take(self._clock())
-            self._give_up(taken.hopeless)
+            self._give_up(taken.infeasible)
             # What was cancelled an instant ago may not have been taken out yet.
             if batch := [waiting.item for waiting in taken.batch if not waiting.item.future.done()]:
                 self._watch(self._queue.last_start_s)
                 await self._run(taken.bound.tier, taken.bound.ms, batch)
 
-    def _give_up(self, hopeless: Sequence[Waiting[Pending]]) -> None:
-        for waiting in hopeless:
+    def _give_up(self, infeasible: Sequence[Waiting[PendingChunk]]) -> None:
+        for waiting in infeasible:
             if not waiting.item.future.done():
                 waiting.item.future.set_exception(Expired(f"the budget ended in the queue of {self._replica}"))
 
@@ -298,11 +298,11 @@ class Worker:
         self._give_up(self._queue.expire(self._clock()))
         self._watch(self._queue.last_start_s)
 
-    async def _run(self, name: str, predicted_ms: float, batch: Sequence[Pending]) -> None:
+    async def _run(self, name: str, predicted_ms: float, batch: Sequence[PendingChunk]) -> None:
         """Score one batch and answer its chunks. A fault fails the chunks it concerns and no others."""
         self._rest()
         started = self._clock()
-        self._running = Running(started, predicted_ms, frozenset({name, *(pending.preferred for pending in batch)}))
+        self._running = RunningBatch(started, predicted_ms, frozenset({name, *(pending.unloaded for pending in batch)}))
         self._on_batch(sum(pending.work.tokens for pending in batch), self.backlog_s)
         hosted = self._hosted[name]
         try:
@@ -328,11 +328,11 @@ class Worker:
         model = hosted.latency
         self._correction.observed(name, model, model.mean_ms(Work.sum(p.work for p in batch)), infer_ms)
         for pending in batch:
-            below = self._quality_of(name) < self._quality.get(pending.chunk.preferred, -math.inf)
-            self.load.scored(self._share_ms(pending.preferred, pending.work), self._share_ms(name, pending.work), below)
+            below = self._quality_of(name) < self._quality.get(pending.chunk.unloaded_tier, -math.inf)
+            self.load.scored(self._share_ms(pending.unloaded, pending.work), self._share_ms(name, pending.work), below)
         waits_ms: defaultdict[str, float] = defaultdict(float)
         for waiting in self._queue:
-            waits_ms[waiting.item.chunk.sender] += waiting.least_ms
+            waits_ms[waiting.item.chunk.sender] += waiting.min_ms
         for pending, scored in zip(batch, logits, strict=True):
             if not pending.future.done():
                 queue_ms = (self._busy_s - pending.queued_s - infer_s) * 1e3
@@ -351,13 +351,13 @@ class Worker:
                 )
 
 
-def timed(hosted: Hosted, chunks: Sequence[Chunk], clock: Callable[[], float]) -> tuple[list[np.ndarray], float]:
+def timed(hosted: HostedModel, chunks: Sequence[Chunk], clock: Callable[[], float]) -> tuple[list[np.ndarray], float]:
     """In the executor: scores by chunk, and the seconds they took."""
     began = clock()
     return score_chunks(hosted, chunks), clock() - began
 
 
-def score_chunks(hosted: Hosted, chunks: Sequence[Chunk]) -> list[np.ndarray]:
+def score_chunks(hosted: HostedModel, chunks: Sequence[Chunk]) -> list[np.ndarray]:
     """One model, one packed batch, cut back into chunks."""
     if len(chunks) == 1:
         return [score_pairs(hosted, chunks[0].pairs)]
@@ -365,7 +365,7 @@ def score_chunks(hosted: Hosted, chunks: Sequence[Chunk]) -> list[np.ndarray]:
     return np.split(logits, np.cumsum([len(c.pairs) for c in chunks])[:-1])
 
 
-def score_pairs(hosted: Hosted, pairs: TokenizedPairs) -> np.ndarray:
+def score_pairs(hosted: HostedModel, pairs: TokenizedPairs) -> np.ndarray:
     """Raises ScoringFailed for scores that mean nothing: an order by them would be one of chance."""
     logits = hosted.scorer.score(pairs)
     if logits.shape != (len(pairs),) or not np.isfinite(logits).all():

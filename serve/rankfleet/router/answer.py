@@ -8,8 +8,8 @@ import numpy as np
 from rankfleet.core.errors import Infeasible, InvalidRequest, Overloaded, RequestError, ScoringFailed
 from rankfleet.core.messages import Assignment, Plan, RerankRequest, Stage, Timing
 from rankfleet.core.sections import NONE
-from rankfleet.router.candidates import Ask
-from rankfleet.router.dispatch import Scored
+from rankfleet.router.dispatch import DispatchResult
+from rankfleet.router.plan_options import PlanRequest
 from rankfleet.router.planner import Refusal
 from rankfleet.router.resolve import Target
 from rankfleet.router.tokenize import Part, TokenizedTexts
@@ -19,7 +19,7 @@ NO_SECOND = "no time was left for the second stage"
 
 
 @dataclass(frozen=True)
-class Opened:
+class CheckedRequest:
     """A request that has been checked: who may answer it, and when it came."""
 
     request: RerankRequest
@@ -29,14 +29,14 @@ class Opened:
 
 
 @dataclass
-class Asked:
+class TokenizedRequest:
     """A request that has been read: what it wants, its texts as token ids, and what the planner is told."""
 
     request: RerankRequest
     target: Target
     assignment: Assignment | None
     texts: TokenizedTexts
-    ask: Ask
+    ask: PlanRequest
     timing: Timing
 
     @property
@@ -70,7 +70,7 @@ class Answer:
         return Answer(np.empty(0, dtype=np.int64), np.empty(0), (), 0, [], [])
 
     @staticmethod
-    def of(scored: Scored, part: Part) -> "Answer":
+    def of(scored: DispatchResult, part: Part) -> "Answer":
         """Of a single stage: by score, ties in the order given."""
         scores = document_scores(scored, part)
         layout = part.layout
@@ -80,7 +80,7 @@ class Answer:
         return Answer(order, scores, stages, part.pairs.tokens, layout.truncated, passages, len(part.pairs))
 
 
-def document_scores(scored: Scored, part: Part) -> np.ndarray:
+def document_scores(scored: DispatchResult, part: Part) -> np.ndarray:
     """[documents]: each one's best passage. Raises ScoringFailed."""
     if not np.isfinite(scored.logits).all():
         raise ScoringFailed(f"tier {scored.tier} gave scores that are not finite")
@@ -96,7 +96,7 @@ def refused(decision: Refusal) -> RequestError:
     return Overloaded(f"{decision.reason}; retry later or allow more time", decision.retry_after_s)
 
 
-def note(timing: Timing, scored: Scored) -> None:
+def note(timing: Timing, scored: DispatchResult) -> None:
     """Stages follow one another: their times add up."""
     timing.queue_ms += scored.queue_ms
     timing.infer_ms += scored.infer_ms

@@ -16,8 +16,8 @@ from rankfleet.core.config import FleetConfig
 from rankfleet.core.errors import Expired, NotHosted, ReplicaLost, Unavailable
 from rankfleet.core.messages import Chunk, ChunkScores, Work
 from rankfleet.core.pairs import TokenizedPairs, split_rows
-from rankfleet.router.candidates import spread
 from rankfleet.router.fleet import FleetView
+from rankfleet.router.plan_options import spread
 from rankfleet.router.retry import PATIENCE_S, retry, wait_s
 
 EXPIRED = "the budget ended before a replica answered"
@@ -36,7 +36,7 @@ class GroupClient(Protocol):
 
 
 @dataclass
-class Scored:
+class DispatchResult:
     """Raw logits of all pairs, float32 [pairs], the tier that gave them, the models that they are of, and the times of
     the slowest chunk."""
 
@@ -87,26 +87,26 @@ class Dispatcher:
         pairs: TokenizedPairs,
         deadline_s: float,
         allowed: tuple[str, ...] = (),
-        preferred: str = "",
+        unloaded_tier: str = "",
         late_is_fine: bool = False,
-    ) -> Scored:
+    ) -> DispatchResult:
         """deadline_s: by the clock, infinity for none. allowed: tiers of the same vocabulary and limit, of which the
-        replica may choose as the work leaves its queue; such work is not cut. preferred: as in `Chunk`. late_is_fine:
-        what cannot be in time is done all the same, as soon as it can be.
+        replica may choose as the work leaves its queue; such work is not cut. unloaded_tier: as in `Chunk`.
+        late_is_fine: what cannot be in time is done all the same, as soon as it can be.
 
         Raises Expired where the deadline passed first, Unavailable where replicas keep going away, and what the
         replicas raise.
         """
         group = self._config.group_of(tier)
         replicas = 1 if allowed else self._fleet.replicas(group, self._clock())
-        scored = await self._spread(tier, pairs, deadline_s, allowed, preferred, late_is_fine, replicas)
+        scored = await self._spread(tier, pairs, deadline_s, allowed, unloaded_tier, late_is_fine, replicas)
         if len(scored.models) > 1:
             # Replicas of two versions have answered; or of one, on processors that compute in different precisions.
             weights = min(scored.models)
             log.warning(
                 "group %s scores with more than one model by the name of %s; asking for %s", group, tier, weights
             )
-            scored = await self._spread(tier, pairs, deadline_s, (), preferred, late_is_fine, replicas, weights)
+            scored = await self._spread(tier, pairs, deadline_s, (), unloaded_tier, late_is_fine, replicas, weights)
         return scored
 
     async def _spread(
@@ -115,13 +115,13 @@ class Dispatcher:
         pairs: TokenizedPairs,
         deadline_s: float,
         allowed: tuple[str, ...],
-        preferred: str,
+        unloaded_tier: str,
         late_is_fine: bool,
         replicas: int,
         weights: str = "",
-    ) -> Scored:
+    ) -> DispatchResult:
         """weights: by which alone, where it matters."""
-        scored = Scored(np.empty(len(pairs), dtype=np.float32), tier)
+        scored = DispatchResult(np.empty(len(pairs), dtype=np.float32), tier)
         if len(pairs) == 0:
             return scored
         group = self._config.group_of(tier)
@@ -132,9 +132,11 @@ class Dispatcher:
 
         async def send(rows: np.ndarray) -> None:
             part = pairs if len(rows) == len(pairs) else pairs.take(rows)
-            meant = (*(allowed or (tier,)), preferred)
+            meant = (*(allowed or (tier,)), unloaded_tier)
             models = {name: self._models[name] for name in meant if name in self._models}
-            chunk = Chunk(tier, part, None, allowed, request, preferred=preferred, sender=self._name, models=models)
+            chunk = Chunk(
+                tier, part, None, allowed, request, unloaded_tier=unloaded_tier, sender=self._name, models=models
+            )
             chunk = replace(chunk, weights=weights)
             back = await self._send(group, chunk, deadline_s, late_is_fine)
             scored.logits[rows] = back.logits
@@ -159,21 +161,21 @@ class Dispatcher:
         that has expired is sent once more without a deadline, to be done in its share of the time."""
         work = Work.of(chunk.pairs.lengths)
         models = [m for t in chunk.tiers or (chunk.tier,) if (m := self._fleet.latency(t)) is not None]
-        least_ms = self._fleet.least_ms(dict.fromkeys(chunk.tiers or (chunk.tier,), work), 0.0)
-        usual_ms = min((model.mean_ms(work) for model in models), default=0.0)
-        most_ms = max((model.p99_ms(work) for model in models), default=0.0)
+        min_ms = self._fleet.min_ms(dict.fromkeys(chunk.tiers or (chunk.tier,), work), 0.0)
+        median_ms = min((model.mean_ms(work) for model in models), default=0.0)
+        max_ms = max((model.p99_ms(work) for model in models), default=0.0)
         first_s = self._clock()
         final_s = math.inf if late_is_fine else deadline_s
         losses = 0
         while True:
             sent_s = self._clock()
             slack_ms = None if math.isinf(deadline_s) else (deadline_s - sent_s) * 1e3
-            predicted_s = self._fleet.backlog_s(group, sent_s) + most_ms / 1e3
-            ticket = self._fleet.sent(group, least_ms, sent_s, deadline_s)
+            predicted_s = self._fleet.backlog_s(group, sent_s) + max_ms / 1e3
+            entry_id = self._fleet.sent(group, min_ms, sent_s, deadline_s)
             try:
                 async with self._within(wait_s(sent_s, final_s)):
                     back = await self._groups[group].score(
-                        replace(chunk, slack_ms=slack_ms, least_ms=least_ms), predicted_s
+                        replace(chunk, slack_ms=slack_ms, min_ms=min_ms), predicted_s
                     )
             except TimeoutError as error:
                 raise Expired(EXPIRED) from error
@@ -194,13 +196,13 @@ class Dispatcher:
             except ReplicaLost as lost:
                 losses += 1
                 self._fleet.lost(group, lost.replica, self._clock())
-                verdict = retry(losses, first_s, self._clock(), final_s, usual_ms)
+                verdict = retry(losses, first_s, self._clock(), final_s, median_ms)
                 if not verdict.in_time:
                     raise Expired(verdict.reason) from lost
                 if not verdict.again:
                     raise Unavailable(f"group {group}: {verdict.reason}; see the replicas' logs, then retry") from lost
                 continue
             finally:
-                self._fleet.back(group, ticket, self._clock())
+                self._fleet.back(group, entry_id, self._clock())
             self._fleet.heard(group, back.replica, back.backlog_s, self._clock(), back.others_s)
             return back

@@ -8,15 +8,15 @@ from types import MappingProxyType
 
 from rankfleet.core.config import FleetConfig
 from rankfleet.core.messages import Work
-from rankfleet.estimates.arrivals import Pace, PaceMeter
+from rankfleet.estimates.arrivals import ArrivalMeter, ArrivalStats
 from rankfleet.estimates.latency import LatencyModel
 from rankfleet.estimates.quality import QualityTable, quality_table
-from rankfleet.router.candidates import FleetSnapshot, GroupState, TierState
-from rankfleet.router.inflight import Report
+from rankfleet.router.inflight import BacklogReport
+from rankfleet.router.plan_options import FleetSnapshot, GroupState, TierState
 
 LOST_S = 10.0  # within which Serve notices that a replica has died
 REPLICA_SEEN_S = 30.0  # a replica that has answered within this time counts as ready
-CROWD_PASSES = 2.0  # in budgets: a group that has been busy for longer has too much to do, not a crowd
+BURST_PASSES = 2.0  # in budgets: a group that has been busy for longer has too much to do, not a crowd
 ABOUT_AS_LARGE = 1.25
 
 
@@ -24,14 +24,14 @@ ABOUT_AS_LARGE = 1.25
 class GroupView:
     """One group as seen from here."""
 
-    least: int = 1  # replicas that Serve always keeps
+    min_replicas: int = 1  # replicas that Serve always keeps
     whole_tokens: int = 0  # requests up to so many tokens are bound late, in one replica
     batch_tokens: int = 1
     out: dict[int, tuple[float, float]] = field(default_factory=dict)  # ticket → predicted ms, deadline, as sent
     out_ms: float = 0.0  # the sum of what is out
     moved_s: float = 0.0  # when `out` last began to move: the first was sent, or one came back
     busy_s: float = 0.0  # since when something has been out all the time
-    replicas: dict[str, Report] = field(default_factory=dict)  # what each has said last
+    replicas: dict[str, BacklogReport] = field(default_factory=dict)  # what each has said last
     running: frozenset[str] | None = None  # names of those that take work, where somebody knows
     lost: dict[str, float] = field(default_factory=dict)  # name → until when it does not count
 
@@ -40,12 +40,14 @@ class GroupView:
         that Serve keeps."""
         if self.running is not None:
             return max(1, sum(self.lost.get(name, now_s) <= now_s for name in self.running))
-        return max(1, self.least, sum(now_s - report.at_s <= REPLICA_SEEN_S for report in self.replicas.values()))
+        return max(
+            1, self.min_replicas, sum(now_s - report.at_s <= REPLICA_SEEN_S for report in self.replicas.values())
+        )
 
     @property
     def asleep(self) -> bool:
         """Whether no replica runs, and none is kept."""
-        return self.least == 0 and self.running is not None and not self.running
+        return self.min_replicas == 0 and self.running is not None and not self.running
 
     def backlog_s(self, replicas: int, now_s: float) -> float:
         """Seconds of work per replica: what this router has out and what the replicas said last of the others' work, or
@@ -61,7 +63,7 @@ class GroupView:
         reported_s = sum(report.backlog_s * left for report, left in reports)
         return max(own_s + others_s, reported_s) / replicas
 
-    def ahead_share(self, deadline_s: float, least_ms: float, now_s: float) -> float:
+    def ahead_share(self, deadline_s: float, min_ms: float, now_s: float) -> float:
         """The share of what is out that surely goes before work of this deadline and size.
 
         Where work is bound late that is what has an earlier deadline and is smaller: what is as large may be given
@@ -72,17 +74,19 @@ class GroupView:
         """
         if not self.whole_tokens or deadline_s == math.inf or self.out_ms <= 0:
             return 1.0
-        crowded = now_s - self.busy_s <= CROWD_PASSES * (deadline_s - now_s)
-        most_ms = least_ms - 1e-9 if crowded else least_ms * ABOUT_AS_LARGE
-        ahead_ms = sum(ms for ms, deadline in self.out.values() if deadline <= deadline_s and ms <= most_ms)
+        crowded = now_s - self.busy_s <= BURST_PASSES * (deadline_s - now_s)
+        max_ms = min_ms - 1e-9 if crowded else min_ms * ABOUT_AS_LARGE
+        ahead_ms = sum(ms for ms, deadline in self.out.values() if deadline <= deadline_s and ms <= max_ms)
         return min(1.0, ahead_ms / self.out_ms)
 
-    def state(self, pace: Pace, deadline_s: float, least_ms: float, now_s: float) -> GroupState:
+    def state(self, arrivals: ArrivalStats, deadline_s: float, min_ms: float, now_s: float) -> GroupState:
         replicas = self.ready(now_s)
         backlog_s = self.backlog_s(replicas, now_s)
-        ahead_s = backlog_s * self.ahead_share(deadline_s, least_ms, now_s)
+        ahead_s = backlog_s * self.ahead_share(deadline_s, min_ms, now_s)
         # A request that stays whole goes to one of the replicas, else each of them gets a part of every request.
-        at_one = Pace(pace.budget_ms, pace.crowd_per_s / replicas) if self.whole_tokens else pace
+        at_one = (
+            ArrivalStats(arrivals.budget_ms, arrivals.burst_rate_per_s / replicas) if self.whole_tokens else arrivals
+        )
         return GroupState(replicas, backlog_s, ahead_s, self.whole_tokens, at_one, self.asleep, self.batch_tokens)
 
 
@@ -100,8 +104,8 @@ class FleetView:
         self._groups: dict[str, GroupView] = {name: known.get(name, GroupView()) for name in config.groups}
         self._latency: dict[str, LatencyModel] = before._latency if before else {}
         self._quality = quality_table(config)
-        self._meter: PaceMeter = before._meter if before else PaceMeter(config.routing)
-        self._tickets: itertools.count[int] = before._tickets if before else itertools.count()
+        self._meter: ArrivalMeter = before._meter if before else ArrivalMeter(config.routing)
+        self._entry_ids: itertools.count[int] = before._entry_ids if before else itertools.count()
         self._tiers: tuple[TierState, ...] = ()
         self.learned({})
         if before is None:
@@ -112,7 +116,7 @@ class FleetView:
         self._meter.rule = self._config.routing
         for name, group in self._config.groups.items():
             view = self._groups[name]
-            view.least, view.batch_tokens = group.replicas.min, group.batch_tokens
+            view.min_replicas, view.batch_tokens = group.replicas.min, group.batch_tokens
             view.whole_tokens = group.batch_tokens if len(group.tiers) > 1 else 0
 
     def learned(self, models: Mapping[str, LatencyModel]) -> None:
@@ -134,7 +138,7 @@ class FleetView:
         return all(
             self.latency(tier) is not None
             for name, group in self._config.groups.items()
-            if self._groups[name].least > 0
+            if self._groups[name].min_replicas > 0
             for tier in group.tiers
         )
 
@@ -150,15 +154,15 @@ class FleetView:
     def latency(self, tier: str) -> LatencyModel | None:
         return self._latency.get(self._models.get(tier, tier))
 
-    def least_ms(self, work: Mapping[str, Work], unknown_ms: float) -> float:
+    def min_ms(self, work: Mapping[str, Work], unknown_ms: float) -> float:
         """What a queue counts for a request or chunk at the cheapest of these tiers: the 99th percentile of its time,
         with its share of a batch's fixed cost. work: by tier; unknown_ms: where none of them is measured."""
-        least_ms = math.inf
+        min_ms = math.inf
         for tier, size in work.items():
             if (model := self.latency(tier)) is not None:
                 share = min(1.0, size.tokens / self._groups[self._config.group_of(tier)].batch_tokens)
-                least_ms = min(least_ms, model.share_ms(size, share) * model.p99_factor)
-        return unknown_ms if least_ms == math.inf else least_ms
+                min_ms = min(min_ms, model.share_ms(size, share) * model.p99_factor)
+        return unknown_ms if min_ms == math.inf else min_ms
 
     def arrived(self, budget_ms: float | None, now_s: float) -> None:
         """A request came, with so much time."""
@@ -175,15 +179,15 @@ class FleetView:
         if not view.out:
             view.moved_s = view.busy_s = now_s
             view.out_ms = 0.0
-        ticket = next(self._tickets)
-        view.out[ticket] = (predicted_ms, deadline_s)
+        entry_id = next(self._entry_ids)
+        view.out[entry_id] = (predicted_ms, deadline_s)
         view.out_ms += predicted_ms
-        return ticket
+        return entry_id
 
-    def back(self, group: str, ticket: int, now_s: float) -> None:
+    def back(self, group: str, entry_id: int, now_s: float) -> None:
         """A chunk is no longer out, whatever became of it."""
         view = self._groups[group]
-        predicted_ms, _ = view.out.pop(ticket, (0.0, 0.0))
+        predicted_ms, _ = view.out.pop(entry_id, (0.0, 0.0))
         view.out_ms -= predicted_ms
         view.moved_s = now_s
 
@@ -194,7 +198,7 @@ class FleetView:
             return  # it goes, and takes no more work
         view.lost.pop(replica, None)
         replicas = view.replicas
-        replicas[replica] = Report(now_s, backlog_s, others_s)
+        replicas[replica] = BacklogReport(now_s, backlog_s, others_s)
         for name in [n for n, report in replicas.items() if now_s - report.at_s > REPLICA_SEEN_S]:
             del replicas[name]
 
@@ -220,7 +224,7 @@ class FleetView:
     def awake(self, group: str) -> bool:
         """Whether a question would not have to wait for a replica to start, as far as is known."""
         view = self._groups[group]
-        return bool(view.least > 0 or view.replicas) if view.running is None else bool(view.running)
+        return bool(view.min_replicas > 0 or view.replicas) if view.running is None else bool(view.running)
 
     def backlog_s(self, group: str, now_s: float) -> float:
         """Seconds of work before a replica of this group would be free."""
@@ -230,10 +234,10 @@ class FleetView:
     def replicas(self, group: str, now_s: float) -> int:
         return self._groups[group].ready(now_s)
 
-    def snapshot(self, now_s: float, deadline_s: float = math.inf, least_ms: float = math.inf) -> FleetSnapshot:
-        """For a request that has to be answered by `deadline_s`. least_ms: as `FleetView.least_ms` counts it."""
-        pace = self._meter.pace
-        groups = {name: view.state(pace, deadline_s, least_ms, now_s) for name, view in self._groups.items()}
+    def snapshot(self, now_s: float, deadline_s: float = math.inf, min_ms: float = math.inf) -> FleetSnapshot:
+        """For a request that has to be answered by `deadline_s`. min_ms: as `FleetView.min_ms` counts it."""
+        arrivals = self._meter.arrivals
+        groups = {name: view.state(arrivals, deadline_s, min_ms, now_s) for name, view in self._groups.items()}
         config = self._config
         return FleetSnapshot(
             self._tiers, groups, config.overhead_ms, self._quality, config.routing, config.autoscaling.start_s

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 
 
 @dataclass(frozen=True, slots=True)
-class Report:
+class BacklogReport:
     """What a replica said of its queue with an answer. backlog_s: all that waits; others_s: of which other senders'."""
 
     at_s: float
@@ -23,7 +23,7 @@ class Report:
 
 
 @dataclass(slots=True)
-class Out:
+class ReplicaInFlight:
     """What one sender has at one replica. ms: predicted device time."""
 
     chunks: int = 0
@@ -31,17 +31,17 @@ class Out:
 
 
 @dataclass
-class Books:
+class InFlight:
     """What one sender has out. Entries of one request at one replica may be closed in any order."""
 
-    _by_replica: dict[str, Out] = field(default_factory=lambda: defaultdict(Out))
+    _by_replica: dict[str, ReplicaInFlight] = field(default_factory=lambda: defaultdict(ReplicaInFlight))
     _entries: dict[tuple[str, str], list[float]] = field(default_factory=dict)
     _turn: int = 0
 
     def choose(self, replicas: Sequence[str], others_ms: Sequence[float]) -> int:
         """The place of the replica with the least predicted time out; of those alike, the ones with the fewest chunks
         take turns. others_ms: what each has to do for other senders, as far as is known."""
-        sent = [self._by_replica.get(replica, Out()) for replica in replicas]
+        sent = [self._by_replica.get(replica, ReplicaInFlight()) for replica in replicas]
         self._turn += 1
 
         def work(place: int) -> tuple[float, int, int]:

@@ -21,9 +21,9 @@ def check_documents(documents: list[str], limits: Limits) -> None:
             f"{len(documents)} documents are more than the {limits.max_documents} allowed; "
             "send fewer, or split them over several requests"
         )
-    most = limits.max_document_bytes
+    max_bytes = limits.max_document_bytes
     for i, document in enumerate(documents):
-        if len(document) > most or len(document.encode()) > most:
+        if len(document) > max_bytes or len(document.encode()) > max_bytes:
             raise TooLarge(
-                f"documents.{i} is longer than the {most} bytes allowed; cut it into passages and rank those"
+                f"documents.{i} is longer than the {max_bytes} bytes allowed; cut it into passages and rank those"
             )

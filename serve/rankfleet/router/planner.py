@@ -5,10 +5,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from rankfleet.core.messages import Considered, Plan, Preferred
+from rankfleet.core.messages import Considered, Plan, UnloadedPlan
 from rankfleet.estimates.frontier import hull
-from rankfleet.router.candidates import Ask, Candidate, FleetSnapshot, degraded, known_parts, whole
-from rankfleet.router.unloaded import preferred
+from rankfleet.router.plan_options import FleetSnapshot, PlanOption, PlanRequest, degraded, known_parts, whole
+from rankfleet.router.unloaded import unloaded_plan
 
 
 @dataclass(frozen=True)
@@ -21,7 +21,7 @@ class Refusal:
     retry_after_s: float
     reason: str
     considered: tuple[Considered, ...] = ()
-    preferred: Preferred | None = None
+    unloaded: UnloadedPlan | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,22 +30,22 @@ class Choice:
     crowded: those better than chosen that would hold up others; fastest: of those good enough, if any, the first to be
     done; allowed: the tiers a replica may bind late."""
 
-    chosen: Candidate | None
+    chosen: PlanOption | None
     fits: bool
-    found: Sequence[Candidate]
-    crowded: Sequence[Candidate]
-    fastest: Candidate
+    found: Sequence[PlanOption]
+    crowded: Sequence[PlanOption]
+    fastest: PlanOption
     allowed: tuple[str, ...] = ()
 
 
-def plan(ask: Ask, fleet: FleetSnapshot, now_s: float) -> Plan | Refusal:
+def plan(ask: PlanRequest, fleet: FleetSnapshot, now_s: float) -> Plan | Refusal:
     """Decide for one request, and say why. See `choose`."""
     choice = choose(ask, fleet, now_s)
     considered = explain(choice, ask)
     chosen, fastest = choice.chosen, choice.fastest
-    ideal = preferred(choice.found, ask, fleet, now_s)
+    unloaded = unloaded_plan(choice.found, ask, fleet, now_s)
     if chosen is None:
-        return refusal(choice, ask, fleet, considered, ideal)
+        return refusal(choice, ask, fleet, considered, unloaded)
     degraded_to = chosen.how if not choice.fits and ask.pinned is None else None
     if choice.fits:
         reason = reason_for(chosen, ask, choice.found, fleet)
@@ -65,33 +65,37 @@ def plan(ask: Ask, fleet: FleetSnapshot, now_s: float) -> Plan | Refusal:
         chosen.candidates,
         chosen.max_tokens,
         degraded_to,
-        ideal,
+        unloaded,
     )
 
 
 def refusal(
-    choice: Choice, ask: Ask, fleet: FleetSnapshot, considered: tuple[Considered, ...], ideal: Preferred | None
+    choice: Choice,
+    ask: PlanRequest,
+    fleet: FleetSnapshot,
+    considered: tuple[Considered, ...],
+    unloaded: UnloadedPlan | None,
 ) -> Refusal:
     """What is wrong, and whether it will pass."""
     fastest = choice.fastest
     best, by = reach(ask, fleet)
     if best < ask.min_quality:
         reason = f"min_quality {ask.min_quality:.10g} is out of reach: the best here is {best:.10g}, by {by}"
-        return Refusal("quality", 0.0, reason, considered, ideal)
-    idle = choose(ask, fleet.idle, ask.arrived_s) if ideal is None else None
+        return Refusal("quality", 0.0, reason, considered, unloaded)
+    idle = choose(ask, fleet.idle, ask.arrived_s) if unloaded is None else None
     if idle is not None and idle.chosen is None:
         return Refusal(
             "budget", 0.0, f"{reason_why_not(idle.fastest, ask, fleet.idle)} even on an idle fleet", considered
         )
     why = reason_why_not(fastest, ask, fleet)
     if fleet.groups[fastest.group].asleep:
-        return Refusal("load", fleet.start_s, why, considered, ideal)
+        return Refusal("load", fleet.start_s, why, considered, unloaded)
     over_ms = math.inf if ask.budget_ms is None else fastest.predicted_ms - ask.budget_ms
     drained_ms = fleet.groups[fastest.group].backlog_s * 1e3
-    return Refusal("load", max(0.05, min(over_ms, drained_ms) / 1e3), why, considered, ideal)
+    return Refusal("load", max(0.05, min(over_ms, drained_ms) / 1e3), why, considered, unloaded)
 
 
-def reach(ask: Ask, fleet: FleetSnapshot) -> tuple[float, str]:
+def reach(ask: PlanRequest, fleet: FleetSnapshot) -> tuple[float, str]:
     """The best quality that any plan has, whatever it takes and whatever sleeps, and the tier that gives it."""
     known = [(tier.quality, tier.name) for tier in fleet.tiers if tier.name in ask.work]
     if ask.pinned is None and fleet.table is not None:
@@ -103,7 +107,7 @@ def reach(ask: Ask, fleet: FleetSnapshot) -> tuple[float, str]:
     return max(known)
 
 
-def choose(ask: Ask, fleet: FleetSnapshot, now_s: float) -> Choice:
+def choose(ask: PlanRequest, fleet: FleetSnapshot, now_s: float) -> Choice:
     """Decide for one request.
 
     predicted = elapsed + overhead + what is ahead in the tier's group + p99 of the engine on this work. Taken is the
@@ -124,41 +128,41 @@ def choose(ask: Ask, fleet: FleetSnapshot, now_s: float) -> Choice:
     if not known and not fitting:
         fitting = [c for c in good if not fleet.groups[c.group].asleep]
         if fitting:
-            return Choice(fitting[0], True, found, (), fastest, bound_late(fitting[0], ask, fleet))
+            return Choice(fitting[0], True, found, (), fastest, late_binding(fitting[0], ask, fleet))
     if not fitting:
         return none_fits(ask, fleet, found, fastest, budget_ms, elapsed_ms)
     chosen, crowded = (fitting[0], []) if ask.budget_ms is None else considerate(fitting, fastest, fleet)
-    return Choice(chosen, True, found, crowded, fastest, bound_late(chosen, ask, fleet))
+    return Choice(chosen, True, found, crowded, fastest, late_binding(chosen, ask, fleet))
 
 
 def considerate(
-    fitting: Sequence[Candidate], fastest: Candidate, fleet: FleetSnapshot
-) -> tuple[Candidate, list[Candidate]]:
+    fitting: Sequence[PlanOption], fastest: PlanOption, fleet: FleetSnapshot
+) -> tuple[PlanOption, list[PlanOption]]:
     """The best plan that does not hold up those behind, and the better ones that would: with them the group's whole
     backlog is more than its horizon, at the price up to which the plan is taken. The fastest holds up nobody."""
-    crowded: list[Candidate] = []
+    crowded: list[PlanOption] = []
     prices: dict[str, dict[int, float]] = {}  # group → place in `fitting` → price per typical budget
     for place, candidate in enumerate(fitting):
         group = fleet.groups[candidate.group]
-        if candidate is fastest or group.pace.crowd_per_s <= 0:  # or nobody else has been seen to come
+        if candidate is fastest or group.arrivals.burst_rate_per_s <= 0:  # or nobody else has been seen to come
             return candidate, crowded
         if candidate.group not in prices:
             here = [i for i, c in enumerate(fitting) if c.group == candidate.group]
             corners = hull([fitting[i].engine_ms for i in here], [fitting[i].quality for i in here])
-            unit = fleet.scale / group.pace.budget_ms
+            unit = fleet.scale / group.arrivals.budget_ms
             prices[candidate.group] = {here[i]: price / unit for i, price in corners}
-        most_ms = group.pace.horizon_ms(prices[candidate.group].get(place, 0.0), fleet.rule)
-        if group.backlog_s * 1e3 + candidate.engine_ms <= most_ms:
+        max_ms = group.arrivals.horizon_ms(prices[candidate.group].get(place, 0.0), fleet.rule)
+        if group.backlog_s * 1e3 + candidate.engine_ms <= max_ms:
             return candidate, crowded
         crowded.append(candidate)
     return fastest, crowded
 
 
 def none_fits(
-    ask: Ask,
+    ask: PlanRequest,
     fleet: FleetSnapshot,
-    found: Sequence[Candidate],
-    fastest: Candidate,
+    found: Sequence[PlanOption],
+    fastest: PlanOption,
     budget_ms: float,
     elapsed_ms: float,
 ) -> Choice:
@@ -176,7 +180,7 @@ def none_fits(
     return Choice(chosen, False, [*found, *less], (), fastest)
 
 
-def bound_late(chosen: Candidate, ask: Ask, fleet: FleetSnapshot) -> tuple[str, ...]:
+def late_binding(chosen: PlanOption, ask: PlanRequest, fleet: FleetSnapshot) -> tuple[str, ...]:
     """Where nothing is left out and the group keeps the request whole, all tiers that are good enough."""
     group = fleet.groups[chosen.group]
     if chosen.how or ask.pinned is not None or ask.work[chosen.tier].tokens > group.whole_tokens:
@@ -188,12 +192,12 @@ def bound_late(chosen: Candidate, ask: Ask, fleet: FleetSnapshot) -> tuple[str, 
     )
 
 
-def explain(choice: Choice, ask: Ask) -> tuple[Considered, ...]:
+def explain(choice: Choice, ask: PlanRequest) -> tuple[Considered, ...]:
     """A few words on every plan."""
     return tuple(Considered(c.tier, c.quality, c.predicted_ms, verdict(c, choice, ask), c.how) for c in choice.found)
 
 
-def verdict(candidate: Candidate, choice: Choice, ask: Ask) -> str:
+def verdict(candidate: PlanOption, choice: Choice, ask: PlanRequest) -> str:
     if candidate is choice.chosen:
         return "chosen"
     if math.isinf(candidate.predicted_ms):
@@ -211,7 +215,7 @@ STARTING = "no replica runs; one is being started"
 PINNED = {"name": "asked for by name", "arm": "given by the experiment", "default": "this fleet's default model"}
 
 
-def reason_for(chosen: Candidate, ask: Ask, found: Sequence[Candidate], fleet: FleetSnapshot) -> str:
+def reason_for(chosen: PlanOption, ask: PlanRequest, found: Sequence[PlanOption], fleet: FleetSnapshot) -> str:
     """One sentence for people."""
     waits = f"; {STARTING}, and the answer waits for it" if fleet.groups[chosen.group].asleep else ""
     if ask.pinned is not None:
@@ -237,7 +241,7 @@ def reason_for(chosen: Candidate, ask: Ask, found: Sequence[Candidate], fleet: F
     return "; ".join(parts)
 
 
-def reason_why_not(fastest: Candidate, ask: Ask, fleet: FleetSnapshot) -> str:
+def reason_why_not(fastest: PlanOption, ask: PlanRequest, fleet: FleetSnapshot) -> str:
     """One sentence on why nothing fits."""
     if fastest.quality < ask.min_quality:
         return f"no plan that ranks as well as {ask.min_quality:g} can be had now"

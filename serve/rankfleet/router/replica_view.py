@@ -5,19 +5,19 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from types import MappingProxyType
 
 from rankfleet.core.messages import Chunk
-from rankfleet.router.inflight import Report
+from rankfleet.router.inflight import BacklogReport
 
-SHUN_S = 5.0  # a replica that lost a chunk gets no other for so long; if it is dead, Serve has noticed by then
+EJECTION_S = 5.0  # a replica that lost a chunk gets no other for so long; if it is dead, Serve has noticed by then
 Heard = Callable[[frozenset[str]], None]
 
 
-class Roster:
+class ReplicaView:
     """The replicas of one group that take work, as Serve says, less those that have just failed here."""
 
     def __init__(self, clock: Callable[[], float] = time.perf_counter) -> None:
         self._clock = clock
-        self._shunned: dict[str, float] = {}  # name → until
-        self._reports: dict[str, Report] = {}
+        self._ejected: dict[str, float] = {}  # name → until
+        self._reports: dict[str, BacklogReport] = {}
         self._heard: Heard | None = None
         self._told: frozenset[str] | None = None
         self.hosts: dict[str, frozenset[str]] = {}  # replica → fingerprints, of those that have said so
@@ -46,19 +46,19 @@ class Roster:
         """hosts: what replicas have said of the models they host, and of their weights; faults: as the field."""
         self._told = running
         self.hosts, self.faults = dict(hosts), list(faults)
-        self._shunned = {name: until for name, until in self._shunned.items() if name in running}
+        self._ejected = {name: until for name, until in self._ejected.items() if name in running}
         self._reports = {name: report for name, report in self._reports.items() if name in running}
         if self._heard is not None:
             self._heard(running)
 
-    def shun(self, name: str) -> None:
+    def eject(self, name: str) -> None:
         """Prefer others for a while."""
-        self._shunned[name] = self._clock() + SHUN_S
+        self._ejected[name] = self._clock() + EJECTION_S
 
     def answered(self, name: str, backlog_s: float, others_s: float) -> None:
         """A replica has said what it has to do, and how much of that for other routers."""
         if name in self.running:
-            self._reports[name] = Report(self._clock(), backlog_s, others_s)
+            self._reports[name] = BacklogReport(self._clock(), backlog_s, others_s)
 
     def others_ms(self, names: Sequence[str]) -> list[float]:
         """What each has to do for other routers, by what it said last."""
@@ -73,21 +73,21 @@ class Roster:
         if models:
             hosts = [self.hosts.get(name) for name in names]
             places = [p for p in places if (h := hosts[p]) is None or not h.isdisjoint(models)] or places  # type: ignore[assignment]
-        if self._shunned:
+        if self._ejected:
             now = self._clock()
-            places = [p for p in places if self._shunned.get(names[p], 0.0) <= now] or places  # type: ignore[assignment]
+            places = [p for p in places if self._ejected.get(names[p], 0.0) <= now] or places  # type: ignore[assignment]
         return list(places)
 
 
-ROSTERS: dict[str, Roster] = {}
+VIEWS: dict[str, ReplicaView] = {}
 
 
-def roster_of(group: str) -> Roster:
+def replica_view_of(group: str) -> ReplicaView:
     """One per group and process: Serve makes the request router, and this is how to meet it."""
-    return ROSTERS.setdefault(group, Roster())
+    return VIEWS.setdefault(group, ReplicaView())
 
 
-class Sending:
+class Envelope:
     """A chunk on its way out. In the router's process it says who got it; a replica receives the chunk alone."""
 
     def __init__(self, chunk: Chunk) -> None:

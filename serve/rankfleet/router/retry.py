@@ -4,7 +4,7 @@ that can be in time."""
 import math
 from dataclasses import dataclass
 
-MOST_ATTEMPTS = 4
+MAX_ATTEMPTS = 4
 PATIENCE_S = 120.0  # without a deadline a chunk is tried for so long, and waits so long for a first replica
 LATE_S = 1.0  # beyond a deadline: an answer that comes a little late is worth more than none
 SILENCE_S = 5.0  # a replica with work says nothing for so long, and for SILENCE_FACTOR times what was predicted
@@ -20,14 +20,14 @@ class Verdict:
     reason: str
 
 
-def retry(attempts: int, first_s: float, now_s: float, deadline_s: float, least_ms: float) -> Verdict:
+def retry(attempts: int, first_s: float, now_s: float, deadline_s: float, min_ms: float) -> Verdict:
     """Whether a chunk that was sent `attempts` times in vain, first at `first_s`, is sent again.
 
-    deadline_s: on the same clock, infinity for none; least_ms: device time it takes at least.
+    deadline_s: on the same clock, infinity for none; min_ms: device time it takes at least.
     """
-    if now_s + least_ms / 1e3 > deadline_s:
+    if now_s + min_ms / 1e3 > deadline_s:
         return Verdict(False, False, "its replica went away, and no time was left to ask another")
-    if attempts >= MOST_ATTEMPTS:
+    if attempts >= MAX_ATTEMPTS:
         return Verdict(False, True, f"{attempts} replicas went away, one after the other")
     if now_s - first_s >= PATIENCE_S:
         return Verdict(False, True, f"no replica has answered for {now_s - first_s:.0f} s")

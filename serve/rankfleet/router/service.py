@@ -22,25 +22,35 @@ from rankfleet.core.sections import NONE
 from rankfleet.engine.text.token_cache import TokenCache
 from rankfleet.engine.text.tokenizer import PairTokenizer
 from rankfleet.estimates.lengths import Lengths
-from rankfleet.estimates.load import Demanded
-from rankfleet.router.answer import EXPIRED, NO_SECOND, Answer, Asked, Opened, document_scores, note, refused, unscored
-from rankfleet.router.candidates import Ask
+from rankfleet.estimates.load import OfferedLoad
+from rankfleet.router.answer import (
+    EXPIRED,
+    NO_SECOND,
+    Answer,
+    CheckedRequest,
+    TokenizedRequest,
+    document_scores,
+    note,
+    refused,
+    unscored,
+)
 from rankfleet.router.cascade import ranked, second_stage
 from rankfleet.router.dispatch import Dispatcher, GroupClient
 from rankfleet.router.experiments import assign
 from rankfleet.router.fleet import FleetView
 from rankfleet.router.limits import check_documents, check_query
+from rankfleet.router.plan_options import PlanRequest
 from rankfleet.router.planner import Refusal, plan
 from rankfleet.router.resolve import target_of
-from rankfleet.router.token_bound import Foresight
+from rankfleet.router.token_bound import TokenLowerBound
 from rankfleet.router.tokenize import TokenizedTexts, tokenize
 
 log = logging.getLogger("ray.serve")
 
-MOST_STAGES = 2
+MAX_STAGES = 2
 REHEARSALS = 3
 PROBE = RerankRequest("is anybody there", ["a document that says so"], slo_ms=10_000.0, probe=True)
-FORESEEN_S = 0.5  # after which a request refused by a guess is worth another look
+EARLY_RETRY_S = 0.5  # after which a request refused by a guess is worth another look
 INLINE_CHARACTERS = 4000  # encoding so few takes less of the loop's time than a thread's handing over and back
 
 
@@ -63,15 +73,15 @@ class RankingService:
         self.config = config
         self.live: LiveSettings = config.live
         self.fleet: FleetView = FleetView(config, models or {}, before.fleet if before else None)
-        self.demanded: Demanded = before.demanded if before else Demanded.of(config.groups)
-        self.demanded.know(config.groups)
+        self.offered: OfferedLoad = before.offered if before else OfferedLoad.of(config.groups)
+        self.offered.know(config.groups)
         self.clock = clock
         self._tokenizers = tokenizers
         cache_bytes = int(config.token_cache_mb * 1e6)
         self._cache: TokenCache = before._cache if before else TokenCache(cache_bytes)
         self._dispatcher = Dispatcher(config, self.fleet, groups, clock, models=models or {})
         self._executor = executor
-        self._foresight: Foresight = before._foresight if before else Foresight()
+        self._token_bound: TokenLowerBound = before._token_bound if before else TokenLowerBound()
         self._waking: dict[str, asyncio.Task[None]] = before._waking if before else {}
 
     def take_over(self) -> None:
@@ -87,13 +97,13 @@ class RankingService:
         what is left. Unavailable where no replica can be had, ScoringFailed where the engine fails.
         """
         opened = self._open(request, arrived_s)
-        decision: Plan | Refusal | None = self._foresee(opened)
+        decision: Plan | Refusal | None = self._refuse_early(opened)
         if isinstance(decision, Refusal):
             self._arrived(opened, decision)
             raise refused(decision)
         asked = await self._tokenized(opened)
         if not request.probe:
-            self._foresight.learn(request, asked.ask.work, self._limits(asked.target.tiers))
+            self._token_bound.learn(request, asked.ask.work, self._limits(asked.target.tiers))
         decision = self._decide(asked.ask)
         self._arrived(opened, decision)
         if isinstance(decision, Refusal):
@@ -135,46 +145,48 @@ class RankingService:
     async def explain(self, request: RerankRequest) -> Plan | Refusal:
         """What would be decided now, without scoring. Raises as `rank` does for what is wrong."""
         opened = self._open(request)
-        return self._foresee(opened) or self._decide((await self._tokenized(opened)).ask)
+        return self._refuse_early(opened) or self._decide((await self._tokenized(opened)).ask)
 
-    def _open(self, request: RerankRequest, arrived_s: float | None = None) -> Opened:
+    def _open(self, request: RerankRequest, arrived_s: float | None = None) -> CheckedRequest:
         """Check a request, and find out who may answer it."""
         if not request.probe:
             check_query(request.query, self.config.limits)
             check_documents(request.documents, self.config.limits)
         assignment = None if request.model in self.config.tiers else assign(self.live.experiments, request)
         target = target_of(request, self.live, self.config.tiers, assignment.model if assignment else None)
-        return Opened(request, target, assignment, self.clock() if arrived_s is None else arrived_s)
+        return CheckedRequest(request, target, assignment, self.clock() if arrived_s is None else arrived_s)
 
-    def _foresee(self, opened: Opened) -> Refusal | None:
+    def _refuse_early(self, opened: CheckedRequest) -> Refusal | None:
         """A refusal before tokenizing, of what even at its least would be refused; None for all else."""
         target = opened.target
         if target.budget_ms is None or target.slo.when_none_fits != "refuse" or not self.fleet.busy:
             return None  # an idle router has the time to be exact
-        work = self._foresight.least_work(opened.request, self._limits(target.tiers))
+        work = self._token_bound.lower_bound(opened.request, self._limits(target.tiers))
         decision = self._decide(self._ask(opened, work)) if work else None
         if not isinstance(decision, Refusal) or decision.cause != "budget":
             return decision if isinstance(decision, Refusal) else None
         # What texts become is a guess, by others: an idle router would look.
         why = f"this looks like too much for {target.budget_ms:.0f} ms, and others are under way"
-        return replace(decision, cause="load", retry_after_s=FORESEEN_S, reason=why)
+        return replace(decision, cause="load", retry_after_s=EARLY_RETRY_S, reason=why)
 
     def check(self, request: RerankRequest) -> None:
         """Raises UnknownModel."""
         target_of(request, self.live, self.config.tiers, None)
 
-    async def _tokenized(self, opened: Opened) -> Asked:
+    async def _tokenized(self, opened: CheckedRequest) -> TokenizedRequest:
         timing = Timing()
         started_s = self.clock()
         texts = await self._tokenize(opened.request, opened.target.tiers)
         timing.tokenize_ms = (self.clock() - started_s) * 1e3
         lengths = texts.lengths()
         ask = self._ask(opened, {tier: each.work for tier, each in lengths.items()}, lengths)
-        return Asked(opened.request, opened.target, opened.assignment, texts, ask, timing)
+        return TokenizedRequest(opened.request, opened.target, opened.assignment, texts, ask, timing)
 
-    def _ask(self, opened: Opened, work: Mapping[str, Work], lengths: Mapping[str, Lengths] | None = None) -> Ask:
+    def _ask(
+        self, opened: CheckedRequest, work: Mapping[str, Work], lengths: Mapping[str, Lengths] | None = None
+    ) -> PlanRequest:
         target = opened.target
-        return Ask(
+        return PlanRequest(
             work,
             opened.arrived_s,
             target.budget_ms,
@@ -182,15 +194,15 @@ class RankingService:
             target.slo.when_none_fits,
             opened.request.min_quality,
             lengths,
-            MOST_STAGES,
+            MAX_STAGES,
         )
 
-    def _arrived(self, opened: Opened, decision: Plan | Refusal) -> None:
+    def _arrived(self, opened: CheckedRequest, decision: Plan | Refusal) -> None:
         """Count what was asked for, whatever is answered: more replicas could have given it. What not even an idle
         fleet could give is no demand, and its budget says nothing about those of others."""
-        if decision.preferred is not None and not opened.request.probe:
+        if decision.unloaded is not None and not opened.request.probe:
             self.fleet.arrived(opened.target.budget_ms, self.clock())
-            self.demanded.add(decision.preferred.work_ms)
+            self.offered.add(decision.unloaded.work_ms)
         sent = isinstance(decision, Plan) and decision.candidates != 0
         if sent or (isinstance(decision, Refusal) and decision.cause != "load"):
             return
@@ -217,7 +229,10 @@ class RankingService:
     def _limits(self, tiers: tuple[str, ...]) -> dict[str, int]:
         """The longest pair in tokens."""
         longest = {tier: self._tokenizers[tier].max_tokens for tier in tiers}
-        return {tier: min(most, self.config.tiers[tier].max_tokens or most) for tier, most in longest.items()}
+        return {
+            tier: min(longest_pair, self.config.tiers[tier].max_tokens or longest_pair)
+            for tier, longest_pair in longest.items()
+        }
 
     async def _tokenize(self, request: RerankRequest, tiers: tuple[str, ...]) -> TokenizedTexts:
         """Encode the texts once for each vocabulary; in the executor where that may take milliseconds."""
@@ -230,20 +245,20 @@ class RankingService:
         loop = asyncio.get_running_loop()
         return await loop.run_in_executor(self._executor, tokenize, request, how, self._cache, passages)
 
-    def _decide(self, ask: Ask) -> Plan | Refusal:
+    def _decide(self, ask: PlanRequest) -> Plan | Refusal:
         """For the fleet as it is for this request: what is ahead depends on its deadline and its size."""
         now_s = self.clock()
         if ask.budget_ms is None:
             return plan(ask, self.fleet.snapshot(now_s), now_s)
-        least_ms = self.fleet.least_ms(ask.work, math.inf)
-        return plan(ask, self.fleet.snapshot(now_s, ask.arrived_s + ask.budget_ms / 1e3, least_ms), now_s)
+        min_ms = self.fleet.min_ms(ask.work, math.inf)
+        return plan(ask, self.fleet.snapshot(now_s, ask.arrived_s + ask.budget_ms / 1e3, min_ms), now_s)
 
     def _too_late(self, why: str, decision: Plan) -> Overloaded:
         """Time has run out, and what is left is no answer to this request."""
         group = self.fleet.snapshot(self.clock()).groups[self.config.group_of(decision.tier)]
         return Overloaded(f"{why}; retry later or allow more time", max(0.05, group.backlog_s))
 
-    async def _answer(self, decision: Plan, asked: Asked) -> Answer:
+    async def _answer(self, decision: Plan, asked: TokenizedRequest) -> Answer:
         """Score as planned. Raises Expired when the deadline passed before the first stage was begun, and Overloaded
         when it left out a second stage without which the ranking is not good enough."""
         if decision.candidates == 0:
@@ -255,9 +270,9 @@ class RankingService:
         if not decision.fits:  # of a tier that was asked for: what is promised is the time predicted
             deadline_s = max(deadline_s, asked.ask.arrived_s + decision.predicted_ms / 1e3)
         allowed = asked.texts.alike(decision.allowed, first)
-        preferred = decision.preferred.tier if decision.preferred is not None else ""
+        unloaded_tier = decision.unloaded.tier if decision.unloaded is not None else ""
         scored = await self._dispatcher.score(
-            first, part.pairs, deadline_s, allowed, preferred, late_is_fine=asked.late_is_fine
+            first, part.pairs, deadline_s, allowed, unloaded_tier, late_is_fine=asked.late_is_fine
         )
         answer = Answer.of(scored, part)
         note(asked.timing, scored)
@@ -270,7 +285,7 @@ class RankingService:
                 raise self._too_late(f"{why}, and what is left is below min_quality", decision)
         return answer
 
-    async def _second_stage(self, stage: Stage, answer: Answer, asked: Asked) -> None:
+    async def _second_stage(self, stage: Stage, answer: Answer, asked: TokenizedRequest) -> None:
         """Let the larger tier score the best so far, if there is time; else the first stage's answer stays, whatever
         becomes of the second."""
         model = self.fleet.latency(stage.tier)
@@ -307,7 +322,7 @@ class RankingService:
         answer.truncated = sorted({*answer.truncated, *(int(kept[i]) for i in part.layout.truncated)})
         note(asked.timing, scored)
 
-    def _ranking(self, decision: Plan, answer: Answer, asked: Asked) -> Ranking:
+    def _ranking(self, decision: Plan, answer: Answer, asked: TokenizedRequest) -> Ranking:
         request = asked.request
         documents = [RankedDocument(int(i), float(answer.scores[i])) for i in answer.order]
         documents += [RankedDocument(i, None) for i in range(len(documents), len(request.documents))]

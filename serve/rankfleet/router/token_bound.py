@@ -11,7 +11,7 @@ REMEMBERED = 256  # requests, of which the one with fewest tokens per character 
 MARGIN = 0.9  # for texts with still fewer
 
 
-class Foresight:
+class TokenLowerBound:
     """Learns how many tokens characters become, so that what is surely too much can be refused for nothing."""
 
     def __init__(self) -> None:
@@ -21,16 +21,16 @@ class Foresight:
     def learn(self, request: RerankRequest, work: Mapping[str, Work], limits: Mapping[str, int]) -> None:
         """work: of its pairs, by tier; limits: longest pair in tokens. A request that was cut teaches nothing."""
         characters = sum(map(len, request.documents)) + len(request.documents) * len(request.query)
-        least = min((w.tokens for w in work.values()), default=0)
+        min_tokens = min((w.tokens for w in work.values()), default=0)
         longest = max(map(len, request.documents)) + len(request.query)
-        if least == 0 or longest > min(limits.values()):
+        if min_tokens == 0 or longest > min(limits.values()):
             return  # in characters: so none can have been cut
         left = self._ratios[0] if len(self._ratios) == REMEMBERED else np.inf
-        ratio = least / characters
+        ratio = min_tokens / characters
         self._ratios.append(ratio)
         self._least = min(self._ratios) if left <= self._least else min(self._least or ratio, ratio)
 
-    def least_work(self, request: RerankRequest, limits: Mapping[str, int]) -> dict[str, Work]:
+    def lower_bound(self, request: RerankRequest, limits: Mapping[str, int]) -> dict[str, Work]:
         """By tier; empty while nothing has been learnt."""
         if not self._ratios:
             return {}

@@ -10,7 +10,7 @@ from rankfleet.core.errors import CheckpointError
 from rankfleet.core.fingerprint import model_name
 from rankfleet.core.messages import RerankRequest
 from rankfleet.core.pairs import TokenizedPairs
-from rankfleet.core.passages import Layout, PassageRule
+from rankfleet.core.passages import PairLayout, PassageRule
 from rankfleet.core.sections import Tier
 from rankfleet.engine.checkpoint.files import find_checkpoint
 from rankfleet.engine.text.encoder import TextEncoder
@@ -55,7 +55,7 @@ class Part:
     """Some of a request's documents as one tier sees them: pairs in the order of the layout."""
 
     pairs: TokenizedPairs
-    layout: Layout
+    layout: PairLayout
 
 
 @dataclass(frozen=True)
@@ -69,7 +69,7 @@ class TokenizedTexts:
 
     tiers: Mapping[str, tuple[PairTokenizer, int | None]]
     ids: Mapping[TextEncoder, tuple[np.ndarray, list[np.ndarray]]]
-    layouts: Mapping[str, Layout]
+    layouts: Mapping[str, PairLayout]
     passages: PassageRule | None
     cached: int
 
@@ -121,10 +121,10 @@ def tokenize(
     ids, cached = {}, len(request.documents)
     for encoder, users in by_encoder.items():
         query = encoder.encode([request.query])[0]
-        most = max(tokenizer.reach(query, limit, passages) for tokenizer, limit in users)
-        documents, hits = cache.encode(encoder, request.documents, most)
+        max_tokens = max(tokenizer.reach(query, limit, passages) for tokenizer, limit in users)
+        documents, hits = cache.encode(encoder, request.documents, max_tokens)
         ids[encoder], cached = (query, documents), min(cached, hits)
-    layouts: dict[tuple[PairTokenizer, int | None], Layout] = {}
+    layouts: dict[tuple[PairTokenizer, int | None], PairLayout] = {}
     for tokenizer, limit in tiers.values():
         if (tokenizer, limit) not in layouts:
             layouts[tokenizer, limit] = tokenizer.layout(*ids[tokenizer.encoder], limit, passages)

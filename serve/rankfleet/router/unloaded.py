@@ -3,21 +3,23 @@
 import math
 from collections.abc import Iterable
 
-from rankfleet.core.messages import Preferred, Work
-from rankfleet.router.candidates import Ask, Candidate, FleetSnapshot, part_of
+from rankfleet.core.messages import UnloadedPlan, Work
+from rankfleet.router.plan_options import FleetSnapshot, PlanOption, PlanRequest, part_of
 
 
-def preferred(found: Iterable[Candidate], ask: Ask, fleet: FleetSnapshot, now_s: float) -> Preferred | None:
+def unloaded_plan(
+    found: Iterable[PlanOption], ask: PlanRequest, fleet: FleetSnapshot, now_s: float
+) -> UnloadedPlan | None:
     """found: best first. None where not even an idle fleet, all groups awake, could score anything in time."""
     spare_ms = math.inf if ask.budget_ms is None else ask.budget_ms - (now_s - ask.arrived_s) * 1e3
     for candidate in found:
         passes = max(1, len(candidate.stages))
         if candidate.quality >= ask.min_quality and passes * fleet.overhead_ms + candidate.engine_ms <= spare_ms:
-            return None if candidate.candidates == 0 else wanted(candidate, ask, fleet)
+            return None if candidate.candidates == 0 else device_time(candidate, ask, fleet)
     return None
 
 
-def wanted(candidate: Candidate, ask: Ask, fleet: FleetSnapshot) -> Preferred | None:
+def device_time(candidate: PlanOption, ask: PlanRequest, fleet: FleetSnapshot) -> UnloadedPlan | None:
     """The device time of a plan by group; None for one that has not been measured. A cascade has no one tier that
     its parts could fall short of."""
     work_ms = []
@@ -27,10 +29,10 @@ def wanted(candidate: Candidate, ask: Ask, fleet: FleetSnapshot) -> Preferred | 
             return None
         share = min(1.0, work.tokens / fleet.groups[state.group].batch_tokens)
         work_ms.append((state.group, state.latency.share_ms(work, share)))
-    return Preferred("" if candidate.stages else candidate.tier, tuple(work_ms))
+    return UnloadedPlan("" if candidate.stages else candidate.tier, tuple(work_ms))
 
 
-def parts(candidate: Candidate, ask: Ask) -> list[tuple[str, Work]]:
+def parts(candidate: PlanOption, ask: PlanRequest) -> list[tuple[str, Work]]:
     """Tier and work of each pass."""
     if candidate.stages:
         return [(stage.tier, part_of(ask.work[stage.tier], stage.candidates, ask)) for stage in candidate.stages]

@@ -13,13 +13,13 @@ from rankfleet.simulate.scaling import TICK_S
 
 
 def schedule(
-    work_s: np.ndarray, window_s: float, utilisation: float, start_s: float, least: int, most: int
+    work_s: np.ndarray, window_s: float, utilisation: float, start_s: float, min_replicas: int, max_replicas: int
 ) -> np.ndarray:
     """Replicas decided at each tick, int [ticks]. work_s: seconds of work that arrive in each tick, float [ticks]."""
     width = max(1, round(window_s / TICK_S))
     padded = np.pad(work_s, (width // 2, width - 1 - width // 2))
     mean = np.convolve(padded, np.ones(width) / width, mode="valid") / TICK_S
-    needed = np.clip(np.ceil(mean / utilisation - 1e-9), least, most).astype(np.int64)
+    needed = np.clip(np.ceil(mean / utilisation - 1e-9), min_replicas, max_replicas).astype(np.int64)
     return ahead(held(needed, round(start_s / TICK_S)), round(start_s / TICK_S))
 
 

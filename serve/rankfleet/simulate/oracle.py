@@ -20,7 +20,7 @@ import numpy as np
 
 from rankfleet.core.config import FleetConfig
 from rankfleet.core.messages import Work
-from rankfleet.estimates.frontier import Option, ladder
+from rankfleet.estimates.frontier import TierOption, frontier_of
 from rankfleet.estimates.latency import LatencyModel
 from rankfleet.simulate.workload import Requests, Workload
 
@@ -51,7 +51,7 @@ def bound(
 
 def device_options(
     fleet: FleetConfig, models: Mapping[str, LatencyModel], workload: Workload, pairs: int, devices: int
-) -> list[Option]:
+) -> list[TierOption]:
     """Each tier's quality and least time on all devices together."""
     found = []
     for name, tier in fleet.tiers.items():
@@ -59,17 +59,17 @@ def device_options(
         work = Work(pairs, pairs * length, pairs * length * length)
         share = min(1.0, work.tokens / fleet.groups[fleet.group_of(name)].batch_tokens)
         ms = models[name].alpha_ms * share + models[name].mean_ms(work) - models[name].alpha_ms
-        found.append(Option(name, tier.quality, 0.0, ms / devices))
+        found.append(TierOption(name, tier.quality, 0.0, ms / devices))
     return found
 
 
-def slices(points: Iterable[tuple[float, float]]) -> Slices:
+def slices(gains: Iterable[tuple[float, float]]) -> Slices:
     """The concave hull of gains over time, from nothing on, cut at its corners."""
-    options = [Option(NOTHING, 0.0, 0.0, 0.0), *(Option(str(ms), gain, 0.0, ms) for gain, ms in points)]
-    rungs = ladder(options).rungs
+    options = [TierOption(NOTHING, 0.0, 0.0, 0.0), *(TierOption(str(ms), gain, 0.0, ms) for gain, ms in gains)]
+    points = frontier_of(options).points
     return [
         ((upper.quality - lower.quality) / (upper.ms - lower.ms), upper.ms - lower.ms)
-        for lower, upper in itertools.pairwise(rungs)
+        for lower, upper in itertools.pairwise(points)
     ]
 
 

@@ -7,17 +7,17 @@ from typing import Any
 from rankfleet.core.config import FleetConfig
 from rankfleet.core.errors import ConfigError
 from rankfleet.core.sections import Routing
-from rankfleet.estimates.arrivals import Pace
+from rankfleet.estimates.arrivals import ArrivalStats
 from rankfleet.estimates.latency import LatencyModel
-from rankfleet.replica.batching import AT_ONCE_MS, Bound, Waiting, bind, keep
-from rankfleet.replica.queue import Bind
-from rankfleet.router.candidates import Ask, Candidate, FleetSnapshot
+from rankfleet.replica.batching import AT_ONCE_MS, BatchDecision, Waiting, feasible, select_batch
+from rankfleet.replica.queue import SelectBatch
+from rankfleet.router.plan_options import FleetSnapshot, PlanOption, PlanRequest
 from rankfleet.router.planner import Choice, choose
 
 FORMS = "slo, static:TIER, table:FRACTION, slackfit or oracle"
 BUCKETS = 16  # of latency, as SlackFit cuts them
 
-Choose = Callable[[Ask, FleetSnapshot, float], Choice]
+Choose = Callable[[PlanRequest, FleetSnapshot, float], Choice]
 
 
 @dataclass(frozen=True)
@@ -27,7 +27,7 @@ class Policy:
 
     name: str
     choose: Choose
-    bind: Bind[Any] = bind
+    select_batch: SelectBatch[Any] = select_batch
     looks: bool = False
 
 
@@ -52,7 +52,7 @@ def policy_of(spec: str, fleet: FleetConfig, models: Mapping[str, LatencyModel])
 
 def given(fleet: FleetConfig, tier: str, allowed: tuple[str, ...] = ()) -> Choice:
     """A choice that asks nobody."""
-    candidate = Candidate(tier, fleet.group_of(tier), fleet.tiers[tier].quality, 0.0, 0.0)
+    candidate = PlanOption(tier, fleet.group_of(tier), fleet.tiers[tier].quality, 0.0, 0.0)
     return Choice(candidate, True, (), (), candidate, allowed)
 
 
@@ -66,10 +66,10 @@ def table(fleet: FleetConfig, models: Mapping[str, LatencyModel], share: float) 
     """The best tier that takes at most a share of the request's budget on an idle device; else the fastest."""
     choices = {name: given(fleet, name) for name in sorted(fleet.tiers, key=lambda name: -fleet.tiers[name].quality)}
 
-    def pick(ask: Ask, snapshot: FleetSnapshot, now_s: float) -> Choice:
+    def pick(ask: PlanRequest, snapshot: FleetSnapshot, now_s: float) -> Choice:
         times = {name: models[name].p99_ms(ask.work[name]) for name in choices}
-        most_ms = float("inf") if ask.budget_ms is None else share * ask.budget_ms
-        return choices[next((n for n in choices if times[n] <= most_ms), min(times, key=times.__getitem__))]
+        max_ms = float("inf") if ask.budget_ms is None else share * ask.budget_ms
+        return choices[next((n for n in choices if times[n] <= max_ms), min(times, key=times.__getitem__))]
 
     return pick
 
@@ -82,32 +82,37 @@ def anything(fleet: FleetConfig) -> Choose:
 
 
 def slackfit(
-    waiting: Sequence[Waiting[Any]], pace: Pace, rule: Routing, max_tokens: int, now_s: float, owed_ms: float
-) -> Bound[Any]:
+    waiting: Sequence[Waiting[Any]],
+    arrivals: ArrivalStats,
+    rule: Routing,
+    max_tokens: int,
+    now_s: float,
+    deficit_ms: float,
+) -> BatchDecision[Any]:
     """SlackFit (SuperServe, NSDI 2025): the least slack picks a bucket of latency, and in the bucket the largest
     batch is taken, then the best tier.
 
     The buckets part the range from the fastest batch of one to the slowest full batch of what waits.
     """
-    kept = keep(waiting, now_s)
-    hopeless = tuple(sorted(set(range(len(waiting))).difference(kept)))
+    kept = feasible(waiting, now_s)
+    infeasible = tuple(sorted(set(range(len(waiting))).difference(kept)))
     if not kept:
-        return Bound("", (), hopeless, 0.0, 0.0, 0.0)
+        return BatchDecision("", (), infeasible, 0.0, 0.0, 0.0)
     head = waiting[kept[0]]
     left_ms = (head.deadline_s - now_s) * 1e3 + AT_ONCE_MS
     choices: list[tuple[float, int, float, str]] = []  # ms, chunks, quality, tier
-    for rung in head.ladder.rungs:
-        ms, tokens = rung.fixed_ms, 0
+    for point in head.frontier.points:
+        ms, tokens = point.fixed_ms, 0
         for count, place in enumerate(kept, start=1):
-            step = waiting[place].ladder.by_tier.get(rung.tier)
+            step = waiting[place].frontier.by_tier.get(point.tier)
             tokens += waiting[place].tokens
             if step is None or (count > 1 and tokens > max_tokens):
                 break
-            ms += waiting[place].ladder.rungs[step].ms
-            choices.append((ms, count, rung.quality, rung.tier))
+            ms += waiting[place].frontier.points[step].ms
+            choices.append((ms, count, point.quality, point.tier))
     low, high = min(choices)[0], max(choices)[0]
     width = (high - low) / BUCKETS or 1.0
     fits = [choice for choice in choices if choice[0] <= left_ms] or [min(choices)]
     top = max(int((ms - low) / width) for ms, *_ in fits)
     ms, count, _, tier = max((c for c in fits if int((c[0] - low) / width) == top), key=lambda c: (c[1], c[2]))
-    return Bound(tier, tuple(kept[:count]), hopeless, 0.0, ms, left_ms)
+    return BatchDecision(tier, tuple(kept[:count]), infeasible, 0.0, ms, left_ms)

@@ -12,18 +12,18 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from rankfleet.core.config import FleetConfig
-from rankfleet.core.messages import Preferred, Work
-from rankfleet.estimates.frontier import Ladder, ladder, scale_of
+from rankfleet.core.messages import UnloadedPlan, Work
+from rankfleet.estimates.frontier import Frontier, frontier_of, scale_of
 from rankfleet.estimates.latency import LatencyModel
-from rankfleet.estimates.load import Demanded
+from rankfleet.estimates.load import OfferedLoad
 from rankfleet.replica.batching import Waiting
 from rankfleet.replica.queue import TokenQueue
-from rankfleet.router.candidates import Ask, Candidate, spread
 from rankfleet.router.fleet import FleetView
-from rankfleet.router.unloaded import preferred
+from rankfleet.router.plan_options import PlanOption, PlanRequest, spread
+from rankfleet.router.unloaded import unloaded_plan
 from rankfleet.simulate.policies import Policy
-from rankfleet.simulate.scaling import TICK_S, Group, Scaler
-from rankfleet.simulate.simulated_replica import Job, Replica
+from rankfleet.simulate.scaling import TICK_S, Scaler, SimulatedGroup
+from rankfleet.simulate.simulated_replica import Job, SimulatedReplica
 from rankfleet.simulate.workload import Requests, Workload
 
 P99_SIGMAS = 2.326  # of a normal distribution
@@ -63,7 +63,7 @@ class Simulation:
         self._view.learned(dict(models))
         self._empty = self._view.snapshot(0.0)  # for policies that do not look
         self._scaler, self._start_s = scaler, start_s
-        self._demanded = Demanded.of(fleet.groups)
+        self._demanded = OfferedLoad.of(fleet.groups)
         self._names = itertools.count()
         self._replicas = {
             name: [
@@ -79,7 +79,7 @@ class Simulation:
         self._range = scale_of(tier.quality for tier in fleet.tiers.values())
         self._least: dict[int, float] = {}
         self._works: dict[int, dict[str, Work]] = {}
-        self._ladders: dict[tuple[Work, tuple[str, ...]], Ladder] = {}
+        self._ladders: dict[tuple[Work, tuple[str, ...]], Frontier] = {}
         # A batch is now and then slower than predicted, such that the 99th percentile is the model's.
         self._sigma = {tier: math.log(model.p99_factor) / P99_SIGMAS for tier, model in models.items()}
 
@@ -95,7 +95,7 @@ class Simulation:
             for at, kind in zip(arrived, kinds, strict=True)
         ]
         self._last_s = arrived[-1] if n else 0.0
-        self._let_go: dict[str, list[Replica]] = {name: [] for name in self._replicas}
+        self._let_go: dict[str, list[SimulatedReplica]] = {name: [] for name in self._replicas}
         self._parked: dict[str, list[tuple[Waiting[tuple[Job, Work]], int]]] = {name: [] for name in self._replicas}
         if self._scaler is not None:
             self._at(0.0, self._scale)
@@ -116,11 +116,14 @@ class Simulation:
     def _at(self, when_s: float, act: Callable[[float], None]) -> None:
         heapq.heappush(self._events, (when_s, next(self._order), act))
 
-    def _replica(self, group: str, ready_s: float = 0.0) -> Replica:
+    def _replica(self, group: str, ready_s: float = 0.0) -> SimulatedReplica:
         queue: TokenQueue[tuple[Job, Work]] = TokenQueue(
-            self._fleet.groups[group].batch_tokens, self._fleet.routing, self._policy.bind, self._fleet.scheduling
+            self._fleet.groups[group].batch_tokens,
+            self._fleet.routing,
+            self._policy.select_batch,
+            self._fleet.scheduling,
         )
-        return Replica(f"{group}-{next(self._names)}", queue, ready_s)
+        return SimulatedReplica(f"{group}-{next(self._names)}", queue, ready_s)
 
     def _work(self, pairs: int) -> dict[str, Work]:
         """By tier; pairs of equal length, cut where a tier takes fewer tokens."""
@@ -129,30 +132,30 @@ class Simulation:
             self._works[pairs] = {t: Work(pairs, pairs * n, pairs * n * n) for t, n in lengths.items()}
         return self._works[pairs]
 
-    def _least_ms(self, pairs: int, work: dict[str, Work]) -> float:
+    def _min_ms(self, pairs: int, work: dict[str, Work]) -> float:
         """Device time of a request at its cheapest tier, as tickets count it."""
         if pairs not in self._least:
             steps = (
                 self._ladder((tier,), work[tier], self._fleet.groups[self._fleet.group_of(tier)].batch_tokens)
                 for tier in self._fleet.tiers
             )
-            self._least[pairs] = min(step.rungs[0].full_ms for step in steps)
+            self._least[pairs] = min(step.points[0].full_ms for step in steps)
         return self._least[pairs]
 
-    def _ladder(self, tiers: tuple[str, ...], work: Work, max_tokens: int) -> Ladder:
+    def _ladder(self, tiers: tuple[str, ...], work: Work, max_tokens: int) -> Frontier:
         if (work, tiers) not in self._ladders:
             options = [self._models[t].option(t, self._fleet.tiers[t].quality, work) for t in tiers]
-            self._ladders[work, tiers] = ladder(options, work.tokens / max_tokens, self._range)
+            self._ladders[work, tiers] = frontier_of(options, work.tokens / max_tokens, self._range)
         return self._ladders[work, tiers]
 
     def _arrive(self, i: int, slo_ms: float | None, when_none_fits: str, pairs: int, now_s: float) -> None:
         work = self._work(pairs)
-        ask = Ask(work, now_s, slo_ms, when_none_fits=when_none_fits)  # type: ignore[arg-type]
+        ask = PlanRequest(work, now_s, slo_ms, when_none_fits=when_none_fits)  # type: ignore[arg-type]
         snapshot = self._empty
         if self._policy.looks:
-            snapshot = self._view.snapshot(now_s, self._deadlines[i], self._least_ms(pairs, work))
+            snapshot = self._view.snapshot(now_s, self._deadlines[i], self._min_ms(pairs, work))
         choice = self._policy.choose(ask, snapshot, now_s)
-        ideal = preferred(choice.found or ([choice.chosen] if choice.chosen else ()), ask, snapshot, now_s)
+        ideal = unloaded_plan(choice.found or ([choice.chosen] if choice.chosen else ()), ask, snapshot, now_s)
         if ideal is not None:
             self._view.arrived(slo_ms, now_s)
             self._demanded.add(ideal.work_ms)
@@ -161,7 +164,7 @@ class Simulation:
             self._send(i, choice.chosen, choice.allowed, work[choice.chosen.tier], ideal, now_s)
 
     def _send(
-        self, i: int, chosen: Candidate, allowed: tuple[str, ...], work: Work, ideal: Preferred | None, now_s: float
+        self, i: int, chosen: PlanOption, allowed: tuple[str, ...], work: Work, ideal: UnloadedPlan | None, now_s: float
     ) -> None:
         """Cut into chunks as the service does, which reach their queues when the overhead has passed."""
         group = chosen.group
@@ -170,10 +173,10 @@ class Simulation:
         if parts > 1:
             work = work.share(parts)
         steps = self._ladder(allowed or (chosen.tier,), work, self._fleet.groups[group].batch_tokens)
-        ticket = self._view.sent(group, steps.rungs[0].full_ms * parts, now_s, self._deadlines[i])
+        entry_id = self._view.sent(group, steps.points[0].full_ms * parts, now_s, self._deadlines[i])
         hosted = ideal is not None and ideal.tier in self._fleet.groups[group].tiers
         best = ideal.tier if ideal is not None and hosted else chosen.tier
-        job = Job(i, group, ticket, parts, ideal.tier if ideal is not None else "", self._share_ms(best, work))
+        job = Job(i, group, entry_id, parts, ideal.tier if ideal is not None else "", self._share_ms(best, work))
         request = i if parts > 1 else None
         chunk = Waiting(work.tokens, self._deadlines[i], steps, (job, work), request)
         if self._fleet.overhead_ms > 0:
@@ -193,20 +196,20 @@ class Simulation:
         for place in itertools.islice(itertools.cycle(least), parts):
             replica = self._replicas[group][place]
             replica.queue.put(chunk, now_s, idle=not replica.running)
-            replica.load.arrived(chunk.item[0].preferred_ms)
+            replica.load.arrived(chunk.item[0].unloaded_ms)
             if not replica.running:
                 self._start(replica, now_s)
             elif (last_s := chunk.last_start_s) < replica.free_s:
                 self._at(last_s, lambda at_s, replica=replica: self._expire(replica, at_s))  # type: ignore[misc]
 
-    def _start(self, replica: Replica, now_s: float) -> None:
+    def _start(self, replica: SimulatedReplica, now_s: float) -> None:
         """The next batch of an idle replica, if anything waits that can be in time."""
         if now_s < replica.ready_s:
             self._at(replica.ready_s, lambda at_s: None if replica.running else self._start(replica, at_s))
             return  # still starting up
         taken = replica.queue.take(now_s)
-        for chunk in taken.hopeless:
-            replica.load.left(chunk.item[0].preferred_ms)
+        for chunk in taken.infeasible:
+            replica.load.left(chunk.item[0].unloaded_ms)
             self._lose(chunk.item[0], now_s)
         if not taken.batch:
             return
@@ -219,23 +222,23 @@ class Simulation:
         self._outcome.batches += 1
         self._at(replica.free_s, lambda at_s: self._finish(replica, at_s))
 
-    def _expire(self, replica: Replica, now_s: float) -> None:
+    def _expire(self, replica: SimulatedReplica, now_s: float) -> None:
         """Answer what cannot be in time any more, though the replica is busy."""
         for chunk in replica.queue.expire(now_s):
-            replica.load.left(chunk.item[0].preferred_ms)
+            replica.load.left(chunk.item[0].unloaded_ms)
             self._lose(chunk.item[0], now_s)
 
-    def _finish(self, replica: Replica, now_s: float) -> None:
+    def _finish(self, replica: SimulatedReplica, now_s: float) -> None:
         """A batch is done: answer its requests, take the next."""
         batch, replica.running = replica.running, []
         for chunk in batch:
             job, work = chunk.item
-            replica.load.left(job.preferred_ms)
-            lesser = self._quality[replica.tier] < self._quality.get(job.preferred, -math.inf)
-            replica.load.scored(job.preferred_ms, self._share_ms(replica.tier, work), lesser)
+            replica.load.left(job.unloaded_ms)
+            lesser = self._quality[replica.tier] < self._quality.get(job.unloaded_tier, -math.inf)
+            replica.load.scored(job.unloaded_ms, self._share_ms(replica.tier, work), lesser)
             job.left -= 1
             if job.left == 0 and not job.lost:
-                self._view.back(job.group, job.ticket, now_s)
+                self._view.back(job.group, job.entry_id, now_s)
                 self._outcome.took_ms[job.request] = (now_s - self._arrived[job.request]) * 1e3
                 self._outcome.tier[job.request] = self._place[replica.tier]
                 in_time = now_s <= self._deadlines[job.request] + 1e-9
@@ -248,7 +251,7 @@ class Simulation:
         if job.lost:
             return
         job.lost = True
-        self._view.back(job.group, job.ticket, now_s)
+        self._view.back(job.group, job.entry_id, now_s)
         self._outcome.state[job.request] = GIVEN_UP
         if job.left > 1:
             for replica in self._replicas[job.group] + self._let_go[job.group]:
@@ -257,11 +260,11 @@ class Simulation:
     def _share_ms(self, tier: str, work: Work) -> float:
         return self._models[tier].share_ms(work, min(1.0, work.tokens / self._batch_tokens[tier]))
 
-    def _group(self, name: str, now_s: float) -> Group:
+    def _group(self, name: str, now_s: float) -> SimulatedGroup:
         """What a scaler may know. Those let go still report what they finish."""
         there, gone = self._replicas[name], self._let_go[name]
         sources = {f"replica {r.name}": r.load.counts for r in there + gone}
-        return Group(
+        return SimulatedGroup(
             ready=sum(r.ready_s <= now_s for r in there),
             all=len(there),
             sources=sources | {"router": self._demanded.counts[name]},

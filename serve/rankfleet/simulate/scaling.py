@@ -23,7 +23,7 @@ FORMS = "need, or ray:TARGET ongoing requests with Ray's default delays"
 
 
 @dataclass(frozen=True)
-class Group:
+class SimulatedGroup:
     """What there is to know of a group at a tick. ongoing: requests that wait or are scored; ready: replicas that
     score; all: those that start, too."""
 
@@ -37,7 +37,7 @@ class Group:
 class Scaler(Protocol):
     """Targets by group. Asked every TICK_S."""
 
-    def targets(self, groups: Mapping[str, Group], now_s: float) -> dict[str, int]: ...
+    def targets(self, groups: Mapping[str, SimulatedGroup], now_s: float) -> dict[str, int]: ...
 
 
 def scaler_of(spec: str, fleet: FleetConfig, models: Mapping[str, LatencyModel], budgets_ms: list[float]) -> "Scaler":
@@ -65,9 +65,9 @@ class Need:
         classes = {f"c{i}": {"slo_ms": ms} for i, ms in enumerate(budgets_ms)}
         live = LiveSettings.model_validate({"slo_classes": classes, "autoscaling": fleet.autoscaling.model_dump()})
         self._drains_s = drains_s(fleet, live, models)
-        self._late: deque[tuple[float, Mapping[str, Group]]] = deque()
+        self._late: deque[tuple[float, Mapping[str, SimulatedGroup]]] = deque()
 
-    def targets(self, groups: Mapping[str, Group], now_s: float) -> dict[str, int]:
+    def targets(self, groups: Mapping[str, SimulatedGroup], now_s: float) -> dict[str, int]:
         self._late.append((now_s, groups))
         while len(self._late) > 1 and self._late[1][0] <= now_s - LAG_S:
             self._late.popleft()
@@ -97,10 +97,10 @@ class Ongoing:
     _seen: dict[str, deque[tuple[float, int]]] = field(default_factory=dict)
     _wish: dict[str, tuple[int, float]] = field(default_factory=dict)  # direction and since when
 
-    def targets(self, groups: Mapping[str, Group], now_s: float) -> dict[str, int]:
+    def targets(self, groups: Mapping[str, SimulatedGroup], now_s: float) -> dict[str, int]:
         return {name: self._target(name, group, now_s) for name, group in groups.items()}
 
-    def _target(self, name: str, group: Group, now_s: float) -> int:
+    def _target(self, name: str, group: SimulatedGroup, now_s: float) -> int:
         seen = self._seen.setdefault(name, deque())
         seen.append((now_s, group.ongoing))
         while seen[0][0] < now_s - self.look_back_s:
@@ -109,9 +109,9 @@ class Ongoing:
         return self.decide(name, mean, group.ready, group.all, now_s)
 
     def decide(self, name: str, ongoing: float, running: int, target: int, now_s: float) -> int:
-        least, most = self.bounds[name]
+        min_replicas, max_replicas = self.bounds[name]
         if running == 0:
-            return max(least, min(most, max(1, target) if ongoing > 0 else target))
+            return max(min_replicas, min(max_replicas, max(1, target) if ongoing > 0 else target))
         # running × (ongoing ÷ (target × running)), then running + 1.0 × (desired − running), rounded up
         desired = math.ceil(running + 1.0 * (running * (ongoing / (self.target_ongoing * running)) - running))
         direction = (desired > target) - (desired < target)
@@ -121,11 +121,11 @@ class Ongoing:
         delay_s = self.upscale_delay_s if direction > 0 else self.downscale_delay_s
         if direction == 0 or now_s - since_s + 1e-6 < delay_s:
             self._wish[name] = direction, since_s
-            return max(least, min(most, target))
+            return max(min_replicas, min(max_replicas, target))
         self._wish[name] = 0, now_s
         if direction < 0 and target > 1:
             desired = max(1, desired)
-        return max(least, min(most, desired))
+        return max(min_replicas, min(max_replicas, desired))
 
 
 @dataclass
@@ -135,6 +135,6 @@ class Schedule:
     group: str
     replicas: np.ndarray  # int [ticks]
 
-    def targets(self, groups: Mapping[str, Group], now_s: float) -> dict[str, int]:
+    def targets(self, groups: Mapping[str, SimulatedGroup], now_s: float) -> dict[str, int]:
         tick = min(len(self.replicas) - 1, round(now_s / TICK_S))
         return {self.group: int(self.replicas[tick])}

@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 
 from rankfleet.core.messages import Work
-from rankfleet.estimates.load import Load
+from rankfleet.estimates.load import ReplicaLoad
 from rankfleet.replica.batching import Waiting
 from rankfleet.replica.queue import TokenQueue
 
@@ -15,15 +15,15 @@ class Job:
 
     request: int
     group: str
-    ticket: int
+    entry_id: int
     left: int
-    preferred: str = ""
-    preferred_ms: float = 0.0
+    unloaded_tier: str = ""
+    unloaded_ms: float = 0.0
     lost: bool = False
 
 
 @dataclass(slots=True)
-class Replica:
+class SimulatedReplica:
     """One device: its queue, and what it is scoring. free_s: when the batch on it ends; load: its books."""
 
     name: str
@@ -32,12 +32,12 @@ class Replica:
     free_s: float = 0.0
     running: list[Waiting[tuple[Job, Work]]] = field(default_factory=list)
     tier: str = ""
-    load: Load = field(default_factory=Load)
+    load: ReplicaLoad = field(default_factory=ReplicaLoad)
 
     def forget(self, job: Job) -> None:
         """Take out what waits of a request that is lost."""
         for _ in self.queue.drop(job.request):
-            self.load.left(job.preferred_ms)
+            self.load.left(job.unloaded_ms)
 
     def backlog_ms(self, now_s: float) -> float:
         return self.queue.backlog_ms + max(0.0, max(self.free_s, self.ready_s) - now_s) * 1e3

@@ -13,7 +13,7 @@ from rankfleet.engine.models.activations import activation
 
 
 @dataclass(frozen=True)
-class Layer:
+class BertLayer:
     qkv: Linear
     attention_out: Linear
     attention_norm: LayerNorm
@@ -60,7 +60,7 @@ class BertEncoder:
         self.types = weights.tensor("embeddings.token_type_embeddings.weight", config.type_vocab_size, hidden)
         self.embedding_norm = weights.norm("embeddings.LayerNorm", eps, hidden)
         self.layers = [
-            Layer(
+            BertLayer(
                 qkv=weights.linear(
                     *(f"encoder.layer.{i}.attention.self.{n}" for n in ("query", "key", "value")),
                     out=hidden,
@@ -90,7 +90,7 @@ class BertEncoder:
         """Width of the MLP."""
         return self.layers[0].down.weight.shape[1]
 
-    def __call__(self, batch: PackedBatch, first_only: bool = False) -> torch.Tensor:
+    def __call__(self, batch: PackedBatch, pooled_only: bool = False) -> torch.Tensor:
         """Hidden states of the last layer: [tokens, hidden], or [pairs, hidden] of each pair's first token, for
         which most of the last layer need not be computed."""
         x = self.words[batch.token_ids] + self.places[self.place(batch)]
@@ -98,7 +98,7 @@ class BertEncoder:
         x = self.embedding_norm(x)
         for layer in self.layers:
             query, key, value = layer.qkv(x).view(len(x), 3, self.heads, -1).unbind(1)
-            if first_only and layer is self.layers[-1]:
+            if pooled_only and layer is self.layers[-1]:
                 attended = self.attention.one_token(query[batch.firsts], key, value, batch)
                 x = x[batch.firsts]
             else:

@@ -37,13 +37,13 @@ class Head:
         self.steps = steps
 
     @property
-    def first_only(self) -> bool:
+    def pooled_only(self) -> bool:
         """Whether the encoder need give no more than one token of each pair: the first, or the last if causal."""
         return self.pooling != "mean"
 
     def __call__(self, hidden: torch.Tensor, batch: PackedBatch) -> torch.Tensor:
-        """Raw logits, float32 [pairs]. hidden: [pairs, hidden] if `first_only`, else [tokens, hidden]."""
-        x = hidden if self.first_only else mean_of_tokens(hidden, batch)
+        """Raw logits, float32 [pairs]. hidden: [pairs, hidden] if `pooled_only`, else [tokens, hidden]."""
+        x = hidden if self.pooled_only else mean_of_tokens(hidden, batch)
         for step in self.steps:
             x = step(x)
         return x.squeeze(-1).float()

@@ -17,7 +17,7 @@ from rankfleet.engine.models.rotary import Rotary, rotate
 
 
 @dataclass(frozen=True)
-class Layer:
+class ModernBertLayer:
     kind: str  # full_attention or sliding_attention
     attention_norm: LayerNorm | None  # the first layer has none: the embeddings are normed already
     qkv: Linear
@@ -43,7 +43,7 @@ class ModernBertEncoder:
         self.words = weights.tensor("embeddings.tok_embeddings.weight", config.vocab_size, hidden)
         self.embedding_norm = weights.norm("embeddings.norm", eps, hidden, bias)
         self.layers = [
-            Layer(
+            ModernBertLayer(
                 kind=kind,
                 attention_norm=weights.norm(f"layers.{i}.attn_norm", eps, hidden, bias) if i else None,
                 qkv=weights.linear(f"layers.{i}.attn.Wqkv", out=3 * hidden, inner=hidden, bias=attention_bias),
@@ -83,7 +83,7 @@ class ModernBertEncoder:
         """Width of the MLP."""
         return self.layers[0].mlp_out.weight.shape[1]
 
-    def __call__(self, batch: PackedBatch, first_only: bool = False) -> torch.Tensor:
+    def __call__(self, batch: PackedBatch, pooled_only: bool = False) -> torch.Tensor:
         """Hidden states after the final norm: [tokens, hidden], or [pairs, hidden] of each pair's first token, for
         which most of the last layer need not be computed."""
         x = self.embedding_norm(self.words[batch.token_ids])
@@ -98,7 +98,7 @@ class ModernBertEncoder:
             query, key = self.rotate(qkv[:, :2], turn.cos[:, None], turn.sin[:, None]).unbind(1)
             value = qkv[:, 2]
             window = self.window if layer.kind == "sliding_attention" else None
-            if first_only and layer is self.layers[-1]:
+            if pooled_only and layer is self.layers[-1]:
                 attended = self.attention.one_token(query[batch.firsts], key, value, batch, window)
                 x = x[batch.firsts]
             else:

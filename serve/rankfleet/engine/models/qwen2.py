@@ -29,7 +29,7 @@ class RmsNorm:
 
 
 @dataclass(frozen=True)
-class Layer:
+class Qwen2Layer:
     attention_norm: RmsNorm
     query: Linear
     key_value: Linear
@@ -60,7 +60,7 @@ class Qwen2Encoder:
             return RmsNorm(weights.tensor(f"{name}.weight", hidden), config.rms_norm_eps)
 
         self.layers = [
-            Layer(
+            Qwen2Layer(
                 attention_norm=norm(f"layers.{i}.input_layernorm"),
                 query=weights.linear(f"layers.{i}.self_attn.q_proj", out=queries, inner=hidden),
                 key_value=weights.linear(

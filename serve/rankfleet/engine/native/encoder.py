@@ -15,7 +15,14 @@ from rankfleet.engine.models.modernbert import ModernBertEncoder
 from rankfleet.engine.models.qwen2 import Qwen2Encoder
 from rankfleet.engine.models.rotary import Rotary
 from rankfleet.engine.native.library import Library
-from rankfleet.engine.native.structs import COLUMNS, Batch, Layer, Layout, Model, Space
+from rankfleet.engine.native.structs import (
+    COLUMNS,
+    BatchStruct,
+    LayerStruct,
+    ModelStruct,
+    NativeWeights,
+    WorkspaceStruct,
+)
 
 Encoder = BertEncoder | ModernBertEncoder
 KINDS = {"float32": 0, "bfloat16": 1, "int8": 2}
@@ -63,7 +70,7 @@ class NativeEncoder:
         """max_length: positions for which rotary tables are made."""
         self._library = library
         self._kind = KINDS[dtype]
-        self._layout = Layout(dtype)
+        self._weights = NativeWeights(dtype)
         self._heads = encoder.heads
         self.vocabulary = encoder.vocabulary
         self.hidden = encoder.hidden
@@ -77,14 +84,14 @@ class NativeEncoder:
         else:
             self._model = self._modernbert(encoder, max_length)
 
-    def _modernbert(self, encoder: ModernBertEncoder, max_length: int) -> Model:
-        put = self._layout
+    def _modernbert(self, encoder: ModernBertEncoder, max_length: int) -> ModelStruct:
+        put = self._weights
         tables = {}
         for kind, theta in encoder.theta.items():
             turn = Rotary.at(torch.arange(max_length), theta, 64)
             tables[kind] = put.keep(torch.cat([turn.cos[:, 0, :32], turn.sin[:, 0, :32]], dim=1))
         layers = [
-            Layer(
+            LayerStruct(
                 put.norm(layer.attention_norm),
                 put.norm(layer.mlp_norm),
                 put.linear(layer.qkv),
@@ -98,10 +105,10 @@ class NativeEncoder:
         ]
         return self._put(encoder, layers, final_norm=encoder.final_norm, pre_norm=True, places=None, types=None)
 
-    def _bert(self, encoder: BertEncoder) -> Model:
-        put = self._layout
+    def _bert(self, encoder: BertEncoder) -> ModelStruct:
+        put = self._weights
         layers = [
-            Layer(
+            LayerStruct(
                 put.norm(layer.attention_norm),
                 put.norm(layer.norm),
                 put.linear(layer.qkv),
@@ -120,21 +127,21 @@ class NativeEncoder:
     def _put(
         self,
         encoder: Encoder,
-        layers: list[Layer],
+        layers: list[LayerStruct],
         *,
         final_norm: LayerNorm | None,
         pre_norm: bool,
         places: torch.Tensor | None,
         types: torch.Tensor | None,
-    ) -> Model:
-        put = self._layout
-        return Model(
+    ) -> ModelStruct:
+        put = self._weights
+        return ModelStruct(
             put.keep(encoder.words),
             put.keep(places),
             put.keep(types),
             put.norm(encoder.embedding_norm),
             put.norm(final_norm),
-            (Layer * len(layers))(*layers),
+            (LayerStruct * len(layers))(*layers),
             self.hidden,
             len(layers),
             self.hidden // self._heads,
@@ -143,7 +150,7 @@ class NativeEncoder:
             encoder.embedding_norm.eps,
         )
 
-    def __call__(self, batch: PackedBatch, first_only: bool = False) -> torch.Tensor:
+    def __call__(self, batch: PackedBatch, pooled_only: bool = False) -> torch.Tensor:
         """Hidden states of the last layer: [tokens, hidden], or [pairs, hidden] of each pair's first token. In float64,
         as the head wants them.
 
@@ -152,7 +159,7 @@ class NativeEncoder:
         """
         tokens, pairs = len(batch.token_ids), len(batch.lengths)
         items = attention_items(batch.host_lengths, self._heads)
-        out = torch.empty((pairs if first_only else tokens, self.hidden))
+        out = torch.empty((pairs if pooled_only else tokens, self.hidden))
         places = self._place(batch)
         with self._lock:
             hidden, qkv, attended = self._workspace(tokens)
@@ -160,7 +167,7 @@ class NativeEncoder:
                 self._kind,
                 ctypes.byref(self._model),
                 ctypes.byref(
-                    Batch(
+                    BatchStruct(
                         batch.bounds.data_ptr(),
                         batch.token_ids.data_ptr(),
                         batch.positions.data_ptr(),
@@ -172,8 +179,8 @@ class NativeEncoder:
                         len(items),
                     )
                 ),
-                ctypes.byref(Space(hidden.data_ptr(), qkv.data_ptr(), attended.data_ptr())),
-                int(first_only),
+                ctypes.byref(WorkspaceStruct(hidden.data_ptr(), qkv.data_ptr(), attended.data_ptr())),
+                int(pooled_only),
                 torch.get_num_threads(),
                 ctypes.c_void_p(out.data_ptr()),
             )

@@ -10,11 +10,11 @@ COLUMNS = 64  # columns of a tile
 UNIT = {"float32": 1, "bfloat16": 2, "int8": 4}  # elements in 32 bits
 
 
-class Norm(Structure):
+class NormStruct(Structure):
     _fields_ = (("weight", c_void_p), ("bias", c_void_p))
 
 
-class Linear(Structure):
+class LinearStruct(Structure):
     _fields_ = (
         ("weight", c_void_p),
         ("bias", c_void_p),
@@ -25,27 +25,27 @@ class Linear(Structure):
     )
 
 
-class Layer(Structure):
+class LayerStruct(Structure):
     _fields_ = (
-        ("attention_norm", Norm),
-        ("mlp_norm", Norm),
-        ("qkv", Linear),
-        ("attention_out", Linear),
-        ("mlp_in", Linear),
-        ("mlp_out", Linear),
+        ("attention_norm", NormStruct),
+        ("mlp_norm", NormStruct),
+        ("qkv", LinearStruct),
+        ("attention_out", LinearStruct),
+        ("mlp_in", LinearStruct),
+        ("mlp_out", LinearStruct),
         ("window", c_int64),
         ("rotary", c_void_p),
     )
 
 
-class Model(Structure):
+class ModelStruct(Structure):
     _fields_ = (
         ("words", c_void_p),
         ("places", c_void_p),
         ("types", c_void_p),
-        ("embedding_norm", Norm),
-        ("final_norm", Norm),
-        ("layers", POINTER(Layer)),
+        ("embedding_norm", NormStruct),
+        ("final_norm", NormStruct),
+        ("layers", POINTER(LayerStruct)),
         ("hidden", c_int64),
         ("layer_count", c_int64),
         ("head_width", c_int64),
@@ -55,7 +55,7 @@ class Model(Structure):
     )
 
 
-class Batch(Structure):
+class BatchStruct(Structure):
     _fields_ = (
         ("offsets", c_void_p),
         ("token_ids", c_void_p),
@@ -69,11 +69,11 @@ class Batch(Structure):
     )
 
 
-class Space(Structure):
+class WorkspaceStruct(Structure):
     _fields_ = (("hidden", c_void_p), ("qkv", c_void_p), ("attended", c_void_p))
 
 
-class Layout:
+class NativeWeights:
     """Puts tensors where the compiled code reads them, and keeps them alive."""
 
     def __init__(self, dtype: str) -> None:
@@ -87,10 +87,10 @@ class Layout:
         self._kept.append(tensor.to(dtype).contiguous())
         return self._kept[-1].data_ptr()
 
-    def norm(self, norm: weights.LayerNorm | None) -> Norm:
-        return Norm(self.keep(norm.weight), self.keep(norm.bias)) if norm else Norm(None, None)
+    def norm(self, norm: weights.LayerNorm | None) -> NormStruct:
+        return NormStruct(self.keep(norm.weight), self.keep(norm.bias)) if norm else NormStruct(None, None)
 
-    def linear(self, linear: weights.Linear, gated: bool = False) -> Linear:
+    def linear(self, linear: weights.Linear, gated: bool = False) -> LinearStruct:
         """W [out, in] as [out / 64][in / unit][64] units. gated: the second half of the rows are the gates of the
         first; each tile gets 32 columns and their gates."""
         weight, bias = linear.weight.float(), linear.bias
@@ -107,7 +107,7 @@ class Layout:
             shift = weight.sum(dim=1)
         out, inner, unit = *weight.shape, UNIT[self.dtype]
         tiles = weight.view(out // COLUMNS, COLUMNS, inner // unit, unit).transpose(1, 2)
-        return Linear(
+        return LinearStruct(
             self.keep(tiles, getattr(torch, self.dtype)),
             self.keep(bias),
             self.keep(scale),

@@ -37,13 +37,13 @@ class Bucket:
     rows: int
 
 
-def buckets_to(most_tokens: int) -> list[Bucket]:
-    """Smallest first: from 256 tokens in quarters of each power of two, up to `most_tokens`."""
+def buckets_to(max_tokens: int) -> list[Bucket]:
+    """Smallest first: from 256 tokens in quarters of each power of two, up to `max_tokens`."""
     sizes, octave = [], SMALLEST
-    while octave <= most_tokens:
+    while octave <= max_tokens:
         sizes += [octave + octave * step // STEPS for step in range(STEPS)]
         octave *= 2
-    return [Bucket(tokens, tokens // TOKENS_PER_ROW) for tokens in sizes if tokens <= most_tokens]
+    return [Bucket(tokens, tokens // TOKENS_PER_ROW) for tokens in sizes if tokens <= max_tokens]
 
 
 def filling(bucket: Bucket, tokens: int, filler: int) -> int:

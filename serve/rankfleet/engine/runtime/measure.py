@@ -36,8 +36,8 @@ def time_batch(scorer: Scorer, batch: TokenizedPairs) -> Sample:
     return Sample(Work.of(batch.lengths), (time.perf_counter() - started) * 1e3)
 
 
-def measure(scorer: Scorer, max_tokens: int, shapes: Iterable[Shape], repeats: int, most_s: float) -> Iterator[Sample]:
-    """Samples of each shape in turn, `repeats` times over, until `most_s` seconds are spent; three samples at
+def measure(scorer: Scorer, max_tokens: int, shapes: Iterable[Shape], repeats: int, max_s: float) -> Iterator[Sample]:
+    """Samples of each shape in turn, `repeats` times over, until `max_s` seconds are spent; three samples at
     least. A few batches before the first one warm up and do not count."""
     # Of token 0 alone, which every vocabulary has.
     batches = [
@@ -45,7 +45,7 @@ def measure(scorer: Scorer, max_tokens: int, shapes: Iterable[Shape], repeats: i
     ]
     for batch in batches[:WARM_UP_BATCHES]:
         scorer.score(batch)
-    until = time.perf_counter() + most_s
+    until = time.perf_counter() + max_s
     for taken, batch in enumerate(batch for _ in range(repeats) for batch in batches):
         if taken >= 3 and time.perf_counter() > until:
             return

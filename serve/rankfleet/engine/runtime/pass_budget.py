@@ -11,7 +11,7 @@ from rankfleet.engine.runtime.cgroup import memory_left
 log = logging.getLogger("rankfleet")
 
 # Large enough for full matrix products; on a CPU small enough that activations stay near its caches.
-MOST_TOKENS = {"cpu": 4096, "cuda": 65536}
+MAX_TOKENS_PER_PASS = {"cpu": 4096, "cuda": 65536}
 SHARE = 0.5  # of the memory that is free: weights of other tiers, graphs and the allocator's slack need the rest
 DTYPE_BYTES = {"float32": 4, "bfloat16": 2, "int8": 4}  # int8 is held as floats until it is multiplied
 
@@ -36,7 +36,7 @@ def pass_budget(hidden: int, inner: int, longest: int, element: int, device: tor
     element: bytes of one activation."""
     each = bytes_per_token(hidden, inner, element)
     fit = int(free_memory(device) * SHARE) // each
-    tokens = max(longest, min(fit, MOST_TOKENS.get(device.type, MOST_TOKENS["cpu"])))
+    tokens = max(longest, min(fit, MAX_TOKENS_PER_PASS.get(device.type, MAX_TOKENS_PER_PASS["cpu"])))
     if fit < longest:
         log.warning("a pair of %d tokens may not fit into memory; lower the tier's max_tokens below %d", longest, fit)
     return PassBudget(tokens, tokens * each)

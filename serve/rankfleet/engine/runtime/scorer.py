@@ -106,7 +106,7 @@ class Scorer:
 
     def forward(self, batch: PackedBatch) -> torch.Tensor:
         """Raw logits of one batch, float32 [pairs], on the device."""
-        return self._head(self._encoder(batch, self._head.first_only), batch)
+        return self._head(self._encoder(batch, self._head.pooled_only), batch)
 
     @torch.inference_mode()
     def score(self, pairs: TokenizedPairs) -> np.ndarray:

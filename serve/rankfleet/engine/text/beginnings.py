@@ -57,7 +57,7 @@ def window_end(text: str, start: int, size: int) -> int:
     return len(text)
 
 
-def encode_beginnings(encode: Encode, texts: Sequence[str], most: int) -> list[tuple[np.ndarray, bool]]:
+def encode_beginnings(encode: Encode, texts: Sequence[str], max_tokens: int) -> list[tuple[np.ndarray, bool]]:
     """Of each text, all token ids and True, or at least the first `most` of them and False."""
     ids: list[list[np.ndarray]] = [[] for _ in texts]
     ends = [0] * len(texts)
@@ -66,14 +66,14 @@ def encode_beginnings(encode: Encode, texts: Sequence[str], most: int) -> list[t
         windows = []
         for i in pending:
             text, start = texts[i], ends[i]
-            ends[i] = window_end(text, start, window_size(text, most - sum(map(len, ids[i]))))
+            ends[i] = window_end(text, start, window_size(text, max_tokens - sum(map(len, ids[i]))))
             windows.append(text[start : ends[i]])  # the whole text is not copied
         for i, part in zip(pending, encode(windows), strict=True):
             ids[i].append(part)
-        pending = [i for i in pending if ends[i] < len(texts[i]) and sum(map(len, ids[i])) < most]
+        pending = [i for i in pending if ends[i] < len(texts[i]) and sum(map(len, ids[i])) < max_tokens]
     joined = [parts[0] if len(parts) == 1 else np.concatenate(parts) for parts in ids]
     return [
-        (part, True) if end == len(text) else (part[:most].copy(), False)
+        (part, True) if end == len(text) else (part[:max_tokens].copy(), False)
         for part, end, text in zip(joined, ends, texts, strict=True)
     ]
 

@@ -83,10 +83,10 @@ class TextEncoder:
         """int32 token ids of each document, without special tokens."""
         return self._encode(self._wrapped(documents))
 
-    def beginnings(self, texts: Sequence[str], most: int) -> list[tuple[np.ndarray, bool]]:
+    def beginnings(self, texts: Sequence[str], max_tokens: int) -> list[tuple[np.ndarray, bool]]:
         """Of each text all ids and True, or, of one much longer than that, its first `most` ids and False."""
         if self._may_cut:
-            return encode_beginnings(self._encode, self._wrapped(texts), most)
+            return encode_beginnings(self._encode, self._wrapped(texts), max_tokens)
         return [(ids, True) for ids in self.encode_documents(texts)]
 
     def _wrapped(self, texts: Sequence[str]) -> list[str]:

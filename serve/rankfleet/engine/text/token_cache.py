@@ -15,7 +15,7 @@ from rankfleet.engine.text.encoder import TextEncoder
 SLOT_BYTES = 104
 
 
-class Entry(NamedTuple):
+class CacheEntry(NamedTuple):
     """Token ids of a document, and whether they are all of it."""
 
     ids: np.ndarray
@@ -33,7 +33,7 @@ class TokenCache:
         """max_bytes: of entries with their keys and places; 0 keeps nothing."""
         self.max_bytes = max_bytes
         self.bytes = 0
-        self._entries: OrderedDict[bytes, Entry] = OrderedDict()
+        self._entries: OrderedDict[bytes, CacheEntry] = OrderedDict()
         self._lock = Lock()
 
     def resize(self, max_bytes: int) -> None:
@@ -50,37 +50,37 @@ class TokenCache:
     def __len__(self) -> int:
         return len(self._entries)
 
-    def encode(self, encoder: TextEncoder, documents: list[str], most: int) -> tuple[list[np.ndarray], int]:
+    def encode(self, encoder: TextEncoder, documents: list[str], max_tokens: int) -> tuple[list[np.ndarray], int]:
         """Token ids of each document, at least the first `most`, and how many documents were found here."""
         if self.max_bytes == 0:
-            return [ids for ids, _ in encoder.beginnings(documents, most)], 0
+            return [ids for ids, _ in encoder.beginnings(documents, max_tokens)], 0
         salt = bytes.fromhex(encoder.identity[:32])
         keys = [key_of(document, salt) for document in documents]
-        found = self._get(keys, most)
+        found = self._get(keys, max_tokens)
         missing = {key: document for key, document, ids in zip(keys, documents, found, strict=True) if ids is None}
         if not missing:
             return found, len(documents)  # type: ignore[return-value]
         new = {
-            key: Entry(ids, whole)
-            for key, (ids, whole) in zip(missing, encoder.beginnings([*missing.values()], most), strict=True)
+            key: CacheEntry(ids, whole)
+            for key, (ids, whole) in zip(missing, encoder.beginnings([*missing.values()], max_tokens), strict=True)
         }
         self._put(new)
         hits = sum(ids is not None for ids in found)
         return [new[key].ids if ids is None else ids for key, ids in zip(keys, found, strict=True)], hits
 
-    def _get(self, keys: list[bytes], most: int) -> list[np.ndarray | None]:
+    def _get(self, keys: list[bytes], max_tokens: int) -> list[np.ndarray | None]:
         found: list[np.ndarray | None] = []
         with self._lock:
             for key in keys:
                 entry = self._entries.get(key)
-                if entry is None or not (entry.whole or len(entry.ids) >= most):
+                if entry is None or not (entry.whole or len(entry.ids) >= max_tokens):
                     found.append(None)
                 else:
                     self._entries.move_to_end(key)
                     found.append(entry.ids)
         return found
 
-    def _put(self, new: dict[bytes, Entry]) -> None:
+    def _put(self, new: dict[bytes, CacheEntry]) -> None:
         for entry in new.values():
             entry.ids.flags.writeable = False  # many requests share it
         with self._lock:
@@ -96,6 +96,6 @@ def key_of(document: str, salt: bytes) -> bytes:
     return hashlib.blake2b(document.encode("utf-8", "surrogatepass"), digest_size=16, person=salt).digest()
 
 
-def size_of(key: bytes, entry: Entry) -> int:
+def size_of(key: bytes, entry: CacheEntry) -> int:
     """Bytes an entry takes, the array's own data included."""
     return sys.getsizeof(key) + sys.getsizeof(entry) + sys.getsizeof(entry.ids) + SLOT_BYTES

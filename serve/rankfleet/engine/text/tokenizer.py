@@ -9,7 +9,7 @@ from tokenizers import Tokenizer
 
 from rankfleet.core.errors import CheckpointError
 from rankfleet.core.pairs import TokenizedPairs
-from rankfleet.core.passages import Layout, PassageRule, max_passages, truncate
+from rankfleet.core.passages import PairLayout, PassageRule, max_passages, truncate
 from rankfleet.engine.checkpoint.files import Checkpoint
 from rankfleet.engine.checkpoint.weights import naming
 from rankfleet.engine.text.encoder import PLAIN, TextEncoder, Wrap
@@ -147,7 +147,7 @@ class PairTokenizer:
     def reach(self, query: np.ndarray, max_tokens: int | None = None, passages: PassageRule | None = None) -> int:
         """How many tokens of a document are enough to lay out its pairs, and to see what is cut, as if all were
         known: one more than there is room for, and than the query has, to which lengths are compared."""
-        return max(self._room(max_tokens) * (passages.most if passages else 1), len(query)) + 1
+        return max(self._room(max_tokens) * (passages.max_passages if passages else 1), len(query)) + 1
 
     def layout(
         self,
@@ -155,7 +155,7 @@ class PairTokenizer:
         documents: list[np.ndarray],
         max_tokens: int | None = None,
         passages: PassageRule | None = None,
-    ) -> Layout:
+    ) -> PairLayout:
         """Which tokens go into which pair. passages: cut documents that are too long by this rule, instead of
         keeping only their beginning."""
         lengths = np.fromiter(map(len, documents), dtype=np.int64, count=len(documents))
@@ -163,11 +163,11 @@ class PairTokenizer:
             return truncate(len(query), lengths, self._room(max_tokens))
         return max_passages(len(query), lengths, self._room(max_tokens), passages)
 
-    def pair_lengths(self, layout: Layout) -> np.ndarray:
+    def pair_lengths(self, layout: PairLayout) -> np.ndarray:
         """int32 tokens of each pair as `lay_out` gives them."""
         return (layout.tokens + self.template.tokens).astype(np.int32)
 
-    def lay_out(self, query: np.ndarray, documents: list[np.ndarray], layout: Layout) -> TokenizedPairs:
+    def lay_out(self, query: np.ndarray, documents: list[np.ndarray], layout: PairLayout) -> TokenizedPairs:
         """All pairs, in the order of the layout."""
         before, between, after = (
             np.array(ids, dtype=np.int32) for ids in (self.template.before, self.template.between, self.template.after)

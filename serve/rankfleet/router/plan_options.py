@@ -9,14 +9,14 @@ from typing import Literal, NamedTuple
 from rankfleet.core.messages import Stage, Work
 from rankfleet.core.pairs import MIN_CHUNK_TOKENS
 from rankfleet.core.sections import NONE, Routing
-from rankfleet.estimates.arrivals import Pace
+from rankfleet.estimates.arrivals import ArrivalStats
 from rankfleet.estimates.frontier import scale_of
 from rankfleet.estimates.latency import LatencyModel
 from rankfleet.estimates.lengths import Lengths
 from rankfleet.estimates.quality import QualityTable
 
 LENGTHS = (256, 128, 64)  # tokens to which pairs are cut, where the table has a figure or nothing whole fits
-LEAST_TEXT = 32  # tokens of query and document that a pair must keep for its score to mean anything
+MIN_TEXT_TOKENS = 32  # tokens of query and document that a pair must keep for its score to mean anything
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +40,7 @@ class GroupState:
     backlog_s: float
     ahead_s: float | None = None
     whole_tokens: int = 0
-    pace: Pace = field(default_factory=Pace)
+    arrivals: ArrivalStats = field(default_factory=ArrivalStats)
     asleep: bool = False
     batch_tokens: int = 1
 
@@ -88,7 +88,7 @@ class FleetSnapshot:
 
 
 @dataclass(frozen=True, slots=True)
-class Ask:
+class PlanRequest:
     """What is to be planned.
 
     work: by tier, since vocabularies and limits differ; tiers that are not in it are not considered. budget_ms
@@ -115,7 +115,7 @@ class Ask:
         return next(iter(self.work.values())).pairs
 
 
-class Candidate(NamedTuple):
+class PlanOption(NamedTuple):
     """One plan. engine_ms: its device time on one replica; the other fields are those of `Plan`."""
 
     tier: str
@@ -145,7 +145,7 @@ def engine_ms(tier: TierState, work: Work, fleet: FleetSnapshot) -> float:
     return tier.latency.p99_ms(work if parts == 1 else work.share(parts))
 
 
-def whole(ask: Ask, fleet: FleetSnapshot, elapsed_ms: float) -> list[Candidate]:
+def whole(ask: PlanRequest, fleet: FleetSnapshot, elapsed_ms: float) -> list[PlanOption]:
     """Every tier on everything, best first: elapsed + overhead + what is ahead + engine. A group that is asleep has to
     start first."""
     waits = {
@@ -156,12 +156,12 @@ def whole(ask: Ask, fleet: FleetSnapshot, elapsed_ms: float) -> list[Candidate]:
     for tier in fleet.tiers:
         if (work := ask.work.get(tier.name)) is not None:
             ms = engine_ms(tier, work, fleet)
-            found.append(Candidate(tier.name, tier.group, tier.quality, waits[tier.group] + ms, ms))
+            found.append(PlanOption(tier.name, tier.group, tier.quality, waits[tier.group] + ms, ms))
     found.sort(key=QUALITY, reverse=True)
     return found
 
 
-def known_parts(ask: Ask, fleet: FleetSnapshot, base: list[Candidate]) -> Iterator[Candidate]:
+def known_parts(ask: PlanRequest, fleet: FleetSnapshot, base: list[PlanOption]) -> Iterator[PlanOption]:
     """Cascades, first candidates and cut pairs whose quality stands in the table: plans like any other."""
     table = fleet.table
     if table is None:
@@ -181,8 +181,8 @@ def known_parts(ask: Ask, fleet: FleetSnapshot, base: list[Candidate]) -> Iterat
 
 
 def cascades(
-    large: TierState, first: Candidate, ask: Ask, steps: Mapping[int, float], fleet: FleetSnapshot
-) -> Iterator[Candidate]:
+    large: TierState, first: PlanOption, ask: PlanRequest, steps: Mapping[int, float], fleet: FleetSnapshot
+) -> Iterator[PlanOption]:
     """`first` on everything, then `large` on the best k. The second stage waits in its group's queue as well,
     where that is another group."""
     again_ms = fleet.overhead_ms
@@ -192,7 +192,7 @@ def cascades(
         if k < ask.documents:
             ms = engine_ms(large, part_of(ask.work[large.name], k, ask), fleet)
             stages = (Stage(first.tier, ask.documents), Stage(large.name, k))
-            yield Candidate(
+            yield PlanOption(
                 large.name,
                 first.group,
                 quality,
@@ -203,47 +203,53 @@ def cascades(
             )
 
 
-def part_of(work: Work, documents: int, ask: Ask) -> Work:
+def part_of(work: Work, documents: int, ask: PlanRequest) -> Work:
     """Of all work of a request, that of so many documents of the mean size."""
     share = documents / ask.documents
     return Work(math.ceil(work.pairs * share), math.ceil(work.tokens * share), math.ceil(work.squares * share))
 
 
-def first_candidates(ask: Ask, fleet: FleetSnapshot, tier: TierState, base: Candidate, depth: int) -> Candidate:
+def first_candidates(
+    ask: PlanRequest, fleet: FleetSnapshot, tier: TierState, base: PlanOption, depth: int
+) -> PlanOption:
     """The first `depth` candidates scored, the others behind them as given."""
     ms = engine_ms(tier, first_work(ask, tier, depth), fleet)
     quality = fleet.quality.at_depth(tier.name, depth, ask.documents)
     how = f"first {depth} of {ask.documents}"
-    return Candidate(tier.name, tier.group, quality, base.predicted_ms - base.engine_ms + ms, ms, how, candidates=depth)
+    return PlanOption(
+        tier.name, tier.group, quality, base.predicted_ms - base.engine_ms + ms, ms, how, candidates=depth
+    )
 
 
-def first_work(ask: Ask, tier: TierState, depth: int) -> Work:
+def first_work(ask: PlanRequest, tier: TierState, depth: int) -> Work:
     """Of the first `depth` documents."""
     if ask.lengths is None:
         return part_of(ask.work[tier.name], depth, ask)
     return ask.lengths[tier.name].first(depth)
 
 
-def cut_pairs(ask: Ask, fleet: FleetSnapshot, tier: TierState, base: Candidate, max_tokens: int) -> Candidate | None:
+def cut_pairs(
+    ask: PlanRequest, fleet: FleetSnapshot, tier: TierState, base: PlanOption, max_tokens: int
+) -> PlanOption | None:
     """Pairs cut to `max_tokens`; None where none is longer, nothing to speak of would be left beside a prompt, or
     lengths are not known."""
     if ask.lengths is None:
         return None
     lengths = ask.lengths[tier.name]
-    if lengths.longest <= max_tokens or max_tokens < lengths.frame + LEAST_TEXT:
+    if lengths.longest <= max_tokens or max_tokens < lengths.frame + MIN_TEXT_TOKENS:
         return None
     work = lengths.cut(max_tokens)
     ms = engine_ms(tier, work, fleet)
     quality = fleet.quality.at_length(tier.name, max_tokens, work.tokens / ask.work[tier.name].tokens)
     how = f"{max_tokens} tokens a pair"
-    return Candidate(
+    return PlanOption(
         tier.name, tier.group, quality, base.predicted_ms - base.engine_ms + ms, ms, how, max_tokens=max_tokens
     )
 
 
 def degraded(
-    ask: Ask, fleet: FleetSnapshot, base: list[Candidate], budget_ms: float, elapsed_ms: float
-) -> list[Candidate]:
+    ask: PlanRequest, fleet: FleetSnapshot, base: list[PlanOption], budget_ms: float, elapsed_ms: float
+) -> list[PlanOption]:
     """What can be done when nothing whole fits: the best cut of tokens that fits; else the best share of the
     candidates that does; else the order as given, which always comes last."""
     measured = [(tier, c) for tier in fleet.tiers for c in base if c.tier == tier.name and math.isfinite(c.engine_ms)]
@@ -255,11 +261,11 @@ def degraded(
                 tried.append(first_candidates(ask, fleet, tier, c, depth))
     tried.sort(key=lambda c: -c.quality)
     waits_ms = elapsed_ms + fleet.overhead_ms
-    given = Candidate(NONE, base[0].group, fleet.quality.retriever, waits_ms, 0.0, "the order as given", candidates=0)
+    given = PlanOption(NONE, base[0].group, fleet.quality.retriever, waits_ms, 0.0, "the order as given", candidates=0)
     return [*tried, given]
 
 
-def affordable(ask: Ask, fleet: FleetSnapshot, tier: TierState, left_ms: float) -> int:
+def affordable(ask: PlanRequest, fleet: FleetSnapshot, tier: TierState, left_ms: float) -> int:
     """How many of the first candidates `tier` can score in `left_ms`, by halving: time grows with their number."""
     low, high = 0, ask.documents
     while low < high:
