@@ -27,8 +27,9 @@ from rankfleet.bench.machine import cpu_name
 from rankfleet.bench.serve import counter, summary
 from rankfleet.bench.traffic import Call, calls, closed_loop, open_loop
 from rankfleet.cluster import launch
-from rankfleet.cluster.environment import LOCAL, LOW_LATENCY
-from rankfleet.cluster.preflight import side_ports
+from rankfleet.cluster.deploy import wait_until_ready
+from rankfleet.cluster.environment import LOCAL, LOW_LATENCY, side_ports
+from rankfleet.cluster.ray_private import controller_client
 from rankfleet.cluster.serve_config import APP_NAME, serve_config
 from rankfleet.core.config import FleetConfig, parse_config
 from rankfleet.simulate.traces import from_process
@@ -99,7 +100,7 @@ def arrivals(rate: float) -> Requests:
 def one(policy: str) -> dict[str, Any]:
     config = parse_config(FLEET)
     with socket.socket() as probe:
-        probe.select_batch(("127.0.0.1", 0))
+        probe.bind(("127.0.0.1", 0))
         port = int(probe.getsockname()[1])
     os.environ.update(LOW_LATENCY | LOCAL | side_ports() | {"RAY_AUTH_MODE": "disabled"})
     launch.prepare_kernels(config, lambda text: None)
@@ -107,7 +108,6 @@ def one(policy: str) -> dict[str, Any]:
     from ray import serve
     from ray.cluster_utils import Cluster
     from ray.serve.config import HTTPOptions
-    from ray.serve.context import _get_global_client
     from ray.serve.schema import LoggingConfig, ServeDeploySchema
 
     cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 2})
@@ -119,11 +119,11 @@ def one(policy: str) -> dict[str, Any]:
             http_options=HTTPOptions(host="127.0.0.1", port=port),
             logging_config=LoggingConfig(enable_access_log=False),
         )
-        client = _get_global_client()
+        client = controller_client()
         assert client is not None
         client.deploy_apps(ServeDeploySchema.model_validate(deployed(config, policy, port)))
         url = f"http://127.0.0.1:{port}"
-        launch.wait_until_ready(url, lambda text: None)
+        wait_until_ready(url, lambda text: None)
         count, special = counter(config)
         every = Requests(np.zeros(2), np.ones(2, dtype=np.int64), np.array([20, 40]))
         costs_s = []

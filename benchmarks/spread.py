@@ -22,7 +22,7 @@ import numpy as np
 from rankfleet.bench.machine import cpu_name
 from rankfleet.bench.serve import counter
 from rankfleet.bench.traffic import calls
-from rankfleet.cluster import launch
+from rankfleet.cluster import deploy, launch
 from rankfleet.cluster.serve_config import serve_config
 from rankfleet.core.config import FleetConfig, parse_config
 from rankfleet.simulate.workload import Candidates, RequestClass, Requests, Workload
@@ -118,7 +118,7 @@ def run() -> None:
     figures: dict[str, Any] = {"documents": DOCUMENTS, "rounds": ROUNDS, "processor": cpu_name()}
     for name, port in PORTS.items():
         if name == "placed by Serve":
-            launch.serve_config = placed_by_serve  # type: ignore[assignment]
+            deploy.serve_config = placed_by_serve  # type: ignore[assignment]
         figures[name] = found(fleet(), port)
         print(json.dumps(figures[name]), flush=True)
     RESULTS.write_text(json.dumps(figures | {"date": date.today().isoformat()}, indent=1) + "\n")

@@ -11,12 +11,26 @@ from typing import Any
 import pytest
 
 from rankfleet.bench.traffic import session
-from rankfleet.cluster import environment, launch, preflight
-from rankfleet.cluster.environment import haproxy_files, leave_proxies, ray_temp, token_path, token_place, user_folder
-from rankfleet.cluster.failures import LaunchError, one_sentence, reason_of, troubles, watch, why_failed
-from rankfleet.cluster.launch import prepare_environment
-from rankfleet.cluster.preflight import check_files, check_fits, reserved, room_to_surge
-from rankfleet.cluster.running_fleets import Fleet, fleets, note_fleet, pick_fleet
+from rankfleet.cluster import deploy, environment, launch, preflight
+from rankfleet.cluster.environment import (
+    haproxy_files,
+    prepare_environment,
+    ray_temp_dir,
+    remove_proxies,
+    token_location,
+    token_path,
+    user_folder,
+)
+from rankfleet.cluster.failures import (
+    LaunchError,
+    as_launch_error,
+    explain_failure,
+    new_failures,
+    root_cause,
+    start_failures,
+)
+from rankfleet.cluster.preflight import check_files, check_fits, reserved_resources, room_to_surge
+from rankfleet.cluster.running_fleets import RunningFleet, pick_fleet, register_fleet, running_fleets
 from rankfleet.core.errors import CheckpointError, ConfigError
 from rankfleet.engine.native.library import scratch_in
 from tests.unit.fakes import fleet
@@ -27,9 +41,9 @@ TIERS = {"tiers": ["small", "medium", "large"]}
 def test_cores_are_counted_for_the_replicas_to_start_with(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "cpu_count", lambda: 4)
     config = fleet(groups={"demo": TIERS | {"cpus": 1.5, "replicas": {"min": 2, "max": 9}}}, routers=2)
-    assert reserved(config) == {"CPU cores": 2 * 0.5 + 2 * 1.5, "GPUs": 0.0}
+    assert reserved_resources(config) == {"CPU cores": 2 * 0.5 + 2 * 1.5, "GPUs": 0.0}
     check_fits(config)
-    with pytest.raises(LaunchError, match=r"reserves 5\.5 CPU cores and the machine has 4"):
+    with pytest.raises(LaunchError, match=r"reserves 5\.5 CPU cores but the computer has 4"):
         check_fits(config.model_copy(update={"routers": 5}))
 
 
@@ -51,7 +65,7 @@ def temp(monkeypatch: pytest.MonkeyPatch) -> Any:
 
 def test_proxies_are_left_and_nothing_else() -> None:
     given = {"http_proxy": "a", "HTTPS_PROXY": "b", "all_proxy": "c", "GRPC_PROXY": "d", "no_proxy": "e", "HOME": "/f"}
-    leave_proxies(given)
+    remove_proxies(given)
     assert given == {"no_proxy": "e", "HOME": "/f"}
 
 
@@ -100,36 +114,36 @@ def test_haproxy_never_shares_a_folder_with_another_user(temp: Path) -> None:
 
 def test_a_token_is_kept_where_it_can_be(temp: Path) -> None:
     home = temp / "home"
-    assert token_place({"HOME": str(home)}) == {}  # Ray makes its own there
+    assert token_location({"HOME": str(home)}) == {}  # Ray makes its own there
     assert token_path({"HOME": str(home)}) == f"{home}/.ray/auth_token"
-    assert token_place({"HOME": "/dev/null", "RAY_AUTH_TOKEN": "t"}) == {}
+    assert token_location({"HOME": "/dev/null", "RAY_AUTH_TOKEN": "t"}) == {}
     assert token_path({"HOME": "/dev/null", "RAY_AUTH_TOKEN": "t"}) is None
     for useless in ({"HOME": "/dev/null"}, {"HOME": "/proc"}, {}):
-        place = token_place(useless)
+        place = token_location(useless)
         path = Path(place["RAY_AUTH_TOKEN_PATH"])
         assert len(path.read_text()) == 64
         assert stat.S_IMODE(path.stat().st_mode) == 0o600
-        assert token_place(useless) == place
+        assert token_location(useless) == place
         assert token_path(useless | place) == str(path)
 
 
 def test_rays_folder_is_its_own_choice_where_that_does(temp: Path) -> None:
-    assert ray_temp({"TMPDIR": str(temp)}) == {}
+    assert ray_temp_dir({"TMPDIR": str(temp)}) == {}
     for useless in (Path("/dev/null"), temp / ("long" * 9)):
-        assert ray_temp({"TMPDIR": str(useless)}) == {"RAY_TMPDIR": str(user_folder())}
-        with pytest.raises(OSError, match=r"^RAY_TMPDIR \(/.*; set it to another folder, or to none"):
-            ray_temp({"RAY_TMPDIR": str(useless)})
+        assert ray_temp_dir({"TMPDIR": str(useless)}) == {"RAY_TMPDIR": str(user_folder())}
+        with pytest.raises(OSError, match=r"^RAY_TMPDIR \(/.*; set it to another folder, or unset it"):
+            ray_temp_dir({"RAY_TMPDIR": str(useless)})
 
 
 def test_fleets_of_this_user_are_found_and_told_apart(temp: Path) -> None:
-    assert fleets() == []
+    assert running_fleets() == []
     with pytest.raises(LaunchError, match="no fleet of yours runs on this computer; start one"):
         pick_fleet([], None)
-    one = Fleet("http://127.0.0.1:8000", 8000, "10.0.0.1:1", "/t")
-    other = Fleet("http://127.0.0.1:8001", 8001, "10.0.0.1:2", None)
-    note_fleet(one)
+    one = RunningFleet("http://127.0.0.1:8000", 8000, "10.0.0.1:1", "/t")
+    other = RunningFleet("http://127.0.0.1:8001", 8001, "10.0.0.1:2", None)
+    register_fleet(one)
     (user_folder() / "fleets" / "999999999").write_text("{}")  # its process was killed
-    assert fleets() == [one]
+    assert running_fleets() == [one]
     assert not (user_folder() / "fleets" / "999999999").exists()
     assert pick_fleet([one], None) == one
     assert pick_fleet([one, other], 8001) == other
@@ -205,7 +219,7 @@ RuntimeError: HAProxy crashed during startup: [NOTICE]   (2573) : haproxy versio
     ids=["ours", "another error", "killed", "haproxy", "nothing"],
 )  # fmt: skip
 def test_the_sentence_is_found_in_what_serve_says(message: str, reason: str) -> None:
-    assert reason_of(message) == reason
+    assert root_cause(message) == reason
 
 
 def application(status: str, **deployments: tuple[str, str]) -> Any:
@@ -221,10 +235,10 @@ def is_running(monkeypatch: pytest.MonkeyPatch, status: str, **deployments: tupl
     """What is shown of a fleet in this state."""
     from ray import serve
 
-    now = SimpleNamespace(applications={launch.APP_NAME: application(status, **deployments)})
+    now = SimpleNamespace(applications={deploy.APP_NAME: application(status, **deployments)})
     monkeypatch.setattr(serve, "status", lambda: now)
     shown: list[str] = []
-    launch.is_running(shown.append)
+    deploy.is_running(shown.append)
     return shown
 
 
@@ -253,23 +267,23 @@ def test_what_fails_later_is_told_once(monkeypatch: pytest.MonkeyPatch) -> None:
     from ray import serve
 
     broken = application("UNHEALTHY", demo=("UNHEALTHY", OURS), router=("HEALTHY", ""))
-    monkeypatch.setattr(serve, "status", lambda: SimpleNamespace(applications={launch.APP_NAME: broken}))
+    monkeypatch.setattr(serve, "status", lambda: SimpleNamespace(applications={deploy.APP_NAME: broken}))
     known: set[str] = set()
-    (told,) = watch(known)
+    (told,) = new_failures(known)
     assert told.startswith("group demo does not start: tier small: /m is not a readable")
-    assert list(watch(known)) == []
+    assert list(new_failures(known)) == []
 
 
-def test_what_ray_raises_becomes_one_sentence() -> None:
-    with pytest.raises(LaunchError, match=r"^Ray did not start: No space left$"), one_sentence("Ray"):
+def test_what_ray_raises_becomes_as_launch_error() -> None:
+    with pytest.raises(LaunchError, match=r"^Ray did not start: No space left$"), as_launch_error("Ray"):
         raise RuntimeError("\x1b[31mNo space left\x1b[0m\nTraceback and more")
-    with pytest.raises(ConfigError, match="mine"), one_sentence("Ray"):
+    with pytest.raises(ConfigError, match="mine"), as_launch_error("Ray"):
         raise ConfigError("mine")
 
 
 def test_all_that_failed_is_named() -> None:
-    found = troubles(application("DEPLOY_FAILED", demo=("DEPLOY_FAILED", KILLED), router=("UPDATING", OTHER)))
-    assert why_failed("", found).splitlines() == [
+    found = start_failures(application("DEPLOY_FAILED", demo=("DEPLOY_FAILED", KILLED), router=("UPDATING", OTHER)))
+    assert explain_failure("", found).splitlines() == [
         "group demo does not start: The actor died unexpectedly before finishing this task.",
         "the router does not start: TypeError: Router.__init__() got multiple values for argument 'config'",
     ]

@@ -74,7 +74,7 @@ def test_demo_deployments() -> None:
         "ray_actor_options": {"num_cpus": 0.5, "num_gpus": 0.0, "label_selector": {"rankfleet/pool": "demo"}},
         "user_config": config.for_groups,
         "request_router_config": {
-            "request_router_class": "rankfleet.cluster.request_router:LeastWork",
+            "request_router_class": "rankfleet.cluster.request_router:LeastWorkRouter",
             "request_routing_stats_period_s": 0.5,
         },
         "autoscaling_config": {

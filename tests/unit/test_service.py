@@ -354,7 +354,7 @@ async def test_a_rehearsal_scores_by_its_tier_and_teaches_nothing() -> None:
     group = FakeGroup()
     one = service(group)
     before = one.offered.counts["demo"]
-    await one.rehearse("small")
+    await one.warm_up("small")
     assert {c.tier for c in group.chunks} == {"small"}
     assert one.offered.counts["demo"] == before
     assert one._token_bound.lower_bound(RerankRequest("cat", ["sun"]), {"small": 64}) == {}

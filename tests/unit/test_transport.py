@@ -12,7 +12,7 @@ import pytest
 from ray.exceptions import ActorDiedError, ActorUnavailableError, RayTaskError, TaskCancelledError
 from ray.serve.exceptions import DeploymentUnavailableError
 
-from rankfleet.cluster.transport import ServeGroup, translate
+from rankfleet.cluster.transport import ServeGroupClient, as_rankfleet_error
 from rankfleet.core.errors import (
     Expired,
     NotHosted,
@@ -58,7 +58,7 @@ def rpc_error(code: grpc.StatusCode) -> grpc.aio.AioRpcError:
     ids=repr,
 )
 def test_a_replica_that_went_away_is_told_from_one_that_failed(error: BaseException) -> None:
-    fault = translate(error, "demo", "r1")
+    fault = as_rankfleet_error(error, "demo", "r1")
     assert isinstance(fault, ReplicaLost)
     assert fault.replica == "r1"
 
@@ -67,21 +67,21 @@ def test_a_replica_that_went_away_is_told_from_one_that_failed(error: BaseExcept
     "error", [Expired("too late"), Overloaded("full", 2.5), Unavailable("none")], ids=lambda e: type(e).__name__
 )
 def test_errors_of_ours_come_back_as_themselves(error: RankfleetError) -> None:
-    fault = translate(raised_in_replica(error), "demo", "r1")
+    fault = as_rankfleet_error(raised_in_replica(error), "demo", "r1")
     assert type(fault) is type(error)
     assert str(fault) == str(error)
 
 
 def test_a_fault_of_the_engine_says_what_it_was() -> None:
-    fault = translate(raised_in_replica(MemoryError("out of memory")), "demo", "r1")
+    fault = as_rankfleet_error(raised_in_replica(MemoryError("out of memory")), "demo", "r1")
     assert isinstance(fault, ScoringFailed)
     assert str(fault) == "group demo failed on this request: MemoryError: out of memory"
-    too_long = translate(rpc_error(grpc.StatusCode.RESOURCE_EXHAUSTED), "demo", "r1")
+    too_long = as_rankfleet_error(rpc_error(grpc.StatusCode.RESOURCE_EXHAUSTED), "demo", "r1")
     assert isinstance(too_long, ScoringFailed), "another replica would not take it either"
 
 
 def test_a_group_that_failed_to_deploy() -> None:
-    fault = translate(DeploymentUnavailableError("demo"), "demo", "")  # type: ignore[arg-type]
+    fault = as_rankfleet_error(DeploymentUnavailableError("demo"), "demo", "")  # type: ignore[arg-type]
     assert isinstance(fault, Unavailable)
 
 
@@ -131,7 +131,7 @@ async def test_a_lost_replica_is_counted_and_shunned() -> None:
     clock, lost = FakeClock(), list[str]()
     view = ReplicaView(clock)
     view.update(frozenset({"r1", "r2"}))
-    group = ServeGroup("demo", Handle(then=fails(ActorDiedError())), view, lost.append, clock)
+    group = ServeGroupClient("demo", Handle(then=fails(ActorDiedError())), view, lost.append, clock)
     with pytest.raises(ReplicaLost) as fault:
         await group.score(CHUNK, 0.1)
     assert (fault.value.replica, lost) == ("r1", ["demo"])
@@ -144,13 +144,15 @@ async def test_an_answer_says_what_the_replica_has_to_do_for_others() -> None:
     view = ReplicaView(FakeClock())
     view.update(frozenset({"r1"}))
     scores = replace(SCORES, backlog_s=0.4, others_s=0.1)
-    await ServeGroup("demo", Handle(then=lambda response: response.future.set_result(scores)), view).score(CHUNK, 0.1)
+    await ServeGroupClient("demo", Handle(then=lambda response: response.future.set_result(scores)), view).score(
+        CHUNK, 0.1
+    )
     assert view.others_ms(["r1"]) == [100.0]
 
 
 async def test_a_caller_that_goes_away_is_no_fault_of_the_replica() -> None:
     lost: list[str] = []
-    group = ServeGroup("demo", Handle(), ReplicaView(), lost.append)
+    group = ServeGroupClient("demo", Handle(), ReplicaView(), lost.append)
     task = asyncio.create_task(group.score(CHUNK, 0.1))
     await asyncio.sleep(0)
     task.cancel()
@@ -160,14 +162,14 @@ async def test_a_caller_that_goes_away_is_no_fault_of_the_replica() -> None:
 
 
 async def test_a_call_that_the_replica_cuts_off_is_a_lost_chunk() -> None:
-    group = ServeGroup("demo", Handle(then=fails(asyncio.CancelledError())), ReplicaView())
+    group = ServeGroupClient("demo", Handle(then=fails(asyncio.CancelledError())), ReplicaView())
     with pytest.raises(ReplicaLost):
         await group.score(CHUNK, 0.1)
 
 
 async def test_a_replica_that_falls_silent_is_given_up() -> None:
     clock, handle = FakeClock(), Handle()
-    group = ServeGroup("demo", handle, ReplicaView(), clock=clock)
+    group = ServeGroupClient("demo", handle, ReplicaView(), clock=clock)
     waiting = asyncio.create_task(group.score(CHUNK, 0.1))
     await asyncio.sleep(0)
     group.check(clock.now + 5.0)
@@ -179,7 +181,7 @@ async def test_a_replica_that_falls_silent_is_given_up() -> None:
 
 async def test_a_replica_that_answers_others_is_not_silent() -> None:
     clock, handle = FakeClock(), Handle()
-    group = ServeGroup("demo", handle, ReplicaView(), clock=clock)
+    group = ServeGroupClient("demo", handle, ReplicaView(), clock=clock)
     slow = asyncio.create_task(group.score(CHUNK, 0.1))
     quick = asyncio.create_task(group.score(CHUNK, 0.1))
     await asyncio.sleep(0)
@@ -197,7 +199,7 @@ async def test_a_replica_that_answers_others_is_not_silent() -> None:
 
 async def test_a_group_without_a_replica_is_waited_for_but_not_for_ever() -> None:
     clock, handle = FakeClock(), Handle(replica="")
-    group = ServeGroup("demo", handle, ReplicaView(), clock=clock)
+    group = ServeGroupClient("demo", handle, ReplicaView(), clock=clock)
     waiting = asyncio.create_task(group.score(CHUNK, 0.1))
     await asyncio.sleep(0)
     group.check(clock.now + PATIENCE_S - 1)
@@ -242,7 +244,7 @@ async def test_a_replica_of_another_version_is_asked_last() -> None:
     view = ReplicaView(clock)
     view.update(frozenset({"r1", "r2"}))
     wrong = raised_in_replica(NotHosted("this replica does not host tier 'small'"))
-    group = ServeGroup("demo", Handle(then=fails(wrong)), view, lost.append, clock)
+    group = ServeGroupClient("demo", Handle(then=fails(wrong)), view, lost.append, clock)
     with pytest.raises(NotHosted):
         await group.score(CHUNK, 0.1)
     assert lost == [], "it is well"

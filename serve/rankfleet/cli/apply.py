@@ -20,10 +20,10 @@ def apply(
     """
     fleet = load_config(config)
 
-    from rankfleet.cluster import launch
+    from rankfleet.cluster import update
 
     with progress("applying") as say:
-        launch.apply(fleet, say, port)
+        update.apply(fleet, say, port)
     for name, experiment in fleet.experiments.items():
         arms = ", ".join(f"{arm} → {settings.model} ×{settings.weight:g}" for arm, settings in experiment.arms.items())
         out.print(f"experiment {name}: {arms}")

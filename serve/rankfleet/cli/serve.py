@@ -38,7 +38,7 @@ def serve(
         signal.signal(number, lambda *_: stop_now(stopped))
 
     from rankfleet.cluster import launch
-    from rankfleet.cluster.failures import watch
+    from rankfleet.cluster.failures import new_failures
 
     started = False
     try:
@@ -49,8 +49,8 @@ def serve(
         known: set[str] = set()
         while not stopped.wait(WATCH_S):
             with contextlib.suppress(Exception):  # a busy controller may not answer in time
-                for trouble in watch(known):
-                    err.print(f"[yellow]warning:[/yellow] {escape(trouble)}", highlight=False, soft_wrap=True)
+                for failure in new_failures(known):
+                    err.print(f"[yellow]warning:[/yellow] {escape(failure)}", highlight=False, soft_wrap=True)
     except KeyboardInterrupt:
         started = True
     finally:

@@ -48,7 +48,7 @@ from rankfleet.router.tokenize import TokenizedTexts, tokenize
 log = logging.getLogger("ray.serve")
 
 MAX_STAGES = 2
-REHEARSALS = 3
+WARM_UPS = 3
 PROBE = RerankRequest("is anybody there", ["a document that says so"], slo_ms=10_000.0, probe=True)
 EARLY_RETRY_S = 0.5  # after which a request refused by a guess is worth another look
 INLINE_CHARACTERS = 4000  # encoding so few takes less of the loop's time than a thread's handing over and back
@@ -135,10 +135,10 @@ class RankingService:
         if not ranking.stages:
             raise Unavailable(f"nothing was scored: {ranking.plan.reason}")
 
-    async def rehearse(self, tier: str) -> None:
+    async def warm_up(self, tier: str) -> None:
         """Read and score next to nothing a few times: connections and much else are made on first use, and no client
         should pay for that. Decides nothing, and nothing is learnt from it. Raises what replicas raise."""
-        for _ in range(REHEARSALS):
+        for _ in range(WARM_UPS):
             asked = await self._tokenized(self._open(replace(PROBE, model=tier)))
             await self._dispatcher.score(tier, asked.texts.part(tier).pairs, math.inf)
 
@@ -222,7 +222,7 @@ class RankingService:
 
     async def _call(self, group: str) -> None:
         try:
-            await self.rehearse(self.config.groups[group].tiers[0])
+            await self.warm_up(self.config.groups[group].tiers[0])
         except Exception as error:
             log.warning("group %s did not wake up: %s", group, error)
 

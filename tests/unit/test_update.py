@@ -1,6 +1,6 @@
 """A change of a fleet in steps, of which none leaves requests without a model."""
 
-from rankfleet.cluster.changes import restarts, steps
+from rankfleet.cluster.update import needs_restart, update_steps
 from rankfleet.core.config import FleetConfig
 from tests.unit.fakes import fleet
 
@@ -11,24 +11,24 @@ def demo(**settings: object) -> FleetConfig:
 
 def test_what_is_live_takes_one_step_and_no_process() -> None:
     for changed in (demo(dtype="float32"), demo(replicas={"min": 2, "max": 3}), fleet(default_model="small")):
-        assert not restarts(demo(), changed)
-        assert steps(demo(), changed) == [changed]
+        assert not needs_restart(demo(), changed)
+        assert update_steps(demo(), changed) == [changed]
 
 
 def test_what_processes_reserve_changes_after_what_they_host() -> None:
     changed = demo(dtype="float32", cpus=2.0)
-    assert restarts(demo(), changed)
-    first, last = steps(demo(), changed)
+    assert needs_restart(demo(), changed)
+    first, last = update_steps(demo(), changed)
     assert (first.groups["demo"].cpus, first.groups["demo"].dtype, last) == (1.0, "float32", changed)
 
 
 def test_another_set_of_groups_is_one_step_in_which_all_is_new() -> None:
     two = fleet(groups={"a": {"tiers": ["small"]}, "b": {"tiers": ["medium", "large"]}})
-    assert restarts(fleet(), two)
-    assert steps(fleet(), two) == [two]
+    assert needs_restart(fleet(), two)
+    assert update_steps(fleet(), two) == [two]
 
 
 def test_the_order_of_groups_is_no_change() -> None:
     one = fleet(groups={"a": {"tiers": ["small"]}, "b": {"tiers": ["medium", "large"]}})
     other = fleet(groups={"b": {"tiers": ["medium", "large"]}, "a": {"tiers": ["small"]}})
-    assert not restarts(one, other)
+    assert not needs_restart(one, other)
