@@ -1,4 +1,4 @@
-"""Every private part of Ray that is used exists as it is used (`cluster/ray_private.py`), and none is used elsewhere."""
+"""Every private part of Ray that is used exists as it is used, and stands in `cluster/ray_private.py`."""
 
 import dataclasses
 import inspect
@@ -98,7 +98,9 @@ def test_serve_reads_every_variable_that_is_set_for_it() -> None:
     source = inspect.getsource(constants)
     serves = {name for name in names if name.startswith("RAY_SERVE_")}
     assert {name for name in serves if f'"{name}"' not in source} == set()
-    assert names - serves == {"RAY_USAGE_STATS_ENABLED", "RAY_AUTH_MODE", "HF_HUB_OFFLINE"}, "documented by Ray and the hub"
+    assert names - serves == {"RAY_USAGE_STATS_ENABLED", "RAY_AUTH_MODE", "HF_HUB_OFFLINE"}, (
+        "documented by Ray and the hub"
+    )
 
 
 def test_private_parts_of_ray_are_used_in_one_module() -> None:
@@ -108,8 +110,9 @@ def test_private_parts_of_ray_are_used_in_one_module() -> None:
         if PRIVATE.search(path.read_text())
     }
     assert used == {
-        "serve/rankfleet/cluster/ray_private.py": ["._deployment_id", "._init(", "_get_global_client", "_global_node"]
-        + ["ray._private"],
+        "serve/rankfleet/cluster/ray_private.py": [
+            *("._deployment_id", "._init(", "_get_global_client", "_global_node", "ray._private")
+        ],
         "serve/rankfleet/cluster/autoscaling_policy.py": ["ray.serve._private"],  # a type, in annotations only
     }
 

@@ -2,7 +2,6 @@
 
 import asyncio
 import itertools
-from collections.abc import Iterator
 
 import numpy as np
 import pytest
@@ -48,9 +47,8 @@ def vars_of(info: RunningReplicaInfo) -> dict[str, object]:
 
 
 @pytest.fixture(autouse=True)
-def _no_views_of_other_tests(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def _no_views_of_other_tests(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(replica_view, "VIEWS", {})
-    yield
 
 
 def router(*replicas: Replica) -> LeastWorkRouter:
