@@ -59,7 +59,7 @@ FLEET = {
         "demo": {"tiers": ["small", "medium", "large"], "replicas": {"min": 1, "max": 2}, "cpus": 0.25, "gpus": 1}
     },
     "slo_classes": {"interactive": {"slo_ms": 200}, "relaxed": {"slo_ms": 1000}},
-    "autoscaling": {"hold_s": 15, "cooldown_s": 5, "stable_s": 15, "start_s": 10},
+    "autoscaling": {"downscale_window_s": 15, "cooldown_s": 5, "stable_s": 15, "start_s": 10},
     "router_cpus": 0.25,
 }
 

@@ -12,7 +12,7 @@ from rankfleet.core.sections import Autoscaling
 from rankfleet.estimates.load import Counts, OfferedLoad, ReplicaLoad
 
 SETTINGS = Autoscaling(
-    utilisation=0.5, start_s=10, stable_s=20, panic_s=6, panic_hold_s=20, hold_s=20, cooldown_s=5, drain_s=1
+    utilisation=0.5, start_s=10, stable_s=20, panic_s=6, panic_hold_s=20, downscale_window_s=20, cooldown_s=5, drain_s=1
 )
 
 
@@ -144,7 +144,7 @@ def test_a_group_shrinks_to_the_most_it_needed_of_late_with_a_margin() -> None:
 
 
 def test_a_group_that_has_grown_cools_down_before_it_shrinks() -> None:
-    settings = SETTINGS.model_copy(update={"hold_s": 0.0, "cooldown_s": 100.0, "stable_s": 2.0})
+    settings = SETTINGS.model_copy(update={"downscale_window_s": 0.0, "cooldown_s": 100.0, "stable_s": 2.0})
     group = Driven(settings=settings)
     group.run(20, 3.0)
     assert group.target == 6
@@ -163,7 +163,7 @@ def test_a_steady_group_stays_as_it_is() -> None:
 
 
 def test_what_is_rarely_used_is_let_go_and_woken_by_demand() -> None:
-    settings = SETTINGS.model_copy(update={"idle_s": 60.0, "rarely": 0.05})
+    settings = SETTINGS.model_copy(update={"idle_s": 60.0, "idle_utilisation": 0.05})
     group = Driven(settings=settings, min_replicas=0, target=1)
     group.run(59, 0.02)
     assert group.target == 1

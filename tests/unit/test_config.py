@@ -33,18 +33,18 @@ def test_shipped_configs_are_right(path: Path) -> None:
         ),
         ({"tiers": {"small": {"model": "m", "quality": float("nan")}}}, "tiers.small.quality"),
         ({"tiers": {"auto": {"model": "m", "quality": 0.5}}}, "'auto' is reserved"),
-        ({"groups": {"config": {"tiers": ["small"]}}}, "groups: 'config' is reserved; name the group otherwise"),
+        ({"groups": {"config": {"tiers": ["small"]}}}, "groups: 'config' is reserved; give the group another name"),
         ({"groups": {"router": {"tiers": ["small"]}}}, "groups: 'router' is reserved"),
         ({"groups": {"self": {"tiers": ["small"]}}}, "groups: 'self' is reserved"),
         ({"groups": {"demo": {"tiers": ["small", "big"]}}}, "groups.demo hosts 'big', which is not under tiers: small"),
         ({"groups": {"a": {"tiers": ["small"]}, "b": {"tiers": ["small"]}}}, "tier 'small' is in groups a and b"),
         ({"groups": {"demo": {"tiers": ["small"], "replicas": {"min": 3, "max": 2}}}}, "min (3) is above max (2)"),
         ({"groups": {"demo": {"tiers": ["small"], "cpu": 1}}}, "groups.demo.cpu: unknown key"),
-        (
-            {"scheduling": {"patient_share": 0.1}},
-            "scheduling.patient_share: is called best_effort_share now; rename it",
-        ),
-        ({"routing": {"crowd_window": 0.2}}, "routing.crowd_window: is called arrival_window now; rename it"),
+        ({"scheduling": {"patient_share": 0.1}}, "scheduling.patient_share: was renamed to best_effort_share"),
+        ({"routing": {"crowd_window": 0.2}}, "routing.crowd_window: was renamed to arrival_window"),
+        ({"autoscaling": {"hold_s": 60}}, "autoscaling.hold_s: was renamed to downscale_window_s"),
+        ({"autoscaling": {"rarely": 0.1}}, "autoscaling.rarely: was renamed to idle_utilisation"),
+        ({"updates": {"drain_s": 10}}, "updates.drain_s: was renamed to graceful_shutdown_timeout_s"),
         ({"slo_classes": {"small": {"slo_ms": 50}}}, "small: an SLO class may not have the name of a tier"),
         ({"default_slo_class": "fast"}, "default_slo_class 'fast' is not under slo_classes"),
         ({"default_model": "big"}, "default_model 'big' is none of auto, small"),
@@ -109,7 +109,7 @@ def test_paths_are_taken_from_the_folder_of_the_file(tmp_path: Path, monkeypatch
 def test_a_home_that_nobody_knows(tmp_path: Path) -> None:
     path = tmp_path / "fleet.yaml"
     path.write_text(yaml.safe_dump(GOOD | {"profile": "~no-such-user/p.json"}))
-    with pytest.raises(ConfigError, match=r"profile: ~no-such-user/p.json: no home folder is known"):
+    with pytest.raises(ConfigError, match=r"profile: ~no-such-user/p.json: the home folder is unknown"):
         read_config(path)
 
 

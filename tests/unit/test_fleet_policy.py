@@ -192,7 +192,7 @@ def test_contexts_that_are_no_contexts_change_nothing(garbage: object) -> None:
 
 def test_serve_adds_no_delay_and_no_factor_to_the_decisions() -> None:
     """Through the wrapper that Serve puts around a policy: no delay, no factor, in either direction."""
-    cluster = Cluster(utilisation=0.5, stable_s=2, hold_s=0, cooldown_s=0, panic_s=1, panic_hold_s=0)
+    cluster = Cluster(utilisation=0.5, stable_s=2, downscale_window_s=0, cooldown_s=0, panic_s=1, panic_hold_s=0)
     wrapped = _apply_app_level_autoscaling_config(cluster.policy)  # type: ignore[arg-type]
     seen = []
     for demand in (1.9, 0.2):

@@ -5,7 +5,8 @@
 Demand is work asked for per second and backlog is work that waits, both at the tiers that requests would get on an
 idle fleet, since late binding makes queues look short by taking lesser ones. Demand is the mean of the stable window,
 or of a shorter one where that is surely more. A group grows to its need at once, and shrinks to the most that it
-needed within `hold_s`, with a margin. A surge to `panic_threshold` times what runs is panic: nothing shrinks.
+needed within `downscale_window_s`, with a margin. A surge to `panic_threshold` times what runs is panic: nothing
+shrinks.
 """
 
 import math
@@ -92,7 +93,7 @@ class GroupScaler:
             self._panic_until_s = now_s + settings.panic_hold_s
         likely = stable.demand + stable.error(stable.demand)
         self._peaks.append((now_s, max(need, likely / utilisation + waiting)))
-        while self._peaks[0][0] < now_s - settings.hold_s:
+        while self._peaks[0][0] < now_s - settings.downscale_window_s:
             self._peaks.popleft()
         decision = self._decide(seen, settings, stable, need, now_s)
         return bounded(replace(decision, reason=f"{decision.reason}: {words(stable, seen, need)}"), seen)
@@ -118,7 +119,7 @@ class GroupScaler:
 
     def _decide(self, seen: Observed, settings: Autoscaling, stable: Window, need: float, now_s: float) -> Decision:
         if seen.min_replicas == 0 and seen.target == 0:
-            if stable.demand <= settings.rarely:
+            if stable.demand <= settings.idle_utilisation:
                 return Decision(0, "asleep", "stay asleep, too rarely used", need)
             return Decision(max(1, up(need)), "waking", "wake up", need)
         if not seen.heard:  # silence is not calm: replicas too busy to report have work
@@ -133,7 +134,7 @@ class GroupScaler:
         floor = max(1, up(peak * (1 + settings.margin)))
         if floor >= seen.target:
             return Decision(seen.target, "steady", f"stay at {seen.target}", need)
-        ready_s = max(self._grown_s + settings.cooldown_s, self._since_s + settings.hold_s)
+        ready_s = max(self._grown_s + settings.cooldown_s, self._since_s + settings.downscale_window_s)
         if now_s < ready_s:
             return Decision(seen.target, "holding", f"stay at {seen.target} for now, {floor} would do", need)
         return Decision(floor, "shrinking", f"shrink to {floor}", need)
@@ -143,7 +144,9 @@ class GroupScaler:
         if seen.min_replicas > 0 or now_s < self._grown_s + settings.idle_s:
             return False
         idle = self._history.over(settings.idle_s)
-        return idle.elapsed_s >= settings.idle_s and idle.demand <= settings.rarely / 2 and seen.backlog_s <= 0
+        return (
+            idle.elapsed_s >= settings.idle_s and idle.demand <= settings.idle_utilisation / 2 and seen.backlog_s <= 0
+        )
 
 
 def no_less(seen: Observed, state: State, why: str, need: float) -> Decision:

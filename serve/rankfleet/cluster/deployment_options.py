@@ -61,7 +61,7 @@ def update_options(config: FleetConfig) -> dict[str, Any]:
     """Health checks, and how a rolling update goes: new replicas start first, then the old ones finish their work."""
     return HEALTH_CHECKS | {
         "max_surge_percent": config.updates.surge_percent,
-        "graceful_shutdown_timeout_s": config.updates.drain_s,
+        "graceful_shutdown_timeout_s": config.updates.graceful_shutdown_timeout_s,
         "graceful_shutdown_wait_loop_s": SHUTDOWN_POLL_S,
     }
 
