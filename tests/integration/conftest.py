@@ -116,7 +116,7 @@ def running_fleet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningF
             start_new_session=True,
         )
     deadline = time.monotonic() + START_S
-    while "Ctrl-C ends it" not in output.read_text():
+    while "Ctrl-C stops it" not in output.read_text():
         if process.poll() is not None or time.monotonic() > deadline:
             process.kill()
             pytest.fail(f"the fleet did not start:\n{output.read_text()}")

@@ -1,3 +1,5 @@
+"""Reading fleet files, and what is said of wrong ones."""
+
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +19,7 @@ GOOD: dict[str, Any] = {
 
 
 @pytest.mark.parametrize("path", sorted(CONFIGS.glob("*.yaml")), ids=lambda p: p.stem)
-def test_shipped_configs_are_right(path: Path) -> None:
+def test_shipped_fleet_files_are_valid(path: Path) -> None:
     config = read_config(path)
     assert config.group_of(next(iter(config.tiers))) in config.groups
 
@@ -53,32 +55,32 @@ def test_shipped_configs_are_right(path: Path) -> None:
         ({"experiments": {"e": {"arms": {"a": {"model": "small", "weight": 0}}}}}, "all weights are 0"),
     ],
 )
-def test_faults_name_the_key(change: dict[str, Any], message: str) -> None:
+def test_an_error_names_the_wrong_key(change: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigError) as fault:
         parse_config(GOOD | change, "fleet")
     assert message in str(fault.value)
 
 
-def test_a_tier_without_a_group_is_a_fault() -> None:
+def test_every_tier_needs_a_group() -> None:
     tiers = {"small": {"model": "m", "quality": 0.5}, "big": {"model": "n", "quality": 0.6}}
     with pytest.raises(ConfigError, match="no group hosts big"):
         parse_config(GOOD | {"tiers": tiers})
 
 
 @pytest.mark.parametrize("text", ["tiers: [", "- 1\n- 2", "", "\x00", "just words"])
-def test_files_that_are_no_config(text: str, tmp_path: Path) -> None:
+def test_files_that_are_not_fleet_files_are_refused(text: str, tmp_path: Path) -> None:
     path = tmp_path / "fleet.yaml"
     path.write_text(text)
     with pytest.raises(ConfigError, match=r"fleet\.yaml"):
         read_config(path)
 
 
-def test_a_missing_file(tmp_path: Path) -> None:
+def test_a_missing_file_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="No such file"):
         read_config(tmp_path / "none.yaml")
 
 
-def test_paths_are_taken_from_the_folder_of_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_relative_paths_start_at_the_folder_of_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     home, place = tmp_path / "home", tmp_path / "fleets"
     monkeypatch.setenv("HOME", str(home))
     (place / "models" / "mine").mkdir(parents=True)
@@ -106,19 +108,19 @@ def test_paths_are_taken_from_the_folder_of_the_file(tmp_path: Path, monkeypatch
     assert config.search.index == f"{home}/index"
 
 
-def test_a_home_that_nobody_knows(tmp_path: Path) -> None:
+def test_an_unknown_home_folder_is_named_in_the_error(tmp_path: Path) -> None:
     path = tmp_path / "fleet.yaml"
     path.write_text(yaml.safe_dump(GOOD | {"profile": "~no-such-user/p.json"}))
     with pytest.raises(ConfigError, match=r"profile: ~no-such-user/p.json: the home folder is unknown"):
         read_config(path)
 
 
-def test_a_default_that_is_not_there_is_named() -> None:
+def test_a_default_model_has_to_exist() -> None:
     with pytest.raises(ConfigError, match="default_model 'huge'"):
         fleet(default_model="huge")
 
 
-def test_a_config_survives_the_way_to_a_replica() -> None:
+def test_a_config_can_be_read_back_from_its_json() -> None:
     config = fleet(slo_classes={"batch": {"slo_ms": None}})
     assert parse_config(config.model_dump(mode="json")) == config
     assert isinstance(config, FleetConfig)

@@ -1,4 +1,4 @@
-"""What can be known before a fleet is started or changed on this computer, and what is said of one that fails."""
+"""Checks before a fleet is started or updated on this computer, and what is said of one that fails."""
 
 import os
 import socket
@@ -38,7 +38,7 @@ from tests.unit.fakes import fleet
 TIERS = {"tiers": ["small", "medium", "large"]}
 
 
-def test_cores_are_counted_for_the_replicas_to_start_with(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_replicas_that_start_must_fit_the_computer(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "cpu_count", lambda: 4)
     config = fleet(groups={"demo": TIERS | {"cpus": 1.5, "replicas": {"min": 2, "max": 9}}}, routers=2)
     assert reserved_resources(config) == {"CPU cores": 2 * 0.5 + 2 * 1.5, "GPUs": 0.0}
@@ -48,7 +48,9 @@ def test_cores_are_counted_for_the_replicas_to_start_with(monkeypatch: pytest.Mo
 
 
 @pytest.mark.parametrize(("cores", "room"), [(2, True), (1, False)])
-def test_new_replicas_need_room_beside_the_old_ones(cores: int, room: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_surging_needs_room_for_new_replicas_beside_the_old_ones(
+    cores: int, room: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(os, "cpu_count", lambda: cores)
     # One router and one replica of half a core each, and each of them twice during an update.
     assert room_to_surge(fleet(groups={"demo": TIERS | {"cpus": 0.5}})) is room
@@ -63,18 +65,18 @@ def temp(monkeypatch: pytest.MonkeyPatch) -> Any:
         yield Path(folder)
 
 
-def test_proxies_are_left_and_nothing_else() -> None:
+def test_proxy_variables_are_removed_and_no_others() -> None:
     given = {"http_proxy": "a", "HTTPS_PROXY": "b", "all_proxy": "c", "GRPC_PROXY": "d", "no_proxy": "e", "HOME": "/f"}
     remove_proxies(given)
     assert given == {"no_proxy": "e", "HOME": "/f"}
 
 
-async def test_a_bench_goes_through_no_proxy() -> None:
+async def test_a_bench_uses_no_proxy() -> None:
     async with session("http://127.0.0.1:9") as client:
         assert client.trust_env is False
 
 
-def test_what_a_fleet_inherits(temp: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_environment_that_a_fleet_inherits(temp: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     given = {"HOME": "/dev/null", "http_proxy": "http://127.0.0.1:9", "TMPDIR": str(temp)}
     monkeypatch.setattr(os, "environ", given)
     prepare_environment()
@@ -84,7 +86,7 @@ def test_what_a_fleet_inherits(temp: Path, monkeypatch: pytest.MonkeyPatch) -> N
     assert given["RAY_SERVE_HAPROXY_SOCKET_PATH"].startswith(str(temp))
 
 
-def test_the_folder_of_a_user_is_that_users_alone(temp: Path) -> None:
+def test_only_the_user_can_write_to_the_users_folder(temp: Path) -> None:
     folder = user_folder()
     assert folder.parent == temp
     assert stat.S_IMODE(folder.stat().st_mode) == 0o700
@@ -105,14 +107,14 @@ def test_a_folder_that_others_can_write_to_is_not_used(temp: Path, monkeypatch: 
     assert not environment.is_own(Path("/dev/null/x"))
 
 
-def test_haproxy_never_shares_a_folder_with_another_user(temp: Path) -> None:
+def test_haproxys_files_are_in_the_users_folder(temp: Path) -> None:
     files = haproxy_files({"RAY_SERVE_HAPROXY_CONFIG_FILE_LOC": "/mine"})
     assert "RAY_SERVE_HAPROXY_CONFIG_FILE_LOC" not in files
     assert {Path(file).parent for file in files.values() if Path(file).suffix} == {user_folder()}
     assert not any("/tmp/haproxy-serve" in file for file in files.values())
 
 
-def test_a_token_is_kept_where_it_can_be(temp: Path) -> None:
+def test_a_token_is_stored_where_it_can_be_written(temp: Path) -> None:
     home = temp / "home"
     assert token_location({"HOME": str(home)}) == {}  # Ray makes its own there
     assert token_path({"HOME": str(home)}) == f"{home}/.ray/auth_token"
@@ -127,7 +129,7 @@ def test_a_token_is_kept_where_it_can_be(temp: Path) -> None:
         assert token_path(useless | place) == str(path)
 
 
-def test_rays_folder_is_its_own_choice_where_that_does(temp: Path) -> None:
+def test_rays_default_folder_is_used_if_it_can_be(temp: Path) -> None:
     assert ray_temp_dir({"TMPDIR": str(temp)}) == {}
     for useless in (Path("/dev/null"), temp / ("long" * 9)):
         assert ray_temp_dir({"TMPDIR": str(useless)}) == {"RAY_TMPDIR": str(user_folder())}
@@ -135,7 +137,7 @@ def test_rays_folder_is_its_own_choice_where_that_does(temp: Path) -> None:
             ray_temp_dir({"RAY_TMPDIR": str(useless)})
 
 
-def test_fleets_of_this_user_are_found_and_told_apart(temp: Path) -> None:
+def test_running_fleets_are_found_and_picked_by_port(temp: Path) -> None:
     assert running_fleets() == []
     with pytest.raises(LaunchError, match="no fleet of yours runs on this computer; start one"):
         pick_fleet([], None)
@@ -153,7 +155,7 @@ def test_fleets_of_this_user_are_found_and_told_apart(temp: Path) -> None:
         pick_fleet([one, other], 8002)
 
 
-def test_a_port_in_use_is_known_before_anything_is_started() -> None:
+def test_a_port_in_use_is_refused_before_anything_is_started() -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
@@ -161,7 +163,7 @@ def test_a_port_in_use_is_known_before_anything_is_started() -> None:
             launch.start(fleet(), "127.0.0.1", taken.getsockname()[1], lambda text: None)
 
 
-def test_a_cache_of_the_hub_that_cannot_be_written(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_hub_cache_that_cannot_be_written_is_named_in_the_error(monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*_: object, **__: object) -> None:
         raise CheckpointError("cannot get it") from PermissionError(13, "Permission denied", "/home/x/.cache")
 
@@ -171,7 +173,7 @@ def test_a_cache_of_the_hub_that_cannot_be_written(monkeypatch: pytest.MonkeyPat
         check_files(config, lambda text: None)
 
 
-def test_a_cache_of_kernels_that_cannot_be_written() -> None:
+def test_a_kernel_cache_that_cannot_be_written_is_named_in_the_error() -> None:
     with pytest.raises(OSError, match=r"^/dev/null/x cannot be written: Not a directory; set RANKFLEET_CACHE to a"):
         scratch_in(Path("/dev/null/x"))
 
@@ -218,7 +220,7 @@ RuntimeError: HAProxy crashed during startup: [NOTICE]   (2573) : haproxy versio
     ],
     ids=["ours", "another error", "killed", "haproxy", "nothing"],
 )  # fmt: skip
-def test_the_sentence_is_found_in_what_serve_says(message: str, reason: str) -> None:
+def test_the_root_cause_is_found_in_serves_message(message: str, reason: str) -> None:
     assert root_cause(message) == reason
 
 
@@ -242,7 +244,7 @@ def is_running(monkeypatch: pytest.MonkeyPatch, status: str, **deployments: tupl
     return shown
 
 
-def test_an_error_of_ours_is_final_at_the_first_try(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_rankfleet_error_is_final_at_the_first_try(monkeypatch: pytest.MonkeyPatch) -> None:
     trying = OURS.replace("The deployment failed to start 3 times in a row.", "A replica failed to start. Retrying.")
     with pytest.raises(LaunchError, match=r"^tier small: /m is not") as fault:
         is_running(monkeypatch, "DEPLOYING", demo=("UPDATING", trying), router=("UPDATING", OTHER))
@@ -257,33 +259,33 @@ def test_other_errors_are_shown_while_serve_tries_again(monkeypatch: pytest.Monk
         is_running(monkeypatch, "DEPLOY_FAILED", router=("DEPLOY_FAILED", OTHER.replace("Retrying", "")))
 
 
-def test_a_fleet_that_cannot_be_built_has_failed(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_fleet_whose_application_cannot_be_built_has_failed(monkeypatch: pytest.MonkeyPatch) -> None:
     assert is_running(monkeypatch, "DEPLOYING") == []
     with pytest.raises(LaunchError, match="the fleet did not start: Failed to update"):
         is_running(monkeypatch, "DEPLOY_FAILED")
 
 
-def test_what_fails_later_is_told_once(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_later_failure_is_reported_once(monkeypatch: pytest.MonkeyPatch) -> None:
     from ray import serve
 
     broken = application("UNHEALTHY", demo=("UNHEALTHY", OURS), router=("HEALTHY", ""))
     monkeypatch.setattr(serve, "status", lambda: SimpleNamespace(applications={deploy.APP_NAME: broken}))
     known: set[str] = set()
-    (told,) = new_failures(known)
-    assert told.startswith("group demo does not start: tier small: /m is not a readable")
+    (failure,) = new_failures(known)
+    assert failure.startswith("group demo does not start: tier small: /m is not a readable")
     assert list(new_failures(known)) == []
 
 
-def test_what_ray_raises_becomes_as_launch_error() -> None:
+def test_an_error_of_ray_becomes_one_sentence() -> None:
     with pytest.raises(LaunchError, match=r"^Ray did not start: No space left$"), as_launch_error("Ray"):
         raise RuntimeError("\x1b[31mNo space left\x1b[0m\nTraceback and more")
     with pytest.raises(ConfigError, match="mine"), as_launch_error("Ray"):
         raise ConfigError("mine")
 
 
-def test_all_that_failed_is_named() -> None:
-    found = start_failures(application("DEPLOY_FAILED", demo=("DEPLOY_FAILED", KILLED), router=("UPDATING", OTHER)))
-    assert explain_failure("", found).splitlines() == [
+def test_every_deployment_that_failed_is_named() -> None:
+    failures = start_failures(application("DEPLOY_FAILED", demo=("DEPLOY_FAILED", KILLED), router=("UPDATING", OTHER)))
+    assert explain_failure("", failures).splitlines() == [
         "group demo does not start: The actor died unexpectedly before finishing this task.",
         "the router does not start: TypeError: Router.__init__() got multiple values for argument 'config'",
     ]

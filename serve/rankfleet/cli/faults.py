@@ -1,4 +1,4 @@
-"""`rankfleet bench faults` and `rankfleet bench soak`: a fleet on this computer, broken on purpose or kept busy."""
+"""`rankfleet bench faults` and `rankfleet bench soak`: inject faults into a fleet, or keep it busy for long."""
 
 import datetime
 import json
@@ -21,24 +21,24 @@ KEYS = ("requests", "ok", "refused", "failed", "late", "unscored", "p50_ms", "p9
 @bench_app.command()
 def faults(
     scenario: Annotated[
-        str, typer.Option(help="calm, kill, hang, node, redeploy, cancel, overload; comma-separated")
+        str, typer.Option(help="any of calm, kill, hang, node, redeploy, cancel and overload, comma-separated")
     ] = "calm,kill,hang,node,redeploy,cancel,overload",
-    seconds: Annotated[float, typer.Option(min=5, help="how long each scenario sends requests")] = 60.0,
-    rate: Annotated[float, typer.Option(min=0.1, help="requests a second, except for overload")] = 6.0,
-    nodes: Annotated[int, typer.Option(min=2, help="nodes besides the head")] = 2,
-    seed: Annotated[int, typer.Option(min=0, help="of arrivals, sizes, classes and texts")] = 1,
-    json_file: Annotated[
-        Path | None, typer.Option("--json", help="put the figures into this file, by scenario")
-    ] = None,
+    seconds: Annotated[float, typer.Option(min=5, help="how long requests are sent per scenario")] = 60.0,
+    rate: Annotated[float, typer.Option(min=0.1, help="requests per second, except in overload")] = 6.0,
+    nodes: Annotated[int, typer.Option(min=2, help="number of nodes besides the head")] = 2,
+    seed: Annotated[int, typer.Option(min=0, help="seed of arrivals, sizes, classes and texts")] = 1,
+    json_file: Annotated[Path | None, typer.Option("--json", help="file to put the figures into, by scenario")] = None,
 ) -> None:
-    """Start a fleet on several nodes of this one computer, break it in different ways while requests come, and say
-    what became of them. Loader and fleet share the computer's cores."""
+    """Start a fleet on several nodes of this computer, inject faults while requests arrive, and report their outcome.
+
+    The load client and the fleet share the computer's cores.
+    """
     from rankfleet.bench.faults import SCENARIOS, Bench, BenchLoad, fleet_to_break
     from rankfleet.bench.local_cluster import local_cluster
 
     asked = names(scenario)
     if unknown := [name for name in asked if name not in SCENARIOS]:
-        raise ConfigError(f"--scenario {', '.join(unknown)}: there are {', '.join(SCENARIOS)}")
+        raise ConfigError(f"--scenario {', '.join(unknown)}: unknown; choose from {', '.join(SCENARIOS)}")
     figures: dict[str, Any] = {}
     with tempfile.TemporaryDirectory() as folder, err.status("measuring the tiers") as status:
         say = status.update if err.is_terminal else lambda text: None
@@ -50,7 +50,7 @@ def faults(
                 err.print(f"{name}: {figures[name]}", markup=False, soft_wrap=True, highlight=False)
                 given = {"seconds": seconds, "nodes": nodes, "seed": seed}
                 write(json_file, name, figures[name] | {"conditions": conditions(config) | given})
-                say(f"{name}: waiting until the fleet is whole again")
+                say(f"{name}: waiting until all replicas run again")
                 fleet.settle()
     table = Table("", *(key.replace("_", " ") for key in KEYS), box=None, padding=(0, 2, 0, 0))
     for name, row in figures.items():
@@ -61,14 +61,14 @@ def faults(
 @bench_app.command()
 def soak(
     minutes: Annotated[float, typer.Option(min=0.5, help="how long requests are sent")] = 30.0,
-    load: Annotated[float, typer.Option(min=0.05, max=2, help="share of what the fleet can do")] = 0.8,
-    seed: Annotated[int, typer.Option(min=0, help="of arrivals, sizes, classes and texts")] = 1,
-    json_file: Annotated[
-        Path | None, typer.Option("--json", help="put the figures into this file, by scenario")
-    ] = None,
+    load: Annotated[float, typer.Option(min=0.05, max=2, help="load as a share of the fleet's capacity")] = 0.8,
+    seed: Annotated[int, typer.Option(min=0, help="seed of arrivals, sizes, classes and texts")] = 1,
+    json_file: Annotated[Path | None, typer.Option("--json", help="file to put the figures into, by scenario")] = None,
 ) -> None:
-    """Keep a fleet on this computer busy, and say by how much the memory of each of its processes grows after the
-    first five minutes (the first third of a shorter run)."""
+    """Keep a fleet on this computer busy, and report by how much the memory of each process grows.
+
+    Growth counts from five minutes after the start, or from a third of a shorter run.
+    """
     from rankfleet.bench.faults import fleet_to_break
     from rankfleet.bench.local_cluster import local_cluster
     from rankfleet.bench.soak import soak as keep_busy
@@ -87,7 +87,7 @@ def soak(
 
 
 def measured_profile(folder: Path) -> str:
-    """Latency of the demo tiers on this device, so that replicas which come back need not measure it."""
+    """The path of a latency profile of the demo tiers on this device, so that restarted replicas need not measure."""
     import torch
 
     from rankfleet.bench.faults import fleet_to_break
@@ -108,7 +108,7 @@ def measured_profile(folder: Path) -> str:
 
 
 def conditions(config: FleetConfig) -> dict[str, Any]:
-    """What the figures are to be read with."""
+    """The conditions under which the figures were measured."""
     import importlib.metadata
 
     from rankfleet.bench.machine import cpu_name
@@ -125,7 +125,7 @@ def conditions(config: FleetConfig) -> dict[str, Any]:
 
 
 def write(path: Path | None, name: str, figures: dict[str, Any]) -> None:
-    """Put the figures into the file under this name; what else is there stays."""
+    """Put the figures into the file under this name, and keep what else it contains."""
     if path is None:
         return
     stored = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
