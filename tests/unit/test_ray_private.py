@@ -2,7 +2,9 @@
 
 import dataclasses
 import inspect
+import os
 import re
+import subprocess
 import sys
 from pathlib import Path
 
@@ -123,3 +125,12 @@ def test_ray_is_kept_below_the_next_minor_version() -> None:
     requirement = re.search(r'"ray\[serve\](.+?)"', (ROOT / "pyproject.toml").read_text())
     assert requirement is not None
     assert requirement[1] == f">={major}.{minor},<{major}.{int(minor) + 1}"
+
+
+def test_ray_is_not_imported_before_its_environment_is_set() -> None:
+    modules = "rankfleet.cluster.launch, rankfleet.cluster.update, rankfleet.cli.serve, rankfleet.cli.apply"
+    check = f"import {modules}, sys; sys.exit('ray' in sys.modules)"
+    assert (
+        subprocess.run([sys.executable, "-c", check], env=os.environ | {"PYTHONPATH": ":".join(sys.path)}).returncode
+        == 0
+    )
