@@ -21,9 +21,8 @@ class LeastWorkRouter(FIFOMixin, RequestRouter):
     def initialize_state(self, **_: Any) -> None:
         self._view = replica_view_of(deployment_of(self))
         self._in_flight = InFlight()
-        self._chosen: dict[
-            asyncio.Future[RunningReplica], str
-        ] = {}  # replica of each request not yet assigned by Serve
+        # Replica chosen for each request that Serve has not assigned yet.
+        self._chosen: dict[asyncio.Future[RunningReplica], str] = {}
 
     def update_replicas(self, replicas: list[RunningReplica]) -> None:
         super().update_replicas(replicas)
@@ -88,11 +87,9 @@ class LeastWorkRouter(FIFOMixin, RequestRouter):
 
 def usable_models(chunk: Chunk) -> list[str]:
     """Fingerprints of which a replica has to host at least one to score this chunk."""
-    return (
-        [chunk.weights]
-        if chunk.weights
-        else [chunk.models[t] for t in chunk.tiers or (chunk.tier,) if t in chunk.models]
-    )
+    if chunk.weights:
+        return [chunk.weights]
+    return [chunk.models[tier] for tier in chunk.tiers or (chunk.tier,) if tier in chunk.models]
 
 
 def envelopes(pending: PendingRequest) -> list[Envelope]:

@@ -4,7 +4,7 @@ back if that fails."""
 import asyncio
 import logging
 import os
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import Any
 
@@ -66,22 +66,41 @@ def apply(config: FleetConfig, progress: Callable[[str], None], port: int | None
         ray.shutdown()
 
 
+async def router_states(number: int) -> list[dict[str, Any]]:
+    """`Router.state` of this many different routers; of fewer if some do not answer."""
+    from ray import serve
+
+    handle, states = serve.get_deployment_handle(ROUTER, APP_NAME), dict[str, dict[str, Any]]()
+    for _ in range(8 * number):  # Serve chooses which router answers
+        try:
+            async with asyncio.timeout(ROUTER_TIMEOUT_S):
+                state = await handle.state.remote()
+        except Exception:  # it has just gone, or is busy; it is asked again
+            continue
+        states[state["router"]] = state
+        if len(states) == number:
+            break
+    return list(states.values())
+
+
 async def update(
     config: FleetConfig,
     deploy_fleet: Callable[[FleetConfig], None],
     is_deployed: Callable[[], bool],
     progress: Callable[[str], None],
     with_room: Callable[[FleetConfig], FleetConfig],
+    ask_routers: Callable[[int], Awaitable[list[dict[str, Any]]]] = router_states,
 ) -> None:
     """Go from the running fleet to `config`, and return when every router serves it.
 
     `deploy_fleet`: hands a fleet to Serve.
     `is_deployed`: whether Serve has done its part; raises if it cannot.
     `with_room`: the same fleet with options such that there is room for new processes, for steps that start any.
+    `ask_routers`: what so many routers serve.
 
     Raises UpdateRefused if a router, a replica or Serve cannot follow. The fleet then goes back to what it was.
     """
-    states = await router_states(1)
+    states = await ask_routers(1)
     if not states:
         raise UpdateRefused("no router answers; is the fleet still starting?")
     before = parse_config(states[0]["config"])
@@ -90,7 +109,7 @@ async def update(
             deployed = with_room(step) if needs_restart(before, step) else step
             deploy_fleet(deployed)
             await asyncio.sleep(SETTLE_S)
-            await wait_until_served(deployed, is_deployed, progress)
+            await wait_until_served(deployed, is_deployed, progress, ask_routers)
     except (Exception, asyncio.CancelledError) as error:
         progress("going back to the fleet as it was")
         deploy_fleet(with_room(before) if needs_restart(before, config) else before)
@@ -125,12 +144,15 @@ def needs_restart(before: FleetConfig, config: FleetConfig) -> bool:
 
 
 async def wait_until_served(
-    config: FleetConfig, is_deployed: Callable[[], bool], progress: Callable[[str], None]
+    config: FleetConfig,
+    is_deployed: Callable[[], bool],
+    progress: Callable[[str], None],
+    ask_routers: Callable[[int], Awaitable[list[dict[str, Any]]]],
 ) -> None:
     """Return when every router serves `config`. Raises UpdateRefused if a router or a replica says that it cannot."""
     wanted = config.model_dump(mode="json")
     while True:
-        states = await router_states(config.routers) if is_deployed() else []
+        states = await ask_routers(config.routers) if is_deployed() else []
         if faults := sorted({fault for state in states for fault in state["faults"]}):
             raise UpdateRefused("\n".join(faults))
         done = [state for state in states if state["config"] == wanted and state["next"] is None]
@@ -139,20 +161,3 @@ async def wait_until_served(
         if loading := sorted({name for state in states for name in state["next"] or ()}):
             progress(f"waiting for {', '.join(loading)} to load what is new; the fleet goes on meanwhile")
         await asyncio.sleep(POLL_S)
-
-
-async def router_states(number: int) -> list[dict[str, Any]]:
-    """`Router.state` of this many different routers; of fewer if some do not answer."""
-    from ray import serve
-
-    handle, states = serve.get_deployment_handle(ROUTER, APP_NAME), dict[str, dict[str, Any]]()
-    for _ in range(8 * number):  # Serve chooses which router answers
-        try:
-            async with asyncio.timeout(ROUTER_TIMEOUT_S):
-                state = await handle.state.remote()
-        except Exception:  # it has just gone, or is busy; it is asked again
-            continue
-        states[state["router"]] = state
-        if len(states) == number:
-            break
-    return list(states.values())
