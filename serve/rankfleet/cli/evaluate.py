@@ -44,7 +44,7 @@ def evaluate(
         pick_tier(fleet, name)
     called = [folder.resolve().name for folder in data]
     if again := sorted({name for name in called if called.count(name) > 1}):
-        raise ConfigError(f"--data: two folders are named {', '.join(again)}; data sets need different names")
+        raise ConfigError(f"--data: two folders are called {', '.join(again)}; data sets need different names")
     collections = [evaluate_folder(fleet, folder, retriever, top_k, names, dtype, queries, threads) for folder in data]
     steps = {collection["data"]: collection.pop("steps") for collection in collections}
     for collection in collections:
