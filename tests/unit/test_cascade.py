@@ -12,7 +12,7 @@ LENGTHS = np.array([40, 10, 20, 10, 30, 10, 10, 10])  # of these: 10 20 30 10 10
 
 
 def rows(depth: int, left_ms: float) -> list[int]:
-    return second_stage(Stage("large", depth), LOGITS, LENGTHS, MODEL, left_ms).tolist()
+    return second_stage(Stage.of("large", depth), LOGITS, LENGTHS, MODEL, left_ms).tolist()
 
 
 def test_as_many_go_on_as_planned() -> None:
@@ -34,7 +34,7 @@ def test_the_first_answer_stands_when_the_slack_is_gone() -> None:
 
 def test_slow_batches_have_to_fit() -> None:
     slow = LatencyModel(5.0, 1.0, 0.0, p99_factor=2.0)
-    assert second_stage(Stage("large", 6), LOGITS, LENGTHS, slow, 75.0).tolist() == [1, 2]  # 2 · 35 ms, then 2 · 65
+    assert second_stage(Stage.of("large", 6), LOGITS, LENGTHS, slow, 75.0).tolist() == [1, 2]  # 2 · 35 ms, then 2 · 65
 
 
 def test_fewer_candidates_than_planned() -> None:
@@ -46,7 +46,7 @@ def test_the_order_of_the_retriever_counts_where_it_means_something() -> None:
     # Ranks by score of 0 … 7: 7 0 1 4 2 3 5 6. Sums of 1 ÷ (60 + rank) for both ranks put 1 (0 and 1) before 2
     # (1 and 2), 4 (2 and 4), 0 (7 and 0), 3 (4 and 3), 5 (3 and 5), 6 (5 and 6) and 7 (6 and 7).
     assert promising(LOGITS, retrieved=True).tolist() == [1, 2, 4, 0, 3, 5, 6, 7]
-    kept = second_stage(Stage("large", 4), LOGITS, LENGTHS, MODEL, 1000.0, retrieved=True)
+    kept = second_stage(Stage.of("large", 4), LOGITS, LENGTHS, MODEL, 1000.0, retrieved=True)
     assert kept.tolist() == [1, 2, 4, 0]
 
 

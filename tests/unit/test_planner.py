@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from rankfleet.core.messages import Plan, Stage, Work
+from rankfleet.core.messages import GivenOrder, Plan, Refusal, Stage, Work
 from rankfleet.core.pairs import MIN_CHUNK_TOKENS
 from rankfleet.core.sections import Routing
 from rankfleet.estimates.arrivals import ArrivalStats
@@ -9,7 +9,7 @@ from rankfleet.estimates.latency import LatencyModel
 from rankfleet.estimates.lengths import Lengths
 from rankfleet.estimates.quality import QualityTable
 from rankfleet.router.plan_options import FleetSnapshot, GroupState, PlanRequest, TierState, spread
-from rankfleet.router.planner import Refusal, plan
+from rankfleet.router.planner import plan
 
 # 1,000 tokens take 10, 40 and 160 ms.
 TIERS = tuple(
@@ -100,8 +100,8 @@ def test_a_tier_not_measured_fits_no_budget_while_others_are() -> None:
 
 def test_when_nothing_can_be_in_time_the_order_stays_as_given() -> None:
     decision = plan(PlanRequest(WORK, 0.0, 5.0), fleet(), 0.0)
-    assert isinstance(decision, Plan)
-    assert (decision.tier, decision.fits, decision.candidates) == ("none", False, 0)
+    assert isinstance(decision, GivenOrder)
+    assert (decision.tier, decision.fits) == (None, False)
     assert decision.degraded == "the order as given"
     assert decision.reason == "no tier fits 5 ms; the fastest, small, would take 15 ms; the order as given instead"
 
@@ -111,7 +111,7 @@ def test_fewer_candidates_are_better_than_none() -> None:
     decision = plan(PlanRequest(WORK, 0.0, 12.0), fleet(), 0.0)
     assert isinstance(decision, Plan)
     # 7 of 10 by small are taken to be worth 0.3 × 0.7, 1 of 10 by medium 0.4 × 0.1.
-    assert (decision.tier, decision.candidates, decision.fits) == ("small", 7, False)
+    assert (decision.stages, decision.fits) == ((Stage.of("small", 7),), False)
     assert decision.quality == pytest.approx(0.21)
     assert decision.predicted_ms == pytest.approx(12)
     assert decision.degraded == "first 7 of 10"
@@ -122,7 +122,7 @@ def test_fewer_tokens_come_before_fewer_candidates() -> None:
     decision = plan(PlanRequest(WORK, 0.0, 9.2, lengths=lengths), fleet(), 0.0)
     assert isinstance(decision, Plan)
     # Cut to 128 tokens: 8·20 + 2·128 = 416 tokens, 4.16 ms by small; to 256: 672, 6.72 ms, too long.
-    assert (decision.tier, decision.max_tokens, decision.candidates) == ("small", 128, None)
+    assert (decision.stages, decision.max_tokens) == ((Stage.of("small", 10),), 128)
     assert decision.predicted_ms == pytest.approx(9.16)
     assert decision.degraded == "128 tokens a pair"
 
@@ -217,8 +217,8 @@ def test_a_request_that_stays_whole_is_bound_late() -> None:
     decision = plan(PlanRequest(work, 0.0, 400.0, min_quality=0.35), snapshot, 0.0)
     assert isinstance(decision, Plan)
     # 8,192 tokens on one replica: medium takes 328 ms, large 1,311.
-    assert (decision.tier, decision.allowed) == ("medium", ("medium", "large"))
-    assert plan(PlanRequest(work, 0.0, None, pinned="name"), snapshot, 0.0).allowed == ()  # type: ignore[union-attr]
+    assert (decision.tier, decision.stages[0].tiers) == ("medium", ("medium", "large"))
+    assert plan(PlanRequest(work, 0.0, None, pinned="name"), snapshot, 0.0).stages[0].tiers == ("large",)  # type: ignore[union-attr]
 
 
 TABLE = QualityTable(
@@ -232,15 +232,15 @@ TABLE = QualityTable(
 def test_a_cascade_is_a_plan_like_any_other() -> None:
     snapshot = FleetSnapshot(TIERS, {"g": GroupState(1, 0.0)}, 5.0, TABLE)
     # small on 10, 5 + 10 ms, then large on 4, 5 + 64 ms.
-    decision = plan(PlanRequest(WORK, 0.0, 84.0, stages=2), snapshot, 0.0)
+    decision = plan(PlanRequest(WORK, 0.0, 84.0, max_stages=2), snapshot, 0.0)
     assert isinstance(decision, Plan)
     assert (decision.tier, decision.quality, decision.predicted_ms) == ("large", 0.49, pytest.approx(84))
-    assert decision.stages == (Stage("small", 10), Stage("large", 4))
+    assert decision.stages == (Stage.of("small", 10), Stage.of("large", 4))
     assert decision.considered[1].how == "best 4 by small"
     # Who can make one pass only gets the first candidates by medium; large on 5 takes 5 + 80 ms.
     single = plan(PlanRequest(WORK, 0.0, 85.0), snapshot, 0.0)
     assert isinstance(single, Plan)
-    assert (single.tier, single.candidates, single.quality) == ("large", 5, 0.48)
+    assert (single.stages, single.quality) == ((Stage.of("large", 5),), 0.48)
 
 
 def test_what_is_left_when_something_is_left_out() -> None:
@@ -254,12 +254,12 @@ def test_what_is_left_when_something_is_left_out() -> None:
 def test_what_sleeps_is_not_out_of_reach() -> None:
     table = QualityTable(TABLE.tiers, 0.2, {}, {}, {("small", "large"): {4: 0.6}})
     asleep = FleetSnapshot(TIERS, {"g": GroupState(1, 0.0, asleep=True)}, 5.0, table)
-    decision = plan(PlanRequest(WORK, 0.0, 200.0, min_quality=0.55, stages=2), asleep, 0.0)
+    decision = plan(PlanRequest(WORK, 0.0, 200.0, min_quality=0.55, max_stages=2), asleep, 0.0)
     assert isinstance(decision, Refusal)
     assert (decision.cause, decision.reason) == (
         "load",
         "no replica runs; one is being started, and 200 ms are not enough to wait for it",
     )
-    beyond = plan(PlanRequest(WORK, 0.0, 200.0, min_quality=0.65, stages=2), asleep, 0.0)
+    beyond = plan(PlanRequest(WORK, 0.0, 200.0, min_quality=0.65, max_stages=2), asleep, 0.0)
     assert isinstance(beyond, Refusal)
     assert (beyond.cause, "the best here is 0.6, by large" in beyond.reason) == ("quality", True)

@@ -9,9 +9,8 @@ import pytest
 from rankfleet.api.bodies import ranking_reply
 from rankfleet.core.config import FleetConfig
 from rankfleet.core.errors import Expired, Infeasible, InvalidRequest, Overloaded, ScoringFailed, TooLarge, UnknownModel
-from rankfleet.core.messages import Chunk, ChunkScores, Plan, RerankRequest
+from rankfleet.core.messages import Chunk, ChunkScores, Plan, Refusal, RerankRequest
 from rankfleet.estimates.latency import LatencyModel
-from rankfleet.router.planner import Refusal
 from rankfleet.router.service import RankingService
 from tests.unit.fakes import WORDS, FakeClock, FakeGroup, fleet, word_tokenizer
 
@@ -304,7 +303,7 @@ async def test_a_request_that_fits_one_batch_stays_whole_and_names_the_tiers_all
     one = service(group)
     one.fleet.learned({n: LatencyModel(ms, 0, 0) for n, ms in (("small", 10), ("medium", 40), ("large", 160))})
     ranking = await one.rank(RerankRequest("cat", ["a"], slo_ms=1000))
-    assert group.chunks[0].tiers == ("small", "medium", "large")
+    assert group.chunks[0].tiers == ("large", "small", "medium"), "the planned tier first"
     assert (ranking.plan.tier, ranking.plan.quality) == ("small", 0.3)
     assert ranking.plan.reason.endswith("small was taken for the slack left when its turn came")
 
@@ -319,7 +318,7 @@ class Busy(FakeGroup):
 async def test_what_expires_in_the_queue_comes_back_in_the_order_given() -> None:
     ranking = await service(Busy()).rank(RerankRequest("cat", ["a dog", "a"], slo_ms=50))
     assert [(d.index, d.logit) for d in ranking.documents] == [(0, None), (1, None)]
-    assert (ranking.plan.tier, ranking.plan.degraded) == ("none", "the order as given")
+    assert (ranking.plan.tier, ranking.plan.degraded) == (None, "the order as given")
     assert ranking_reply(ranking, None)["results"][0]["relevance_score"] == 0.0
 
 
@@ -350,11 +349,11 @@ async def test_a_tier_asked_for_by_name_gets_the_time_predicted_where_it_cannot_
     assert group.chunks[0].slack_ms == pytest.approx(503.0)
 
 
-async def test_a_rehearsal_scores_by_its_tier_and_teaches_nothing() -> None:
+async def test_warming_up_scores_by_its_tier_and_nothing_is_learned_from_it() -> None:
     group = FakeGroup()
     one = service(group)
     before = one.offered.counts["demo"]
-    await one.rehearse("small")
+    await one.warm_up("small")
     assert {c.tier for c in group.chunks} == {"small"}
     assert one.offered.counts["demo"] == before
     assert one._token_bound.lower_bound(RerankRequest("cat", ["sun"]), {"small": 64}) == {}
@@ -385,7 +384,7 @@ async def test_a_quality_asked_for_holds_when_the_budget_ends_in_the_queue() -> 
     with pytest.raises(Overloaded, match="the budget ended in the queue"):
         await one.rank(RerankRequest("cat", ["a"], slo_ms=50, min_quality=0.26))
     ranking = await one.rank(RerankRequest("cat", ["a"], slo_ms=50, min_quality=0.25))
-    assert (ranking.plan.tier, ranking.plan.quality, ranking.pairs) == ("none", 0.25, 0)
+    assert (ranking.plan.tier, ranking.plan.quality, ranking.pairs) == (None, 0.25, 0)
 
 
 async def test_candidates_are_left_out_by_whole_documents_as_planned() -> None:
@@ -400,7 +399,7 @@ async def test_candidates_are_left_out_by_whole_documents_as_planned() -> None:
     ranking = await one.rank(asked)
     sent = np.concatenate([chunk.pairs.lengths for chunk in group.chunks])
     # Lengths that pairs may be cut to are 256, 128 and 64: none helps here, so the first documents are scored whole.
-    assert (planned.candidates, planned.predicted_ms) == (3, pytest.approx(3 * 4 * 64))
+    assert (planned.stages[0].candidates, planned.predicted_ms) == (3, pytest.approx(3 * 4 * 64))
     assert (len(sent), int(sent.sum())) == (12, 768)
     assert ranking.passages == [4, 4, 4, 0, 0]
     assert (ranking.pairs, [d.index for d in ranking.documents]) == (12, [0, 1, 2, 3, 4])
@@ -424,7 +423,7 @@ async def test_a_reply_in_which_nothing_was_scored_is_a_reply() -> None:
     one = service(long_documents="max_passage", overhead_ms=50)
     one.fleet.learned({n: LatencyModel(500, 0, 0) for n in ("small", "medium", "large")})
     ranking = await one.rank(RerankRequest("cat", ["a dog " * 200], slo_ms=20))
-    assert (ranking.plan.tier, ranking.passages, ranking.pairs) == ("none", [0], 0)
+    assert (ranking.plan.tier, ranking.passages, ranking.pairs) == (None, [0], 0)
 
 
 async def test_the_quality_of_a_reply_is_that_of_the_table(tmp_path: Path) -> None:
@@ -492,7 +491,7 @@ async def test_who_cannot_be_served_says_nothing_about_the_budgets_of_others() -
     for _ in range(5):
         with pytest.raises(Infeasible):
             await one.rank(RerankRequest("cat", ["a"], model="strict"))
-        assert (await one.rank(RerankRequest("cat", ["a"], slo_ms=1))).plan.tier == "none"
+        assert (await one.rank(RerankRequest("cat", ["a"], slo_ms=1))).plan.tier is None
     await one.rank(RerankRequest("cat", ["a"], slo_ms=200))
     assert one.fleet.snapshot(one.clock()).groups["demo"].arrivals.budget_ms == 200.0
 

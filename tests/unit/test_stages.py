@@ -11,9 +11,8 @@ import pytest
 
 from rankfleet.api.bodies import plan_reply, ranking_reply
 from rankfleet.core.errors import Overloaded, ScoringFailed, Unavailable, UnknownModel
-from rankfleet.core.messages import Chunk, ChunkScores, RerankRequest, Stage
+from rankfleet.core.messages import Chunk, ChunkScores, Refusal, RerankRequest, Stage
 from rankfleet.estimates.latency import LatencyModel
-from rankfleet.router.planner import Refusal
 from rankfleet.router.service import RankingService
 from tests.unit.fakes import FakeClock, FakeGroup, fleet, word_tokenizer
 
@@ -54,7 +53,7 @@ async def test_the_larger_tier_scores_the_best_of_the_smaller_again(tmp_path: Pa
     # small ranks 0 1 2 3 4 and falls most behind the second; large turns these two round, the others stay behind
     assert [d.index for d in ranking.documents] == [1, 0, 2, 3, 4]
     assert [(c.tier, len(c.pairs)) for c in group.chunks] == [("small", 5), ("large", 2)]
-    assert ranking.stages == (Stage("small", 5), Stage("large", 2))
+    assert ranking.stages == (Stage.of("small", 5), Stage.of("large", 2))
     assert (ranking.plan.tier, ranking.plan.quality, ranking.partial) == ("large", 0.45, False)
     assert ranking.tokens == (9 + 8 + 6 + 5 + 5) + (9 + 8)
     scores = [d.logit for d in ranking.documents]
@@ -147,7 +146,7 @@ async def test_those_behind_keep_the_order_of_the_first_stage(tmp_path: Path) ->
     models = {"small": (10.0, 0.0), "medium": (900.0, 0.0), "large": (1.0, 12.5)}
     one.fleet.learned({tier: LatencyModel(a, b, 0) for tier, (a, b) in models.items()})
     ranking = await one.rank(RerankRequest("mat", words, slo_ms=300))
-    assert ranking.stages == (Stage("small", 6), Stage("large", 2))
+    assert ranking.stages == (Stage.of("small", 6), Stage.of("large", 2))
     assert [words[d.index] for d in ranking.documents] == ["a", "is", "an", "cat", "dog", "bird"]
     by_score = sorted(ranking_reply(ranking, None)["results"], key=lambda r: (-r["relevance_score"], r["index"]))
     assert [words[r["index"]] for r in by_score] == ["a", "is", "an", "cat", "dog", "bird"]

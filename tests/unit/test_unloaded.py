@@ -5,12 +5,12 @@ import pytest
 
 from rankfleet.autoscaler.drain import drains_s
 from rankfleet.core.config import LiveSettings
-from rankfleet.core.messages import Plan, UnloadedPlan, Work
+from rankfleet.core.messages import Plan, Refusal, Stage, UnloadedPlan, Work
 from rankfleet.estimates.latency import LatencyModel
 from rankfleet.estimates.lengths import Lengths
 from rankfleet.estimates.quality import QualityTable
 from rankfleet.router.plan_options import FleetSnapshot, GroupState, PlanRequest, TierState
-from rankfleet.router.planner import Refusal, plan
+from rankfleet.router.planner import plan
 from tests.unit.fakes import fleet as config
 
 # Two groups. 1,000 tokens take 10, 40 and 160 ms, and each batch 8 ms more.
@@ -62,7 +62,7 @@ def test_where_only_a_part_could_be_scored_that_part_is_demand() -> None:
     # Within 20 ms: 5 of overhead, 8 a batch, 7 for 700 tokens of seven pairs.
     decision = planned(20.0, fleet())
     assert isinstance(decision, Plan)
-    assert (decision.tier, decision.candidates) == ("small", 7)
+    assert decision.stages == (Stage.of("small", 7),)
     assert decision.unloaded == UnloadedPlan("small", (("a", pytest.approx(7.0 + 8.0 * 700 / 4000)),))
 
 
@@ -85,11 +85,11 @@ def test_who_asks_for_a_sleeping_tier_by_name_waits_for_it() -> None:
 def test_a_cascade_is_demand_of_both_its_groups() -> None:
     table = QualityTable({"small": 0.3, "medium": 0.4, "large": 0.5}, 0.1, cascades={("small", "large"): {5: 0.6}})
     lengths = dict.fromkeys(WORK, Lengths(np.full(10, 100)))
-    decision = planned(None, fleet(table=table), stages=2, lengths=lengths)
+    decision = planned(None, fleet(table=table), max_stages=2, lengths=lengths)
     assert isinstance(decision, Plan)
     assert len(decision.stages) == 2
     # All ten by small; five, 500 tokens, by large.
-    assert decision.unloaded == UnloadedPlan("", (("a", pytest.approx(12.0)), ("b", pytest.approx(81.0))))
+    assert decision.unloaded == UnloadedPlan(None, (("a", pytest.approx(12.0)), ("b", pytest.approx(81.0))))
 
 
 def test_quality_asked_for_counts() -> None:

@@ -251,6 +251,6 @@ class Router:
 
     async def _rehearse(self, service: RankingService, group: str) -> None:
         try:
-            await service.rehearse(service.config.groups[group].tiers[0])
+            await service.warm_up(service.config.groups[group].tiers[0])
         except Exception as error:  # then the first client pays
             log.info("group %s was not rehearsed: %s", group, type(error).__name__)

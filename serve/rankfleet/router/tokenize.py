@@ -88,8 +88,8 @@ class TokenizedTexts:
         return np.add.reduceat(self.tiers[tier][0].pair_lengths(layout), layout.firsts)
 
     def alike(self, tiers: tuple[str, ...], tier: str) -> tuple[str, ...]:
-        """Those of `tiers` that see the same pairs as `tier`."""
-        return tuple(t for t in tiers if self.layouts[t] is self.layouts[tier])
+        """`tier`, then those of `tiers` that see the same pairs as it."""
+        return (tier, *(t for t in tiers if t != tier and self.layouts[t] is self.layouts[tier]))
 
     def part(self, tier: str, documents: np.ndarray | None = None, max_tokens: int | None = None) -> Part:
         """documents: places of those wanted, all by default; max_tokens: cut pairs to so many tokens, by which a

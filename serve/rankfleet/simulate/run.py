@@ -160,23 +160,22 @@ class Simulation:
             self._view.arrived(slo_ms, now_s)
             self._demanded.add(ideal.work_ms)
         # A ranking that leaves something out counts as missed: what it is worth is not known.
-        if choice.chosen is not None and choice.fits:
-            self._send(i, choice.chosen, choice.allowed, work[choice.chosen.tier], ideal, now_s)
+        if isinstance(choice.chosen, PlanOption) and choice.fits:
+            self._send(i, choice.chosen, work[choice.chosen.tier], ideal, now_s)
 
-    def _send(
-        self, i: int, chosen: PlanOption, allowed: tuple[str, ...], work: Work, ideal: UnloadedPlan | None, now_s: float
-    ) -> None:
+    def _send(self, i: int, chosen: PlanOption, work: Work, ideal: UnloadedPlan | None, now_s: float) -> None:
         """Cut into chunks as the service does, which reach their queues when the overhead has passed."""
         group = chosen.group
         whole = work.tokens <= self._empty.groups[group].whole_tokens
         parts = 1 if whole else spread(work, self._view.replicas(group, now_s))
         if parts > 1:
             work = work.share(parts)
-        steps = self._ladder(allowed or (chosen.tier,), work, self._fleet.groups[group].batch_tokens)
+        steps = self._ladder(chosen.stages[0].tiers, work, self._fleet.groups[group].batch_tokens)
         entry_id = self._view.sent(group, steps.points[0].full_ms * parts, now_s, self._deadlines[i])
-        hosted = ideal is not None and ideal.tier in self._fleet.groups[group].tiers
-        best = ideal.tier if ideal is not None and hosted else chosen.tier
-        job = Job(i, group, entry_id, parts, ideal.tier if ideal is not None else "", self._share_ms(best, work))
+        unloaded_tier = ideal.tier if ideal is not None else None
+        hosted = unloaded_tier is not None and unloaded_tier in self._fleet.groups[group].tiers
+        best = unloaded_tier if unloaded_tier is not None and hosted else chosen.tier
+        job = Job(i, group, entry_id, parts, unloaded_tier, self._share_ms(best, work))
         request = i if parts > 1 else None
         chunk = Waiting(work.tokens, self._deadlines[i], steps, (job, work), request)
         if self._fleet.overhead_ms > 0:
@@ -234,7 +233,7 @@ class Simulation:
         for chunk in batch:
             job, work = chunk.item
             replica.load.left(job.unloaded_ms)
-            lesser = self._quality[replica.tier] < self._quality.get(job.unloaded_tier, -math.inf)
+            lesser = self._quality[replica.tier] < self._quality.get(job.unloaded_tier or "", -math.inf)
             replica.load.scored(job.unloaded_ms, self._share_ms(replica.tier, work), lesser)
             job.left -= 1
             if job.left == 0 and not job.lost:
