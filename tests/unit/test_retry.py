@@ -75,14 +75,14 @@ PAIRS = TokenizedPairs(np.arange(10, dtype=np.int32), np.array([4, 6], np.int32)
 def dispatcher(clock: FakeClock, make: Callable[[FakeClock], FakeGroup]) -> tuple[Dispatcher, FakeGroup, FleetView]:
     config = fleet()
     view, group = FleetView(config), make(clock)
-    view.learned({tier: LatencyModel(20, 0, 0) for tier in config.tiers})
+    view.update_latency({tier: LatencyModel(20, 0, 0) for tier in config.tiers})
     return Dispatcher(config, view, {"demo": group}, clock), group, view
 
 
 async def test_the_next_replica_is_told_the_slack_that_is_left() -> None:
     clock = FakeClock()
     one, group, view = dispatcher(clock, lambda clock: Dying(clock, 2, after_s=0.03))
-    view.runs("demo", frozenset({"r1", "r2", "r3"}))
+    view.set_running("demo", frozenset({"r1", "r2", "r3"}))
     scored = await one.score(("small",), PAIRS, Deadline(clock.now + 0.1))
     assert scored.logits.tolist() == [4.0, 6.0]
     assert [chunk.slack_ms for chunk in group.chunks] == pytest.approx([100, 70, 40])
@@ -210,7 +210,7 @@ async def test_scores_of_two_models_are_never_joined(batch_tokens: int) -> None:
     clock, group = FakeClock(), Versions("new", "old")
     kept = {"demo": {"tiers": ["small", "medium", "large"], "batch_tokens": batch_tokens}}
     one, view = patient(fleet(groups=kept), group, clock)
-    view.runs("demo", frozenset({"r1", "r2"}))
+    view.set_running("demo", frozenset({"r1", "r2"}))
     scored = await one.score(("small",), MANY)
     assert scored.models == {"new"}
     first = [chunk for chunk in group.chunks if not chunk.weights]

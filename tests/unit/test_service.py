@@ -53,7 +53,7 @@ async def test_a_named_tier_is_pinned() -> None:
 
 async def test_the_budget_picks_the_tier() -> None:
     one = service()
-    one.fleet.learned({n: LatencyModel(ms, 0, 0) for n, ms in (("small", 10), ("medium", 40), ("large", 160))})
+    one.fleet.update_latency({n: LatencyModel(ms, 0, 0) for n, ms in (("small", 10), ("medium", 40), ("large", 160))})
     assert isinstance(one.clock, FakeClock)
     for slo_ms, tier in ((20, "small"), (100, "medium"), (1000, "large")):
         one.clock.now += 1  # nobody crowds
@@ -81,7 +81,7 @@ async def test_chunks_carry_the_slack_that_is_left() -> None:
 async def test_a_class_that_refuses_refuses_before_any_work() -> None:
     group = FakeGroup()
     one = service(group, slo_classes={"fast": {"slo_ms": 20, "when_none_fits": "refuse"}})
-    one.fleet.learned({n: LatencyModel(500, 0, 0) for n in ("small", "medium", "large")})
+    one.fleet.update_latency({n: LatencyModel(500, 0, 0) for n in ("small", "medium", "large")})
     with pytest.raises(Infeasible, match=r"no tier fits 20 ms; .* would take 503 ms even on an idle fleet; allow more"):
         await one.rank(RerankRequest("cat", ["a"], model="fast"))
     assert group.chunks == []
@@ -119,7 +119,7 @@ async def test_arms_decide_the_model_and_are_named() -> None:
 async def test_a_changed_fleet_goes_on_with_what_is_known() -> None:
     group = FakeGroup()
     before = service(group)
-    before.fleet.learned({n: LatencyModel(5, 0, 0) for n in ("small", "medium", "large")})
+    before.fleet.update_latency({n: LatencyModel(5, 0, 0) for n in ("small", "medium", "large")})
     await before.rank(RerankRequest("cat", ["a dog"], slo_ms=300))
     config = fleet(default_model="medium")
     tokenizers = dict.fromkeys(config.tiers, before._tokenizers["small"])
@@ -196,7 +196,9 @@ async def test_the_fleet_says_what_becomes_of_long_documents_unless_the_request_
 async def test_passages_are_planned_for() -> None:
     # 1 ms a pair: the three passages are too much for the largest tier
     one = service(long_documents="max_passage", passage_overlap_tokens=0, overhead_ms=0)
-    one.fleet.learned({n: LatencyModel(0, per, 0) for n, per in (("small", 0.01), ("medium", 0.1), ("large", 1.0))})
+    one.fleet.update_latency(
+        {n: LatencyModel(0, per, 0) for n, per in (("small", 0.01), ("medium", 0.1), ("large", 1.0))}
+    )
     short = await one.rank(RerankRequest("cat", ["a dog " * 30], slo_ms=100))
     long = await one.rank(RerankRequest("cat", ["a dog " * 90], slo_ms=100))
     assert (short.plan.tier, long.plan.tier) == ("large", "medium")
@@ -227,7 +229,7 @@ async def test_a_failing_group_fails_its_request_and_leaves_no_backlog() -> None
             raise RuntimeError("device lost")
 
     one = service(Broken())
-    one.fleet.learned({n: LatencyModel(100, 0, 0) for n in ("small", "medium", "large")})
+    one.fleet.update_latency({n: LatencyModel(100, 0, 0) for n in ("small", "medium", "large")})
     with pytest.raises(RuntimeError, match="device lost"):
         await one.rank(RerankRequest("cat", ["a"]))
     assert one.fleet.snapshot(one.clock()).groups["demo"].backlog_s == 0.0
@@ -301,7 +303,7 @@ async def test_a_request_that_fits_one_batch_stays_whole_and_names_the_tiers_all
 
     group = Downgrading()
     one = service(group)
-    one.fleet.learned({n: LatencyModel(ms, 0, 0) for n, ms in (("small", 10), ("medium", 40), ("large", 160))})
+    one.fleet.update_latency({n: LatencyModel(ms, 0, 0) for n, ms in (("small", 10), ("medium", 40), ("large", 160))})
     ranking = await one.rank(RerankRequest("cat", ["a"], slo_ms=1000))
     assert group.chunks[0].tiers == ("large", "small", "medium"), "the planned tier first"
     assert (ranking.plan.tier, ranking.plan.quality) == ("small", 0.3)
@@ -332,7 +334,7 @@ async def test_candidates_that_do_not_fit_stay_behind_those_scored() -> None:
     group = FakeGroup()
     one = service(group)
     # 4 pairs of 5 tokens; 3 ms go to overhead, and 12 more are two pairs at 1 ms a token.
-    one.fleet.learned({n: LatencyModel(0, ms, 0) for n, ms in (("small", 1), ("medium", 4), ("large", 16))})
+    one.fleet.update_latency({n: LatencyModel(0, ms, 0) for n, ms in (("small", 1), ("medium", 4), ("large", 16))})
     ranking = await one.rank(RerankRequest("cat", ["a", "dog", "sun", "x"], slo_ms=15))
     assert [d.index for d in ranking.documents] == [0, 1, 2, 3]
     assert [d.logit for d in ranking.documents] == [5.0, 5.0, None, None]
@@ -343,7 +345,7 @@ async def test_candidates_that_do_not_fit_stay_behind_those_scored() -> None:
 async def test_a_tier_asked_for_by_name_gets_the_time_predicted_where_it_cannot_be_in_time() -> None:
     group = FakeGroup()
     one = service(group)
-    one.fleet.learned({n: LatencyModel(500, 0, 0) for n in ("small", "medium", "large")})
+    one.fleet.update_latency({n: LatencyModel(500, 0, 0) for n in ("small", "medium", "large")})
     ranking = await one.rank(RerankRequest("cat", ["a"], model="large", slo_ms=50))
     assert (ranking.plan.tier, ranking.plan.fits) == ("large", False)
     assert group.chunks[0].slack_ms == pytest.approx(503.0)
@@ -375,7 +377,7 @@ async def test_routers_are_told_apart_and_hear_of_each_other() -> None:
     assert "" not in senders
     now = one.clock()
     before = one.fleet.backlog_s("demo", now)
-    one.fleet.sent("demo", 500.0, now)
+    one.fleet.chunk_sent("demo", 500.0, now)
     assert (before, one.fleet.backlog_s("demo", now)) == pytest.approx((0.5, 0.7))
 
 
@@ -392,7 +394,7 @@ async def test_candidates_are_left_out_by_whole_documents_as_planned() -> None:
     # all; small takes a millisecond a token.
     group = FakeGroup()
     one = service(group, long_documents="max_passage", passage_overlap_tokens=0, overhead_ms=0)
-    one.fleet.learned({n: LatencyModel(0, ms, 0) for n, ms in (("small", 1), ("medium", 9), ("large", 9))})
+    one.fleet.update_latency({n: LatencyModel(0, ms, 0) for n, ms in (("small", 1), ("medium", 9), ("large", 9))})
     asked = RerankRequest("cat", ["a dog " * 120] * 5, slo_ms=1000)
     planned = await one.explain(asked)
     assert isinstance(planned, Plan)
@@ -411,7 +413,7 @@ async def test_the_tokens_of_a_plan_that_cuts_passages_are_those_sent() -> None:
     group = FakeGroup()
     config = fleet(long_documents="max_passage", passage_overlap_tokens=0, overhead_ms=0)
     one = RankingService(config, dict.fromkeys(config.tiers, word_tokenizer(160)), {"demo": group}, clock=FakeClock())
-    one.fleet.learned({n: LatencyModel(0, ms, 0) for n, ms in (("small", 1), ("medium", 9), ("large", 9))})
+    one.fleet.update_latency({n: LatencyModel(0, ms, 0) for n, ms in (("small", 1), ("medium", 9), ("large", 9))})
     ranking = await one.rank(RerankRequest("cat", ["a dog " * 350] * 5, slo_ms=2000))
     assert (ranking.plan.degraded, ranking.plan.predicted_ms) == ("64 tokens a pair", pytest.approx(1600))
     sent = np.concatenate([chunk.pairs.lengths for chunk in group.chunks])
@@ -421,7 +423,7 @@ async def test_the_tokens_of_a_plan_that_cuts_passages_are_those_sent() -> None:
 
 async def test_a_reply_in_which_nothing_was_scored_is_a_reply() -> None:
     one = service(long_documents="max_passage", overhead_ms=50)
-    one.fleet.learned({n: LatencyModel(500, 0, 0) for n in ("small", "medium", "large")})
+    one.fleet.update_latency({n: LatencyModel(500, 0, 0) for n in ("small", "medium", "large")})
     ranking = await one.rank(RerankRequest("cat", ["a dog " * 200], slo_ms=20))
     assert (ranking.plan.tier, ranking.passages, ranking.pairs) == (None, [0], 0)
 
@@ -434,7 +436,7 @@ async def test_the_quality_of_a_reply_is_that_of_the_table(tmp_path: Path) -> No
     table = tmp_path / "table.json"
     table.write_text(json.dumps({"data_sets": {"mine": {"retriever": 0.1, "tiers": {"small": 0.33, "large": 0.55}}}}))
     one = service(Downgrading(), quality={"table": str(table)})
-    one.fleet.learned({n: LatencyModel(10, 0, 0) for n in ("small", "medium", "large")})
+    one.fleet.update_latency({n: LatencyModel(10, 0, 0) for n in ("small", "medium", "large")})
     ranking = await one.rank(RerankRequest("cat", ["a"], slo_ms=1000))
     assert (ranking.plan.tier, ranking.plan.quality) == ("small", 0.33)
 
@@ -456,10 +458,10 @@ async def test_a_fleet_that_sleeps_says_so_and_is_woken() -> None:
     group = Sleeping()
     kept = {"demo": {"tiers": ["small", "medium", "large"], "replicas": {"min": 0, "max": 1}}}
     one = service(group, groups=kept, slo_classes={"fast": {"slo_ms": 50, "when_none_fits": "refuse"}})
-    one.fleet.runs("demo", frozenset())
+    one.fleet.set_running("demo", frozenset())
     for measured in (False, True):
         if measured:
-            one.fleet.learned({n: LatencyModel(10, 0, 0) for n in ("small", "medium", "large")})
+            one.fleet.update_latency({n: LatencyModel(10, 0, 0) for n in ("small", "medium", "large")})
         ranking = await one.rank(RerankRequest("cat", ["a"], slo_ms=200))
         fleet_reply = ranking_reply(ranking, None)["rankfleet"]
         assert (fleet_reply["tier"], fleet_reply["slo"]["degraded"]) == ("none", True)
@@ -473,7 +475,7 @@ async def test_a_fleet_that_sleeps_says_so_and_is_woken() -> None:
     free = asyncio.create_task(one.rank(RerankRequest("cat", ["a"], slo_ms=30_000)))
     await asyncio.sleep(0)
     group.started.set()
-    one.fleet.runs("demo", frozenset({"r1"}))
+    one.fleet.set_running("demo", frozenset({"r1"}))
     reply = ranking_reply(await free, None)["rankfleet"]
     assert (reply["tier"], reply["predicted_ms"]) == ("large", 20_013.0)
     assert reply["reason"] == "large ranks best; no replica runs; one is being started, and the answer waits for it"
@@ -487,7 +489,7 @@ async def test_before_a_tier_is_measured_nothing_is_predicted() -> None:
 
 async def test_who_cannot_be_served_says_nothing_about_the_budgets_of_others() -> None:
     one = service(slo_classes={"strict": {"slo_ms": 1, "when_none_fits": "refuse"}})
-    one.fleet.learned({n: LatencyModel(10, 0, 0) for n in ("small", "medium", "large")})
+    one.fleet.update_latency({n: LatencyModel(10, 0, 0) for n in ("small", "medium", "large")})
     for _ in range(5):
         with pytest.raises(Infeasible):
             await one.rank(RerankRequest("cat", ["a"], model="strict"))
@@ -498,9 +500,9 @@ async def test_who_cannot_be_served_says_nothing_about_the_budgets_of_others() -
 
 async def test_a_plan_that_is_only_asked_for_passes_admission() -> None:
     one = service(slo_classes={"fast": {"slo_ms": 50, "when_none_fits": "refuse"}})
-    one.fleet.learned({tier: LatencyModel(0, 1.0, 0) for tier in ("small", "medium", "large")})
+    one.fleet.update_latency({tier: LatencyModel(0, 1.0, 0) for tier in ("small", "medium", "large")})
     await one.rank(RerankRequest("cat", ["a dog is an animal"] * 2, model="fast"))
-    one.fleet.sent("demo", 1.0, one.clock())  # something is under way
+    one.fleet.chunk_sent("demo", 1.0, one.clock())  # something is under way
     one._tokenize = None  # type: ignore[assignment, method-assign]
     decision = await one.explain(RerankRequest("cat", ["a dog is an animal"] * 20, model="fast"))
     assert isinstance(decision, Refusal)

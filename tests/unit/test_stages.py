@@ -42,7 +42,7 @@ def service(tmp_path: Path, group: FakeGroup, scale: float = 1.0) -> RankingServ
     config = fleet(quality={"table": str(table), "retriever": 0.2}, overhead_ms=3 * scale)
     one = RankingService(config, dict.fromkeys(config.tiers, word_tokenizer()), {"demo": group}, clock=FakeClock())
     models = {"small": (10.0, 0.0), "medium": (900.0, 0.0), "large": (1.0, 12.5)}
-    one.fleet.learned({tier: LatencyModel(a * scale, b * scale, 0) for tier, (a, b) in models.items()})
+    one.fleet.update_latency({tier: LatencyModel(a * scale, b * scale, 0) for tier, (a, b) in models.items()})
     return one
 
 
@@ -144,7 +144,7 @@ async def test_those_behind_keep_the_order_of_the_first_stage(tmp_path: Path) ->
     config = fleet(quality={"table": str(table)}, overhead_ms=3)
     one = RankingService(config, dict.fromkeys(config.tiers, word_tokenizer()), {"demo": Words()}, clock=FakeClock())
     models = {"small": (10.0, 0.0), "medium": (900.0, 0.0), "large": (1.0, 12.5)}
-    one.fleet.learned({tier: LatencyModel(a, b, 0) for tier, (a, b) in models.items()})
+    one.fleet.update_latency({tier: LatencyModel(a, b, 0) for tier, (a, b) in models.items()})
     ranking = await one.rank(RerankRequest("mat", words, slo_ms=300))
     assert ranking.stages == (Stage.of("small", 6), Stage.of("large", 2))
     assert [words[d.index] for d in ranking.documents] == ["a", "is", "an", "cat", "dog", "bird"]
@@ -156,7 +156,7 @@ async def test_documents_cut_in_either_stage_are_named(tmp_path: Path) -> None:
     one = service(tmp_path, TwoMinds())
     tokenizers = {"small": word_tokenizer(64), "medium": word_tokenizer(64), "large": word_tokenizer(8)}
     two = RankingService(one.config, tokenizers, {"demo": TwoMinds()}, clock=FakeClock())
-    two.fleet.learned(one.fleet.models)
+    two.fleet.update_latency(one.fleet.models)
     ranking = await two.rank(RerankRequest("cat", [*DOCUMENTS[:4], "a dog " * 40], slo_ms=200))
     assert [stage.tier for stage in ranking.stages] == ["small", "large"]
     # The long one is cut by both; the first, of 9 tokens, by large alone.

@@ -33,7 +33,7 @@ def test_pairs_are_no_longer_than_the_limit_and_cut_ones_teach_nothing() -> None
 
 def strict(group: FakeGroup) -> RankingService:
     one = service(group, slo_classes={"fast": {"slo_ms": 50, "when_none_fits": "refuse"}})
-    one.fleet.learned({tier: LatencyModel(0, 1.0, 0) for tier in ("small", "medium", "large")})
+    one.fleet.update_latency({tier: LatencyModel(0, 1.0, 0) for tier in ("small", "medium", "large")})
     return one
 
 
@@ -42,7 +42,7 @@ async def test_what_is_surely_too_much_is_refused_before_it_is_tokenized(monkeyp
     one = strict(group)
     few, many = ["a dog is an animal"] * 2, ["a dog is an animal"] * 20
     await one.rank(RerankRequest("cat", few, model="fast"))
-    one.fleet.sent("demo", 1.0, one.clock())  # something is under way
+    one.fleet.chunk_sent("demo", 1.0, one.clock())  # something is under way
     tokenized: list[RerankRequest] = []
     monkeypatch.setattr(one, "_tokenize", lambda request, tiers: tokenized.append(request))
     with pytest.raises(Overloaded, match="looks like too much for 50 ms"):  # a guess: never that it is impossible

@@ -39,7 +39,7 @@ def plan(
     if model is not None:
         pick_tier(fleet, model)
     view = FleetView(fleet)
-    view.learned(read_profile(stored))
+    view.update_latency(read_profile(stored))
     lengths = {
         name: Lengths(np.full(candidates, min(tokens, tier.max_tokens or tokens)))
         for name, tier in fleet.tiers.items()
@@ -56,7 +56,7 @@ def plan(
         max_stages=2,
     )
     for name in fleet.groups:
-        view.sent(name, backlog_ms * view.replicas(name, 0.0), 0.0, deadline_s=0.0)
+        view.chunk_sent(name, backlog_ms * view.replicas(name, 0.0), 0.0, deadline_s=0.0)
     decision = decide(ask, view.snapshot(0.0), 0.0)
     table = Table("plan", "predicted p99 ms", "nDCG@10", "verdict", box=None, padding=(0, 2, 0, 0))
     for row in decision.considered:

@@ -176,7 +176,7 @@ class Dispatcher:
             sent_s = self._clock()
             slack_ms = None if math.isinf(at_s) else (at_s - sent_s) * 1e3
             predicted_s = self._fleet.backlog_s(group, sent_s) + p99_ms / 1e3
-            entry_id = self._fleet.sent(group, min_ms, sent_s, at_s)
+            entry_id = self._fleet.chunk_sent(group, min_ms, sent_s, at_s)
             try:
                 async with self._timeout(deadline.wait_s(sent_s)):
                     back = await self._groups[group].score(
@@ -200,7 +200,7 @@ class Dispatcher:
                 continue
             except ReplicaLost as lost:
                 losses += 1
-                self._fleet.lost(group, lost.replica, self._clock())
+                self._fleet.replica_lost(group, lost.replica, self._clock())
                 verdict = retry(losses, first_s, self._clock(), deadline.last_try_s, mean_ms)
                 if not verdict.in_time:
                     raise Expired(verdict.reason) from lost
@@ -208,6 +208,6 @@ class Dispatcher:
                     raise Unavailable(f"group {group}: {verdict.reason}; see the replicas' logs, then retry") from lost
                 continue
             finally:
-                self._fleet.back(group, entry_id, self._clock())
-            self._fleet.heard(group, back.replica, back.backlog_s, self._clock(), back.others_s)
+                self._fleet.chunk_done(group, entry_id, self._clock())
+            self._fleet.replica_reported(group, back.replica, back.backlog_s, self._clock(), back.others_s)
             return back

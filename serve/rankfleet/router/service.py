@@ -216,7 +216,7 @@ class RankingService:
         If nothing is scored and the best tier is asleep, wake its group.
         """
         if decision.unloaded is not None and not resolved.request.probe:
-            self.fleet.arrived(resolved.target.budget_ms, self.clock())
+            self.fleet.request_arrived(resolved.target.budget_ms, self.clock())
             self.offered.add(decision.unloaded.work_ms)
         if isinstance(decision, Plan) or (isinstance(decision, Refusal) and decision.cause != "load"):
             return
