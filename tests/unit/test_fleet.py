@@ -192,7 +192,7 @@ def test_what_other_routers_wait_for_comes_on_top_of_ones_own() -> None:
 def test_a_changed_fleet_goes_on_with_what_is_known() -> None:
     before = FleetView(fleet(), {"small": "a1", "medium": "b1", "large": "c1"})
     before.update_latency({"a1": LatencyModel(1, 0, 0), "b1": LatencyModel(2, 0, 0), "c1": LatencyModel(3, 0, 0)})
-    before.arrived(300.0, 0.0)
+    before.request_arrived(300.0, 0.0)
     before.chunk_sent("demo", 500.0, 0.0)
     # The small tier is another model from now on, which nobody has measured yet.
     view = FleetView(fleet(), {"small": "a2", "medium": "b1", "large": "c1"}, before)

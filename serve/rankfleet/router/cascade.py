@@ -11,9 +11,9 @@ from rankfleet.estimates.latency import LatencyModel
 FUSION = 60  # damps the influence of the first ranks; the constant of Cormack, Clarke and Büttcher (SIGIR 2009)
 
 # How far a score is lowered below the one ahead of it. sigmoid(logit), which replies carry too, has to fall as well:
-# at a logit of 15 its slope is 3e-7, so that one step is 1e-12, thousands of times the spacing of float64 below 1. Logits
-# below 32 also stay apart for clients that read float32, whose spacing there is at most 2**-19. Over a thousand
-# candidates this adds up to 0.004.
+# at a logit of 15 its slope is 3e-7, so that one step is 1e-12, thousands of times the spacing of float64 below 1.
+# Logits below 32 also stay apart for clients that read float32, whose spacing there is at most 2**-19. Over a thousand
+# candidates the steps add up to 0.004.
 STEP = 2.0**-18
 
 
