@@ -14,12 +14,12 @@ def test_ready_once_every_group_has_reported() -> None:
     assert view.ready
 
 
-def test_a_group_that_may_have_no_replica_is_not_waited_for() -> None:
+def test_a_group_that_may_be_asleep_is_not_waited_for() -> None:
     view = FleetView(fleet(groups={"demo": {"tiers": ["small", "medium", "large"], "replicas": {"min": 0, "max": 1}}}))
     assert view.ready
 
 
-def test_work_sent_is_backlog_until_it_is_back() -> None:
+def test_work_in_flight_is_backlog() -> None:
     view = FleetView(fleet())
     first = view.chunk_sent("demo", 300.0, now_s=0.0)
     view.chunk_sent("demo", 200.0, now_s=0.0)
@@ -28,7 +28,7 @@ def test_work_sent_is_backlog_until_it_is_back() -> None:
     assert view.snapshot(0.0).groups["demo"].backlog_s == pytest.approx(0.2)
 
 
-def test_work_on_a_replica_gets_less_with_time() -> None:
+def test_work_in_flight_drains_with_time() -> None:
     view = FleetView(fleet())
     first = view.chunk_sent("demo", 300.0, now_s=1.0)
     view.chunk_sent("demo", 200.0, now_s=1.1)
@@ -40,7 +40,7 @@ def test_work_on_a_replica_gets_less_with_time() -> None:
     assert view.snapshot(2.05).groups["demo"].backlog_s == pytest.approx(0.15)
 
 
-def test_backlog_is_shared_by_the_replicas_seen() -> None:
+def test_backlog_is_per_replica() -> None:
     view = FleetView(fleet())
     view.replica_reported("demo", "r1", 0.0, 0.0)
     view.replica_reported("demo", "r2", 0.0, 0.0)
@@ -57,14 +57,14 @@ def test_what_replicas_report_counts_and_drains_with_time() -> None:
     assert view.snapshot(11.0).groups["demo"].backlog_s == 0.0
 
 
-def test_a_replica_not_heard_from_is_forgotten() -> None:
+def test_a_replica_that_stops_reporting_is_forgotten() -> None:
     view = FleetView(fleet())
     view.replica_reported("demo", "r1", 0.0, 0.0)
     view.replica_reported("demo", "r2", 0.0, REPORT_VALID_S + 1)
     assert view.replicas("demo", REPORT_VALID_S + 1) == 1
 
 
-def test_replicas_that_serve_always_keeps_count_before_they_are_heard() -> None:
+def test_replicas_that_serve_always_keeps_count_before_they_report() -> None:
     kept = {"demo": {"tiers": ["small", "medium", "large"], "replicas": {"min": 4, "max": 4}}}
     view = FleetView(fleet(groups=kept))
     assert view.replicas("demo", 0.0) == 4
@@ -79,14 +79,14 @@ def test_a_profile_of_other_tiers_does_no_harm() -> None:
     assert view.models == {}
 
 
-def test_where_the_tier_is_final_all_that_waits_is_ahead() -> None:
+def test_without_late_binding_all_work_is_ahead() -> None:
     view = FleetView(fleet(groups={name: {"tiers": [name]} for name in ("small", "medium", "large")}))
     view.chunk_sent("large", 300.0, 0.0, deadline_s=1.0)
     view.chunk_sent("large", 100.0, 0.0, deadline_s=2.0)
     assert view.snapshot(0.0, deadline_s=1.5, min_ms=10.0).groups["large"].ahead_s == pytest.approx(0.4)
 
 
-def test_where_work_is_bound_late_smaller_and_more_urgent_work_is_ahead() -> None:
+def test_with_late_binding_smaller_and_more_urgent_work_is_ahead() -> None:
     view = FleetView(fleet())
     view.chunk_sent("demo", 300.0, 0.0, deadline_s=1.0)
     view.chunk_sent("demo", 100.0, 0.0, deadline_s=1.0)
@@ -95,7 +95,7 @@ def test_where_work_is_bound_late_smaller_and_more_urgent_work_is_ahead() -> Non
     assert view.snapshot(0.0).groups["demo"].ahead_s == pytest.approx(0.45)
 
 
-def test_the_pace_is_that_at_one_replica() -> None:
+def test_the_arrival_rate_is_that_at_one_replica() -> None:
     kept = {"demo": {"tiers": ["small", "medium", "large"], "replicas": {"min": 4, "max": 4}}}
     view = FleetView(fleet(groups=kept))
     view.request_arrived(100.0, 0.0)
@@ -107,7 +107,7 @@ def test_the_pace_is_that_at_one_replica() -> None:
     assert arrivals.burst_rate_per_s == pytest.approx(25 / 4)
 
 
-def test_what_runs_is_known_better_than_what_was_heard() -> None:
+def test_serves_list_of_replicas_overrides_reports() -> None:
     view = FleetView(fleet(groups={"demo": {"tiers": ["small", "medium", "large"], "replicas": {"min": 0, "max": 4}}}))
     assert not view.awake("demo")  # nobody has said so
     assert not view.snapshot(0.0).groups["demo"].asleep
@@ -120,13 +120,13 @@ def test_what_runs_is_known_better_than_what_was_heard() -> None:
     assert view.snapshot(0.0).groups["demo"].asleep
 
 
-def test_a_group_that_is_kept_does_not_sleep_though_all_its_replicas_have_died() -> None:
+def test_a_group_with_a_minimum_is_not_asleep_when_all_its_replicas_have_died() -> None:
     view = FleetView(fleet())
     view.set_running("demo", frozenset())
     assert not view.snapshot(0.0).groups["demo"].asleep
 
 
-def test_what_serve_says_of_its_replicas_counts_before_what_was_heard() -> None:
+def test_replicas_that_serve_does_not_list_are_ignored() -> None:
     view = FleetView(fleet())
     view.replica_reported("demo", "r1", 0.4, 0.0)
     view.replica_reported("demo", "r2", 0.4, 0.0)
@@ -141,7 +141,7 @@ def test_what_serve_says_of_its_replicas_counts_before_what_was_heard() -> None:
     assert view.replicas("demo", 0.0) == 1, "a plan needs one to come"
 
 
-def test_a_group_that_may_be_gone_stands_when_a_replica_of_it_runs() -> None:
+def test_a_group_is_awake_when_a_replica_runs() -> None:
     tiers = ["small", "medium", "large"]
     kept, let_go = ({"demo": {"tiers": tiers, "replicas": {"min": least, "max": 1}}} for least in (1, 0))
     before = FleetView(fleet(groups=kept))
@@ -155,7 +155,7 @@ def test_a_group_that_may_be_gone_stands_when_a_replica_of_it_runs() -> None:
     assert view.awake("demo")
 
 
-def test_in_a_crowd_equals_make_room_for_one_another_and_under_lasting_overload_they_do_not() -> None:
+def test_work_of_the_same_size_is_ahead_only_under_lasting_overload() -> None:
     view = FleetView(fleet())
     for _ in range(4):
         view.chunk_sent("demo", 100.0, now_s=0.0, deadline_s=1.0)
@@ -176,7 +176,7 @@ def test_in_a_crowd_equals_make_room_for_one_another_and_under_lasting_overload_
     assert ahead_s(late, 79.0) == 0.0, "smaller ones still go before the large"
 
 
-def test_what_other_routers_wait_for_comes_on_top_of_ones_own() -> None:
+def test_work_of_other_routers_adds_to_this_routers_own() -> None:
     view = FleetView(fleet())
     view.chunk_sent("demo", 300.0, now_s=0.0)
     view.chunk_sent("demo", 200.0, now_s=0.0)
@@ -189,7 +189,7 @@ def test_what_other_routers_wait_for_comes_on_top_of_ones_own() -> None:
     assert view.backlog_s("demo", 1.0) == pytest.approx(0.2)
 
 
-def test_a_changed_fleet_goes_on_with_what_is_known() -> None:
+def test_a_new_version_keeps_estimates_and_work_in_flight() -> None:
     before = FleetView(fleet(), {"small": "a1", "medium": "b1", "large": "c1"})
     before.update_latency({"a1": LatencyModel(1, 0, 0), "b1": LatencyModel(2, 0, 0), "c1": LatencyModel(3, 0, 0)})
     before.request_arrived(300.0, 0.0)

@@ -40,7 +40,7 @@ def test_a_lost_chunk_is_sent_again_while_it_can_be_in_time(
     assert verdict.reason
 
 
-def test_an_attempt_waits_until_a_little_after_its_deadline_and_without_one_for_ever() -> None:
+def test_an_attempt_waits_until_its_grace_ends_and_best_effort_work_without_limit() -> None:
     assert Deadline(10.5).wait_s(10.0) == pytest.approx(1.5)
     assert Deadline(9.0).wait_s(10.0) == pytest.approx(1.0)
     assert Deadline().wait_s(10.0) is None
@@ -48,7 +48,7 @@ def test_an_attempt_waits_until_a_little_after_its_deadline_and_without_one_for_
     assert Deadline(10.5, grace_s=0.0).wait_s(10.0) == pytest.approx(0.5)
 
 
-def test_a_replica_may_be_silent_for_five_seconds_or_five_times_what_was_predicted() -> None:
+def test_a_replica_is_lost_after_five_silent_seconds_or_five_times_the_predicted_time() -> None:
     assert silent_at_s(100.0, 0.2) == 105.0
     assert silent_at_s(100.0, 3.0) == 115.0
 
@@ -79,7 +79,7 @@ def dispatcher(clock: FakeClock, make: Callable[[FakeClock], FakeGroup]) -> tupl
     return Dispatcher(config, view, {"demo": group}, clock), group, view
 
 
-async def test_the_next_replica_is_told_the_slack_that_is_left() -> None:
+async def test_the_next_replica_gets_the_slack_that_is_left() -> None:
     clock = FakeClock()
     one, group, view = dispatcher(clock, lambda clock: Dying(clock, 2, after_s=0.03))
     view.set_running("demo", frozenset({"r1", "r2", "r3"}))
@@ -117,7 +117,7 @@ async def test_without_a_deadline_the_time_is_bounded_too() -> None:
 
 
 @pytest.mark.parametrize("error", [ScoringFailed("out of memory"), Expired("the budget ended")])
-async def test_what_the_replica_itself_raises_is_not_tried_again(error: Exception) -> None:
+async def test_errors_of_the_replica_itself_are_not_retried(error: Exception) -> None:
     class Faulty(FakeGroup):
         async def score(self, chunk: Chunk, predicted_s: float) -> ChunkScores:
             self.chunks.append(chunk)
@@ -168,7 +168,7 @@ class Crowded(FakeGroup):
         return await super().score(chunk, predicted_s)
 
 
-async def test_where_late_is_fine_a_chunk_that_expired_is_done_without_a_deadline() -> None:
+async def test_with_infinite_grace_an_expired_chunk_is_sent_again_without_a_deadline() -> None:
     clock = FakeClock()
     one, group, view = dispatcher(clock, lambda clock: Crowded(clock))
     scored = await one.score(("small",), PAIRS, Deadline(clock.now + 0.1, grace_s=math.inf))
@@ -238,7 +238,7 @@ async def test_a_replica_of_the_routers_version_is_waited_for_while_time_is_left
         await one.score(("small",), PAIRS)
 
 
-async def test_a_chunk_says_which_models_are_meant() -> None:
+async def test_a_chunk_carries_the_fingerprints_of_its_models() -> None:
     config, group = fleet(), FakeGroup()
     one = Dispatcher(config, FleetView(config), {"demo": group}, FakeClock(), models={"small": "a1", "large": "b2"})
     await one.score(("small",), PAIRS)

@@ -104,7 +104,7 @@ async def test_no_chunk_is_above_the_groups_bound() -> None:
     assert all(c.pairs.tokens <= 64 for c in group.chunks)
 
 
-async def test_arms_decide_the_model_and_are_named() -> None:
+async def test_the_arm_decides_the_model_and_the_reply_names_it() -> None:
     experiments = {"size": {"arms": {"s": {"model": "small", "weight": 1}, "l": {"model": "large", "weight": 0}}}}
     one = service(experiments=experiments)
     ranking = await one.rank(RerankRequest("cat", ["a"], user="u1"))
@@ -116,7 +116,7 @@ async def test_arms_decide_the_model_and_are_named() -> None:
     assert (await one.rank(RerankRequest("cat", ["a"]))).assignment is None
 
 
-async def test_a_changed_fleet_goes_on_with_what_is_known() -> None:
+async def test_a_new_version_keeps_estimates_and_counts() -> None:
     group = FakeGroup()
     before = service(group)
     before.fleet.update_latency({n: LatencyModel(5, 0, 0) for n in ("small", "medium", "large")})
@@ -186,7 +186,7 @@ async def test_one_document_cannot_have_more_passages_than_the_limit() -> None:
     assert sum(len(chunk.pairs) for chunk in group.chunks) == 3
 
 
-async def test_the_fleet_says_what_becomes_of_long_documents_unless_the_request_does() -> None:
+async def test_a_request_overrides_the_fleets_rule_for_long_documents() -> None:
     one = service(long_documents="max_passage", passage_overlap_tokens=0)
     documents = ["a dog " * 90]
     assert (await one.rank(RerankRequest("cat", documents))).passages == [3]
@@ -235,7 +235,7 @@ async def test_a_failing_group_fails_its_request_and_leaves_no_backlog() -> None
     assert one.fleet.snapshot(one.clock()).groups["demo"].backlog_s == 0.0
 
 
-async def test_scores_that_are_not_numbers_are_an_error_and_not_an_order() -> None:
+async def test_scores_that_are_not_finite_are_an_error() -> None:
     with pytest.raises(ScoringFailed, match="tier large gave scores that are not finite"):
         await service(FakeGroup(lambda ids: float("nan"))).rank(RerankRequest("cat", ["a", "b"]))
 
@@ -253,7 +253,7 @@ async def test_requests_do_not_mix() -> None:
     assert [[d.logit for d in r.documents] for r in rankings] == [[t, t] for t in tokens]
 
 
-async def test_when_one_chunk_fails_the_others_are_called_back() -> None:
+async def test_when_one_chunk_fails_the_others_are_cancelled() -> None:
     cancelled = []
 
     class HalfBroken(FakeGroup):
@@ -296,7 +296,7 @@ async def test_each_tier_cuts_documents_at_its_own_limit() -> None:
     assert ranking.truncated == []
 
 
-async def test_a_request_that_fits_one_batch_stays_whole_and_names_the_tiers_allowed() -> None:
+async def test_a_request_that_fits_one_batch_stays_whole_and_names_the_tiers_to_choose_from() -> None:
     class Downgrading(FakeGroup):
         async def score(self, chunk: Chunk, predicted_s: float) -> ChunkScores:
             return replace(await super().score(chunk, predicted_s), tier="small")
@@ -330,7 +330,7 @@ async def test_what_expires_in_the_queue_is_refused_where_the_class_says_so() ->
         await one.rank(RerankRequest("cat", ["a"], model="fast"))
 
 
-async def test_candidates_that_do_not_fit_stay_behind_those_scored() -> None:
+async def test_candidates_that_are_not_scored_follow_those_that_are() -> None:
     group = FakeGroup()
     one = service(group)
     # 4 pairs of 5 tokens; 3 ms go to overhead, and 12 more are two pairs at 1 ms a token.
@@ -342,7 +342,7 @@ async def test_candidates_that_do_not_fit_stay_behind_those_scored() -> None:
     assert ranking.plan.degraded == "first 2 of 4"
 
 
-async def test_a_tier_asked_for_by_name_gets_the_time_predicted_where_it_cannot_be_in_time() -> None:
+async def test_a_pinned_tier_that_cannot_be_in_time_gets_its_predicted_time() -> None:
     group = FakeGroup()
     one = service(group)
     one.fleet.update_latency({n: LatencyModel(500, 0, 0) for n in ("small", "medium", "large")})
@@ -363,7 +363,7 @@ async def test_warming_up_scores_by_its_tier_and_nothing_is_learned_from_it() ->
     assert one._token_bound.lower_bound(RerankRequest("cat", ["sun"]), {"small": 64}) != {}
 
 
-async def test_routers_are_told_apart_and_hear_of_each_other() -> None:
+async def test_routers_report_under_ids_of_their_own_and_learn_of_each_others_load() -> None:
     class Shared(FakeGroup):
         async def score(self, chunk: Chunk, predicted_s: float) -> ChunkScores:
             return replace(await super().score(chunk, predicted_s), backlog_s=0.5, others_s=0.2)
@@ -381,7 +381,7 @@ async def test_routers_are_told_apart_and_hear_of_each_other() -> None:
     assert (before, one.fleet.backlog_s("demo", now)) == pytest.approx((0.5, 0.7))
 
 
-async def test_a_quality_asked_for_holds_when_the_budget_ends_in_the_queue() -> None:
+async def test_min_quality_holds_when_the_budget_ends_in_the_queue() -> None:
     one = service(Busy(), quality={"retriever": 0.25})
     with pytest.raises(Overloaded, match="the budget ended in the queue"):
         await one.rank(RerankRequest("cat", ["a"], slo_ms=50, min_quality=0.26))
@@ -454,7 +454,7 @@ class Sleeping(FakeGroup):
         return await super().score(chunk, predicted_s)
 
 
-async def test_a_fleet_that_sleeps_says_so_and_is_woken() -> None:
+async def test_a_fleet_that_is_asleep_says_so_and_is_woken() -> None:
     group = Sleeping()
     kept = {"demo": {"tiers": ["small", "medium", "large"], "replicas": {"min": 0, "max": 1}}}
     one = service(group, groups=kept, slo_classes={"fast": {"slo_ms": 50, "when_none_fits": "refuse"}})
@@ -487,7 +487,7 @@ async def test_before_a_tier_is_measured_nothing_is_predicted() -> None:
     assert reply["reason"] == "large ranks best; how long it takes has not been measured yet"
 
 
-async def test_who_cannot_be_served_says_nothing_about_the_budgets_of_others() -> None:
+async def test_budgets_of_infeasible_requests_are_not_counted() -> None:
     one = service(slo_classes={"strict": {"slo_ms": 1, "when_none_fits": "refuse"}})
     one.fleet.update_latency({n: LatencyModel(10, 0, 0) for n in ("small", "medium", "large")})
     for _ in range(5):
@@ -498,7 +498,7 @@ async def test_who_cannot_be_served_says_nothing_about_the_budgets_of_others() -
     assert one.fleet.snapshot(one.clock()).groups["demo"].arrivals.budget_ms == 200.0
 
 
-async def test_a_plan_that_is_only_asked_for_passes_admission() -> None:
+async def test_explain_refuses_as_rank_does() -> None:
     one = service(slo_classes={"fast": {"slo_ms": 50, "when_none_fits": "refuse"}})
     one.fleet.update_latency({tier: LatencyModel(0, 1.0, 0) for tier in ("small", "medium", "large")})
     await one.rank(RerankRequest("cat", ["a dog is an animal"] * 2, model="fast"))

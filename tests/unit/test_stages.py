@@ -60,7 +60,7 @@ async def test_the_larger_tier_scores_the_best_of_the_smaller_again(tmp_path: Pa
     assert scores == sorted(scores, reverse=True), "a client that sorts by score gets the same order"
 
 
-async def test_when_the_first_stage_took_too_long_its_answer_stands(tmp_path: Path) -> None:
+async def test_without_time_for_a_second_stage_the_first_answers(tmp_path: Path) -> None:
     clock: list[FakeClock] = []
     group = TwoMinds(lambda chunk: setattr(clock[0], "now", clock[0].now + 0.29))
     one = service(tmp_path, group)
@@ -118,7 +118,7 @@ async def test_a_fault_in_the_second_stage_leaves_the_first_answer(tmp_path: Pat
     assert (ranking.plan.tier, ranking.partial) == ("small", True)
 
 
-async def test_a_quality_asked_for_holds_when_the_second_stage_is_left_out(tmp_path: Path) -> None:
+async def test_min_quality_holds_when_the_second_stage_is_left_out(tmp_path: Path) -> None:
     clock: list[FakeClock] = []
     one = service(tmp_path, TwoMinds(lambda chunk: setattr(clock[0], "now", clock[0].now + 0.29)))
     clock.append(one.clock)  # type: ignore[arg-type]
@@ -127,7 +127,7 @@ async def test_a_quality_asked_for_holds_when_the_second_stage_is_left_out(tmp_p
     assert (await one.rank(RerankRequest("cat", DOCUMENTS, slo_ms=300, min_quality=0.25))).plan.tier == "small"
 
 
-async def test_those_behind_keep_the_order_of_the_first_stage(tmp_path: Path) -> None:
+async def test_candidates_not_scored_again_keep_the_order_of_the_first_stage(tmp_path: Path) -> None:
     # By small: an, a, cat, dog, bird, is. Both stages put `is` second where it is promoted; the others stay in order.
     words = ["cat", "dog", "bird", "is", "an", "a"]
     places = {int(word_tokenizer().encode([word])[0][0]): i for i, word in enumerate(words)}
@@ -173,7 +173,7 @@ async def test_a_plan_without_scoring(tmp_path: Path) -> None:
     assert verdicts["large", "everything"].startswith("too slow by ")
 
 
-async def test_a_quality_asked_for_rules_out_what_is_below(tmp_path: Path) -> None:
+async def test_min_quality_rules_out_lesser_plans(tmp_path: Path) -> None:
     one = service(tmp_path, TwoMinds())
     decision = await one.explain(RerankRequest("cat", DOCUMENTS, slo_ms=300, min_quality=0.48))
     assert isinstance(decision, Refusal)
