@@ -89,7 +89,7 @@ def replica(loads: Loads) -> ReplicaGroup:
 
 async def score_by(group: ReplicaGroup, **models: str) -> float:
     """The score of a pair by tier `small`. models: fingerprints that the router means by tiers."""
-    scores = await group._ready.submit(Chunk("small", PAIRS, models=models))
+    scores = await group._ready.submit(Chunk(("small",), PAIRS, models=models))
     return float(scores.logits[0])
 
 

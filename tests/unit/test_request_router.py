@@ -66,9 +66,9 @@ def router(*replicas: Replica) -> LeastWorkRouter:
 IDS = itertools.count()
 
 
-def request(ms: float = 10.0, model: str = A, weights: str = "", call: str = "score") -> PendingRequest:
+def request(ms: float = 10.0, model: str = A, weights: str | None = None, call: str = "score") -> PendingRequest:
     """A call with a chunk of this predicted time. weights: those that score the rest of its ranking."""
-    chunk = Chunk("small", PAIRS, models={"small": model}, weights=weights, min_ms=ms)
+    chunk = Chunk(("small",), PAIRS, models={"small": model}, weights=weights, min_ms=ms)
     number = next(IDS)
     metadata = RequestMetadata(f"request {number}", f"internal {number}", call_method=call)
     return PendingRequest([Envelope(chunk)] if call == "score" else [], {}, metadata)

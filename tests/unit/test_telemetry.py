@@ -11,7 +11,7 @@ from ray._private.telemetry.open_telemetry_metric_recorder import OpenTelemetryM
 from ray.util import metrics
 
 from rankfleet.cluster.telemetry import GroupTelemetry, RouterTelemetry
-from rankfleet.core.messages import Assignment, Plan, RankedDocument, Ranking, Stage, Timing
+from rankfleet.core.messages import Assignment, GivenOrder, Plan, RankedDocument, Ranking, Stage, Timing
 from rankfleet.estimates.load import ReplicaLoad
 
 
@@ -31,7 +31,10 @@ def counted(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, float, dict[str,
 
 
 def ranking(**changes: Any) -> Ranking:
-    plan = Plan("none", 0.2, changes.pop("predicted_ms", 12.0), changes.pop("budget_ms", 20.0), False, "for a reason")
+    common: dict[str, Any] = {"quality": 0.2, "reason": "for a reason"}
+    common |= {"predicted_ms": changes.pop("predicted_ms", 12.0), "budget_ms": changes.pop("budget_ms", 20.0)}
+    stages = changes.pop("stages", ())
+    plan = Plan(stages=stages, documents=5, fits=True, **common) if stages else GivenOrder(**common)
     settings: dict[str, Any] = {
         "documents": [RankedDocument(0, None)],
         "plan": plan,
@@ -53,7 +56,7 @@ def test_a_reply_in_which_nothing_was_scored_is_counted(counted: list[tuple[str,
 
 def test_pairs_of_all_stages_are_counted(counted: list[tuple[str, float, dict[str, str]]]) -> None:
     arm = Assignment("size", "s", "small")
-    answered = ranking(stages=(Stage("small", 5), Stage("large", 2)), pairs=7, assignment=arm, partial=True)
+    answered = ranking(stages=(Stage.of("small", 5), Stage.of("large", 2)), pairs=7, assignment=arm, partial=True)
     RouterTelemetry().answered(answered)
     assert [value for name, value, _ in counted if name == "rankfleet_pairs_total"] == [7]
     [tags] = [tags for name, _, tags in counted if name == "rankfleet_requests_total"]

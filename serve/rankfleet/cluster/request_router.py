@@ -87,9 +87,9 @@ class LeastWorkRouter(FIFOMixin, RequestRouter):
 
 def usable_models(chunk: Chunk) -> list[str]:
     """Fingerprints of which a replica has to host at least one to score this chunk."""
-    if chunk.weights:
+    if chunk.weights is not None:
         return [chunk.weights]
-    return [chunk.models[tier] for tier in chunk.tiers or (chunk.tier,) if tier in chunk.models]
+    return [chunk.models[tier] for tier in chunk.tiers if tier in chunk.models]
 
 
 def envelopes(pending: PendingRequest) -> list[Envelope]:

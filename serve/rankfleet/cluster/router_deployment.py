@@ -144,7 +144,7 @@ class Router:
             models=files.models,
             before=before.serving.service if before else None,
         )
-        service.fleet.profiled(files.profile)
+        service.fleet.use_profile(files.profile)
         api = build_api(
             service,
             self._telemetry,
@@ -164,11 +164,11 @@ class Router:
         except BaseException:
             self._rollover.drop(version)
             raise
-        self._rollover.turn()
+        self._rollover.switch()
         service.take_over()
         self._in_flight.max_bytes = fleet.limits.max_bytes_in_flight
         for name in fleet.groups:
-            replica_view_of(name).listen(partial(service.fleet.runs, name))
+            replica_view_of(name).listen(partial(service.fleet.set_running, name))
 
     async def _can_serve(self, version: Version[FleetApp]) -> bool:
         """Whether replicas host the models of a version and have reported their latency models."""
@@ -181,7 +181,7 @@ class Router:
         for name in version.config.groups:
             if service.fleet.awake(name):
                 try:
-                    service.fleet.learned(await self._latency_of(name))
+                    service.fleet.update_latency(await self._latency_of(name))
                 except Exception as error:  # the replica has just gone, or is too busy; another one may answer
                     log.info("group %s has not reported its latency: %s", name, type(error).__name__)
                     return False
@@ -234,7 +234,7 @@ class Router:
             if group in service.config.groups and service.fleet.awake(group):
                 try:
                     models = await self._latency_of(group)
-                    self._now.service.fleet.learned(models)
+                    self._now.service.fleet.update_latency(models)
                 except Exception as error:  # it is starting, or has failed and is being restarted
                     log.info("group %s has not reported its latency: %s", group, type(error).__name__)
 

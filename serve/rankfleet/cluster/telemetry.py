@@ -9,6 +9,7 @@ import math
 from ray.util.metrics import Counter, Gauge, Histogram
 
 from rankfleet.core.messages import Ranking
+from rankfleet.core.sections import UNSCORED
 from rankfleet.estimates.load import Counts, ReplicaLoad
 
 # Bucket boundaries, denser around usual budgets.
@@ -59,7 +60,7 @@ class RouterTelemetry:
 
     def answered(self, ranking: Ranking) -> None:
         """Count a request that was answered."""
-        tier = {"tier": ranking.plan.tier}
+        tier = {"tier": ranking.plan.tier or UNSCORED}
         arm = f"{ranking.assignment.experiment}/{ranking.assignment.arm}" if ranking.assignment else ""
         slo = {True: "met", False: "missed", None: "none"}[ranking.met]
         tags = {"slo_class": ranking.slo_class or "", "arm": arm, "slo": slo, "left_out": left_out(ranking)}
