@@ -9,7 +9,7 @@ from rankfleet.autoscaler.demand import History, Window
 from rankfleet.autoscaler.policy import Decision, FleetScaler, GroupScaler, Observed
 from rankfleet.autoscaler.sharing import Claim, Unit, share
 from rankfleet.core.sections import Autoscaling
-from rankfleet.estimates.load import Counts, OfferedLoad, ReplicaLoad
+from rankfleet.estimates.load import LoadCounters, OfferedLoad, ReplicaLoad
 
 SETTINGS = Autoscaling(
     utilisation=0.5, start_s=10, stable_s=20, panic_s=6, panic_hold_s=20, hold_s=20, cooldown_s=5, drain_s=1
@@ -37,7 +37,7 @@ class Driven:
         for _ in range(round(seconds / tick)):
             self.now += tick
             self.asked += demand * tick
-            counts = Counts(offered_load_s=self.asked, offered_load_squares=self.asked * 0.001)
+            counts = LoadCounters(offered_load_s=self.asked, offered_load_squares=self.asked * 0.001)
             running = self.target if self.ready is None else self.ready
             observed = Observed(
                 running,
@@ -112,7 +112,7 @@ def test_chance_is_no_surge() -> None:
         asked, squares = asked + 0.125, squares + 0.000125
         if tick == 150:
             asked, squares = asked + 2.0, squares + 4.0
-        seen = Observed(2, 2, 1, 9, {"r": Counts(offered_load_s=asked, offered_load_squares=squares)})
+        seen = Observed(2, 2, 1, 9, {"r": LoadCounters(offered_load_s=asked, offered_load_squares=squares)})
         assert scaler.decide(seen, SETTINGS, tick / 4).replicas == 2
 
 
@@ -203,9 +203,9 @@ def test_a_clock_set_back_begins_anew() -> None:
 
 def test_sums_that_start_anew_or_are_new_do_not_count_at_once() -> None:
     history = History(60)
-    history.add({"a": Counts(offered_load_s=500.0)}, 0.0, 0.0)
-    history.add({"a": Counts(offered_load_s=502.0), "b": Counts(offered_load_s=900.0)}, 4.0, 2.0)
-    history.add({"a": Counts(offered_load_s=1.0), "b": Counts(offered_load_s=902.0)}, 0.0, 4.0)
+    history.add({"a": LoadCounters(offered_load_s=500.0)}, 0.0, 0.0)
+    history.add({"a": LoadCounters(offered_load_s=502.0), "b": LoadCounters(offered_load_s=900.0)}, 4.0, 2.0)
+    history.add({"a": LoadCounters(offered_load_s=1.0), "b": LoadCounters(offered_load_s=902.0)}, 0.0, 4.0)
     # 2 of a, 2 of b in 4 s; a's fall is a restart.
     assert history.over(60).demand == pytest.approx(1.0)
     assert history.over(60).backlog_s == pytest.approx(2.0)  # 0 for 2 s, 4 for 2 s
@@ -214,11 +214,11 @@ def test_sums_that_start_anew_or_are_new_do_not_count_at_once() -> None:
 
 def test_demand_is_the_largest_of_what_is_known_of_it() -> None:
     history = History(60)
-    history.add({"r": Counts(), "s": Counts()}, 0.0, 0.0)
-    sums = Counts(
+    history.add({"r": LoadCounters(), "s": LoadCounters()}, 0.0, 0.0)
+    sums = LoadCounters(
         arrived_load_s=4.0, arrived_load_squares=8.0, device_load_s=3.0, served_load_s=4.0, downgraded_load_s=1.0
     )
-    history.add({"r": Counts(offered_load_s=2.0), "s": sums}, 0.0, 2.0)
+    history.add({"r": LoadCounters(offered_load_s=2.0), "s": sums}, 0.0, 2.0)
     assert history.over(60) == Window(2.0, 2.0, 2.0, 1.5, 0.25, 0.0)
 
 
@@ -227,25 +227,25 @@ def test_replicas_keep_books_in_seconds() -> None:
     load.arrived(300.0)
     load.arrived(100.0)
     assert load.backlog_s == pytest.approx(0.4)
-    load.scored(300.0, 60.0, below=True)
+    load.scored(300.0, 60.0, downgraded=True)
     load.left(300.0)
-    load.scored(100.0, 100.0, below=False)
+    load.scored(100.0, 100.0, downgraded=False)
     load.left(100.0)
     assert load.backlog_s == 0.0
-    counts = load.counts
+    counters = load.counters
     assert (
-        counts.arrived_load_s,
-        counts.device_load_s,
-        counts.served_load_s,
-        counts.downgraded_load_s,
+        counters.arrived_load_s,
+        counters.device_load_s,
+        counters.served_load_s,
+        counters.downgraded_load_s,
     ) == pytest.approx((0.4, 0.16, 0.4, 0.3))
-    assert counts.arrived_load_squares == pytest.approx(0.09 + 0.01)
+    assert counters.arrived_load_squares == pytest.approx(0.09 + 0.01)
 
 
 def test_routers_keep_books_by_group() -> None:
     offered = OfferedLoad.of(["a", "b"])
     offered.add((("a", 30.0), ("b", 200.0)))
-    assert offered.counts["b"] == Counts(offered_load_s=0.2, offered_load_squares=pytest.approx(0.04))
+    assert offered.counters["b"] == LoadCounters(offered_load_s=0.2, offered_load_squares=pytest.approx(0.04))
 
 
 ONE = Unit(gpus=1.0, cpus=1.0)
@@ -302,7 +302,7 @@ def test_a_fleet_shares_one_budget_and_says_so() -> None:
     targets = {"a": 1, "b": 1}
     for tick in range(1, 200):
         fleet = {
-            name: Observed(targets[name], targets[name], 1, 9, {"r": Counts(offered_load_s=tick * 0.25 * demand)})
+            name: Observed(targets[name], targets[name], 1, 9, {"r": LoadCounters(offered_load_s=tick * 0.25 * demand)})
             for name, demand in (("a", 3.0), ("b", 0.9))
         }
         decisions = scaler.decide(fleet, {"a": ONE, "b": ONE}, settings, tick * 0.25)
@@ -316,8 +316,8 @@ def test_clumps_are_seen_where_work_comes_together() -> None:
     even, clumped = History(100), History(100)
     for tick in range(241):  # 60 s of 1 s of work per second: every tick, or every fourth second at once
         now = tick * 0.25
-        even.add({"r": Counts(offered_load_s=now)}, 0.0, now)
-        clumped.add({"r": Counts(offered_load_s=4.0 * (tick // 16))}, 0.0, now)
+        even.add({"r": LoadCounters(offered_load_s=now)}, 0.0, now)
+        clumped.add({"r": LoadCounters(offered_load_s=4.0 * (tick // 16))}, 0.0, now)
     assert even.clump_s(30, 6) == pytest.approx(0.0)
     # Three seconds of none and one of 4: variance 3 · 30 ÷ 29 or so, mean 1.
     assert clumped.clump_s(32, 6) == pytest.approx(3.0, rel=0.15)

@@ -353,10 +353,10 @@ async def test_a_tier_asked_for_by_name_gets_the_time_predicted_where_it_cannot_
 async def test_a_rehearsal_scores_by_its_tier_and_teaches_nothing() -> None:
     group = FakeGroup()
     one = service(group)
-    before = one.offered.counts["demo"]
+    before = one.offered.counters["demo"]
     await one.rehearse("small")
     assert {c.tier for c in group.chunks} == {"small"}
-    assert one.offered.counts["demo"] == before
+    assert one.offered.counters["demo"] == before
     assert one._token_bound.lower_bound(RerankRequest("cat", ["sun"]), {"small": 64}) == {}
     await one.rank(RerankRequest("cat", ["sun"]))
     assert one._token_bound.lower_bound(RerankRequest("cat", ["sun"]), {"small": 64}) != {}

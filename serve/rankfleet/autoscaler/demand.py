@@ -5,13 +5,13 @@ from bisect import bisect_right
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from rankfleet.estimates.load import Counts
+from rankfleet.estimates.load import LoadCounters
 
 SPACING_S = 0.25  # of what is remembered; finer changes no decision
 CLUMP_S = 1.0  # bins in which demand is compared
 MIN_CLUMPS = 10  # bins from which their variance says something
 BACK_S = 60.0  # a clock that was set back by more than this begins a new history
-FIELDS = len(Counts._fields)
+FIELDS = len(LoadCounters._fields)
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,13 +47,13 @@ class History:
 
     reach_s: float
     _times: list[float] = field(default_factory=list)
-    _rows: list[tuple[float, ...]] = field(default_factory=list)  # Counts, and backlog × time
+    _rows: list[tuple[float, ...]] = field(default_factory=list)  # LoadCounters, and backlog × time
     _totals: list[float] = field(default_factory=lambda: [0.0] * (FIELDS + 1))
-    _last: dict[str, Counts] = field(default_factory=dict)
+    _last: dict[str, LoadCounters] = field(default_factory=dict)
     _at_s: float = -math.inf
     _backlog_s: float = 0.0
 
-    def add(self, sources: Mapping[str, Counts], backlog_s: float, now_s: float) -> None:
+    def add(self, sources: Mapping[str, LoadCounters], backlog_s: float, now_s: float) -> None:
         """What all sources report now."""
         if now_s < self._at_s - BACK_S:
             self._times.clear()
@@ -106,7 +106,7 @@ class History:
         if elapsed_s <= 0:
             return Window()
         *sums, backlog = (new - old for new, old in zip(self._totals, self._rows[place], strict=True))
-        now = Counts(*sums)
+        now = LoadCounters(*sums)
         asked, wanted, done = (
             now.offered_load_s / elapsed_s,
             now.arrived_load_s / elapsed_s,

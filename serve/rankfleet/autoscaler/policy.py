@@ -17,7 +17,7 @@ from typing import Literal
 from rankfleet.autoscaler.demand import BACK_S, History, Window
 from rankfleet.autoscaler.sharing import Claim, Unit, share
 from rankfleet.core.sections import Autoscaling
-from rankfleet.estimates.load import Counts
+from rankfleet.estimates.load import LoadCounters
 
 DRAIN_S = 1.0  # where neither the settings nor an SLO class say in what time a backlog has to be gone
 ERRORS = 3.5  # standard deviations beyond which a change is not put down to chance
@@ -39,7 +39,7 @@ class Observed:
     target: int
     min_replicas: int
     max_replicas: int
-    sources: Mapping[str, Counts]
+    sources: Mapping[str, LoadCounters]
     backlog_s: float = 0.0
     drain_s: float | None = None
     heard: bool = True

@@ -1,6 +1,6 @@
 """What replicas and routers tell the autoscaling policy, as the plain numbers that Serve carries.
 
-A replica reports its `Counts` and its backlog; a router, for each group, what was asked of it and the drain time
+A replica reports its `LoadCounters` and its backlog; a router, for each group, what was asked of it and the drain time
 that follows from the SLO classes, and the settings, which reach the policy in this way without a restart.
 Whatever is read here may be wrong in any way: what cannot be understood is left out.
 """
@@ -15,18 +15,18 @@ from pydantic import ValidationError
 from rankfleet.autoscaler.policy import Observed
 from rankfleet.autoscaler.sharing import Unit
 from rankfleet.core.sections import Autoscaling
-from rankfleet.estimates.load import Counts, OfferedLoad, ReplicaLoad
+from rankfleet.estimates.load import LoadCounters, OfferedLoad, ReplicaLoad
 
 STALE_S = 5.0  # a report that is older says nothing of now; they come twice a second
 SETTING, ASKED, SQUARES, DRAIN, GPUS, CPUS = "set", "offered_load_s", "offered_load_squares", "drain_s", "gpus", "cpus"
-OF_REPLICAS = frozenset(name for name in Counts._fields if not name.startswith("asked"))
+OF_REPLICAS = frozenset(name for name in LoadCounters._fields if not name.startswith("offered"))
 LARGEST = 1e12  # of any number reported; sums of work reach this after 30,000 years
 
 Points = Mapping[str, tuple[float, float]]  # metric → time and value of its last point
 
 
 def of_replica(load: ReplicaLoad) -> dict[str, float]:
-    counts = load.counts._asdict()
+    counts = load.counters._asdict()
     return {name: counts[name] for name in OF_REPLICAS} | {"backlog_s": load.backlog_s}
 
 
@@ -35,7 +35,7 @@ def of_router(
 ) -> dict[str, float]:
     """drains_s: by group, where an SLO class applies; units: what a replica of each group takes."""
     report = {f"{SETTING}:{name}": value for name, value in flat(settings.model_dump(mode="json"))}
-    for group, counts in asked.counts.items():
+    for group, counts in asked.counters.items():
         report[f"{ASKED}:{group}"] = counts.offered_load_s
         report[f"{SQUARES}:{group}"] = counts.offered_load_squares
     for group, unit in units.items():
@@ -133,14 +133,14 @@ def observed(
     replicas = last_points(series)
     # A sum that is missing for once is left out: were it taken for 0, its return would look like a burst.
     sources = {
-        f"router {name}": Counts(report[f"{ASKED}:{group}"], report[f"{SQUARES}:{group}"])
+        f"router {name}": LoadCounters(report[f"{ASKED}:{group}"], report[f"{SQUARES}:{group}"])
         for name, report in routers.by_name.items()
         if {f"{ASKED}:{group}", f"{SQUARES}:{group}"} <= report.keys()
     }
     backlog_s, fresh = 0.0, 0
     for name, points in replicas.items():
         if points.keys() >= OF_REPLICAS:
-            sources[f"replica {name}"] = Counts(**{metric: points[metric][1] for metric in OF_REPLICAS})
+            sources[f"replica {name}"] = LoadCounters(**{metric: points[metric][1] for metric in OF_REPLICAS})
         if "backlog_s" in points and is_fresh(points, now_s):
             fresh += 1
             backlog_s += points["backlog_s"][1]

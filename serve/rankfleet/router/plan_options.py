@@ -10,7 +10,7 @@ from rankfleet.core.messages import Stage, Work
 from rankfleet.core.pairs import MIN_CHUNK_TOKENS
 from rankfleet.core.sections import NONE, Routing
 from rankfleet.estimates.arrivals import ArrivalStats
-from rankfleet.estimates.frontier import scale_of
+from rankfleet.estimates.frontier import quality_range
 from rankfleet.estimates.latency import LatencyModel
 from rankfleet.estimates.lengths import Lengths
 from rankfleet.estimates.quality import QualityTable
@@ -84,7 +84,7 @@ class FleetSnapshot:
     @property
     def scale(self) -> float:
         """The range of the tiers' qualities: the unit of prices."""
-        return scale_of(tier.quality for tier in self.tiers)
+        return quality_range(tier.quality for tier in self.tiers)
 
 
 @dataclass(frozen=True, slots=True)
@@ -236,7 +236,7 @@ def cut_pairs(
     if ask.lengths is None:
         return None
     lengths = ask.lengths[tier.name]
-    if lengths.longest <= max_tokens or max_tokens < lengths.frame + MIN_TEXT_TOKENS:
+    if lengths.longest <= max_tokens or max_tokens < lengths.template_tokens + MIN_TEXT_TOKENS:
         return None
     work = lengths.cut(max_tokens)
     ms = engine_ms(tier, work, fleet)

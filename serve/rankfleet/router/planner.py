@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from rankfleet.core.messages import Considered, Plan, UnloadedPlan
-from rankfleet.estimates.frontier import hull
+from rankfleet.estimates.frontier import upper_hull
 from rankfleet.router.plan_options import FleetSnapshot, PlanOption, PlanRequest, degraded, known_parts, whole
 from rankfleet.router.unloaded import unloaded_plan
 
@@ -148,8 +148,8 @@ def considerate(
             return candidate, crowded
         if candidate.group not in prices:
             here = [i for i, c in enumerate(fitting) if c.group == candidate.group]
-            corners = hull([fitting[i].engine_ms for i in here], [fitting[i].quality for i in here])
-            unit = fleet.scale / group.arrivals.budget_ms
+            corners = upper_hull([fitting[i].engine_ms for i in here], [fitting[i].quality for i in here])
+            unit = fleet.scale / group.arrivals.typical_budget_ms
             prices[candidate.group] = {here[i]: price / unit for i, price in corners}
         max_ms = group.arrivals.horizon_ms(prices[candidate.group].get(place, 0.0), fleet.rule)
         if group.backlog_s * 1e3 + candidate.engine_ms <= max_ms:

@@ -28,7 +28,7 @@ def device_time(candidate: PlanOption, ask: PlanRequest, fleet: FleetSnapshot) -
         if state.latency is None:
             return None
         share = min(1.0, work.tokens / fleet.groups[state.group].batch_tokens)
-        work_ms.append((state.group, state.latency.share_ms(work, share)))
+        work_ms.append((state.group, state.latency.amortized_ms(work, share)))
     return UnloadedPlan("" if candidate.stages else candidate.tier, tuple(work_ms))
 
 

@@ -39,8 +39,8 @@ def bound(
     sizes, size = np.unique(requests.pairs, return_inverse=True)
     retriever = fleet.quality.retriever
     options = [device_options(fleet, models, workload, int(pairs), devices) for pairs in sizes]
-    gains = [slices([(o.quality - retriever, o.ms) for o in each]) for each in options]
-    counts = [slices([(1.0, min(o.ms for o in each))]) for each in options]
+    gains = [slices([(o.quality - retriever, o.marginal_ms) for o in each]) for each in options]
+    counts = [slices([(1.0, min(o.marginal_ms for o in each))]) for each in options]
     n = len(requests)
     return {
         "requests": n,
@@ -68,7 +68,10 @@ def slices(gains: Iterable[tuple[float, float]]) -> Slices:
     options = [TierOption(NOTHING, 0.0, 0.0, 0.0), *(TierOption(str(ms), gain, 0.0, ms) for gain, ms in gains)]
     points = frontier_of(options).points
     return [
-        ((upper.quality - lower.quality) / (upper.ms - lower.ms), upper.ms - lower.ms)
+        (
+            (upper.quality - lower.quality) / (upper.marginal_ms - lower.marginal_ms),
+            upper.marginal_ms - lower.marginal_ms,
+        )
         for lower, upper in itertools.pairwise(points)
     ]
 

@@ -9,7 +9,7 @@ from rankfleet.core.errors import ConfigError
 from rankfleet.core.sections import Routing
 from rankfleet.estimates.arrivals import ArrivalStats
 from rankfleet.estimates.latency import LatencyModel
-from rankfleet.replica.batching import AT_ONCE_MS, BatchDecision, Waiting, feasible, select_batch
+from rankfleet.replica.batching import ROUNDING_MS, BatchDecision, QueuedChunk, feasible_chunks, select_batch
 from rankfleet.replica.queue import SelectBatch
 from rankfleet.router.plan_options import FleetSnapshot, PlanOption, PlanRequest
 from rankfleet.router.planner import Choice, choose
@@ -82,7 +82,7 @@ def anything(fleet: FleetConfig) -> Choose:
 
 
 def slackfit(
-    waiting: Sequence[Waiting[Any]],
+    waiting: Sequence[QueuedChunk[Any]],
     arrivals: ArrivalStats,
     rule: Routing,
     max_tokens: int,
@@ -94,21 +94,21 @@ def slackfit(
 
     The buckets part the range from the fastest batch of one to the slowest full batch of what waits.
     """
-    kept = feasible(waiting, now_s)
+    kept = feasible_chunks(waiting, now_s)
     infeasible = tuple(sorted(set(range(len(waiting))).difference(kept)))
     if not kept:
-        return BatchDecision("", (), infeasible, 0.0, 0.0, 0.0)
+        return BatchDecision(None, (), infeasible)
     head = waiting[kept[0]]
-    left_ms = (head.deadline_s - now_s) * 1e3 + AT_ONCE_MS
+    left_ms = (head.deadline_s - now_s) * 1e3 + ROUNDING_MS
     choices: list[tuple[float, int, float, str]] = []  # ms, chunks, quality, tier
     for point in head.frontier.points:
         ms, tokens = point.fixed_ms, 0
         for count, place in enumerate(kept, start=1):
-            step = waiting[place].frontier.by_tier.get(point.tier)
+            step = waiting[place].frontier.index_by_tier.get(point.tier)
             tokens += waiting[place].tokens
             if step is None or (count > 1 and tokens > max_tokens):
                 break
-            ms += waiting[place].frontier.points[step].ms
+            ms += waiting[place].frontier.points[step].marginal_ms
             choices.append((ms, count, point.quality, point.tier))
     low, high = min(choices)[0], max(choices)[0]
     width = (high - low) / BUCKETS or 1.0

@@ -13,10 +13,10 @@ import numpy as np
 
 from rankfleet.core.config import FleetConfig
 from rankfleet.core.messages import UnloadedPlan, Work
-from rankfleet.estimates.frontier import Frontier, frontier_of, scale_of
+from rankfleet.estimates.frontier import Frontier, frontier_of, quality_range
 from rankfleet.estimates.latency import LatencyModel
 from rankfleet.estimates.load import OfferedLoad
-from rankfleet.replica.batching import Waiting
+from rankfleet.replica.batching import QueuedChunk
 from rankfleet.replica.queue import TokenQueue
 from rankfleet.router.fleet import FleetView
 from rankfleet.router.plan_options import PlanOption, PlanRequest, spread
@@ -76,7 +76,7 @@ class Simulation:
         self._place = {tier: i for i, tier in enumerate(fleet.tiers)}
         self._quality = {name: tier.quality for name, tier in fleet.tiers.items()}
         self._batch_tokens = {name: fleet.groups[fleet.group_of(name)].batch_tokens for name in fleet.tiers}
-        self._range = scale_of(tier.quality for tier in fleet.tiers.values())
+        self._range = quality_range(tier.quality for tier in fleet.tiers.values())
         self._least: dict[int, float] = {}
         self._works: dict[int, dict[str, Work]] = {}
         self._ladders: dict[tuple[Work, tuple[str, ...]], Frontier] = {}
@@ -96,7 +96,7 @@ class Simulation:
         ]
         self._last_s = arrived[-1] if n else 0.0
         self._let_go: dict[str, list[SimulatedReplica]] = {name: [] for name in self._replicas}
-        self._parked: dict[str, list[tuple[Waiting[tuple[Job, Work]], int]]] = {name: [] for name in self._replicas}
+        self._parked: dict[str, list[tuple[QueuedChunk[tuple[Job, Work]], int]]] = {name: [] for name in self._replicas}
         if self._scaler is not None:
             self._at(0.0, self._scale)
         else:
@@ -139,7 +139,7 @@ class Simulation:
                 self._ladder((tier,), work[tier], self._fleet.groups[self._fleet.group_of(tier)].batch_tokens)
                 for tier in self._fleet.tiers
             )
-            self._least[pairs] = min(step.points[0].full_ms for step in steps)
+            self._least[pairs] = min(step.points[0].amortized_ms for step in steps)
         return self._least[pairs]
 
     def _ladder(self, tiers: tuple[str, ...], work: Work, max_tokens: int) -> Frontier:
@@ -173,18 +173,18 @@ class Simulation:
         if parts > 1:
             work = work.share(parts)
         steps = self._ladder(allowed or (chosen.tier,), work, self._fleet.groups[group].batch_tokens)
-        entry_id = self._view.sent(group, steps.points[0].full_ms * parts, now_s, self._deadlines[i])
+        entry_id = self._view.sent(group, steps.points[0].amortized_ms * parts, now_s, self._deadlines[i])
         hosted = ideal is not None and ideal.tier in self._fleet.groups[group].tiers
         best = ideal.tier if ideal is not None and hosted else chosen.tier
-        job = Job(i, group, entry_id, parts, ideal.tier if ideal is not None else "", self._share_ms(best, work))
+        job = Job(i, group, entry_id, parts, ideal.tier if ideal is not None else "", self._amortized_ms(best, work))
         request = i if parts > 1 else None
-        chunk = Waiting(work.tokens, self._deadlines[i], steps, (job, work), request)
+        chunk = QueuedChunk(work.tokens, self._deadlines[i], steps, (job, work), request)
         if self._fleet.overhead_ms > 0:
             self._at(now_s + self._fleet.overhead_ms / 1e3, lambda at_s: self._queue(group, chunk, parts, at_s))
         else:
             self._queue(group, chunk, parts, now_s)
 
-    def _queue(self, group: str, chunk: Waiting[tuple[Job, Work]], parts: int, now_s: float) -> None:
+    def _queue(self, group: str, chunk: QueuedChunk[tuple[Job, Work]], parts: int, now_s: float) -> None:
         """To the replicas with the least backlog, a chunk each. Where there is none, they wait for one."""
         if not self._replicas[group]:
             self._parked[group].append((chunk, parts))
@@ -195,11 +195,11 @@ class Simulation:
         )
         for place in itertools.islice(itertools.cycle(least), parts):
             replica = self._replicas[group][place]
-            replica.queue.put(chunk, now_s, idle=not replica.running)
+            replica.queue.put(chunk, now_s, device_idle=not replica.running)
             replica.load.arrived(chunk.item[0].unloaded_ms)
             if not replica.running:
                 self._start(replica, now_s)
-            elif (last_s := chunk.last_start_s) < replica.free_s:
+            elif (last_s := chunk.latest_start_s) < replica.free_s:
                 self._at(last_s, lambda at_s, replica=replica: self._expire(replica, at_s))  # type: ignore[misc]
 
     def _start(self, replica: SimulatedReplica, now_s: float) -> None:
@@ -211,9 +211,9 @@ class Simulation:
         for chunk in taken.infeasible:
             replica.load.left(chunk.item[0].unloaded_ms)
             self._lose(chunk.item[0], now_s)
-        if not taken.batch:
+        tier = taken.decision.tier
+        if tier is None:
             return
-        tier = taken.bound.tier
         ms = self._models[tier].mean_ms(Work.sum(chunk.item[1] for chunk in taken.batch))
         if self._sigma[tier]:
             ms *= math.exp(self._sigma[tier] * self._rng.standard_normal())
@@ -235,7 +235,7 @@ class Simulation:
             job, work = chunk.item
             replica.load.left(job.unloaded_ms)
             lesser = self._quality[replica.tier] < self._quality.get(job.unloaded_tier, -math.inf)
-            replica.load.scored(job.unloaded_ms, self._share_ms(replica.tier, work), lesser)
+            replica.load.scored(job.unloaded_ms, self._amortized_ms(replica.tier, work), lesser)
             job.left -= 1
             if job.left == 0 and not job.lost:
                 self._view.back(job.group, job.entry_id, now_s)
@@ -257,17 +257,17 @@ class Simulation:
             for replica in self._replicas[job.group] + self._let_go[job.group]:
                 replica.forget(job)
 
-    def _share_ms(self, tier: str, work: Work) -> float:
-        return self._models[tier].share_ms(work, min(1.0, work.tokens / self._batch_tokens[tier]))
+    def _amortized_ms(self, tier: str, work: Work) -> float:
+        return self._models[tier].amortized_ms(work, min(1.0, work.tokens / self._batch_tokens[tier]))
 
     def _group(self, name: str, now_s: float) -> SimulatedGroup:
         """What a scaler may know. Those let go still report what they finish."""
         there, gone = self._replicas[name], self._let_go[name]
-        sources = {f"replica {r.name}": r.load.counts for r in there + gone}
+        sources = {f"replica {r.name}": r.load.counters for r in there + gone}
         return SimulatedGroup(
             ready=sum(r.ready_s <= now_s for r in there),
             all=len(there),
-            sources=sources | {"router": self._demanded.counts[name]},
+            sources=sources | {"router": self._demanded.counters[name]},
             backlog_s=sum(r.load.backlog_s for r in there + gone),
             ongoing=sum(len(r.queue) + len(r.running) for r in there + gone) + len(self._parked[name]),
         )

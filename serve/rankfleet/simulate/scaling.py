@@ -15,7 +15,7 @@ from rankfleet.core.config import FleetConfig, LiveSettings
 from rankfleet.core.errors import ConfigError
 from rankfleet.core.sections import Autoscaling
 from rankfleet.estimates.latency import LatencyModel
-from rankfleet.estimates.load import Counts
+from rankfleet.estimates.load import LoadCounters
 
 TICK_S = 0.25  # between decisions
 LAG_S = 0.5  # from what happens to a report of it: the push interval that `cluster/environment.py` sets
@@ -29,7 +29,7 @@ class SimulatedGroup:
 
     ready: int
     all: int
-    sources: Mapping[str, Counts]
+    sources: Mapping[str, LoadCounters]
     backlog_s: float
     ongoing: int
 

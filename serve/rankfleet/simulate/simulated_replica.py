@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 
 from rankfleet.core.messages import Work
 from rankfleet.estimates.load import ReplicaLoad
-from rankfleet.replica.batching import Waiting
+from rankfleet.replica.batching import QueuedChunk
 from rankfleet.replica.queue import TokenQueue
 
 
@@ -30,13 +30,13 @@ class SimulatedReplica:
     queue: TokenQueue[tuple[Job, Work]]
     ready_s: float = 0.0
     free_s: float = 0.0
-    running: list[Waiting[tuple[Job, Work]]] = field(default_factory=list)
+    running: list[QueuedChunk[tuple[Job, Work]]] = field(default_factory=list)
     tier: str = ""
     load: ReplicaLoad = field(default_factory=ReplicaLoad)
 
     def forget(self, job: Job) -> None:
         """Take out what waits of a request that is lost."""
-        for _ in self.queue.drop(job.request):
+        for _ in self.queue.remove_request(job.request):
             self.load.left(job.unloaded_ms)
 
     def backlog_ms(self, now_s: float) -> float:
