@@ -494,7 +494,7 @@ async def test_who_cannot_be_served_says_nothing_about_the_budgets_of_others() -
             await one.rank(RerankRequest("cat", ["a"], model="strict"))
         assert (await one.rank(RerankRequest("cat", ["a"], slo_ms=1))).plan.tier == "none"
     await one.rank(RerankRequest("cat", ["a"], slo_ms=200))
-    assert one.fleet.snapshot(one.clock()).groups["demo"].arrivals.budget_ms == 200.0
+    assert one.fleet.snapshot(one.clock()).groups["demo"].arrivals.typical_budget_ms == 200.0
 
 
 async def test_a_plan_that_is_only_asked_for_passes_admission() -> None:

@@ -22,5 +22,5 @@ def read_profile(path: str | Path) -> dict[str, LatencyModel]:
         raise ConfigError(f"profile {path}: {error.strerror}; write it with `rankfleet profile`") from error
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise ConfigError(
-            f"profile {path} is not a file that `rankfleet profile` wrote: {error}; measure a new one with it"
+            f"profile {path} is not one that `rankfleet profile` wrote: {error}; measure it anew"
         ) from error
