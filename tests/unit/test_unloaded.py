@@ -1,9 +1,9 @@
-"""What a request would get on an idle fleet, and what follows from it: demand by group, and drain times."""
+"""Unloaded plans, and drain times by group."""
 
 import numpy as np
 import pytest
 
-from rankfleet.autoscaler.drain import drains_s
+from rankfleet.autoscaler.drain import drain_times_s
 from rankfleet.core.config import LiveSettings
 from rankfleet.core.messages import Plan, UnloadedPlan, Work
 from rankfleet.estimates.latency import LatencyModel
@@ -37,28 +37,28 @@ def planned(budget_ms: float | None, snapshot: FleetSnapshot, **more: object) ->
     return plan(PlanRequest(WORK, 0.0, budget_ms, **more), snapshot, 0.0)  # type: ignore[arg-type]
 
 
-def test_what_waits_changes_the_plan_and_not_the_preference() -> None:
+def test_a_backlog_changes_the_plan_and_not_the_unloaded_plan() -> None:
     for waiting_s in (0.0, 0.5, 100.0):
         decision = planned(200.0, fleet(b_s=waiting_s))
-        # 160 ms, and a quarter of what a batch costs
+        # 160 ms, and a quarter of a batch's fixed 8 ms
         assert decision.unloaded == UnloadedPlan("large", (("b", pytest.approx(162.0)),))
     assert isinstance(decision, Plan)
     assert decision.tier == "medium"
 
 
-def test_a_refusal_is_demand_too() -> None:
+def test_a_refused_request_has_an_unloaded_plan() -> None:
     refusal = planned(60.0, fleet(a_s=5.0, b_s=5.0), when_none_fits="refuse")
     assert isinstance(refusal, Refusal)
     assert refusal.unloaded == UnloadedPlan("medium", (("a", pytest.approx(42.0)),))
 
 
-def test_what_no_idle_fleet_could_do_is_no_demand() -> None:
+def test_a_request_that_no_idle_fleet_could_serve_has_no_unloaded_plan() -> None:
     refusal = planned(20.0, fleet(), when_none_fits="refuse")
     assert isinstance(refusal, Refusal)
     assert refusal.unloaded is None
 
 
-def test_where_only_a_part_could_be_scored_that_part_is_demand() -> None:
+def test_the_unloaded_plan_may_score_a_part_of_the_candidates() -> None:
     # Within 20 ms: 5 of overhead, 8 a batch, 7 for 700 tokens of seven pairs.
     decision = planned(20.0, fleet())
     assert isinstance(decision, Plan)
@@ -66,15 +66,15 @@ def test_where_only_a_part_could_be_scored_that_part_is_demand() -> None:
     assert decision.unloaded == UnloadedPlan("small", (("a", pytest.approx(7.0 + 8.0 * 700 / 4000)),))
 
 
-def test_a_group_that_sleeps_is_left_to_the_next_best_and_stays_in_demand() -> None:
+def test_a_sleeping_group_is_not_planned_with_but_stays_in_the_unloaded_plan() -> None:
     decision = planned(200.0, fleet(b_asleep=True))
     assert isinstance(decision, Plan)
     assert decision.tier == "medium"
-    assert decision.considered[0].verdict == "too slow by 19973 ms"  # it would have to start first
+    assert decision.considered[0].verdict == "too slow by 19973 ms"  # the group has to start first
     assert decision.unloaded == UnloadedPlan("large", (("b", pytest.approx(162.0)),))
 
 
-def test_who_asks_for_a_sleeping_tier_by_name_waits_for_it() -> None:
+def test_a_request_that_names_a_sleeping_tier_waits_for_it() -> None:
     work = {"large": WORK["large"]}
     decision = plan(PlanRequest(work, 0.0, 200.0, pinned="name"), fleet(b_asleep=True), 0.0)
     assert isinstance(decision, Plan)
@@ -82,7 +82,7 @@ def test_who_asks_for_a_sleeping_tier_by_name_waits_for_it() -> None:
     assert decision.unloaded == UnloadedPlan("large", (("b", pytest.approx(162.0)),))
 
 
-def test_a_cascade_is_demand_of_both_its_groups() -> None:
+def test_the_unloaded_plan_of_a_cascade_has_work_for_both_groups() -> None:
     table = QualityTable({"small": 0.3, "medium": 0.4, "large": 0.5}, 0.1, cascades={("small", "large"): {5: 0.6}})
     lengths = dict.fromkeys(WORK, Lengths(np.full(10, 100)))
     decision = planned(None, fleet(table=table), stages=2, lengths=lengths)
@@ -92,7 +92,7 @@ def test_a_cascade_is_demand_of_both_its_groups() -> None:
     assert decision.unloaded == UnloadedPlan("", (("a", pytest.approx(12.0)), ("b", pytest.approx(81.0))))
 
 
-def test_quality_asked_for_counts() -> None:
+def test_a_minimum_quality_limits_the_unloaded_plan_too() -> None:
     assert planned(60.0, fleet(), min_quality=0.45, when_none_fits="refuse").unloaded is None
 
 
@@ -101,14 +101,14 @@ def drains(**scaling: object) -> dict[str, float]:
     classes = {"fast": {"slo_ms": 40}, "slow": {"slo_ms": 1000}, "batch": {"slo_ms": None}}
     models = {tier.name: tier.latency for tier in TIERS if tier.latency is not None}
     live = LiveSettings.model_validate({"slo_classes": classes, "autoscaling": scaling})
-    return drains_s(config(groups=settings, overhead_ms=5), live, models)
+    return drain_times_s(config(groups=settings, overhead_ms=5), live, models)
 
 
-def test_drain_times_follow_the_classes_that_a_group_can_serve() -> None:
+def test_drain_times_follow_the_slo_classes_that_a_group_can_serve() -> None:
     # 2,048 tokens take small 33.5 ms with the overhead, so it serves `fast`; large takes 340.7, so it does not.
     assert drains() == {"a": 0.02, "b": 0.5}
     assert drains(drain_share=0.25) == {"a": 0.01, "b": 0.25}
 
 
-def test_without_a_class_or_a_model_there_is_no_drain_time() -> None:
-    assert drains_s(config(), LiveSettings(), {}) == {}
+def test_without_an_slo_class_or_a_latency_model_there_is_no_drain_time() -> None:
+    assert drain_times_s(config(), LiveSettings(), {}) == {}

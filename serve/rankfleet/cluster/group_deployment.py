@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 from ray import serve
 
-from rankfleet.autoscaler.reports import of_replica
+from rankfleet.autoscaler.reports import replica_report
 from rankfleet.cluster.telemetry import GroupTelemetry
 from rankfleet.core.config import FleetConfig, parse_config
 from rankfleet.core.errors import CheckpointError, ConfigError
@@ -178,7 +178,7 @@ class ReplicaGroup:
         if self._worker is None:
             return {}
         self._telemetry.load(self._worker.load)
-        return of_replica(self._worker.load)
+        return replica_report(self._worker.load)
 
     async def check_health(self) -> None:
         """Serve replaces a replica that raises here."""

@@ -8,9 +8,9 @@ from typing import Protocol
 
 import numpy as np
 
-from rankfleet.autoscaler.drain import drains_s
-from rankfleet.autoscaler.policy import Decision, FleetScaler, Observed
-from rankfleet.autoscaler.sharing import Unit
+from rankfleet.autoscaler.drain import drain_times_s
+from rankfleet.autoscaler.policy import Decision, FleetScaler, Observation
+from rankfleet.autoscaler.sharing import Resources
 from rankfleet.core.config import FleetConfig, LiveSettings
 from rankfleet.core.errors import ConfigError
 from rankfleet.core.sections import Autoscaling
@@ -61,10 +61,10 @@ class Need:
         self._fleet = fleet
         self._settings: Autoscaling = fleet.autoscaling
         self._scaler = FleetScaler()
-        self._units = {name: Unit(g.gpus, g.cpus) for name, g in fleet.groups.items()}
+        self._units = {name: Resources(g.gpus, g.cpus) for name, g in fleet.groups.items()}
         classes = {f"c{i}": {"slo_ms": ms} for i, ms in enumerate(budgets_ms)}
         live = LiveSettings.model_validate({"slo_classes": classes, "autoscaling": fleet.autoscaling.model_dump()})
-        self._drains_s = drains_s(fleet, live, models)
+        self._drains_s = drain_times_s(fleet, live, models)
         self._late: deque[tuple[float, Mapping[str, SimulatedGroup]]] = deque()
 
     def targets(self, groups: Mapping[str, SimulatedGroup], now_s: float) -> dict[str, int]:
@@ -76,7 +76,9 @@ class Need:
         for name, group in groups.items():
             bounds, old = self._fleet.groups[name].replicas, reported[name]
             drain_s = self._drains_s.get(name)
-            fleet[name] = Observed(group.ready, group.all, bounds.min, bounds.max, old.sources, old.backlog_s, drain_s)
+            fleet[name] = Observation(
+                group.ready, group.all, bounds.min, bounds.max, old.sources, old.backlog_s, drain_s
+            )
         decisions = self._scaler.decide(fleet, self._units, self._settings, now_s)
         if any(decision.replicas != groups[name].all for name, decision in decisions.items()):
             self.decisions.append((now_s, decisions))
