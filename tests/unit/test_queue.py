@@ -178,7 +178,7 @@ def test_no_deficit_accrues_while_no_best_effort_chunk_waits() -> None:
     assert queue.deficit_ms == 0.0
 
 
-def test_a_deficit_grows_by_the_share_and_falls_by_what_best_effort_work_had() -> None:
+def test_a_deficit_grows_by_the_share_and_falls_by_the_time_received() -> None:
     assert next_deficit_ms(5.0, batch_ms=10.0, best_effort_ms=0.0, share=0.5) == 10.0
     assert next_deficit_ms(5.0, batch_ms=10.0, best_effort_ms=10.0, share=0.5) == 0.0
     assert next_deficit_ms(8.0, batch_ms=10.0, best_effort_ms=4.0, share=0.5) == 9.0

@@ -13,7 +13,7 @@
    last; but they accrue a share of the device's time as a deficit, and go first once the deficit covers the first of
    them (deficit round robin with two classes).
 4. Batch (`fill_batch`). The first chunk gets its tier at the price. Others join in serving order while the batch stays
-   within its time and tokens. A chunk whose own tier at the price is more than one step away waits for another batch.
+   within its time and tokens. A chunk whose own tier at the price is more than one point away on its frontier waits.
 """
 
 import heapq
@@ -75,7 +75,7 @@ class QueuedChunk(Generic[T]):
 
 
 @dataclass(frozen=True, slots=True)
-class BatchDecision(Generic[T]):
+class BatchDecision:
     """What the device does next.
 
     tier: that scores the batch; None if no waiting chunk is feasible
@@ -111,7 +111,7 @@ def select_batch(
     max_tokens: int,
     now_s: float,
     deficit_ms: float = 0.0,
-) -> BatchDecision[Any]:
+) -> BatchDecision:
     """Decide the next batch.
 
     waiting: in order of deadline, not empty

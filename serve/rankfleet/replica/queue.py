@@ -24,8 +24,8 @@ from rankfleet.replica.batching import BatchDecision, QueuedChunk, select_batch
 
 T = TypeVar("T")
 
-NOTHING_WAITS: BatchDecision[object] = BatchDecision(None, (), ())
-SelectBatch = Callable[[list[QueuedChunk[T]], ArrivalStats, Routing, int, float, float], "BatchDecision[T]"]
+NOTHING_WAITS: BatchDecision = BatchDecision(None, (), ())
+SelectBatch = Callable[[list[QueuedChunk[T]], ArrivalStats, Routing, int, float, float], BatchDecision]
 SortKey = tuple[float, int, int]  # deadline and entry id of the request's first chunk, entry id of the chunk
 
 
@@ -36,7 +36,7 @@ class Taken(Generic[T]):
     decision: how the batch was chosen. Its indices mean nothing any more.
     """
 
-    decision: "BatchDecision[T]"
+    decision: BatchDecision
     batch: list[QueuedChunk[T]]
     infeasible: list[QueuedChunk[T]]
 
@@ -45,10 +45,10 @@ def next_deficit_ms(deficit_ms: float, batch_ms: float, best_effort_ms: float, s
     """The deficit of best-effort work after a batch: max(0, deficit + share · batch − best effort).
 
     batch_ms: time of the batch
-    best_effort_ms: the part of it that best-effort chunks had
+    best_effort_ms: the part of it that best-effort chunks received
     share: of the device's time that they accrue while any of them waits
 
-    Not below 0: time that they had beyond their share, because nothing else waited, is not held against them.
+    Not below 0: time that they received beyond their share, because nothing else waited, does not count against them.
     """
     return max(0.0, deficit_ms + share * batch_ms - best_effort_ms)
 
@@ -59,7 +59,7 @@ class TokenQueue(Generic[T]):
 
     max_tokens: of one batch
     select_batch: the decision; the simulator compares others
-    deficit_ms: device time that best-effort work has accrued and not had
+    deficit_ms: device time that best-effort work has accrued and not received
     """
 
     max_tokens: int
@@ -132,7 +132,7 @@ class TokenQueue(Generic[T]):
                 self._account(decision, waiting)
                 return Taken(decision, self._remove([entry_ids[i] for i in decision.batch]), infeasible)
             # A sibling of a lost chunk may be in the batch: decide anew for the chunks that are left.
-        return Taken(NOTHING_WAITS, [], infeasible)  # type: ignore[arg-type]
+        return Taken(NOTHING_WAITS, [], infeasible)
 
     def expire(self, now_s: float) -> list[QueuedChunk[T]]:
         """Remove and return the chunks that would be late even if the device were free, and their siblings."""
@@ -148,7 +148,7 @@ class TokenQueue(Generic[T]):
         """Remove and return all chunks of a request."""
         return self._remove([entry_id for entry_id, chunk in self._chunks.items() if chunk.request == request])
 
-    def _account(self, decision: "BatchDecision[T]", waiting: list[QueuedChunk[T]]) -> None:
+    def _account(self, decision: BatchDecision, waiting: list[QueuedChunk[T]]) -> None:
         """Update the deficit of best-effort work, which is last in `waiting`, by a batch that is taken."""
         if not waiting[-1].is_best_effort:
             self.deficit_ms = 0.0

@@ -94,7 +94,7 @@ def slackfit(
     max_tokens: int,
     now_s: float,
     deficit_ms: float,
-) -> BatchDecision[Any]:
+) -> BatchDecision:
     """SlackFit (SuperServe, NSDI 2025), with the arguments of `select_batch`.
 
     The least slack selects a bucket of latency; in it the largest batch is taken, then the best tier. The buckets
