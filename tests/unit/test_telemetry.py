@@ -79,7 +79,7 @@ def test_loads_are_counted_as_they_grow(counted: list[tuple[str, float, dict[str
     for _ in range(2):
         load.arrived(500.0)
         telemetry.load(load)
-    load.scored(unloaded_ms=500.0, served_ms=250.0, below=True)
+    load.scored(500.0, 250.0, True)
     load.left(500.0)
     telemetry.load(load)
     assert [(name.removeprefix("rankfleet_"), value) for name, value, _ in counted] == [

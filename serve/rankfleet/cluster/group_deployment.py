@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 from ray import serve
 
-from rankfleet.autoscaler.reports import of_replica
+from rankfleet.autoscaler.reports import replica_report
 from rankfleet.cluster.following import FleetFollower
 from rankfleet.cluster.loading import load_model, measure_model, model_fingerprint
 from rankfleet.cluster.telemetry import GroupTelemetry
@@ -20,8 +20,10 @@ from rankfleet.core.messages import Chunk, ChunkScores
 from rankfleet.estimates.latency import LatencyModel, fit
 from rankfleet.estimates.profile import read_profile
 from rankfleet.estimates.quality import quality_table
-from rankfleet.replica.health import Entrance, check
-from rankfleet.replica.worker import HostedModel, Worker, submit_each
+from rankfleet.replica.collector import CollectorWatchdog, submit_each
+from rankfleet.replica.health import check
+from rankfleet.replica.hosting import HostedModel
+from rankfleet.replica.worker import Worker
 
 if TYPE_CHECKING:
     from rankfleet.engine.runtime.scorer import Scorer
@@ -60,7 +62,7 @@ class ReplicaGroup:
         self._engine = ThreadPoolExecutor(1, thread_name_prefix="engine")
         self._loader = ThreadPoolExecutor(1, thread_name_prefix="loader")
         self._telemetry = GroupTelemetry(name)
-        self._entrance = Entrance()
+        self._collector = CollectorWatchdog()
         self._worker: Worker | None = None
         self._follower = FleetFollower(f"group {name}", self._start, self._change, self._drop_unused)
         self._wanted: frozenset[str] = frozenset()  # fingerprints of the models of the file that is followed
@@ -81,8 +83,8 @@ class ReplicaGroup:
             group.batch_tokens,
             self._engine,
             self._telemetry.batch,
-            rule=fleet.routing,
-            settings=fleet.scheduling,
+            routing=fleet.routing,
+            scheduling=fleet.scheduling,
         )
         for tier in group.tiers:
             worker.host(*await self._load_measured(fleet, tier))
@@ -144,7 +146,7 @@ class ReplicaGroup:
 
     async def score(self, chunk: Chunk) -> ChunkScores:
         """Raw logits of a chunk. Raises what the future of `Worker.submit` raises."""
-        scores = await self._entrance.through(self._collect(chunk))
+        scores = await self._collector.watch(self._collect(chunk))
         return await scores
 
     @serve.batch(max_batch_size=1024, batch_wait_timeout_s=0.0)
@@ -171,9 +173,9 @@ class ReplicaGroup:
         if self._worker is None:
             return {}
         self._telemetry.load(self._worker.load)
-        return of_replica(self._worker.load)
+        return replica_report(self._worker.load)
 
     async def check_health(self) -> None:
         """Called by Serve, which replaces a replica that raises here."""
         if self._worker is not None:
-            await check(self._worker, self._entrance)
+            await check(self._worker, self._collector)

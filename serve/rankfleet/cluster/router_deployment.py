@@ -17,9 +17,9 @@ from starlette.types import Receive, Scope, Send
 
 from rankfleet.api.app import build_api
 from rankfleet.api.bytes_in_flight import BytesInFlight
-from rankfleet.autoscaler.drain import drains_s
-from rankfleet.autoscaler.reports import of_router
-from rankfleet.autoscaler.sharing import Unit
+from rankfleet.autoscaler.drain import drain_times_s
+from rankfleet.autoscaler.reports import router_report
+from rankfleet.autoscaler.sharing import Resources
 from rankfleet.cluster.following import FleetFollower
 from rankfleet.cluster.ray_private import start_handle
 from rankfleet.cluster.telemetry import RouterTelemetry
@@ -214,9 +214,9 @@ class Router:
         if self._rollover.now is None:
             return {}
         service = self._now.service
-        drains = drains_s(service.config, service.live, service.fleet.models)
-        units = {name: Unit(group.gpus, group.cpus) for name, group in service.config.groups.items()}
-        return of_router(service.offered, drains, service.live.autoscaling, units)
+        drains = drain_times_s(service.config, service.live, service.fleet.models)
+        units = {name: Resources(group.gpus, group.cpus) for name, group in service.config.groups.items()}
+        return router_report(service.offered, drains, service.live.autoscaling, units)
 
     async def _latency_of(self, group: str) -> dict[str, LatencyModel]:
         """Latency models of a group, by fingerprint. Raises TimeoutError and what Serve raises."""

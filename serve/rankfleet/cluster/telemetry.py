@@ -10,7 +10,7 @@ from ray.util.metrics import Counter, Gauge, Histogram
 
 from rankfleet.core.messages import Ranking
 from rankfleet.core.sections import UNSCORED
-from rankfleet.estimates.load import Counts, ReplicaLoad
+from rankfleet.estimates.load import LoadCounters, ReplicaLoad
 
 # Bucket boundaries, denser around usual budgets.
 DURATION_S: list[float] = [0.005, 0.01, 0.02, 0.035, 0.05, 0.075, 0.1, 0.15, 0.2, 0.35, 0.5, 1, 2, 5]
@@ -107,7 +107,7 @@ class GroupTelemetry:
             "Work done by a lesser tier than that of the unloaded plan, at the tier of the unloaded plan",
             ("group",),
         )
-        self._counted = Counts()
+        self._counted = LoadCounters()
         self._batch = Histogram(
             "rankfleet_batch_tokens",
             "Tokens in a device batch",
@@ -122,7 +122,7 @@ class GroupTelemetry:
     def load(self, load: ReplicaLoad) -> None:
         """Export what the autoscaler is told."""
         self._backlog.set(load.backlog_s, self._tags)
-        counts, before = load.counts, self._counted
+        counts, before = load.counters, self._counted
         self._counted = counts
         for counter, seconds in (
             (self._arrived, counts.arrived_load_s - before.arrived_load_s),
