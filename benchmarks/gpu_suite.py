@@ -40,6 +40,7 @@ from rankfleet.engine.attention.packed import Attention, band_mask  # noqa: E402
 from rankfleet.engine.attention.packing import PackedBatch, pack  # noqa: E402
 from rankfleet.engine.attention.varlen import SDPA, installed_backends, named_attention  # noqa: E402
 from rankfleet.engine.checkpoint.files import Checkpoint  # noqa: E402
+from rankfleet.engine.runtime.loading import load_tokenizer  # noqa: E402
 from rankfleet.engine.runtime.measure import GRID, QUICK, measure  # noqa: E402
 from rankfleet.engine.runtime.scorer import Reranker, Scorer  # noqa: E402
 from rankfleet.engine.text.tokenizer import PairTokenizer  # noqa: E402
@@ -326,7 +327,7 @@ def compare(model: Model) -> Result:
         model_kwargs={"dtype": getattr(torch, dtype), "attn_implementation": implementation},
         processor_kwargs={"model_max_length": MAX_TOKENS},
     )
-    ours = Reranker(model.scorer(dtype), PairTokenizer.load(Checkpoint(model.folder), MAX_TOKENS))
+    ours = Reranker(model.scorer(dtype), load_tokenizer(Checkpoint(model.folder), MAX_TOKENS))
     query, documents = texts(ours.tokenizer, setting.some(2000, 12))
     ids, *document_ids = ours.tokenizer.encode([query, *documents])
     pairs, _ = ours.tokenizer.pair(ids, document_ids)

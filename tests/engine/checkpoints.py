@@ -104,6 +104,21 @@ def bert_classifier(folder: Path, seed: int = 12) -> Path:
     return _classifier(BertForSequenceClassification(config), word_piece, folder, 512, seed)
 
 
+def small_bert(folder: Path, labels: int = 1) -> Path:
+    """One layer of BERT, not filled with weights that spread scores."""
+    config = BertConfig(
+        vocab_size=1000,
+        hidden_size=32,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        intermediate_size=64,
+        num_labels=labels,
+    )
+    BertForSequenceClassification(config).save_pretrained(folder)
+    word_piece(folder, 128)
+    return folder
+
+
 def xlm_roberta_classifier(folder: Path, seed: int = 12) -> Path:
     """bge-reranker's kind, made small."""
     config = XLMRobertaConfig(

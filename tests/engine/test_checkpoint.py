@@ -4,27 +4,13 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import save_file
-from transformers import BertConfig, BertForSequenceClassification, GPT2Config
+from transformers import GPT2Config
 
 from rankfleet.core.errors import CheckpointError
 from rankfleet.engine.checkpoint.files import Checkpoint, find_checkpoint, read_tensors
 from rankfleet.engine.checkpoint.storage import quantize_rows, write_float32, write_int8
 from rankfleet.engine.runtime.scorer import Reranker, Scorer
-from tests.engine import checkpoints
-
-
-def small_bert(folder: Path, labels: int = 1) -> Path:
-    config = BertConfig(
-        vocab_size=1000,
-        hidden_size=32,
-        num_hidden_layers=1,
-        num_attention_heads=2,
-        intermediate_size=64,
-        num_labels=labels,
-    )
-    BertForSequenceClassification(config).save_pretrained(folder)
-    checkpoints.word_piece(folder, 128)
-    return folder
+from tests.engine.checkpoints import small_bert
 
 
 def fails(folder: Path, message: str) -> None:

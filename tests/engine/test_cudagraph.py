@@ -16,31 +16,15 @@ from rankfleet.engine.checkpoint.files import Checkpoint
 from rankfleet.engine.models.fused import Fused, add_norm
 from rankfleet.engine.models.modernbert import ModernBertEncoder
 from rankfleet.engine.models.rotary import Rotary, rotate
-from rankfleet.engine.runtime.cudagraph import Bucket, Graphs, buckets_to, choose, padded
+from rankfleet.engine.runtime.cudagraph import Bucket, Graphs, buckets_to, choose, pad_to_bucket
 from rankfleet.engine.runtime.measure import synthetic_pairs
 from rankfleet.engine.runtime.scorer import Scorer
 from tests.engine import checkpoints
-from tests.engine.varlen import fake_flash_attn_varlen_func
+from tests.engine.fakes import FakeCompiler, FakeRecorder
+from tests.engine.kernels import fake_flash_attn_varlen_func
 
 CPU = torch.device("cpu")
 SMALL = [Bucket(64, 4), Bucket(128, 8), Bucket(256, 16)]
-
-
-class FakeRecorder:
-    def __init__(self, fails: dict[int, Exception] | None = None) -> None:
-        self.fails = fails or {}  # by how many recordings came before
-        self.asked = 0
-
-    def record(self, work: Callable[[], torch.Tensor]) -> tuple[torch.Tensor, Callable[[], None]]:
-        self.asked += 1
-        if error := self.fails.get(self.asked - 1):
-            raise error
-        out = work()
-
-        def replay() -> None:
-            out.copy_(work())
-
-        return out, replay
 
 
 def pairs_of(*lengths: int) -> TokenizedPairs:
@@ -76,20 +60,20 @@ def test_bucket_sizes() -> None:
     ],
 )
 def test_choice_of_bucket(lengths: list[int], bucket: Bucket | None) -> None:
-    assert choose(SMALL, np.array(lengths, np.int32), longest=100, filler=32) == bucket
+    assert choose(SMALL, np.array(lengths, np.int32), max_pair=100, max_filler=32) == bucket
 
 
 def test_a_batch_is_filled_up_to_its_bucket() -> None:
-    filled = padded(pairs_of(10, 11), Bucket(100, 8), filler=32)
+    filled = pad_to_bucket(pairs_of(10, 11), Bucket(100, 8), max_filler=32)
     assert filled.lengths.tolist() == [10, 11, 32, 32, 15, 0, 0, 0]
     assert filled.ids.tolist() == [*range(1, 22), *[0] * 79]
-    assert len(filled.seconds) == 8
-    exact = padded(pairs_of(36, 64), Bucket(100, 8), filler=32)
+    assert len(filled.document_offsets) == 8
+    exact = pad_to_bucket(pairs_of(36, 64), Bucket(100, 8), max_filler=32)
     assert exact.lengths.tolist() == [36, 64, 0, 0, 0, 0, 0, 0]
 
 
 def test_index_arrays_of_empty_rows_stay_within_the_batch() -> None:
-    filled = padded(pairs_of(3, 2), Bucket(5, 4), filler=32)
+    filled = pad_to_bucket(pairs_of(3, 2), Bucket(5, 4), max_filler=32)
     buffer = index_buffer(filled)
     assert len(buffer) == 3 * 5 + 4 * 4 + 1
     batch = read_buffer(torch.from_numpy(buffer), 5, 3, filled.lengths)
@@ -100,7 +84,7 @@ def test_index_arrays_of_empty_rows_stay_within_the_batch() -> None:
 
 
 def test_replays_give_each_batch_its_own_answer() -> None:
-    graphs = Graphs(sums, FakeRecorder(), CPU, SMALL, longest=100, filler=32)
+    graphs = Graphs(sums, FakeRecorder(), CPU, SMALL, max_pair=100, max_filler=32)
     graphs.capture()
     assert graphs.recorded == SMALL
     first = graphs.run(pairs_of(1, 2))
@@ -163,23 +147,6 @@ def test_recorded_models_score_as_plain_ones(kind: str, tmp_path: Path) -> None:
     longest = int(batches[2].lengths.max())
     assert scorer.graphs.runs[Bucket(1024, 32)] == 1 + (longest <= 512)
     assert scorer.graphs.runs[Bucket(256, 8)] == 1
-
-
-class FakeCompiler:
-    """Keeps what it compiled and the sizes it was called with; fails when told to."""
-
-    def __init__(self, error: Exception | None = None) -> None:
-        self.error = error
-        self.sizes: list[int] = []
-
-    def __call__(self, plain: Callable[..., object]) -> Callable[..., object]:
-        def fast(x: torch.Tensor, *more: object) -> object:
-            self.sizes.append(len(x))
-            if self.error:
-                raise self.error
-            return plain(x, *more)
-
-        return fast
 
 
 def double(x: torch.Tensor) -> torch.Tensor:

@@ -12,8 +12,8 @@ from rankfleet.cli import app
 from rankfleet.core.passages import PassageRule
 from rankfleet.engine.checkpoint.files import MODELS, find_checkpoint
 from rankfleet.engine.checkpoint.storage import write_float32
+from rankfleet.engine.runtime.loading import load_tokenizer
 from rankfleet.engine.runtime.scorer import Reranker
-from rankfleet.engine.text.tokenizer import PairTokenizer
 
 TIERS = ("small", "medium", "large")
 RIGHT_FIRST = {
@@ -79,7 +79,7 @@ def test_the_command_line_takes_the_best_passage_where_told_to() -> None:
 
 def test_together_they_are_small_and_share_one_vocabulary() -> None:
     assert sum(path.stat().st_size for path in (MODELS / "demo").rglob("*.safetensors")) < 30_000_000
-    assert len({PairTokenizer.load(find_checkpoint(f"demo/{tier}")).identity for tier in TIERS}) == 1
+    assert len({load_tokenizer(find_checkpoint(f"demo/{tier}")).identity for tier in TIERS}) == 1
 
 
 def test_each_costs_clearly_more_than_the_one_below() -> None:

@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from rankfleet.estimates.profile import read_profile
-from tests.engine.varlen import fake_flash_attn_varlen_func
+from tests.engine.kernels import fake_flash_attn_varlen_func
 
 SCRIPT = Path(__file__).parents[2] / "benchmarks/gpu_suite.py"
 

@@ -16,7 +16,7 @@ from rankfleet.engine.native.encoder import NativeEncoder, attention_items
 from rankfleet.engine.runtime.precision import choose_dtype
 from rankfleet.engine.runtime.scorer import Reranker, Scorer
 from tests.engine import checkpoints
-from tests.engine.test_parity import QUERY, documents
+from tests.engine.parity import QUERY, documents
 
 CPU = torch.device("cpu")
 NEEDS_KERNELS = pytest.mark.skipif(native.library() is None, reason="needs AVX-512 and a C++ compiler")

@@ -1,38 +1,11 @@
 """Scores equal those of Sentence Transformers' CrossEncoder on the same checkpoint."""
 
-import random
 from pathlib import Path
 
-import numpy as np
 import pytest
-import torch
 
-from rankfleet.engine.checkpoint.files import Checkpoint
-from rankfleet.engine.runtime.scorer import Reranker, Scorer
-from rankfleet.engine.text.tokenizer import PairTokenizer
 from tests.engine import checkpoints
-
-QUERY = "how does the boundary layer heat a wing?"
-WORDS = " ".join(checkpoints.TEXT[:4]).split()
-
-
-def documents(lengths: list[int], seed: int = 1) -> list[str]:
-    rng = random.Random(seed)
-    return [" ".join(rng.choices(WORDS, k=n)) for n in lengths]
-
-
-def assert_equal_scores(folder: Path, query: str, texts: list[str], batch_size: int = 4, atol: float = 1e-4) -> None:
-    """Of the plain path and, where this machine has it, of the compiled one."""
-    from sentence_transformers import CrossEncoder
-
-    reference = CrossEncoder(str(folder), device="cpu", model_kwargs={"dtype": torch.float32})
-    theirs = reference.predict([(query, t) for t in texts], batch_size=batch_size, activation_fn=torch.nn.Identity())
-    assert np.std(theirs) > 1e-3, "scores that are all alike would prove nothing"
-    checkpoint = Checkpoint(folder)
-    tokenizer = PairTokenizer.load(checkpoint)
-    for compiled in (True, False):
-        scorer = Scorer.load(checkpoint, "float32", "cpu", compiled=compiled)
-        np.testing.assert_allclose(Reranker(scorer, tokenizer).score(query, texts), theirs, atol=atol, rtol=0)
+from tests.engine.parity import QUERY, assert_equal_scores, documents
 
 
 @pytest.mark.parametrize("shape", ["17m", "32m", "68m", "150m"])

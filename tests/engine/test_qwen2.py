@@ -10,12 +10,12 @@ from rankfleet.core.errors import CheckpointError
 from rankfleet.core.sections import Tier
 from rankfleet.engine.attention.varlen import VarlenAttention, flash_attn_kernel, torch_varlen_kernel
 from rankfleet.engine.checkpoint.files import Checkpoint
+from rankfleet.engine.runtime.loading import load_tokenizer
 from rankfleet.engine.runtime.scorer import Reranker, Scorer
-from rankfleet.engine.text.tokenizer import PairTokenizer
 from rankfleet.router.tokenize import load_tokenizers
 from tests.engine import checkpoints
-from tests.engine.test_parity import QUERY, assert_equal_scores, documents
-from tests.engine.varlen import fake_flash_attn_varlen_func, fake_varlen_attn
+from tests.engine.kernels import fake_flash_attn_varlen_func, fake_varlen_attn
+from tests.engine.parity import QUERY, assert_equal_scores, documents, reference_scores
 
 AWKWARD = [
     "",
@@ -32,13 +32,6 @@ AWKWARD = [
 
 def scores(folder: Path, query: str, texts: list[str]) -> np.ndarray:
     return Reranker.load(Checkpoint(folder), "float32", "cpu").score(query, texts)
-
-
-def expected(folder: Path, query: str, texts: list[str]) -> np.ndarray:
-    from sentence_transformers import CrossEncoder
-
-    reference = CrossEncoder(str(folder), device="cpu", model_kwargs={"dtype": torch.float32})
-    return reference.predict([(query, t) for t in texts], activation_fn=torch.nn.Identity())
 
 
 @pytest.mark.parametrize(
@@ -60,8 +53,10 @@ def test_what_does_not_fit_is_cut_before_the_end_of_the_prompt(tmp_path: Path) -
     folder = checkpoints.qwen2_reranker(tmp_path, max_length=120)
     assert_equal_scores(folder, QUERY, documents([5, 60, 100, 400]))
     for query in documents([200, 300], seed=2):  # too long alone: whatever follows, the scores are the same
-        assert scores(folder, query, documents([5, 60])) == pytest.approx(expected(folder, query, documents([5, 60])))
-    tokenizer = PairTokenizer.load(Checkpoint(folder))
+        assert scores(folder, query, documents([5, 60])) == pytest.approx(
+            reference_scores(folder, query, documents([5, 60]))
+        )
+    tokenizer = load_tokenizer(Checkpoint(folder))
     query, *texts = tokenizer.encode([QUERY, *documents([5, 400])])
     pairs, truncated = tokenizer.pair(query, texts)
     assert truncated == [1]
@@ -87,12 +82,12 @@ def test_templates_that_are_refused(prompt: str, message: str, tmp_path: Path) -
     folder = checkpoints.qwen2_reranker(tmp_path)
     (folder / "chat_template.jinja").write_text(prompt)
     with pytest.raises(CheckpointError, match=message):
-        PairTokenizer.load(Checkpoint(folder))
+        load_tokenizer(Checkpoint(folder))
 
 
 def test_a_limit_below_the_prompt_is_refused(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match="the prompt alone has"):
-        PairTokenizer.load(Checkpoint(checkpoints.qwen2_reranker(tmp_path)), max_tokens=20)
+        load_tokenizer(Checkpoint(checkpoints.qwen2_reranker(tmp_path)), max_tokens=20)
 
 
 def test_a_tier_whose_pairs_are_cut_within_the_prompt_is_refused(tmp_path: Path) -> None:
@@ -115,7 +110,7 @@ def test_variable_length_kernels(tmp_path: Path) -> None:
     plain = scores(checkpoint.folder, QUERY, texts)
     for kernel in (flash_attn_kernel(fake_flash_attn_varlen_func), torch_varlen_kernel(fake_varlen_attn)):
         scorer = Scorer.load(checkpoint, "float32", "cpu", attention=VarlenAttention(kernel))
-        ours = Reranker(scorer, PairTokenizer.load(checkpoint)).score(QUERY, texts)
+        ours = Reranker(scorer, load_tokenizer(checkpoint)).score(QUERY, texts)
         np.testing.assert_allclose(ours, plain, atol=1e-4, rtol=0)
 
 

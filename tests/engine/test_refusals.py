@@ -20,9 +20,9 @@ from rankfleet.engine.checkpoint.weights import Weights, all_finite
 from rankfleet.engine.runtime.cudagraph import Bucket
 from rankfleet.engine.runtime.scorer import Reranker, Scorer
 from tests.engine import checkpoints
-from tests.engine.test_checkpoint import small_bert
-from tests.engine.test_cudagraph import FakeRecorder
-from tests.engine.varlen import fake_flash_attn_varlen_func
+from tests.engine.checkpoints import small_bert
+from tests.engine.fakes import FakeRecorder
+from tests.engine.kernels import fake_flash_attn_varlen_func
 
 CPU = torch.device("cpu")
 

@@ -36,11 +36,11 @@ from rankfleet.engine.checkpoint.files import Checkpoint
 from rankfleet.engine.native.encoder import NativeEncoder
 from rankfleet.engine.native.library import library
 from rankfleet.engine.runtime.loadable import check_checkpoint
+from rankfleet.engine.runtime.loading import load_tokenizer
 from rankfleet.engine.runtime.measure import QUICK, measure
 from rankfleet.engine.runtime.scorer import Reranker, Scorer
-from rankfleet.engine.text.tokenizer import PairTokenizer
 from tests.engine import checkpoints
-from tests.engine.test_parity import QUERY, documents
+from tests.engine.parity import QUERY, documents, reference_scores
 
 Build = Callable[[Path], Path]
 LONGEST = 64  # tokens of a pair, so that texts are cut
@@ -395,19 +395,10 @@ EQUAL: dict[str, Build] = {
 }
 
 
-def their_scores(folder: Path, query: str, texts: list[str], batch_size: int = 3) -> np.ndarray:
-    from sentence_transformers import CrossEncoder
-
-    reference = CrossEncoder(str(folder), device="cpu", model_kwargs={"dtype": torch.float32})
-    if reference[0].tokenizer.pad_token is None:
-        reference[0].tokenizer.pad_token = reference[0].tokenizer.unk_token
-    return reference.predict([(query, t) for t in texts], batch_size=batch_size, activation_fn=torch.nn.Identity())
-
-
 def our_scores(folder: Path, query: str, texts: list[str]) -> list[np.ndarray]:
     """By compiled code, where this machine has it, and by PyTorch's operations."""
     checkpoint = Checkpoint(folder)
-    tokenizer = PairTokenizer.load(checkpoint)
+    tokenizer = load_tokenizer(checkpoint)
     scorers = [Scorer.load(checkpoint, "float32", "cpu", compiled=compiled) for compiled in (True, False)]
     return [Reranker(scorer, tokenizer).score(query, texts) for scorer in scorers]
 
@@ -416,7 +407,7 @@ def our_scores(folder: Path, query: str, texts: list[str]) -> list[np.ndarray]:
 def test_scores_as_sentence_transformers(name: str, tmp_path: Path) -> None:
     folder = EQUAL[name](tmp_path)
     texts = documents(LENGTHS)
-    theirs = their_scores(folder, QUERY, texts)
+    theirs = reference_scores(folder, QUERY, texts, batch_size=3)
     assert np.std(theirs) > 1e-3, "scores that are all alike would prove nothing"
     check_checkpoint(Checkpoint(folder))
     for ours in our_scores(folder, QUERY, texts):
@@ -437,7 +428,7 @@ def test_a_padding_token_written_out_takes_no_position_of_roberta(padding: int, 
     written = AutoTokenizer.from_pretrained(folder).convert_ids_to_tokens(padding)
     texts = [f"a wing {written} heats {written}{written} the layer", "a wing heats", f"{written}", *documents([40])]
     for query in (QUERY, f"{written} wing"):
-        theirs = their_scores(folder, query, texts)
+        theirs = reference_scores(folder, query, texts, batch_size=3)
         for ours in our_scores(folder, query, texts):
             np.testing.assert_allclose(ours, theirs, atol=1e-4, rtol=0)
 
@@ -450,21 +441,21 @@ def test_a_tokenizer_without_a_padding_token(build: Build, tmp_path: Path) -> No
     loaded = AutoTokenizer.from_pretrained(folder)
     assert loaded.pad_token is None
     texts = documents(LENGTHS)
-    theirs = their_scores(folder, QUERY, texts, batch_size=1)  # so that it is asked for, and not used
+    theirs = reference_scores(folder, QUERY, texts, batch_size=1)  # so that it is asked for, and not used
     for ours in our_scores(folder, QUERY, texts):
         np.testing.assert_allclose(ours, theirs, atol=1e-4, rtol=0)
 
 
 def test_a_default_prompt_in_the_router_and_in_a_batch(tmp_path: Path) -> None:
     """Texts as the router encodes them: query and documents on their own, by the encoder of the vocabulary."""
-    tokenizer = PairTokenizer.load(Checkpoint(saved(tmp_path, **PROMPT)))
+    tokenizer = load_tokenizer(Checkpoint(saved(tmp_path, **PROMPT)))
     query, *texts = "how does a wing heat?", "a wing", "rank"
     own = AutoTokenizer.from_pretrained(tmp_path / "saved")
     expected = [own(f"Rank these: {query}", text)["input_ids"] for text in texts]
-    ids = [part for part, _ in tokenizer.encoder.beginnings(texts, 100)]
-    pairs, _ = tokenizer.pair(tokenizer.encoder.encode([query])[0], ids)
+    ids = [part for part, _ in tokenizer.encoder.encode_beginnings(texts, 100)]
+    pairs, _ = tokenizer.pair(tokenizer.encoder.encode_queries([query])[0], ids)
     assert pairs.ids.tolist() == [*chained(*expected)]
-    assert tokenizer.encode_query(query).tolist() == tokenizer.encoder.encode([query])[0].tolist()
+    assert tokenizer.encode_query(query).tolist() == tokenizer.encoder.encode_queries([query])[0].tolist()
 
 
 def test_vocabularies_that_differ_in_the_prompt_are_told_apart(tmp_path: Path) -> None:
@@ -473,9 +464,7 @@ def test_vocabularies_that_differ_in_the_prompt_are_told_apart(tmp_path: Path) -
         shutil.copytree(tmp_path / "saved", tmp_path / name)
     edit_json(tmp_path / "prompted" / "config_sentence_transformers.json", **PROMPT)
     edit_json(tmp_path / "silent" / "tokenizer_config.json", **NO_TYPES)
-    plain, prompted, silent = (
-        PairTokenizer.load(Checkpoint(tmp_path / name)) for name in ("saved", "prompted", "silent")
-    )
+    plain, prompted, silent = (load_tokenizer(Checkpoint(tmp_path / name)) for name in ("saved", "prompted", "silent"))
     assert len({plain.identity, prompted.identity, silent.identity}) == 3
     assert plain.encoder is silent.encoder
     assert plain.encoder is not prompted.encoder
@@ -510,7 +499,7 @@ REFUSED: dict[str, tuple[Build, str]] = {
     ),
     "hidden_act": (edited(bert, "config.json", hidden_act="xielu"), "activation 'xielu' is not one of gelu"),
     "a residual": (CHAIN_EDIT("2_Dense/config.json", use_residual=True), "2_Dense: a Dense module with use_residual"),
-    "a bias too many": (CHAIN_EDIT("4_Dense/config.json", bias=False), "4_Dense: tensor 'linear.bias' is none that"),
+    "a bias too many": (CHAIN_EDIT("4_Dense/config.json", bias=False), "4_Dense: tensor 'linear.bias' does not belong"),
     "a bias too few": (CHAIN_EDIT("2_Dense/config.json", bias=True), "2_Dense has no tensor 'linear.bias'"),
     "pooling by the maximum": (CHAIN_EDIT("1_Pooling/config.json", pooling_mode="max"), "1_Pooling: pooling 'max'"),
     "pooling of two kinds": (
@@ -559,7 +548,7 @@ REFUSED: dict[str, tuple[Build, str]] = {
     ),
     "texts cut on the left": (
         edited(bert, "tokenizer_config.json", truncation_side="left"),
-        "its tokenizer cuts texts at their beginning",
+        "its tokenizer truncates texts on the left",
     ),
     "padding on the left": (edited(bert, "tokenizer_config.json", padding_side="left"), "pads on the left"),
     "a chat template": (

@@ -18,7 +18,7 @@ from rankfleet.engine.checkpoint.files import Checkpoint
 from rankfleet.engine.runtime.measure import synthetic_pairs
 from rankfleet.engine.runtime.scorer import Scorer
 from tests.engine import checkpoints
-from tests.engine.varlen import fake_flash_attn_varlen_func, fake_varlen_attn, fake_varlen_attn_without_groups
+from tests.engine.kernels import fake_flash_attn_varlen_func, fake_varlen_attn, fake_varlen_attn_without_groups
 
 CPU = torch.device("cpu")
 BOTH = ("flash-attn", "torch-varlen")

@@ -8,7 +8,7 @@ import pytest
 from tokenizers import AddedToken, Tokenizer, models, normalizers, pre_tokenizers, trainers
 
 from rankfleet.engine.text.beginnings import encode_beginnings, may_cut, window_end
-from rankfleet.engine.text.encoder import TextEncoder
+from rankfleet.engine.text.text_encoder import TextEncoder
 from tests.unit.fakes import BPE_TEXTS, bpe_tokenizer, word_tokenizer
 
 
@@ -59,13 +59,13 @@ def test_beginnings_are_those_of_the_whole(kind: str) -> None:
     )
     deal = random.Random(kind)
     texts = [long_text(deal) for _ in range(20)]
-    whole = encoder.encode(texts)
+    whole = encoder.encode_documents(texts)
     for most in (1, 100, 1000):
-        for (ids, all_of_it), expected in zip(encoder.beginnings(texts, most), whole, strict=True):
+        for (ids, all_of_it), expected in zip(encoder.encode_beginnings(texts, most), whole, strict=True):
             assert not all_of_it
             assert len(ids) == most
             assert np.array_equal(ids, expected[:most])
-    for (ids, all_of_it), expected in zip(encoder.beginnings(texts, 50_000), whole, strict=True):
+    for (ids, all_of_it), expected in zip(encoder.encode_beginnings(texts, 50_000), whole, strict=True):
         assert all_of_it
         assert np.array_equal(ids, expected)
 
@@ -103,4 +103,4 @@ def test_which_tokenizers_may_be_cut() -> None:
     assert not may_cut(settings(bpe_tokenizer(add_prefix_space=True)))
     assert not may_cut(settings(bpe_tokenizer(added=[AddedToken("[X]", rstrip=True)])))
     assert not may_cut(settings(bpe_tokenizer(added=["two words"])))
-    assert [whole for _, whole in word_tokenizer().encoder.beginnings(["a " * 5000], 5)] == [True]
+    assert [whole for _, whole in word_tokenizer().encoder.encode_beginnings(["a " * 5000], 5)] == [True]

@@ -12,8 +12,8 @@ import pytest
 from tokenizers import AddedToken, Tokenizer, normalizers, pre_tokenizers
 
 from rankfleet.engine.text.bpe import NotByteLevel, alternation, byte_ranks, bytes_of_letters
-from rankfleet.engine.text.encoder import TextEncoder
 from rankfleet.engine.text.probes import probe_texts
+from rankfleet.engine.text.text_encoder import TextEncoder
 from tests.unit.fakes import BPE_TEXTS, bpe_tokenizer, word_tokenizer
 
 # Not part of the project, as it belongs to others.
@@ -29,7 +29,7 @@ def own_ids(tokenizer: Tokenizer, texts: list[str]) -> list[list[int]]:
 def fast_ids(tokenizer: Tokenizer, texts: list[str]) -> list[list[int]]:
     encoder = TextEncoder(tokenizer)
     assert encoder.backend == "tiktoken"
-    return [ids.tolist() for ids in encoder.encode(texts)]
+    return [ids.tolist() for ids in encoder.encode_documents(texts)]
 
 
 def any_characters(deal: random.Random) -> str:
@@ -145,9 +145,9 @@ def test_the_longest_added_token_wins() -> None:
 def test_encoders_of_one_vocabulary_are_one() -> None:
     tokenizer = bpe_tokenizer()
     again = Tokenizer.from_str(tokenizer.to_str())
-    encoder = TextEncoder.of(tokenizer)
-    assert TextEncoder.of(again) is encoder
-    assert TextEncoder.of(bpe_tokenizer(added=["zz"])) is not encoder
+    encoder = TextEncoder.shared(tokenizer)
+    assert TextEncoder.shared(again) is encoder
+    assert TextEncoder.shared(bpe_tokenizer(added=["zz"])) is not encoder
 
 
 def test_probes_are_always_the_same() -> None:
@@ -163,7 +163,7 @@ class TestModernBert:
         assert encoder.backend == "tiktoken"
         deal = random.Random(12)
         texts = [make(deal) for make in (any_characters, words_and_blanks, letters) for _ in range(700)]
-        assert [ids.tolist() for ids in encoder.encode(texts)] == own_ids(tokenizer, texts)
+        assert [ids.tolist() for ids in encoder.encode_documents(texts)] == own_ids(tokenizer, texts)
 
     def test_every_character_in_every_place(self) -> None:
         """Letters, digits and blanks are the same to both: a sample of all characters, spread evenly."""
@@ -171,5 +171,5 @@ class TestModernBert:
         characters = [chr(code) for code in range(0x21, 0x110000, 67) if not 0xD800 <= code < 0xE000]
         texts = [f"a{c}a1{c}1!{c}! {c} {c}{c}" for c in characters]
         assert np.array_equal(
-            np.concatenate(TextEncoder(tokenizer).encode(texts)), np.concatenate(own_ids(tokenizer, texts))
+            np.concatenate(TextEncoder(tokenizer).encode_documents(texts)), np.concatenate(own_ids(tokenizer, texts))
         )

@@ -6,7 +6,7 @@ import tracemalloc
 import numpy as np
 import pytest
 
-from rankfleet.engine.text.encoder import TextEncoder
+from rankfleet.engine.text.text_encoder import TextEncoder
 from rankfleet.engine.text.token_cache import SLOT_BYTES, TokenCache
 from tests.unit.fakes import WORDS, bpe_tokenizer, word_tokenizer
 
@@ -18,7 +18,7 @@ class CountingEncoder:
         self.identity = identity
         self.asked: list[str] = []
 
-    def beginnings(self, texts: list[str], most: int) -> list[tuple[np.ndarray, bool]]:
+    def encode_beginnings(self, texts: list[str], most: int) -> list[tuple[np.ndarray, bool]]:
         self.asked += texts
         ids = [np.array([len(word) for word in text.split()], dtype=np.int32) for text in texts]
         return [(i[:most].copy(), len(i) <= most) for i in ids]
@@ -88,9 +88,9 @@ def test_what_is_cached_cannot_be_changed() -> None:
 
 
 def test_bytes_are_what_the_memory_grows_by() -> None:
-    cache, encoder = TokenCache(10**9), TextEncoder.of(bpe_tokenizer())
+    cache, encoder = TokenCache(10**9), TextEncoder.shared(bpe_tokenizer())
     texts = [f"{i} the wing of an aircraft {'at speed ' * (i % 9)}" for i in range(20_000)]
-    encoder.encode(texts[:10])
+    encoder.encode_documents(texts[:10])
     gc.collect()
     tracemalloc.start()
     for start in range(0, len(texts), 100):

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from rankfleet.core.passages import longest_first
-from rankfleet.engine.text.tokenizer import PairTemplate
+from rankfleet.engine.text.pair_template import PairTemplate
 from tests.unit.fakes import word_tokenizer
 
 
@@ -34,7 +34,7 @@ def test_pairs_are_laid_out_end_to_end() -> None:
     # a=3 cat=4 dog=5
     assert pairs.ids.tolist() == [1, 4, 2, 3, 5, 2, 1, 4, 2, 2]
     assert pairs.lengths.tolist() == [6, 4]
-    assert pairs.seconds.tolist() == [3, 3]
+    assert pairs.document_offsets.tolist() == [3, 3]
     assert truncated == []
 
 

@@ -71,7 +71,7 @@ def index_buffer(pairs: TokenizedPairs) -> np.ndarray:
     np.maximum(bounds[1:] - 1, 0, out=lasts)
     ids[:] = pairs.ids
     positions[:] = np.arange(tokens, dtype=np.int32) - np.repeat(bounds[:-1], lengths)
-    types[:] = positions >= np.repeat(pairs.seconds, lengths)
+    types[:] = positions >= np.repeat(pairs.document_offsets, lengths)
     return buffer
 
 

@@ -191,6 +191,12 @@ class Checkpoint:
             return {}
         return next((found for name in SETTINGS if (found := self.read_optional(name))), {})
 
+    @property
+    def tokenizer_options(self) -> dict[str, Any]:
+        """The settings for the tokenizer, under their key of today or that of releases before 6."""
+        found: dict[str, Any] = self.settings.get("processor_kwargs") or self.settings.get("tokenizer_args") or {}
+        return found
+
     @cached_property
     def default_prompt(self) -> str:
         """What a CrossEncoder puts before every query, unless it is told otherwise; empty where there is none."""
