@@ -36,9 +36,14 @@ NOT_OF_THE_MODEL = [".*", "*.index.json", "README*", "LICENSE*"]
 WEIGHTS = ["*.safetensors", "*/model.safetensors"]
 ENCODER_KINDS = ("Transformer", "CrossEncoder")  # modules that are the model at the root
 OLD_NORMS = {"LayerNorm.gamma": "LayerNorm.weight", "LayerNorm.beta": "LayerNorm.bias"}  # TensorFlow's names
-SETTINGS = [  # of the encoder's module; the later ones are of releases before 2020
-    f"sentence_{kind}_config.json"
-    for kind in ("bert", "roberta", "distilbert", "camembert", "albert", "xlm-roberta", "xlnet")
+SETTINGS = [  # of the encoder's module; the later names are of releases before 2020
+    "sentence_bert_config.json",
+    "sentence_roberta_config.json",
+    "sentence_distilbert_config.json",
+    "sentence_camembert_config.json",
+    "sentence_albert_config.json",
+    "sentence_xlm-roberta_config.json",
+    "sentence_xlnet_config.json",
 ]
 STORED = {  # by their names in a safetensors file; what is not here is none that holds weights
     "F64": torch.float64,
