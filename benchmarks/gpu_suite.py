@@ -36,8 +36,9 @@ from tests.engine.checkpoints import TEXT, ettin  # noqa: E402
 from torch.nn.functional import scaled_dot_product_attention  # noqa: E402
 
 from rankfleet.core.pairs import TokenizedPairs  # noqa: E402
-from rankfleet.engine.attention.packed import Attention, band_mask  # noqa: E402
 from rankfleet.engine.attention.packing import PackedBatch, pack  # noqa: E402
+from rankfleet.engine.attention.protocol import Attention  # noqa: E402
+from rankfleet.engine.attention.sdpa import band_mask  # noqa: E402
 from rankfleet.engine.attention.varlen import SDPA, installed_backends, named_attention  # noqa: E402
 from rankfleet.engine.checkpoint.files import Checkpoint  # noqa: E402
 from rankfleet.engine.runtime.loading import load_tokenizer  # noqa: E402

@@ -14,7 +14,7 @@ from transformers import AutoTokenizer
 from rankfleet.engine.checkpoint.files import Checkpoint
 from rankfleet.engine.native.encoder import NativeEncoder
 from rankfleet.engine.native.library import library
-from rankfleet.engine.runtime.loadable import check_checkpoint
+from rankfleet.engine.runtime.checkpoint_checks import check_checkpoint
 from rankfleet.engine.runtime.loading import load_tokenizer
 from rankfleet.engine.runtime.measure import QUICK, measure
 from rankfleet.engine.runtime.scorer import Reranker, Scorer

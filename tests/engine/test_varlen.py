@@ -11,8 +11,9 @@ import torch
 
 from rankfleet.core.pairs import TokenizedPairs
 from rankfleet.engine.attention import varlen
-from rankfleet.engine.attention.packed import Attention, RunAttention
 from rankfleet.engine.attention.packing import Run, pack
+from rankfleet.engine.attention.protocol import Attention
+from rankfleet.engine.attention.sdpa import RunAttention
 from rankfleet.engine.attention.varlen import VarlenAttention, flash_attn_kernel, torch_varlen_kernel, varlen_backend
 from rankfleet.engine.checkpoint.files import Checkpoint
 from rankfleet.engine.runtime.measure import synthetic_pairs

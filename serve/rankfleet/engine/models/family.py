@@ -4,7 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from rankfleet.engine.attention.packed import Attention
+from rankfleet.engine.attention.protocol import Attention
 from rankfleet.engine.checkpoint.files import Checkpoint
 from rankfleet.engine.checkpoint.weights import Weights
 from rankfleet.engine.models.heads import Head

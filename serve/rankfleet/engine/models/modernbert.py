@@ -8,8 +8,8 @@ from typing import Any
 import torch
 
 from rankfleet.core.errors import CheckpointError
-from rankfleet.engine.attention.packed import Attention
 from rankfleet.engine.attention.packing import PackedBatch
+from rankfleet.engine.attention.protocol import Attention
 from rankfleet.engine.checkpoint.weights import LayerNorm, Linear, Weights
 from rankfleet.engine.models.activations import GELU, activation
 from rankfleet.engine.models.family import Family

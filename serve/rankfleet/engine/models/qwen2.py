@@ -11,8 +11,8 @@ import torch
 from torch.nn import functional
 
 from rankfleet.core.errors import CheckpointError
-from rankfleet.engine.attention.packed import Attention
 from rankfleet.engine.attention.packing import PackedBatch
+from rankfleet.engine.attention.protocol import Attention
 from rankfleet.engine.checkpoint.weights import Linear, Weights
 from rankfleet.engine.models.activations import activation
 from rankfleet.engine.models.family import Family

@@ -6,8 +6,8 @@ from typing import Any
 import torch
 
 from rankfleet.core.errors import CheckpointError
-from rankfleet.engine.attention.packed import Attention
 from rankfleet.engine.attention.packing import PackedBatch
+from rankfleet.engine.attention.protocol import Attention
 from rankfleet.engine.checkpoint.weights import Weights
 from rankfleet.engine.models.bert import BERT, BertEncoder
 from rankfleet.engine.models.heads import Head

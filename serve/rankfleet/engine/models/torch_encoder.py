@@ -4,8 +4,8 @@ from abc import ABC, abstractmethod
 
 import torch
 
-from rankfleet.engine.attention.packed import Attention
 from rankfleet.engine.attention.packing import PackedBatch
+from rankfleet.engine.attention.protocol import Attention
 
 
 class TorchEncoder(ABC):

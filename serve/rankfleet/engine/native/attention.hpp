@@ -34,7 +34,7 @@ inline void transpose(const uint32_t* from, long step, int rows, uint32_t* to) {
 }
 
 template <class E, int D>
-struct Attention {
+struct HeadAttention {
     using Element = typename E::Element;
     static constexpr int UNITS = D / E::UNIT;  // of one query or key
     static constexpr int VECTORS = D / LANES;  // of one value

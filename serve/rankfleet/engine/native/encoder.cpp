@@ -76,7 +76,7 @@ struct Encoder {
     // One per thread.
     struct Scratch {
         Rows<T> rows, inner;
-        Attention<E, D> attention;
+        HeadAttention<E, D> attention;
     };
 
     // Writes the hidden states, float32 [hidden], to `out`: of each pair's first token if `pooled_only`, else of all tokens.

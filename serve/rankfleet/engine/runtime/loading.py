@@ -5,7 +5,7 @@ from typing import Any
 import torch
 
 from rankfleet.core.errors import CheckpointError
-from rankfleet.engine.attention.packed import Attention
+from rankfleet.engine.attention.protocol import Attention
 from rankfleet.engine.attention.varlen import attention_for
 from rankfleet.engine.checkpoint.files import Checkpoint, HeadModule
 from rankfleet.engine.checkpoint.weights import Weights, naming

@@ -8,15 +8,15 @@ import torch
 from rankfleet.core.errors import CheckpointError
 from rankfleet.core.pairs import TokenizedPairs
 from rankfleet.core.passages import PassageRule
-from rankfleet.engine.attention.packed import Attention
 from rankfleet.engine.attention.packing import PackedBatch, batches, pack
+from rankfleet.engine.attention.protocol import Attention
 from rankfleet.engine.attention.varlen import VarlenAttention
 from rankfleet.engine.checkpoint.files import Checkpoint
 from rankfleet.engine.models.heads import Head
 from rankfleet.engine.models.torch_encoder import TorchEncoder
 from rankfleet.engine.native.encoder import NativeEncoder
+from rankfleet.engine.runtime.checkpoint_checks import check_checkpoint
 from rankfleet.engine.runtime.cudagraph import MAX_PAIR, Bucket, CudaRecorder, Graphs, Recorder, buckets_to
-from rankfleet.engine.runtime.loadable import check_checkpoint
 from rankfleet.engine.runtime.loading import (
     build_encoder,
     build_head,

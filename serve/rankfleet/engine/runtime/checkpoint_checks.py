@@ -5,7 +5,7 @@ headers of its weight files. Needs neither Ray nor a device.
 import torch
 
 from rankfleet.core.errors import CheckpointError
-from rankfleet.engine.attention.packed import RunAttention
+from rankfleet.engine.attention.sdpa import RunAttention
 from rankfleet.engine.checkpoint.files import ENCODER_KINDS, Checkpoint
 from rankfleet.engine.checkpoint.weights import META, naming, one_line
 from rankfleet.engine.models.families import family_of

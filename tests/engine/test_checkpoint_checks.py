@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 
 from rankfleet.core.errors import CheckpointError
 from rankfleet.engine.checkpoint.files import Checkpoint
-from rankfleet.engine.runtime.loadable import check_checkpoint
+from rankfleet.engine.runtime.checkpoint_checks import check_checkpoint
 from rankfleet.engine.runtime.scorer import Reranker, Scorer
 from tests.engine.checkpoints import tiny_bert as bert
 from tests.engine.checkpoints import tiny_modernbert as modernbert
