@@ -198,7 +198,7 @@ def test_steps_can_be_traced_as_a_whole(tmp_path: Path) -> None:
         )
     for batch, expected in zip(batches, plain, strict=True):
         np.testing.assert_allclose(scorer.score(batch), expected, atol=1e-6)
-    assert all(getattr(encoder, name)._fast for name in ("rotate", "gate", "add_norm"))
+    assert all(getattr(encoder, name)._compiled for name in ("rotate", "gate", "add_norm"))
 
 
 def test_layer_norm_of_a_sum() -> None:

@@ -74,7 +74,7 @@ def test_long_pairs_are_cut_into_pieces_of_attention_and_come_first() -> None:
 
 
 def test_instructions_decide_what_can_be_computed(tmp_path: Path) -> None:
-    base = frozenset(native.NEEDED)
+    base = frozenset(native.REQUIRED)
     assert native.supported_dtypes(frozenset({"avx2", "fma"})) == set()
     assert native.supported_dtypes(base) == {"float32"}
     assert native.supported_dtypes(base | {"avx512_bf16", "avx512_vnni"}) == {"float32", "bfloat16", "int8"}
@@ -87,7 +87,7 @@ def test_instructions_decide_what_can_be_computed(tmp_path: Path) -> None:
 def test_without_a_compiler_there_is_a_reason_and_no_failure(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(native, "cpu_flags", lambda: frozenset(native.NEEDED))
+    monkeypatch.setattr(native, "cpu_flags", lambda: frozenset(native.REQUIRED))
     monkeypatch.setenv("RANKFLEET_CACHE", str(tmp_path))
     for compiler, path, reason in (
         ("", "", "install g++"),
@@ -110,7 +110,7 @@ def test_a_user_without_a_home_is_told_to_name_a_folder(
     monkeypatch.setattr(Path, "home", nowhere)
     monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
     monkeypatch.delenv("RANKFLEET_CACHE", raising=False)
-    monkeypatch.setattr(native, "cpu_flags", lambda: frozenset(native.NEEDED))
+    monkeypatch.setattr(native, "cpu_flags", lambda: frozenset(native.REQUIRED))
     assert native.library.__wrapped__() is None
     assert "set RANKFLEET_CACHE" in caplog.text
     monkeypatch.setenv("RANKFLEET_CACHE", str(tmp_path))
