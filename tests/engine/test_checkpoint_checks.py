@@ -161,7 +161,7 @@ def sentence(ask: Callable[[], object]) -> str:
 
 
 @pytest.mark.parametrize("name", REFUSED)
-def test_refused_before_the_weights_are_read(name: str, tmp_path: Path) -> None:
+def test_it_is_refused_before_the_weights_are_read(name: str, tmp_path: Path) -> None:
     build, reason = REFUSED[name]
     folder = build(tmp_path)
     said = sentence(lambda: check_checkpoint(Checkpoint(folder)))
@@ -173,7 +173,7 @@ def test_refused_before_the_weights_are_read(name: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["model.safetensors", "tokenizer.json", "config.json"])
-def test_a_file_cut_short(name: str, tmp_path: Path) -> None:
+def test_a_truncated_file_is_refused(name: str, tmp_path: Path) -> None:
     path = bert(tmp_path) / name
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
     said = sentence(lambda: check_checkpoint(Checkpoint(tmp_path)))
@@ -182,26 +182,26 @@ def test_a_file_cut_short(name: str, tmp_path: Path) -> None:
     assert sentence(lambda: Scorer.load(Checkpoint(tmp_path), "float32", "cpu")) == said
 
 
-def test_a_shard_missing(tmp_path: Path) -> None:
+def test_a_missing_shard_is_refused(tmp_path: Path) -> None:
     sharded(tmp_path)
     next(tmp_path.glob("model-*.safetensors")).unlink()
     assert "is not a readable safetensors file" in sentence(lambda: check_checkpoint(Checkpoint(tmp_path)))
 
 
-def test_widths_that_int8_does_not_have(tmp_path: Path) -> None:
+def test_widths_that_the_kernels_do_not_have_are_refused_for_int8_only(tmp_path: Path) -> None:
     folder = bert(tmp_path, hidden_size=48)
     check_checkpoint(Checkpoint(folder), "float32")
     assert "widths that int8 is not made for" in sentence(lambda: check_checkpoint(Checkpoint(folder), "int8"))
 
 
-def test_a_tier_without_room_for_texts(tmp_path: Path) -> None:
+def test_a_tier_without_room_for_texts_is_refused(tmp_path: Path) -> None:
     folder = bert(tmp_path)
     check_checkpoint(Checkpoint(folder), max_tokens=4)
     said = sentence(lambda: check_checkpoint(Checkpoint(folder), max_tokens=3))
     assert said == f"{folder}: the prompt alone has 3 tokens; allow pairs more than 3"
 
 
-def test_no_weight_is_read(tmp_path: Path) -> None:
+def test_no_weight_is_read_by_the_check(tmp_path: Path) -> None:
     folder = bert(tmp_path)
     tensors = load_file(folder / "model.safetensors")
     for tensor in tensors.values():

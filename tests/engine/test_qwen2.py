@@ -1,4 +1,4 @@
-"""The causal teacher scores as Sentence Transformers' CrossEncoder does: prompt, truncation and logits."""
+"""A causal reranker scores as Sentence Transformers' CrossEncoder does: prompt, truncation and logits."""
 
 from pathlib import Path
 
@@ -39,20 +39,20 @@ def scores(folder: Path, query: str, texts: list[str]) -> np.ndarray:
     [{}, {"tied": False}, {"no": False}, {"instruction": "Judge the pair."}],
     ids=["tied", "untied", "one token", "instruction"],
 )
-def test_scores(options: dict[str, object], tmp_path: Path) -> None:
+def test_scores_are_those_of_sentence_transformers(options: dict[str, object], tmp_path: Path) -> None:
     folder = checkpoints.qwen2_reranker(tmp_path, **options)  # type: ignore[arg-type]
     assert_equal_scores(folder, QUERY, [*documents([1, 3, 3, 3, 25, 120]), *AWKWARD])
 
 
 @pytest.mark.parametrize("query", ["", "wing?\n", " 5 wings"])
-def test_awkward_queries(query: str, tmp_path: Path) -> None:
+def test_empty_and_spaced_queries_score_as_in_sentence_transformers(query: str, tmp_path: Path) -> None:
     assert_equal_scores(checkpoints.qwen2_reranker(tmp_path), query, [*documents([5]), *AWKWARD])
 
 
-def test_what_does_not_fit_is_cut_before_the_end_of_the_prompt(tmp_path: Path) -> None:
+def test_texts_that_do_not_fit_are_cut_before_the_end_of_the_prompt(tmp_path: Path) -> None:
     folder = checkpoints.qwen2_reranker(tmp_path, max_length=120)
     assert_equal_scores(folder, QUERY, documents([5, 60, 100, 400]))
-    for query in documents([200, 300], seed=2):  # too long alone: whatever follows, the scores are the same
+    for query in documents([200, 300], seed=2):  # too long alone: all documents score the same
         assert scores(folder, query, documents([5, 60])) == pytest.approx(
             reference_scores(folder, query, documents([5, 60]))
         )
@@ -61,10 +61,15 @@ def test_what_does_not_fit_is_cut_before_the_end_of_the_prompt(tmp_path: Path) -
     pairs, truncated = tokenizer.pair(query, texts)
     assert truncated == [1]
     assert pairs.lengths[1] == 120
-    assert pairs.lengths.tolist() == tokenizer.pair_lengths(tokenizer.layout(query, texts)).tolist()
+    assert int(pairs.lengths.sum()) == len(pairs.ids)
+    # Both pairs open and close with the prompt, the one that was cut too.
+    template, (whole, cut) = tokenizer.template, np.split(pairs.ids, [pairs.lengths[0]])
+    for ids in (whole, cut):
+        assert ids[: len(template.before)].tolist() == template.before
+        assert ids[-len(template.after) :].tolist() == template.after
 
 
-def test_a_template_that_trims(tmp_path: Path) -> None:
+def test_a_template_that_trims_texts_is_followed(tmp_path: Path) -> None:
     trims = checkpoints.PROMPT.replace("| first }}", "| first | trim }}")
     assert_equal_scores(checkpoints.qwen2_reranker(tmp_path, prompt=trims), " a wing ", [*documents([5]), *AWKWARD])
 
@@ -78,7 +83,7 @@ def test_a_template_that_trims(tmp_path: Path) -> None:
         ("{{ nothing.at.all }}", "cannot be rendered"),
     ],
 )
-def test_templates_that_are_refused(prompt: str, message: str, tmp_path: Path) -> None:
+def test_templates_that_cannot_be_split_are_refused(prompt: str, message: str, tmp_path: Path) -> None:
     folder = checkpoints.qwen2_reranker(tmp_path)
     (folder / "chat_template.jinja").write_text(prompt)
     with pytest.raises(CheckpointError, match=message):
@@ -104,7 +109,7 @@ def test_a_language_model_without_logit_score_is_refused(tmp_path: Path) -> None
         Scorer.load(Checkpoint(folder.resolve()), device="cpu")
 
 
-def test_variable_length_kernels(tmp_path: Path) -> None:
+def test_variable_length_kernels_give_the_same_scores(tmp_path: Path) -> None:
     checkpoint = Checkpoint(checkpoints.qwen2_reranker(tmp_path))
     texts = documents([1, 3, 3, 60])
     plain = scores(checkpoint.folder, QUERY, texts)

@@ -142,7 +142,7 @@ def our_scores(folder: Path, query: str, texts: list[str]) -> list[np.ndarray]:
 
 
 @pytest.mark.parametrize("name", EQUAL)
-def test_scores_as_sentence_transformers(name: str, tmp_path: Path) -> None:
+def test_it_scores_as_in_sentence_transformers(name: str, tmp_path: Path) -> None:
     folder = EQUAL[name](tmp_path)
     texts = documents(LENGTHS)
     theirs = reference_scores(folder, QUERY, texts, batch_size=3)
@@ -152,7 +152,7 @@ def test_scores_as_sentence_transformers(name: str, tmp_path: Path) -> None:
         np.testing.assert_allclose(ours, theirs, atol=1e-4, rtol=0)
 
 
-def test_the_compiled_code_is_compared(tmp_path: Path) -> None:
+def test_the_compiled_kernels_take_part_in_these_comparisons(tmp_path: Path) -> None:
     if library() is None:
         pytest.skip("no compiled kernels on this machine")
     for build in (bert, roberta, modernbert, chain):
@@ -161,7 +161,7 @@ def test_the_compiled_code_is_compared(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("padding", [1, 5])
-def test_a_padding_token_written_out_takes_no_position_of_roberta(padding: int, tmp_path: Path) -> None:
+def test_a_padding_token_in_a_text_takes_no_position_in_roberta(padding: int, tmp_path: Path) -> None:
     folder = roberta(tmp_path, xlm=True, pad_token_id=padding)
     written = AutoTokenizer.from_pretrained(folder).convert_ids_to_tokens(padding)
     texts = [f"a wing {written} heats {written}{written} the layer", "a wing heats", f"{written}", *documents([40])]
@@ -172,20 +172,20 @@ def test_a_padding_token_written_out_takes_no_position_of_roberta(padding: int, 
 
 
 @pytest.mark.parametrize("build", [bert, roberta, modernbert])
-def test_a_tokenizer_without_a_padding_token(build: Build, tmp_path: Path) -> None:
-    """Sentence Transformers pads, and asks for one. Nothing is padded here, and scores are those of any padding."""
+def test_a_tokenizer_without_a_padding_token_scores_as_in_sentence_transformers(build: Build, tmp_path: Path) -> None:
+    """Sentence Transformers pads and needs such a token. The engine pads nothing; scores are those of any padding."""
     folder = build(tmp_path)
     edit_json(folder / "tokenizer_config.json", pad_token=...)
     loaded = AutoTokenizer.from_pretrained(folder)
     assert loaded.pad_token is None
     texts = documents(LENGTHS)
-    theirs = reference_scores(folder, QUERY, texts, batch_size=1)  # so that it is asked for, and not used
+    theirs = reference_scores(folder, QUERY, texts, batch_size=1)  # needs a padding token without using it
     for ours in our_scores(folder, QUERY, texts):
         np.testing.assert_allclose(ours, theirs, atol=1e-4, rtol=0)
 
 
-def test_a_default_prompt_in_the_router_and_in_a_batch(tmp_path: Path) -> None:
-    """Texts as the router encodes them: query and documents on their own, by the encoder of the vocabulary."""
+def test_the_default_prompt_is_encoded_with_the_query_only(tmp_path: Path) -> None:
+    """As in the router, query and documents are encoded separately, by the encoder of the vocabulary."""
     tokenizer = load_tokenizer(Checkpoint(saved(tmp_path, **PROMPT)))
     query, *texts = "how does a wing heat?", "a wing", "rank"
     own = AutoTokenizer.from_pretrained(tmp_path / "saved")
@@ -196,7 +196,7 @@ def test_a_default_prompt_in_the_router_and_in_a_batch(tmp_path: Path) -> None:
     assert tokenizer.encode_query(query).tolist() == tokenizer.encoder.encode_queries([query])[0].tolist()
 
 
-def test_vocabularies_that_differ_in_the_prompt_are_told_apart(tmp_path: Path) -> None:
+def test_tokenizers_that_differ_in_prompt_or_segments_have_other_identities(tmp_path: Path) -> None:
     saved(tmp_path)
     for name in ("prompted", "silent"):
         shutil.copytree(tmp_path / "saved", tmp_path / name)
@@ -208,6 +208,6 @@ def test_vocabularies_that_differ_in_the_prompt_are_told_apart(tmp_path: Path) -
     assert plain.encoder is not prompted.encoder
 
 
-def test_a_small_vocabulary_is_measured(tmp_path: Path) -> None:
+def test_a_vocabulary_of_15_words_can_be_measured(tmp_path: Path) -> None:
     scorer = Scorer.load(Checkpoint(few_words(tmp_path)), "float32", "cpu")
     assert len([*measure(scorer, MAX_PAIR, QUICK, 1, 0.1)]) >= 3

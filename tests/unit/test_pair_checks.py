@@ -35,7 +35,7 @@ def pairs_of(ids: list[int], lengths: list[int], offsets: list[int]) -> Tokenize
         (([], [], [1]), "0 pairs have 1 document_offsets"),
     ],
 )
-def test_figures_that_a_model_does_not_have(pairs: tuple[list[int], ...], message: str) -> None:
+def test_pairs_outside_of_the_model_are_refused_with_their_figures(pairs: tuple[list[int], ...], message: str) -> None:
     with pytest.raises(InvalidPairs, match=re.escape(message)):
         check_pairs(pairs_of(*pairs), VOCABULARY, MAX_PAIR)
 
@@ -49,7 +49,7 @@ def test_figures_that_a_model_does_not_have(pairs: tuple[list[int], ...], messag
         ("document_offsets", np.array(1, np.int32), "document_offsets are int32 of shape []"),
     ],
 )
-def test_arrays_of_another_kind(name: str, array: np.ndarray, message: str) -> None:
+def test_arrays_of_another_type_or_shape_are_refused(name: str, array: np.ndarray, message: str) -> None:
     parts = {"ids": [5, 6, 7], "lengths": [3], "document_offsets": [1]}
     arrays = {part: np.array(values, dtype=np.int32) for part, values in parts.items()} | {name: array}
     with pytest.raises(InvalidPairs, match=re.escape(message)):
@@ -65,16 +65,16 @@ def test_arrays_of_another_kind(name: str, array: np.ndarray, message: str) -> N
         ([1, 2, 3, 4], [1, 3], [0, 2]),
     ],
 )
-def test_what_a_model_takes_up_to_the_limits(pairs: tuple[list[int], ...]) -> None:
+def test_pairs_up_to_the_limits_are_accepted(pairs: tuple[list[int], ...]) -> None:
     check_pairs(pairs_of(*pairs), VOCABULARY, MAX_PAIR)
 
 
-def test_a_slice_of_a_larger_array() -> None:
+def test_a_strided_slice_is_accepted() -> None:
     ids = np.array([5, -1, 6, -1, 7, -1], dtype=np.int32)
     check_pairs(TokenizedPairs(ids[::2], np.array([3], np.int32), np.array([1], np.int32)), VOCABULARY, MAX_PAIR)
 
 
-def test_the_probe_is_spread_over_the_vocabulary_and_fits() -> None:
+def test_the_probe_pair_is_spread_over_the_vocabulary_and_fits() -> None:
     pairs = probe_pair(vocabulary=31, max_pair=512)
     assert pairs.ids.tolist() == list(range(0, 31, 2))
     assert (pairs.lengths.tolist(), pairs.document_offsets.tolist()) == ([16], [8])
