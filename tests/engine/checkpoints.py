@@ -1,4 +1,4 @@
-"""Randomly initialised checkpoints of real shapes, written by the libraries that define the formats."""
+"""Randomly initialised checkpoints of real and of tiny shapes, written by the libraries that define the formats."""
 
 from pathlib import Path
 from typing import Any
@@ -140,8 +140,8 @@ def tiny_modernbert(folder: Path, **options: Any) -> Path:
 
 
 def ettin(folder: Path, shape: str | Shape, max_length: int = 8192, seed: int = 12) -> Path:
-    """An Ettin reranker of this shape, by name or as (hidden, layers, heads, MLP inner), in the layout of the
-    published ones."""
+    """An Ettin reranker of this shape, by name or as (hidden, layers, heads, MLP inner), in the format of the published
+    ones."""
     return write_ettin(folder, shape, TEXT, 900, max_length, seed)
 
 
@@ -159,7 +159,7 @@ def bert_classifier(folder: Path, seed: int = 12) -> Path:
 
 
 def small_bert(folder: Path, labels: int = 1) -> Path:
-    """One layer of BERT, not filled with weights that spread scores."""
+    """A BERT classifier of one layer, with the weights of its initialisation."""
     config = BertConfig(
         vocab_size=1000,
         hidden_size=32,
@@ -174,7 +174,7 @@ def small_bert(folder: Path, labels: int = 1) -> Path:
 
 
 def xlm_roberta_classifier(folder: Path, seed: int = 12) -> Path:
-    """bge-reranker's kind, made small."""
+    """A small model of the kind of bge-reranker."""
     config = XLMRobertaConfig(
         vocab_size=1000,
         hidden_size=192,
@@ -189,7 +189,7 @@ def xlm_roberta_classifier(folder: Path, seed: int = 12) -> Path:
 
 
 def modernbert_classifier(folder: Path, pooling: str, seed: int = 12) -> Path:
-    """gte-reranker-modernbert-base's kind, made small."""
+    """A small model of the kind of gte-reranker-modernbert-base."""
     config = ModernBertConfig(
         vocab_size=1000,
         hidden_size=192,
@@ -207,7 +207,7 @@ def modernbert_classifier(folder: Path, pooling: str, seed: int = 12) -> Path:
     return _classifier(ModernBertForSequenceClassification(config), byte_bpe, folder, 8192, seed)
 
 
-# As mxbai-rerank-v2 words it: both texts sit between a space and a line end, which byte-level BPE joins with them.
+# The prompt of mxbai-rerank-v2: both texts stand between a space and a line end, which byte-level BPE merges with them.
 PROMPT = (
     "{% for m in messages if m.role == 'system' %}<|im_start|>system\n{{ m.content }}<|im_end|>\n{% endfor %}"
     "<|im_start|>user\n"
@@ -260,8 +260,10 @@ def qwen2_reranker(
     instruction: str | None = None,
     seed: int = 12,
 ) -> Path:
-    """The kind of mxbai-rerank-large-v2, made small: a causal model, LogitScore behind it, a prompt around pairs.
-    no: whether the score is a difference; instruction: a default prompt, rendered as system message."""
+    """A small model of the kind of mxbai-rerank-large-v2: a causal encoder, LogitScore, and a prompt around pairs.
+
+    `no`: whether the score is a difference of two logits. `instruction`: a default prompt, rendered as system message.
+    """
     from sentence_transformers import CrossEncoder
     from sentence_transformers.base.modules import Transformer
     from sentence_transformers.cross_encoder.modules import LogitScore

@@ -27,7 +27,7 @@ NO_TYPES = {"model_input_names": ["input_ids", "attention_mask"]}
 
 
 def saved(folder: Path, build: Build = tiny_bert, **options: Any) -> Path:
-    """As `CrossEncoder.save_pretrained` of Sentence Transformers 6 writes it."""
+    """A classifier saved again by `CrossEncoder.save_pretrained` of Sentence Transformers 6."""
     from sentence_transformers import CrossEncoder
 
     CrossEncoder(str(build(folder / "plain")), device="cpu", **options).save_pretrained(str(folder / "saved"))
@@ -44,7 +44,7 @@ def chain(
     between: Callable[[], list[Any]] = list,
     **options: Any,
 ) -> Path:
-    """Encoder, Pooling, Dense, LayerNorm, Dense, as the Ettin rerankers are saved."""
+    """Encoder, Pooling, Dense, LayerNorm, Dense, saved as the Ettin rerankers are."""
     from sentence_transformers import CrossEncoder
     from sentence_transformers.base.modules import Dense, Transformer
     from sentence_transformers.sentence_transformer.modules import LayerNorm, Pooling
@@ -73,12 +73,14 @@ def chain(
 
 
 def edit_json(path: Path, **changes: Any) -> None:
-    """A value of `...` takes the key away."""
-    there = json.loads(path.read_text()) if path.exists() else {}
-    path.write_text(json.dumps({k: v for k, v in {**there, **changes}.items() if v is not ...}))
+    """Set keys of a JSON object; a value of `...` removes the key."""
+    content = json.loads(path.read_text()) if path.exists() else {}
+    path.write_text(json.dumps({key: value for key, value in {**content, **changes}.items() if value is not ...}))
 
 
 def edited(build: Build, name: str, **changes: Any) -> Build:
+    """The builder, then `edit_json` of this file."""
+
     def built(folder: Path) -> Path:
         edit_json((made := build(folder)) / name, **changes)
         return made
@@ -87,6 +89,8 @@ def edited(build: Build, name: str, **changes: Any) -> Build:
 
 
 def with_tensors(build: Build, change: Callable[[dict[str, torch.Tensor]], dict[str, torch.Tensor]]) -> Build:
+    """The builder, then a change of its tensors."""
+
     def built(folder: Path) -> Path:
         path = (made := build(folder)) / "model.safetensors"
         save_file({n: t.contiguous() for n, t in change(load_file(path)).items()}, path, metadata={"format": "pt"})
@@ -96,13 +100,13 @@ def with_tensors(build: Build, change: Callable[[dict[str, torch.Tensor]], dict[
 
 
 def with_json(build: Build, name: str, change: Callable[[Any], None]) -> Build:
-    """With a change of what one of its JSON files holds."""
+    """The builder, then a change of the content of one of its JSON files."""
 
     def built(folder: Path) -> Path:
         path = (made := build(folder)) / name
-        held = json.loads(path.read_text())
-        change(held)
-        path.write_text(json.dumps(held))
+        content = json.loads(path.read_text())
+        change(content)
+        path.write_text(json.dumps(content))
         return made
 
     return built
@@ -113,7 +117,7 @@ def with_tokenizer(build: Build, change: Callable[[dict[str, Any]], None]) -> Bu
 
 
 def typed(*types: int) -> Callable[[dict[str, Any]], None]:
-    """The segment ids of [CLS], query, [SEP], document, [SEP]."""
+    """Sets the segment ids of [CLS], query, [SEP], document, [SEP]."""
 
     def change(settings: dict[str, Any]) -> None:
         for piece, number in zip(settings["post_processor"]["pair"], types, strict=True):
@@ -123,7 +127,7 @@ def typed(*types: int) -> Callable[[dict[str, Any]], None]:
 
 
 def old_norms(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """As TensorFlow's BERT names them."""
+    """Norms under the names of TensorFlow's BERT."""
     pairs = (("LayerNorm.weight", "LayerNorm.gamma"), ("LayerNorm.bias", "LayerNorm.beta"))
     for new, old in pairs:
         tensors = {name.replace(new, old): tensor for name, tensor in tensors.items()}
@@ -131,7 +135,7 @@ def old_norms(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
 
 
 def buffers(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """Of releases of Transformers that saved them."""
+    """With the buffers that older releases of Transformers saved."""
     return tensors | {
         "bert.embeddings.position_ids": torch.arange(128)[None],
         "bert.embeddings.token_type_ids": torch.zeros(1, 128, dtype=torch.long),
@@ -144,6 +148,7 @@ def stored_as(dtype: torch.dtype) -> Callable[[dict[str, torch.Tensor]], dict[st
 
 
 def sharded(folder: Path) -> Path:
+    """A BERT whose weights are in several files."""
     model = BertForSequenceClassification.from_pretrained(tiny_bert(folder))
     (folder / "model.safetensors").unlink()
     model.save_pretrained(folder, max_shard_size="100KB")
@@ -152,7 +157,7 @@ def sharded(folder: Path) -> Path:
 
 
 def cut_and_padded(settings: dict[str, Any]) -> None:
-    """As many models of sentences have it in tokenizer.json."""
+    """Truncation and padding in tokenizer.json, which many embedding models have."""
     settings["truncation"] = {"direction": "Right", "max_length": 16, "strategy": "LongestFirst", "stride": 0}
     settings["padding"] = {
         "strategy": {"Fixed": 16},
@@ -165,11 +170,12 @@ def cut_and_padded(settings: dict[str, Any]) -> None:
 
 
 def case_kept(settings: dict[str, Any]) -> None:
+    """A tokenizer that does not change texts to lower case."""
     settings["normalizer"]["lowercase"] = False
 
 
 def unigram(folder: Path) -> Path:
-    """XLM-R with its own kind of tokenizer, which joins what stands before a text with it."""
+    """XLM-R with its own kind of tokenizer, which merges a text with the characters before it."""
     tiny_roberta(folder, xlm=True)
     tokenizer = Tokenizer(models.Unigram())
     tokenizer.normalizer = normalizers.NFKC()
@@ -197,7 +203,7 @@ def unigram(folder: Path) -> Path:
 
 
 def few_words(folder: Path) -> Path:
-    """A vocabulary of 15."""
+    """A BERT with a vocabulary of 15 words."""
     tiny_bert(folder, vocab_size=15)
     words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *WORDS]
     tokenizer = Tokenizer(models.WordLevel({word: at for at, word in enumerate(words)}, unk_token="[UNK]"))
@@ -210,13 +216,14 @@ def few_words(folder: Path) -> Path:
 
 
 def without_modules(folder: Path) -> Path:
+    """A CrossEncoder with a default prompt whose modules.json is missing."""
     made = saved(folder, prompts={"rank": "Rank these: "}, default_prompt_name="rank")
     (made / "modules.json").unlink()
     return made
 
 
 def embedding_model(folder: Path, build: Build) -> Path:
-    """Saved by a SentenceTransformer."""
+    """A folder with the modules of a SentenceTransformer."""
     made = build(folder)
     modules = [{"idx": 0, "name": "0", "path": "", "type": "sentence_transformers.models.Transformer"}]
     modules.append({"idx": 1, "name": "1", "path": "1_Pooling", "type": "sentence_transformers.models.Pooling"})
@@ -228,10 +235,12 @@ def embedding_model(folder: Path, build: Build) -> Path:
 
 
 def modules(build: Build, change: Callable[[list[dict[str, Any]]], None]) -> Build:
+    """The builder, then a change of its list of modules."""
     return with_json(build, "modules.json", change)
 
 
 def normalize() -> list[Any]:
+    """Modules that have no weights."""
     from sentence_transformers.base.modules import Normalize
     from sentence_transformers.sentence_transformer.modules import Dropout
 
