@@ -110,7 +110,7 @@ class Bench:
     def work_s(self) -> np.ndarray:
         """Seconds of work at preferred tiers that arrive in each tick."""
         view = FleetView(self.fleet)
-        view.learned(self.models)
+        view.update_latency(self.models)
         snapshot = view.snapshot(0.0)
         classes = list(self.workload.classes.values())
         cost: dict[tuple[int, int], float] = {}

@@ -32,7 +32,7 @@ def draw(config: str, profile: str | None, out: Path) -> None:
     models = read_profile(source)
     measured = json.loads(Path(source).read_text())["measured"]
     view = FleetView(fleet)
-    view.learned(models)
+    view.update_latency(models)
     snapshot = view.snapshot(0.0)
     work = Work(PAIRS, PAIRS * TOKENS, PAIRS * TOKENS**2)
     took_ms = {tier: models[tier].p99_ms(work) + fleet.overhead_ms for tier in fleet.tiers}

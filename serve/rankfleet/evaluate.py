@@ -117,7 +117,7 @@ def cascade(small: np.ndarray, large: np.ndarray, keep: int) -> np.ndarray:
     """The order when `small` scores everything and `large` the `keep` most promising, as the service has it when there
     is time for all of them. small, large: logits, float [candidates], in the order of a retriever."""
     lengths = np.zeros(len(small), dtype=np.int64)
-    kept = second_stage(Stage("large", keep), small, lengths, INSTANT, math.inf, retrieved=True)
+    kept = second_stage(Stage.of("large", keep), small, lengths, INSTANT, math.inf, retrieved=True)
     order, _ = ranked(small, kept, large[kept], retrieved=True)
     return order
 

@@ -26,12 +26,12 @@ class Device:
 @pytest.mark.parametrize(
     ("device", "message"), [(Device(stuck=True), "does not come back"), (Device(halted=True), "nothing takes it")]
 )
-async def test_a_device_that_does_nothing_any_more(device: Device, message: str) -> None:
+async def test_a_stuck_or_halted_device_is_unhealthy(device: Device, message: str) -> None:
     with pytest.raises(RuntimeError, match=message):
         await check(device, Entrance())
 
 
-async def test_a_device_that_fails_is_probed() -> None:
+async def test_a_failing_device_is_probed() -> None:
     await check(Device(failures=30), Entrance())  # what was sent to it was at fault
     broken = Device(failures=1, fault=ValueError("broken"))
     with pytest.raises(RuntimeError, match="1 batches in a row have failed, and so has a probe: ValueError: broken"):
@@ -40,7 +40,7 @@ async def test_a_device_that_fails_is_probed() -> None:
     await check(broken, Entrance())  # behind a long batch a probe would say nothing
 
 
-async def test_a_router_that_keeps_failing_says_so_and_odd_requests_do_not_make_it() -> None:
+async def test_a_router_is_unhealthy_when_requests_and_a_probe_fail() -> None:
     clock, faults, probes = FakeClock(), list[Exception](), list[float]()
 
     async def probe() -> None:
@@ -64,7 +64,7 @@ async def test_a_router_that_keeps_failing_says_so_and_odd_requests_do_not_make_
     await health.check()
 
 
-async def test_ready_means_that_a_ranking_was_just_answered() -> None:
+async def test_ready_means_that_a_ranking_was_answered_lately() -> None:
     clock, probes = FakeClock(), list[float]()
 
     async def probe() -> None:
@@ -86,7 +86,7 @@ async def test_ready_means_that_a_ranking_was_just_answered() -> None:
     assert len(probes) == 3
 
 
-async def test_chunks_that_nobody_hands_on() -> None:
+async def test_chunks_held_in_front_of_the_queue_are_unhealthy() -> None:
     clock = FakeClock()
     entrance = Entrance(clock)
     handed: asyncio.Future[str] = asyncio.get_running_loop().create_future()

@@ -60,7 +60,8 @@ def chunk(
     ids = np.zeros(len(firsts) * tokens, dtype=np.int32)
     ids[::tokens] = firsts
     n = len(firsts)
-    return Chunk(tier, TokenizedPairs(ids, np.full(n, tokens, np.int32), np.full(n, 2, np.int32)), slack_ms, tiers)
+    pairs = TokenizedPairs(ids, np.full(n, tokens, np.int32), np.full(n, 2, np.int32))
+    return Chunk(tiers or (tier,), pairs, slack_ms)
 
 
 @pytest.fixture

@@ -5,6 +5,7 @@ import math
 from ray.util.metrics import Counter, Gauge, Histogram
 
 from rankfleet.core.messages import Ranking
+from rankfleet.core.sections import UNSCORED
 from rankfleet.estimates.load import Counts, ReplicaLoad
 
 LATENCY_MS: list[float] = [5, 10, 20, 35, 50, 75, 100, 150, 200, 350, 500, 1000, 2000, 5000]
@@ -48,7 +49,7 @@ class Telemetry:
         )
 
     def answered(self, ranking: Ranking) -> None:
-        tier = {"tier": ranking.plan.tier}
+        tier = {"tier": ranking.plan.tier or UNSCORED}
         arm = f"{ranking.assignment.experiment}/{ranking.assignment.arm}" if ranking.assignment else ""
         slo = {True: "met", False: "missed", None: "none"}[ranking.met]
         tags = {"slo_class": ranking.slo_class or "", "arm": arm, "slo": slo, "left_out": left_out(ranking)}

@@ -168,7 +168,7 @@ class Worker:
         another version of the fleet may be sent while an update goes on, and with Expired when it cannot be in time
         any more; cancelled, it costs no device time unless that has begun."""
         future: asyncio.Future[ChunkScores] = asyncio.get_running_loop().create_future()
-        meant = [name for tier in chunk.tiers or (chunk.tier,) if (name := self._meant(tier, chunk)) is not None]
+        meant = [name for tier in chunk.tiers if (name := self._meant(tier, chunk)) is not None]
         if not meant:
             future.set_exception(NotHosted(f"this replica does not host tier {chunk.tier!r} as the router means it"))
             return future
@@ -199,11 +199,11 @@ class Worker:
             self._watch(waiting.last_start_s)
         return future
 
-    def _meant(self, tier: str, chunk: Chunk) -> str | None:
+    def _meant(self, tier: str | None, chunk: Chunk) -> str | None:
         """The model here that the router means by this tier; None where another goes by that name, or none."""
-        name = chunk.models.get(tier, self._named.get(tier))
+        name = None if tier is None else chunk.models.get(tier, self._named.get(tier))
         hosted = self._hosted.get(name) if name is not None else None
-        return name if hosted is not None and chunk.weights in ("", hosted.weights) else None
+        return name if hosted is not None and chunk.weights in (None, hosted.weights) else None
 
     def _rest(self) -> None:
         """Let an idle device be what its profile says, by and by."""
@@ -328,7 +328,7 @@ class Worker:
         model = hosted.latency
         self._correction.observed(name, model, model.mean_ms(Work.sum(p.work for p in batch)), infer_ms)
         for pending in batch:
-            below = self._quality_of(name) < self._quality.get(pending.chunk.unloaded_tier, -math.inf)
+            below = self._quality_of(name) < self._quality.get(pending.chunk.unloaded_tier or "", -math.inf)
             self.load.scored(self._share_ms(pending.unloaded, pending.work), self._share_ms(name, pending.work), below)
         waits_ms: defaultdict[str, float] = defaultdict(float)
         for waiting in self._queue:

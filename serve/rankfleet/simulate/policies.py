@@ -6,6 +6,7 @@ from typing import Any
 
 from rankfleet.core.config import FleetConfig
 from rankfleet.core.errors import ConfigError
+from rankfleet.core.messages import Stage
 from rankfleet.core.sections import Routing
 from rankfleet.estimates.arrivals import ArrivalStats
 from rankfleet.estimates.latency import LatencyModel
@@ -50,26 +51,27 @@ def policy_of(spec: str, fleet: FleetConfig, models: Mapping[str, LatencyModel])
     raise ConfigError(f"policy {spec!r} does not exist; write {FORMS}, with a tier of {', '.join(fleet.tiers)}")
 
 
-def given(fleet: FleetConfig, tier: str, allowed: tuple[str, ...] = ()) -> Choice:
-    """A choice that asks nobody."""
-    candidate = PlanOption(tier, fleet.group_of(tier), fleet.tiers[tier].quality, 0.0, 0.0)
-    return Choice(candidate, True, (), (), candidate, allowed)
+def given(fleet: FleetConfig, tiers: tuple[str, ...], documents: int) -> Choice:
+    """A choice that asks nobody: one stage, by any of these tiers."""
+    stage = Stage(tiers[0], documents, tiers)
+    option = PlanOption((stage,), fleet.group_of(tiers[0]), fleet.tiers[tiers[0]].quality, 0.0, 0.0)
+    return Choice(option, True, (), (), option)
 
 
 def static(fleet: FleetConfig, tier: str) -> Choose:
     """Every request gets the same tier."""
-    choice = given(fleet, tier)
-    return lambda ask, snapshot, now_s: choice
+    return lambda ask, snapshot, now_s: given(fleet, (tier,), ask.documents)
 
 
 def table(fleet: FleetConfig, models: Mapping[str, LatencyModel], share: float) -> Choose:
     """The best tier that takes at most a share of the request's budget on an idle device; else the fastest."""
-    choices = {name: given(fleet, name) for name in sorted(fleet.tiers, key=lambda name: -fleet.tiers[name].quality)}
+    best_first = sorted(fleet.tiers, key=lambda name: -fleet.tiers[name].quality)
 
     def pick(ask: PlanRequest, snapshot: FleetSnapshot, now_s: float) -> Choice:
-        times = {name: models[name].p99_ms(ask.work[name]) for name in choices}
+        times = {name: models[name].p99_ms(ask.work[name]) for name in best_first}
         max_ms = float("inf") if ask.budget_ms is None else share * ask.budget_ms
-        return choices[next((n for n in choices if times[n] <= max_ms), min(times, key=times.__getitem__))]
+        tier = next((name for name in best_first if times[name] <= max_ms), min(times, key=times.__getitem__))
+        return given(fleet, (tier,), ask.documents)
 
     return pick
 
@@ -77,8 +79,7 @@ def table(fleet: FleetConfig, models: Mapping[str, LatencyModel], share: float) 
 def anything(fleet: FleetConfig) -> Choose:
     """All tiers of the first group."""
     tiers = tuple(next(iter(fleet.groups.values())).tiers)
-    choice = given(fleet, tiers[0], tiers)
-    return lambda ask, snapshot, now_s: choice
+    return lambda ask, snapshot, now_s: given(fleet, tiers, ask.documents)
 
 
 def slackfit(

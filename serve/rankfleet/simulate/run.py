@@ -60,7 +60,7 @@ class Simulation:
         self._fleet, self._models, self._workload, self._policy = fleet, models, workload, policy
         self._rng = np.random.default_rng(seed)
         self._view = FleetView(fleet)
-        self._view.learned(dict(models))
+        self._view.update_latency(dict(models))
         self._empty = self._view.snapshot(0.0)  # for policies that do not look
         self._scaler, self._start_s = scaler, start_s
         self._demanded = OfferedLoad.of(fleet.groups)
@@ -157,26 +157,25 @@ class Simulation:
         choice = self._policy.choose(ask, snapshot, now_s)
         ideal = unloaded_plan(choice.found or ([choice.chosen] if choice.chosen else ()), ask, snapshot, now_s)
         if ideal is not None:
-            self._view.arrived(slo_ms, now_s)
+            self._view.request_arrived(slo_ms, now_s)
             self._demanded.add(ideal.work_ms)
         # A ranking that leaves something out counts as missed: what it is worth is not known.
-        if choice.chosen is not None and choice.fits:
-            self._send(i, choice.chosen, choice.allowed, work[choice.chosen.tier], ideal, now_s)
+        if isinstance(choice.chosen, PlanOption) and choice.fits:
+            self._send(i, choice.chosen, work[choice.chosen.tier], ideal, now_s)
 
-    def _send(
-        self, i: int, chosen: PlanOption, allowed: tuple[str, ...], work: Work, ideal: UnloadedPlan | None, now_s: float
-    ) -> None:
+    def _send(self, i: int, chosen: PlanOption, work: Work, ideal: UnloadedPlan | None, now_s: float) -> None:
         """Cut into chunks as the service does, which reach their queues when the overhead has passed."""
         group = chosen.group
         whole = work.tokens <= self._empty.groups[group].whole_tokens
         parts = 1 if whole else spread(work, self._view.replicas(group, now_s))
         if parts > 1:
             work = work.share(parts)
-        steps = self._ladder(allowed or (chosen.tier,), work, self._fleet.groups[group].batch_tokens)
-        entry_id = self._view.sent(group, steps.points[0].full_ms * parts, now_s, self._deadlines[i])
-        hosted = ideal is not None and ideal.tier in self._fleet.groups[group].tiers
-        best = ideal.tier if ideal is not None and hosted else chosen.tier
-        job = Job(i, group, entry_id, parts, ideal.tier if ideal is not None else "", self._share_ms(best, work))
+        steps = self._ladder(chosen.stages[0].tiers, work, self._fleet.groups[group].batch_tokens)
+        entry_id = self._view.chunk_sent(group, steps.points[0].full_ms * parts, now_s, self._deadlines[i])
+        unloaded_tier = ideal.tier if ideal is not None else None
+        hosted = unloaded_tier is not None and unloaded_tier in self._fleet.groups[group].tiers
+        best = unloaded_tier if unloaded_tier is not None and hosted else chosen.tier
+        job = Job(i, group, entry_id, parts, unloaded_tier, self._share_ms(best, work))
         request = i if parts > 1 else None
         chunk = Waiting(work.tokens, self._deadlines[i], steps, (job, work), request)
         if self._fleet.overhead_ms > 0:
@@ -234,16 +233,16 @@ class Simulation:
         for chunk in batch:
             job, work = chunk.item
             replica.load.left(job.unloaded_ms)
-            lesser = self._quality[replica.tier] < self._quality.get(job.unloaded_tier, -math.inf)
+            lesser = self._quality[replica.tier] < self._quality.get(job.unloaded_tier or "", -math.inf)
             replica.load.scored(job.unloaded_ms, self._share_ms(replica.tier, work), lesser)
             job.left -= 1
             if job.left == 0 and not job.lost:
-                self._view.back(job.group, job.entry_id, now_s)
+                self._view.chunk_done(job.group, job.entry_id, now_s)
                 self._outcome.took_ms[job.request] = (now_s - self._arrived[job.request]) * 1e3
                 self._outcome.tier[job.request] = self._place[replica.tier]
                 in_time = now_s <= self._deadlines[job.request] + 1e-9
                 self._outcome.state[job.request] = IN_TIME if in_time else LATE
-        self._view.heard(batch[0].item[0].group, replica.name, replica.queue.backlog_ms / 1e3, now_s)
+        self._view.replica_reported(batch[0].item[0].group, replica.name, replica.queue.backlog_ms / 1e3, now_s)
         self._start(replica, now_s)
 
     def _lose(self, job: Job, now_s: float) -> None:
@@ -251,7 +250,7 @@ class Simulation:
         if job.lost:
             return
         job.lost = True
-        self._view.back(job.group, job.entry_id, now_s)
+        self._view.chunk_done(job.group, job.entry_id, now_s)
         self._outcome.state[job.request] = GIVEN_UP
         if job.left > 1:
             for replica in self._replicas[job.group] + self._let_go[job.group]:
@@ -290,7 +289,7 @@ class Simulation:
                 self._queue(name, chunk, parts, now_s)
             self._let_go[name] += replicas[target:]
             del replicas[target:]
-            self._view.runs(name, frozenset(replica.name for replica in replicas if replica.ready_s <= now_s))
+            self._view.set_running(name, frozenset(replica.name for replica in replicas if replica.ready_s <= now_s))
         self._outcome.replica_s += TICK_S * sum(map(len, [*self._replicas.values(), *self._let_go.values()]))
         every = [replica for group in self._replicas.values() for replica in group]
         state = len(every), sum(replica.ready_s <= now_s for replica in every)

@@ -17,7 +17,7 @@ class Job:
     group: str
     entry_id: int
     left: int
-    unloaded_tier: str = ""
+    unloaded_tier: str | None = None
     unloaded_ms: float = 0.0
     lost: bool = False
 
