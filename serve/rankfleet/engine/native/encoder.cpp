@@ -79,7 +79,7 @@ struct Encoder {
         HeadAttention<E, D> attention;
     };
 
-    // Writes the hidden states, float32 [hidden], to `out`: of each pair's first token if `pooled_only`, else of all tokens.
+    // Writes hidden states, float32 [hidden], to `out`: of each pair's first token if `pooled_only`, else of all tokens.
     void run(bool pooled_only, int threads, float* out) {
 #pragma omp parallel num_threads(threads)
         {
@@ -98,7 +98,8 @@ struct Encoder {
 #pragma omp for schedule(dynamic)
                 for (int b = 0; b < blocks; b++) {
                     int first = b * BLOCK, rows = std::min<int>(BLOCK, batch.tokens - first);
-                    finish(model.layers[l], workspace.hidden + (long)first * hidden, attended + (long)first * hidden, rows, scratch);
+                    finish(model.layers[l], workspace.hidden + (long)first * hidden, attended + (long)first * hidden,
+                           rows, scratch);
                     project(model.layers[l + 1], first, rows, scratch, l + 1 == last && pooled_only);
                 }
             }
@@ -117,8 +118,10 @@ struct Encoder {
                     std::vector<Element> attended_rows((size_t)rows * hidden);
                     for (int r = 0; r < rows; r++) {
                         long token = batch.bounds[first + r];
-                        std::memcpy(out + (long)(first + r) * hidden, workspace.hidden + token * hidden, hidden * sizeof(float));
-                        std::memcpy(&attended_rows[(size_t)r * hidden], attended + token * hidden, hidden * sizeof(Element));
+                        std::memcpy(out + (long)(first + r) * hidden, workspace.hidden + token * hidden,
+                                    hidden * sizeof(float));
+                        std::memcpy(&attended_rows[(size_t)r * hidden], attended + token * hidden,
+                                    hidden * sizeof(Element));
                     }
                     finish_last(model.layers[last], out + (long)first * hidden, attended_rows.data(), rows, scratch);
                 }
@@ -128,8 +131,10 @@ struct Encoder {
 #pragma omp for schedule(dynamic)
                 for (int b = 0; b < blocks; b++) {
                     int first = b * BLOCK, rows = std::min<int>(BLOCK, batch.tokens - first);
-                    std::memcpy(out + (long)first * hidden, workspace.hidden + (long)first * hidden, (size_t)rows * hidden * sizeof(float));
-                    finish_last(model.layers[last], out + (long)first * hidden, attended + (long)first * hidden, rows, scratch);
+                    std::memcpy(out + (long)first * hidden, workspace.hidden + (long)first * hidden,
+                                (size_t)rows * hidden * sizeof(float));
+                    finish_last(model.layers[last], out + (long)first * hidden, attended + (long)first * hidden, rows,
+                                scratch);
                 }
             }
         }
@@ -244,7 +249,8 @@ struct Encoder {
 };
 
 template <class T, class E>
-void forward_of(const Model& model, const Batch& batch, const Workspace& workspace, bool pooled_only, int threads, float* out) {
+void forward_of(const Model& model, const Batch& batch, const Workspace& workspace, bool pooled_only, int threads,
+                float* out) {
     if (model.head_width == 32)
         Encoder<T, E, 32>{model, batch, workspace}.run(pooled_only, threads, out);
     else
@@ -259,8 +265,8 @@ using Half = Float32;
 
 enum Dtype { FLOAT32, BFLOAT16, INT8 };
 
-extern "C" void rankfleet_forward(int dtype, const Model* model, const Batch* batch, const Workspace* workspace, int pooled_only,
-                                  int threads, float* out) {
+extern "C" void rankfleet_forward(int dtype, const Model* model, const Batch* batch, const Workspace* workspace,
+                                  int pooled_only, int threads, float* out) {
     if (dtype == FLOAT32)
         forward_of<Float32, Float32>(*model, *batch, *workspace, pooled_only, threads, out);
 #ifdef __AVX512BF16__

@@ -49,8 +49,8 @@ struct Tile {
     typename Dot<T>::Sums at[R][V];
 };
 
-// rows: R rows of `units` units, `row_step` units apart. columns: V vectors for each unit, `vector_step` apart within a
-// unit and `unit_step` apart from unit to unit.
+// rows: R rows of `units` units, `row_step` units apart. columns: V vectors for each unit, `vector_step` apart within
+// it, and `unit_step` from one unit to the next.
 template <class T, int R, int V>
 [[gnu::always_inline]] inline Tile<T, R, V> tile(const uint32_t* rows, long row_step, const uint32_t* columns,
                                                  long vector_step, long unit_step, int units) {
@@ -82,7 +82,7 @@ inline void with_constant(int count, F&& f) {
     f(std::integral_constant<int, MAX>{});
 }
 
-// y = x Wᵀ + b, laid out by native/structs.py. weight: units [out / 64][in / UNIT][64]. For int8 also scale [out], and
+// y = x Wᵀ + b, laid out by structs.py. weight: units [out / 64][in / UNIT][64]. For int8 also scale [out], and
 // shift [out] = Σ W, with which the rows' zero points are subtracted again.
 struct Linear {
     const uint32_t* weight;
