@@ -7,8 +7,9 @@ from safetensors.torch import save_file
 from transformers import GPT2Config
 
 from rankfleet.core.errors import CheckpointError
-from rankfleet.engine.checkpoint.files import Checkpoint, find_checkpoint, read_tensors
+from rankfleet.engine.checkpoint.files import Checkpoint, find_checkpoint
 from rankfleet.engine.checkpoint.storage import quantize_rows, write_float32, write_int8
+from rankfleet.engine.checkpoint.tensors import read_tensors
 from rankfleet.engine.runtime.scorer import Reranker, Scorer
 from tests.engine.checkpoints import small_bert
 

@@ -14,8 +14,9 @@ from safetensors.torch import load_file, save_file
 from rankfleet.core.errors import CheckpointError, InvalidPairs
 from rankfleet.core.pairs import TokenizedPairs
 from rankfleet.engine.attention.varlen import VarlenAttention, flash_attn_kernel
-from rankfleet.engine.checkpoint.files import SCALE_SUFFIX, Checkpoint
+from rankfleet.engine.checkpoint.files import Checkpoint
 from rankfleet.engine.checkpoint.storage import write_int8
+from rankfleet.engine.checkpoint.tensors import SCALE_SUFFIX
 from rankfleet.engine.checkpoint.weights import Weights, all_finite
 from rankfleet.engine.runtime.cudagraph import Bucket
 from rankfleet.engine.runtime.scorer import Reranker, Scorer

@@ -11,7 +11,8 @@ import torch
 from safetensors.torch import save_file
 
 from rankfleet.core.errors import CheckpointError
-from rankfleet.engine.checkpoint.files import DESCRIPTION, SCALE_SUFFIX, Checkpoint, read_tensors
+from rankfleet.engine.checkpoint.files import DESCRIPTION, Checkpoint
+from rankfleet.engine.checkpoint.tensors import SCALE_SUFFIX, read_tensors
 
 # Never read in a reranker with the Ettin head, which replaces BERT's pooler.
 UNUSED = ("pooler.dense.weight", "pooler.dense.bias")
