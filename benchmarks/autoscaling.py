@@ -30,7 +30,7 @@ from rankfleet.simulate.clairvoyant import schedule
 from rankfleet.simulate.policies import policy_of
 from rankfleet.simulate.results import results
 from rankfleet.simulate.run import Simulation
-from rankfleet.simulate.scaling import TICK_S, Need, Ongoing, Scaler, Schedule
+from rankfleet.simulate.scaling import TICK_S, NeedScaler, OngoingRequestsScaler, Scaler, ScheduleScaler
 from rankfleet.simulate.traces import from_process, from_trace, read_counts
 from rankfleet.simulate.workload import Requests, Workload, draw, read_workload
 
@@ -99,7 +99,7 @@ class Bench:
         return kept
 
     def need(self) -> dict[str, Any]:
-        scaler = Need(self.fleet, self.models, self.budgets_ms)
+        scaler = NeedScaler(self.fleet, self.models, self.budgets_ms)
         figures = self.run(scaler)
         figures["decisions"] = len(scaler.decisions)
         figures["first_reasons"] = [
@@ -130,7 +130,7 @@ class Bench:
         low, high = 0.3, 3.0
         for _ in range(HALVINGS):
             middle = (low * high) ** 0.5
-            figures = self.run(Schedule("gpu", schedule(work_s, window_s, middle, START_S, 1, MOST)))
+            figures = self.run(ScheduleScaler("gpu", schedule(work_s, window_s, middle, START_S, 1, MOST)))
             if (
                 figures["attainment"] >= goal["attainment"] - SAME_ATTAINMENT
                 and figures["mean_quality"] >= goal["mean_quality"] - SAME_QUALITY
@@ -176,7 +176,7 @@ def run(traces: Path | None, loads: list[str]) -> None:
         goal = done.get("need") or keep(load, "need", bench.need())
         for target in TARGETS:
             if f"ray:{target:g}" not in done:
-                keep(load, f"ray:{target:g}", bench.run(Ongoing({"gpu": (1, MOST)}, target)))
+                keep(load, f"ray:{target:g}", bench.run(OngoingRequestsScaler({"gpu": (1, MOST)}, target)))
         if load in ("conv", "code") and "clairvoyant" not in done:
             tried = searched.setdefault(load, {})
             left = [(load, traces, window_s, goal) for window_s in WINDOWS_S if f"{window_s:g}" not in tried]

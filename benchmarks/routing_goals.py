@@ -18,7 +18,7 @@ import numpy as np
 
 from rankfleet.core.config import FleetConfig, read_config
 from rankfleet.estimates.profile import read_profile
-from rankfleet.simulate.oracle import bound
+from rankfleet.simulate.oracle import upper_bound
 from rankfleet.simulate.policies import policy_of
 from rankfleet.simulate.results import results
 from rankfleet.simulate.run import Simulation
@@ -73,7 +73,7 @@ def run(traces: Path, policies: list[str], seeds: list[int]) -> None:
 def one(fleet: FleetConfig, workload: Workload, policy: str, requests: Requests, seed: int) -> dict[str, Any]:
     models = read_profile(str(fleet.profile))
     if policy == "oracle":
-        return bound(fleet, models, workload, requests)
+        return upper_bound(fleet, models, workload, requests)
     simulation = Simulation(fleet, models, workload, policy_of(policy, fleet, models), seed)
     return results(simulation.run(requests), requests, fleet, workload)
 

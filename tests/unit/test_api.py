@@ -388,7 +388,7 @@ def test_no_number_that_one_client_sends_steers_what_another_gets(requests: list
             ready = await http.get("/readyz")
         assert (again["tier"], again["slo"]["met"], ready.status_code) == ("large", True, 200)
         arrivals = one.fleet.snapshot(one.clock()).groups["demo"].arrivals
-        assert arrivals.budget_ms == 200.0
+        assert arrivals.typical_budget_ms == 200.0
         assert 0 <= arrivals.burst_rate_per_s < 1e6
 
     asyncio.run(play())

@@ -103,7 +103,7 @@ def test_the_arrival_rate_is_that_at_one_replica() -> None:
     view.request_arrived(300.0, 0.0)
     arrivals = view.snapshot(0.0).groups["demo"].arrivals
     # Of 100 and 300 the lower quartile; the first met nobody, the second one arrival in 0.2 · 100 ms: 50 a second.
-    assert arrivals.budget_ms == 100.0
+    assert arrivals.typical_budget_ms == 100.0
     assert arrivals.burst_rate_per_s == pytest.approx(25 / 4)
 
 
@@ -198,7 +198,7 @@ def test_a_new_version_keeps_estimates_and_work_in_flight() -> None:
     view = FleetView(fleet(), {"small": "a2", "medium": "b1", "large": "c1"}, before)
     assert {tier: model.alpha_ms for tier, model in view.models.items()} == {"medium": 2, "large": 3}
     assert view.backlog_s("demo", 0.0) == pytest.approx(0.5)
-    assert view.snapshot(0.0).groups["demo"].arrivals.budget_ms == 300.0
+    assert view.snapshot(0.0).groups["demo"].arrivals.typical_budget_ms == 300.0
     before.chunk_done("demo", view.chunk_sent("demo", 100.0, 0.0), 0.0)  # the books are the same
     assert view.backlog_s("demo", 0.0) == pytest.approx(0.5)
     view.update_latency({"a2": LatencyModel(9, 0, 0)})

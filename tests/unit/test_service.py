@@ -354,10 +354,10 @@ async def test_a_pinned_tier_that_cannot_be_in_time_gets_its_predicted_time() ->
 async def test_warming_up_scores_by_its_tier_and_nothing_is_learned_from_it() -> None:
     group = FakeGroup()
     one = service(group)
-    before = one.offered.counts["demo"]
+    before = one.offered.counters["demo"]
     await one.warm_up("small")
     assert {c.tier for c in group.chunks} == {"small"}
-    assert one.offered.counts["demo"] == before
+    assert one.offered.counters["demo"] == before
     assert one._token_bound.lower_bound(RerankRequest("cat", ["sun"]), {"small": 64}) == {}
     await one.rank(RerankRequest("cat", ["sun"]))
     assert one._token_bound.lower_bound(RerankRequest("cat", ["sun"]), {"small": 64}) != {}
@@ -495,7 +495,7 @@ async def test_budgets_of_infeasible_requests_are_not_counted() -> None:
             await one.rank(RerankRequest("cat", ["a"], model="strict"))
         assert (await one.rank(RerankRequest("cat", ["a"], slo_ms=1))).plan.tier is None
     await one.rank(RerankRequest("cat", ["a"], slo_ms=200))
-    assert one.fleet.snapshot(one.clock()).groups["demo"].arrivals.budget_ms == 200.0
+    assert one.fleet.snapshot(one.clock()).groups["demo"].arrivals.typical_budget_ms == 200.0
 
 
 async def test_explain_refuses_as_rank_does() -> None:

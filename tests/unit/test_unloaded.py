@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from rankfleet.autoscaler.drain import drains_s
+from rankfleet.autoscaler.drain import drain_times_s
 from rankfleet.core.config import LiveSettings
 from rankfleet.core.messages import Plan, Refusal, Stage, UnloadedPlan, Work
 from rankfleet.estimates.latency import LatencyModel
@@ -101,7 +101,7 @@ def drains(**scaling: object) -> dict[str, float]:
     classes = {"fast": {"slo_ms": 40}, "slow": {"slo_ms": 1000}, "batch": {"slo_ms": None}}
     models = {tier.name: tier.latency for tier in TIERS if tier.latency is not None}
     live = LiveSettings.model_validate({"slo_classes": classes, "autoscaling": scaling})
-    return drains_s(config(groups=settings, overhead_ms=5), live, models)
+    return drain_times_s(config(groups=settings, overhead_ms=5), live, models)
 
 
 def test_drain_times_follow_the_classes_that_a_group_can_serve() -> None:
@@ -111,4 +111,4 @@ def test_drain_times_follow_the_classes_that_a_group_can_serve() -> None:
 
 
 def test_without_a_class_or_a_model_there_is_no_drain_time() -> None:
-    assert drains_s(config(), LiveSettings(), {}) == {}
+    assert drain_times_s(config(), LiveSettings(), {}) == {}

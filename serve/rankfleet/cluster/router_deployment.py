@@ -17,9 +17,9 @@ from starlette.types import Receive, Scope, Send
 
 from rankfleet.api.app import build_api
 from rankfleet.api.bytes_in_flight import BytesInFlight
-from rankfleet.autoscaler.drain import drains_s
-from rankfleet.autoscaler.reports import of_router
-from rankfleet.autoscaler.sharing import Unit
+from rankfleet.autoscaler.drain import drain_times_s
+from rankfleet.autoscaler.reports import router_report
+from rankfleet.autoscaler.sharing import Resources
 from rankfleet.cluster.telemetry import Telemetry
 from rankfleet.cluster.transport import ServeGroup
 from rankfleet.core.config import FleetConfig, parse_config
@@ -230,9 +230,9 @@ class Router:
         if self._rollover.now is None:
             return {}
         service = self._now.service
-        drains = drains_s(service.config, service.live, service.fleet.models)
-        units = {name: Unit(group.gpus, group.cpus) for name, group in service.config.groups.items()}
-        return of_router(service.offered, drains, service.live.autoscaling, units)
+        drains = drain_times_s(service.config, service.live, service.fleet.models)
+        units = {name: Resources(group.gpus, group.cpus) for name, group in service.config.groups.items()}
+        return router_report(service.offered, drains, service.live.autoscaling, units)
 
     async def _learn(self, name: str, handle: DeploymentHandle) -> None:
         """Ask a group for its latency models, again and again: what batches take changes with the load of the machine,

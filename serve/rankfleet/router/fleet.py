@@ -91,7 +91,9 @@ class GroupView:
         ahead_s = backlog_s * self.ahead_share(deadline_s, min_ms, now_s)
         # A request that stays whole goes to one replica; one that is cut sends a part to each of them.
         at_one = (
-            ArrivalStats(arrivals.budget_ms, arrivals.burst_rate_per_s / replicas) if self.whole_tokens else arrivals
+            ArrivalStats(arrivals.typical_budget_ms, arrivals.burst_rate_per_s / replicas)
+            if self.whole_tokens
+            else arrivals
         )
         return GroupState(replicas, backlog_s, ahead_s, self.whole_tokens, at_one, self.asleep, self.batch_tokens)
 
@@ -121,7 +123,7 @@ class FleetView:
 
     def take_over(self) -> None:
         """Go by this version's settings; the view before it is only for requests that have begun."""
-        self._meter.rule = self._config.routing
+        self._meter.routing = self._config.routing
         for name, group in self._config.groups.items():
             view = self._groups[name]
             view.min_replicas, view.batch_tokens = group.replicas.min, group.batch_tokens
@@ -173,12 +175,12 @@ class FleetView:
         for tier, size in work.items():
             if (model := self.latency(tier)) is not None:
                 share = min(1.0, size.tokens / self._groups[self._config.group_of(tier)].batch_tokens)
-                min_ms = min(min_ms, model.share_ms(size, share) * model.p99_factor)
+                min_ms = min(min_ms, model.amortized_ms(size, share) * model.p99_factor)
         return unknown_ms if min_ms == math.inf else min_ms
 
     def request_arrived(self, budget_ms: float | None, now_s: float) -> None:
         """A request has arrived; budget_ms: None for best-effort work."""
-        self._meter.arrived(math.inf if budget_ms is None else budget_ms, now_s, alone=not self.busy)
+        self._meter.arrived(math.inf if budget_ms is None else budget_ms, now_s, found_idle=not self.busy)
 
     @property
     def busy(self) -> bool:
@@ -249,7 +251,7 @@ class FleetView:
 
     def snapshot(self, now_s: float, deadline_s: float = math.inf, min_ms: float = math.inf) -> FleetSnapshot:
         """The fleet for a request that has to be answered by `deadline_s`. min_ms: as the method `min_ms` counts it."""
-        arrivals = self._meter.arrivals
+        arrivals = self._meter.stats
         groups = {name: view.state(arrivals, deadline_s, min_ms, now_s) for name, view in self._groups.items()}
         config = self._config
         return FleetSnapshot(

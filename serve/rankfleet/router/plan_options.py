@@ -10,7 +10,7 @@ from rankfleet.core.messages import Stage, Work
 from rankfleet.core.pairs import MIN_CHUNK_TOKENS
 from rankfleet.core.sections import Routing
 from rankfleet.estimates.arrivals import ArrivalStats
-from rankfleet.estimates.frontier import scale_of
+from rankfleet.estimates.frontier import quality_range
 from rankfleet.estimates.latency import LatencyModel
 from rankfleet.estimates.lengths import Lengths
 from rankfleet.estimates.quality import QualityTable
@@ -93,7 +93,7 @@ class FleetSnapshot:
     @property
     def scale(self) -> float:
         """The range of the tiers' qualities: the unit in which prices of device time are stated."""
-        return scale_of(tier.quality for tier in self.tiers)
+        return quality_range(tier.quality for tier in self.tiers)
 
 
 @dataclass(frozen=True, slots=True)
@@ -287,7 +287,7 @@ def cut_pairs(
     if request.lengths is None:
         return None
     lengths = request.lengths[tier.name]
-    if lengths.longest <= max_tokens or max_tokens < lengths.frame + MIN_TEXT_TOKENS:
+    if lengths.longest <= max_tokens or max_tokens < lengths.template_tokens + MIN_TEXT_TOKENS:
         return None
     work = lengths.cut(max_tokens)
     ms = engine_ms(tier, work, fleet)

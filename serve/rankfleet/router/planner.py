@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from rankfleet.core.messages import Considered, GivenOrder, Plan, Refusal, UnloadedPlan
-from rankfleet.estimates.frontier import hull
+from rankfleet.estimates.frontier import upper_hull
 from rankfleet.router.plan_options import (
     QUALITY,
     FleetSnapshot,
@@ -131,8 +131,8 @@ def best_within_horizon(
             return option, deferred
         if option.group not in prices:
             here = [i for i, other in enumerate(fitting) if other.group == option.group]
-            corners = hull([fitting[i].engine_ms for i in here], [fitting[i].quality for i in here])
-            unit = fleet.scale / group.arrivals.budget_ms
+            corners = upper_hull([fitting[i].engine_ms for i in here], [fitting[i].quality for i in here])
+            unit = fleet.scale / group.arrivals.typical_budget_ms
             prices[option.group] = {here[i]: price / unit for i, price in corners}
         horizon_ms = group.arrivals.horizon_ms(prices[option.group].get(place, 0.0), fleet.rule)
         if group.backlog_s * 1e3 + option.engine_ms <= horizon_ms:

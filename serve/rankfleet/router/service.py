@@ -62,7 +62,7 @@ class RankingService:
         self.live: LiveSettings = config.live
         self.fleet: FleetView = FleetView(config, models or {}, before.fleet if before else None)
         self.offered: OfferedLoad = before.offered if before else OfferedLoad.of(config.groups)
-        self.offered.know(config.groups)
+        self.offered.add_groups(config.groups)
         self.clock = clock
         self._tokenizers = tokenizers
         self._cache: TokenCache = before._cache if before else TokenCache(int(config.token_cache_mb * 1e6))

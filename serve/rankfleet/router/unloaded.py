@@ -32,7 +32,7 @@ def device_time(option: PlanOption, request: PlanRequest, fleet: FleetSnapshot) 
         if state.latency is None:
             return None
         share = min(1.0, work.tokens / fleet.groups[state.group].batch_tokens)
-        work_ms.append((state.group, state.latency.share_ms(work, share)))
+        work_ms.append((state.group, state.latency.amortized_ms(work, share)))
     return UnloadedPlan(option.tier if len(option.stages) == 1 else None, tuple(work_ms))
 
 
