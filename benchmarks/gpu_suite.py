@@ -36,10 +36,12 @@ from tests.engine.checkpoints import TEXT, ettin  # noqa: E402
 from torch.nn.functional import scaled_dot_product_attention  # noqa: E402
 
 from rankfleet.core.pairs import TokenizedPairs  # noqa: E402
-from rankfleet.engine.attention.packed import Attention, band_mask  # noqa: E402
 from rankfleet.engine.attention.packing import PackedBatch, pack  # noqa: E402
+from rankfleet.engine.attention.protocol import Attention  # noqa: E402
+from rankfleet.engine.attention.sdpa import band_mask  # noqa: E402
 from rankfleet.engine.attention.varlen import SDPA, installed_backends, named_attention  # noqa: E402
 from rankfleet.engine.checkpoint.files import Checkpoint  # noqa: E402
+from rankfleet.engine.runtime.loading import load_tokenizer  # noqa: E402
 from rankfleet.engine.runtime.measure import GRID, QUICK, measure  # noqa: E402
 from rankfleet.engine.runtime.scorer import Reranker, Scorer  # noqa: E402
 from rankfleet.engine.text.tokenizer import PairTokenizer  # noqa: E402
@@ -326,7 +328,7 @@ def compare(model: Model) -> Result:
         model_kwargs={"dtype": getattr(torch, dtype), "attn_implementation": implementation},
         processor_kwargs={"model_max_length": MAX_TOKENS},
     )
-    ours = Reranker(model.scorer(dtype), PairTokenizer.load(Checkpoint(model.folder), MAX_TOKENS))
+    ours = Reranker(model.scorer(dtype), load_tokenizer(Checkpoint(model.folder), MAX_TOKENS))
     query, documents = texts(ours.tokenizer, setting.some(2000, 12))
     ids, *document_ids = ours.tokenizer.encode([query, *documents])
     pairs, _ = ours.tokenizer.pair(ids, document_ids)
@@ -597,7 +599,7 @@ def arguments(given: list[str] | None) -> argparse.Namespace:
         default=Path(tempfile.gettempdir()) / "rankfleet-random-models",
         help="where random checkpoints are kept between runs, 7 GB for all shapes (%(default)s)",
     )
-    parser.add_argument("--most-s", type=float, default=480.0, help="start no shape after so many seconds of a part")
+    parser.add_argument("--max-s", type=float, default=480.0, help="start no shape after so many seconds of a part")
     parser.add_argument("--quick", action="store_true", help="few pairs and runs: to try the suite, not to measure")
     parser.add_argument("--again", action="store_true", help="measure again what the file has")
     return parser.parse_args(given)

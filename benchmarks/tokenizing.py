@@ -25,7 +25,7 @@ os.environ["RAYON_NUM_THREADS"] = "1"  # tokenizers would take every core; read 
 import numpy as np
 from tokenizers import Tokenizer
 
-from rankfleet.engine.text.encoder import TextEncoder
+from rankfleet.engine.text.text_encoder import TextEncoder
 from rankfleet.engine.text.token_cache import TokenCache
 from rankfleet.engine.text.tokenizer import PairTokenizer
 
@@ -84,9 +84,9 @@ def main() -> None:
 
 def tokenize(pairs: PairTokenizer, encoder: TextEncoder, cache: TokenCache, query: str, documents: list[str]) -> None:
     """What the router does with the texts of one request."""
-    query_ids = encoder.encode([query])[0]
+    query_ids = encoder.encode_queries([query])[0]
     ids, _ = cache.encode(encoder, documents, pairs.reach(query_ids))
-    pairs.lay_out(query_ids, ids, pairs.layout(query_ids, ids))
+    pairs.build_pairs(query_ids, ids, pairs.layout(query_ids, ids))
 
 
 def time_ms(run: Callable[[], None]) -> float:
@@ -104,7 +104,7 @@ def make_request(
         wanted = max(8, round(deal.gauss(options.mean_tokens, options.mean_tokens / 3)))
         start = deal.randrange(max(1, len(words) - wanted))
         text = " ".join(words[start : start + wanted])  # words are tokens or more; cut where there are enough
-        have = len(encoder.encode([text])[0])
+        have = len(encoder.encode_queries([text])[0])
         documents.append(" ".join(words[start : start + max(1, round(wanted * wanted / have))]))
     return " ".join(words[:8]), documents
 

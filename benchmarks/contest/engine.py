@@ -21,8 +21,8 @@ from benchmarks.contest.sweep import SIZES
 from rankfleet.bench.machine import cpu_instructions, cpu_name
 from rankfleet.bench.prose import save_requests
 from rankfleet.core.errors import InvalidRequest, RankfleetError
+from rankfleet.engine.runtime.loading import load_tokenizer
 from rankfleet.engine.runtime.precision import DTYPES
-from rankfleet.engine.text.tokenizer import PairTokenizer
 
 WARM_UPS = 2  # requests scored before any is timed; batch sizes are chosen on the first
 PATIENCE = 2  # times as many rounds as asked for, where other work disturbs them
@@ -93,7 +93,7 @@ def run(task: Task, progress: Progress) -> dict[str, Any]:
         else:
             assert task.model
             checkpoint, plain = named_model(task.model, work / "model")
-        tokenizer = PairTokenizer.load(checkpoint, task.max_tokens)
+        tokenizer = load_tokenizer(checkpoint, task.max_tokens)
         requests = write_requests(task.requests, task.pairs, task.mean_tokens, tokenizer)
         save_requests(requests, work / "texts.json")
         lengths = lengths_of(requests[0], tokenizer)

@@ -31,7 +31,7 @@ def profile(
 
     from rankfleet.bench.machine import cpu_name
     from rankfleet.engine.checkpoint.files import find_checkpoint
-    from rankfleet.engine.runtime.loadable import check_checkpoint
+    from rankfleet.engine.runtime.checkpoint_checks import check_checkpoint
     from rankfleet.engine.runtime.measure import GRID, measure
     from rankfleet.engine.runtime.scorer import Scorer
     from rankfleet.estimates.latency import fit, held_out_errors
