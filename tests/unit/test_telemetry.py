@@ -88,6 +88,7 @@ def test_loads_are_counted_as_they_grow(counted: list[tuple[str, float, dict[str
         ("backlog_seconds", 1.0),
         ("arrived_load_seconds_total", 0.5),
         ("backlog_seconds", 0.5),
+        ("served_load_seconds_total", 0.5),
         ("device_load_seconds_total", 0.25),
         ("downgraded_load_seconds_total", 0.5),
     ]
@@ -132,6 +133,7 @@ def test_names_on_the_metrics_port_follow_prometheus_conventions() -> None:
         "ray_rankfleet_backlog_seconds": "gauge",
         "ray_rankfleet_arrived_load_seconds_total": "counter",
         "ray_rankfleet_device_load_seconds_total": "counter",
+        "ray_rankfleet_served_load_seconds_total": "counter",
         "ray_rankfleet_downgraded_load_seconds_total": "counter",
         "ray_rankfleet_batch_tokens_count": "histogram",
     }

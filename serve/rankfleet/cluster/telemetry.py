@@ -101,6 +101,9 @@ class GroupTelemetry:
         self._arrived = Counter(
             "rankfleet_arrived_load_seconds_total", "Work that arrived, at the tiers of the unloaded plan", ("group",)
         )
+        self._served = Counter(
+            "rankfleet_served_load_seconds_total", "Work done, at the tiers of the unloaded plan", ("group",)
+        )
         self._device = Counter("rankfleet_device_load_seconds_total", "Work done, at the tiers that did it", ("group",))
         self._downgraded = Counter(
             "rankfleet_downgraded_load_seconds_total",
@@ -126,6 +129,7 @@ class GroupTelemetry:
         self._counted = counts
         for counter, seconds in (
             (self._arrived, counts.arrived_load_s - before.arrived_load_s),
+            (self._served, counts.served_load_s - before.served_load_s),
             (self._device, counts.device_load_s - before.device_load_s),
             (self._downgraded, counts.downgraded_load_s - before.downgraded_load_s),
         ):
