@@ -14,41 +14,19 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rankfleet.api.app import build_api
-from rankfleet.api.bodies import sigmoid
+from rankfleet.api.app import HostProcess
+from rankfleet.api.dialects.native_replies import sigmoid
 from rankfleet.core.errors import ScoringFailed
 from rankfleet.core.messages import Chunk, ChunkScores, Ranking
 from rankfleet.estimates.latency import LatencyModel
-from rankfleet.router.service import RankingService
-from tests.unit.fakes import FakeGroup
-from tests.unit.test_service import service
-
-
-class FakeTelemetry:
-    def __init__(self) -> None:
-        self.rankings: list[Ranking] = []
-        self.codes: list[str] = []
-
-    def answered(self, ranking: Ranking) -> None:
-        self.rankings.append(ranking)
-
-    def refused(self, code: str) -> None:
-        self.codes.append(code)
-
-
-TELEMETRY = FakeTelemetry()
-
-
-def http_of(one: RankingService) -> httpx.AsyncClient:
-    return httpx.AsyncClient(transport=httpx.ASGITransport(build_api(one, TELEMETRY)), base_url="http://test")
+from tests.unit.fakes import FakeGroup, FakeMetrics, http_client, service
 
 
 @pytest.fixture
 async def client() -> AsyncIterator[httpx.AsyncClient]:
     one = service(slo_classes={"fast": {"slo_ms": 20, "when_none_fits": "refuse"}}, limits={"max_body_bytes": 2000})
     one.fleet.learned({n: LatencyModel(ms, 0, 0) for n, ms in (("small", 10), ("medium", 40), ("large", 160))})
-    transport = httpx.ASGITransport(build_api(one, TELEMETRY), raise_app_exceptions=False)
-    async with httpx.AsyncClient(transport=transport, base_url="http://test") as http:
+    async with http_client(one) as http:
         yield http
 
 
@@ -163,11 +141,12 @@ async def test_a_refusal_says_when_to_come_back() -> None:
     )
     one.fleet.learned({"only": LatencyModel(5, 0, 0)})
     one.fleet.sent("demo", 1412.0, one.clock())
-    async with http_of(one) as http:
+    metrics = FakeMetrics()
+    async with http_client(one, metrics) as http:
         reply = await http.post("/v1/rerank", json=BODY | {"model": "fast"})
     # 3 + 1412 + 5 ms are 1400 too many: rounded up, never down.
     assert (reply.status_code, reply.headers["retry-after"], reply.headers["retry-after-ms"]) == (429, "2", "1400")
-    assert TELEMETRY.codes[-1] == "overloaded"
+    assert metrics.codes == ["overloaded"]
 
 
 async def test_on_an_idle_fleet_no_refusal_says_retry(client: httpx.AsyncClient) -> None:
@@ -190,8 +169,8 @@ async def test_what_breaks_inside_is_a_500_that_says_where_to_look(caplog: pytes
         async def score(self, chunk: Chunk, predicted_s: float) -> ChunkScores:
             raise ZeroDivisionError("nobody has thought of this")
 
-    api = build_api(service(Broken()), TELEMETRY, log_place="/logs/router.log on host-1")
-    async with httpx.AsyncClient(transport=httpx.ASGITransport(api), base_url="http://test") as http:
+    host = HostProcess(log_location="/logs/router.log on host-1")
+    async with http_client(service(Broken()), host=host) as http:
         reply = await http.post("/v1/rerank", json=BODY, headers={"x-request-id": "mine-1"})
     error = reply.json()["error"]
     assert (reply.status_code, error["code"], error["request_id"]) == (500, "internal", "mine-1")
@@ -204,22 +183,21 @@ async def test_what_breaks_inside_is_a_500_that_says_where_to_look(caplog: pytes
 
 
 async def test_scores_that_are_not_numbers_name_their_tier() -> None:
-    async with http_of(service(FakeGroup(lambda ids: float("nan")))) as http:
+    async with http_client(service(FakeGroup(lambda ids: float("nan")))) as http:
         reply = await http.post("/v1/rerank", json=BODY)
     assert (reply.status_code, reply.json()["error"]["code"]) == (500, "scoring_failed")
     assert "tier large gave scores that are not finite" in reply.json()["error"]["message"]
 
 
 async def test_figures_never_fail_a_request() -> None:
-    class Broken(FakeTelemetry):
+    class Broken(FakeMetrics):
         def answered(self, ranking: Ranking) -> None:
             raise ValueError("value must be > 0, got 0")
 
         def refused(self, code: str) -> None:
             raise ValueError("value must be > 0, got 0")
 
-    api = build_api(service(), Broken())
-    async with httpx.AsyncClient(transport=httpx.ASGITransport(api), base_url="http://test") as http:
+    async with http_client(service(), Broken()) as http:
         assert (await http.post("/v1/rerank", json=BODY)).status_code == 200
         assert (await http.post("/v1/rerank", json={})).status_code == 422
 
@@ -323,7 +301,7 @@ async def test_three_headers_for_a_key(header: str) -> None:
     digest = hashlib.sha256(b"secret").hexdigest()
     classes = {"fast": {"slo_ms": 20, "api_key_sha256": [digest]}, "slow": {"slo_ms": 1000}}
     key = {header: "Bearer secret" if header == "authorization" else "secret"}
-    async with http_of(service(slo_classes=classes, default_slo_class="slow")) as http:
+    async with http_client(service(slo_classes=classes, default_slo_class="slow")) as http:
         reply = await http.post("/v1/rerank", json=BODY, headers=key)
     assert reply.json()["rankfleet"]["slo"]["class"] == "fast"
 
@@ -373,7 +351,7 @@ def test_no_number_that_one_client_sends_steers_what_another_gets(requests: list
         one = service(slo_classes={"fast": {"slo_ms": 20, "when_none_fits": "refuse"}})
         one.fleet.learned({n: LatencyModel(ms, 0, 0) for n, ms in (("small", 10), ("medium", 40), ("large", 160))})
         ordinary = BODY | {"slo_ms": 200}
-        async with http_of(one) as http:
+        async with http_client(one) as http:
             for _ in range(4 * len(requests) + 4):
                 assert (await http.post("/v1/rerank", json=ordinary)).status_code == 200
             for fields, header, documents, passed_s in requests:
@@ -397,10 +375,10 @@ async def test_bodies_that_would_fill_the_memory_are_refused_before_they_are_rea
     for piece in (b"[],", b"{},", b"1,", b'{"a":1},'):
         content = b'{"query": "a", "documents": [' + piece * (1_000_000 // len(piece)) + b'"a"]}'
         limits = {"max_body_bytes": 1_200_000, "max_bytes_in_flight": 10_000_000}
-        async with http_of(service(limits=limits)) as http:
+        async with http_client(service(limits=limits)) as http:
             reply = await http.post("/v1/rerank", content=content)
             assert (reply.status_code, "send fewer documents" in reply.json()["error"]["message"]) == (413, True)
-        async with http_of(service()) as http:
+        async with http_client(service()) as http:
             tracemalloc.start()
             reply = await http.post("/v1/rerank", content=content)
             _, peak = tracemalloc.get_traced_memory()
@@ -424,7 +402,7 @@ async def test_bytes_in_flight_are_bounded(objects: bool) -> None:
     wide: dict[str, Any] = {"query": "cat", "documents": ["a" * 39_000 + "😀"]}  # four bytes a character
     if objects:
         wide = {"query": "cat", "documents": [{"text": "a", "all": "the rest" * 4900}], "return_documents": True}
-    async with http_of(one) as http:
+    async with http_client(one) as http:
         first = asyncio.create_task(http.post("/v1/rerank", json=wide))
         while one.fleet.backlog_s("demo", one.clock()) == 0.0 and not one.fleet.busy:
             await asyncio.sleep(0)
@@ -442,8 +420,7 @@ async def test_a_sender_that_stops_is_cut() -> None:
         yield b'{"query": "a", '
         await asyncio.Event().wait()
 
-    transport = httpx.ASGITransport(build_api(service(), TELEMETRY, read_timeout_s=0.0))
-    async with httpx.AsyncClient(transport=transport, base_url="http://test") as http:
+    async with http_client(service(), host=HostProcess(read_timeout_s=0.0)) as http:
         reply = await http.post("/v1/rerank", content=half())
     assert (reply.status_code, reply.json()["error"]["code"]) == (408, "slow_sender")
 
@@ -462,7 +439,7 @@ async def test_models_lists_tiers_and_classes(client: httpx.AsyncClient) -> None
 async def test_health_and_readiness() -> None:
     group = FakeGroup()
     one = service(group)
-    async with http_of(one) as http:
+    async with http_client(one) as http:
         assert (await http.get("/healthz")).status_code == 200
         assert (await http.get("/readyz")).status_code == 503
         one.fleet.learned({n: LatencyModel(1, 0, 0) for n in ("small", "medium", "large")})
@@ -474,8 +451,7 @@ async def test_readiness_says_why_a_newer_fleet_file_is_not_served() -> None:
     one = service()
     one.fleet.learned({n: LatencyModel(1, 0, 0) for n in ("small", "medium", "large")})
     why: list[str] = []
-    transport = httpx.ASGITransport(build_api(one, TELEMETRY, not_changed=lambda: why))
-    async with httpx.AsyncClient(transport=transport, base_url="http://test") as http:
+    async with http_client(one, host=HostProcess(update_faults=lambda: why)) as http:
         assert (await http.get("/readyz")).json() == {"status": "ready"}
         why.append("tiers: expected a mapping")
         assert (await http.get("/readyz")).json() == {"status": "ready", "not_changed": why}
@@ -485,7 +461,7 @@ async def test_a_router_without_a_replica_is_not_ready() -> None:
     one = service()
     one.fleet.learned({n: LatencyModel(1, 0, 0) for n in ("small", "medium", "large")})
     one.fleet.runs("demo", frozenset())
-    async with http_of(one) as http:
+    async with http_client(one) as http:
         reply = await http.get("/readyz")
     assert (reply.status_code, "no replica runs" in reply.json()["reason"]) == (503, True)
 
@@ -499,7 +475,7 @@ async def test_an_overloaded_router_is_ready() -> None:
     )
     one.fleet.learned({"only": LatencyModel(5, 0, 0)})
     one.fleet.sent("demo", 12_000.0, one.clock())
-    async with http_of(one) as http:
+    async with http_client(one) as http:
         assert (await http.get("/readyz")).status_code == 200
 
 
@@ -510,7 +486,7 @@ async def test_a_router_that_cannot_rank_is_not_ready() -> None:
 
     one = service(Broken())
     one.fleet.learned({n: LatencyModel(1, 0, 0) for n in ("small", "medium", "large")})
-    async with http_of(one) as http:
+    async with http_client(one) as http:
         reply = await http.get("/readyz")
     assert (reply.status_code, reply.json()["status"]) == (503, "failing")
     assert "the device is lost" in reply.json()["reason"]

@@ -1,12 +1,10 @@
 import httpx
 import pytest
 
-from rankfleet.api.app import build_api
 from rankfleet.api.search import Retriever, clip
 from rankfleet.retrieval.bm25 import Bm25Index, Hit
 from rankfleet.retrieval.corpus import Document
-from tests.unit.test_api import FakeTelemetry
-from tests.unit.test_service import service
+from tests.unit.fakes import http_client, service
 
 CORPUS = [
     Document("d1", "a dog is an animal"),
@@ -19,8 +17,7 @@ CORPUS = [
 def client(index: Retriever | None, **settings: object) -> httpx.AsyncClient:
     if index is not None:
         settings["search"] = {"index": "somewhere", "top_k": 3}
-    api = build_api(service(**settings), FakeTelemetry(), index)
-    return httpx.AsyncClient(transport=httpx.ASGITransport(api), base_url="http://test")
+    return http_client(service(**settings), retriever=index)
 
 
 async def test_found_documents_are_reranked_and_named() -> None:

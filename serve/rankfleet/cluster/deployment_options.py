@@ -8,7 +8,7 @@ from typing import Any
 from rankfleet.core.config import FleetConfig
 
 ROUTER = "router"
-# The router admits by predicted time, memory and number of requests (`api/bytes_in_flight.py`). These limits are far
+# The router admits by predicted time, memory and number of requests (`api/admission.py`). These limits are far
 # above what it admits: a request that Serve holds back gets no answer at all, and neither does a health check.
 MAX_ONGOING = {"router": 100_000, "group": 4000}
 PLACEMENT = "rankfleet.cluster.request_router:LeastWork"

@@ -15,8 +15,8 @@ from ray.serve.handle import DeploymentHandle
 from starlette.requests import ClientDisconnect
 from starlette.types import Receive, Scope, Send
 
-from rankfleet.api.app import build_api
-from rankfleet.api.bytes_in_flight import BytesInFlight
+from rankfleet.api.admission import Admission
+from rankfleet.api.app import HostProcess, build_api
 from rankfleet.autoscaler.drain import drains_s
 from rankfleet.autoscaler.reports import of_router
 from rankfleet.autoscaler.sharing import Unit
@@ -81,7 +81,7 @@ class Router:
             for name, handle in groups.items()
         }
         self._rollover: Rollover[Serving] = Rollover(lambda name, models: replica_view_of(name).hosting(models))
-        self._in_flight = BytesInFlight(0)
+        self._admission = Admission(0)
         self._health = RouterHealth(self._probe)
         self._tasks: set[asyncio.Task[None]] = set()
         self._turning: asyncio.Task[None] | None = None
@@ -170,11 +170,13 @@ class Router:
             self._telemetry,
             prepared.index,
             self._health,
-            log_place(),
-            adds_request_id=False,
-            in_flight=self._in_flight,
-            gone=(ClientDisconnect, TaskCancelledError),
-            not_changed=self._not_changed,
+            self._admission,
+            HostProcess(
+                log_location=log_place(),
+                adds_request_id=False,
+                disconnects=(ClientDisconnect, TaskCancelledError),
+                update_faults=self._not_changed,
+            ),
         )
         version = Version(fleet, prepared.models, Serving(service, api))
         self._rollover.offer(version, time.monotonic())
@@ -186,7 +188,7 @@ class Router:
             raise
         self._rollover.turn()
         service.take_over()
-        self._in_flight.max_bytes = fleet.limits.max_bytes_in_flight
+        self._admission.max_bytes = fleet.limits.max_bytes_in_flight
         for name in fleet.groups:
             replica_view_of(name).listen(partial(service.fleet.runs, name))
 
