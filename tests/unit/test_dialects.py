@@ -16,6 +16,7 @@ from rankfleet.api.headers import RequestHeaders
 from rankfleet.core.messages import Chunk, ChunkScores
 from rankfleet.estimates.latency import LatencyModel
 from tests.unit.fakes import FakeGroup, http_client, service
+from tests.unit.openapi import check_documented, openapi_page
 
 # The example of every rerank route asks this.
 QUERY = "How do vaccines protect against disease?"
@@ -63,20 +64,9 @@ async def post(path: str, content: bytes, group: FakeGroup | None = None) -> htt
         return await http.post(path, content=content, headers={"x-request-id": "mine-1"})
 
 
-async def openapi() -> dict[str, Any]:
+async def page() -> dict[str, Any]:
     async with http_client(service()) as http:
-        return dict((await http.get("/openapi.json")).json())
-
-
-def check_documented(schema: dict[str, Any], reply: httpx.Response) -> None:
-    """The JSON of a reply is what the OpenAPI page says, with no field that the page does not name."""
-    described = schema["paths"][reply.request.url.path]["post"]["responses"][str(reply.status_code)]
-    components = {
-        name: component | ({"additionalProperties": False} if "properties" in component else {})
-        for name, component in schema["components"]["schemas"].items()
-    }
-    closed = {"components": {"schemas": components}, **described["content"]["application/json"]["schema"]}
-    jsonschema.Draft202012Validator(closed).validate(reply.json())
+        return await openapi_page(http)
 
 
 def check_error(dialect: Dialect, reply: httpx.Response, status: int, message: str) -> None:
@@ -109,7 +99,7 @@ async def test_a_reply_has_one_result_for_each_document_best_first(dialect: Dial
     assert client.order(reply.json()) == BEST_FIRST
     scores = client.scores(reply.json())
     assert scores[0] > scores[1]
-    check_documented(await openapi(), reply)
+    check_documented(await page(), reply)
 
 
 @pytest.mark.parametrize(("dialect", "route"), RERANK)
@@ -120,7 +110,7 @@ async def test_a_document_that_was_not_scored_has_a_result_too(dialect: Dialect,
         reply = await http.post(route.path, content=example(route), headers={"x-rankfleet-slo-ms": "5"})
     assert reply.status_code == 200
     assert CLIENTS[dialect.name].order(reply.json()) == [0, 1], "in the order sent"
-    check_documented(await openapi(), reply)
+    check_documented(await page(), reply)
 
 
 @pytest.mark.parametrize(("dialect", "route"), RERANK)
@@ -136,7 +126,7 @@ async def test_no_documents_are_refused(dialect: Dialect, route: Any) -> None:
 async def test_bodies_that_cannot_be_read_are_refused(dialect: Dialect, route: Any, content: bytes) -> None:
     reply = await post(route.path, content)
     check_error(dialect, reply, CLIENTS[dialect.name].invalid, "request body: ")
-    check_documented(await openapi(), reply)
+    check_documented(await page(), reply)
 
 
 @pytest.mark.parametrize(("dialect", "route"), RERANK)
@@ -160,7 +150,7 @@ async def test_a_fault_of_the_fleet_has_the_form_of_the_dialect(dialect: Dialect
 
     reply = await post(route.path, example(route), Broken())
     check_error(dialect, reply, 500, "look for request mine-1 in the router's log")
-    check_documented(await openapi(), reply)
+    check_documented(await page(), reply)
 
 
 @pytest.mark.parametrize(("dialect", "route"), RERANK)
@@ -179,7 +169,7 @@ async def test_a_busy_fleet_says_when_to_retry(dialect: Dialect, route: Any) -> 
     check_error(dialect, reply, 429, "retry later or allow more time")
     # 3 ms of overhead, 1,585 ahead and 5 to score are 1,573 ms more than the budget.
     assert (reply.headers["retry-after"], reply.headers["retry-after-ms"]) == ("2", "1573")
-    check_documented(await openapi(), reply)
+    check_documented(await page(), reply)
 
 
 @pytest.mark.parametrize(("dialect", "route"), ROUTES)
@@ -199,7 +189,7 @@ async def test_an_unknown_path_is_answered_in_the_native_form() -> None:
 
 @pytest.mark.parametrize(("dialect", "route"), ROUTES)
 async def test_the_openapi_page_describes_a_route_and_its_example_fits(dialect: Dialect, route: Any) -> None:
-    operation = (await openapi())["paths"][route.path]["post"]
+    operation = (await page())["paths"][route.path]["post"]
     content = operation["requestBody"]["content"]["application/json"]
     jsonschema.Draft202012Validator(content["schema"]).validate(content["example"])
     assert {"404", "408", "413", "422", "429", "500", "503", "504"} < operation["responses"].keys()
