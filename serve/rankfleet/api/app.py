@@ -13,7 +13,7 @@ from rankfleet import __version__
 from rankfleet.api.admission import Admission
 from rankfleet.api.dialects.dialect import Dialect, Route
 from rankfleet.api.dialects.registry import DIALECTS
-from rankfleet.api.errors import ErrorResponses, described
+from rankfleet.api.errors import ErrorResponses, documented_errors
 from rankfleet.api.gate import Handler, RequestGate
 from rankfleet.api.http import READ_TIMEOUT_S, RequestReader
 from rankfleet.api.outcomes import Outcomes, RequestMetrics
@@ -94,6 +94,6 @@ def add_routes(
             name=handle.__name__,
             summary=route.summary,
             openapi_extra={"requestBody": {"required": True, "content": {"application/json": body}}},
-            responses={200: {"model": route.reply_type}, **described(dialect)},
+            responses={200: {"model": route.reply_type}, **documented_errors(dialect)},
         )(handlers[route.path])
     return handlers

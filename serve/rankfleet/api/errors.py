@@ -50,16 +50,16 @@ class ErrorResponses:
             error = ClientGone("the client went away")
         if isinstance(error, RankfleetError) and error.status != 500:
             self._outcomes.refused(error.code)
-            return write(request, error)
-        return write(request, self._internal(request, error))
+            return error_response(request, error)
+        return error_response(request, self._internal(request, error))
 
     async def not_routed(self, request: Request, error: HTTPException) -> Response:
         """The response where no route has the path, or it does not take the method."""
         path = request.url.path[:200]
         if error.status_code != 405:
-            return write(request, PathNotFound(f"there is nothing at {path}; GET / lists what there is"))
+            return error_response(request, PathNotFound(f"there is nothing at {path}; GET / lists what there is"))
         allowed = (error.headers or {}).get("Allow", "")
-        return write(request, MethodNotAllowed(f"{path} does not take {request.method}; see /docs", allowed))
+        return error_response(request, MethodNotAllowed(f"{path} does not take {request.method}; see /docs", allowed))
 
     def _internal(self, request: Request, error: Exception) -> InternalError:
         """A fault of the fleet: count it, log it, and say where to look."""
@@ -72,7 +72,7 @@ class ErrorResponses:
         return InternalError(f"{what}; look for request {request_id} in {self._log_location}", code)
 
 
-def write(request: Request, error: RankfleetError) -> Response:
+def error_response(request: Request, error: RankfleetError) -> Response:
     """An error in the dialect of the request's path."""
     reply = dialect_of(request.scope["path"]).error(error, request_id_of(request.scope))
     return json_response(reply.content, reply.status, {**http_headers(error), **reply.headers})
@@ -89,7 +89,7 @@ def http_headers(error: RankfleetError) -> dict[str, str]:
     return {}
 
 
-def described(dialect: Dialect) -> dict[int | str, dict[str, object]]:
+def documented_errors(dialect: Dialect) -> dict[int | str, dict[str, object]]:
     """The errors of a dialect's routes, for the OpenAPI page."""
     return {
         status: {"model": dialect.error_type, "description": description}

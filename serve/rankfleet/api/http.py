@@ -51,7 +51,7 @@ class RequestReader:
                     self._check_length(len(body))
                     reservation.resize(BYTES_PER_BODY_BYTE * len(body))
         except TimeoutError:
-            why = f"the body did not come within {self._timeout_s:.0f} s"
+            why = f"the body did not arrive within {self._timeout_s:.0f} s"
             raise SlowSender(f"{why}; split the documents over several requests") from None
         reservation.resize(parsing_bytes(body))
         return bytes(body).removeprefix(BYTE_ORDER_MARK)

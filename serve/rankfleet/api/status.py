@@ -48,6 +48,8 @@ class RootReply(TypedDict):
 
 
 class StatusRoutes:
+    """GET /, /healthz, /health, /readyz and /v1/models."""
+
     def __init__(
         self, api: FastAPI, service: RankingService, health: RouterHealth, update_faults: Callable[[], list[str]]
     ) -> None:
@@ -113,7 +115,7 @@ class StatusRoutes:
 
     async def ready(self) -> Response:
         if not self._service.fleet.ready:
-            reason = "not every group has said how fast it is"
+            reason = "not every group has reported its latency yet"
             return json_response({"status": "starting", "reason": reason}, 503)
         not_changed = {"not_changed": why} if (why := self._update_faults()) else {}
         if self._service.fleet.asleep:

@@ -8,7 +8,7 @@ RankfleetError                  500
 ├── NotHosted                   the replica lacks the tier, or has another model by that name, during an update
 ├── ReplicaLost                 a replica went away with a chunk; the chunk is retried, and no client sees the error
 ├── InternalError               what a client is told of any error with status 500
-└── RequestError                400  the request is wrong; sending it again will not help
+└── RequestError                400  the request is not answered; the message says whether to change it or to retry
     ├── InvalidRequest          422  a field is missing, unknown, of the wrong type, or out of range
     ├── Infeasible              422  not even an idle fleet could do this within the budget
     ├── TooLarge                413  more documents or bytes than the limits
