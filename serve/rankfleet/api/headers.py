@@ -3,8 +3,7 @@
 import re
 import uuid
 from collections.abc import Container, Mapping
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from fastapi import Request
 
@@ -17,8 +16,7 @@ SLO_MS, SLO_CLASS = "x-rankfleet-slo-ms", "x-rankfleet-slo-class"
 VALID_ID = re.compile(r"[!-~]{1,128}")
 
 
-@dataclass(frozen=True)
-class RequestHeaders:
+class RequestHeaders(NamedTuple):
     """What a request's headers say. They are the same for every dialect, for clients that cannot change the body.
 
     slo_ms, slo_class: `x-rankfleet-slo-ms` and `x-rankfleet-slo-class`; the body takes precedence.

@@ -13,7 +13,7 @@ from rankfleet.retrieval.bm25 import Hit
 from rankfleet.router.planner import Refusal
 
 
-@dataclass(frozen=True)
+@dataclass(slots=True)
 class ParsedRequest:
     """A request body that has been parsed. A dialect adds the fields that its replies need.
 
@@ -25,7 +25,7 @@ class ParsedRequest:
     texts_only: bool
 
 
-@dataclass(frozen=True)
+@dataclass(slots=True)
 class ParsedSearch(ParsedRequest):
     """A search: `request` has no documents yet.
 

@@ -119,14 +119,14 @@ class SearchBody(NativeBody):
     )
 
 
-@dataclass(frozen=True)
+@dataclass(slots=True)
 class NativeRerank(ParsedRequest):
     """documents: as sent, where the results are to contain them."""
 
     documents: list[Document] | None
 
 
-@dataclass(frozen=True)
+@dataclass(slots=True)
 class NativeSearch(ParsedSearch):
     return_documents: bool
 
