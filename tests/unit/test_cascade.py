@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from rankfleet.api.bodies import sigmoid
+from rankfleet.api.dialects.native_replies import sigmoid
 from rankfleet.core.messages import Stage
 from rankfleet.estimates.latency import LatencyModel
 from rankfleet.router.cascade import STEP, promising, ranked, second_stage

@@ -6,23 +6,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from rankfleet.api.bodies import ranking_reply
-from rankfleet.core.config import FleetConfig
+from rankfleet.api.dialects.native_replies import ranking_json
 from rankfleet.core.errors import Expired, Infeasible, InvalidRequest, Overloaded, ScoringFailed, TooLarge, UnknownModel
 from rankfleet.core.messages import Chunk, ChunkScores, Plan, Refusal, RerankRequest
 from rankfleet.estimates.latency import LatencyModel
 from rankfleet.router.service import RankingService
-from tests.unit.fakes import WORDS, FakeClock, FakeGroup, fleet, word_tokenizer
+from tests.unit.fakes import WORDS, FakeClock, FakeGroup, fleet, service, word_tokenizer
 
 SUN = 3 + WORDS.index("sun")
-
-
-def service(group: FakeGroup | None = None, config: FleetConfig | None = None, **changes: object) -> RankingService:
-    config = config or fleet(**changes)
-    tokenizer = word_tokenizer()
-    return RankingService(
-        config, dict.fromkeys(config.tiers, tokenizer), {"demo": group or FakeGroup()}, clock=FakeClock()
-    )
 
 
 async def test_documents_come_back_best_first() -> None:
@@ -321,7 +312,7 @@ async def test_what_expires_in_the_queue_comes_back_in_the_order_given() -> None
     ranking = await service(Busy()).rank(RerankRequest("cat", ["a dog", "a"], slo_ms=50))
     assert [(d.index, d.logit) for d in ranking.documents] == [(0, None), (1, None)]
     assert (ranking.plan.tier, ranking.plan.degraded) == (None, "the order as given")
-    assert ranking_reply(ranking, None)["results"][0]["relevance_score"] == 0.0
+    assert ranking_json(ranking, None)["results"][0]["relevance_score"] == 0.0
 
 
 async def test_what_expires_in_the_queue_is_refused_where_the_class_says_so() -> None:
@@ -463,7 +454,7 @@ async def test_a_fleet_that_is_asleep_says_so_and_is_woken() -> None:
         if measured:
             one.fleet.update_latency({n: LatencyModel(10, 0, 0) for n in ("small", "medium", "large")})
         ranking = await one.rank(RerankRequest("cat", ["a"], slo_ms=200))
-        fleet_reply = ranking_reply(ranking, None)["rankfleet"]
+        fleet_reply = ranking_json(ranking, None)["rankfleet"]
         assert (fleet_reply["tier"], fleet_reply["slo"]["degraded"]) == ("none", True)
         assert "no replica runs; one is being started, and 200 ms are not enough to wait" in fleet_reply["reason"]
         with pytest.raises(Overloaded, match="no replica runs; one is being started") as fault:
@@ -476,13 +467,13 @@ async def test_a_fleet_that_is_asleep_says_so_and_is_woken() -> None:
     await asyncio.sleep(0)
     group.started.set()
     one.fleet.set_running("demo", frozenset({"r1"}))
-    reply = ranking_reply(await free, None)["rankfleet"]
+    reply = ranking_json(await free, None)["rankfleet"]
     assert (reply["tier"], reply["predicted_ms"]) == ("large", 20_013.0)
     assert reply["reason"] == "large ranks best; no replica runs; one is being started, and the answer waits for it"
 
 
 async def test_before_a_tier_is_measured_nothing_is_predicted() -> None:
-    reply = ranking_reply(await service().rank(RerankRequest("cat", ["a"], slo_ms=200)), None)["rankfleet"]
+    reply = ranking_json(await service().rank(RerankRequest("cat", ["a"], slo_ms=200)), None)["rankfleet"]
     assert (reply["tier"], reply["predicted_ms"]) == ("large", None)
     assert reply["reason"] == "large ranks best; how long it takes has not been measured yet"
 

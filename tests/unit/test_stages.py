@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from rankfleet.api.bodies import plan_reply, ranking_reply
+from rankfleet.api.dialects.native_replies import plan_json, ranking_json
 from rankfleet.core.errors import Overloaded, ScoringFailed, Unavailable, UnknownModel
 from rankfleet.core.messages import Chunk, ChunkScores, Refusal, RerankRequest, Stage
 from rankfleet.estimates.latency import LatencyModel
@@ -148,7 +148,7 @@ async def test_candidates_not_scored_again_keep_the_order_of_the_first_stage(tmp
     ranking = await one.rank(RerankRequest("mat", words, slo_ms=300))
     assert ranking.stages == (Stage.of("small", 6), Stage.of("large", 2))
     assert [words[d.index] for d in ranking.documents] == ["a", "is", "an", "cat", "dog", "bird"]
-    by_score = sorted(ranking_reply(ranking, None)["results"], key=lambda r: (-r["relevance_score"], r["index"]))
+    by_score = sorted(ranking_json(ranking, None)["results"], key=lambda r: (-r["relevance_score"], r["index"]))
     assert [words[r["index"]] for r in by_score] == ["a", "is", "an", "cat", "dog", "bird"]
 
 
@@ -165,7 +165,7 @@ async def test_documents_cut_in_either_stage_are_named(tmp_path: Path) -> None:
 
 async def test_a_plan_without_scoring(tmp_path: Path) -> None:
     group = TwoMinds()
-    reply = plan_reply(await service(tmp_path, group).explain(RerankRequest("cat", DOCUMENTS, slo_ms=300)))
+    reply = plan_json(await service(tmp_path, group).explain(RerankRequest("cat", DOCUMENTS, slo_ms=300)))
     assert group.chunks == []
     assert reply["stages"] == [{"tier": "small", "candidates": 5}, {"tier": "large", "candidates": 2}]
     verdicts = {(each["tier"], each["how"]): each["verdict"] for each in reply["considered"]}

@@ -7,8 +7,7 @@ from rankfleet.core.messages import RerankRequest, Work
 from rankfleet.estimates.latency import LatencyModel
 from rankfleet.router.service import RankingService
 from rankfleet.router.token_bound import REMEMBERED, TokenLowerBound
-from tests.unit.fakes import FakeGroup
-from tests.unit.test_service import service
+from tests.unit.fakes import FakeGroup, service
 
 
 def test_the_fewest_tokens_per_character_count() -> None:

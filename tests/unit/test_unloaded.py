@@ -5,7 +5,7 @@ import pytest
 
 from rankfleet.autoscaler.drain import drain_times_s
 from rankfleet.core.config import LiveSettings
-from rankfleet.core.messages import Plan, Refusal, Stage, UnloadedPlan, Work
+from rankfleet.core.messages import Decision, Plan, Refusal, Stage, UnloadedPlan, Work
 from rankfleet.estimates.latency import LatencyModel
 from rankfleet.estimates.lengths import Lengths
 from rankfleet.estimates.quality import QualityTable
@@ -33,7 +33,7 @@ def fleet(a_s: float = 0.0, b_s: float = 0.0, b_asleep: bool = False, **more: ob
     return FleetSnapshot(TIERS, groups, 5.0, **more)  # type: ignore[arg-type]
 
 
-def planned(budget_ms: float | None, snapshot: FleetSnapshot, **more: object) -> Plan | Refusal:
+def planned(budget_ms: float | None, snapshot: FleetSnapshot, **more: object) -> Decision:
     return plan(PlanRequest(WORK, 0.0, budget_ms, **more), snapshot, 0.0)  # type: ignore[arg-type]
 
 

@@ -8,7 +8,7 @@ from typing import Any
 from rankfleet.core.config import FleetConfig
 
 ROUTER = "router"
-# The router admits requests by predicted time, memory and number (`api/bytes_in_flight.py`). These limits are far above
+# The router admits requests by predicted time, memory and number (`api/admission.py`). These limits are far above
 # what it admits, because a request that Serve holds back gets no answer at all, and neither does a health check.
 MAX_ONGOING_REQUESTS = {"router": 100_000, "group": 4000}
 REQUEST_ROUTER = "rankfleet.cluster.request_router:LeastWorkRouter"

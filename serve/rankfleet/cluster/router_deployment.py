@@ -15,8 +15,8 @@ from ray.serve.handle import DeploymentHandle
 from starlette.requests import ClientDisconnect
 from starlette.types import Receive, Scope, Send
 
-from rankfleet.api.app import build_api
-from rankfleet.api.bytes_in_flight import BytesInFlight
+from rankfleet.api.admission import Admission
+from rankfleet.api.app import HostProcess, build_api
 from rankfleet.autoscaler.drain import drain_times_s
 from rankfleet.autoscaler.reports import router_report
 from rankfleet.autoscaler.sharing import Resources
@@ -84,7 +84,7 @@ class Router:
         }
         self._rollover: Rollover[FleetApp] = Rollover(lambda name, models: replica_view_of(name).hosting(models))
         self._follower = FleetFollower("the router", self._start, self._turn_to)
-        self._in_flight = BytesInFlight(0)
+        self._admission = Admission(0)
         self._health = RouterHealth(self._probe)
         self._tasks: set[asyncio.Task[None]] = set()
         self._settings = ""  # `settings_name` of what replicas of groups get from the newest file
@@ -150,11 +150,13 @@ class Router:
             self._telemetry,
             files.index,
             self._health,
-            log_location(),
-            adds_request_id=False,  # Serve does
-            in_flight=self._in_flight,
-            gone=(ClientDisconnect, TaskCancelledError),
-            not_changed=self._faults,
+            self._admission,
+            HostProcess(
+                log_location=log_location(),
+                adds_request_id=False,  # Serve does
+                disconnects=(ClientDisconnect, TaskCancelledError),
+                update_faults=self._faults,
+            ),
         )
         version = Version(fleet, files.models, FleetApp(service, api))
         self._rollover.offer(version, time.monotonic())
@@ -166,7 +168,7 @@ class Router:
             raise
         self._rollover.switch()
         service.take_over()
-        self._in_flight.max_bytes = fleet.limits.max_bytes_in_flight
+        self._admission.max_bytes = fleet.limits.max_bytes_in_flight
         for name in fleet.groups:
             replica_view_of(name).listen(partial(service.fleet.set_running, name))
 

@@ -237,8 +237,6 @@ def explain(error: ValidationError, source: str, max_lines: int = 20) -> str:
             message = "unknown key"
             if (now := RENAMED.get(".".join(map(str, place)))) is not None:
                 message = f"was renamed to {now}"
-        if len(place) > 2 and place[0] == "documents":
-            place, message = place[:2], 'must be a string or {"text": string}'
         where = ".".join(str(part) for part in place)
         lines.setdefault(place, f"{source}: {where + ': ' if where else ''}{message}")
     shown = list(lines.values())[:max_lines]

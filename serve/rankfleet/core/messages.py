@@ -267,6 +267,9 @@ class Refusal:
     unloaded: UnloadedPlan | None = None
 
 
+Decision = Plan | GivenOrder | Refusal
+
+
 @dataclass(frozen=True)
 class Ranking:
     """The answer to a request.

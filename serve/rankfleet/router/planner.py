@@ -7,7 +7,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from rankfleet.core.messages import Considered, GivenOrder, Plan, Refusal, UnloadedPlan
+from rankfleet.core.messages import Considered, Decision, GivenOrder, Plan, Refusal, UnloadedPlan
 from rankfleet.estimates.frontier import upper_hull
 from rankfleet.router.plan_options import (
     QUALITY,
@@ -42,7 +42,7 @@ class Choice:
     fastest: PlanOption
 
 
-def plan(request: PlanRequest, fleet: FleetSnapshot, now_s: float) -> Plan | GivenOrder | Refusal:
+def plan(request: PlanRequest, fleet: FleetSnapshot, now_s: float) -> Decision:
     """Decide for one request, and say why. The rules are those of `choose`."""
     choice = choose(request, fleet, now_s)
     chosen = choice.chosen

@@ -13,7 +13,7 @@ from dataclasses import replace
 
 from rankfleet.core.config import FleetConfig, LiveSettings
 from rankfleet.core.errors import Expired, Overloaded, Unavailable
-from rankfleet.core.messages import GivenOrder, Plan, Ranking, Refusal, RerankRequest, Timing, Work
+from rankfleet.core.messages import Decision, Plan, Ranking, Refusal, RerankRequest, Timing, Work
 from rankfleet.core.passages import PassageRule
 from rankfleet.engine.text.token_cache import TokenCache
 from rankfleet.engine.text.tokenizer import PairTokenizer
@@ -108,7 +108,7 @@ class RankingService:
         tokenized.timing.total_ms = (self.clock() - resolved.arrived_s) * 1e3
         return ranking_of(tokenized, decision, answer)
 
-    async def explain(self, request: RerankRequest) -> Plan | GivenOrder | Refusal:
+    async def explain(self, request: RerankRequest) -> Decision:
         """What would be decided now, without scoring. Raises as `rank` does for what is wrong with the request."""
         resolved = self._resolve(request)
         return self._refuse_early(resolved) or self._decide((await self._tokenized(resolved)).plan_request)
@@ -200,7 +200,7 @@ class RankingService:
             MAX_STAGES,
         )
 
-    def _decide(self, request: PlanRequest) -> Plan | GivenOrder | Refusal:
+    def _decide(self, request: PlanRequest) -> Decision:
         """Plan for the fleet as this request finds it: the work ahead of it depends on its deadline and size."""
         now_s = self.clock()
         if request.budget_ms is None:
@@ -209,7 +209,7 @@ class RankingService:
         snapshot = self.fleet.snapshot(now_s, request.arrived_s + request.budget_ms / 1e3, min_ms)
         return plan(request, snapshot, now_s)
 
-    def _count(self, resolved: ResolvedRequest, decision: Plan | GivenOrder | Refusal) -> None:
+    def _count(self, resolved: ResolvedRequest, decision: Decision) -> None:
         """Count the offered load, whatever was decided: more replicas could have served it. A request that not even an
         idle fleet could serve is no load, and its budget says nothing about those of others.
 
