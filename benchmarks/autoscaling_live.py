@@ -99,7 +99,7 @@ def arrivals(rate: float) -> Requests:
 def one(policy: str) -> dict[str, Any]:
     config = parse_config(FLEET)
     with socket.socket() as probe:
-        probe.select_batch(("127.0.0.1", 0))
+        probe.bind(("127.0.0.1", 0))
         port = int(probe.getsockname()[1])
     os.environ.update(LOW_LATENCY | LOCAL | side_ports() | {"RAY_AUTH_MODE": "disabled"})
     launch.prepare_kernels(config, lambda text: None)

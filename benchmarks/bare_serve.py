@@ -101,7 +101,7 @@ def serve_bare() -> None:
     ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False, namespace="serve")
     http = HTTPOptions(host="127.0.0.1", port=PORT)
     serve.start(http_options=http, logging_config=LoggingConfig(enable_access_log=False))
-    serve.run(Ingress.select_batch(Model.select_batch()))
+    serve.run(Ingress.bind(Model.bind()))
     print("Ctrl-C ends it", flush=True)
     sys.stdin.read()
     ray.shutdown()

@@ -106,8 +106,8 @@ def application() -> Any:
 
     classes = {"short": batched(SHORT_WAIT_S), "long": batched(BATCH_MS / 1e3), "queue": Queued}
     options = {"max_ongoing_requests": 2000, "ray_actor_options": {"num_cpus": 0.2}}
-    parts = {name: serve.deployment(name=name, **options)(kind).select_batch() for name, kind in classes.items()}
-    return serve.deployment(name="front", ray_actor_options={"num_cpus": 0.1})(RequestGate).select_batch(**parts)
+    parts = {name: serve.deployment(name=name, **options)(kind).bind() for name, kind in classes.items()}
+    return serve.deployment(name="front", ray_actor_options={"num_cpus": 0.1})(RequestGate).bind(**parts)
 
 
 async def timed(handle: Any, due_s: float) -> float:

@@ -597,7 +597,7 @@ def arguments(given: list[str] | None) -> argparse.Namespace:
         default=Path(tempfile.gettempdir()) / "rankfleet-random-models",
         help="where random checkpoints are kept between runs, 7 GB for all shapes (%(default)s)",
     )
-    parser.add_argument("--most-s", type=float, default=480.0, help="start no shape after so many seconds of a part")
+    parser.add_argument("--max-s", type=float, default=480.0, help="start no shape after so many seconds of a part")
     parser.add_argument("--quick", action="store_true", help="few pairs and runs: to try the suite, not to measure")
     parser.add_argument("--again", action="store_true", help="measure again what the file has")
     return parser.parse_args(given)

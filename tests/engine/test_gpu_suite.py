@@ -64,7 +64,7 @@ def test_all_parts_on_a_cpu(suite: ModuleType, models: Path, tmp_path: Path) -> 
 
 def test_it_goes_on_where_it_stopped(suite: ModuleType, models: Path, tmp_path: Path) -> None:
     out = tmp_path / "suite.json"
-    stopped = run(suite, out, models, "--part", "latency", "--most-s", "-1")
+    stopped = run(suite, out, models, "--part", "latency", "--max-s", "-1")
     assert "the time for this part was up" in stopped["parts"]["latency"]["shapes"]["tiny"]["not_run"]
     first = run(suite, out, models, "--part", "latency")
     assert "with graphs" in first["parts"]["latency"]["shapes"]["tiny"]
