@@ -1,4 +1,4 @@
-"""What the engine does on a GPU, part by part, into one JSON file.
+"""Measure the engine on a GPU, part by part, into one JSON file.
 
 Needs torch >= 2.11, transformers >= 5.17, sentence-transformers >= 6.0 and Python >= 3.11; no Ray, and no
 installation: run it from a source tree. Models are randomly initialised at the shapes of the Ettin rerankers, so
@@ -6,12 +6,9 @@ nothing is downloaded; speed is that of the published ones, scores mean nothing.
 """
 
 import argparse
-import datetime
-import importlib.metadata
 import importlib.util
 import json
 import math
-import platform
 import random
 import resource
 import shutil
@@ -35,20 +32,23 @@ from benchmarks.contest.shapes import ETTIN  # noqa: E402
 from tests.engine.checkpoints import TEXT, ettin  # noqa: E402
 from torch.nn.functional import scaled_dot_product_attention  # noqa: E402
 
+from rankfleet.bench.profile import profile_scorer  # noqa: E402
+from rankfleet.bench.results import measured, read_results, write_results  # noqa: E402
 from rankfleet.core.pairs import TokenizedPairs  # noqa: E402
 from rankfleet.engine.attention.packed import Attention, band_mask  # noqa: E402
 from rankfleet.engine.attention.packing import PackedBatch, pack  # noqa: E402
 from rankfleet.engine.attention.varlen import SDPA, installed_backends, named_attention  # noqa: E402
 from rankfleet.engine.checkpoint.files import Checkpoint  # noqa: E402
-from rankfleet.engine.runtime.measure import GRID, QUICK, measure  # noqa: E402
+from rankfleet.engine.runtime.measure import GRID, QUICK  # noqa: E402
 from rankfleet.engine.runtime.scorer import Reranker, Scorer  # noqa: E402
 from rankfleet.engine.text.tokenizer import PairTokenizer  # noqa: E402
-from rankfleet.estimates.latency import LatencyModel, fit, held_out_errors  # noqa: E402
+from rankfleet.estimates.latency import LatencyModel  # noqa: E402
 from rankfleet.estimates.profile import profile_json  # noqa: E402
 
 SHAPES = {**ETTIN, "tiny": (128, 4, 2, 96)}  # hidden, layers, heads, MLP inner
 MEAN_TOKENS, MAX_TOKENS = 154, 512
 ENOUGH_S = 10.0  # spent on one figure
+PACKAGES = ("sentence-transformers", "flash-attn", "triton")  # whose versions are recorded besides the usual ones
 PARTS = ("correctness", "ablation", "compare", "curves", "latency", "memory", "matmul")
 # Of the same measurements in the blog "Introducing the Ettin Reranker Family": H100, natural lengths, pairs/s.
 PUBLISHED_H100 = {"17m": 7517, "32m": 6602, "68m": 4913, "150m": 3237, "400m": 1738, "1b": 928}
@@ -79,7 +79,7 @@ class Setting:
 
 
 @dataclass(frozen=True)
-class Model:
+class RandomModel:
     """A random checkpoint of one shape."""
 
     shape: str
@@ -147,7 +147,7 @@ def rate(setting: Setting, pairs: int, work: Callable[[], object]) -> Result:
 # --- correctness -------------------------------------------------------------------------------------------------
 
 
-def correctness(model: Model) -> Result:
+def correctness(model: RandomModel) -> Result:
     """Every back-end and precision against fp32 on CPU: largest difference and Kendall's tau."""
     setting = model.setting
     lengths = np.concatenate([mixed_lengths(setting.some(60, 10)), [8, 65, 66, 512]]).astype(np.int32)
@@ -170,7 +170,7 @@ def correctness(model: Model) -> Result:
 # --- ablation ----------------------------------------------------------------------------------------------------
 
 
-class Padded:
+class PaddedAttention:
     """Attention over a batch in which every pair was padded to the longest, as most engines compute it: SDPA with
     a mask, or a variable-length kernel for which the tokens are picked out and put back in every layer."""
 
@@ -238,8 +238,8 @@ class Padded:
 class PaddedScorer:
     """The engine's own encoder and head over padded batches; `score` as `Scorer.score`."""
 
-    def __init__(self, model: Model, dtype: str, inner: Attention | None, batch_size: int) -> None:
-        self.attention = Padded(inner)
+    def __init__(self, model: RandomModel, dtype: str, inner: Attention | None, batch_size: int) -> None:
+        self.attention = PaddedAttention(inner)
         device = str(model.setting.device)
         self.scorer = Scorer.load(Checkpoint(model.folder), dtype, device, attention=self.attention)
         self.device = model.setting.device
@@ -262,7 +262,7 @@ class PaddedScorer:
         return scores
 
 
-def ablation(model: Model) -> Result:
+def ablation(model: RandomModel) -> Result:
     """The published ablation on this engine's encoder: precision, kernel, padding."""
     setting = model.setting
     pairs = tokenized(mixed_lengths(setting.some(2000 if SHAPES[model.shape][0] < 1000 else 400, 12)))
@@ -313,7 +313,7 @@ def peer_attention(setting: Setting) -> tuple[str, str]:
         return "sdpa", "bf16 + SDPA padded: flash-attn is not installed, so this is not the published path"
 
 
-def compare(model: Model) -> Result:
+def compare(model: RandomModel) -> Result:
     """Against Sentence Transformers on the same card and texts, interleaved, each at its best batch size."""
     from sentence_transformers import CrossEncoder
 
@@ -386,20 +386,19 @@ def compare(model: Model) -> Result:
 # --- curves, latency, memory, matrix rate ------------------------------------------------------------------------
 
 
-def curves(model: Model) -> Result:
+def curves(model: RandomModel) -> Result:
     """Samples over batches of many sizes and the latency model fitted to them, as `rankfleet profile` stores it."""
     setting = model.setting
     shapes = QUICK if setting.quick else GRID
-    samples = list(measure(model.scorer(), MAX_TOKENS, shapes, setting.some(6, 2), setting.some(60, 5)))
-    fitted = fit(samples)
+    profile = profile_scorer(model.scorer(), MAX_TOKENS, shapes, setting.some(6, 2), setting.some(60, 5))
     return {
-        "model": fitted.to_json(),
-        "held_out_error": held_out_errors(samples).to_json(),
-        "samples": [[s.work.pairs, s.work.tokens, round(s.ms, 4)] for s in samples],
+        "model": profile.model.to_json(),
+        "held_out_error": profile.errors.to_json(),
+        "samples": [[s.work.pairs, s.work.tokens, round(s.ms, 4)] for s in profile.samples],
     }
 
 
-def latency(model: Model) -> Result:
+def latency(model: RandomModel) -> Result:
     """One request of 100 pairs of 154 tokens, token ids to scores on the host, nothing else running."""
     setting = model.setting
     pairs = tokenized(np.full(setting.some(100, 5), MEAN_TOKENS, np.int32))
@@ -421,7 +420,7 @@ def latency(model: Model) -> Result:
     return result
 
 
-def memory(model: Model) -> Result:
+def memory(model: RandomModel) -> Result:
     """The most memory held while one document of 8192 tokens is scored among a thousand short ones."""
     setting = model.setting
     longest = setting.some(8192, 1024)
@@ -460,7 +459,7 @@ def product_flops(shape: str, lengths: np.ndarray) -> float:
     return 2.0 * (tokens * (layers - 1) * layer + tokens * 3 * hidden**2 + pairs * layer)
 
 
-def matmul(model: Model) -> Result:
+def matmul(model: RandomModel) -> Result:
     """Throughput as a fraction of what the card's measured bf16 matrix rate allows."""
     setting = model.setting
     tflops = matrix_rate(setting)
@@ -481,43 +480,29 @@ def matmul(model: Model) -> Result:
 # --- the suite ---------------------------------------------------------------------------------------------------
 
 
-def device_name(device: torch.device) -> str:
-    if device.type == "cuda":
-        return torch.cuda.get_device_name(device)
-    lines = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else []
-    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.machine()
-
-
-def versions() -> dict[str, str]:
-    found = {"python": platform.python_version(), "torch": torch.__version__}
-    for name in ("transformers", "sentence-transformers", "flash-attn", "triton"):
-        try:
-            found[name] = importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
-            found[name] = "not installed"
+def conditions(setting: Setting) -> Result:
+    """Date, machine, versions and command, and the settings on which the figures depend."""
+    machine = torch.cuda.get_device_name(setting.device) if setting.cuda else None
     hopper = importlib.util.find_spec("flash_attn_interface")  # FlashAttention 3, which torch-varlen then uses
-    found["flash-attn-3"] = "installed" if hopper else "not installed"
-    return found
+    about = measured(machine, PACKAGES)
+    about["versions"]["flash-attn-3"] = "installed" if hopper else "not installed"
+    return about | {"backends": setting.backends, "quick": setting.quick}
 
 
-def read(path: Path) -> Result:
-    return json.loads(path.read_text()) if path.exists() else {}
+def same_conditions(one: Result, other: Result) -> bool:
+    """Whether figures measured under these conditions may stand side by side: all but date and command agree."""
+    keys = ("machine", "versions", "backends", "quick")
+    return all(one.get(key) == other.get(key) for key in keys)
 
 
-def write(path: Path, report: Result) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(report, indent=2) + "\n")
-
-
-def random_model(shape: str, setting: Setting, models: Path) -> Model:
+def random_model(shape: str, setting: Setting, models: Path) -> RandomModel:
     """The random checkpoint of this shape; made once, then found in `models`."""
     folder = models / shape / "reranker"
     if not (folder / "modules.json").exists():
         shutil.rmtree(models / shape, ignore_errors=True)
         ettin(models / shape, SHAPES[shape])
         shutil.rmtree(models / shape / "encoder")
-    return Model(shape, folder, setting)
+    return RandomModel(shape, folder, setting)
 
 
 def run_part(
@@ -525,17 +510,10 @@ def run_part(
 ) -> None:
     """Measure the shapes of this part that the file does not have yet, from this device, and write after each."""
     started = time.monotonic()
-    measured = {
-        "device": device_name(setting.device),
-        "versions": versions(),
-        "backends": setting.backends,
-        "quick": setting.quick,
-    }
-    report = read(out)
+    about = conditions(setting)
+    report = read_results(out) if out.exists() else {}
     kept = report.setdefault("parts", {}).get(part, {})
-    same = {k: v for k, v in kept.get("measured", {}).items() if k != "date"} == measured
-    results: Result = kept.get("shapes", {}) if same and not again else {}
-    measured["date"] = datetime.date.today().isoformat()
+    results: Result = kept.get("shapes", {}) if same_conditions(kept.get("measured", {}), about) and not again else {}
     for shape in shapes:
         if shape in results and "not_run" not in results[shape]:
             print(f"{part} {shape}: kept")
@@ -550,21 +528,21 @@ def run_part(
             if setting.cuda:
                 torch.cuda.empty_cache()
         print(f"{part} {shape}: {json.dumps({k: v for k, v in results[shape].items() if k != 'samples'})}")
-        stored: Result = {"measured": measured, "shapes": results}
+        stored: Result = {"measured": about, "shapes": results}
         if part == "curves":
             fits = {name: LatencyModel.from_json(r["model"]) for name, r in results.items() if "model" in r}
-            stored["profile"] = profile_json(fits, {k: measured[k] for k in ("device", "versions", "date")})
+            stored["profile"] = profile_json(fits, about)
         report["parts"][part] = stored
-        write(out, report)
+        write_results(out, report, about)
 
 
 def mark_not_run(parts: list[str], out: Path, reason: str) -> None:
-    """Say so in the file, for parts that it has no figures of."""
-    report = read(out)
+    """Write the reason into the file, for parts of which it has no figures."""
+    report = read_results(out) if out.exists() else {}
     for part in parts:
         if "shapes" not in report.setdefault("parts", {}).get(part, {}):
             report["parts"][part] = {"not_run": reason}
-    write(out, report | {"looked": {"date": datetime.date.today().isoformat(), "versions": versions()}})
+    write_results(out, report, measured(packages=PACKAGES))
 
 
 def arguments(given: list[str] | None) -> argparse.Namespace:

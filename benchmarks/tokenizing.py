@@ -1,23 +1,20 @@
-"""How long a request's texts take to tokenize, by back-end, cold and from the cache, on one thread.
+"""Measure how long a request's texts take to tokenize, by back-end, cold and from the cache, on one thread.
 
-    python benchmarks/tokenizing.py --tokenizer modernbert_tokenizer.json [--texts corpus.jsonl] [--json F]
+    python -m benchmarks.tokenizing --tokenizer modernbert_tokenizer.json [--texts corpus.jsonl] [--json F]
 
-A request is a query and 100 documents with a mean of 154 tokens. Cold and cached are measured as the router does
-it, up to the pairs laid out; each figure is the median over requests of documents not seen before, of the
-back-ends in turn. Texts are sentences of words drawn from those given, or else from English ones made up here.
+A request is a query and 100 documents with a mean of 154 tokens. Both are timed as in the router, from texts to
+laid-out pairs. Each figure is the median over requests with documents not seen before; the back-ends take turns. Texts
+are runs of words from the file given, or else made-up English-like words.
 """
 
 import argparse
 import json
 import os
-import platform
 import random
 import statistics
 import sys
 import time
 from collections.abc import Callable
-from datetime import UTC, datetime
-from importlib.metadata import version
 from pathlib import Path
 
 os.environ["RAYON_NUM_THREADS"] = "1"  # tokenizers would take every core; read when it is imported
@@ -25,6 +22,7 @@ os.environ["RAYON_NUM_THREADS"] = "1"  # tokenizers would take every core; read 
 import numpy as np
 from tokenizers import Tokenizer
 
+from rankfleet.bench.results import measured, write_results
 from rankfleet.engine.text.encoder import TextEncoder
 from rankfleet.engine.text.token_cache import TokenCache
 from rankfleet.engine.text.tokenizer import PairTokenizer
@@ -40,7 +38,7 @@ def main() -> None:
     encoders = {"tiktoken": TextEncoder(tokenizer)}
     check_s = time.perf_counter() - started_s
     if encoders["tiktoken"].backend != "tiktoken":
-        sys.exit("this tokenizer is not one that tiktoken can stand in for: there is nothing to compare")
+        sys.exit("tiktoken does not give this tokenizer's ids, so there is nothing to compare")
     encoders["tokenizers"] = TextEncoder(tokenizer, fast=False)
     pairs = PairTokenizer(tokenizer, MAX_TOKENS)
 
@@ -73,13 +71,8 @@ def main() -> None:
             "mean_tokens": round(float(np.mean(tokens)) / options.documents, 1),
             "requests": options.requests,
             "tokenizer": options.tokenizer.name,
-            "processor": processor(),
-            "python": platform.python_version(),
-            "tiktoken": version("tiktoken"),
-            "tokenizers": version("tokenizers"),
-            "date": datetime.now(UTC).date().isoformat(),
         }
-        options.json.write_text(json.dumps(facts, indent=2) + "\n")
+        write_results(options.json, facts, measured(packages=("tiktoken",)))
 
 
 def tokenize(pairs: PairTokenizer, encoder: TextEncoder, cache: TokenCache, query: str, documents: list[str]) -> None:
@@ -122,14 +115,6 @@ def made_up_words(deal: random.Random) -> list[str]:
         deal.choice(common) if deal.random() < 0.5 else deal.choice(made) + deal.choice(",..;    ").strip()
         for _ in range(100_000)
     ]
-
-
-def processor() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-        return next(line.split(":")[1].strip() for line in lines if line.startswith("model name"))
-    except (OSError, StopIteration):
-        return platform.processor()
 
 
 def arguments() -> argparse.Namespace:

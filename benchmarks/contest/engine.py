@@ -1,6 +1,5 @@
 """The contest: this engine's speed against its peers' and against what the machine could do."""
 
-import datetime
 import tempfile
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
@@ -18,8 +17,9 @@ from benchmarks.contest.rounds import time_in_turn
 from benchmarks.contest.shapes import ETTIN
 from benchmarks.contest.sweep import SIZES
 
-from rankfleet.bench.machine import cpu_instructions, cpu_name
+from rankfleet.bench.machine import cpu_instructions
 from rankfleet.bench.prose import save_requests
+from rankfleet.bench.results import measured
 from rankfleet.core.errors import InvalidRequest, RankfleetError
 from rankfleet.engine.runtime.precision import DTYPES
 from rankfleet.engine.text.tokenizer import PairTokenizer
@@ -104,8 +104,9 @@ def run(task: Task, progress: Progress) -> dict[str, Any]:
         reasons = (f"{name}: {why['failed']}" for name, why in contest.missing.items() if name.startswith("rankfleet"))
         raise RankfleetError("this engine gave no figures; " + "; ".join(reasons))
     return summary(contest.outcomes, contest.missing, Setting(lengths, flops, contest.rates)) | {
-        "device": cpu_name() if task.device == "cpu" else gpu_name(),
-        "machine": {
+        "measured": measured(None if task.device == "cpu" else gpu_name())
+        | {
+            "versions": contest.versions,
             "matmul_gflop_per_s": {name: round(rate / 1e9, 1) for name, rate in contest.rates.items()},
             "instructions": cpu_instructions(),
             "undisturbed": all(outcome.timed.undisturbed for outcome in contest.outcomes),
@@ -122,8 +123,6 @@ def run(task: Task, progress: Progress) -> dict[str, Any]:
         },
         "threads": task.threads,
         "rounds": task.rounds,
-        "versions": contest.versions,
-        "date": datetime.date.today().isoformat(),
     }
 
 

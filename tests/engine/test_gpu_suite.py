@@ -56,7 +56,7 @@ def test_all_parts_on_a_cpu(suite: ModuleType, models: Path, tmp_path: Path) -> 
     assert tiny["memory"]["finite"]
     assert tiny["matmul"]["bound_fraction"] > 0
     for stored in report["parts"].values():
-        assert {"device", "versions", "date", "backends", "quick"} == set(stored["measured"])
+        assert {"date", "machine", "versions", "command", "backends", "quick"} == set(stored["measured"])
     profile = tmp_path / "profile.json"
     profile.write_text(json.dumps(report["parts"]["curves"]["profile"]))
     assert set(read_profile(profile)) == {"tiny"}

@@ -255,10 +255,10 @@ def test_what_is_printed(capsys: pytest.CaptureFixture[str]) -> None:
     from benchmarks.contest.__main__ import show
 
     work = {"pairs": 4, "mean_tokens": 25.0, "longest_tokens": 40, "model": "demo/small"}
-    machine = {"matmul_gflop_per_s": {"float32": 8e-7}, "undisturbed": False}
+    about = {"machine": "a CPU", "matmul_gflop_per_s": {"float32": 8e-7}, "undisturbed": False}
     ours = measured()
     ours["rankfleet"]["tokenize_share"] = 0.25
-    show(ours | {"work": work, "machine": machine, "threads": 2, "rounds": 3, "device": "a CPU"})
+    show(ours | {"work": work, "measured": about, "threads": 2, "rounds": 3})
     printed = capsys.readouterr()
     rows = {line.split("  ")[0].strip(): line.split() for line in printed.out.splitlines()}
     assert rows["rankfleet bfloat16"] == ["rankfleet", "bfloat16", "4.0", "packed", "50%", "0.1000"]

@@ -1,11 +1,9 @@
 """`rankfleet bench`: put a fleet under load, and measure."""
 
-import json
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.table import Table
 
 from rankfleet.cli import app, err, out
 from rankfleet.cli.options import ConfigOption, load_config
@@ -19,7 +17,8 @@ def bench() -> None:
     """Put a fleet under load, and measure."""
 
 
-def names(option: str) -> list[str]:
+def comma_separated(option: str) -> list[str]:
+    """The names in an option's value, each once."""
     return list(dict.fromkeys(name.strip() for name in option.split(",") if name.strip()))
 
 
@@ -39,15 +38,17 @@ def serve(
         Path | None, typer.Option(help="latency profile of this device: also simulate the same requests")
     ] = None,
     overhead_s: Annotated[
-        float, typer.Option(min=0, help="seconds to measure overhead at each concurrency; 0 to leave it out")
+        float, typer.Option(min=0, help="seconds to measure overhead at each concurrency; 0 to skip it")
     ] = 5.0,
     saturation_s: Annotated[
-        float, typer.Option(min=0, help="seconds of each turn of engine and fleet at saturation; 0 to leave it out")
+        float, typer.Option(min=0, help="seconds of each turn of engine and fleet at saturation; 0 to skip it")
     ] = 5.0,
     json_file: Annotated[Path | None, typer.Option("--json", help="write the figures to this file")] = None,
 ) -> None:
-    """Send requests to a fleet that runs, each when it is due whatever became of the last (open loop), and say how
-    many were answered in time, with what quality, and what a request costs beside the engine."""
+    """Send requests to a running fleet and measure how many are answered in time, with what quality, and what a
+    request costs beside the engine. Each request is sent when it is due, whether or not earlier ones are answered (open
+    loop)."""
+    from rankfleet.bench.results import measured, write_results
     from rankfleet.bench.saturation import saturation
     from rankfleet.bench.serve import overhead, simulated, under_load
     from rankfleet.estimates.profile import read_profile
@@ -71,22 +72,19 @@ def serve(
             del figures["simulated"]["over_time"]
     show_load(figures)
     if json_file is not None:
-        json_file.parent.mkdir(parents=True, exist_ok=True)
-        json_file.write_text(json.dumps(figures, indent=2) + "\n", encoding="utf-8")
+        write_results(json_file, figures, measured(packages=("aiohttp",)))
 
 
 def show_load(figures: dict[str, Any]) -> None:
-    """One row for all requests, one for each class, and the same from the simulator where it was asked."""
-    keys = ("requests", "attainment", "mean_quality", "refused", "given_up", "late", "failed", "p50_ms", "p99_ms")
-    table = Table("", *(key.replace("_", " ") for key in keys), box=None, padding=(0, 2, 0, 0))
+    """Print one row for all requests, one for each class, and the same from the simulator where it ran."""
+    from rankfleet.bench.tables import LOAD, figures_table, tier_shares
+
     rows = {"all": figures, **figures["classes"]}
     if "simulated" in figures:
         rows |= {"simulated": figures["simulated"]}
         rows |= {f"simulated {name}": row for name, row in figures["simulated"]["classes"].items()}
-    for name, row in rows.items():
-        table.add_row(name, *("" if row.get(key) is None else f"{row[key]:g}" for key in keys))
-    out.print(table)
-    out.print("in time by " + ", ".join(f"{tier} {share:.1%}" for tier, share in figures["tiers"].items()))
+    out.print(figures_table(rows, LOAD))
+    out.print(tier_shares(figures["tiers"]))
     for tier, rows in figures.get("overhead_ms", {}).items():
         for concurrency, row in rows.items():
             out.print(

@@ -1,12 +1,10 @@
-"""`rankfleet simulate`: how a fleet would fare under load, without one."""
+"""`rankfleet simulate`: attainment and quality of a fleet under a load, without hardware."""
 
-import json
 import time
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.table import Table
 
 from rankfleet.cli import app, err, out
 from rankfleet.cli.options import load_config
@@ -39,11 +37,12 @@ def simulate(
     json_file: Annotated[Path | None, typer.Option("--json", help="write the figures to this file")] = None,
     plot: Annotated[Path | None, typer.Option(help="draw load, tiers and attainment to this PNG")] = None,
 ) -> None:
-    """Run planner, queue and autoscaling of a fleet against a virtual clock.
+    """Run the planner, queue and autoscaler of a fleet against a virtual clock.
 
-    Attainment is answers in time ÷ all requests; the mean quality is over all requests, those missed counting with
-    the quality of the order they came in. `oracle` is no policy but a bound that no policy can pass.
+    Attainment is answers in time ÷ all requests. The mean quality is over all requests; a missed one counts with the
+    quality of the retriever's order. `oracle` is not a policy but an upper bound for all policies.
     """
+    from rankfleet.bench.results import measured, write_results
     from rankfleet.estimates.profile import read_profile
     from rankfleet.simulate.inputs import requests_for, workload_named
     from rankfleet.simulate.oracle import bound
@@ -74,8 +73,7 @@ def simulate(
     figures = {**given, **figures, "simulated_in_s": round(took_s, 2)}
     show(figures)
     if json_file is not None:
-        json_file.parent.mkdir(parents=True, exist_ok=True)
-        json_file.write_text(json.dumps(figures, indent=2) + "\n", encoding="utf-8")
+        write_results(json_file, figures, measured())
     if plot is not None:
         from rankfleet.simulate.plot import draw
 
@@ -83,22 +81,13 @@ def simulate(
 
 
 def show(figures: dict[str, Any]) -> None:
-    """One row for all requests and one for each class."""
-    keys = ("requests", "attainment", "mean_quality", "refused", "given_up", "late", "p50_ms", "p99_ms")
-    table = Table("", *(key.replace("_", " ") for key in keys), box=None, padding=(0, 2, 0, 0))
-    for name, row in {"all": figures, **figures.get("classes", {})}.items():
-        table.add_row(name, *(cell(key, row.get(key)) for key in keys))
-    out.print(table)
+    """Print one row for all requests and one for each class."""
+    from rankfleet.bench.tables import LOAD, figures_table, tier_shares
+
+    out.print(figures_table({"all": figures, **figures.get("classes", {})}, LOAD))
     if "tiers" in figures:
-        shares = ", ".join(f"{tier} {share:.1%}" for tier, share in figures["tiers"].items())
         out.print(
-            f"in time by {shares}; {figures['gpu_seconds']:.0f} seconds of work by {figures['replica_seconds']:.0f} of "
-            "replicas",
+            f"{tier_shares(figures['tiers'])}; {figures['gpu_seconds']:.0f} s of device time in "
+            f"{figures['replica_seconds']:.0f} s of replicas",
             soft_wrap=True,
         )
-
-
-def cell(key: str, value: float | None) -> str:
-    if value is None:
-        return ""
-    return f"{value:.2%}" if key == "attainment" else f"{value:.4f}" if key == "mean_quality" else f"{value:,}"
