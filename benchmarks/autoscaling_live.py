@@ -23,7 +23,7 @@ import numpy as np
 from benchmarks.paths import result_file
 
 from rankfleet.bench.results import measured, read_results, write_json, write_results
-from rankfleet.bench.serve import counter, summary
+from rankfleet.bench.serve import load_summary, token_counter
 from rankfleet.bench.traffic import Call, calls, closed_loop, open_loop
 from rankfleet.cluster import launch
 from rankfleet.cluster.environment import LOCAL, LOW_LATENCY
@@ -124,7 +124,7 @@ def run_policy(policy: str) -> dict[str, Any]:
         client.deploy_apps(ServeDeploySchema.model_validate(deployed(config, policy, port)))
         url = f"http://127.0.0.1:{port}"
         launch.wait_until_ready(url, lambda text: None)
-        count, special = counter(config)
+        count, special = token_counter(config)
         every = Requests(np.zeros(2), np.ones(2, dtype=np.int64), np.array([20, 40]))
         costs_s = []
         for call in calls(every, WORKLOAD, count, special, SEED):
@@ -140,11 +140,11 @@ def run_policy(policy: str) -> dict[str, Any]:
         replies = asyncio.run(open_loop(url, planned))
         over.set()
         watcher.join()
-        figures = summary(replies, list(WORKLOAD.classes), config.quality.retriever)
+        figures = load_summary(replies, list(WORKLOAD.classes), config.quality.retriever)
         middle_s, end_s = BEFORE_S + LOADED_S / 2, BEFORE_S + LOADED_S
         for name, from_s, to_s in (("first_half", BEFORE_S, middle_s), ("second_half", middle_s, end_s)):
             part = [reply for reply in replies if from_s <= reply.call.at_s < to_s]
-            figures[name] = summary(part, list(WORKLOAD.classes), config.quality.retriever)
+            figures[name] = load_summary(part, list(WORKLOAD.classes), config.quality.retriever)
         return {"rate": rate, "costs_ms": [round(s * 1e3, 1) for s in costs_s], "replicas": seen, **figures}
     finally:
         ray.shutdown()

@@ -23,7 +23,7 @@ import httpx
 from benchmarks.paths import ROOT, result_file
 
 from rankfleet.bench.results import measured, write_results
-from rankfleet.bench.serve import SETTLED, overhead
+from rankfleet.bench.serve import WARM_UP_CALLS, overhead
 from rankfleet.cluster.environment import LOCAL, LOW_LATENCY
 from rankfleet.core.config import read_config
 
@@ -141,7 +141,7 @@ def run() -> None:
                 rounds[name].append(overhead(url, fleet, SECONDS, seed=1))
             print(turn, name, rounds[name][-1], flush=True)
     figures = {name: medians(found) for name, found in rounds.items()}
-    settings = {"rounds": ROUNDS, "seconds": SECONDS, "settled": SETTLED}
+    settings = {"rounds": ROUNDS, "seconds": SECONDS, "warm_up_calls": WARM_UP_CALLS}
     write_results(result_file("bare_serve"), settings | figures | {"by_round": rounds}, measured())
 
 

@@ -15,7 +15,7 @@ import numpy as np
 from benchmarks.paths import result_file
 
 from rankfleet.bench.results import measured, write_results
-from rankfleet.bench.serve import counter
+from rankfleet.bench.serve import token_counter
 from rankfleet.bench.traffic import calls
 from rankfleet.cluster import launch
 from rankfleet.cluster.serve_config import serve_config
@@ -56,7 +56,7 @@ def body(config: FleetConfig, tokens: int) -> bytes:
         tokens=tokens,
     )
     one = Requests(np.zeros(1), np.zeros(1, dtype=np.int64), np.array([DOCUMENTS]))
-    return calls(one, workload, *counter(config), seed=1)[0].body
+    return calls(one, workload, *token_counter(config), seed=1)[0].body
 
 
 def measure(http: httpx.Client, text: bytes, tier: str) -> dict[str, Any]:

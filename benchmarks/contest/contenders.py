@@ -15,7 +15,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from rankfleet.bench.prose import Request
+from rankfleet.bench.sample_texts import SampleRequest
 
 INSTALL = "pip install 'rankfleet[bench]'"
 
@@ -62,7 +62,7 @@ class Contender(Protocol):
     batches: bool  # whether a batch size is to be chosen
     versions: dict[str, str]
 
-    def score(self, request: Request, batch_size: int) -> np.ndarray:
+    def score(self, request: SampleRequest, batch_size: int) -> np.ndarray:
         """Raw logits, [documents]."""
         ...
 
@@ -80,10 +80,10 @@ class Rankfleet:
         self.reranker = Reranker.load(find_checkpoint(model), dtype=dtype, device=device, max_tokens=max_tokens)
         self.versions = {name: version(name) for name in ("rankfleet", "torch")}
 
-    def score(self, request: Request, batch_size: int) -> np.ndarray:
+    def score(self, request: SampleRequest, batch_size: int) -> np.ndarray:
         return self.reranker.score(request.query, request.documents)
 
-    def tokenize_s(self, request: Request) -> float:
+    def tokenize_s(self, request: SampleRequest) -> float:
         """Seconds from texts to laid-out pairs."""
         started = time.perf_counter()
         query, *documents = self.reranker.tokenizer.encode([request.query, *request.documents])
@@ -103,7 +103,7 @@ class SentenceTransformers:
         self.model = load_cross_encoder(model, dtype, device, max_tokens)
         self.versions = {name: version(name) for name in ("sentence-transformers", "transformers", "torch")}
 
-    def score(self, request: Request, batch_size: int) -> np.ndarray:
+    def score(self, request: SampleRequest, batch_size: int) -> np.ndarray:
         import torch
 
         pairs = [(request.query, document) for document in request.documents]
@@ -138,13 +138,13 @@ class Padded:
     def run(self, features: dict[str, np.ndarray]) -> np.ndarray:
         raise NotImplementedError
 
-    def score(self, request: Request, batch_size: int) -> np.ndarray:
+    def score(self, request: SampleRequest, batch_size: int) -> np.ndarray:
         scores = np.empty(len(request.documents), dtype=np.float32)
         for rows, features in self.padded(request, batch_size):
             scores[rows] = self.run(features).reshape(-1)
         return scores
 
-    def padded(self, request: Request, batch_size: int) -> Iterator[tuple[list[int], dict[str, np.ndarray]]]:
+    def padded(self, request: SampleRequest, batch_size: int) -> Iterator[tuple[list[int], dict[str, np.ndarray]]]:
         """Rows and inputs, int64 [rows, longest of them], in order of length."""
         encoded = self.tokenizer(
             [request.query] * len(request.documents), request.documents, truncation=True, max_length=self.max_tokens

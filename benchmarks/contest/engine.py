@@ -18,8 +18,8 @@ from benchmarks.contest.shapes import ETTIN
 from benchmarks.contest.sweep import SIZES
 
 from rankfleet.bench.machine import cpu_instructions
-from rankfleet.bench.prose import save_requests
 from rankfleet.bench.results import measured
+from rankfleet.bench.sample_texts import save_requests
 from rankfleet.core.errors import InvalidRequest, RankfleetError
 from rankfleet.engine.runtime.precision import DTYPES
 from rankfleet.engine.text.tokenizer import PairTokenizer

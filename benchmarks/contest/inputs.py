@@ -5,7 +5,7 @@ from pathlib import Path
 from benchmarks.contest.shapes import write_ettin
 from safetensors import safe_open
 
-from rankfleet.bench.prose import Request, pair_lengths, prose, write_request
+from rankfleet.bench.sample_texts import SampleRequest, pair_lengths, training_texts, write_request
 from rankfleet.core.errors import RankfleetError
 from rankfleet.engine.checkpoint.files import SCALE_SUFFIX, Checkpoint, find_checkpoint
 from rankfleet.engine.checkpoint.storage import write_float32
@@ -21,7 +21,7 @@ def random_model(shape: str, folder: Path) -> tuple[Checkpoint, Path]:
 
     disable_progress_bar()
     try:
-        written = write_ettin(folder, shape, prose(TRAINING_TEXTS), VOCABULARY)
+        written = write_ettin(folder, shape, training_texts(TRAINING_TEXTS), VOCABULARY)
     except ImportError as error:
         raise RankfleetError("--shape needs more packages:  pip install 'rankfleet[bench]'") from error
     return Checkpoint(written), written
@@ -49,7 +49,7 @@ def holds_int8(checkpoint: Checkpoint) -> bool:
     return False
 
 
-def write_requests(number: int, pairs: int, mean_tokens: int, tokenizer: PairTokenizer) -> list[Request]:
+def write_requests(number: int, pairs: int, mean_tokens: int, tokenizer: PairTokenizer) -> list[SampleRequest]:
     """So many requests of the same lengths, each with texts of its own."""
 
     def count(text: str) -> int:
@@ -62,7 +62,7 @@ def write_requests(number: int, pairs: int, mean_tokens: int, tokenizer: PairTok
     ]
 
 
-def lengths_of(request: Request, tokenizer: PairTokenizer) -> list[int]:
+def lengths_of(request: SampleRequest, tokenizer: PairTokenizer) -> list[int]:
     """Tokens of each pair as it is scored."""
     query, *documents = tokenizer.encode([request.query, *request.documents])
     return [int(n) for n in tokenizer.pair_lengths(tokenizer.layout(query, documents))]

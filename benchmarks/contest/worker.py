@@ -24,7 +24,7 @@ from benchmarks.contest.contenders import CONTENDERS, Contender, Rankfleet, expo
 from benchmarks.contest.sweep import best_batch
 
 from rankfleet.bench.machine import busy_s, matmul_rates
-from rankfleet.bench.prose import Request, read_requests
+from rankfleet.bench.sample_texts import SampleRequest, read_requests
 
 WARM_UP_BATCH = 4
 DISTURBED = 0.05  # CPUs that everyone else may use during a pass
@@ -49,7 +49,7 @@ class ContestWorker:
 
     def __init__(self) -> None:
         self.contender: Contender | None = None
-        self.requests: list[Request] = []
+        self.requests: list[SampleRequest] = []
         self.batch_size = WARM_UP_BATCH
         self.cpu_at_rest_s = 0.0
 

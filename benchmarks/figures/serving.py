@@ -60,7 +60,7 @@ def bare_serve() -> str:
     for tier, name in itertools.product(figures["rankfleet"], ("bare", "rankfleet")):
         one, eight = (figures[name][tier][clients] for clients in ("1", "8"))
         beside = f"{one['with_queue_p50_ms']:.1f} / {one['with_queue_p95_ms']:.1f}"
-        rows.append([tier, name, beside, f"{(eight['requests'] + figures['settled']) / figures['seconds']:.0f}"])
+        rows.append([tier, name, beside, f"{(eight['requests'] + figures['warm_up_calls']) / figures['seconds']:.0f}"])
     header = ["tier", "", "one client, beside the engine, p50 / p95 ms", "eight clients, requests/s"]
     caption = conditions(figures["measured"], f"median of {figures['rounds']} rounds")
     return f"{markdown(header, rows, left=2)}\n\n{caption}."

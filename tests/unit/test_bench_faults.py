@@ -4,7 +4,7 @@ import os
 
 import pytest
 
-from rankfleet.bench.faults import SCENARIOS, Event, Events, fleet_to_break, normal_again_s, summary
+from rankfleet.bench.faults import SCENARIOS, Event, Events, fault_test_fleet, normal_again_s, reply_counts
 from rankfleet.bench.soak import Memory, resident_bytes
 from rankfleet.bench.traffic import Call, Reply
 
@@ -22,7 +22,7 @@ def test_every_request_is_counted_once() -> None:
         reply(500),
         reply(0, took_ms=7.0),
     ]
-    figures = summary(replies)
+    figures = reply_counts(replies)
     assert {k: figures[k] for k in ("requests", "ok", "refused", "failed", "late", "unscored")} == {
         "requests": 6,
         "ok": 3,
@@ -75,7 +75,7 @@ def test_resident_memory_is_that_of_a_live_process() -> None:
 
 
 def test_the_fleet_to_break_has_two_of_each() -> None:
-    config = fleet_to_break(None)
+    config = fault_test_fleet(None)
     assert config.routers >= 2
     assert all(group.replicas.min >= 2 for group in config.groups.values())
     assert set(SCENARIOS) == {"calm", "kill", "hang", "node", "redeploy", "cancel", "overload"}

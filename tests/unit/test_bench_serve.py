@@ -5,7 +5,7 @@ import orjson
 import pytest
 
 from rankfleet.bench.saturation import rate
-from rankfleet.bench.serve import for_tier, summary
+from rankfleet.bench.serve import for_tier, load_summary
 from rankfleet.bench.traffic import Call, Reply, calls
 from rankfleet.simulate.workload import Candidates, RequestClass, Requests, Workload
 
@@ -48,7 +48,7 @@ def test_what_counts_as_in_time() -> None:
         Reply(fast, 0, 99.0),  # no answer came
         Reply(free, 200, 900.0, "large", 0.5, True),
     ]
-    shown = summary(replies, ["fast", "any"], retriever=0.2)
+    shown = load_summary(replies, ["fast", "any"], retriever=0.2)
     assert shown["attainment"] == pytest.approx(2 / 6, abs=1e-5)
     assert shown["mean_quality"] == pytest.approx((0.3 + 4 * 0.2 + 0.5) / 6, abs=1e-5)
     counts = ("ok", "refused", "given_up", "late", "failed")

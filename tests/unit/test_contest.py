@@ -19,7 +19,14 @@ from benchmarks.contest.rounds import Timed, time_in_turn, turns
 from benchmarks.contest.sweep import best_batch
 
 from rankfleet.bench.machine import busy_ticks
-from rankfleet.bench.prose import Request, pair_lengths, prose, read_requests, save_requests, write_request
+from rankfleet.bench.sample_texts import (
+    SampleRequest,
+    pair_lengths,
+    read_requests,
+    save_requests,
+    training_texts,
+    write_request,
+)
 from rankfleet.core.errors import InvalidRequest
 
 
@@ -67,7 +74,7 @@ def test_texts_come_as_near_to_a_length_as_whole_words_can() -> None:
 
 
 def test_texts_are_like_prose() -> None:
-    text = " ".join(prose(20))
+    text = " ".join(training_texts(20))
     assert text.split().count("the") / len(text.split()) > 0.02
     assert len(set(text.split())) > 800
     assert ". " in text
@@ -309,7 +316,7 @@ class FakeContender:
     def __init__(self, model: str, dtype: str, device: str, threads: int, max_tokens: int) -> None:
         self.versions = {"fake": dtype}
 
-    def score(self, request: Request, batch_size: int) -> np.ndarray:
+    def score(self, request: SampleRequest, batch_size: int) -> np.ndarray:
         if request.query == "break":
             raise ValueError("cannot")
         return np.array([float(len(document)) for document in request.documents])
@@ -319,7 +326,10 @@ def test_a_worker_answers_each_order_and_survives_a_failing_one(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(contenders.CONTENDERS, "fake", FakeContender)
-    save_requests([Request("q", ["a", "bbb"]), Request("q", ["cc"]), Request("break", ["d"])], tmp_path / "texts")
+    save_requests(
+        [SampleRequest("q", ["a", "bbb"]), SampleRequest("q", ["cc"]), SampleRequest("break", ["d"])],
+        tmp_path / "texts",
+    )
     common = {"model": "m", "dtype": "float32", "device": "cpu", "threads": 1, "max_tokens": 64}
     orders = [
         {"do": "load", "peer": "fake", "texts": str(tmp_path / "texts"), **common},

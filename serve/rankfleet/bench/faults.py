@@ -11,7 +11,7 @@ from typing import Any, Protocol
 import aiohttp
 import numpy as np
 
-from rankfleet.bench.serve import counter
+from rankfleet.bench.serve import token_counter
 from rankfleet.bench.traffic import JSON, REFUSED, Call, Reply, calls, closed_loop, open_loop, quantile, session
 from rankfleet.core.config import FleetConfig, parse_config
 from rankfleet.simulate.traces import from_process
@@ -41,7 +41,7 @@ STEPS = (0.7, 0.85, 1.0, 1.2, 1.4)  # of that rate: where the peak of goodput is
 TOLERANCE = 1.5  # latencies up to so many times the calm p99 are normal
 
 
-class Breakable(Protocol):
+class BreakableFleet(Protocol):
     """A fleet that can be broken: `app.cluster.LocalCluster`."""
 
     url: str
@@ -94,13 +94,13 @@ class BenchLoad:
     seed: int = 1
 
 
-class Bench:
+class FaultBench:
     """Scenarios against one fleet, one after the other."""
 
-    def __init__(self, fleet: Breakable, progress: Callable[[str], None] = lambda text: None) -> None:
+    def __init__(self, fleet: BreakableFleet, progress: Callable[[str], None] = lambda text: None) -> None:
         self._fleet = fleet
         self._progress = progress
-        self._counter = counter(fleet.config)
+        self._counter = token_counter(fleet.config)
 
     def calm(self, load: BenchLoad) -> dict[str, Any]:
         """Nothing happens: what the others are to be read against."""
@@ -150,7 +150,7 @@ class Bench:
             return replies
 
         self._progress(f"sending {len(planned)} requests, of which {len(leave)} go away")
-        return summary(asyncio.run(both())) | {"cancelled": len(leave)}
+        return reply_counts(asyncio.run(both())) | {"cancelled": len(leave)}
 
     def overload(self, load: BenchLoad) -> dict[str, Any]:
         """Five times what the fleet can do, after its peak and its calm have been measured."""
@@ -174,7 +174,7 @@ class Bench:
         normal_ms = quantile([r.took_ms for r in before if r.status == 200], 0.99) or 0.0
         refusals = [r.took_ms for r in during if r.status in REFUSED]
         good = goodput(during, load.seconds / 3)
-        return summary(during) | {
+        return reply_counts(during) | {
             "closed_loop_per_s": round(rate, 2),
             "goodput_by_rate_per_s": steps,
             "peak_goodput_per_s": peak,
@@ -184,7 +184,7 @@ class Bench:
             "refused_p90_ms": quantile(refusals, 0.9),
             "refused_p99_ms": quantile(refusals, 0.99),
             "calm_p99_ms": normal_ms,
-            "after": summary(following),
+            "after": reply_counts(following),
             "normal_again_s": normal_again_s(following, load.seconds / 3, normal_ms * TOLERANCE),
         }
 
@@ -208,21 +208,21 @@ class Bench:
             sent = pool.submit(self._send, planned)
             happening.run()
             replies = sent.result()
-        return summary(replies) | {"rate_per_s": load.rate_per_s} | ({"events": happening.done} if events else {})
+        return reply_counts(replies) | {"rate_per_s": load.rate_per_s} | ({"events": happening.done} if events else {})
 
 
-SCENARIOS: dict[str, Callable[[Bench, BenchLoad], dict[str, Any]]] = {
-    "calm": Bench.calm,
-    "kill": Bench.kill,
-    "hang": Bench.hang,
-    "node": Bench.node,
-    "redeploy": Bench.redeploy,
-    "cancel": Bench.cancel,
-    "overload": Bench.overload,
+SCENARIOS: dict[str, Callable[[FaultBench, BenchLoad], dict[str, Any]]] = {
+    "calm": FaultBench.calm,
+    "kill": FaultBench.kill,
+    "hang": FaultBench.hang,
+    "node": FaultBench.node,
+    "redeploy": FaultBench.redeploy,
+    "cancel": FaultBench.cancel,
+    "overload": FaultBench.overload,
 }
 
 
-def fleet_to_break(profile: str | None) -> FleetConfig:
+def fault_test_fleet(profile: str | None) -> FleetConfig:
     """The demo tiers on three replicas, two routers: enough that one of each may die. profile: of this device."""
     return parse_config(
         {
@@ -263,7 +263,7 @@ async def go_away(url: str, planned: Sequence[Call], patience_s: Sequence[float]
         await asyncio.gather(*(leave(client, c, s) for c, s in zip(planned, patience_s, strict=True)))
 
 
-def summary(replies: Sequence[Reply]) -> dict[str, Any]:
+def reply_counts(replies: Sequence[Reply]) -> dict[str, Any]:
     """failed: neither answered nor refused; late: answered beyond the budget as the client sees it; unscored: in the
     order given, since the time ran out."""
     answered = [r for r in replies if r.status == 200]

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from rankfleet.bench.serve import AMPLE_MS, best_tier, counter, for_tier
+from rankfleet.bench.serve import AMPLE_MS, best_tier, for_tier, token_counter
 from rankfleet.bench.traffic import Call, Reply, calls, closed_loop
 from rankfleet.core.config import FleetConfig
 from rankfleet.core.pairs import TokenizedPairs
@@ -54,7 +54,7 @@ def requests(fleet: FleetConfig, documents: int, tokens: int, seed: int) -> list
         tokens=tokens,
     )
     each = Requests(np.zeros(REQUESTS), np.zeros(REQUESTS, dtype=np.int64), np.full(REQUESTS, documents))
-    return calls(each, workload, *counter(fleet), seed)
+    return calls(each, workload, *token_counter(fleet), seed)
 
 
 def rate(replies: Sequence[Reply], documents: int) -> float:

@@ -24,7 +24,7 @@ AMPLE_MS = 60_000  # without a budget the fleet's default class would set one
 SHORT = Workload(
     classes={"any": RequestClass(slo_ms=AMPLE_MS, share=1)}, candidates=[Candidates(count=20, share=1)], tokens=32
 )
-SETTLED = 20  # calls before any counts
+WARM_UP_CALLS = 20  # calls before any counts
 
 
 def under_load(
@@ -36,19 +36,19 @@ def under_load(
     progress: Callable[[int], None] = lambda sent: None,
 ) -> dict[str, Any]:
     """Attainment and quality, for all and by class."""
-    planned = calls(requests, workload, *counter(fleet), seed)
+    planned = calls(requests, workload, *token_counter(fleet), seed)
     replies = asyncio.run(open_loop(url, planned, progress))
-    return summary(replies, list(workload.classes), fleet.quality.retriever)
+    return load_summary(replies, list(workload.classes), fleet.quality.retriever)
 
 
-def counter(fleet: FleetConfig) -> tuple[Callable[[str], int], int]:
+def token_counter(fleet: FleetConfig) -> tuple[Callable[[str], int], int]:
     """How many tokens a text has, and how many a pair has besides, by the first tier's vocabulary."""
     tier = next(iter(fleet.tiers.values()))
     tokenizer = PairTokenizer.load(find_checkpoint(tier.model, tier.revision, weights=False))
     return (lambda text: len(tokenizer.encode([text])[0])), tokenizer.template.tokens
 
 
-def summary(replies: Sequence[Reply], kinds: Sequence[str], retriever: float) -> dict[str, Any]:
+def load_summary(replies: Sequence[Reply], kinds: Sequence[str], retriever: float) -> dict[str, Any]:
     """As `simulate` has it: attainment is answers in time ÷ all; the mean quality is over all, those missed
     counting with the retriever's own."""
 
@@ -88,7 +88,7 @@ def overhead(url: str, fleet: FleetConfig, seconds: float, seed: int) -> dict[st
         call = for_tier(one, tier)
         shown[tier] = {}
         for concurrency in CONCURRENCY:
-            replies = asyncio.run(closed_loop(url, call, concurrency, seconds))[SETTLED:]
+            replies = asyncio.run(closed_loop(url, call, concurrency, seconds))[WARM_UP_CALLS:]
             done = [r for r in replies if r.scored]
             beside = [r.took_ms - r.infer_ms for r in done]
             own = [ms - r.queue_ms for ms, r in zip(beside, done, strict=True)]
@@ -105,7 +105,7 @@ def overhead(url: str, fleet: FleetConfig, seconds: float, seed: int) -> dict[st
 
 def short_calls(fleet: FleetConfig, count: int, seed: int) -> list[Call]:
     many = Requests(np.zeros(count), np.zeros(count, dtype=np.int64), np.full(count, 20))
-    return calls(many, SHORT, *counter(fleet), seed)
+    return calls(many, SHORT, *token_counter(fleet), seed)
 
 
 def best_tier(fleet: FleetConfig) -> str:

@@ -13,7 +13,7 @@ from typing import Any
 
 import aiohttp
 
-from rankfleet.bench.faults import MIXED, Bench, BenchLoad, Breakable, summary
+from rankfleet.bench.faults import MIXED, BenchLoad, BreakableFleet, FaultBench, reply_counts
 from rankfleet.bench.traffic import Call, open_loop, send, session
 
 WARM_S = 300.0  # growth counts from here on; a third of the time where that is shorter
@@ -65,10 +65,10 @@ def resident_bytes(pid: int) -> int | None:
 
 
 def soak(
-    fleet: Breakable, minutes: float, load: float, seed: int, progress: Callable[[str], None] = lambda text: None
+    fleet: BreakableFleet, minutes: float, load: float, seed: int, progress: Callable[[str], None] = lambda text: None
 ) -> dict[str, Any]:
     """load: share of what the fleet can do with all its work waiting."""
-    bench = Bench(fleet, progress)
+    bench = FaultBench(fleet, progress)
     seconds = minutes * 60
     progress("finding out how much the fleet can do")
     rate = capacity_per_s(bench, fleet.url, seed) * load
@@ -83,7 +83,7 @@ def soak(
         replies = sent.result()
     warm_s = min(WARM_S, seconds / 3)
     grown = memory.growth(warm_s, seconds)
-    return summary(replies) | {
+    return reply_counts(replies) | {
         "minutes": minutes,
         "load": load,
         "rate_per_s": round(rate, 2),
@@ -93,7 +93,7 @@ def soak(
     }
 
 
-def capacity_per_s(bench: Bench, url: str, seed: int) -> float:
+def capacity_per_s(bench: FaultBench, url: str, seed: int) -> float:
     """Requests of the mixture that are done in a second, where eight clients send one after the other."""
     mixture = bench.planned(MIXED, BenchLoad(20.0, 10.0, seed))
     each = [mixture[i::CLIENTS] for i in range(CLIENTS)]

@@ -13,7 +13,7 @@ import aiohttp
 import numpy as np
 import orjson
 
-from rankfleet.bench.prose import write_request
+from rankfleet.bench.sample_texts import write_request
 from rankfleet.simulate.workload import Requests, Workload
 
 REFUSED = (429, 422)  # not now, and not even by an idle fleet

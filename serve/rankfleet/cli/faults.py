@@ -30,7 +30,7 @@ def faults(
 ) -> None:
     """Start a fleet on several nodes of this computer, break it in different ways under load, and count what became
     of the requests. The load generator shares the computer's cores with the fleet."""
-    from rankfleet.bench.faults import SCENARIOS, Bench, BenchLoad, fleet_to_break
+    from rankfleet.bench.faults import SCENARIOS, BenchLoad, FaultBench, fault_test_fleet
     from rankfleet.bench.local_cluster import local_cluster
     from rankfleet.bench.tables import Column, figures_table
 
@@ -40,10 +40,10 @@ def faults(
     figures: dict[str, Any] = {}
     with tempfile.TemporaryDirectory() as folder, err.status("measuring the tiers") as status:
         say = status.update if err.is_terminal else lambda text: None
-        config = fleet_to_break(measured_profile(Path(folder)))
+        config = fault_test_fleet(measured_profile(Path(folder)))
         with local_cluster(config, free_port(), nodes, say) as fleet:
             for name in asked:
-                bench = Bench(fleet, lambda text, name=name: say(f"{name}: {text}"))  # type: ignore[misc]
+                bench = FaultBench(fleet, lambda text, name=name: say(f"{name}: {text}"))  # type: ignore[misc]
                 figures[name] = SCENARIOS[name](bench, BenchLoad(rate, seconds, seed))
                 err.print(f"{name}: {figures[name]}", markup=False, soft_wrap=True, highlight=False)
                 settings = {"seconds": seconds, "nodes": nodes, "seed": seed, "replicas": replicas_of(config)}
@@ -64,14 +64,14 @@ def soak(
 ) -> None:
     """Keep a fleet on this computer busy and measure by how much the memory of each of its processes grows after the
     first five minutes (after the first third of a shorter run)."""
-    from rankfleet.bench.faults import fleet_to_break
+    from rankfleet.bench.faults import fault_test_fleet
     from rankfleet.bench.local_cluster import local_cluster
     from rankfleet.bench.soak import soak as keep_busy
     from rankfleet.bench.tables import Column, figures_table
 
     with tempfile.TemporaryDirectory() as folder, err.status("measuring the tiers") as status:
         say = status.update if err.is_terminal else lambda text: None
-        config = fleet_to_break(measured_profile(Path(folder)))
+        config = fault_test_fleet(measured_profile(Path(folder)))
         with local_cluster(config, free_port(), 2, say) as fleet:
             figures = keep_busy(fleet, minutes, load, seed, say)
     store(json_file, "soak", figures, {"nodes": 2, "seed": seed, "replicas": replicas_of(config)})
@@ -86,12 +86,12 @@ def soak(
 
 def measured_profile(folder: Path) -> str:
     """Write a latency profile of the demo tiers on this device, so that replicas that restart need not measure it."""
-    from rankfleet.bench.faults import fleet_to_break
+    from rankfleet.bench.faults import fault_test_fleet
     from rankfleet.bench.profile import profile_file, profile_fleet
     from rankfleet.bench.results import write_json
     from rankfleet.engine.runtime.measure import QUICK
 
-    fleet = fleet_to_break(None)
+    fleet = fault_test_fleet(None)
     path = folder / "profile.json"
     write_json(path, profile_file(profile_fleet(fleet, QUICK, 4, 10.0), fleet))
     return str(path)
