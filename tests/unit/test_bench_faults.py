@@ -5,7 +5,7 @@ import os
 import pytest
 
 from rankfleet.bench.faults import SCENARIOS, Event, Events, fault_test_fleet, normal_again_s, reply_counts
-from rankfleet.bench.soak import Memory, resident_bytes
+from rankfleet.bench.soak import MemorySamples, resident_bytes
 from rankfleet.bench.traffic import Call, Reply
 
 
@@ -59,7 +59,7 @@ def test_a_fault_that_cannot_be_brought_about_is_told() -> None:
 
 
 def test_memory_grows_between_the_windows_and_only_of_those_that_stay() -> None:
-    memory = Memory()
+    memory = MemorySamples()
     mib = 2**20
     memory.samples = {
         "demo 1": [(t, 100 * mib if t < 400 else 110 * mib) for t in range(0, 1000, 5)],

@@ -1,5 +1,5 @@
-"""`rankfleet bench serve`: a fleet that runs, under the load of a trace or a random process, and what a simulation
-says of the same requests."""
+"""`rankfleet bench serve`: a running fleet under the load of a trace or a random process, and a simulation of the same
+requests."""
 
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
@@ -24,7 +24,7 @@ AMPLE_MS = 60_000  # without a budget the fleet's default class would set one
 SHORT = Workload(
     classes={"any": RequestClass(slo_ms=AMPLE_MS, share=1)}, candidates=[Candidates(count=20, share=1)], tokens=32
 )
-WARM_UP_CALLS = 20  # calls before any counts
+WARM_UP_CALLS = 20  # the first calls of a measurement, which do not count
 
 
 def under_load(
@@ -42,15 +42,19 @@ def under_load(
 
 
 def token_counter(fleet: FleetConfig) -> tuple[Callable[[str], int], int]:
-    """How many tokens a text has, and how many a pair has besides, by the first tier's vocabulary."""
+    """A function that counts a text's tokens, and the number of special tokens of a pair, by the first tier's
+    vocabulary."""
     tier = next(iter(fleet.tiers.values()))
     tokenizer = PairTokenizer.load(find_checkpoint(tier.model, tier.revision, weights=False))
     return (lambda text: len(tokenizer.encode([text])[0])), tokenizer.template.tokens
 
 
 def load_summary(replies: Sequence[Reply], kinds: Sequence[str], retriever: float) -> dict[str, Any]:
-    """As `simulate` has it: attainment is answers in time ÷ all; the mean quality is over all, those missed
-    counting with the retriever's own."""
+    """Figures of all requests, by class and by tier, as `rankfleet simulate` gives them.
+
+    Attainment is answers in time ÷ all requests. The mean quality is over all requests; a missed one counts with the
+    retriever's quality.
+    """
 
     def figures(some: Sequence[Reply]) -> dict[str, Any]:
         met = [reply for reply in some if reply.in_time]
@@ -78,9 +82,10 @@ def load_summary(replies: Sequence[Reply], kinds: Sequence[str], retriever: floa
 
 
 def overhead(url: str, fleet: FleetConfig, seconds: float, seed: int) -> dict[str, Any]:
-    """What a request of 20 short documents takes beside the engine, as its client sees it, by tier and concurrency:
-    for the first tier and for the best. p50_ms, p95_ms: without the wait for the device (the reply's queue), in which
-    it scored others' batches: that is the engine's time as well. with_queue: with it.
+    """Time of a request with 20 short documents minus the engine's, as the client sees it, by tier and concurrency.
+
+    Measured for the first tier and for the best. p50_ms, p95_ms: without the wait in the replica's queue, since the
+    device scores other batches meanwhile; with_queue: with that wait.
     """
     one = short_calls(fleet, 1, seed)[0]
     shown: dict[str, Any] = {}
@@ -104,6 +109,7 @@ def overhead(url: str, fleet: FleetConfig, seconds: float, seed: int) -> dict[st
 
 
 def short_calls(fleet: FleetConfig, count: int, seed: int) -> list[Call]:
+    """Calls with 20 short documents each."""
     many = Requests(np.zeros(count), np.zeros(count, dtype=np.int64), np.full(count, 20))
     return calls(many, SHORT, *token_counter(fleet), seed)
 
@@ -113,13 +119,13 @@ def best_tier(fleet: FleetConfig) -> str:
 
 
 def for_tier(call: Call, tier: str) -> Call:
-    """The same call, with a tier named."""
+    """The same call, with the tier as its `model`."""
     return replace(call, body=orjson.dumps(orjson.loads(call.body) | {"model": tier}))
 
 
 def simulated(
     fleet: FleetConfig, models: Mapping[str, LatencyModel], workload: Workload, requests: Requests, seed: int
 ) -> dict[str, Any]:
-    """The same requests against a virtual clock."""
+    """A simulation of the same requests."""
     simulation = Simulation(fleet, models, workload, policy_of("slo", fleet, models), seed)
     return results(simulation.run(requests), requests, fleet, workload)
