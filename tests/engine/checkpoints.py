@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import torch
-from benchmarks.contest.shapes import Shape, fill, write_byte_bpe, write_ettin
+from benchmarks.contest.shapes import ModelShape, fill, write_byte_bpe, write_ettin
 from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 from transformers import (
     BertConfig,
@@ -85,7 +85,7 @@ def roberta_bpe(folder: Path, max_length: int) -> None:
     ).save_pretrained(folder)
 
 
-def ettin(folder: Path, shape: str | Shape, max_length: int = 8192, seed: int = 12) -> Path:
+def ettin(folder: Path, shape: str | ModelShape, max_length: int = 8192, seed: int = 12) -> Path:
     """An Ettin reranker of this shape, by name or as (hidden, layers, heads, MLP inner), in the layout of the
     published ones."""
     return write_ettin(folder, shape, TEXT, 900, max_length, seed)

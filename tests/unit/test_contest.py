@@ -14,7 +14,7 @@ from benchmarks.contest.contenders import ContestEntry, absent
 from benchmarks.contest.engine import Task
 from benchmarks.contest.flops import Arithmetic, FlopCount, seen
 from benchmarks.contest.process import ContenderFailed
-from benchmarks.contest.report import ContestOutcome, Setting, agreement, kendall_tau, summary
+from benchmarks.contest.report import ContestOutcome, ContestSetting, agreement, kendall_tau, summary
 from benchmarks.contest.rounds import Timed, time_in_turn, turns
 from benchmarks.contest.sweep import best_batch
 
@@ -207,7 +207,7 @@ def outcome(
 
 def measured() -> dict[str, Any]:
     right, near, wrong = [1.0, 2.0, 3.0, 4.0], [1.0, 2.1, 3.0, 4.0], [float("nan")] * 4
-    setting = Setting([10, 20, 30, 40], FlopCount(700, 100, 400), {"float32": 800.0, "bfloat16": 1600.0})
+    setting = ContestSetting([10, 20, 30, 40], FlopCount(700, 100, 400), {"float32": 800.0, "bfloat16": 1600.0})
     return summary(
         [
             outcome("rankfleet-fp32", "rankfleet", "float32", [2.0, 1.0, 9.0], right, None),
@@ -246,7 +246,7 @@ def test_figures() -> None:
     }
     assert peers["sentence-transformers-fp32"]["batch_size"] == 4
     assert peers["openvino"]["dtype"] == "float32"
-    assert peers["openvino-bf16"]["wrong"] == "some scores are no numbers"
+    assert peers["openvino-bf16"]["wrong"] == "some scores are not finite"
     assert result["ratio"] == {
         "sentence-transformers-fp32": 4.0,
         "sentence-transformers-bf16": 3.2,
