@@ -1,8 +1,8 @@
 """Measure the engine on a GPU, part by part, into one JSON file.
 
-Needs torch >= 2.11, transformers >= 5.17, sentence-transformers >= 6.0 and Python >= 3.11; no Ray, and no
-installation: run it from a source tree. Models are randomly initialised at the shapes of the Ettin rerankers, so
-nothing is downloaded; speed is that of the published ones, scores mean nothing.
+Needs torch >= 2.11, transformers >= 5.17, sentence-transformers >= 6.0 and Python >= 3.11, but neither Ray nor an
+installation: run it from a source tree. Models have random weights in the shapes of the Ettin rerankers, so nothing is
+downloaded. Their speed is that of the published models; their scores mean nothing.
 """
 
 import argparse
@@ -47,19 +47,21 @@ from rankfleet.estimates.profile import profile_json  # noqa: E402
 
 SHAPES = {**ETTIN, "tiny": (128, 4, 2, 96)}  # hidden, layers, heads, MLP inner
 MEAN_TOKENS, MAX_TOKENS = 154, 512
-ENOUGH_S = 10.0  # spent on one figure
+ENOUGH_S = 10.0  # most time spent on one figure
 PACKAGES = ("sentence-transformers", "flash-attn", "triton")  # whose versions are recorded besides the usual ones
 PARTS = ("correctness", "ablation", "compare", "curves", "latency", "memory", "matmul")
-# Of the same measurements in the blog "Introducing the Ettin Reranker Family": H100, natural lengths, pairs/s.
+# pairs/s from the blog "Introducing the Ettin Reranker Family": H100, natural lengths.
 PUBLISHED_H100 = {"17m": 7517, "32m": 6602, "68m": 4913, "150m": 3237, "400m": 1738, "1b": 928}
 Result = dict[str, Any]
 
 
 @dataclass(frozen=True)
 class Setting:
+    """How to measure. quick: few pairs and runs; backend: of attention."""
+
     device: torch.device
     quick: bool
-    backend: str | None  # None for the best installed
+    backend: str | None  # None for the best one installed
 
     @property
     def cuda(self) -> bool:
@@ -75,6 +77,7 @@ class Setting:
         return self.backend or self.backends[0]
 
     def some(self, many: int, few: int) -> int:
+        """A count: `few` in a quick run."""
         return few if self.quick else many
 
 
@@ -100,12 +103,13 @@ class RandomModel:
 
 
 def wait(setting: Setting) -> None:
+    """Wait until the device has finished its work."""
     if setting.cuda:
         torch.cuda.synchronize(setting.device)
 
 
 def seconds(setting: Setting, work: Callable[[], object], repeats: int, warm_up: int = 2) -> list[float]:
-    """Wall time of each run, device work included. Slow work is run less often, so that a part has an end."""
+    """Wall time of each run, device work included. Slow work is run less often, to bound the time of a part."""
     began, times = time.perf_counter(), []
     for run in range(-warm_up, repeats):
         spent = time.perf_counter() - began
@@ -127,12 +131,13 @@ def mixed_lengths(pairs: int, seed: int = 1) -> np.ndarray:
 
 
 def tokenized(lengths: np.ndarray, seed: int = 1) -> TokenizedPairs:
+    """Pairs of these lengths with random token ids."""
     ids = np.random.default_rng(seed).integers(5, 800, int(lengths.sum())).astype(np.int32)
     return TokenizedPairs(ids, lengths, np.full(len(lengths), 5, np.int32))
 
 
 def replays(scorer: Scorer) -> Result:
-    """How many sizes were recorded, and how many batches used them."""
+    """How many sizes have a CUDA graph, and how many batches replayed one."""
     if scorer.graphs is None:
         return {"recorded": 0}
     runs = scorer.graphs.runs
@@ -140,6 +145,7 @@ def replays(scorer: Scorer) -> Result:
 
 
 def rate(setting: Setting, pairs: int, work: Callable[[], object]) -> Result:
+    """Pairs per second, from the median of several runs."""
     times = seconds(setting, work, setting.some(7, 2))
     return {"pairs_per_s": round(pairs / statistics.median(times), 1), "runs_s": [round(t, 5) for t in times]}
 
@@ -148,7 +154,7 @@ def rate(setting: Setting, pairs: int, work: Callable[[], object]) -> Result:
 
 
 def correctness(model: RandomModel) -> Result:
-    """Every back-end and precision against fp32 on CPU: largest difference and Kendall's tau."""
+    """Compare every back-end and precision with float32 on the CPU: largest difference and Kendall's tau."""
     setting = model.setting
     lengths = np.concatenate([mixed_lengths(setting.some(60, 10)), [8, 65, 66, 512]]).astype(np.int32)
     pairs = tokenized(lengths)
@@ -158,7 +164,7 @@ def correctness(model: RandomModel) -> Result:
     for dtype, backend, graphs in arms:
         scorer = model.scorer(dtype, backend, graphs=graphs)
         if graphs and not (scorer.graphs and scorer.graphs.recorded):
-            continue  # this back-end has none
+            continue  # this back-end records no graphs
         scores = scorer.score(pairs)
         result[f"{dtype} {backend}{', graphs' if graphs else ''}"] = {
             "max_abs_diff": float(np.abs(scores - truth).max()),
@@ -171,8 +177,11 @@ def correctness(model: RandomModel) -> Result:
 
 
 class PaddedAttention:
-    """Attention over a batch in which every pair was padded to the longest, as most engines compute it: SDPA with
-    a mask, or a variable-length kernel for which the tokens are picked out and put back in every layer."""
+    """Attention over a batch in which every pair is padded to the longest, as most engines compute it.
+
+    Either SDPA with a mask, or a variable-length kernel around which the tokens are gathered and scattered in every
+    layer.
+    """
 
     def __init__(self, inner: Attention | None) -> None:
         self.inner = inner  # None for SDPA
@@ -181,7 +190,7 @@ class PaddedAttention:
         self.rows = torch.empty(0)
 
     def prepare(self, padded: PackedBatch, real: TokenizedPairs, device: torch.device) -> None:
-        """Before each batch: the same pairs with padding and without."""
+        """Set the next batch, with padding and without."""
         self.packed = pack(real, device)
         self.lengths = self.packed.lengths
         first = torch.repeat_interleave(padded.firsts, self.lengths, output_size=real.tokens)
@@ -208,7 +217,7 @@ class PaddedAttention:
         q, k, v = (t.reshape(-1, length, heads, width).transpose(1, 2) for t in (query, key, value))
         seen = (torch.arange(length, device=query.device) < self.lengths[:, None])[:, None, None]
         if window is not None:
-            # A padded query may see no key at all; left to see itself, it gives no NaN.
+            # A padded query may have no key at all; it attends to itself, so that there is no NaN.
             seen = (seen & band_mask(length, length, 0, window, query.device)) | torch.eye(
                 length, dtype=torch.bool, device=query.device
             )
@@ -236,7 +245,7 @@ class PaddedAttention:
 
 
 class PaddedScorer:
-    """The engine's own encoder and head over padded batches; `score` as `Scorer.score`."""
+    """The engine's own encoder and head over padded batches; `score` has the interface of `Scorer.score`."""
 
     def __init__(self, model: RandomModel, dtype: str, inner: Attention | None, batch_size: int) -> None:
         self.attention = PaddedAttention(inner)
@@ -263,7 +272,7 @@ class PaddedScorer:
 
 
 def ablation(model: RandomModel) -> Result:
-    """The published ablation on this engine's encoder: precision, kernel, padding."""
+    """Repeat the published ablation on this engine's encoder: precision, kernel, padding."""
     setting = model.setting
     pairs = tokenized(mixed_lengths(setting.some(2000 if SHAPES[model.shape][0] < 1000 else 400, 12)))
     kernel = next((name for name in setting.backends if name != SDPA), None)
@@ -273,7 +282,7 @@ def ablation(model: RandomModel) -> Result:
         "bf16 + varlen, padded": ("bfloat16", kernel, True),
         "bf16 + varlen, unpadded": ("bfloat16", kernel, False),
     }
-    result: Result = {"pairs": len(pairs), "kernel": kernel or "none installed: runs of SDPA instead"}
+    result: Result = {"pairs": len(pairs), "kernel": kernel or "none installed: SDPA on runs of equal length instead"}
     for name, (dtype, backend, padded) in arms.items():
         if padded:
             varlen = "varlen" in name
@@ -302,7 +311,7 @@ def texts(tokenizer: PairTokenizer, count: int) -> tuple[str, list[str]]:
 
 
 def peer_attention(setting: Setting) -> tuple[str, str]:
-    """What Sentence Transformers is run with, and how that is to be called."""
+    """Attention implementation of Sentence Transformers, and its name in the results."""
     if not setting.cuda:
         return "sdpa", "fp32 + SDPA on CPU"
     try:
@@ -314,7 +323,7 @@ def peer_attention(setting: Setting) -> tuple[str, str]:
 
 
 def compare(model: RandomModel) -> Result:
-    """Against Sentence Transformers on the same card and texts, interleaved, each at its best batch size."""
+    """Compare with Sentence Transformers on the same card and texts, in turn, each at its best batch size."""
     from sentence_transformers import CrossEncoder
 
     setting = model.setting
@@ -387,7 +396,7 @@ def compare(model: RandomModel) -> Result:
 
 
 def curves(model: RandomModel) -> Result:
-    """Samples over batches of many sizes and the latency model fitted to them, as `rankfleet profile` stores it."""
+    """Time batches of many sizes and fit the latency model that `rankfleet profile` stores."""
     setting = model.setting
     shapes = QUICK if setting.quick else GRID
     profile = profile_scorer(model.scorer(), MAX_TOKENS, shapes, setting.some(6, 2), setting.some(60, 5))
@@ -399,7 +408,7 @@ def curves(model: RandomModel) -> Result:
 
 
 def latency(model: RandomModel) -> Result:
-    """One request of 100 pairs of 154 tokens, token ids to scores on the host, nothing else running."""
+    """Time one request of 100 pairs of 154 tokens, from token ids to scores on the host, with nothing else running."""
     setting = model.setting
     pairs = tokenized(np.full(setting.some(100, 5), MEAN_TOKENS, np.int32))
     result: Result = {"pairs": len(pairs), "tokens_each": MEAN_TOKENS}
@@ -421,7 +430,7 @@ def latency(model: RandomModel) -> Result:
 
 
 def memory(model: RandomModel) -> Result:
-    """The most memory held while one document of 8192 tokens is scored among a thousand short ones."""
+    """Measure the peak memory while one document of 8192 tokens is scored among a thousand short ones."""
     setting = model.setting
     longest = setting.some(8192, 1024)
     lengths = np.concatenate([mixed_lengths(setting.some(1000, 20)).clip(max=96), [longest]]).astype(np.int32)
@@ -443,7 +452,7 @@ def memory(model: RandomModel) -> Result:
 
 
 def matrix_rate(setting: Setting) -> float:
-    """bf16 matrix products on random data, TFLOP/s."""
+    """TFLOP/s of bfloat16 matrix products on random data."""
     size = 8192 if setting.cuda else setting.some(1024, 256)
     a, b = (torch.randn(size, size, device=setting.device).bfloat16() for _ in range(2))
     times = seconds(setting, lambda: a @ b, setting.some(20, 3), 3)
@@ -451,8 +460,11 @@ def matrix_rate(setting: Setting) -> float:
 
 
 def product_flops(shape: str, lengths: np.ndarray) -> float:
-    """Floating-point operations of all matrix products with weights; attention's own are left out, as is the last
-    layer but for keys and values, which is computed for first tokens alone."""
+    """Floating-point operations of all matrix products with weights.
+
+    Attention's own products are left out. The last layer counts keys and values of all tokens, and the rest for first
+    tokens alone.
+    """
     hidden, layers, _, inner = SHAPES[shape]
     tokens, pairs = int(lengths.sum()), len(lengths)
     layer = 4 * hidden**2 + 3 * hidden * inner
@@ -460,7 +472,7 @@ def product_flops(shape: str, lengths: np.ndarray) -> float:
 
 
 def matmul(model: RandomModel) -> Result:
-    """Throughput as a fraction of what the card's measured bf16 matrix rate allows."""
+    """Measure throughput as a fraction of what the card's bfloat16 matrix rate allows."""
     setting = model.setting
     tflops = matrix_rate(setting)
     pairs = tokenized(mixed_lengths(setting.some(8000, 12)))
@@ -496,7 +508,7 @@ def same_conditions(one: Result, other: Result) -> bool:
 
 
 def random_model(shape: str, setting: Setting, models: Path) -> RandomModel:
-    """The random checkpoint of this shape; made once, then found in `models`."""
+    """The random checkpoint of this shape, made once and kept in `models`."""
     folder = models / shape / "reranker"
     if not (folder / "modules.json").exists():
         shutil.rmtree(models / shape, ignore_errors=True)
@@ -508,7 +520,7 @@ def random_model(shape: str, setting: Setting, models: Path) -> RandomModel:
 def run_part(
     part: str, shapes: list[str], setting: Setting, out: Path, models: Path, max_s: float, again: bool
 ) -> None:
-    """Measure the shapes of this part that the file does not have yet, from this device, and write after each."""
+    """Measure the shapes of this part that the file does not have under these conditions, and write after each."""
     started = time.monotonic()
     about = conditions(setting)
     report = read_results(out) if out.exists() else {}
@@ -551,8 +563,8 @@ def arguments(given: list[str] | None) -> argparse.Namespace:
             "parts:",
             *(f"  {part:<12} {(globals()[part].__doc__ or '').splitlines()[0]}" for part in PARTS),
             "",
-            "Each part and shape is written to the file when it is done; run again, the suite goes on where it",
-            "stopped, as long as device and versions are the same. A whole run on a card:",
+            "Each part and shape is written to the file when it is done. Run again, the suite goes on where it",
+            "stopped, as long as machine and versions are the same. A whole run on a card:",
             "",
             "  for part in " + " ".join(PARTS) + "; do python benchmarks/gpu_suite.py --part $part; done",
             "",
@@ -575,9 +587,11 @@ def arguments(given: list[str] | None) -> argparse.Namespace:
         default=Path(tempfile.gettempdir()) / "rankfleet-random-models",
         help="where random checkpoints are kept between runs, 7 GB for all shapes (%(default)s)",
     )
-    parser.add_argument("--max-s", type=float, default=480.0, help="start no shape after so many seconds of a part")
-    parser.add_argument("--quick", action="store_true", help="few pairs and runs: to try the suite, not to measure")
-    parser.add_argument("--again", action="store_true", help="measure again what the file has")
+    parser.add_argument(
+        "--max-s", type=float, default=480.0, help="start no further shape after this many seconds of a part"
+    )
+    parser.add_argument("--quick", action="store_true", help="few pairs and runs, to try the suite")
+    parser.add_argument("--again", action="store_true", help="measure again what the file has already")
     return parser.parse_args(given)
 
 
