@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 import rankfleet.cli
 from rankfleet.bench.results import KEYS, read_results
 from rankfleet.cli import config, serve  # noqa: F401  (registers the verbs)
-from rankfleet.core.config import FleetConfig
+from rankfleet.core.config import FleetConfig, read_config
 from rankfleet.core.keys import describe_keys
 
 ROOT = Path(__file__).parents[2]
@@ -128,3 +128,12 @@ def test_results_say_when_where_and_how_they_were_measured(path: Path) -> None:
         assert measured[key] is None or measured[key].strip()
     versions = measured["versions"]
     assert versions is None or all(isinstance(version, str) for version in versions.values())
+
+
+@pytest.mark.parametrize(("name", "section"), [("routing_goals", "routing"), ("autoscaling", "autoscaling")])
+def test_simulated_results_are_of_the_settings_that_are_shipped(name: str, section: str) -> None:
+    shipped = getattr(read_config(ROOT / "configs/sim-fleet.yaml"), section).model_dump(mode="json")
+    simulated = read_results(RESULTS / f"{name}.json")["settings"][section]
+    assert simulated == shipped, (
+        f"run benchmarks.{name} again; where only names of keys have changed, change them there"
+    )
