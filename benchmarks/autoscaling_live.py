@@ -22,6 +22,7 @@ from typing import Any
 import numpy as np
 from benchmarks.paths import result_file
 
+from rankfleet.bench.faults import demo_tiers
 from rankfleet.bench.results import measured, read_results, write_json, write_results
 from rankfleet.bench.serve import load_summary, token_counter
 from rankfleet.bench.traffic import Call, calls, closed_loop, open_loop
@@ -48,11 +49,7 @@ WORKLOAD = Workload.model_validate(
     }
 )
 FLEET = {
-    "tiers": {
-        "small": {"model": "demo/small", "quality": 0.429},
-        "medium": {"model": "demo/medium", "quality": 0.411},
-        "large": {"model": "demo/large", "quality": 0.469},
-    },
+    "tiers": demo_tiers(),
     "groups": {
         "demo": {"tiers": ["small", "medium", "large"], "replicas": {"min": 1, "max": 2}, "cpus": 0.25, "gpus": 1}
     },

@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 
 import rankfleet.cli
 from rankfleet.bench.results import KEYS, read_results
-from rankfleet.cli import config, serve  # noqa: F401  (registers the verbs)
+from rankfleet.cli import config, plan, serve  # noqa: F401  (registers the verbs)
 from rankfleet.core.config import FleetConfig, read_config
 from rankfleet.core.keys import describe_keys
 
@@ -31,6 +31,20 @@ def test_the_page_of_keys_is_what_the_command_prints() -> None:
 def test_readme_shows_the_request_that_the_start_prints() -> None:
     example = serve.EXAMPLE.format(address="http://127.0.0.1:8000")
     assert example in (ROOT / "README.md").read_text()
+
+
+def test_the_plan_that_a_page_shows_is_what_the_command_prints() -> None:
+    page = (ROOT / "docs/routing.md").read_text()
+    shown = page.partition("`rankfleet plan --slo-ms 60`")[2].split("```")[1].strip().splitlines()
+    printed = CliRunner().invoke(rankfleet.cli.app, ["plan", "--slo-ms", "60"]).stdout.splitlines()
+    assert [line.rstrip() for line in printed[: len(shown)]] == shown
+
+
+@pytest.mark.parametrize("path", ["configs/demo.yaml", "benchmarks/one_replica.yaml"])
+def test_the_demo_tiers_have_the_quality_that_was_measured(path: str) -> None:
+    tiers = read_results(RESULTS / "demo_quality.json")["mean"]["tiers"]
+    measured = {name: round(tier["ndcg@10"], 3) for name, tier in tiers.items()}
+    assert {name: tier.quality for name, tier in read_config(ROOT / path).tiers.items()} == measured
 
 
 @pytest.mark.parametrize(

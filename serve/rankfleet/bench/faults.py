@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any, Protocol
 
 import aiohttp
@@ -13,10 +14,11 @@ import numpy as np
 
 from rankfleet.bench.serve import token_counter
 from rankfleet.bench.traffic import JSON, REFUSED, Call, Reply, calls, closed_loop, open_loop, quantile, session
-from rankfleet.core.config import FleetConfig, parse_config
+from rankfleet.core.config import FleetConfig, parse_config, read_config
 from rankfleet.simulate.traces import from_process
 from rankfleet.simulate.workload import Candidates, RequestClass, Requests, Workload, draw
 
+DEMO = Path(__file__).parents[1] / "configs/demo.yaml"
 # Short budgets, long ones and none: faults affect each of them differently.
 MIXED = Workload(
     classes={
@@ -226,11 +228,7 @@ def fault_test_fleet(profile: str | None) -> FleetConfig:
     """The demo tiers on three replicas, with two routers, so that one of each may die. profile: file of this device."""
     return parse_config(
         {
-            "tiers": {
-                "small": {"model": "demo/small", "quality": 0.429},
-                "medium": {"model": "demo/medium", "quality": 0.411},
-                "large": {"model": "demo/large", "quality": 0.469},
-            },
+            "tiers": demo_tiers(),
             "groups": {
                 "demo": {
                     "tiers": ["small", "medium", "large"],
@@ -244,6 +242,12 @@ def fault_test_fleet(profile: str | None) -> FleetConfig:
             "slo_classes": {STRICT: {"slo_ms": None, "when_none_fits": "refuse"}},
         }
     )
+
+
+def demo_tiers() -> dict[str, Any]:
+    """The tiers of the shipped demo fleet, as a fleet file has them."""
+    tiers: dict[str, Any] = read_config(DEMO).model_dump(mode="json")["tiers"]
+    return tiers
 
 
 async def send_and_disconnect(url: str, planned: Sequence[Call], after_s: Sequence[float]) -> None:
