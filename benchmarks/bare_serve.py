@@ -86,11 +86,11 @@ def serve_bare() -> None:
             self.model = model
 
         async def __call__(self, request: Request) -> dict[str, Any]:
-            asked = await request.json()
-            reply = await self.model.remote(asked["model"], asked["query"], asked["documents"])
-            best = sorted(range(len(asked["documents"])), key=lambda i: -reply["logits"][i])[: asked["top_n"]]
+            body = await request.json()
+            reply = await self.model.remote(body["model"], body["query"], body["documents"])
+            best = sorted(range(len(body["documents"])), key=lambda i: -reply["logits"][i])[: body["top_n"]]
             timing = {"infer": reply["infer"], "queue": 0.0}
-            fleet = {"tier": asked["model"], "quality": 0.0, "timing_ms": timing, "stages": [asked["model"]]}
+            fleet = {"tier": body["model"], "quality": 0.0, "timing_ms": timing, "stages": [body["model"]]}
             return {"results": [{"index": i, "logit": reply["logits"][i]} for i in best], "rankfleet": fleet}
 
     ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False, namespace="serve")

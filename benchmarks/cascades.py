@@ -76,8 +76,8 @@ def main() -> None:
         candidates = {query: hits for query, hits in found.items() if hits}
         orders: dict[str, dict[str, np.ndarray]] = {}
         for query, hits in candidates.items():
-            [asked], texts = tokenizer.encode([judged.queries[query]]), tokenizer.encode([hit.text for hit in hits])
-            pairs, _ = tokenizer.pair(asked, texts)
+            [query_ids], texts = tokenizer.encode([judged.queries[query]]), tokenizer.encode([hit.text for hit in hits])
+            pairs, _ = tokenizer.pair(query_ids, texts)
             for name, (order, took_s, rescored) in plans_of(small, large, pairs).items():
                 orders.setdefault(name, {})[query] = order
                 seconds[name] = seconds.get(name, 0.0) + took_s

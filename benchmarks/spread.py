@@ -65,9 +65,9 @@ def measure(http: httpx.Client, text: bytes, tier: str) -> dict[str, Any]:
     infer: dict[int, list[float]] = {1: [], 2: []}
     for turn in range(ROUNDS + 1):
         for n in (1, 2):
-            asked = text[:-1] + f',"model":"{tier}-{n}"}}'.encode()
+            request = text[:-1] + f',"model":"{tier}-{n}"}}'.encode()
             started = time.perf_counter()
-            reply = http.post("/v1/rerank", content=asked, headers={"content-type": "application/json"})
+            reply = http.post("/v1/rerank", content=request, headers={"content-type": "application/json"})
             elapsed = time.perf_counter() - started
             reply.raise_for_status()
             if turn:  # the first round fills caches

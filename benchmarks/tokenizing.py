@@ -42,9 +42,9 @@ def main() -> None:
     encoders["tokenizers"] = TextEncoder(tokenizer, fast=False)
     pairs = PairTokenizer(tokenizer, MAX_TOKENS)
 
-    deal = random.Random(12)
-    words = read_words(options.texts) if options.texts else made_up_words(deal)
-    requests = [make_request(deal, words, encoders["tiktoken"], options) for _ in range(options.requests)]
+    rng = random.Random(12)
+    words = read_words(options.texts) if options.texts else made_up_words(rng)
+    requests = [make_request(rng, words, encoders["tiktoken"], options) for _ in range(options.requests)]
     tokens = [sum(map(len, encoders["tiktoken"].encode(documents))) for _, documents in requests]
     times: dict[str, list[float]] = {}
     for query, documents in requests:
@@ -89,16 +89,16 @@ def time_ms(run: Callable[[], None]) -> float:
 
 
 def make_request(
-    deal: random.Random, words: list[str], encoder: TextEncoder, options: argparse.Namespace
+    rng: random.Random, words: list[str], encoder: TextEncoder, options: argparse.Namespace
 ) -> tuple[str, list[str]]:
     """A query, and documents with normally distributed numbers of tokens, a third of the mean apart."""
     documents = []
     for _ in range(options.documents):
-        wanted = max(8, round(deal.gauss(options.mean_tokens, options.mean_tokens / 3)))
-        start = deal.randrange(max(1, len(words) - wanted))
-        text = " ".join(words[start : start + wanted])  # words are tokens or more; cut where there are enough
-        have = len(encoder.encode([text])[0])
-        documents.append(" ".join(words[start : start + max(1, round(wanted * wanted / have))]))
+        target = max(8, round(rng.gauss(options.mean_tokens, options.mean_tokens / 3)))
+        start = rng.randrange(max(1, len(words) - target))
+        text = " ".join(words[start : start + target])  # each word has at least one token
+        tokens = len(encoder.encode([text])[0])
+        documents.append(" ".join(words[start : start + max(1, round(target * target / tokens))]))
     return " ".join(words[:8]), documents
 
 
@@ -108,11 +108,11 @@ def read_words(path: Path) -> list[str]:
     return " ".join(f"{row.get('title', '')} {row['text']}" for row in rows).split()
 
 
-def made_up_words(deal: random.Random) -> list[str]:
+def made_up_words(rng: random.Random) -> list[str]:
     common = ["the", "of", "and", "to", "in", "is", "that", "for", "it", "as", "was", "with", "be", "by", "on", "not"]
-    made = ["".join(deal.choices(SYLLABLES, k=deal.randrange(1, 4))) for _ in range(4000)]
+    made = ["".join(rng.choices(SYLLABLES, k=rng.randrange(1, 4))) for _ in range(4000)]
     return [
-        deal.choice(common) if deal.random() < 0.5 else deal.choice(made) + deal.choice(",..;    ").strip()
+        rng.choice(common) if rng.random() < 0.5 else rng.choice(made) + rng.choice(",..;    ").strip()
         for _ in range(100_000)
     ]
 

@@ -9,7 +9,7 @@ from benchmarks.contest.process import ContenderFailed
 
 
 class Handle(Protocol):
-    """A contender's process, or a stand-in."""
+    """A contender's process, or a fake one."""
 
     def order(self, do: str, **arguments: Any) -> dict[str, Any]: ...
 

@@ -24,8 +24,8 @@ def texts(tokenizer: PairTokenizer, count: int) -> tuple[str, list[str]]:
     words = " ".join(TEXT[:4]).split()
     query = "how does the boundary layer heat a wing?"
     per_word = len(tokenizer.encode([" ".join(words)])[0]) / len(words)
-    wanted = mixed_lengths(count) - len(tokenizer.encode([query])[0]) - 3
-    return query, [" ".join(rng.choices(words, k=max(1, round(n / per_word)))) for n in wanted.tolist()]
+    lengths = mixed_lengths(count) - len(tokenizer.encode([query])[0]) - 3
+    return query, [" ".join(rng.choices(words, k=max(1, round(n / per_word)))) for n in lengths.tolist()]
 
 
 def peer_attention(setting: Setting) -> tuple[str, str]:

@@ -61,7 +61,7 @@ def test_what_is_measured_names_date_machine_versions_and_command() -> None:
             "python -m benchmarks.contest --against ''",
         ),
         (["python", "/repo/benchmarks/x.py", "--json", "/repo/out.json"], "python benchmarks/x.py --json out.json"),
-        (["python", "x.py", "--data", "/else/where"], "python x.py --data /else/where"),
+        (["python", "x.py", "--data", "/else/where"], "python x.py --data where"),
     ],
 )
 def test_the_command_is_what_one_would_type(argv: list[str], command: str) -> None:

@@ -78,11 +78,11 @@ def busy_s() -> float:
 
 def busy_ticks(stat: str, cpus: set[int]) -> int:
     """Busy clock ticks of these CPUs, from the text of /proc/stat. Time stolen by the host counts as busy."""
-    wanted = {f"cpu{number}" for number in cpus}
+    counted = {f"cpu{number}" for number in cpus}
     total = 0
     for line in stat.splitlines():
         name, *fields = line.split()
-        if name in wanted:
+        if name in counted:
             user, nice, system, _idle, _wait, irq, soft_irq, steal = (int(field) for field in fields[:8])
             total += user + nice + system + irq + soft_irq + steal
     return total

@@ -53,14 +53,25 @@ def installed(packages: Sequence[str]) -> dict[str, str]:
 
 
 def command_line(argv: Sequence[str], folder: Path) -> str:
-    """The command as one would type it in `folder`: no path to the interpreter, paths inside `folder` relative."""
+    """The command as one would type it in `folder`.
+
+    The interpreter is named without its path, files in `folder` by their relative path, and files elsewhere by their
+    last part, so that results do not show how a machine is laid out.
+    """
     _, *words = argv
     if words and Path(words[0]).name == "rankfleet":
         words[0] = "rankfleet"
     else:
         words = ["python", *words]
-    inside = [str(Path(w).relative_to(folder)) if Path(w).is_relative_to(folder) else w for w in words]
-    return shlex.join(inside)
+    return shlex.join(short_path(word, folder) for word in words)
+
+
+def short_path(word: str, folder: Path) -> str:
+    """An absolute path relative to `folder`, or its last part where it lies elsewhere; any other word as it is."""
+    path = Path(word)
+    if not path.is_absolute():
+        return word
+    return str(path.relative_to(folder)) if path.is_relative_to(folder) else path.name
 
 
 def write_results(path: Path, figures: Mapping[str, Any], measured: Mapping[str, Any], merge: bool = False) -> None:

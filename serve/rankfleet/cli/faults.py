@@ -34,15 +34,15 @@ def faults(
     from rankfleet.bench.local_cluster import local_cluster
     from rankfleet.bench.tables import Column, figures_table
 
-    asked = comma_separated(scenario)
-    if unknown := [name for name in asked if name not in SCENARIOS]:
+    scenarios = comma_separated(scenario)
+    if unknown := [name for name in scenarios if name not in SCENARIOS]:
         raise ConfigError(f"--scenario {', '.join(unknown)}: there are {', '.join(SCENARIOS)}")
     figures: dict[str, Any] = {}
     with tempfile.TemporaryDirectory() as folder, err.status("measuring the tiers") as status:
         say = status.update if err.is_terminal else lambda text: None
         config = fault_test_fleet(measured_profile(Path(folder)))
         with local_cluster(config, free_port(), nodes, say) as fleet:
-            for name in asked:
+            for name in scenarios:
                 bench = FaultBench(fleet, lambda text, name=name: say(f"{name}: {text}"))  # type: ignore[misc]
                 figures[name] = SCENARIOS[name](bench, BenchLoad(rate, seconds, seed))
                 err.print(f"{name}: {figures[name]}", markup=False, soft_wrap=True, highlight=False)

@@ -34,8 +34,8 @@ def pick_vocabulary(tokenizer: Tokenizer, texts: Iterable[str], size: int) -> li
     by_frequency = [token for token, _ in counts.most_common()]
     # Where texts use fewer tokens than `size`, the rest comes from BERT's list, which has frequent whole words first.
     the_rest = sorted((t for t in vocabulary if not t.startswith("[unused")), key=vocabulary.__getitem__)
-    wanted = dict.fromkeys(t for t in (*SPECIAL, *characters, *by_frequency, *the_rest) if t in vocabulary)
-    return sorted(list(wanted)[:size], key=vocabulary.__getitem__)
+    ranked = dict.fromkeys(t for t in (*SPECIAL, *characters, *by_frequency, *the_rest) if t in vocabulary)
+    return sorted(list(ranked)[:size], key=vocabulary.__getitem__)
 
 
 def cut_vocabulary(tokenizer: Tokenizer, kept: list[str]) -> Tokenizer:
