@@ -38,16 +38,15 @@ def serve(
         Path | None, typer.Option(help="latency profile of this device: also simulate the same requests")
     ] = None,
     overhead_s: Annotated[
-        float, typer.Option(min=0, help="seconds to measure overhead at each concurrency; 0 to skip it")
+        float, typer.Option(min=0, help="seconds to measure overhead at each concurrency; 0 to leave it out")
     ] = 5.0,
     saturation_s: Annotated[
-        float, typer.Option(min=0, help="seconds of each turn of engine and fleet at saturation; 0 to skip it")
+        float, typer.Option(min=0, help="seconds of each turn of engine and fleet at saturation; 0 to leave it out")
     ] = 5.0,
     json_file: Annotated[Path | None, typer.Option("--json", help="write the figures to this file")] = None,
 ) -> None:
-    """Send requests to a running fleet and measure how many are answered in time, with what quality, and what a
-    request costs beside the engine. Each request is sent when it is due, whether or not earlier ones are answered (open
-    loop)."""
+    """Send requests to a fleet that runs, each when it is due whatever became of the last (open loop), and say how
+    many were answered in time, with what quality, and what a request costs beside the engine."""
     from rankfleet.bench.results import measured, write_results
     from rankfleet.bench.saturation import saturation
     from rankfleet.bench.serve import overhead, simulated, under_load
@@ -76,7 +75,7 @@ def serve(
 
 
 def show_load(figures: dict[str, Any]) -> None:
-    """Print one row for all requests, one for each class, and the same from the simulator where it ran."""
+    """One row for all requests, one for each class, and the same from the simulator where it was asked."""
     from rankfleet.bench.tables import LOAD, figures_table, tier_shares
 
     rows = {"all": figures, **figures["classes"]}

@@ -1,4 +1,4 @@
-"""`rankfleet evaluate`: quality and latency of each tier on your own data."""
+"""`rankfleet evaluate`: which size is enough, on your own data."""
 
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -23,7 +23,7 @@ def evaluate(
     top_k: Annotated[int, typer.Option(min=1, help="candidates reranked per query")] = 100,
     tiers: Annotated[str | None, typer.Option(help="comma-separated; all by default")] = None,
     dtype: Annotated[str | None, typer.Option(help="precision; that of the tier's group by default")] = None,
-    queries: Annotated[int | None, typer.Option(min=1, help="use only the first N queries")] = None,
+    queries: Annotated[int | None, typer.Option(min=1, help="use the first so many queries")] = None,
     threads: Annotated[
         int | None, typer.Option(min=1, help="CPU threads; those of the tier's group by default")
     ] = None,
@@ -73,7 +73,7 @@ def evaluate_folder(
     limit: int | None,
     threads: int | None,
 ) -> dict[str, Any]:
-    """Figures of all tiers on one collection, as the JSON object that is written."""
+    """All tiers on one collection, as the JSON object that is written."""
     import torch
 
     from rankfleet.engine.checkpoint.files import find_checkpoint

@@ -21,15 +21,15 @@ def faults(
         str, typer.Option(help="calm, kill, hang, node, redeploy, cancel, overload; comma-separated")
     ] = "calm,kill,hang,node,redeploy,cancel,overload",
     seconds: Annotated[float, typer.Option(min=5, help="how long each scenario sends requests")] = 60.0,
-    rate: Annotated[float, typer.Option(min=0.1, help="requests per second, except for overload")] = 6.0,
+    rate: Annotated[float, typer.Option(min=0.1, help="requests a second, except for overload")] = 6.0,
     nodes: Annotated[int, typer.Option(min=2, help="nodes besides the head")] = 2,
     seed: Annotated[int, typer.Option(min=0, help="of arrivals, sizes, classes and texts")] = 1,
     json_file: Annotated[
         Path | None, typer.Option("--json", help="put the figures into this file, by scenario")
     ] = None,
 ) -> None:
-    """Start a fleet on several nodes of this computer, break it in different ways under load, and count what became
-    of the requests. The load generator shares the computer's cores with the fleet."""
+    """Start a fleet on several nodes of this one computer, break it in different ways while requests come, and say
+    what became of them. Loader and fleet share the computer's cores."""
     from rankfleet.bench.faults import SCENARIOS, BenchLoad, FaultBench, fault_test_fleet
     from rankfleet.bench.local_cluster import local_cluster
     from rankfleet.bench.tables import Column, figures_table
@@ -62,8 +62,8 @@ def soak(
         Path | None, typer.Option("--json", help="put the figures into this file, by scenario")
     ] = None,
 ) -> None:
-    """Keep a fleet on this computer busy and measure by how much the memory of each of its processes grows after the
-    first five minutes (after the first third of a shorter run)."""
+    """Keep a fleet on this computer busy, and say by how much the memory of each of its processes grows after the
+    first five minutes (the first third of a shorter run)."""
     from rankfleet.bench.faults import fault_test_fleet
     from rankfleet.bench.local_cluster import local_cluster
     from rankfleet.bench.soak import soak as keep_busy

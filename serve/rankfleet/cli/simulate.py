@@ -1,4 +1,4 @@
-"""`rankfleet simulate`: attainment and quality of a fleet under a load, without hardware."""
+"""`rankfleet simulate`: how a fleet would fare under load, without one."""
 
 import time
 from pathlib import Path
@@ -37,10 +37,10 @@ def simulate(
     json_file: Annotated[Path | None, typer.Option("--json", help="write the figures to this file")] = None,
     plot: Annotated[Path | None, typer.Option(help="draw load, tiers and attainment to this PNG")] = None,
 ) -> None:
-    """Run the planner, queue and autoscaler of a fleet against a virtual clock.
+    """Run planner, queue and autoscaling of a fleet against a virtual clock.
 
-    Attainment is answers in time ÷ all requests. The mean quality is over all requests; a missed one counts with the
-    quality of the retriever's order. `oracle` is not a policy but an upper bound for all policies.
+    Attainment is answers in time ÷ all requests; the mean quality is over all requests, those missed counting with
+    the quality of the order they came in. `oracle` is no policy but a bound that no policy can pass.
     """
     from rankfleet.bench.results import measured, write_results
     from rankfleet.estimates.profile import read_profile
@@ -81,7 +81,7 @@ def simulate(
 
 
 def show(figures: dict[str, Any]) -> None:
-    """Print one row for all requests and one for each class."""
+    """One row for all requests and one for each class."""
     from rankfleet.bench.tables import LOAD, figures_table, tier_shares
 
     out.print(figures_table({"all": figures, **figures.get("classes", {})}, LOAD))
