@@ -30,7 +30,7 @@ from rankfleet.simulate.clairvoyant import schedule
 from rankfleet.simulate.policies import policy_of
 from rankfleet.simulate.results import results
 from rankfleet.simulate.run import Simulation
-from rankfleet.simulate.scaling import TICK_S, Need, Ongoing, Scaler, Schedule
+from rankfleet.simulate.scaling import TICK_S, NeedScaler, OngoingRequestsScaler, Scaler, ScheduleScaler
 from rankfleet.simulate.traces import from_process, from_trace, read_counts
 from rankfleet.simulate.workload import Requests, Workload, draw, read_workload
 
@@ -92,7 +92,7 @@ class ScalingBench:
         return kept
 
     def need(self) -> dict[str, Any]:
-        scaler = Need(self.fleet, self.models, self.budgets_ms)
+        scaler = NeedScaler(self.fleet, self.models, self.budgets_ms)
         figures = self.run(scaler)
         figures["decisions"] = len(scaler.decisions)
         figures["first_reasons"] = [
@@ -103,7 +103,7 @@ class ScalingBench:
     def work_s(self) -> np.ndarray:
         """Seconds of work, at the tiers of an unloaded plan, that arrive in each tick."""
         view = FleetView(self.fleet)
-        view.learned(self.models)
+        view.update_latency(self.models)
         snapshot = view.snapshot(0.0)
         classes = list(self.workload.classes.values())
         cost: dict[tuple[int, int], float] = {}
@@ -123,7 +123,7 @@ class ScalingBench:
         low, high = 0.3, 3.0
         for _ in range(BISECTIONS):
             middle = (low * high) ** 0.5
-            figures = self.run(Schedule("gpu", schedule(work_s, window_s, middle, START_S, 1, MAX_REPLICAS)))
+            figures = self.run(ScheduleScaler("gpu", schedule(work_s, window_s, middle, START_S, 1, MAX_REPLICAS)))
             if (
                 figures["attainment"] >= goal["attainment"] - SAME_ATTAINMENT
                 and figures["mean_quality"] >= goal["mean_quality"] - SAME_QUALITY
@@ -178,7 +178,7 @@ def run(traces: Path | None, loads: list[str]) -> None:
         goal = done.get("need") or keep(load, "need", bench.need())
         for target in TARGETS:
             if f"ray:{target:g}" not in done:
-                keep(load, f"ray:{target:g}", bench.run(Ongoing({"gpu": (1, MAX_REPLICAS)}, target)))
+                keep(load, f"ray:{target:g}", bench.run(OngoingRequestsScaler({"gpu": (1, MAX_REPLICAS)}, target)))
         if load in ("conv", "code") and "clairvoyant" not in done:
             tried = searched.setdefault(load, {})
             left = [(load, traces, window_s, goal) for window_s in WINDOWS_S if f"{window_s:g}" not in tried]

@@ -106,7 +106,7 @@ def application() -> Any:
 
 async def timed(handle: Any, due_s: float) -> float:
     """Milliseconds from the moment the request was due."""
-    await handle.score.remote(Chunk("t", PAIRS))
+    await handle.score.remote(Chunk(("t",), PAIRS))
     return (time.perf_counter() - due_s) * 1e3
 
 

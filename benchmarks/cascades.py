@@ -44,7 +44,7 @@ def plans_of(small: Scorer, large: Scorer, pairs: TokenizedPairs) -> dict[str, t
         "as retrieved": (np.arange(len(pairs)), 0.0, 0),
     }
     for k in DEPTHS:
-        kept = second_stage(Stage("large", k), by_small, pairs.lengths, INSTANT, math.inf, retrieved=True)
+        kept = second_stage(Stage.of("large", k), by_small, pairs.lengths, INSTANT, math.inf, retrieved=True)
         again, again_s = timed(large, pairs.take(kept))
         order, _ = ranked(by_small, kept, again, retrieved=True)
         found[f"small, then large on {k}"] = order, small_s + again_s, len(kept)

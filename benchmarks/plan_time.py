@@ -30,10 +30,10 @@ def measure(budget_ms: float, sent_s: float, gap_s: float) -> np.ndarray:
     """Microseconds of each decision. sent_s: work already sent to each replica; gap_s: between requests."""
     fleet = read_config(ROOT / "configs/sim-fleet.yaml")
     view = FleetView(fleet)
-    view.learned(read_profile(str(fleet.profile)))
+    view.update_latency(read_profile(str(fleet.profile)))
     tokens = np.random.default_rng(1).integers(20, 300, 1000).astype(np.int32)
     for _ in range(40):
-        view.sent("gpu", sent_s * 4e3 / 40, 0.0, 0.0)
+        view.chunk_sent("gpu", sent_s * 4e3 / 40, 0.0, 0.0)
     took_us = np.empty(DECISIONS)
     gc.disable()
     for i in range(DECISIONS):
@@ -41,7 +41,7 @@ def measure(budget_ms: float, sent_s: float, gap_s: float) -> np.ndarray:
         started = time.thread_time_ns()
         lengths = dict.fromkeys(fleet.tiers, Lengths(tokens))
         work = {tier: each.work for tier, each in lengths.items()}
-        view.arrived(budget_ms, now_s)
+        view.request_arrived(budget_ms, now_s)
         plan(
             PlanRequest(work, now_s, budget_ms, lengths=lengths),
             view.snapshot(now_s, now_s + budget_ms / 1e3, 1.0),

@@ -18,7 +18,7 @@ from benchmarks.paths import ROOT, result_file
 from rankfleet.bench.results import measured, read_results, write_results
 from rankfleet.core.config import FleetConfig, read_config
 from rankfleet.estimates.profile import read_profile
-from rankfleet.simulate.oracle import bound
+from rankfleet.simulate.oracle import upper_bound
 from rankfleet.simulate.policies import policy_of
 from rankfleet.simulate.results import results
 from rankfleet.simulate.run import Simulation
@@ -66,7 +66,7 @@ def run_one(fleet: FleetConfig, workload: Workload, policy: str, requests: Reque
     """Figures of one simulation; `oracle` is the bound."""
     models = read_profile(str(fleet.profile))
     if policy == "oracle":
-        return bound(fleet, models, workload, requests)
+        return upper_bound(fleet, models, workload, requests)
     simulation = Simulation(fleet, models, workload, policy_of(policy, fleet, models), seed)
     return results(simulation.run(requests), requests, fleet, workload)
 

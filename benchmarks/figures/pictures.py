@@ -78,7 +78,7 @@ class Budgets(Picture):
         fleet = read_config(SIM_FLEET)
         models = read_profile(str(fleet.profile))
         view = FleetView(fleet)
-        view.learned(models)
+        view.update_latency(models)
         snapshot = view.snapshot(0.0)
         work = Work(CANDIDATES, CANDIDATES * TOKENS, CANDIDATES * TOKENS**2)
         took_ms = {name: round(models[name].p99_ms(work) + fleet.overhead_ms, 3) for name in fleet.tiers}

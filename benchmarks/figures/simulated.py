@@ -62,7 +62,8 @@ def routing_policies() -> str:
     shares = [seed_mean(load, "slo", "attainment") / seed_mean(load, "oracle", "attainment") for load in ROUTING_LOADS]
     return (
         f"{markdown(['policy', *ROUTING_LOADS.values()], rows)}\n\n"
-        f"`slo`'s share of the bound's requests in time: {', '.join(f'{share:.1%}' for share in shares)}."
+        f"`slo`'s share of the bound's requests in time: {', '.join(f'{share:.1%}' for share in shares)}. "
+        f"Simulated {stored('routing_goals')['measured']['date']}."
     )
 
 
@@ -87,7 +88,7 @@ def autoscaling() -> str:
         f"equal attainment and quality: {ratios}; the goal is 1.15×. First decision to grow after the fourfold step: "
         f"`need` after {first_growth(runs['step']['need'])}, `ray:2` after {first_growth(runs['step']['ray:2'])}; the "
         "goal is 2 s. A reversal is growth followed by shrinking, or the other way round; the goal is none under "
-        "steady Poisson load."
+        f"steady Poisson load. Simulated {stored('autoscaling')['measured']['date']}."
     )
 
 

@@ -123,7 +123,7 @@ def cascade(small: np.ndarray, large: np.ndarray, keep: int) -> np.ndarray:
     small, large: logits, float [candidates], in the retriever's order.
     """
     lengths = np.zeros(len(small), dtype=np.int64)
-    kept = second_stage(Stage("large", keep), small, lengths, INSTANT, math.inf, retrieved=True)
+    kept = second_stage(Stage.of("large", keep), small, lengths, INSTANT, math.inf, retrieved=True)
     order, _ = ranked(small, kept, large[kept], retrieved=True)
     return order
 

@@ -46,7 +46,7 @@ def http_of(one: RankingService) -> httpx.AsyncClient:
 @pytest.fixture
 async def client() -> AsyncIterator[httpx.AsyncClient]:
     one = service(slo_classes={"fast": {"slo_ms": 20, "when_none_fits": "refuse"}}, limits={"max_body_bytes": 2000})
-    one.fleet.learned({n: LatencyModel(ms, 0, 0) for n, ms in (("small", 10), ("medium", 40), ("large", 160))})
+    one.fleet.update_latency({n: LatencyModel(ms, 0, 0) for n, ms in (("small", 10), ("medium", 40), ("large", 160))})
     transport = httpx.ASGITransport(build_api(one, TELEMETRY), raise_app_exceptions=False)
     async with httpx.AsyncClient(transport=transport, base_url="http://test") as http:
         yield http
@@ -161,8 +161,8 @@ async def test_a_refusal_says_when_to_come_back() -> None:
         groups={"demo": {"tiers": ["only"]}},
         slo_classes={"fast": {"slo_ms": 20, "when_none_fits": "refuse"}},
     )
-    one.fleet.learned({"only": LatencyModel(5, 0, 0)})
-    one.fleet.sent("demo", 1412.0, one.clock())
+    one.fleet.update_latency({"only": LatencyModel(5, 0, 0)})
+    one.fleet.chunk_sent("demo", 1412.0, one.clock())
     async with http_of(one) as http:
         reply = await http.post("/v1/rerank", json=BODY | {"model": "fast"})
     # 3 + 1412 + 5 ms are 1400 too many: rounded up, never down.
@@ -371,7 +371,9 @@ NUMBERS = st.one_of(
 def test_no_number_that_one_client_sends_steers_what_another_gets(requests: list[Any]) -> None:
     async def play() -> None:
         one = service(slo_classes={"fast": {"slo_ms": 20, "when_none_fits": "refuse"}})
-        one.fleet.learned({n: LatencyModel(ms, 0, 0) for n, ms in (("small", 10), ("medium", 40), ("large", 160))})
+        one.fleet.update_latency(
+            {n: LatencyModel(ms, 0, 0) for n, ms in (("small", 10), ("medium", 40), ("large", 160))}
+        )
         ordinary = BODY | {"slo_ms": 200}
         async with http_of(one) as http:
             for _ in range(4 * len(requests) + 4):
@@ -386,7 +388,7 @@ def test_no_number_that_one_client_sends_steers_what_another_gets(requests: list
             ready = await http.get("/readyz")
         assert (again["tier"], again["slo"]["met"], ready.status_code) == ("large", True, 200)
         arrivals = one.fleet.snapshot(one.clock()).groups["demo"].arrivals
-        assert arrivals.budget_ms == 200.0
+        assert arrivals.typical_budget_ms == 200.0
         assert 0 <= arrivals.burst_rate_per_s < 1e6
 
     asyncio.run(play())
@@ -465,14 +467,14 @@ async def test_health_and_readiness() -> None:
     async with http_of(one) as http:
         assert (await http.get("/healthz")).status_code == 200
         assert (await http.get("/readyz")).status_code == 503
-        one.fleet.learned({n: LatencyModel(1, 0, 0) for n in ("small", "medium", "large")})
+        one.fleet.update_latency({n: LatencyModel(1, 0, 0) for n in ("small", "medium", "large")})
         assert (await http.get("/readyz")).status_code == 200
         assert len(group.chunks) == 1, "a ranking was answered to say so"
 
 
 async def test_readiness_says_why_a_newer_fleet_file_is_not_served() -> None:
     one = service()
-    one.fleet.learned({n: LatencyModel(1, 0, 0) for n in ("small", "medium", "large")})
+    one.fleet.update_latency({n: LatencyModel(1, 0, 0) for n in ("small", "medium", "large")})
     why: list[str] = []
     transport = httpx.ASGITransport(build_api(one, TELEMETRY, not_changed=lambda: why))
     async with httpx.AsyncClient(transport=transport, base_url="http://test") as http:
@@ -483,8 +485,8 @@ async def test_readiness_says_why_a_newer_fleet_file_is_not_served() -> None:
 
 async def test_a_router_without_a_replica_is_not_ready() -> None:
     one = service()
-    one.fleet.learned({n: LatencyModel(1, 0, 0) for n in ("small", "medium", "large")})
-    one.fleet.runs("demo", frozenset())
+    one.fleet.update_latency({n: LatencyModel(1, 0, 0) for n in ("small", "medium", "large")})
+    one.fleet.set_running("demo", frozenset())
     async with http_of(one) as http:
         reply = await http.get("/readyz")
     assert (reply.status_code, "no replica runs" in reply.json()["reason"]) == (503, True)
@@ -497,8 +499,8 @@ async def test_an_overloaded_router_is_ready() -> None:
         slo_classes={"fast": {"slo_ms": 20, "when_none_fits": "refuse"}},
         default_slo_class="fast",
     )
-    one.fleet.learned({"only": LatencyModel(5, 0, 0)})
-    one.fleet.sent("demo", 12_000.0, one.clock())
+    one.fleet.update_latency({"only": LatencyModel(5, 0, 0)})
+    one.fleet.chunk_sent("demo", 12_000.0, one.clock())
     async with http_of(one) as http:
         assert (await http.get("/readyz")).status_code == 200
 
@@ -509,7 +511,7 @@ async def test_a_router_that_cannot_rank_is_not_ready() -> None:
             raise ScoringFailed("the device is lost")
 
     one = service(Broken())
-    one.fleet.learned({n: LatencyModel(1, 0, 0) for n in ("small", "medium", "large")})
+    one.fleet.update_latency({n: LatencyModel(1, 0, 0) for n in ("small", "medium", "large")})
     async with http_of(one) as http:
         reply = await http.get("/readyz")
     assert (reply.status_code, reply.json()["status"]) == (503, "failing")

@@ -109,7 +109,7 @@ def test_an_evaluated_cascade_has_the_order_that_is_served() -> None:
     # Two pairs of neighbours apart by a wide gap, 9 8.5 and 8 7.8, and a gap behind them: the planned five go on.
     small = np.array([0.0, 9.0, 8.5, 1.0, 8.0, 7.8, 0.5, 0.2])
     large = np.array([3.0, 1.0, 2.0, 9.0, 2.0, 7.0, 8.0, 9.0])
-    kept = second_stage(Stage("large", 5), small, np.full(8, 10), LatencyModel(1.0, 1.0, 0.0), inf, retrieved=True)
+    kept = second_stage(Stage.of("large", 5), small, np.full(8, 10), LatencyModel(1.0, 1.0, 0.0), inf, retrieved=True)
     order, _ = ranked(small, kept, large[kept], retrieved=True)
     # 1 2 4 0 3 are the most promising (test_cascade.py); large has 3 and 0 first, 2 and 4 alike; 5 6 7 stay behind.
     assert order.tolist() == [3, 0, 2, 4, 1, 5, 6, 7]

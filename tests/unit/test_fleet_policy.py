@@ -12,13 +12,13 @@ from ray.serve._private.common import TimeStampedValue as Point
 from ray.serve.autoscaling_policy import _apply_app_level_autoscaling_config
 from ray.serve.config import AutoscalingConfig
 
-from rankfleet.autoscaler.reports import of_replica, of_router, settings_in
-from rankfleet.autoscaler.sharing import Unit
+from rankfleet.autoscaler.reports import replica_report, router_report, settings_in
+from rankfleet.autoscaler.sharing import Resources
 from rankfleet.cluster.autoscaling_policy import FleetPolicy
 from rankfleet.core.sections import Autoscaling
 from rankfleet.estimates.load import OfferedLoad, ReplicaLoad
 
-UNITS = {"demo": Unit(0.0, 0.5), "big": Unit(1.0, 1.0)}
+UNITS = {"demo": Resources(0.0, 0.5), "big": Resources(1.0, 1.0)}
 DEMO, BIG, ROUTER = (DeploymentID(name=name, app_name="rankfleet") for name in ("demo", "big", "router"))
 
 
@@ -60,10 +60,10 @@ class Cluster:
         self.now = 1e9
 
     def contexts(self) -> dict[DeploymentID, Any]:
-        router = of_router(self.offered, {"demo": 0.05}, self.settings, UNITS)
+        router = router_report(self.offered, {"demo": 0.05}, self.settings, UNITS)
         found = {ROUTER: context(ROUTER, series({"router-1": router}, self.now), 1, self.now)}
         for key, target in self.targets.items():
-            replicas = {f"{key.name}-{i}": of_replica(ReplicaLoad()) for i in range(target)}
+            replicas = {f"{key.name}-{i}": replica_report(ReplicaLoad()) for i in range(target)}
             found[key] = context(key, series(replicas, self.now), target, self.now)
         return found
 
@@ -99,7 +99,7 @@ def test_settings_change_live(caplog: pytest.LogCaptureFixture) -> None:
 
 def test_settings_survive_the_way_as_numbers() -> None:
     settings = Autoscaling.model_validate({"max_gpus": 4, "groups": {"a.b": {"drain_s": 2}, "c": {"utilisation": 0.5}}})
-    report = of_router(OfferedLoad.of(["a.b"]), {"a.b": 0.1}, settings, {})
+    report = router_report(OfferedLoad.of(["a.b"]), {"a.b": 0.1}, settings, {})
     assert all(isinstance(value, float) for value in report.values())
     assert settings_in(report) == settings
 

@@ -7,7 +7,7 @@ import pytest
 from ray.util import metrics
 
 from rankfleet.cluster import telemetry
-from rankfleet.core.messages import Assignment, Plan, RankedDocument, Ranking, Stage, Timing
+from rankfleet.core.messages import Assignment, GivenOrder, Plan, RankedDocument, Ranking, Stage, Timing
 
 
 @pytest.fixture
@@ -26,7 +26,10 @@ def counted(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, float, dict[str,
 
 
 def ranking(**changes: Any) -> Ranking:
-    plan = Plan("none", 0.2, changes.pop("predicted_ms", 12.0), changes.pop("budget_ms", 20.0), False, "for a reason")
+    common: dict[str, Any] = {"quality": 0.2, "reason": "for a reason"}
+    common |= {"predicted_ms": changes.pop("predicted_ms", 12.0), "budget_ms": changes.pop("budget_ms", 20.0)}
+    stages = changes.pop("stages", ())
+    plan = Plan(stages=stages, documents=5, fits=True, **common) if stages else GivenOrder(**common)
     settings: dict[str, Any] = {
         "documents": [RankedDocument(0, None)],
         "plan": plan,
@@ -48,7 +51,7 @@ def test_a_reply_in_which_nothing_was_scored_is_counted(counted: list[tuple[str,
 
 def test_pairs_of_all_stages_are_counted(counted: list[tuple[str, float, dict[str, str]]]) -> None:
     arm = Assignment("size", "s", "small")
-    answered = ranking(stages=(Stage("small", 5), Stage("large", 2)), pairs=7, assignment=arm, partial=True)
+    answered = ranking(stages=(Stage.of("small", 5), Stage.of("large", 2)), pairs=7, assignment=arm, partial=True)
     telemetry.Telemetry().answered(answered)
     assert [value for name, value, _ in counted if name == "rankfleet_pairs"] == [7]
     [tags] = [tags for name, _, tags in counted if name == "rankfleet_requests"]

@@ -29,7 +29,7 @@ from rankfleet.router.retry import PATIENCE_S
 from tests.unit.fakes import FakeClock
 
 PAIRS = TokenizedPairs(np.arange(4, dtype=np.int32), np.array([4], np.int32), np.array([2], np.int32))
-CHUNK = Chunk("small", PAIRS)
+CHUNK = Chunk(("small",), PAIRS)
 SCORES = ChunkScores(np.array([1.0], np.float32), 1.0, 2.0, "r1", 0.0, "small")
 
 

@@ -10,10 +10,9 @@ from pydantic import BaseModel, ConfigDict, FailFast, Field, ValidationError, Wi
 from rankfleet.api.http import RequestHeaders
 from rankfleet.core.config import explain
 from rankfleet.core.errors import InvalidRequest, quote
-from rankfleet.core.messages import Plan, Ranking, RerankRequest, Stage
+from rankfleet.core.messages import GivenOrder, Plan, Ranking, Refusal, RerankRequest
 from rankfleet.core.passages import LongDocuments
-from rankfleet.core.sections import MAX_SLO_MS, MIN_SLO_MS, SloMs
-from rankfleet.router.planner import Refusal
+from rankfleet.core.sections import MAX_SLO_MS, MIN_SLO_MS, UNSCORED, SloMs
 
 Document = str | dict[str, Any]
 Documents = Annotated[
@@ -149,7 +148,7 @@ def ranking_reply(ranking: Ranking, documents: Sequence[Document] | None) -> dic
         results.append(result)
     plan, timing = ranking.plan, ranking.timing
     fleet: dict[str, Any] = {
-        "tier": plan.tier,
+        "tier": plan.tier or UNSCORED,
         "reason": plan.reason,
         "quality": plan.quality,
         "predicted_ms": finite_ms(plan.predicted_ms),
@@ -176,39 +175,38 @@ def ranking_reply(ranking: Ranking, documents: Sequence[Document] | None) -> dic
         fleet["experiment"] = {"name": ranking.assignment.experiment, "arm": ranking.assignment.arm}
     return {
         "id": ranking.request_id,
-        "model": plan.tier,
+        "model": plan.tier or UNSCORED,
         "results": results,
         "usage": {"total_tokens": ranking.tokens},
         "rankfleet": fleet,
     }
 
 
-def plan_reply(decision: Plan | Refusal) -> dict[str, Any]:
+def plan_reply(decision: Plan | GivenOrder | Refusal) -> dict[str, Any]:
     """What would be done, and what else was looked at, best first."""
     reply: dict[str, Any] = {"refused": isinstance(decision, Refusal), "reason": decision.reason}
     if isinstance(decision, Refusal):
         reply["cause"] = decision.cause
         reply["retry_after_s"] = round(decision.retry_after_s, 3) if decision.cause == "load" else None
     else:
-        stages = decision.stages or (Stage(decision.tier, -1),)
+        stages, max_tokens = (decision.stages, decision.max_tokens) if isinstance(decision, Plan) else ((), None)
+        candidates = [stage.candidates for stage in stages]
+        complete = isinstance(decision, Plan) and candidates == [decision.documents]
         reply |= {
-            "tier": decision.tier,
+            "tier": decision.tier or UNSCORED,
             "quality": decision.quality,
             "predicted_ms": finite_ms(decision.predicted_ms),
             "budget_ms": decision.budget_ms,
             "fits": decision.fits,
             "degraded": decision.degraded,
-            "stages": [
-                {"tier": stage.tier, "candidates": "all" if stage.candidates < 0 else stage.candidates}
-                for stage in stages
-            ],
-            "candidates": decision.candidates,
-            "max_tokens": decision.max_tokens,
-            "late_binding_tiers": decision.allowed,
+            "stages": [{"tier": stage.tier, "candidates": "all" if complete else stage.candidates} for stage in stages],
+            "candidates": None if complete or len(stages) > 1 else candidates[0] if candidates else 0,
+            "max_tokens": max_tokens,
+            "late_binding_tiers": stages[0].tiers if stages and len(stages[0].tiers) > 1 else (),
         }
     reply["considered"] = [
         {
-            "tier": each.tier,
+            "tier": each.tier or UNSCORED,
             "how": each.how or "everything",
             "quality": round(each.quality, 5),
             "predicted_ms": finite_ms(each.predicted_ms),

@@ -13,7 +13,7 @@ from rankfleet.api.http import RequestHeaders, hold_of, json_response, read_body
 from rankfleet.api.replies import RANKING_ERRORS, SearchReply
 from rankfleet.core.errors import NotConfigured, TooLarge
 from rankfleet.core.messages import Ranking, RerankRequest
-from rankfleet.core.sections import NONE
+from rankfleet.core.sections import UNSCORED
 from rankfleet.retrieval.bm25 import Hit
 from rankfleet.router.limits import check_query
 from rankfleet.router.service import RankingService
@@ -90,7 +90,7 @@ def nothing_found(request_id: str, retrieve_ms: float) -> dict[str, Any]:
     """The reply where there is nothing to rank."""
     took_ms = round(retrieve_ms, 2)
     served: dict[str, Any] = {
-        "tier": NONE,
+        "tier": UNSCORED,
         "reason": "no document shares a word with the query",
         "quality": None,
         "predicted_ms": None,
@@ -98,7 +98,7 @@ def nothing_found(request_id: str, retrieve_ms: float) -> dict[str, Any]:
         "stages": [],
         "truncated": [],
     }
-    return {"id": request_id, "model": NONE, "results": [], "usage": {"total_tokens": 0}, "rankfleet": served}
+    return {"id": request_id, "model": UNSCORED, "results": [], "usage": {"total_tokens": 0}, "rankfleet": served}
 
 
 def name_hit(result: dict[str, Any], hits: list[Hit]) -> None:

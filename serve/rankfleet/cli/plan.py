@@ -9,7 +9,7 @@ from rich.table import Table
 from rankfleet.cli import app, out
 from rankfleet.cli.options import ConfigOption, load_config, pick_tier
 from rankfleet.core.errors import ConfigError
-from rankfleet.core.messages import Plan
+from rankfleet.core.messages import Plan, Refusal
 from rankfleet.estimates.lengths import Lengths
 from rankfleet.estimates.profile import read_profile
 from rankfleet.router.fleet import FleetView
@@ -39,7 +39,7 @@ def plan(
     if model is not None:
         pick_tier(fleet, model)
     view = FleetView(fleet)
-    view.learned(read_profile(stored))
+    view.update_latency(read_profile(stored))
     lengths = {
         name: Lengths(np.full(candidates, min(tokens, tier.max_tokens or tokens)))
         for name, tier in fleet.tiers.items()
@@ -53,20 +53,20 @@ def plan(
         when_none_fits,  # type: ignore[arg-type]
         min_quality,
         lengths,
-        stages=2,
+        max_stages=2,
     )
     for name in fleet.groups:
-        view.sent(name, backlog_ms * view.replicas(name, 0.0), 0.0, deadline_s=0.0)
+        view.chunk_sent(name, backlog_ms * view.replicas(name, 0.0), 0.0, deadline_s=0.0)
     decision = decide(ask, view.snapshot(0.0), 0.0)
     table = Table("plan", "predicted p99 ms", "nDCG@10", "verdict", box=None, padding=(0, 2, 0, 0))
     for row in decision.considered:
         style = "bold green" if row.verdict == "chosen" else None
-        what = f"{row.tier}: {row.how}" if row.how else row.tier
+        what = ": ".join(part for part in (row.tier, row.how) if part)
         table.add_row(what, f"{row.predicted_ms:.1f}", f"{row.quality:.4f}", row.verdict, style=style)
     out.print(table)
     out.print(decision.reason, soft_wrap=True)
-    if not isinstance(decision, Plan):
+    if isinstance(decision, Refusal):
         again = f"429, Retry-After {decision.retry_after_s:.2f} s" if decision.cause == "load" else "422"
         out.print(f"refused with {again}")
-    elif decision.allowed:
-        out.print(f"a replica may still choose among {', '.join(decision.allowed)} when its turn comes")
+    elif isinstance(decision, Plan) and len(tiers := decision.stages[0].tiers) > 1:
+        out.print(f"the replica selects among {', '.join(tiers)} when the work leaves its queue")

@@ -45,7 +45,7 @@ def simulate(
     from rankfleet.bench.results import measured, write_results
     from rankfleet.estimates.profile import read_profile
     from rankfleet.simulate.inputs import requests_for, workload_named
-    from rankfleet.simulate.oracle import bound
+    from rankfleet.simulate.oracle import upper_bound
     from rankfleet.simulate.policies import policy_of
     from rankfleet.simulate.results import results
     from rankfleet.simulate.run import Simulation
@@ -60,7 +60,7 @@ def simulate(
     requests = requests_for(load, trace, rate_scale, arrivals, seconds, seed)
     started_s = time.perf_counter()
     if policy == "oracle":
-        figures: dict[str, Any] = bound(config, models, load, requests)
+        figures: dict[str, Any] = upper_bound(config, models, load, requests)
     else:
         budgets_ms = [each.slo_ms for each in load.classes.values() if each.slo_ms is not None]
         scaler = None if autoscale is None else scaler_of(autoscale, config, models, budgets_ms)

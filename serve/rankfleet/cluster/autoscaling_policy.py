@@ -45,7 +45,7 @@ class FleetPolicy:
         if not math.isfinite(now_s):
             return {}, {}
         router = contexts[by_name[self._router]].raw_metrics if self._router in by_name else None
-        routers = reports.routers(router, now_s)
+        routers = reports.router_reports(router, now_s)
         settings = reports.settings_in(routers.newest) or self._settings
         if settings is None:  # no router has spoken since the controller started
             return {}, {}
@@ -57,7 +57,7 @@ class FleetPolicy:
             try:
                 if context.capacity_adjusted_min_replicas == context.capacity_adjusted_max_replicas:
                     continue  # nothing to decide, and no part of the common budget
-                fleet[name] = reports.observed(
+                fleet[name] = reports.observation(
                     name,
                     context.raw_metrics,
                     routers,
@@ -71,7 +71,7 @@ class FleetPolicy:
                 log.exception("autoscaling of %s: keeping its replicas", name)
         targets: dict[DeploymentID, int] = {}
         states: dict[DeploymentID, dict[str, Any]] = {}
-        units = {name: reports.unit_in(routers.newest, name) for name in fleet}
+        units = {name: reports.resources_in(routers.newest, name) for name in fleet}
         for name, decision in self._scaler.decide(fleet, units, settings, now_s).items():
             if decision.replicas != fleet[name].target:
                 log.info("autoscaling of %s: %s", name, decision.reason)

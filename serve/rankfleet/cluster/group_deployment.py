@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 from ray import serve
 
-from rankfleet.autoscaler.reports import of_replica
+from rankfleet.autoscaler.reports import replica_report
 from rankfleet.cluster.telemetry import GroupTelemetry
 from rankfleet.core.config import FleetConfig, parse_config
 from rankfleet.core.errors import CheckpointError, ConfigError
@@ -19,8 +19,10 @@ from rankfleet.core.messages import Chunk, ChunkScores
 from rankfleet.estimates.latency import LatencyModel, Sample, fit
 from rankfleet.estimates.profile import read_profile
 from rankfleet.estimates.quality import quality_table
-from rankfleet.replica.health import Entrance, check
-from rankfleet.replica.worker import HostedModel, Worker, submit_each
+from rankfleet.replica.collector import CollectorWatchdog, submit_each
+from rankfleet.replica.health import check
+from rankfleet.replica.hosting import HostedModel
+from rankfleet.replica.worker import Worker
 
 if TYPE_CHECKING:
     from rankfleet.engine.runtime.scorer import Scorer
@@ -53,7 +55,7 @@ class ReplicaGroup:
         self._engine = ThreadPoolExecutor(1, thread_name_prefix="engine")
         self._loader = ThreadPoolExecutor(1, thread_name_prefix="loader")
         self._telemetry = GroupTelemetry(name)
-        self._entrance = Entrance()
+        self._collector = CollectorWatchdog()
         self._worker: Worker | None = None
         self._following: asyncio.Task[None] | None = None
         self._wanted: frozenset[str] = frozenset()  # fingerprints, by the last settings that could be followed
@@ -88,8 +90,8 @@ class ReplicaGroup:
             group.batch_tokens,
             self._engine,
             self._telemetry.batch,
-            rule=fleet.routing,
-            settings=fleet.scheduling,
+            routing=fleet.routing,
+            scheduling=fleet.scheduling,
         )
         for tier in group.tiers:
             worker.host(*await self._loaded(fleet, tier))
@@ -153,7 +155,7 @@ class ReplicaGroup:
 
     async def score(self, chunk: Chunk) -> ChunkScores:
         """Raw logits of a chunk. Raises what the future of `Worker.submit` does."""
-        scores = await self._entrance.through(self._collect(chunk))
+        scores = await self._collector.watch(self._collect(chunk))
         return await scores
 
     @serve.batch(max_batch_size=1024, batch_wait_timeout_s=0.0)
@@ -176,12 +178,12 @@ class ReplicaGroup:
         if self._worker is None:
             return {}
         self._telemetry.load(self._worker.load)
-        return of_replica(self._worker.load)
+        return replica_report(self._worker.load)
 
     async def check_health(self) -> None:
         """Serve replaces a replica that raises here."""
         if self._worker is not None:
-            await check(self._worker, self._entrance)
+            await check(self._worker, self._collector)
 
 
 def named(fleet: FleetConfig, tier: str) -> str:

@@ -83,8 +83,8 @@ def wanted(chunk: Chunk) -> list[str]:
     """Fingerprints, any of which a replica has to host."""
     return (
         [chunk.weights]
-        if chunk.weights
-        else [chunk.models[t] for t in chunk.tiers or (chunk.tier,) if t in chunk.models]
+        if chunk.weights is not None
+        else [chunk.models[tier] for tier in chunk.tiers if tier in chunk.models]
     )
 
 

@@ -17,9 +17,9 @@ from starlette.types import Receive, Scope, Send
 
 from rankfleet.api.app import build_api
 from rankfleet.api.bytes_in_flight import BytesInFlight
-from rankfleet.autoscaler.drain import drains_s
-from rankfleet.autoscaler.reports import of_router
-from rankfleet.autoscaler.sharing import Unit
+from rankfleet.autoscaler.drain import drain_times_s
+from rankfleet.autoscaler.reports import router_report
+from rankfleet.autoscaler.sharing import Resources
 from rankfleet.cluster.telemetry import Telemetry
 from rankfleet.cluster.transport import ServeGroup
 from rankfleet.core.config import FleetConfig, parse_config
@@ -163,7 +163,7 @@ class Router:
             models=prepared.models,
             before=before.serving.service if before else None,
         )
-        service.fleet.profiled(prepared.profile)
+        service.fleet.use_profile(prepared.profile)
         # Serve puts the request's id into the reply's headers itself.
         api = build_api(
             service,
@@ -184,11 +184,11 @@ class Router:
         except BaseException:
             self._rollover.drop(version)
             raise
-        self._rollover.turn()
+        self._rollover.switch()
         service.take_over()
         self._in_flight.max_bytes = fleet.limits.max_bytes_in_flight
         for name in fleet.groups:
-            replica_view_of(name).listen(partial(service.fleet.runs, name))
+            replica_view_of(name).listen(partial(service.fleet.set_running, name))
 
     async def _can_serve(self, version: Version[Serving]) -> bool:
         """Whether replicas host the models of a version, and have said how fast they are."""
@@ -202,7 +202,7 @@ class Router:
             if service.fleet.awake(name):
                 try:
                     async with asyncio.timeout(PATIENCE_S):
-                        service.fleet.learned(await self._handles[name].latency.remote())
+                        service.fleet.update_latency(await self._handles[name].latency.remote())
                 except Exception as error:  # it has just gone, or is too busy; another may answer
                     log.info("group %s has not said how fast it is: %s", name, type(error).__name__)
                     return False
@@ -230,9 +230,9 @@ class Router:
         if self._rollover.now is None:
             return {}
         service = self._now.service
-        drains = drains_s(service.config, service.live, service.fleet.models)
-        units = {name: Unit(group.gpus, group.cpus) for name, group in service.config.groups.items()}
-        return of_router(service.offered, drains, service.live.autoscaling, units)
+        drains = drain_times_s(service.config, service.live, service.fleet.models)
+        units = {name: Resources(group.gpus, group.cpus) for name, group in service.config.groups.items()}
+        return router_report(service.offered, drains, service.live.autoscaling, units)
 
     async def _learn(self, name: str, handle: DeploymentHandle) -> None:
         """Ask a group for its latency models, again and again: what batches take changes with the load of the machine,
@@ -245,12 +245,12 @@ class Router:
                 try:
                     async with asyncio.timeout(PATIENCE_S):
                         models = await handle.latency.remote()
-                    self._now.service.fleet.learned(models)
+                    self._now.service.fleet.update_latency(models)
                 except Exception as error:  # still starting, or failed and being restarted
                     log.info("group %s has not reported: %s", name, type(error).__name__)
 
     async def _rehearse(self, service: RankingService, group: str) -> None:
         try:
-            await service.rehearse(service.config.groups[group].tiers[0])
+            await service.warm_up(service.config.groups[group].tiers[0])
         except Exception as error:  # then the first client pays
             log.info("group %s was not rehearsed: %s", group, type(error).__name__)

@@ -5,7 +5,8 @@ import math
 from ray.util.metrics import Counter, Gauge, Histogram
 
 from rankfleet.core.messages import Ranking
-from rankfleet.estimates.load import Counts, ReplicaLoad
+from rankfleet.core.sections import UNSCORED
+from rankfleet.estimates.load import LoadCounters, ReplicaLoad
 
 LATENCY_MS: list[float] = [5, 10, 20, 35, 50, 75, 100, 150, 200, 350, 500, 1000, 2000, 5000]
 
@@ -48,7 +49,7 @@ class Telemetry:
         )
 
     def answered(self, ranking: Ranking) -> None:
-        tier = {"tier": ranking.plan.tier}
+        tier = {"tier": ranking.plan.tier or UNSCORED}
         arm = f"{ranking.assignment.experiment}/{ranking.assignment.arm}" if ranking.assignment else ""
         slo = {True: "met", False: "missed", None: "none"}[ranking.met]
         tags = {"slo_class": ranking.slo_class or "", "arm": arm, "slo": slo, "left_out": left_out(ranking)}
@@ -88,7 +89,7 @@ class GroupTelemetry:
         self._below = Counter(
             "rankfleet_work_below_seconds", "Work, at its preferred tiers, that a lesser one has done", ("group",)
         )
-        self._counted = Counts()
+        self._counted = LoadCounters()
         self._batch = Histogram(
             "rankfleet_batch_tokens",
             "Tokens in a device batch",
@@ -102,7 +103,7 @@ class GroupTelemetry:
     def load(self, load: ReplicaLoad) -> None:
         """What the autoscaler is told."""
         self._backlog.set(load.backlog_s, self._tags)
-        counts, before = load.counts, self._counted
+        counts, before = load.counters, self._counted
         self._counted = counts
         for counter, seconds in (
             (self._wanted, counts.arrived_load_s - before.arrived_load_s),

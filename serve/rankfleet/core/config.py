@@ -14,7 +14,7 @@ from rankfleet.core.errors import ConfigError
 from rankfleet.core.passages import LongDocuments
 from rankfleet.core.sections import (
     AUTO,
-    NONE,
+    UNSCORED,
     Autoscaling,
     Experiment,
     Group,
@@ -79,7 +79,7 @@ class FleetConfig(LiveSettings):
     @field_validator("tiers")
     @classmethod
     def _no_reserved_names(cls, tiers: dict[str, Tier]) -> dict[str, Tier]:
-        for name in (AUTO, NONE):
+        for name in (AUTO, UNSCORED):
             if name in tiers:
                 raise ValueError(f"{name!r} is reserved; name the tier otherwise")
         return tiers

@@ -5,7 +5,7 @@ from typing import Annotated, Literal, Self
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
 AUTO = "auto"  # the model name that leaves the choice to the planner
-NONE = "none"  # the tier of an answer that nothing has scored
+UNSCORED = "none"  # in place of a tier, where replies and metrics name the one that answered and none did
 # Latency budgets in milliseconds. A shorter one is nearly always meant in seconds, and a longer one is no deadline.
 MIN_SLO_MS, MAX_SLO_MS = 1.0, 3_600_000.0
 
