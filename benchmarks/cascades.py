@@ -21,8 +21,8 @@ from rankfleet.bench.results import measured, write_results
 from rankfleet.core.messages import Stage
 from rankfleet.core.pairs import TokenizedPairs
 from rankfleet.engine.checkpoint.files import find_checkpoint
+from rankfleet.engine.runtime.loading import load_tokenizer
 from rankfleet.engine.runtime.scorer import Scorer
-from rankfleet.engine.text.tokenizer import PairTokenizer
 from rankfleet.evaluate import INSTANT, best_first, first_scored, measure_run, retrieve, run_of
 from rankfleet.retrieval.bm25 import Bm25Index
 from rankfleet.retrieval.corpus import read_documents, read_judged
@@ -65,7 +65,7 @@ def main() -> None:
     options = arguments()
     torch.set_num_threads(1)
     small, large = (Scorer.load(find_checkpoint(name), options.dtype, "cpu") for name in (options.small, options.large))
-    tokenizer = PairTokenizer.load(find_checkpoint(options.large))
+    tokenizer = load_tokenizer(find_checkpoint(options.large))
     ndcg: dict[str, dict[str, float]] = {}
     seconds: dict[str, float] = {}
     again: dict[str, int] = {}

@@ -23,7 +23,7 @@ import numpy as np
 from tokenizers import Tokenizer
 
 from rankfleet.bench.results import measured, write_results
-from rankfleet.engine.text.encoder import TextEncoder
+from rankfleet.engine.text.text_encoder import TextEncoder
 from rankfleet.engine.text.token_cache import TokenCache
 from rankfleet.engine.text.tokenizer import PairTokenizer
 
@@ -77,9 +77,9 @@ def main() -> None:
 
 def tokenize(pairs: PairTokenizer, encoder: TextEncoder, cache: TokenCache, query: str, documents: list[str]) -> None:
     """What the router does with the texts of one request."""
-    query_ids = encoder.encode([query])[0]
+    query_ids = encoder.encode_queries([query])[0]
     ids, _ = cache.encode(encoder, documents, pairs.reach(query_ids))
-    pairs.lay_out(query_ids, ids, pairs.layout(query_ids, ids))
+    pairs.build_pairs(query_ids, ids, pairs.layout(query_ids, ids))
 
 
 def time_ms(run: Callable[[], None]) -> float:
@@ -97,7 +97,7 @@ def make_request(
         target = max(8, round(rng.gauss(options.mean_tokens, options.mean_tokens / 3)))
         start = rng.randrange(max(1, len(words) - target))
         text = " ".join(words[start : start + target])  # each word has at least one token
-        tokens = len(encoder.encode([text])[0])
+        tokens = len(encoder.encode_queries([text])[0])
         documents.append(" ".join(words[start : start + max(1, round(target * target / tokens))]))
     return " ".join(words[:8]), documents
 

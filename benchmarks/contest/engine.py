@@ -21,8 +21,8 @@ from rankfleet.bench.machine import cpu_instructions
 from rankfleet.bench.results import measured
 from rankfleet.bench.sample_texts import save_requests
 from rankfleet.core.errors import InvalidRequest, RankfleetError
+from rankfleet.engine.runtime.loading import load_tokenizer
 from rankfleet.engine.runtime.precision import DTYPES
-from rankfleet.engine.text.tokenizer import PairTokenizer
 
 WARM_UPS = 2  # requests scored before any is timed; batch sizes are chosen on the first
 MAX_ROUNDS_FACTOR = 2  # at most this many times the rounds asked for, where other work disturbs some
@@ -93,7 +93,7 @@ def run(task: Task, progress: Progress) -> dict[str, Any]:
         else:
             assert task.model
             checkpoint, plain = named_model(task.model, work / "model")
-        tokenizer = PairTokenizer.load(checkpoint, task.max_tokens)
+        tokenizer = load_tokenizer(checkpoint, task.max_tokens)
         requests = write_requests(task.requests, task.pairs, task.mean_tokens, tokenizer)
         save_requests(requests, work / "texts.json")
         lengths = lengths_of(requests[0], tokenizer)

@@ -7,8 +7,9 @@ from safetensors import safe_open
 
 from rankfleet.bench.sample_texts import SampleRequest, pair_lengths, training_texts, write_request
 from rankfleet.core.errors import RankfleetError
-from rankfleet.engine.checkpoint.files import SCALE_SUFFIX, Checkpoint, find_checkpoint
+from rankfleet.engine.checkpoint.files import Checkpoint, find_checkpoint
 from rankfleet.engine.checkpoint.storage import write_float32
+from rankfleet.engine.checkpoint.tensors import SCALE_SUFFIX
 from rankfleet.engine.text.tokenizer import PairTokenizer
 
 VOCABULARY = 16384  # of the tokenizer trained for a random model; its texts hold about as many distinct pieces

@@ -9,8 +9,9 @@ from benchmarks.gpu.random_model import SHAPES, RandomModel, Result, mixed_lengt
 from torch.nn.functional import scaled_dot_product_attention
 
 from rankfleet.core.pairs import TokenizedPairs
-from rankfleet.engine.attention.packed import Attention, band_mask
 from rankfleet.engine.attention.packing import PackedBatch, pack
+from rankfleet.engine.attention.protocol import Attention
+from rankfleet.engine.attention.sdpa import band_mask
 from rankfleet.engine.attention.varlen import SDPA, named_attention
 from rankfleet.engine.checkpoint.files import Checkpoint
 from rankfleet.engine.runtime.scorer import Scorer

@@ -11,6 +11,7 @@ from benchmarks.gpu.random_model import MAX_TOKENS, RandomModel, Result, Setting
 from tests.engine.checkpoints import TEXT
 
 from rankfleet.engine.checkpoint.files import Checkpoint
+from rankfleet.engine.runtime.loading import load_tokenizer
 from rankfleet.engine.runtime.scorer import Reranker
 from rankfleet.engine.text.tokenizer import PairTokenizer
 
@@ -53,7 +54,7 @@ def compare(model: RandomModel) -> Result:
         model_kwargs={"dtype": getattr(torch, dtype), "attn_implementation": implementation},
         processor_kwargs={"model_max_length": MAX_TOKENS},
     )
-    ours = Reranker(model.scorer(dtype), PairTokenizer.load(Checkpoint(model.folder), MAX_TOKENS))
+    ours = Reranker(model.scorer(dtype), load_tokenizer(Checkpoint(model.folder), MAX_TOKENS))
     query, documents = texts(ours.tokenizer, setting.some(2000, 12))
     ids, *document_ids = ours.tokenizer.encode([query, *documents])
     pairs, _ = ours.tokenizer.pair(ids, document_ids)

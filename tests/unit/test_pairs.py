@@ -9,7 +9,7 @@ def test_take_keeps_each_pair_whole() -> None:
     taken = pairs.take(np.array([2, 0]))
     assert taken.ids.tolist() == [3, 4, 5, 0]
     assert taken.lengths.tolist() == [3, 1]
-    assert taken.seconds.tolist() == [2, 0]
+    assert taken.document_offsets.tolist() == [2, 0]
 
 
 def test_join_is_the_inverse_of_take() -> None:

@@ -64,7 +64,7 @@ def profile_fleet(
     import torch
 
     from rankfleet.engine.checkpoint.files import find_checkpoint
-    from rankfleet.engine.runtime.loadable import check_checkpoint
+    from rankfleet.engine.runtime.checkpoint_checks import check_checkpoint
     from rankfleet.engine.runtime.scorer import Scorer
 
     profiles = {}

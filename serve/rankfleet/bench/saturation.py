@@ -71,15 +71,15 @@ class EngineAlone:
         import torch
 
         from rankfleet.engine.checkpoint.files import find_checkpoint
+        from rankfleet.engine.runtime.loading import load_tokenizer
         from rankfleet.engine.runtime.scorer import Scorer
-        from rankfleet.engine.text.tokenizer import PairTokenizer
 
         group = fleet.groups[fleet.group_of(tier)]
         self.threads, self.replicas, self._batch_tokens = group.threads, max(1, group.replicas.min), group.batch_tokens
         torch.set_num_threads(group.threads)
         checkpoint = find_checkpoint(fleet.tiers[tier].model, fleet.tiers[tier].revision)
         self._scorer = Scorer.load(checkpoint, group.dtype)
-        self._tokenizer = PairTokenizer.load(checkpoint, fleet.tiers[tier].max_tokens)
+        self._tokenizer = load_tokenizer(checkpoint, fleet.tiers[tier].max_tokens)
 
     def batches(self, many: Sequence[Call]) -> list[TokenizedPairs]:
         """The pairs of all calls, in batches up to a replica's limit."""

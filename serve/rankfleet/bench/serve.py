@@ -12,7 +12,7 @@ import orjson
 from rankfleet.bench.traffic import REFUSED, Call, Reply, calls, closed_loop, open_loop, quantile
 from rankfleet.core.config import FleetConfig
 from rankfleet.engine.checkpoint.files import find_checkpoint
-from rankfleet.engine.text.tokenizer import PairTokenizer
+from rankfleet.engine.runtime.loading import load_tokenizer
 from rankfleet.estimates.latency import LatencyModel
 from rankfleet.simulate.policies import policy_of
 from rankfleet.simulate.results import results
@@ -45,7 +45,7 @@ def token_counter(fleet: FleetConfig) -> tuple[Callable[[str], int], int]:
     """A function that counts a text's tokens, and the number of special tokens of a pair, by the first tier's
     vocabulary."""
     tier = next(iter(fleet.tiers.values()))
-    tokenizer = PairTokenizer.load(find_checkpoint(tier.model, tier.revision, weights=False))
+    tokenizer = load_tokenizer(find_checkpoint(tier.model, tier.revision, weights=False))
     return (lambda text: len(tokenizer.encode([text])[0])), tokenizer.template.tokens
 
 

@@ -10,7 +10,7 @@ from rankfleet.cluster.failures import LaunchError
 from rankfleet.core.config import FleetConfig
 from rankfleet.core.errors import CheckpointError
 from rankfleet.engine.checkpoint.files import find_checkpoint
-from rankfleet.engine.runtime.loadable import check_checkpoint
+from rankfleet.engine.runtime.checkpoint_checks import check_checkpoint
 from rankfleet.estimates.profile import read_profile
 from rankfleet.estimates.quality import quality_table
 from rankfleet.retrieval.bm25 import Bm25Index

@@ -13,7 +13,8 @@ from rankfleet.core.pairs import TokenizedPairs
 from rankfleet.core.passages import PairLayout, PassageRule
 from rankfleet.core.sections import Tier
 from rankfleet.engine.checkpoint.files import find_checkpoint
-from rankfleet.engine.text.encoder import TextEncoder
+from rankfleet.engine.runtime.loading import load_tokenizer
+from rankfleet.engine.text.text_encoder import TextEncoder
 from rankfleet.engine.text.token_cache import TokenCache
 from rankfleet.engine.text.tokenizer import PairTokenizer
 from rankfleet.estimates.lengths import Lengths
@@ -27,7 +28,7 @@ def load_tokenizers(tiers: Mapping[str, Tier]) -> dict[str, PairTokenizer]:
     tokenizers: dict[str, PairTokenizer] = {}
     by_text: dict[str, PairTokenizer] = {}
     for name, tier in tiers.items():
-        tokenizer = PairTokenizer.load(find_checkpoint(tier.model, tier.revision, weights=False))
+        tokenizer = load_tokenizer(find_checkpoint(tier.model, tier.revision, weights=False))
         if tier.max_tokens is not None:
             try:
                 tokenizer.check_limit(tier.max_tokens)
@@ -104,7 +105,7 @@ class TokenizedTexts:
             layout = tokenizer.layout(query, ids, limit, self.passages)
         if max_tokens is not None:
             layout = layout.cut(max_tokens - tokenizer.template.tokens)
-        return Part(tokenizer.lay_out(query, ids, layout), layout)
+        return Part(tokenizer.build_pairs(query, ids, layout), layout)
 
 
 def tokenize(
@@ -122,7 +123,7 @@ def tokenize(
         by_encoder.setdefault(tokenizer.encoder, []).append((tokenizer, limit))
     ids, cached = {}, len(request.documents)
     for encoder, users in by_encoder.items():
-        query = encoder.encode([request.query])[0]
+        query = encoder.encode_queries([request.query])[0]
         max_tokens = max(tokenizer.reach(query, limit, passages) for tokenizer, limit in users)
         documents, hits = cache.encode(encoder, request.documents, max_tokens)
         ids[encoder], cached = (query, documents), min(cached, hits)

@@ -1,53 +1,24 @@
-"""Attention over a packed batch: what encoders ask for, and the way that runs anywhere, SDPA on runs of pairs
-of equal length, so that no padding is computed. `engine/attention/varlen.py` has the kernels for CUDA."""
+"""Attention on any device, by PyTorch's SDPA on runs of pairs of equal length, so that no padding is computed.
+
+`attention/varlen.py` has the variable-length kernels for CUDA.
+"""
 
 from functools import lru_cache
-from typing import Protocol
 
 import torch
 from torch.nn.functional import scaled_dot_product_attention
 
 from rankfleet.engine.attention.packing import PackedBatch
 
-QUERIES = 128  # of one block where tokens see a window only
-
-
-class Attention(Protocol):
-    """Attention within each pair of a packed batch. Keys and values may have fewer heads than queries: each of
-    theirs then serves as many neighbouring query heads (grouped-query attention)."""
-
-    def every_token(
-        self,
-        query: torch.Tensor,
-        key: torch.Tensor,
-        value: torch.Tensor,
-        batch: PackedBatch,
-        window: int | None = None,
-        causal: bool = False,
-    ) -> torch.Tensor:
-        """query: [tokens, heads, head dim]; key, value: [tokens, key heads, head dim]. window: how far a token
-        sees to each side, None for all; causal: it sees none behind itself. Not both.
-        Returns [tokens, heads * head dim]."""
-
-    def one_token(
-        self,
-        query: torch.Tensor,
-        key: torch.Tensor,
-        value: torch.Tensor,
-        batch: PackedBatch,
-        window: int | None = None,
-    ) -> torch.Tensor:
-        """Attention of one token of each pair, which is all that the last layer needs where the head reads one:
-        its first, or under causal attention its last; both see the whole pair. With a window it is the first,
-        which sees `window` tokens on.
-
-        query: [pairs, heads, head dim]; key, value as above. Returns [pairs, heads * head dim]."""
+BLOCK_QUERIES = 128  # queries of a block in windowed attention
 
 
 @lru_cache(maxsize=64)
 def band_mask(queries: int, keys: int, before: int, window: int, device: torch.device) -> torch.Tensor:
-    """bool [queries, keys]: True where a query sees a key, `window` to each side. The first query stands `before`
-    keys behind the first key."""
+    """bool [queries, keys]: True where a query attends to a key, up to `window` away.
+
+    `before`: how many keys precede the first query's own.
+    """
     rows = torch.arange(queries, device=device)[:, None] + before
     return (rows - torch.arange(keys, device=device)).abs() <= window
 
@@ -55,11 +26,13 @@ def band_mask(queries: int, keys: int, before: int, window: int, device: torch.d
 def windowed(
     query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, window: int, shared: bool = False
 ) -> torch.Tensor:
-    """Attention of [pairs, heads, length, head dim] in blocks of queries against the keys they can see, so that time
-    and memory grow with the length and not with its square."""
+    """Attention with a window, [pairs, heads, length, head dim]: each block of queries against the keys within reach.
+
+    Time and memory grow with the length and not with its square. `shared`: keys have fewer heads than queries.
+    """
     length, blocks = query.shape[2], []
-    for first in range(0, length, QUERIES):
-        last = min(first + QUERIES, length)
+    for first in range(0, length, BLOCK_QUERIES):
+        last = min(first + BLOCK_QUERIES, length)
         low, high = max(0, first - window), min(length, last + window)
         mask = band_mask(last - first, high - low, first - low, window, query.device)
         q, k, v = query[:, :, first:last], key[:, :, low:high], value[:, :, low:high]
@@ -68,7 +41,7 @@ def windowed(
 
 
 class RunAttention:
-    """One SDPA call per run of pairs of equal length, or per block of it: any device, any precision."""
+    """One SDPA call for each run of pairs of equal length, or each block of it. See `Attention`."""
 
     def every_token(
         self,
@@ -106,9 +79,9 @@ class RunAttention:
         out = torch.empty((pairs, 1, heads, width), dtype=query.dtype, device=query.device)
         done = 0
         for run in batch.runs:
-            seen = run.length if window is None else min(run.length, window + 1)
+            keys = run.length if window is None else min(run.length, window + 1)
             k, v = (
-                t[run.start : run.stop].view(run.count, run.length, t.shape[1], width)[:, :seen].transpose(1, 2)
+                t[run.start : run.stop].view(run.count, run.length, t.shape[1], width)[:, :keys].transpose(1, 2)
                 for t in (key, value)
             )
             q = query[done : done + run.count].view(run.count, 1, heads, width).transpose(1, 2)
