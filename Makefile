@@ -25,7 +25,7 @@ $(VENV)/.dev: pyproject.toml constraints.txt
 	$(MAKE) --no-print-directory -B $(STAMP) EXTRAS='[dev]'
 	@touch $@
 
-serve: $(STAMP) ## start the demo fleet on 127.0.0.1:8000 (CONFIG=file PORT=n); Ctrl-C ends it
+serve: $(STAMP) ## start the demo fleet on 127.0.0.1:8000 (CONFIG=file PORT=n); Ctrl-C stops it
 	@$(BIN)/rankfleet serve --config $(or $(CONFIG),demo) --port $(or $(PORT),8000)
 
 lint: $(VENV)/.dev ## check style, types and layers

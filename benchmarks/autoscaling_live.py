@@ -27,8 +27,9 @@ from rankfleet.bench.results import measured, read_results, write_json, write_re
 from rankfleet.bench.serve import load_summary, token_counter
 from rankfleet.bench.traffic import Call, calls, closed_loop, open_loop
 from rankfleet.cluster import launch
-from rankfleet.cluster.environment import LOCAL, LOW_LATENCY
-from rankfleet.cluster.preflight import side_ports
+from rankfleet.cluster.deploy import wait_until_ready
+from rankfleet.cluster.environment import LOCAL, LOW_LATENCY, side_ports
+from rankfleet.cluster.ray_private import controller_client
 from rankfleet.cluster.serve_config import APP_NAME, serve_config
 from rankfleet.core.config import FleetConfig, parse_config
 from rankfleet.simulate.traces import from_process
@@ -54,7 +55,7 @@ FLEET = {
         "demo": {"tiers": ["small", "medium", "large"], "replicas": {"min": 1, "max": 2}, "cpus": 0.25, "gpus": 1}
     },
     "slo_classes": {"interactive": {"slo_ms": 200}, "relaxed": {"slo_ms": 1000}},
-    "autoscaling": {"hold_s": 15, "cooldown_s": 5, "stable_s": 15, "start_s": 10},
+    "autoscaling": {"downscale_window_s": 15, "cooldown_s": 5, "stable_s": 15, "start_s": 10},
     "router_cpus": 0.25,
 }
 
@@ -104,7 +105,6 @@ def run_policy(policy: str) -> dict[str, Any]:
     from ray import serve
     from ray.cluster_utils import Cluster
     from ray.serve.config import HTTPOptions
-    from ray.serve.context import _get_global_client
     from ray.serve.schema import LoggingConfig, ServeDeploySchema
 
     cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 2})
@@ -116,11 +116,11 @@ def run_policy(policy: str) -> dict[str, Any]:
             http_options=HTTPOptions(host="127.0.0.1", port=port),
             logging_config=LoggingConfig(enable_access_log=False),
         )
-        client = _get_global_client()
+        client = controller_client()
         assert client is not None
         client.deploy_apps(ServeDeploySchema.model_validate(deployed(config, policy, port)))
         url = f"http://127.0.0.1:{port}"
-        launch.wait_until_ready(url, lambda text: None)
+        wait_until_ready(url, lambda text: None)
         count, special = token_counter(config)
         every = Requests(np.zeros(2), np.ones(2, dtype=np.int64), np.array([20, 40]))
         costs_s = []

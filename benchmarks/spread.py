@@ -17,7 +17,7 @@ from benchmarks.paths import result_file
 from rankfleet.bench.results import measured, write_results
 from rankfleet.bench.serve import token_counter
 from rankfleet.bench.traffic import calls
-from rankfleet.cluster import launch
+from rankfleet.cluster import deploy, launch
 from rankfleet.cluster.serve_config import serve_config
 from rankfleet.core.config import FleetConfig, parse_config
 from rankfleet.simulate.workload import Candidates, RequestClass, Requests, Workload
@@ -110,7 +110,7 @@ def run() -> None:
     figures: dict[str, Any] = {"documents": DOCUMENTS, "rounds": ROUNDS}
     for name, port in PORTS.items():
         if name == "placed by Serve":
-            launch.serve_config = placed_by_serve  # type: ignore[assignment]
+            deploy.serve_config = placed_by_serve  # type: ignore[assignment]
         figures[name] = measure_fleet(fleet(), port)
         print(name, figures[name], flush=True)
     write_results(result_file("spread"), figures, measured())

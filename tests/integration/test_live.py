@@ -180,7 +180,12 @@ def test_work_of_clients_that_went_away_is_dropped(running_fleet: RunningFleet) 
 
 @pytest.mark.parametrize(
     "name",
-    ["rankfleet_requests", "rankfleet_latency_ms", "rankfleet_backlog_seconds", "serve_deployment_replica_healthy"],
+    [
+        "rankfleet_requests_total",
+        "rankfleet_request_duration_seconds",
+        "rankfleet_backlog_seconds",
+        "serve_deployment_replica_healthy",
+    ],
 )
 def test_metrics_are_exported(running_fleet: RunningFleet, name: str) -> None:
     running_fleet.rerank(QUERY, DOCUMENTS)

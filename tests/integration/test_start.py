@@ -92,8 +92,8 @@ def rank(start: Start) -> dict:
 def test_neither_a_proxy_nor_a_useless_home_is_in_the_way(tmp_path: Path) -> None:
     proxies = dict.fromkeys(("http_proxy", "HTTP_PROXY", "https_proxy", "ALL_PROXY"), NOWHERE)
     with serve(tmp_path, "demo/small", HOME="/dev/null", NO_PROXY="localhost,127.0.0.1", **proxies) as start:
-        shown = start.wait_for("Ctrl-C ends it")
-        assert "Ctrl-C ends it" in shown
+        shown = start.wait_for("Ctrl-C stops it")
+        assert "Ctrl-C stops it" in shown
         assert re.search(r"^ +\d+\.\d s  starting Ray$", shown, re.MULTILINE)
         assert re.search(r"^ +\d+\.\d s  waiting for .*demo", shown, re.MULTILINE)
         reply = rank(start)
@@ -128,7 +128,7 @@ def test_another_user_starts_a_fleet_where_somebody_has_been_before(tmp_path: Pa
     cache = Path(os.environ.get("RANKFLEET_CACHE") or Path.home() / ".cache" / "rankfleet")  # kernels are there
     try:
         with serve(tmp_path, "demo/small", become, HOME=str(home), RANKFLEET_CACHE=str(cache)) as start:
-            assert "Ctrl-C ends it" in start.wait_for("Ctrl-C ends it")
+            assert "Ctrl-C stops it" in start.wait_for("Ctrl-C ends it")
             assert rank(start)["model"] == "small"
     finally:
         shutil.rmtree(home)

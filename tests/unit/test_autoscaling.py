@@ -13,7 +13,7 @@ from rankfleet.core.sections import Autoscaling
 from rankfleet.estimates.load import LoadCounters, OfferedLoad, ReplicaLoad
 
 SETTINGS = Autoscaling(
-    utilisation=0.5, start_s=10, stable_s=20, panic_s=6, panic_hold_s=20, hold_s=20, cooldown_s=5, drain_s=1
+    utilisation=0.5, start_s=10, stable_s=20, panic_s=6, panic_hold_s=20, downscale_window_s=20, cooldown_s=5, drain_s=1
 )
 
 
@@ -144,7 +144,7 @@ def test_a_group_shrinks_to_its_highest_recent_need_with_a_margin() -> None:
 
 
 def test_a_group_does_not_shrink_within_its_cooldown() -> None:
-    settings = SETTINGS.model_copy(update={"hold_s": 0.0, "cooldown_s": 100.0, "stable_s": 2.0})
+    settings = SETTINGS.model_copy(update={"downscale_window_s": 0.0, "cooldown_s": 100.0, "stable_s": 2.0})
     group = Driven(settings=settings)
     group.run(20, 3.0)
     assert group.target == 6
@@ -163,7 +163,7 @@ def test_the_target_of_a_group_under_steady_load_does_not_change() -> None:
 
 
 def test_a_rarely_used_group_goes_to_sleep_and_is_woken_by_demand() -> None:
-    settings = SETTINGS.model_copy(update={"idle_s": 60.0, "rarely": 0.05})
+    settings = SETTINGS.model_copy(update={"idle_s": 60.0, "idle_utilisation": 0.05})
     group = Driven(settings=settings, min_replicas=0, target=1)
     group.run(59, 0.02)
     assert group.target == 1

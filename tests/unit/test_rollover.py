@@ -58,17 +58,6 @@ def test_a_group_that_is_asleep_is_not_waited_for() -> None:
     assert rollover.missing(0.0) == []
 
 
-def test_a_refused_version_leaves_the_one_that_serves() -> None:
-    rollover = Rollover[str](Replicas({"a1", "b1", "c1"}))
-    rollover.offer(version(OLD), 0.0)
-    rollover.switch()
-    rollover.refuse("tier small: no such folder")
-    assert rollover.now is not None
-    assert (rollover.now.serving, rollover.fault) == ("a1", "tier small: no such folder")
-    rollover.offer(version(OLD), 1.0)
-    assert rollover.fault == ""
-
-
 def test_only_groups_with_a_new_model_are_waited_for() -> None:
     replicas = Replicas({"a1", "b1", "c1"})
     rollover = Rollover[str](replicas)
@@ -79,12 +68,13 @@ def test_only_groups_with_a_new_model_are_waited_for() -> None:
     assert rollover.missing(1.0) == []
 
 
-def test_a_dropped_or_refused_version_is_not_waited_for() -> None:
+def test_a_dropped_version_is_not_waited_for() -> None:
     rollover = Rollover[str](Replicas())
     first, second = version(OLD), version(NEW)
     rollover.offer(first, 0.0)
     rollover.offer(second, 1.0)
     rollover.drop(first)
     assert rollover.next is second
-    rollover.refuse("no such folder")
-    assert (rollover.next, rollover.fault) == (None, "no such folder")
+    rollover.drop(second)
+    assert rollover.next is None
+    assert rollover.missing(1.0) == []

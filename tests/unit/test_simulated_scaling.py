@@ -67,7 +67,7 @@ def test_a_new_replica_is_ready_after_its_start_time() -> None:
 
 
 def test_a_group_is_woken_by_demand_and_sleeps_without() -> None:
-    config = two_groups(idle_s=60, stable_s=20, hold_s=20)
+    config = two_groups(idle_s=60, stable_s=20, downscale_window_s=20)
     quiet, busy = even(0.1, 200), 200 + even(4, 100)
     outcome = run(config, need(config), np.concatenate([quiet, busy, 300 + even(0.1, 200)]))
     running = {at: replicas for at, replicas, _ in outcome.replicas}

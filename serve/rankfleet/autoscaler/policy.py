@@ -6,7 +6,7 @@ demand: seconds of work per second, backlog: seconds of work, both at the tiers 
 tiers they actually get, a group under load would look calm, because late binding gives it cheaper ones.
 
 Demand is the mean of the stable window, or of a shorter window in which it is significantly higher. A group grows to
-its need at once. It shrinks to the highest need within `hold_s`, with a margin.
+its need at once. It shrinks to the highest need within `downscale_window_s`, with a margin.
 
     state      meaning                                                  decision
     starting   less than MIN_HISTORY_S of reports                       keeps its target
@@ -16,7 +16,7 @@ its need at once. It shrinks to the highest need within `hold_s`, with a margin.
                within the last panic_hold_s
     holding    fewer replicas would do, but it has grown or started     keeps its target
                too recently
-    shrinking  fewer replicas have been enough for hold_s               shrinks
+    shrinking  fewer have been enough for downscale_window_s               shrinks
     asleep     replicas.min is 0 and demand is rare                     no replicas
     waking     asleep, and demand is not rare any more                  grows to the need
     silent     reports of the routers or of the replicas are missing    grows to the need, does not shrink
@@ -111,7 +111,7 @@ class GroupScaler:
             self._panic_until_s = now_s + settings.panic_hold_s
         cautious_demand = stable.demand + stable.standard_error(stable.demand)
         self._needs.append((now_s, max(need, cautious_demand / utilisation + for_backlog)))
-        while self._needs[0][0] < now_s - settings.hold_s:
+        while self._needs[0][0] < now_s - settings.downscale_window_s:
             self._needs.popleft()
         decision = self._decide(seen, settings, stable, need, now_s)
         return bounded(replace(decision, reason=f"{decision.reason}: {figures(stable, seen, need)}"), seen)
@@ -141,7 +141,7 @@ class GroupScaler:
 
     def _decide(self, seen: Observation, settings: Autoscaling, stable: Window, need: float, now_s: float) -> Decision:
         if seen.min_replicas == 0 and seen.target == 0:
-            if stable.demand <= settings.rarely:
+            if stable.demand <= settings.idle_utilisation:
                 return Decision(0, "asleep", "stay asleep, too rarely used", need)
             return Decision(max(1, whole(need)), "waking", "wake up", need)
         if not seen.complete:  # replicas that are too busy to report have work
@@ -156,7 +156,7 @@ class GroupScaler:
         enough = max(1, whole(highest_need * (1 + settings.margin)))
         if enough >= seen.target:
             return Decision(seen.target, "steady", f"stay at {seen.target}", need)
-        if now_s < max(self._grown_s + settings.cooldown_s, self._started_s + settings.hold_s):
+        if now_s < max(self._grown_s + settings.cooldown_s, self._started_s + settings.downscale_window_s):
             return Decision(seen.target, "holding", f"stay at {seen.target} for now, {enough} would do", need)
         return Decision(enough, "shrinking", f"shrink to {enough}", need)
 
@@ -165,7 +165,9 @@ class GroupScaler:
         if seen.min_replicas > 0 or now_s < self._grown_s + settings.idle_s:
             return False
         idle = self._history.over(settings.idle_s)
-        return idle.elapsed_s >= settings.idle_s and idle.demand <= settings.rarely / 2 and seen.backlog_s <= 0
+        return (
+            idle.elapsed_s >= settings.idle_s and idle.demand <= settings.idle_utilisation / 2 and seen.backlog_s <= 0
+        )
 
 
 def grow_only(seen: Observation, state: State, why: str, need: float) -> Decision:

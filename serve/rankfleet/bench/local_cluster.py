@@ -10,10 +10,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from rankfleet.cluster.launch import APP_NAME, deploy, is_running, one_at_a_time, prepare_environment, prepare_kernels
-from rankfleet.cluster.launch import wait_until_ready as wait_until_ranks
+from rankfleet.cluster.deploy import deploy, is_running
+from rankfleet.cluster.deploy import wait_until_ready as wait_until_ranks
+from rankfleet.cluster.environment import prepare_environment
+from rankfleet.cluster.launch import one_at_a_time, prepare_kernels
 from rankfleet.cluster.preflight import check_files, check_port
-from rankfleet.cluster.serve_config import ROUTER
+from rankfleet.cluster.ray_private import controller_client
+from rankfleet.cluster.serve_config import APP_NAME, ROUTER
 from rankfleet.core.config import FleetConfig
 from rankfleet.core.errors import RankfleetError
 
@@ -49,9 +52,7 @@ class LocalCluster:
 
     def replicas(self) -> list[ReplicaProcess]:
         """The running replicas, the longest running first."""
-        from ray.serve.context import _get_global_client
-
-        client = _get_global_client()
+        client = controller_client()
         assert client is not None
         details = client.get_serve_details()["applications"][APP_NAME]["deployments"]
         found = [

@@ -41,7 +41,7 @@ LOAD = (
 
 def tier_shares(tiers: Mapping[str, float]) -> str:
     """Which tiers answered in time, as shares of all requests."""
-    return "in time by " + ", ".join(f"{tier} {share:.1%}" for tier, share in tiers.items())
+    return "answered in time by " + ", ".join(f"{tier} {share:.1%}" for tier, share in tiers.items())
 
 
 def terminal(header: Sequence[str], rows: Iterable[Sequence[str]], title: str | None = None) -> Table:

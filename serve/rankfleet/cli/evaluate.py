@@ -1,4 +1,4 @@
-"""`rankfleet evaluate`: which size is enough, on your own data."""
+"""`rankfleet evaluate`: quality and latency of each tier on your own data."""
 
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -11,26 +11,24 @@ from rankfleet.cli.options import ConfigOption, load_config, pick_tier
 from rankfleet.core.config import FleetConfig
 from rankfleet.core.errors import ConfigError
 
-STEPS = (5, 10, 20, 30, 40, 50)  # candidates that a tier scores, where it does not score all
+STEPS = (5, 10, 20, 30, 40, 50)  # numbers of candidates that a tier scores, besides all
 PACKAGES = ("bm25s", "ir-measures")  # whose versions can change a figure
 
 
 @app.command()
 def evaluate(
-    data: Annotated[list[Path], typer.Option(help="BEIR folder; repeat for several")],
+    data: Annotated[list[Path], typer.Option(help="data set as a BEIR folder; repeat for several")],
     config: ConfigOption = "demo",
     retriever: Annotated[Literal["bm25"], typer.Option(help="first stage")] = "bm25",
-    top_k: Annotated[int, typer.Option(min=1, help="candidates reranked per query")] = 100,
-    tiers: Annotated[str | None, typer.Option(help="comma-separated; all by default")] = None,
-    dtype: Annotated[str | None, typer.Option(help="precision; that of the tier's group by default")] = None,
-    queries: Annotated[int | None, typer.Option(min=1, help="use the first so many queries")] = None,
-    threads: Annotated[
-        int | None, typer.Option(min=1, help="CPU threads; those of the tier's group by default")
-    ] = None,
-    json_file: Annotated[Path | None, typer.Option("--json", help="write the figures to this file")] = None,
+    top_k: Annotated[int, typer.Option(min=1, help="candidates that are reranked per query")] = 100,
+    tiers: Annotated[str | None, typer.Option(help="tiers, comma-separated; default: all")] = None,
+    dtype: Annotated[str | None, typer.Option(help="precision; default: that of the tier's group")] = None,
+    queries: Annotated[int | None, typer.Option(min=1, help="use only this many queries, from the first")] = None,
+    threads: Annotated[int | None, typer.Option(min=1, help="CPU threads; default: those of the tier's group")] = None,
+    json_file: Annotated[Path | None, typer.Option("--json", help="file to write the figures to")] = None,
     table: Annotated[
         Path | None,
-        typer.Option(help="write nDCG@10 by depth and cascade to this file, for `quality.table` of a fleet file"),
+        typer.Option(help="file to write nDCG@10 by depth and cascade to, for `quality.table` of a fleet file"),
     ] = None,
 ) -> None:
     """Measure nDCG@10, MRR@10 and latency of each tier on judged queries."""
@@ -43,7 +41,7 @@ def evaluate(
         pick_tier(fleet, name)
     called = [folder.resolve().name for folder in data]
     if again := sorted({name for name in called if called.count(name) > 1}):
-        raise ConfigError(f"--data: two folders are called {', '.join(again)}; a table tells data sets apart by name")
+        raise ConfigError(f"--data: two folders are called {', '.join(again)}; data sets need different names")
     collections = [evaluate_folder(fleet, folder, retriever, top_k, names, dtype, queries, threads) for folder in data]
     steps = {collection["data"]: collection.pop("steps") for collection in collections}
     for collection in collections:
@@ -73,7 +71,7 @@ def evaluate_folder(
     limit: int | None,
     threads: int | None,
 ) -> dict[str, Any]:
-    """All tiers on one collection, as the JSON object that is written."""
+    """Figures of all tiers on one data set, as the JSON object that is written."""
     import torch
 
     from rankfleet.engine.checkpoint.files import find_checkpoint

@@ -1,4 +1,4 @@
-"""`rankfleet bench faults` and `rankfleet bench soak`: a fleet on this computer, broken on purpose or kept busy."""
+"""`rankfleet bench faults` and `rankfleet bench soak`: inject faults into a fleet, or keep it busy for long."""
 
 import socket
 import tempfile
@@ -18,25 +18,25 @@ KEYS = ("requests", "ok", "refused", "failed", "late", "unscored", "p50_ms", "p9
 @bench_app.command()
 def faults(
     scenario: Annotated[
-        str, typer.Option(help="calm, kill, hang, node, redeploy, cancel, overload; comma-separated")
+        str, typer.Option(help="any of calm, kill, hang, node, redeploy, cancel and overload, comma-separated")
     ] = "calm,kill,hang,node,redeploy,cancel,overload",
-    seconds: Annotated[float, typer.Option(min=5, help="how long each scenario sends requests")] = 60.0,
-    rate: Annotated[float, typer.Option(min=0.1, help="requests a second, except for overload")] = 6.0,
-    nodes: Annotated[int, typer.Option(min=2, help="nodes besides the head")] = 2,
-    seed: Annotated[int, typer.Option(min=0, help="of arrivals, sizes, classes and texts")] = 1,
-    json_file: Annotated[
-        Path | None, typer.Option("--json", help="put the figures into this file, by scenario")
-    ] = None,
+    seconds: Annotated[float, typer.Option(min=5, help="how long requests are sent per scenario")] = 60.0,
+    rate: Annotated[float, typer.Option(min=0.1, help="requests per second, except in overload")] = 6.0,
+    nodes: Annotated[int, typer.Option(min=2, help="number of nodes besides the head")] = 2,
+    seed: Annotated[int, typer.Option(min=0, help="seed of arrivals, sizes, classes and texts")] = 1,
+    json_file: Annotated[Path | None, typer.Option("--json", help="file to put the figures into, by scenario")] = None,
 ) -> None:
-    """Start a fleet on several nodes of this one computer, break it in different ways while requests come, and say
-    what became of them. Loader and fleet share the computer's cores."""
+    """Start a fleet on several nodes of this computer, inject faults while requests arrive, and report their outcome.
+
+    The load client and the fleet share the computer's cores.
+    """
     from rankfleet.bench.faults import SCENARIOS, BenchLoad, FaultBench, fault_test_fleet
     from rankfleet.bench.local_cluster import local_cluster
     from rankfleet.bench.tables import Column, figures_table
 
     scenarios = comma_separated(scenario)
     if unknown := [name for name in scenarios if name not in SCENARIOS]:
-        raise ConfigError(f"--scenario {', '.join(unknown)}: there are {', '.join(SCENARIOS)}")
+        raise ConfigError(f"--scenario {', '.join(unknown)}: unknown; choose from {', '.join(SCENARIOS)}")
     figures: dict[str, Any] = {}
     with tempfile.TemporaryDirectory() as folder, err.status("measuring the tiers") as status:
         say = status.update if err.is_terminal else lambda text: None
@@ -48,7 +48,7 @@ def faults(
                 err.print(f"{name}: {figures[name]}", markup=False, soft_wrap=True, highlight=False)
                 settings = {"seconds": seconds, "nodes": nodes, "seed": seed, "replicas": replicas_of(config)}
                 store(json_file, name, figures[name], settings)
-                say(f"{name}: waiting until the fleet is whole again")
+                say(f"{name}: waiting until all replicas run again")
                 fleet.settle()
     out.print(figures_table(figures, [Column(key, "g") for key in KEYS]))
 
@@ -56,14 +56,14 @@ def faults(
 @bench_app.command()
 def soak(
     minutes: Annotated[float, typer.Option(min=0.5, help="how long requests are sent")] = 30.0,
-    load: Annotated[float, typer.Option(min=0.05, max=2, help="share of what the fleet can do")] = 0.8,
-    seed: Annotated[int, typer.Option(min=0, help="of arrivals, sizes, classes and texts")] = 1,
-    json_file: Annotated[
-        Path | None, typer.Option("--json", help="put the figures into this file, by scenario")
-    ] = None,
+    load: Annotated[float, typer.Option(min=0.05, max=2, help="load as a share of the fleet's capacity")] = 0.8,
+    seed: Annotated[int, typer.Option(min=0, help="seed of arrivals, sizes, classes and texts")] = 1,
+    json_file: Annotated[Path | None, typer.Option("--json", help="file to put the figures into, by scenario")] = None,
 ) -> None:
-    """Keep a fleet on this computer busy, and say by how much the memory of each of its processes grows after the
-    first five minutes (the first third of a shorter run)."""
+    """Keep a fleet on this computer busy, and report by how much the memory of each process grows.
+
+    Growth counts from five minutes after the start, or from a third of a shorter run.
+    """
     from rankfleet.bench.faults import fault_test_fleet
     from rankfleet.bench.local_cluster import local_cluster
     from rankfleet.bench.soak import soak as keep_busy

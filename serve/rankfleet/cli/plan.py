@@ -1,4 +1,4 @@
-"""`rankfleet plan`: what the router would do with a request, and why. No cluster, no scoring."""
+"""`rankfleet plan`: the plan that the router would choose for a request, and why. Needs no cluster."""
 
 from typing import Annotated
 
@@ -20,22 +20,26 @@ from rankfleet.router.planner import plan as decide
 @app.command()
 def plan(
     config: ConfigOption = "sim-fleet",
-    candidates: Annotated[int, typer.Option(min=1, help="documents of the request")] = 100,
-    tokens: Annotated[int, typer.Option(min=1, help="tokens of a pair, query included")] = 154,
-    slo_ms: Annotated[float | None, typer.Option(min=0, help="budget; none by default")] = None,
-    min_quality: Annotated[float, typer.Option(min=0, max=1, help="nDCG@10 below which no answer is wanted")] = 0.0,
-    model: Annotated[str | None, typer.Option(help="the one tier that may answer")] = None,
-    backlog_ms: Annotated[float, typer.Option(min=0, help="work that waits at each replica ahead of it")] = 0.0,
-    when_none_fits: Annotated[str, typer.Option(help="degrade or refuse")] = "degrade",
-    profile: Annotated[str | None, typer.Option(help="latency profile; the fleet file's by default")] = None,
+    candidates: Annotated[int, typer.Option(min=1, help="number of documents in the request")] = 100,
+    tokens: Annotated[int, typer.Option(min=1, help="tokens per pair, query included")] = 154,
+    slo_ms: Annotated[float | None, typer.Option(min=0, help="budget in milliseconds; default: none")] = None,
+    min_quality: Annotated[float, typer.Option(min=0, max=1, help="lowest nDCG@10 that is accepted")] = 0.0,
+    model: Annotated[str | None, typer.Option(help="tier that has to answer; default: any")] = None,
+    backlog_ms: Annotated[
+        float, typer.Option(min=0, help="work ahead of the request at each replica, in milliseconds")
+    ] = 0.0,
+    when_none_fits: Annotated[
+        str, typer.Option(help="what happens if no plan meets the budget: degrade or refuse")
+    ] = "degrade",
+    profile: Annotated[str | None, typer.Option(help="latency profile; default: that of the fleet file")] = None,
 ) -> None:
-    """Show every plan for a request with its predicted time and quality, and why it is or is not taken."""
+    """Show every plan for a request with its predicted time and quality, and why it is chosen or not."""
     fleet = load_config(config)
     stored = profile or fleet.profile
     if stored is None:
         raise ConfigError(f"{config} names no latency profile; measure one with `rankfleet profile` and give --profile")
     if when_none_fits not in ("degrade", "refuse"):
-        raise ConfigError(f"--when-none-fits is degrade or refuse, not {when_none_fits!r}")
+        raise ConfigError(f"--when-none-fits must be degrade or refuse, not {when_none_fits!r}")
     if model is not None:
         pick_tier(fleet, model)
     view = FleetView(fleet)
@@ -69,4 +73,4 @@ def plan(
         again = f"429, Retry-After {decision.retry_after_s:.2f} s" if decision.cause == "load" else "422"
         out.print(f"refused with {again}")
     elif isinstance(decision, Plan) and len(tiers := decision.stages[0].tiers) > 1:
-        out.print(f"the replica selects among {', '.join(tiers)} when the work leaves its queue")
+        out.print(f"the replica may still choose among {', '.join(tiers)} when the request leaves its queue")

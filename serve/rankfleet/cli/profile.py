@@ -1,4 +1,4 @@
-"""`rankfleet profile`: how long each tier takes on this device."""
+"""`rankfleet profile`: measure how long each tier takes on this device."""
 
 from pathlib import Path
 from typing import Annotated
@@ -13,13 +13,13 @@ from rankfleet.cli.options import ConfigOption, load_config
 @app.command()
 def profile(
     config: ConfigOption = "demo",
-    json_file: Annotated[Path | None, typer.Option("--json", help="write the profile to this file")] = None,
-    repeats: Annotated[int, typer.Option(min=1, help="times each shape of batch is measured")] = 4,
-    seconds: Annotated[float, typer.Option(min=1, help="most time spent on one tier")] = 60.0,
+    json_file: Annotated[Path | None, typer.Option("--json", help="file to write the profile to")] = None,
+    repeats: Annotated[int, typer.Option(min=1, help="how often each batch shape is measured")] = 4,
+    seconds: Annotated[float, typer.Option(min=1, help="longest time spent on one tier")] = 60.0,
 ) -> None:
-    """Measure each tier over batches of many sizes, fit t = α + β·tokens + γ·Σ length², and store it.
+    """Time each tier on batches of many shapes, and fit its latency model t = α + β·tokens + γ·Σ length².
 
-    Name the file in the fleet file (`profile: FILE`), so that replicas need not measure when they start.
+    Name the profile in the fleet file (`profile: FILE`), so that replicas need not measure when they start.
     """
     fleet = load_config(config)
 
@@ -48,7 +48,7 @@ def profile(
     ]
     out.print(terminal(header, rows))
     out.print(
-        "error: of predictions for batch sizes that the formula was not fitted to; spread: between batches of one size",
+        "Errors: on shapes that the model was not fitted to. Spread: variation between batches of one shape.",
         soft_wrap=True,
     )
     if json_file is not None:

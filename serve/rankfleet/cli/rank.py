@@ -1,4 +1,4 @@
-"""`rankfleet rank`: a query and documents, no cluster."""
+"""`rankfleet rank`: rank documents on this computer, without a cluster."""
 
 import sys
 from pathlib import Path
@@ -15,20 +15,24 @@ from rankfleet.core.passages import LongDocuments, PassageRule
 
 @app.command()
 def rank(
-    query: Annotated[str, typer.Argument(help="what the documents are ranked for")],
-    documents: Annotated[list[str] | None, typer.Argument(help="the documents")] = None,
+    query: Annotated[str, typer.Argument(help="query that the documents are ranked for")],
+    documents: Annotated[list[str] | None, typer.Argument(help="documents to rank")] = None,
     file: Annotated[
-        Path | None, typer.Option("--file", "-f", help="documents, one a line; - for standard input")
+        Path | None, typer.Option("--file", "-f", help="file with one document per line; - for standard input")
     ] = None,
-    tier: Annotated[str | None, typer.Option(help="the tier to use; the best by default")] = None,
-    top: Annotated[int | None, typer.Option(min=1, help="how many to show")] = None,
+    tier: Annotated[
+        str | None, typer.Option(help="tier that scores; default: the one with the highest quality")
+    ] = None,
+    top: Annotated[int | None, typer.Option(min=1, help="number of documents to show; default: all")] = None,
     long_documents: Annotated[
         LongDocuments | None,
-        typer.Option(help="score long documents by their beginning or their best passage; as the fleet file says"),
+        typer.Option(
+            help="score long documents by their beginning or by their best passage; default: as the fleet file says"
+        ),
     ] = None,
     config: ConfigOption = "demo",
 ) -> None:
-    """Rank documents on this machine, without a cluster."""
+    """Rank documents on this computer, without a cluster."""
     fleet = load_config(config)
     texts = list(documents or []) + read_lines(file)
     if not query.strip() or not texts:

@@ -28,22 +28,16 @@ class Rollover(Generic[T]):
     """The version that is served and the one that comes next. Time is an argument, in seconds of any steady clock.
 
     hosting: (group, fingerprints) → (running replicas that host all of these models, running replicas).
-    fault: why the newest fleet file cannot be served; empty if it can.
     """
 
     hosting: Hosting
     now: Version[T] | None = None
     next: Version[T] | None = None
-    fault: str = ""
     _offered_s: float = field(default=0.0)
 
     def offer(self, version: Version[T], now_s: float) -> None:
         """Wait for this version; drop one that was still waited for."""
-        self.next, self.fault, self._offered_s = version, "", now_s
-
-    def refuse(self, fault: str) -> None:
-        """Record why the newest fleet file cannot be served."""
-        self.next, self.fault = None, fault
+        self.next, self._offered_s = version, now_s
 
     def drop(self, version: Version[T]) -> None:
         """Stop waiting for this version."""
