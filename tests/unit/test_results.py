@@ -5,10 +5,11 @@ from datetime import date
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 
 from rankfleet.bench.profile import MIN_SAMPLES, profile_fleet, profile_scorer
 from rankfleet.bench.results import KEYS, command_line, installed, measured, read_results, write_results
-from rankfleet.bench.tables import Column, figures_table, markdown
+from rankfleet.bench.tables import Column, figures_table, markdown, terminal
 from rankfleet.core.errors import CheckpointError, ConfigError
 from rankfleet.core.pairs import TokenizedPairs
 from tests.unit.fakes import fleet
@@ -84,6 +85,13 @@ def test_a_table_leaves_out_columns_that_no_row_has() -> None:
         ["", "1.2"],
         ["", "50.0%"],
     ]
+
+
+def test_a_terminal_table_shows_square_brackets_as_they_are() -> None:
+    console = Console(width=40)
+    with console.capture() as shown:
+        console.print(terminal(["document"], [["[bold]a[/x] b"]]))
+    assert "[bold]a[/x] b" in shown.get()
 
 
 class FakeScorer:

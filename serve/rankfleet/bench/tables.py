@@ -1,9 +1,10 @@
 """Tables of figures, for the terminal and for Markdown pages."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from rich.markup import escape
 from rich.table import Table
 
 
@@ -44,11 +45,16 @@ def tier_shares(tiers: Mapping[str, float]) -> str:
     return "answered in time by " + ", ".join(f"{tier} {share:.1%}" for tier, share in tiers.items())
 
 
-def terminal(header: Sequence[str], rows: Iterable[Sequence[str]], title: str | None = None) -> Table:
-    """A table without lines, for `rich` to print."""
-    table = Table(*header, title=title, box=None, padding=(0, 2, 0, 0))
+def terminal(
+    header: Sequence[str],
+    rows: Iterable[Sequence[str]],
+    title: str | None = None,
+    emphasis: Callable[[Sequence[str]], bool] = lambda row: False,
+) -> Table:
+    """A table without lines, for `rich` to print. Cells are shown as they are; rows with emphasis in bold green."""
+    table = Table(*header, title=title, box=None, padding=(0, 2, 0, 0), header_style="bold")
     for row in rows:
-        table.add_row(*row)
+        table.add_row(*map(escape, row), style="bold green" if emphasis(row) else None)
     return table
 
 
