@@ -7,7 +7,7 @@ PYTHON ?= $(shell for p in python3 python3.11 python3.12 python3.13; do \
 	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
 
 .DEFAULT_GOAL := help
-.PHONY: help install serve test lint unit clean
+.PHONY: help install serve test lint unit docs clean
 
 help: ## list the verbs
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-9s %s\n", $$1, $$2}'
@@ -39,6 +39,9 @@ unit: $(VENV)/.dev ## run the unit tests alone: seconds, no Ray
 
 test: lint ## lint and run all tests
 	$(BIN)/pytest
+
+docs: $(VENV)/.dev ## rewrite the measured figures of README and docs from benchmarks/results
+	$(BIN)/python -m benchmarks.figures
 
 clean: ## remove what the other verbs made
 	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache

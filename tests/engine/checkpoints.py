@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from benchmarks.contest.shapes import Shape, fill, write_byte_bpe, write_ettin
+from benchmarks.contest.shapes import ModelShape, fill, write_byte_bpe, write_ettin
 from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 from transformers import (
     BertConfig,
@@ -139,7 +139,7 @@ def tiny_modernbert(folder: Path, **options: Any) -> Path:
     return folder
 
 
-def ettin(folder: Path, shape: str | Shape, max_length: int = 8192, seed: int = 12) -> Path:
+def ettin(folder: Path, shape: str | ModelShape, max_length: int = 8192, seed: int = 12) -> Path:
     """An Ettin reranker of this shape, by name or as (hidden, layers, heads, MLP inner), in the format of the published
     ones."""
     return write_ettin(folder, shape, TEXT, 900, max_length, seed)

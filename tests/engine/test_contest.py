@@ -36,6 +36,6 @@ def test_a_run_reports_speed_differences_and_absent_peers(tmp_path: Path, monkey
     assert 0 < figures["bound_fraction"] < 1
     assert figures["ratio"].keys() >= {"sentence-transformers", "sentence-transformers-fp32"}
     assert figures["work"]["mean_tokens"] == pytest.approx(80, abs=2)
-    assert figures["versions"].keys() >= {"rankfleet", "torch", "sentence-transformers"}
+    assert figures["measured"]["versions"].keys() >= {"rankfleet", "torch", "sentence-transformers"}
     assert progress[0] == "preparing the model"
     assert "round 1: rankfleet-fp32" in progress

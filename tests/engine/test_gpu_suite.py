@@ -11,6 +11,10 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from benchmarks.contest.report import kendall_tau
+from benchmarks.gpu.ablation import PaddedScorer
+from benchmarks.gpu.engine import product_flops
+from benchmarks.gpu.random_model import Setting, random_model, tokenized
 
 from rankfleet.estimates.profile import read_profile
 from tests.engine.kernels import fake_flash_attn_varlen_func
@@ -56,7 +60,7 @@ def test_all_parts_run_on_a_cpu(suite: ModuleType, models: Path, tmp_path: Path)
     assert tiny["memory"]["finite"]
     assert tiny["matmul"]["bound_fraction"] > 0
     for stored in report["parts"].values():
-        assert {"device", "versions", "date", "backends", "quick"} == set(stored["measured"])
+        assert {"date", "machine", "versions", "command", "backends", "quick"} == set(stored["measured"])
     profile = tmp_path / "profile.json"
     profile.write_text(json.dumps(report["parts"]["curves"]["profile"]))
     assert set(read_profile(profile)) == {"tiny"}
@@ -86,24 +90,24 @@ def test_without_a_gpu_parts_are_marked_not_run_and_results_are_kept(suite: Modu
 
 
 @pytest.mark.parametrize("kernel", [False, True])
-def test_padded_arms_of_the_ablation_score_as_the_engine(suite: ModuleType, models: Path, kernel: bool) -> None:
+def test_padded_arms_of_the_ablation_score_as_the_engine(models: Path, kernel: bool) -> None:
     from rankfleet.engine.attention.varlen import VarlenAttention, flash_attn_kernel
 
-    model = suite.random_model("tiny", suite.Setting(torch.device("cpu"), True, None), models)
-    pairs = suite.tokenized(np.array([9, 64, 65, 66, 130, 131, 200, 8], np.int32))
+    model = random_model("tiny", Setting(torch.device("cpu"), True, None), models)
+    pairs = tokenized(np.array([9, 64, 65, 66, 130, 131, 200, 8], np.int32))
     inner = VarlenAttention(flash_attn_kernel(fake_flash_attn_varlen_func)) if kernel else None
-    scores = suite.PaddedScorer(model, "float32", inner, 3).score(pairs)
+    scores = PaddedScorer(model, "float32", inner, 3).score(pairs)
     np.testing.assert_allclose(scores, model.scorer("float32").score(pairs), atol=1e-5)
 
 
-def test_kendall_tau_counts_pairs_in_another_order(suite: ModuleType) -> None:
+def test_kendall_tau_counts_pairs_in_another_order() -> None:
     # Of the six pairs, (3, 2) alone is in another order: (5 - 1) / 6.
-    assert suite.kendall_tau(np.array([1.0, 2, 3, 4]), np.array([1.0, 3, 2, 4])) == pytest.approx(4 / 6)
+    assert kendall_tau(np.array([1.0, 2, 3, 4]), np.array([1.0, 3, 2, 4])) == pytest.approx(4 / 6)
 
 
-def test_product_flops_count_the_last_layer_for_first_tokens_only(suite: ModuleType) -> None:
+def test_product_flops_count_the_last_layer_for_first_tokens_only() -> None:
     # tiny: hidden 128, inner 96, 4 layers: 4·128² + 3·128·96 = 102400 a layer and token, 3·128² in the last.
-    assert suite.product_flops("tiny", np.array([10])) == 2 * (10 * 3 * 102400 + 10 * 49152 + 102400)
+    assert product_flops("tiny", np.array([10])) == 2 * (10 * 3 * 102400 + 10 * 49152 + 102400)
 
 
 def test_the_suite_needs_no_ray() -> None:

@@ -47,7 +47,7 @@ FILES = {
     "profile: none.json": "profile FOLDER/none.json: No such file or directory; write it with `rankfleet profile`",
     "profile: table.json": "profile FOLDER/table.json is not one that `rankfleet profile` wrote",
     "profile: broken.json": "profile FOLDER/broken.json is not one that `rankfleet profile` wrote",
-    "search: {index: none}": "FOLDER/none is no index; build one with",
+    "search: {index: none}": "FOLDER/none is not an index; build one with",
     "MODEL": "tier small: there is no model folder at HOME/none",
 }
 

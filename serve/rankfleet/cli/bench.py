@@ -1,11 +1,9 @@
 """`rankfleet bench`: measure a fleet under load."""
 
-import json
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.table import Table
 
 from rankfleet.cli import app, err, out
 from rankfleet.cli.options import ConfigOption, load_config
@@ -19,7 +17,8 @@ def bench() -> None:
     """Measure a fleet under load."""
 
 
-def names(option: str) -> list[str]:
+def comma_separated(option: str) -> list[str]:
+    """The names in an option's value, each once."""
     return list(dict.fromkeys(name.strip() for name in option.split(",") if name.strip()))
 
 
@@ -52,6 +51,7 @@ def serve(
 
     Open loop: each request is sent when it is due, whether or not earlier ones have been answered.
     """
+    from rankfleet.bench.results import measured, write_results
     from rankfleet.bench.saturation import saturation
     from rankfleet.bench.serve import overhead, simulated, under_load
     from rankfleet.estimates.profile import read_profile
@@ -75,22 +75,19 @@ def serve(
             del figures["simulated"]["over_time"]
     show_load(figures)
     if json_file is not None:
-        json_file.parent.mkdir(parents=True, exist_ok=True)
-        json_file.write_text(json.dumps(figures, indent=2) + "\n", encoding="utf-8")
+        write_results(json_file, figures, measured(packages=("aiohttp",)))
 
 
 def show_load(figures: dict[str, Any]) -> None:
     """One row for all requests and one per class, and the same of the simulator if it ran."""
-    keys = ("requests", "attainment", "mean_quality", "refused", "given_up", "late", "failed", "p50_ms", "p99_ms")
-    table = Table("", *(key.replace("_", " ") for key in keys), box=None, padding=(0, 2, 0, 0))
+    from rankfleet.bench.tables import LOAD, figures_table, tier_shares
+
     rows = {"all": figures, **figures["classes"]}
     if "simulated" in figures:
         rows |= {"simulated": figures["simulated"]}
         rows |= {f"simulated {name}": row for name, row in figures["simulated"]["classes"].items()}
-    for name, row in rows.items():
-        table.add_row(name, *("" if row.get(key) is None else f"{row[key]:g}" for key in keys))
-    out.print(table)
-    out.print("answered in time by " + ", ".join(f"{tier} {share:.1%}" for tier, share in figures["tiers"].items()))
+    out.print(figures_table(rows, LOAD))
+    out.print(tier_shares(figures["tiers"]))
     for tier, rows in figures.get("overhead_ms", {}).items():
         for concurrency, row in rows.items():
             out.print(

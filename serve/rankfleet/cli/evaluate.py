@@ -1,14 +1,10 @@
 """`rankfleet evaluate`: quality and latency of each tier on your own data."""
 
-import datetime
-import json
-from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import typer
 from rich.progress import Progress
-from rich.table import Table
 
 from rankfleet.cli import app, err, out
 from rankfleet.cli.options import ConfigOption, load_config, pick_tier
@@ -16,7 +12,7 @@ from rankfleet.core.config import FleetConfig
 from rankfleet.core.errors import ConfigError
 
 STEPS = (5, 10, 20, 30, 40, 50)  # numbers of candidates that a tier scores, besides all
-RECORDED = ("rankfleet", "torch", "transformers", "bm25s", "ir-measures")  # packages that can change a figure
+PACKAGES = ("bm25s", "ir-measures")  # whose versions can change a figure
 
 
 @app.command()
@@ -36,6 +32,7 @@ def evaluate(
     ] = None,
 ) -> None:
     """Measure nDCG@10, MRR@10 and latency of each tier on judged queries."""
+    from rankfleet.bench.results import measured, write_json, write_results
     from rankfleet.evaluate import mean_of, mean_of_steps
 
     fleet = load_config(config)
@@ -55,11 +52,12 @@ def evaluate(
         steps = {"mean": mean_of_steps(list(steps.values())), **steps}
         show(f"mean of {len(collections)}", result["mean"])
     if json_file is not None:
-        json_file.parent.mkdir(parents=True, exist_ok=True)
-        json_file.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
+        import torch
+
+        machine = torch.cuda.get_device_name() if torch.cuda.is_available() else None
+        write_results(json_file, result, measured(machine, PACKAGES))
     if table is not None:
-        table.parent.mkdir(parents=True, exist_ok=True)
-        table.write_text(json.dumps({"data_sets": steps}, indent=2) + "\n", encoding="utf-8")
+        write_json(table, {"data_sets": steps})
         out.print(f"written to {table}; name it in the fleet file:  quality: {{table: {table}}}", soft_wrap=True)
 
 
@@ -116,18 +114,21 @@ def evaluate_folder(
         "retriever": evaluate_retriever(judged, candidates),
         "tiers": {name: figures_of(result, judged, candidates) for name, result in results.items()},
         "steps": quality_steps(results, judged, candidates, STEPS),
-        "device": torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu",
         "threads": torch.get_num_threads(),
         "dtype": ", ".join(dtypes),
-        "versions": {package: version(package) for package in RECORDED},
-        "date": datetime.date.today().isoformat(),
     }
 
 
 def show(title: str, figures: dict[str, Any]) -> None:
-    table = Table("", "nDCG@10", "MRR@10", "p50 ms", "p95 ms", title=title, box=None, padding=(0, 2, 0, 0))
-    rows = {figures["retriever"]["name"]: figures["retriever"]} | figures["tiers"]
-    for name, row in rows.items():
-        times = [f"{row[key]:.1f}" if key in row else "" for key in ("p50_ms", "p95_ms")]
-        table.add_row(name, f"{row['ndcg@10']:.4f}", f"{row['mrr@10']:.4f}", *times)
-    out.print(table)
+    """Print one row for the retriever's order and one for each tier."""
+    from rankfleet.bench.tables import Column, figures_table
+
+    columns = [
+        Column("ndcg@10", ".4f", "nDCG@10"),
+        Column("mrr@10", ".4f", "MRR@10"),
+        Column("p50_ms", ".1f"),
+        Column("p95_ms", ".1f"),
+    ]
+    out.print(
+        figures_table({figures["retriever"]["name"]: figures["retriever"]} | figures["tiers"], columns, title=title)
+    )

@@ -1,17 +1,14 @@
 """`rankfleet bench faults` and `rankfleet bench soak`: inject faults into a fleet, or keep it busy for long."""
 
-import datetime
-import json
 import socket
 import tempfile
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.table import Table
 
 from rankfleet.cli import err, out
-from rankfleet.cli.bench import bench_app, names
+from rankfleet.cli.bench import bench_app, comma_separated
 from rankfleet.core.config import FleetConfig
 from rankfleet.core.errors import ConfigError
 
@@ -33,29 +30,27 @@ def faults(
 
     The load client and the fleet share the computer's cores.
     """
-    from rankfleet.bench.faults import SCENARIOS, Bench, BenchLoad, fleet_to_break
+    from rankfleet.bench.faults import SCENARIOS, BenchLoad, FaultBench, fault_test_fleet
     from rankfleet.bench.local_cluster import local_cluster
+    from rankfleet.bench.tables import Column, figures_table
 
-    asked = names(scenario)
-    if unknown := [name for name in asked if name not in SCENARIOS]:
+    scenarios = comma_separated(scenario)
+    if unknown := [name for name in scenarios if name not in SCENARIOS]:
         raise ConfigError(f"--scenario {', '.join(unknown)}: unknown; choose from {', '.join(SCENARIOS)}")
     figures: dict[str, Any] = {}
     with tempfile.TemporaryDirectory() as folder, err.status("measuring the tiers") as status:
         say = status.update if err.is_terminal else lambda text: None
-        config = fleet_to_break(measured_profile(Path(folder)))
+        config = fault_test_fleet(measured_profile(Path(folder)))
         with local_cluster(config, free_port(), nodes, say) as fleet:
-            for name in asked:
-                bench = Bench(fleet, lambda text, name=name: say(f"{name}: {text}"))  # type: ignore[misc]
+            for name in scenarios:
+                bench = FaultBench(fleet, lambda text, name=name: say(f"{name}: {text}"))  # type: ignore[misc]
                 figures[name] = SCENARIOS[name](bench, BenchLoad(rate, seconds, seed))
                 err.print(f"{name}: {figures[name]}", markup=False, soft_wrap=True, highlight=False)
-                given = {"seconds": seconds, "nodes": nodes, "seed": seed}
-                write(json_file, name, figures[name] | {"conditions": conditions(config) | given})
+                settings = {"seconds": seconds, "nodes": nodes, "seed": seed, "replicas": replicas_of(config)}
+                store(json_file, name, figures[name], settings)
                 say(f"{name}: waiting until all replicas run again")
                 fleet.settle()
-    table = Table("", *(key.replace("_", " ") for key in KEYS), box=None, padding=(0, 2, 0, 0))
-    for name, row in figures.items():
-        table.add_row(name, *("" if row.get(key) is None else f"{row[key]:g}" for key in KEYS))
-    out.print(table)
+    out.print(figures_table(figures, [Column(key, "g") for key in KEYS]))
 
 
 @bench_app.command()
@@ -69,68 +64,51 @@ def soak(
 
     Growth counts from five minutes after the start, or from a third of a shorter run.
     """
-    from rankfleet.bench.faults import fleet_to_break
+    from rankfleet.bench.faults import fault_test_fleet
     from rankfleet.bench.local_cluster import local_cluster
     from rankfleet.bench.soak import soak as keep_busy
+    from rankfleet.bench.tables import Column, figures_table
 
     with tempfile.TemporaryDirectory() as folder, err.status("measuring the tiers") as status:
         say = status.update if err.is_terminal else lambda text: None
-        config = fleet_to_break(measured_profile(Path(folder)))
+        config = fault_test_fleet(measured_profile(Path(folder)))
         with local_cluster(config, free_port(), 2, say) as fleet:
             figures = keep_busy(fleet, minutes, load, seed, say)
-    write(json_file, "soak", figures | {"conditions": conditions(config) | {"nodes": 2, "seed": seed}})
-    table = Table("process", "MiB at first", "MiB at last", "growth", box=None, padding=(0, 2, 0, 0))
-    for name, row in figures["processes"].items():
-        table.add_row(name, f"{row['first_mib']:g}", f"{row['last_mib']:g}", f"{row['growth']:.1%}")
-    out.print(table)
+    store(json_file, "soak", figures, {"nodes": 2, "seed": seed, "replicas": replicas_of(config)})
+    columns = [
+        Column("first_mib", "g", "MiB at first"),
+        Column("last_mib", "g", "MiB at last"),
+        Column("growth", ".1%"),
+    ]
+    out.print(figures_table(figures["processes"], columns, first="process"))
     out.print(", ".join(f"{key} {figures[key]}" for key in KEYS))
 
 
 def measured_profile(folder: Path) -> str:
-    """The path of a latency profile of the demo tiers on this device, so that restarted replicas need not measure."""
-    import torch
+    """Write a latency profile of the demo tiers on this device, so that replicas that restart need not measure it."""
+    from rankfleet.bench.faults import fault_test_fleet
+    from rankfleet.bench.profile import profile_file, profile_fleet
+    from rankfleet.bench.results import write_json
+    from rankfleet.engine.runtime.measure import QUICK
 
-    from rankfleet.bench.faults import fleet_to_break
-    from rankfleet.engine.checkpoint.files import find_checkpoint
-    from rankfleet.engine.runtime.measure import QUICK, measure
-    from rankfleet.engine.runtime.scorer import Scorer
-    from rankfleet.estimates.latency import fit
-    from rankfleet.estimates.profile import profile_json
-
-    torch.set_num_threads(1)
-    models = {}
-    for name, tier in fleet_to_break(None).tiers.items():
-        scorer = Scorer.load(find_checkpoint(tier.model, tier.revision), "auto")
-        models[name] = fit(list(measure(scorer, min(512, scorer.max_pair), QUICK, 4, 10.0)))
+    fleet = fault_test_fleet(None)
     path = folder / "profile.json"
-    path.write_text(json.dumps(profile_json(models, {})), encoding="utf-8")
+    write_json(path, profile_file(profile_fleet(fleet, QUICK, 4, 10.0), fleet))
     return str(path)
 
 
-def conditions(config: FleetConfig) -> dict[str, Any]:
-    """The conditions under which the figures were measured."""
-    import importlib.metadata
-
-    from rankfleet.bench.machine import cpu_name
-
-    versions = {name: importlib.metadata.version(name) for name in ("rankfleet", "ray", "torch")}
-    replicas = {name: group.replicas.min for name, group in config.groups.items()} | {"router": config.routers}
-    return {
-        "device": cpu_name(),
-        "loader": "on the same cores as the fleet",
-        "replicas": replicas,
-        "versions": versions,
-        "date": datetime.date.today().isoformat(),
-    }
+def replicas_of(config: FleetConfig) -> dict[str, int]:
+    """How many replicas each group and the router have."""
+    return {name: group.replicas.min for name, group in config.groups.items()} | {"router": config.routers}
 
 
-def write(path: Path | None, name: str, figures: dict[str, Any]) -> None:
-    """Put the figures into the file under this name, and keep what else it contains."""
-    if path is None:
-        return
-    stored = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(stored | {name: figures}, indent=2) + "\n", encoding="utf-8")
+def store(path: Path | None, scenario: str, figures: dict[str, Any], settings: dict[str, Any]) -> None:
+    """Put a scenario's figures into the file; those of other scenarios stay."""
+    from rankfleet.bench.results import measured, write_results
+
+    if path is not None:
+        about = measured()
+        write_results(path, {scenario: {"measured": about, "settings": settings, **figures}}, about, merge=True)
 
 
 def free_port() -> int:

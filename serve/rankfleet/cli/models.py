@@ -4,8 +4,8 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.table import Table
 
+from rankfleet.bench.tables import terminal
 from rankfleet.cli import app, out
 from rankfleet.cli.options import ConfigOption, load_config, pick_tier
 
@@ -19,21 +19,11 @@ def models(context: typer.Context, config: ConfigOption = "demo") -> None:
     if context.invoked_subcommand is not None:
         return
     fleet = load_config(config)
-    table = Table(
-        "tier",
-        "model",
-        "revision",
-        "nDCG@10",
-        "group",
-        "on this computer",
-        box=None,
-        header_style="bold",
-        padding=(0, 2, 0, 0),
-    )
+    rows = []
     for name, tier in fleet.tiers.items():
         here = "yes" if is_local(tier.model, tier.revision) else "no: downloaded on first use"
-        table.add_row(name, tier.model, tier.revision or "latest", f"{tier.quality:.4f}", fleet.group_of(name), here)
-    out.print(table)
+        rows.append((name, tier.model, tier.revision or "latest", f"{tier.quality:.4f}", fleet.group_of(name), here))
+    out.print(terminal(("tier", "model", "revision", "nDCG@10", "group", "on this computer"), rows))
 
 
 @models_app.command()

@@ -4,8 +4,8 @@ from typing import Annotated
 
 import numpy as np
 import typer
-from rich.table import Table
 
+from rankfleet.bench.tables import terminal
 from rankfleet.cli import app, out
 from rankfleet.cli.options import ConfigOption, load_config, pick_tier
 from rankfleet.core.errors import ConfigError
@@ -62,12 +62,17 @@ def plan(
     for name in fleet.groups:
         view.chunk_sent(name, backlog_ms * view.replicas(name, 0.0), 0.0, deadline_s=0.0)
     decision = decide(ask, view.snapshot(0.0), 0.0)
-    table = Table("plan", "predicted p99 ms", "nDCG@10", "verdict", box=None, padding=(0, 2, 0, 0))
-    for row in decision.considered:
-        style = "bold green" if row.verdict == "chosen" else None
-        what = ": ".join(part for part in (row.tier, row.how) if part)
-        table.add_row(what, f"{row.predicted_ms:.1f}", f"{row.quality:.4f}", row.verdict, style=style)
-    out.print(table)
+    rows = [
+        (
+            ": ".join(part for part in (option.tier, option.how) if part),
+            f"{option.predicted_ms:.1f}",
+            f"{option.quality:.4f}",
+            option.verdict,
+        )
+        for option in decision.considered
+    ]
+    header = ("plan", "predicted p99 ms", "nDCG@10", "verdict")
+    out.print(terminal(header, rows, emphasis=lambda row: row[-1] == "chosen"))
     out.print(decision.reason, soft_wrap=True)
     if isinstance(decision, Refusal):
         again = f"429, Retry-After {decision.retry_after_s:.2f} s" if decision.cause == "load" else "422"

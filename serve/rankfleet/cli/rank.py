@@ -5,8 +5,8 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.table import Table
 
+from rankfleet.bench.tables import terminal
 from rankfleet.cli import app, err, out
 from rankfleet.cli.options import ConfigOption, load_config, pick_tier
 from rankfleet.core.errors import CheckpointError, InvalidRequest
@@ -55,10 +55,9 @@ def rank(
     with err.status(f"ranking {len(texts)} documents with {tier}"):
         logits = reranker.score(query, texts, rule if long_documents == "max_passage" else None)
 
-    table = Table("rank", "score", "document", box=None, padding=(0, 2, 0, 0), header_style="bold")
-    for place, i in enumerate((-logits).argsort(kind="stable")[:top], start=1):
-        table.add_row(str(place), f"{logits[i]:.2f}", texts[i])
-    out.print(table)
+    order = (-logits).argsort(kind="stable")[:top]
+    rows = [(str(place), f"{logits[i]:.2f}", texts[i]) for place, i in enumerate(order, start=1)]
+    out.print(terminal(("rank", "score", "document"), rows))
 
 
 def read_lines(file: Path | None) -> list[str]:

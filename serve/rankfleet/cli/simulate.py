@@ -1,12 +1,10 @@
 """`rankfleet simulate`: simulate a fleet under load."""
 
-import json
 import time
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.table import Table
 
 from rankfleet.cli import app, err, out
 from rankfleet.cli.options import load_config
@@ -47,6 +45,7 @@ def simulate(
     Attainment is the number of answers in time ÷ all requests. Mean quality is over all requests; one that is missed
     counts with the quality of the order that it came in. `oracle` is not a policy but an upper bound for all policies.
     """
+    from rankfleet.bench.results import measured, write_results
     from rankfleet.estimates.profile import read_profile
     from rankfleet.simulate.inputs import requests_for, workload_named
     from rankfleet.simulate.oracle import upper_bound
@@ -81,8 +80,7 @@ def simulate(
     figures = {**given, **figures, "simulated_in_s": round(took_s, 2)}
     show(figures)
     if json_file is not None:
-        json_file.parent.mkdir(parents=True, exist_ok=True)
-        json_file.write_text(json.dumps(figures, indent=2) + "\n", encoding="utf-8")
+        write_results(json_file, figures, measured())
     if plot is not None:
         from rankfleet.simulate.plot import draw
 
@@ -91,21 +89,12 @@ def simulate(
 
 def show(figures: dict[str, Any]) -> None:
     """One row for all requests and one per class."""
-    keys = ("requests", "attainment", "mean_quality", "refused", "given_up", "late", "p50_ms", "p99_ms")
-    table = Table("", *(key.replace("_", " ") for key in keys), box=None, padding=(0, 2, 0, 0))
-    for name, row in {"all": figures, **figures.get("classes", {})}.items():
-        table.add_row(name, *(cell(key, row.get(key)) for key in keys))
-    out.print(table)
+    from rankfleet.bench.tables import LOAD, figures_table, tier_shares
+
+    out.print(figures_table({"all": figures, **figures.get("classes", {})}, LOAD))
     if "tiers" in figures:
-        shares = ", ".join(f"{tier} {share:.1%}" for tier, share in figures["tiers"].items())
         out.print(
-            f"answered in time by {shares}; {figures['gpu_seconds']:.0f} s of work in {figures['replica_seconds']:.0f} "
-            "replica-seconds",
+            f"{tier_shares(figures['tiers'])}; {figures['gpu_seconds']:.0f} s of work in "
+            f"{figures['replica_seconds']:.0f} replica-seconds",
             soft_wrap=True,
         )
-
-
-def cell(key: str, value: float | None) -> str:
-    if value is None:
-        return ""
-    return f"{value:.2%}" if key == "attainment" else f"{value:.4f}" if key == "mean_quality" else f"{value:,}"

@@ -1,8 +1,8 @@
-"""Texts to score: English-like, of mixed lengths with a given mean, the same on every machine.
+"""Sample texts to score: English-like, of mixed lengths with a given mean, the same on every machine.
 
-Words are those of English, drawn with Zipf's frequencies, rarer ones with prefixes and endings, so that a tokenizer
-trained on English needs about as many tokens a word as for prose (ModernBERT's own: 1.5). They mean nothing, and need
-not: the time to score a pair depends on its length alone.
+Words are English and drawn with Zipf's frequencies; rarer ones have prefixes and endings, so that a tokenizer trained
+on English needs about as many tokens per word as for prose (1.5 with ModernBERT's). The texts mean nothing: the time to
+score a pair depends on its length alone.
 """
 
 import json
@@ -17,7 +17,7 @@ from statistics import NormalDist
 
 from rankfleet.core.errors import InvalidRequest
 
-# In about the order of their frequency in English.
+# Roughly in order of frequency in English.
 _ENGLISH = """
 the of and to in a is that for it as was with be by on not he his but at are this have from or had an they which one
 you were all her she there would their we him been has when who will no more if out so up said what its about than
@@ -46,12 +46,12 @@ WORDS = _ENGLISH.split()
 ENDINGS = ("s", "ed", "ing", "er")
 RARE_ENDINGS = ("less", "ment", "ness", "ful", "ism", "ward", "like", "able")
 RARE_PREFIXES = ("re", "un", "over", "inter", "counter", "micro")
-SPREAD = 0.6  # standard deviation of log length: one in twenty candidates is 2.7 times as long as the median
+SPREAD = 0.6  # standard deviation of log length: one in twenty candidates is at least 2.7 times as long as the median
 QUERY_WORDS = 9
 
 
 @dataclass(frozen=True)
-class Request:
+class SampleRequest:
     """One query and its candidates."""
 
     query: str
@@ -60,8 +60,10 @@ class Request:
 
 @lru_cache(maxsize=1)
 def lexicon() -> tuple[list[str], list[float]]:
-    """All words, the frequent ones first, and the sums of their frequencies up to each: by Zipf's law, the word
-    of rank r is met in proportion to 1 / (r + 2.7)."""
+    """All words, the most frequent first, and their cumulative frequencies.
+
+    By Zipf's law (with Mandelbrot's offset) the frequency of the word of rank r is proportional to 1 / (r + 2.7).
+    """
     common = WORDS[100:]
     derived = [word + ending for ending in ENDINGS for word in common]
     rare = [word + ending for ending in RARE_ENDINGS for word in common]
@@ -72,12 +74,12 @@ def lexicon() -> tuple[list[str], list[float]]:
     return known, list(accumulate(1 / (rank + 2.7) for rank in range(1, len(known) + 1)))
 
 
-def words(rng: random.Random) -> Iterator[str]:
-    """An endless run of words in sentences, with capitals, commas, full stops and now and then a number."""
-    known, reach = lexicon()
+def sample_words(rng: random.Random) -> Iterator[str]:
+    """An endless run of words in sentences, with capitals, commas, full stops and an occasional number."""
+    known, cumulative = lexicon()
     while True:
         length = rng.randint(6, 26)
-        for at, word in enumerate(rng.choices(known, cum_weights=reach, k=length)):
+        for at, word in enumerate(rng.choices(known, cum_weights=cumulative, k=length)):
             if rng.random() < 0.02:
                 word = str(rng.randint(2, 2050))
             if at == 0:
@@ -89,63 +91,66 @@ def words(rng: random.Random) -> Iterator[str]:
             yield word
 
 
-def prose(texts: int, words_each: int = 120, seed: int = 1) -> list[str]:
+def training_texts(texts: int, words_each: int = 120, seed: int = 1) -> list[str]:
     """Texts to train a tokenizer on."""
-    run = words(random.Random(seed))
+    run = sample_words(random.Random(seed))
     return [" ".join(next(run) for _ in range(words_each)) for _ in range(texts)]
 
 
-def pair_lengths(pairs: int, mean: int, longer: int, seed: int = 0) -> list[int]:
-    """Tokens of each pair before it is cut to `most`: log-normal, in no order, such that the pairs once cut have
-    `mean` tokens on average (to within half a token). Raises InvalidRequest where no such lengths exist."""
-    if not 16 <= mean < longer:
-        raise InvalidRequest(f"a mean of {mean} tokens needs to be at least 16 and below the limit of {longer}")
+def pair_lengths(pairs: int, mean: int, max_tokens: int, seed: int = 0) -> list[int]:
+    """Tokens of each pair before it is cut to `max_tokens`: log-normal, shuffled.
+
+    After the cut the pairs have `mean` tokens on average, to within half a token. Raises InvalidRequest where no such
+    lengths exist.
+    """
+    if not 16 <= mean < max_tokens:
+        raise InvalidRequest(f"a mean of {mean} tokens needs to be at least 16 and below the limit of {max_tokens}")
     # Even quantiles rather than draws: the mean and the spread are the same for few pairs and for many.
     shape = [math.exp(SPREAD * NormalDist().inv_cdf((i + 0.5) / pairs)) for i in range(pairs)]
-    low, high = 0.0, float(longer) * 1000
+    low, high = 0.0, float(max_tokens) * 1000
     for _ in range(80):
         scale = (low + high) / 2
-        cut = sum(min(longer, max(12, scale * s)) for s in shape)
+        cut = sum(min(max_tokens, max(12, scale * s)) for s in shape)
         low, high = (scale, high) if cut < mean * pairs else (low, scale)
     lengths, carried = [], 0.0
-    for s in shape:  # rounding errors are carried on, so that they do not add up
-        exact = max(12, low * s) + (carried if low * s < longer else 0)
+    for s in shape:  # each rounding error is carried to the next length, so that they do not add up
+        exact = max(12, low * s) + (carried if low * s < max_tokens else 0)
         lengths.append(round(exact))
-        carried = exact - lengths[-1] if low * s < longer else carried
+        carried = exact - lengths[-1] if low * s < max_tokens else carried
     random.Random(seed).shuffle(lengths)
     return lengths
 
 
 def write_request(
     lengths: list[int], count: Callable[[str], int], special_tokens: int, seed: int = 0, query_words: int = QUERY_WORDS
-) -> Request:
+) -> SampleRequest:
     """A query and documents that make pairs of these lengths.
 
-    count: tokens of a text without special tokens; special_tokens: how many of those a pair has.
+    count: number of tokens of a text, without special tokens; special_tokens: how many special tokens a pair has.
     """
-    run = words(random.Random(seed))
+    run = sample_words(random.Random(seed))
     query = " ".join(next(run) for _ in range(query_words)).rstrip(".,!?") + "?"
     around = count(query) + special_tokens
     documents = []
     for length in lengths:
-        wanted = max(1, length - around)
-        pool = [next(run) for _ in range(wanted)]  # a word has a token at least
-        fewest, enough = 1, wanted
-        while fewest < enough:
-            middle = (fewest + enough) // 2
-            if count(" ".join(pool[:middle])) < wanted:
-                fewest = middle + 1
+        tokens = max(1, length - around)
+        pool = [next(run) for _ in range(tokens)]  # each word has at least one token
+        low, high = 1, tokens  # the fewest words that reach the length
+        while low < high:
+            middle = (low + high) // 2
+            if count(" ".join(pool[:middle])) < tokens:
+                low = middle + 1
             else:
-                enough = middle
-        # The word that reaches the length may go far beyond it.
-        shorter, longer = (" ".join(pool[:number]) for number in (max(1, enough - 1), enough))
-        documents.append(longer if count(longer) - wanted <= wanted - count(shorter) else shorter)
-    return Request(query, documents)
+                high = middle
+        # The last word may have several tokens, so one word fewer may be nearer.
+        shorter, longer = (" ".join(pool[:number]) for number in (max(1, high - 1), high))
+        documents.append(longer if count(longer) - tokens <= tokens - count(shorter) else shorter)
+    return SampleRequest(query, documents)
 
 
-def save_requests(requests: list[Request], path: Path) -> None:
+def save_requests(requests: list[SampleRequest], path: Path) -> None:
     path.write_text(json.dumps([asdict(request) for request in requests]), encoding="utf-8")
 
 
-def read_requests(path: Path) -> list[Request]:
-    return [Request(**request) for request in json.loads(path.read_text(encoding="utf-8"))]
+def read_requests(path: Path) -> list[SampleRequest]:
+    return [SampleRequest(**request) for request in json.loads(path.read_text(encoding="utf-8"))]
