@@ -197,7 +197,7 @@ class Versions(FakeGroup):
 MANY = TokenizedPairs(np.zeros(8192, np.int32), np.full(64, 128, np.int32), np.full(64, 2, np.int32))
 
 
-def patient(config: FleetConfig, group: FakeGroup, clock: FakeClock) -> tuple[Dispatcher, FleetView]:
+def with_pauses(config: FleetConfig, group: FakeGroup, clock: FakeClock) -> tuple[Dispatcher, FleetView]:
     async def pause(seconds: float) -> None:
         clock.now += seconds
 
@@ -209,7 +209,7 @@ def patient(config: FleetConfig, group: FakeGroup, clock: FakeClock) -> tuple[Di
 async def test_scores_of_two_models_are_never_joined(batch_tokens: int) -> None:
     clock, group = FakeClock(), Versions("new", "old")
     kept = {"demo": {"tiers": ["small", "medium", "large"], "batch_tokens": batch_tokens}}
-    one, view = patient(fleet(groups=kept), group, clock)
+    one, view = with_pauses(fleet(groups=kept), group, clock)
     view.set_running("demo", frozenset({"r1", "r2"}))
     scored = await one.score(("small",), MANY)
     assert scored.models == {"new"}
@@ -227,7 +227,7 @@ async def test_a_replica_of_the_routers_version_is_waited_for_while_time_is_left
             return await super().score(chunk, predicted_s)
 
     clock, group = FakeClock(), Updating()
-    one, _ = patient(fleet(), group, clock)
+    one, _ = with_pauses(fleet(), group, clock)
     scored = await one.score(("small",), PAIRS, Deadline(clock.now + 10.0))
     assert (scored.logits.tolist(), clock.now) == ([4.0, 6.0], pytest.approx(103.0, abs=0.2))
     clock.now = 100.0
