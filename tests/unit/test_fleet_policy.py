@@ -31,7 +31,7 @@ def series(reports: dict[str, dict[str, float]], now: float) -> dict[str, dict[s
     return found
 
 
-def context(key: DeploymentID, metrics: Any, target: Any, now: Any, least: int = 1) -> AutoscalingContext:
+def context(key: DeploymentID, metrics: Any, target: Any, now: Any, min_replicas: int = 1) -> AutoscalingContext:
     """What Serve gives to a policy for one deployment of 1 to 8 replicas."""
     return AutoscalingContext(
         deployment_id=key,
@@ -44,7 +44,7 @@ def context(key: DeploymentID, metrics: Any, target: Any, now: Any, least: int =
         total_queued_requests=0.0,
         aggregated_metrics={},
         raw_metrics=lambda: metrics,  # Serve computes it when a policy asks for it
-        capacity_adjusted_min_replicas=least,
+        capacity_adjusted_min_replicas=min_replicas,
         capacity_adjusted_max_replicas=8,
         policy_state={},
         last_scale_up_time=None,

@@ -26,12 +26,12 @@ def test_chunks_are_about_equal() -> None:
     assert sorted(int(r) for rows in chunks for r in rows) == list(range(7))
 
 
-@pytest.mark.parametrize("most", [1, 7, 64, 1000])
-def test_every_row_is_in_one_chunk_and_no_chunk_is_too_large(most: int) -> None:
+@pytest.mark.parametrize("max_tokens", [1, 7, 64, 1000])
+def test_every_row_is_in_one_chunk_and_no_chunk_is_too_large(max_tokens: int) -> None:
     lengths = np.random.default_rng(3).integers(1, 60, 200)
-    chunks = split_rows(lengths, most)
+    chunks = split_rows(lengths, max_tokens)
     assert sorted(int(r) for rows in chunks for r in rows) == list(range(200))
-    assert all(lengths[rows].sum() <= most or len(rows) == 1 for rows in chunks)
+    assert all(lengths[rows].sum() <= max_tokens or len(rows) == 1 for rows in chunks)
 
 
 @pytest.mark.parametrize("parts", [2, 3, 4, 8])
