@@ -110,7 +110,7 @@ def cascades() -> str:
     for name, plan in figures["plans"].items():
         less = "" if plan["times_less"] is None else f"{plan['times_less']:.2f}"
         rows.append([name, f"{plan['mean']:.4f}", f"{plan['difference']:+.4f}", f"{plan['by_large']:.0f}", less])
-    header = ["", "nDCG@10", "against large on all", "pairs by large", "times less device time"]
+    header = ["", "nDCG@10", "difference from large on all", "pairs scored by large", "speed-up in device time"]
     caption = conditions(
         measured,
         f"{measured['small']} and {measured['large']} in {measured['dtype']} on one thread",

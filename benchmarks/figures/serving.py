@@ -10,7 +10,7 @@ from benchmarks.figures.stored import conditions, stored, versions
 
 from rankfleet.bench.tables import Column, markdown
 
-ARRIVALS = {"even": "every 10 ms", "random": "at random"}
+ARRIVALS = {"even": "every 10 ms", "random": "Poisson"}
 COLLECTORS = {
     "short": "`@serve.batch`, wait 5 ms",
     "long": "`@serve.batch`, wait 100 ms",
@@ -39,7 +39,7 @@ def batching() -> str:
         row = figures["median"][f"{arrivals} {collector}"]
         cells = (f"{row[key]:g}" for key in ("batches", "mean_size", "p50_ms", "p99_ms", "idle_ms"))
         rows.append([ARRIVALS[arrivals], COLLECTORS[collector], *cells])
-    header = ["arrivals", "collector", "batches", "mean size", "p50 ms", "p99 ms", "alone on an idle device, ms"]
+    header = ["arrivals", "collector", "batches", "mean size", "p50 ms", "p99 ms", "one request, idle device, ms"]
     caption = conditions(figures["measured"], f"median of {figures['rounds']} rounds", versions(figures["measured"]))
     return f"{markdown(header, rows, left=2)}\n\n{caption}."
 
@@ -50,7 +50,7 @@ def spread() -> str:
     for case, row in figures["placed by work"].items():
         other = figures["placed by Serve"][case]["ratio"]
         rows.append([case, f"{row['one_ms']:.0f}", f"{row['two_ms']:.0f}", f"{row['ratio']:.2f}", f"{other:.2f}"])
-    header = ["tier, tokens per pair", "one replica, ms", "two, ms", "ratio", "ratio with Serve's own choice"]
+    header = ["tier, tokens per pair", "one replica, ms", "two, ms", "ratio", "ratio with Serve's own router"]
     return f"{markdown(header, rows)}\n\n{conditions(figures['measured'])}, median of {figures['rounds']} rounds."
 
 
@@ -61,7 +61,7 @@ def bare_serve() -> str:
         one, eight = (figures[name][tier][clients] for clients in ("1", "8"))
         beside = f"{one['with_queue_p50_ms']:.1f} / {one['with_queue_p95_ms']:.1f}"
         rows.append([tier, name, beside, f"{(eight['requests'] + figures['warm_up_calls']) / figures['seconds']:.0f}"])
-    header = ["tier", "", "one client, beside the engine, p50 / p95 ms", "eight clients, requests/s"]
+    header = ["tier", "", "one client: time outside the engine, p50 / p95 ms", "eight clients, requests/s"]
     caption = conditions(figures["measured"], f"median of {figures['rounds']} rounds")
     return f"{markdown(header, rows, left=2)}\n\n{caption}."
 
@@ -89,7 +89,7 @@ def overhead() -> str:
         "clients",
         "engine, p50 ms",
         "overhead, p50 / p95 ms",
-        "with the wait for the device, p50 / p95 ms",
+        "with the wait in the queue, p50 / p95 ms",
     ]
     return f"{markdown(header, rows)}\n\n{conditions(figures['measured'])}."
 

@@ -62,7 +62,7 @@ def routing_policies() -> str:
     shares = [seed_mean(load, "slo", "attainment") / seed_mean(load, "oracle", "attainment") for load in ROUTING_LOADS]
     return (
         f"{markdown(['policy', *ROUTING_LOADS.values()], rows)}\n\n"
-        f"`slo`'s share of the bound's requests in time: {', '.join(f'{share:.1%}' for share in shares)}. "
+        f"Requests answered in time by `slo` ÷ those of the bound: {', '.join(f'{share:.1%}' for share in shares)}. "
         f"Simulated {stored('routing_goals')['measured']['date']}."
     )
 
