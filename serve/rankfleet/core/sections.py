@@ -163,18 +163,21 @@ class Autoscaling(Section):
         0.5,
         gt=0,
         le=1,
-        description="`drain_s` if that is null, as a share of the shortest budget that the group can meet",
+        description="if `drain_s` is null: drain time as a share of the shortest budget that the group can meet",
     )
     start_s: float = Field(
-        20.0, ge=0, description="time from a decision until the new replica scores; no backlog is drained faster"
+        20.0,
+        ge=0,
+        description="time from a decision until the new replica scores: no backlog is drained faster, and the planner "
+        "expects a group without replicas to take this long",
     )
     stable_s: float = Field(60.0, gt=0, description="window over which demand is averaged")
     panic_s: float = Field(6.0, gt=0, description="window in which a surge is detected")
     panic_threshold: float = Field(
-        2.0, gt=1, description="a surge: demand in the panic window ÷ capacity of the running replicas, at least this"
+        2.0, gt=1, description="demand ÷ capacity of the running replicas from which on a surge is a panic"
     )
     panic_hold_s: float = Field(
-        300.0, ge=0, description="no group shrinks for this long after its last surge; surges come in series"
+        300.0, ge=0, description="a group does not shrink for this long after its last panic; surges come in series"
     )
     downscale_window_s: float = Field(
         120.0, ge=0, description="a group shrinks to the largest number of replicas that it needed within this time"
@@ -229,7 +232,10 @@ class Quality(Section):
     """Where the planner's quality figures come from. Without a table it uses `tiers.NAME.quality`."""
 
     retriever: float = Field(
-        0.0, ge=0, le=1, description="nDCG@10 of the order in which requests list their documents; 0: it means nothing"
+        0.0,
+        ge=0,
+        le=1,
+        description="nDCG@10 of the order in which requests list their documents; 0: the order says nothing",
     )
     table: str | None = Field(
         None,
@@ -260,7 +266,10 @@ class Routing(Section):
         description="shortest planning horizon, as a share of the typical budget (the lower quartile)",
     )
     horizon_exponent: float = Field(
-        0.63, ge=0, lt=1, description="how much longer that is if a larger tier gains much quality; 0: not at all"
+        0.63,
+        ge=0,
+        lt=1,
+        description="how much `horizon` grows with the quality that a larger tier gains; 0: not at all",
     )
     arrival_window: float = Field(
         0.2, gt=0, description="window over which the arrival rate is measured, in typical budgets"
