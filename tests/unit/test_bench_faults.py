@@ -4,9 +4,19 @@ import os
 
 import pytest
 
-from rankfleet.bench.faults import SCENARIOS, Event, Events, fault_test_fleet, normal_again_s, reply_counts
+from rankfleet.bench.faults import (
+    SCENARIOS,
+    Event,
+    Events,
+    fault_test_fleet,
+    normal_again_s,
+    reply_counts,
+    reserving_more,
+)
 from rankfleet.bench.soak import MemorySamples, resident_bytes
 from rankfleet.bench.traffic import Call, Reply
+from rankfleet.cluster.update import needs_restart
+from tests.unit.fakes import fleet
 
 
 def reply(status: int = 200, took_ms: float = 50.0, at_s: float = 1.0, scored: bool = True) -> Reply:
@@ -79,3 +89,11 @@ def test_the_fleet_of_the_fault_bench_has_two_of_each_process() -> None:
     assert config.routers >= 2
     assert all(group.replicas.min >= 2 for group in config.groups.values())
     assert set(SCENARIOS) == {"calm", "kill", "hang", "node", "redeploy", "cancel", "overload"}
+
+
+def test_the_redeploy_scenario_replaces_every_process() -> None:
+    config = fleet()
+    changed = reserving_more(config)
+    assert changed.router_cpus > config.router_cpus
+    assert all(changed.groups[name].cpus > group.cpus for name, group in config.groups.items())
+    assert needs_restart(config, changed)

@@ -133,8 +133,7 @@ class FaultBench:
 
     def redeploy(self, load: BenchLoad) -> dict[str, Any]:
         """The fleet file changes so that every replica has to be replaced."""
-        config = self._fleet.config
-        changed = parse_config(config.model_dump(mode="json") | {"overhead_ms": config.overhead_ms + 1})
+        changed = reserving_more(self._fleet.config)
         return self._under(load, [Event(load.seconds / 6, lambda: self._fleet.deploy(changed))])
 
     def cancel(self, load: BenchLoad) -> dict[str, Any]:
@@ -222,6 +221,15 @@ SCENARIOS: dict[str, Callable[[FaultBench, BenchLoad], dict[str, Any]]] = {
     "cancel": FaultBench.cancel,
     "overload": FaultBench.overload,
 }
+
+
+def reserving_more(config: FleetConfig) -> FleetConfig:
+    """The same fleet with a little more CPU reserved for every process, a change that Serve makes by replacing them."""
+    settings = config.model_dump(mode="json")
+    settings["router_cpus"] += 0.01
+    for group in settings["groups"].values():
+        group["cpus"] += 0.01
+    return parse_config(settings)
 
 
 def fault_test_fleet(profile: str | None) -> FleetConfig:
