@@ -238,6 +238,18 @@ async def test_a_replica_of_the_routers_version_is_waited_for_while_time_is_left
         await one.score(("small",), PAIRS)
 
 
+async def test_the_wait_for_a_replica_of_the_routers_version_ends_at_the_deadline() -> None:
+    class OtherVersion(FakeGroup):
+        async def score(self, chunk: Chunk, predicted_s: float) -> ChunkScores:
+            raise NotHosted("this replica does not host tier 'small' as the router means it")
+
+    clock = FakeClock()
+    one, _ = patient(fleet(), OtherVersion(), clock)
+    with pytest.raises(Expired, match="none that does answered in time"):
+        await one.score(("small",), PAIRS, Deadline(100.25, grace_s=0.0))
+    assert clock.now == pytest.approx(100.25)
+
+
 async def test_a_chunk_carries_the_fingerprints_of_its_models() -> None:
     config, group = fleet(), FakeGroup()
     one = Dispatcher(config, FleetView(config), {"demo": group}, FakeClock(), models={"small": "a1", "large": "b2"})
