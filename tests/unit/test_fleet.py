@@ -194,12 +194,12 @@ def test_a_new_version_keeps_estimates_and_work_in_flight() -> None:
     before.update_latency({"a1": LatencyModel(1, 0, 0), "b1": LatencyModel(2, 0, 0), "c1": LatencyModel(3, 0, 0)})
     before.request_arrived(300.0, 0.0)
     before.chunk_sent("demo", 500.0, 0.0)
-    # The small tier is another model from now on, which nobody has measured yet.
+    # The small tier is another model from now on, which is not measured yet.
     view = FleetView(fleet(), {"small": "a2", "medium": "b1", "large": "c1"}, before)
     assert {tier: model.alpha_ms for tier, model in view.models.items()} == {"medium": 2, "large": 3}
     assert view.backlog_s("demo", 0.0) == pytest.approx(0.5)
     assert view.snapshot(0.0).groups["demo"].arrivals.typical_budget_ms == 300.0
-    before.chunk_done("demo", view.chunk_sent("demo", 100.0, 0.0), 0.0)  # the books are the same
+    before.chunk_done("demo", view.chunk_sent("demo", 100.0, 0.0), 0.0)  # both versions share one ledger
     assert view.backlog_s("demo", 0.0) == pytest.approx(0.5)
     view.update_latency({"a2": LatencyModel(9, 0, 0)})
     assert view.models["small"].alpha_ms == 9

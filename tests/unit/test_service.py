@@ -47,7 +47,7 @@ async def test_the_budget_picks_the_tier() -> None:
     one.fleet.update_latency({n: LatencyModel(ms, 0, 0) for n, ms in (("small", 10), ("medium", 40), ("large", 160))})
     assert isinstance(one.clock, FakeClock)
     for slo_ms, tier in ((20, "small"), (100, "medium"), (1000, "large")):
-        one.clock.now += 1  # nobody crowds
+        one.clock.now += 1  # so that no request follows closely on another
         ranking = await one.rank(RerankRequest("cat", ["a"], slo_ms=slo_ms))
         assert (ranking.plan.tier, ranking.met) == (tier, True)
 
