@@ -1,9 +1,11 @@
 """Documentation says what the code does."""
 
 import re
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import yaml
 from benchmarks.figures.pages import FIGURES, PAGES, REASONS, allowed, filled, marks_at_line_start, names, unmarked
 from benchmarks.figures.pictures import PICTURES, Picture
 from benchmarks.paths import RESULTS
@@ -26,6 +28,34 @@ def test_the_page_of_keys_is_what_the_command_prints() -> None:
     printed = CliRunner().invoke(rankfleet.cli.app, ["config", "keys"]).stdout
     assert "groups.NAME.replicas.min" in printed
     assert printed in (ROOT / "docs/configuration.md").read_text(), "run: rankfleet config keys"
+
+
+SETTINGS_TABLE = re.compile(r"^\| setting[^|]*\| default \|.*\n\|[-| ]+\n((?:\|.*\n)+)", re.MULTILINE)
+
+
+def stated_defaults(page: str) -> Iterator[tuple[str, str]]:
+    """(setting, default) of every row of the tables of settings on a page, without a leading dot."""
+    for rows in SETTINGS_TABLE.findall(page):
+        for row in rows.splitlines():
+            _, names, default, *_ = row.split("|")
+            yield from ((name.lstrip("."), default.strip()) for name in re.findall(r"`([^`]+)`", names))
+
+
+@pytest.mark.parametrize("name", ["autoscaling", "batching", "faults", "routing"])
+def test_tables_of_settings_name_keys_of_the_fleet_file_and_their_defaults(name: str) -> None:
+    keys = [(key.path, key.default.strip("`")) for key in describe_keys(FleetConfig)]
+    stated = list(stated_defaults((ROOT / f"docs/{name}.md").read_text()))
+    assert stated
+    for setting, default in stated:
+        if setting.startswith("RAY_"):
+            assert setting in (ROOT / "serve/rankfleet/cluster/environment.py").read_text()
+            continue
+        if setting.endswith(".*"):
+            assert any(path.startswith(setting[:-1]) for path, _ in keys), setting
+            continue
+        defaults = {known for path, known in keys if f".{path}".endswith(f".{setting}")}
+        assert defaults, f"{setting} is no key of the fleet file"
+        assert not default or yaml.safe_load(default) in map(yaml.safe_load, defaults), setting
 
 
 def test_readme_shows_the_request_that_the_start_prints() -> None:

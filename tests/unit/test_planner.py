@@ -263,3 +263,11 @@ def test_a_tier_that_is_asleep_counts_for_the_best_quality() -> None:
     beyond = plan(PlanRequest(WORK, 0.0, 200.0, min_quality=0.65, max_stages=2), asleep, 0.0)
     assert isinstance(beyond, Refusal)
     assert (beyond.cause, "the best here is 0.6, by large" in beyond.reason) == ("quality", True)
+
+
+def test_a_tier_that_is_not_measured_is_not_exchanged_for_one_that_is() -> None:
+    tiers = (TIERS[0], TierState("large", 0.5, "g", None))
+    snapshot = FleetSnapshot(tiers, {"g": GroupState(1, 0.0, whole_tokens=8192)}, 5.0)
+    decision = plan(PlanRequest({"small": WORK["small"], "large": WORK["large"]}, 0.0), snapshot, 0.0)
+    assert isinstance(decision, Plan)
+    assert decision.stages == (Stage("large", 10, ("large",)),)

@@ -153,8 +153,8 @@ async def test_a_replica_that_never_answers_ends_with_the_deadline() -> None:
     assert waited == [pytest.approx(3.0)]
 
 
-class Crowded(FakeGroup):
-    """What has a deadline expires in the queue, after what is left of its time."""
+class ExpiringGroup(FakeGroup):
+    """Chunks with a deadline expire in the queue, when their slack is used up."""
 
     def __init__(self, clock: FakeClock) -> None:
         super().__init__()
@@ -170,7 +170,7 @@ class Crowded(FakeGroup):
 
 async def test_with_infinite_grace_an_expired_chunk_is_sent_again_without_a_deadline() -> None:
     clock = FakeClock()
-    one, group, view = dispatcher(clock, lambda clock: Crowded(clock))
+    one, group, view = dispatcher(clock, lambda clock: ExpiringGroup(clock))
     scored = await one.score(("small",), PAIRS, Deadline(clock.now + 0.1, grace_s=math.inf))
     assert scored.logits.tolist() == [4.0, 6.0]
     assert [chunk.slack_ms for chunk in group.chunks] == [pytest.approx(100), None]
@@ -197,19 +197,19 @@ class Versions(FakeGroup):
 MANY = TokenizedPairs(np.zeros(8192, np.int32), np.full(64, 128, np.int32), np.full(64, 2, np.int32))
 
 
-def with_pauses(config: FleetConfig, group: FakeGroup, clock: FakeClock) -> tuple[Dispatcher, FleetView]:
-    async def pause(seconds: float) -> None:
+def with_virtual_sleep(config: FleetConfig, group: FakeGroup, clock: FakeClock) -> tuple[Dispatcher, FleetView]:
+    async def sleep(seconds: float) -> None:
         clock.now += seconds
 
     view = FleetView(config)
-    return Dispatcher(config, view, {"demo": group}, clock, sleep=pause), view
+    return Dispatcher(config, view, {"demo": group}, clock, sleep=sleep), view
 
 
 @pytest.mark.parametrize("batch_tokens", [16384, 2048])
 async def test_scores_of_two_models_are_never_joined(batch_tokens: int) -> None:
     clock, group = FakeClock(), Versions("new", "old")
     kept = {"demo": {"tiers": ["small", "medium", "large"], "batch_tokens": batch_tokens}}
-    one, view = with_pauses(fleet(groups=kept), group, clock)
+    one, view = with_virtual_sleep(fleet(groups=kept), group, clock)
     view.set_running("demo", frozenset({"r1", "r2"}))
     scored = await one.score(("small",), MANY)
     assert scored.models == {"new"}
@@ -227,7 +227,7 @@ async def test_a_replica_of_the_routers_version_is_waited_for_while_time_is_left
             return await super().score(chunk, predicted_s)
 
     clock, group = FakeClock(), Updating()
-    one, _ = with_pauses(fleet(), group, clock)
+    one, _ = with_virtual_sleep(fleet(), group, clock)
     scored = await one.score(("small",), PAIRS, Deadline(clock.now + 10.0))
     assert (scored.logits.tolist(), clock.now) == ([4.0, 6.0], pytest.approx(103.0, abs=0.2))
     clock.now = 100.0
@@ -236,6 +236,18 @@ async def test_a_replica_of_the_routers_version_is_waited_for_while_time_is_left
     clock.now = -1000.0
     with pytest.raises(Unavailable, match="for 120 s; is an update stuck"):
         await one.score(("small",), PAIRS)
+
+
+async def test_the_wait_for_a_replica_of_the_routers_version_ends_at_the_deadline() -> None:
+    class OtherVersion(FakeGroup):
+        async def score(self, chunk: Chunk, predicted_s: float) -> ChunkScores:
+            raise NotHosted("this replica does not host tier 'small' as the router means it")
+
+    clock = FakeClock()
+    one, _ = with_virtual_sleep(fleet(), OtherVersion(), clock)
+    with pytest.raises(Expired, match="none that does answered in time"):
+        await one.score(("small",), PAIRS, Deadline(100.25, grace_s=0.0))
+    assert clock.now == pytest.approx(100.25)
 
 
 async def test_a_chunk_carries_the_fingerprints_of_its_models() -> None:

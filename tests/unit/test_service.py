@@ -497,3 +497,14 @@ async def test_explain_refuses_as_rank_does() -> None:
     one._tokenize = None  # type: ignore[assignment, method-assign]
     decision = await one.explain(RerankRequest("cat", ["a dog is an animal"] * 20, model="fast"))
     assert isinstance(decision, Refusal)
+
+
+async def test_a_tier_gets_no_pairs_that_were_laid_out_for_another_before_all_are_measured() -> None:
+    config, group = fleet(), FakeGroup()
+    tokenizers = dict.fromkeys(config.tiers, word_tokenizer(64)) | {"small": word_tokenizer(8)}
+    one = RankingService(config, tokenizers, {"demo": group}, clock=FakeClock())
+    one.fleet.update_latency({"small": LatencyModel(5, 0, 0)})
+    ranking = await one.rank(RerankRequest("cat", ["a dog is an animal"]))
+    # The pair has 9 tokens, one more than `small` takes.
+    assert [(chunk.tiers, chunk.pairs.tokens) for chunk in group.chunks] == [(("large",), 9)]
+    assert ranking.plan.tier == "large"

@@ -196,7 +196,7 @@ class Dispatcher:
                     raise Expired(f"{error}, and none that does answered in time") from error
                 if now_s - first_s > PATIENCE_S:
                     raise Unavailable(f"group {group}: {error}, for {PATIENCE_S:.0f} s; is an update stuck?") from error
-                await self._sleep(UPDATE_RETRY_S)
+                await self._sleep(min(UPDATE_RETRY_S, deadline.last_try_s - now_s))
                 continue
             except ReplicaLost as lost:
                 losses += 1

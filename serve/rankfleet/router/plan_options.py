@@ -191,7 +191,7 @@ def complete_options(request: PlanRequest, fleet: FleetSnapshot, elapsed_ms: flo
         if (work := request.work.get(tier.name)) is not None:
             ms = engine_ms(tier, work, fleet)
             tiers = late[tier.group] if work.tokens <= fleet.groups[tier.group].whole_tokens else ()
-            stage = Stage(tier.name, documents, tiers or (tier.name,))
+            stage = Stage(tier.name, documents, tiers if tier.name in tiers else (tier.name,))
             found.append(PlanOption((stage,), tier.group, tier.quality, waits[tier.group] + ms, ms))
     found.sort(key=QUALITY, reverse=True)
     return found

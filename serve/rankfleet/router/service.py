@@ -8,7 +8,6 @@ import asyncio
 import math
 import time
 from collections.abc import Callable, Mapping
-from concurrent.futures import Executor
 from dataclasses import replace
 
 from rankfleet.core.config import FleetConfig, LiveSettings
@@ -47,7 +46,6 @@ class RankingService:
         config: FleetConfig,
         tokenizers: Mapping[str, PairTokenizer],
         groups: Mapping[str, GroupClient],
-        executor: Executor | None = None,
         clock: Callable[[], float] = time.perf_counter,
         models: Mapping[str, str] | None = None,
         before: "RankingService | None" = None,
@@ -68,7 +66,6 @@ class RankingService:
         self._cache: TokenCache = before._cache if before else TokenCache(int(config.token_cache_mb * 1e6))
         self._dispatcher = Dispatcher(config, self.fleet, groups, clock, models=models or {})
         self._execution = PlanExecution(config, self.fleet, self._dispatcher, clock)
-        self._executor = executor
         self._token_bound: TokenLowerBound = before._token_bound if before else TokenLowerBound()
         self._waker: GroupWaker = GroupWaker(self._wake_up, before._waker if before else None)
 
@@ -175,7 +172,7 @@ class RankingService:
         return TokenizedRequest(resolved, texts, self._plan_request(resolved, work, lengths), timing)
 
     async def _tokenize(self, request: RerankRequest, tiers: tuple[str, ...]) -> TokenizedTexts:
-        """Encode the texts once for each vocabulary; in the executor if that may take milliseconds."""
+        """Encode the texts once for each vocabulary; in a thread if that may take milliseconds."""
         passages = None
         if (request.long_documents or self.live.long_documents) == "max_passage":
             passages = PassageRule(self.live.passage_overlap_tokens, self.config.limits.max_passages)
@@ -183,7 +180,7 @@ class RankingService:
         if len(request.query) + sum(map(len, request.documents)) <= INLINE_CHARACTERS:
             return tokenize(request, tokenizers, self._cache, passages)
         loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(self._executor, tokenize, request, tokenizers, self._cache, passages)
+        return await loop.run_in_executor(None, tokenize, request, tokenizers, self._cache, passages)
 
     def _plan_request(
         self, resolved: ResolvedRequest, work: Mapping[str, Work], lengths: Mapping[str, Lengths] | None = None
