@@ -104,17 +104,17 @@ class Answer:
         return plan.quality
 
     def carried_out(self, plan: Plan, table: QualityTable) -> Plan:
-        """The plan with the stages that were carried out. Its reason says where they differ from those planned."""
+        """The plan as it was carried out: the same, or with the stages that were, and a reason that says why."""
         last, quality = self.stages[-1], self.quality(plan, table)
-        reason = plan.reason
-        if (last.tier, quality) != (plan.tier, plan.quality):
-            if self.left_out:
-                reason += f"; {self.left_out}, {last.tier} answers"
-            elif last.tier == plan.tier:
-                reason += f"; time was left for {last.candidates} of the best"
-            else:
-                reason += f"; {last.tier} was taken for the slack left when its turn came"
-        return replace(plan, stages=self.stages, quality=quality, reason=reason)
+        if (last.tier, quality) == (plan.tier, plan.quality):
+            return plan
+        if self.left_out:
+            why = f"{self.left_out}, {last.tier} answers"
+        elif last.tier == plan.tier:
+            why = f"time was left for {last.candidates} of the best"
+        else:
+            why = f"{last.tier} was taken for the slack left when its turn came"
+        return replace(plan, stages=self.stages, quality=quality, reason=f"{plan.reason}; {why}")
 
 
 def document_scores(scores: Scores, part: Part) -> np.ndarray:

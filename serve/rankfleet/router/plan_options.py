@@ -184,28 +184,38 @@ def complete_options(request: PlanRequest, fleet: FleetSnapshot, elapsed_ms: flo
         name: elapsed_ms + fleet.overhead_ms + (fleet.start_s * 1e3 if group.asleep else group.ahead_ms)
         for name, group in fleet.groups.items()
     }
-    late = late_binding_tiers(request, fleet)
     documents = request.documents
     found = []
     for tier in fleet.tiers:
         if (work := request.work.get(tier.name)) is not None:
             ms = engine_ms(tier, work, fleet)
-            tiers = late[tier.group] if work.tokens <= fleet.groups[tier.group].whole_tokens else ()
-            stage = Stage(tier.name, documents, tiers if tier.name in tiers else (tier.name,))
-            found.append(PlanOption((stage,), tier.group, tier.quality, waits[tier.group] + ms, ms))
+            stages = (Stage(tier.name, documents, (tier.name,)),)
+            found.append(PlanOption(stages, tier.group, tier.quality, waits[tier.group] + ms, ms))
     found.sort(key=QUALITY, reverse=True)
     return found
 
 
-def late_binding_tiers(request: PlanRequest, fleet: FleetSnapshot) -> dict[str, tuple[str, ...]]:
-    """By group, the tiers among which a replica may select when a request leaves its queue: those that are measured
-    and rank well enough. None for a pinned tier."""
-    found: dict[str, tuple[str, ...]] = dict.fromkeys(fleet.groups, ())
-    if request.pinned is None:
-        for tier in fleet.tiers:
-            if tier.latency is not None and tier.quality >= request.min_quality and tier.name in request.work:
-                found[tier.group] += (tier.name,)
-    return found
+def with_late_binding(option: PlanOption, request: PlanRequest, fleet: FleetSnapshot) -> PlanOption:
+    """The option with all tiers of its group that the replica may choose from when the work leaves its queue: those
+    that are measured and rank well enough.
+
+    The same option if something is left out, the tier is pinned, not measured, or the request is too large to go to
+    one replica whole.
+    """
+    group = fleet.groups[option.group]
+    if option.how or request.pinned is not None or request.work[option.tier].tokens > group.whole_tokens:
+        return option
+    tiers = tuple(
+        tier.name
+        for tier in fleet.tiers
+        if tier.group == option.group
+        and tier.latency is not None
+        and tier.quality >= request.min_quality
+        and tier.name in request.work
+    )
+    if option.tier not in tiers:
+        return option
+    return option._replace(stages=(option.stages[0]._replace(tiers=tiers),))
 
 
 def partial_options(request: PlanRequest, fleet: FleetSnapshot, complete: list[PlanOption]) -> Iterator[PlanOption]:

@@ -18,6 +18,7 @@ from rankfleet.router.plan_options import (
     complete_options,
     degraded_options,
     partial_options,
+    with_late_binding,
 )
 from rankfleet.router.unloaded import unloaded_plan
 
@@ -106,11 +107,13 @@ def choose(request: PlanRequest, fleet: FleetSnapshot, now_s: float) -> Choice:
     fitting = [option for option in good if option.predicted_ms <= budget_ms]
     if not measured and not fitting:
         fitting = [option for option in good if not fleet.groups[option.group].asleep]
-        if fitting:
-            return Choice(fitting[0], True, found, (), fastest)
     if not fitting:
         return when_none_fits(request, fleet, found, fastest, budget_ms, elapsed_ms)
-    chosen, deferred = (fitting[0], []) if request.budget_ms is None else best_within_horizon(fitting, fastest, fleet)
+    chosen, deferred = fitting[0], list[PlanOption]()
+    if request.budget_ms is not None and measured:
+        chosen, deferred = best_within_horizon(fitting, fastest, fleet)
+    place = next(i for i, option in enumerate(found) if option is chosen)
+    found[place] = chosen = with_late_binding(chosen, request, fleet)
     return Choice(chosen, True, found, deferred, fastest)
 
 
