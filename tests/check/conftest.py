@@ -53,7 +53,7 @@ class Environment:
 
 def pip(python: str | Path, *arguments: str | Path) -> None:
     options = ["--disable-pip-version-check", "--quiet", "--progress-bar", "off"]
-    constraints = ["--constraint", ROOT / "constraints.txt"]
+    constraints: list[str | Path] = ["--constraint", ROOT / "constraints.txt"]
     done = subprocess.run(
         [python, "-m", "pip", arguments[0], *options, *constraints, *arguments[1:]],
         capture_output=True,

@@ -89,7 +89,7 @@ def test_k8s_render_writes_a_ray_service(minimal: Environment) -> None:
         (("evaluate", "--data", "beir", "--tiers", "small"), "eval"),
         (("distill", "--student", "demo/small", "--data", "beir/corpus.jsonl", "--out", "student"), "train"),
         (("index", "build", "beir", "--out", "index"), "search"),
-        (("simulate", "--arrivals", "poisson:rate=1", "--seconds", "1", "--plot", "run.png"), "eval"),
+        (("simulate", "--arrivals", "poisson:rate=20", "--seconds", "5", "--plot", "run.png"), "eval"),
     ],
     ids=lambda value: value if isinstance(value, str) else value[0],
 )
