@@ -8,6 +8,7 @@ import httpx
 import pytest
 import yaml
 
+from rankfleet.engine.native.library import library
 from tests.check.conftest import Environment
 from tests.serving import READY, serving
 
@@ -51,6 +52,13 @@ def test_rank_puts_the_right_document_first(minimal: Environment) -> None:
     assert done.returncode == 0, done.stderr
     first = next(line for line in done.stdout.splitlines() if line.lstrip().startswith("1 "))
     assert "A vaccine trains" in first
+
+
+def test_kernels_compile_from_the_sources_in_the_wheel(minimal: Environment) -> None:
+    if library() is None:
+        pytest.skip("needs a CPU with AVX-512 and a C++ compiler")
+    code = "from rankfleet.engine.native.library import library; print(library() is not None)"
+    assert minimal.python(code).strip() == "True"
 
 
 def test_serve_answers_and_ctrl_c_leaves_no_process(minimal: Environment) -> None:
