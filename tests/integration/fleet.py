@@ -15,7 +15,7 @@ import yaml
 from tests.serving import RANKFLEET, Serving, descendants
 
 FleetFile = dict[str, Any]
-PATIENCE_S = 90
+TIMEOUT_S = 90
 
 # The demo fleet with a quick autoscaler, so that a test sees it grow and shrink.
 FLEET = """
@@ -133,9 +133,9 @@ def run_rankfleet(*arguments: str | Path, status: int = 0) -> str:
 
 def wait_for(condition: Callable[[], bool], what: str) -> None:
     """Return once `condition` holds; `what` is the condition in words, for the failure."""
-    deadline = time.monotonic() + PATIENCE_S
+    deadline = time.monotonic() + TIMEOUT_S
     while not condition():
-        assert time.monotonic() < deadline, f"not true within {PATIENCE_S} s: {what}"
+        assert time.monotonic() < deadline, f"not true within {TIMEOUT_S} s: {what}"
         time.sleep(0.2)
 
 
