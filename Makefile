@@ -7,7 +7,7 @@ PYTHON ?= $(shell for p in python3 python3.11 python3.12 python3.13; do \
 	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
 
 .DEFAULT_GOAL := help
-.PHONY: help install serve test check lint unit clean
+.PHONY: help install serve test check lint unit docs clean
 
 help: ## list the verbs
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-9s %s\n", $$1, $$2}'
@@ -25,7 +25,7 @@ $(VENV)/.dev: pyproject.toml constraints.txt
 	$(MAKE) --no-print-directory -B $(STAMP) EXTRAS='[dev]'
 	@touch $@
 
-serve: $(STAMP) ## start the demo fleet on 127.0.0.1:8000 (CONFIG=file PORT=n); Ctrl-C ends it
+serve: $(STAMP) ## start the demo fleet on 127.0.0.1:8000 (CONFIG=file PORT=n); Ctrl-C stops it
 	@$(BIN)/rankfleet serve --config $(or $(CONFIG),demo) --port $(or $(PORT),8000)
 
 lint: $(VENV)/.dev ## check style, types and layers
@@ -42,6 +42,9 @@ test: lint ## lint and run the unit, engine and integration tests
 
 check: $(VENV)/.dev ## run the tests that need environments of their own: the minimal install
 	$(BIN)/pytest tests/check
+
+docs: $(VENV)/.dev ## rewrite the measured figures of README and docs from benchmarks/results
+	$(BIN)/python -m benchmarks.figures
 
 clean: ## remove what the other verbs made
 	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache

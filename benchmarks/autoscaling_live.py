@@ -1,17 +1,15 @@
-"""This policy and Ray Serve's default one on the same load: a local cluster of two nodes with fake GPUs, demo tiers.
+"""Compare this autoscaling policy with Ray Serve's default one on the same load, on a local cluster of two nodes with
+fake GPUs and the demo tiers.
 
-    python benchmarks/autoscaling_live.py run        writes benchmarks/results/autoscaling_live.json
+    python -m benchmarks.autoscaling_live run        writes benchmarks/results/autoscaling_live.json
 
-Each policy gets a cluster of its own, one after the other. Requests arrive at random, in an open loop: a quarter of
-the load, then all of it, then a quarter again. What one replica can do is measured first.
+Each policy gets a cluster of its own, one after the other. Requests arrive at random, in an open loop: a quarter of the
+load, then all of it, then a quarter again. The capacity of one replica is measured first.
 """
 
 import argparse
 import asyncio
-import datetime
-import json
 import os
-import platform
 import socket
 import subprocess
 import sys
@@ -22,21 +20,24 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from benchmarks.paths import result_file
 
-from rankfleet.bench.machine import cpu_name
-from rankfleet.bench.serve import counter, summary
+from rankfleet.bench.faults import demo_tiers
+from rankfleet.bench.results import measured, read_results, write_json, write_results
+from rankfleet.bench.serve import load_summary, token_counter
 from rankfleet.bench.traffic import Call, calls, closed_loop, open_loop
 from rankfleet.cluster import launch
-from rankfleet.cluster.environment import LOCAL, LOW_LATENCY
-from rankfleet.cluster.preflight import side_ports
+from rankfleet.cluster.deploy import wait_until_ready
+from rankfleet.cluster.environment import LOCAL, LOW_LATENCY, side_ports
+from rankfleet.cluster.ray_private import controller_client
 from rankfleet.cluster.serve_config import APP_NAME, serve_config
 from rankfleet.core.config import FleetConfig, parse_config
 from rankfleet.simulate.traces import from_process
 from rankfleet.simulate.workload import Requests, Workload, draw
 
-RESULTS = Path(__file__).parents[1] / "benchmarks/results/autoscaling_live.json"
+RESULTS = result_file("autoscaling_live")
 BEFORE_S, LOADED_S, AFTER_S = 20.0, 100.0, 20.0
-MOST_DEMAND = 1.3  # seconds of work per second, on one replica's time, at the full load
+FULL_DEMAND = 1.3  # seconds of work per second of one replica's time, at the full load
 SEED = 1
 WORKLOAD = Workload.model_validate(
     {
@@ -49,16 +50,12 @@ WORKLOAD = Workload.model_validate(
     }
 )
 FLEET = {
-    "tiers": {
-        "small": {"model": "demo/small", "quality": 0.429},
-        "medium": {"model": "demo/medium", "quality": 0.411},
-        "large": {"model": "demo/large", "quality": 0.469},
-    },
+    "tiers": demo_tiers(),
     "groups": {
         "demo": {"tiers": ["small", "medium", "large"], "replicas": {"min": 1, "max": 2}, "cpus": 0.25, "gpus": 1}
     },
     "slo_classes": {"interactive": {"slo_ms": 200}, "relaxed": {"slo_ms": 1000}},
-    "autoscaling": {"hold_s": 15, "cooldown_s": 5, "stable_s": 15, "start_s": 10},
+    "autoscaling": {"downscale_window_s": 15, "cooldown_s": 5, "stable_s": 15, "start_s": 10},
     "router_cpus": 0.25,
 }
 
@@ -76,7 +73,7 @@ def deployed(config: FleetConfig, policy: str, port: int) -> dict[str, Any]:
 
 
 def watch(seen: list[list[float]], over: threading.Event, start_s: float) -> None:
-    """Seconds, replicas that run, and those that start, whenever one of them changes."""
+    """Append (seconds, running replicas, starting replicas) to `seen` whenever a count changes, until `over` is set."""
     from ray import serve
 
     while not over.wait(0.2):
@@ -96,10 +93,11 @@ def arrivals(rate: float) -> Requests:
     return draw(WORKLOAD, np.concatenate(parts), rng)
 
 
-def one(policy: str) -> dict[str, Any]:
+def run_policy(policy: str) -> dict[str, Any]:
+    """Figures of one policy on a cluster of its own."""
     config = parse_config(FLEET)
     with socket.socket() as probe:
-        probe.select_batch(("127.0.0.1", 0))
+        probe.bind(("127.0.0.1", 0))
         port = int(probe.getsockname()[1])
     os.environ.update(LOW_LATENCY | LOCAL | side_ports() | {"RAY_AUTH_MODE": "disabled"})
     launch.prepare_kernels(config, lambda text: None)
@@ -107,7 +105,6 @@ def one(policy: str) -> dict[str, Any]:
     from ray import serve
     from ray.cluster_utils import Cluster
     from ray.serve.config import HTTPOptions
-    from ray.serve.context import _get_global_client
     from ray.serve.schema import LoggingConfig, ServeDeploySchema
 
     cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 2})
@@ -119,20 +116,20 @@ def one(policy: str) -> dict[str, Any]:
             http_options=HTTPOptions(host="127.0.0.1", port=port),
             logging_config=LoggingConfig(enable_access_log=False),
         )
-        client = _get_global_client()
+        client = controller_client()
         assert client is not None
         client.deploy_apps(ServeDeploySchema.model_validate(deployed(config, policy, port)))
         url = f"http://127.0.0.1:{port}"
-        launch.wait_until_ready(url, lambda text: None)
-        count, special = counter(config)
+        wait_until_ready(url, lambda text: None)
+        count, special = token_counter(config)
         every = Requests(np.zeros(2), np.ones(2, dtype=np.int64), np.array([20, 40]))
         costs_s = []
         for call in calls(every, WORKLOAD, count, special, SEED):
             replies = asyncio.run(closed_loop(url, Call(0.0, 1, None, call.body), 1, 3.0))
             costs_s.append(float(np.median([reply.infer_ms for reply in replies if reply.scored])) / 1e3)
-        rate = round(MOST_DEMAND / float(np.mean(costs_s)), 1)
+        rate = round(FULL_DEMAND / float(np.mean(costs_s)), 1)
         planned = calls(arrivals(rate), WORKLOAD, count, special, SEED)
-        time.sleep(10)  # the calibration is forgotten
+        time.sleep(10)  # so that the autoscaler's windows no longer hold the calibration
         seen: list[list[float]] = []
         over = threading.Event()
         watcher = threading.Thread(target=watch, args=(seen, over, time.perf_counter() + 0.05))
@@ -140,11 +137,11 @@ def one(policy: str) -> dict[str, Any]:
         replies = asyncio.run(open_loop(url, planned))
         over.set()
         watcher.join()
-        figures = summary(replies, list(WORKLOAD.classes), config.quality.retriever)
+        figures = load_summary(replies, list(WORKLOAD.classes), config.quality.retriever)
         middle_s, end_s = BEFORE_S + LOADED_S / 2, BEFORE_S + LOADED_S
         for name, from_s, to_s in (("first_half", BEFORE_S, middle_s), ("second_half", middle_s, end_s)):
             part = [reply for reply in replies if from_s <= reply.call.at_s < to_s]
-            figures[name] = summary(part, list(WORKLOAD.classes), config.quality.retriever)
+            figures[name] = load_summary(part, list(WORKLOAD.classes), config.quality.retriever)
         return {"rate": rate, "costs_ms": [round(s * 1e3, 1) for s in costs_s], "replicas": seen, **figures}
     finally:
         ray.shutdown()
@@ -152,22 +149,15 @@ def one(policy: str) -> dict[str, Any]:
 
 
 def run(policies: list[str]) -> None:
-    """Each policy in a process of its own."""
-    found: dict[str, Any] = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
-    found |= {
-        "cpu": cpu_name(),
-        "cores": os.cpu_count(),
-        "date": datetime.date.today().isoformat(),
-        "python": platform.python_version(),
-        "seconds": [BEFORE_S, LOADED_S, AFTER_S],
-        "settings": FLEET["autoscaling"],
-    }
+    """Measure each policy in a process of its own; figures of the other policy stay."""
+    settings = {"seconds": [BEFORE_S, LOADED_S, AFTER_S], "settings": FLEET["autoscaling"]}
     for policy in policies:
         with tempfile.NamedTemporaryFile() as file:
-            subprocess.run([sys.executable, __file__, "one", "--policy", policy, "--json", file.name], check=True)
-            found[policy] = json.loads(Path(file.name).read_text())
-            print(policy, json.dumps({k: v for k, v in found[policy].items() if k != "classes"}))
-        RESULTS.write_text(json.dumps(found, indent=1) + "\n")
+            command = [sys.executable, "-m", "benchmarks.autoscaling_live", "one"]
+            subprocess.run([*command, "--policy", policy, "--json", file.name], check=True)
+            figures = read_results(Path(file.name))
+        print(policy, {key: value for key, value in figures.items() if key != "classes"})
+        write_results(RESULTS, settings | {policy: figures}, measured(), merge=True)
 
 
 if __name__ == "__main__":
@@ -175,8 +165,8 @@ if __name__ == "__main__":
     parser.add_argument("verb", choices=("run", "one"))
     parser.add_argument("--policy", choices=("need", "ray"), help="one alone; run adds it to the results")
     parser.add_argument("--json", type=Path)
-    asked = parser.parse_args()
-    if asked.verb == "run":
-        run([asked.policy] if asked.policy else ["need", "ray"])
+    options = parser.parse_args()
+    if options.verb == "run":
+        run([options.policy] if options.policy else ["need", "ray"])
     else:
-        asked.json.write_text(json.dumps(one(asked.policy)))
+        write_json(options.json, run_policy(options.policy))

@@ -1,16 +1,14 @@
-"""What the stack costs a request, in turn with a bare application on Ray Serve that runs the same engine.
+"""Compare what a request costs beside the engine in Rankfleet and in a bare Ray Serve application with the same engine.
 
-    python benchmarks/bare_serve.py run      benchmarks/results/bare_serve.json
-    python benchmarks/bare_serve.py table    the table of docs/batching.md
+    python -m benchmarks.bare_serve run      writes benchmarks/results/bare_serve.json
 
-The bare one has the same settings of Serve, an ingress and a replica with one thread, `@serve.batch` without a
-wait, and nothing else: no budgets, no plans, no deadlines, no checks, no cache. Both are measured as `rankfleet bench
-serve` does: 20 short documents, the client's time less the engine's.
+The bare application has the same Serve settings, an ingress and a replica with one thread, and `@serve.batch` without a
+wait. It has no budgets, plans, deadlines, checks or cache. Both are measured in turn, as `rankfleet bench serve` does:
+20 short documents, the client's time minus the engine's.
 """
 
 import argparse
 import asyncio
-import json
 import statistics
 import subprocess
 import sys
@@ -18,20 +16,17 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from datetime import date
 from pathlib import Path
 from typing import Any
 
 import httpx
+from benchmarks.paths import ROOT, result_file
 
-from rankfleet.bench.machine import cpu_name
-from rankfleet.bench.serve import SETTLED, overhead
+from rankfleet.bench.results import measured, write_results
+from rankfleet.bench.serve import WARM_UP_CALLS, overhead
 from rankfleet.cluster.environment import LOCAL, LOW_LATENCY
 from rankfleet.core.config import read_config
 
-ROOT = Path(__file__).parents[1]
-RESULTS = ROOT / "benchmarks/results/bare_serve.json"
-PAGE, MARK = ROOT / "docs/batching.md", "<!-- figures: benchmarks/bare_serve.py table -->"
 CONFIG = ROOT / "benchmarks/one_replica.yaml"
 PORT = 8645
 ROUNDS = 3
@@ -40,7 +35,7 @@ START_S = 120.0
 
 
 def serve_bare() -> None:
-    """The bare application, until standard input is closed."""
+    """Run the bare application until standard input is closed."""
     import os
 
     os.environ.update(LOW_LATENCY | LOCAL)
@@ -51,7 +46,7 @@ def serve_bare() -> None:
     from starlette.requests import Request
 
     @serve.deployment(ray_actor_options={"num_cpus": 0.5}, max_ongoing_requests=100)
-    class Model:
+    class BareModel:
         def __init__(self) -> None:
             import torch
 
@@ -86,22 +81,22 @@ def serve_bare() -> None:
             return reply
 
     @serve.deployment(ray_actor_options={"num_cpus": 0.1}, max_ongoing_requests=100)
-    class Ingress:
+    class BareIngress:
         def __init__(self, model: Any) -> None:
             self.model = model
 
         async def __call__(self, request: Request) -> dict[str, Any]:
-            asked = await request.json()
-            reply = await self.model.remote(asked["model"], asked["query"], asked["documents"])
-            best = sorted(range(len(asked["documents"])), key=lambda i: -reply["logits"][i])[: asked["top_n"]]
+            body = await request.json()
+            reply = await self.model.remote(body["model"], body["query"], body["documents"])
+            best = sorted(range(len(body["documents"])), key=lambda i: -reply["logits"][i])[: body["top_n"]]
             timing = {"infer": reply["infer"], "queue": 0.0}
-            fleet = {"tier": asked["model"], "quality": 0.0, "timing_ms": timing, "stages": [asked["model"]]}
+            fleet = {"tier": body["model"], "quality": 0.0, "timing_ms": timing, "stages": [body["model"]]}
             return {"results": [{"index": i, "logit": reply["logits"][i]} for i in best], "rankfleet": fleet}
 
     ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False, namespace="serve")
     http = HTTPOptions(host="127.0.0.1", port=PORT)
     serve.start(http_options=http, logging_config=LoggingConfig(enable_access_log=False))
-    serve.run(Ingress.select_batch(Model.select_batch()))
+    serve.run(BareIngress.bind(BareModel.bind()))
     print("Ctrl-C ends it", flush=True)
     sys.stdin.read()
     ray.shutdown()
@@ -109,7 +104,7 @@ def serve_bare() -> None:
 
 @contextmanager
 def running(command: list[str], path: str) -> Iterator[None]:
-    """A server on PORT, from when it answers until its end."""
+    """Start a server, wait until it answers on PORT, and end it afterwards."""
     process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:
         until = time.monotonic() + START_S
@@ -138,19 +133,20 @@ def run() -> None:
     fleet = read_config(CONFIG)
     url = f"http://127.0.0.1:{PORT}"
     ours = [str(Path(sys.executable).with_name("rankfleet")), "serve", "--config", str(CONFIG), "--port", str(PORT)]
-    commands = {"bare": [sys.executable, __file__, "bare"], "rankfleet": ours}
+    commands = {"bare": [sys.executable, "-m", "benchmarks.bare_serve", "bare"], "rankfleet": ours}
     rounds: dict[str, list[dict[str, Any]]] = {name: [] for name in commands}
     for turn in range(ROUNDS):
         for name, command in commands.items():
             with running(command, "/v1/rerank"):
                 rounds[name].append(overhead(url, fleet, SECONDS, seed=1))
-            print(turn, name, json.dumps(rounds[name][-1]), flush=True)
+            print(turn, name, rounds[name][-1], flush=True)
     figures = {name: medians(found) for name, found in rounds.items()}
-    about = {"rounds": ROUNDS, "processor": cpu_name(), "date": date.today().isoformat()}
-    RESULTS.write_text(json.dumps({**about, **figures, "by_round": rounds}, indent=1) + "\n")
+    settings = {"rounds": ROUNDS, "seconds": SECONDS, "warm_up_calls": WARM_UP_CALLS}
+    write_results(result_file("bare_serve"), settings | figures | {"by_round": rounds}, measured())
 
 
 def medians(rounds: list[dict[str, Any]]) -> dict[str, Any]:
+    """The median over the rounds of every figure, by tier and number of clients."""
     first = rounds[0]
     return {
         tier: {
@@ -161,27 +157,7 @@ def medians(rounds: list[dict[str, Any]]) -> dict[str, Any]:
     }
 
 
-def table() -> str:
-    figures = json.loads(RESULTS.read_text())
-    lines = [
-        "| tier | | one client, beside the engine, p50 / p95 ms | eight clients, requests/s |",
-        "|---|---|---|---|",
-    ]
-    for tier in figures["rankfleet"]:
-        for name in ("bare", "rankfleet"):
-            one, eight = (figures[name][tier][clients] for clients in ("1", "8"))
-            beside = f"{one['with_queue_p50_ms']:.1f} / {one['with_queue_p95_ms']:.1f}"
-            lines.append(f"| {tier} | {name} | {beside} | {(eight['requests'] + SETTLED) / SECONDS:.0f} |")
-    return "\n".join(lines)
-
-
-def write_table() -> None:
-    before, _, rest = PAGE.read_text().partition(MARK)
-    _, _, after = rest.partition(MARK)
-    PAGE.write_text(f"{before}{MARK}\n\n{table()}\n\n{MARK}{after}")
-
-
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("verb", choices=("run", "table", "bare"))
-    {"run": run, "table": write_table, "bare": serve_bare}[parser.parse_args().verb]()
+    parser.add_argument("verb", choices=("run", "bare"))
+    {"run": run, "bare": serve_bare}[parser.parse_args().verb]()

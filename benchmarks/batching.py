@@ -1,51 +1,40 @@
-"""Batches that `@serve.batch` makes on its own, and with this project's queue behind it, on Ray Serve.
+"""Compare the batches that `@serve.batch` forms on its own with those of this project's queue behind it.
 
-    python benchmarks/batching.py run      benchmarks/results/batching.json
-    python benchmarks/batching.py table    the table of docs/batching.md
+    python -m benchmarks.batching      writes benchmarks/results/batching.json
 
-100 requests a second for 3 s, each sent when it is due whatever became of the last (open loop), to a device that takes
-100 ms for a batch of any size, of at most 16. The same arrivals for all, in turn, several rounds: one every 10 ms, or
-at random at that rate (Poisson).
+100 requests per second for 3 s in an open loop, to a device that takes 100 ms for a batch of any size up to 16. The
+arrivals are the same for all collectors, which take turns over several rounds: one every 10 ms, or at random at that
+rate (Poisson).
 """
 
-import argparse
 import asyncio
 import itertools
-import json
 import os
 import statistics
 import time
 from concurrent.futures import ThreadPoolExecutor
-from datetime import date
-from pathlib import Path
 from typing import Any
 
 import numpy as np
+from benchmarks.paths import result_file
 
-from rankfleet.bench.machine import cpu_name
+from rankfleet.bench.results import measured, write_results
 from rankfleet.cluster.environment import LOCAL, LOW_LATENCY
 from rankfleet.core.messages import Chunk, ChunkScores
 from rankfleet.core.pairs import TokenizedPairs
 from rankfleet.estimates.latency import LatencyModel
 from rankfleet.replica.worker import Worker
 
-ROOT = Path(__file__).parents[1]
-RESULTS = ROOT / "benchmarks/results/batching.json"
-PAGE, MARK = ROOT / "docs/batching.md", "<!-- figures: benchmarks/batching.py table -->"
-RATE, SECONDS, BATCH_MS, MOST = 100.0, 3.0, 100.0, 16
+RATE, SECONDS, BATCH_MS, MAX_BATCH_SIZE = 100.0, 3.0, 100.0, 16
 SHORT_WAIT_S = 0.005
 IDLE_CALLS, ROUNDS, SEED = 10, 3, 1
-ARRIVALS = {"even": "every 10 ms", "random": "at random"}
-NAMES = {
-    "short": "`@serve.batch`, wait 5 ms",
-    "long": "`@serve.batch`, wait 100 ms",
-    "queue": "`@serve.batch`, wait 0, and the queue",
-}
+ARRIVALS = ("even", "random")
+COLLECTORS = ("short", "long", "queue")  # `@serve.batch` with a wait of 5 or 100 ms; without one, and the queue
 PAIRS = TokenizedPairs(np.zeros(1, np.int32), np.ones(1, np.int32), np.zeros(1, np.int32))  # one pair of one token
 
 
-class Device:
-    """Takes its time whatever it is given, one batch after the other."""
+class FixedTimeDevice:
+    """Takes BATCH_MS for each batch, one after the other."""
 
     def __init__(self) -> None:
         self.sizes: list[int] = []
@@ -57,9 +46,9 @@ class Device:
 
 
 class Reports:
-    """What a deployment has done since it was last asked."""
+    """Reports the sizes of the batches since the last report."""
 
-    device: Device
+    device: FixedTimeDevice
 
     async def report(self) -> list[int]:
         sizes, self.device.sizes = self.device.sizes, []
@@ -67,15 +56,15 @@ class Reports:
 
 
 def application() -> Any:
-    """The three deployments behind one that only passes on."""
+    """The three deployments, behind an ingress without which Serve would not deploy them together."""
     from ray import serve
 
     def batched(wait_s: float) -> type[Reports]:
         class Batched(Reports):
             def __init__(self) -> None:
-                self.device, self.thread = Device(), ThreadPoolExecutor(1)
+                self.device, self.thread = FixedTimeDevice(), ThreadPoolExecutor(1)
 
-            @serve.batch(max_batch_size=MOST, batch_wait_timeout_s=wait_s)
+            @serve.batch(max_batch_size=MAX_BATCH_SIZE, batch_wait_timeout_s=wait_s)
             async def score(self, chunks: list[Chunk]) -> list[float]:
                 pairs = TokenizedPairs.join([chunk.pairs for chunk in chunks])
                 loop = asyncio.get_running_loop()
@@ -84,13 +73,18 @@ def application() -> Any:
         return Batched
 
     class Queued(Reports):
-        """As `cluster/group_deployment.py` has it."""
+        """`@serve.batch` and the queue, put together as in `cluster/group_deployment.py`."""
 
         def __init__(self) -> None:
-            self.device = Device()
+            self.device = FixedTimeDevice()
             latency = LatencyModel(BATCH_MS, 0.0, 0.0)
             self.worker = Worker(
-                "r", {"t": self.device}, {"t": latency}, {"t": 0.5}, MOST * PAIRS.tokens, ThreadPoolExecutor(1)
+                "r",
+                {"t": self.device},
+                {"t": latency},
+                {"t": 0.5},
+                MAX_BATCH_SIZE * PAIRS.tokens,
+                ThreadPoolExecutor(1),
             )
 
         async def score(self, chunk: Chunk) -> ChunkScores:
@@ -100,24 +94,24 @@ def application() -> Any:
         async def collect(self, chunks: list[Chunk]) -> list["asyncio.Future[ChunkScores]"]:
             return [self.worker.submit(chunk) for chunk in chunks]
 
-    class RequestGate:
+    class Ingress:
         def __init__(self, **handles: Any) -> None:
             self.handles = handles
 
     classes = {"short": batched(SHORT_WAIT_S), "long": batched(BATCH_MS / 1e3), "queue": Queued}
     options = {"max_ongoing_requests": 2000, "ray_actor_options": {"num_cpus": 0.2}}
-    parts = {name: serve.deployment(name=name, **options)(kind).select_batch() for name, kind in classes.items()}
-    return serve.deployment(name="front", ray_actor_options={"num_cpus": 0.1})(RequestGate).select_batch(**parts)
+    parts = {name: serve.deployment(name=name, **options)(kind).bind() for name, kind in classes.items()}
+    return serve.deployment(name="front", ray_actor_options={"num_cpus": 0.1})(Ingress).bind(**parts)
 
 
 async def timed(handle: Any, due_s: float) -> float:
     """Milliseconds from the moment the request was due."""
-    await handle.score.remote(Chunk("t", PAIRS))
+    await handle.score.remote(Chunk(("t",), PAIRS))
     return (time.perf_counter() - due_s) * 1e3
 
 
 async def idle(handle: Any) -> list[float]:
-    """One at a time, the device idle before each."""
+    """Milliseconds of requests sent one at a time to an idle device."""
     took = []
     for _ in range(IDLE_CALLS):
         await asyncio.sleep(0.05)
@@ -126,6 +120,7 @@ async def idle(handle: Any) -> list[float]:
 
 
 async def loaded(handle: Any, arrivals: str) -> list[float]:
+    """Milliseconds of requests sent in an open loop."""
     count = round(RATE * SECONDS)
     gaps = np.full(count, 1 / RATE) if arrivals == "even" else np.random.default_rng(SEED).exponential(1 / RATE, count)
     start_s = time.perf_counter() + 0.05
@@ -139,9 +134,9 @@ async def loaded(handle: Any, arrivals: str) -> list[float]:
 async def measure() -> dict[str, list[dict[str, float]]]:
     from ray import serve
 
-    handles = {name: serve.get_deployment_handle(name, "batching") for name in NAMES}
-    rounds: dict[str, list[dict[str, float]]] = {f"{kind} {name}": [] for kind in ARRIVALS for name in NAMES}
-    for _, kind, name in itertools.product(range(ROUNDS), ARRIVALS, NAMES):
+    handles = {name: serve.get_deployment_handle(name, "batching") for name in COLLECTORS}
+    rounds: dict[str, list[dict[str, float]]] = {f"{kind} {name}": [] for kind in ARRIVALS for name in COLLECTORS}
+    for _, kind, name in itertools.product(range(ROUNDS), ARRIVALS, COLLECTORS):
         handle = handles[name]
         alone = await idle(handle)
         await handle.report.remote()
@@ -177,31 +172,10 @@ def run() -> None:
         name: {key: statistics.median(each[key] for each in found) for key in found[0]}
         for name, found in rounds.items()
     }
-    settings = {"rate_per_s": RATE, "seconds": SECONDS, "batch_ms": BATCH_MS, "most": MOST, "rounds": ROUNDS}
-    facts = {"ray": ray.__version__, "processor": cpu_name(), "date": date.today().isoformat()}
-    RESULTS.write_text(json.dumps(settings | facts | {"median": median, "by_round": rounds}, indent=1) + "\n")
-
-
-def table() -> str:
-    median = json.loads(RESULTS.read_text())["median"]
-    lines = [
-        "| arrivals | collector | batches | mean size | p50 ms | p99 ms | alone on an idle device, ms |",
-        "|---|---|---|---|---|---|---|",
-    ]
-    for kind, name in itertools.product(ARRIVALS, NAMES):
-        row = median[f"{kind} {name}"]
-        cells = (row["batches"], row["mean_size"], row["p50_ms"], row["p99_ms"], row["idle_ms"])
-        lines.append(f"| {ARRIVALS[kind]} | {NAMES[name]} | {' | '.join(f'{cell:g}' for cell in cells)} |")
-    return "\n".join(lines)
-
-
-def write_table() -> None:
-    before, _, rest = PAGE.read_text().partition(MARK)
-    _, _, after = rest.partition(MARK)
-    PAGE.write_text(f"{before}{MARK}\n\n{table()}\n\n{MARK}{after}")
+    settings = {"rate_per_s": RATE, "seconds": SECONDS, "batch_ms": BATCH_MS, "rounds": ROUNDS}
+    settings["max_batch_size"] = MAX_BATCH_SIZE
+    write_results(result_file("batching"), settings | {"median": median, "by_round": rounds}, measured())
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("verb", choices=("run", "table"))
-    run() if parser.parse_args().verb == "run" else write_table()
+    run()

@@ -1,31 +1,28 @@
-"""What a cascade gains: a small tier on all candidates, a large one on the best k, against the large one on all.
+"""Compare cascades with the large tier alone: a small tier scores all candidates, a large one the best k of them.
 
-    python benchmarks/cascades.py --data DIR [--data DIR …] [--small demo/small] [--large demo/large] [--json F]
+    python -m benchmarks.cascades --data DIR [--data DIR …] [--small demo/small] [--large demo/large] [--json F]
 
-DIR is a collection in BEIR layout; BM25's top 100 are reranked. Every stage is run for every query, and only what the
-device does is timed, as CPU time of one thread: token ids are there before. The service's own functions choose the k
-from BM25's order and the small tier's together, and put both stages into one order (`router/cascade.py`). `large on
-the first k` leaves the small tier out and takes BM25's own best instead.
+DIR is a collection in BEIR layout; BM25's top 100 are reranked. Every stage runs for every query. Only scoring is
+timed, as CPU time of one thread, without tokenizing. The functions that serve cascades choose the k from BM25's order
+and the small tier's together, and join both stages into one order (`router/cascade.py`). `large on the first k` scores
+BM25's first k instead, without the small tier.
 """
 
 import argparse
-import json
 import math
 import time
-from datetime import UTC, datetime
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
-from rankfleet.bench.machine import cpu_name
+from rankfleet.bench.results import measured, write_results
 from rankfleet.core.messages import Stage
 from rankfleet.core.pairs import TokenizedPairs
 from rankfleet.engine.checkpoint.files import find_checkpoint
+from rankfleet.engine.runtime.loading import load_tokenizer
 from rankfleet.engine.runtime.scorer import Scorer
-from rankfleet.engine.text.tokenizer import PairTokenizer
 from rankfleet.evaluate import INSTANT, best_first, first_scored, measure_run, retrieve, run_of
 from rankfleet.retrieval.bm25 import Bm25Index
 from rankfleet.retrieval.corpus import read_documents, read_judged
@@ -38,7 +35,7 @@ ALONE = "large on all"
 
 
 def plans_of(small: Scorer, large: Scorer, pairs: TokenizedPairs) -> dict[str, tuple[np.ndarray, float, int]]:
-    """By plan: the order of one query's candidates, seconds on the device, pairs scored by the large tier."""
+    """By plan: the order of one query's candidates, seconds of scoring, and pairs scored by the large tier."""
     by_small, small_s = timed(small, pairs)
     by_large, large_s = timed(large, pairs)
     found = {
@@ -47,7 +44,7 @@ def plans_of(small: Scorer, large: Scorer, pairs: TokenizedPairs) -> dict[str, t
         "as retrieved": (np.arange(len(pairs)), 0.0, 0),
     }
     for k in DEPTHS:
-        kept = second_stage(Stage("large", k), by_small, pairs.lengths, INSTANT, math.inf, retrieved=True)
+        kept = second_stage(Stage.of("large", k), by_small, pairs.lengths, INSTANT, math.inf, retrieved=True)
         again, again_s = timed(large, pairs.take(kept))
         order, _ = ranked(by_small, kept, again, retrieved=True)
         found[f"small, then large on {k}"] = order, small_s + again_s, len(kept)
@@ -68,7 +65,7 @@ def main() -> None:
     options = arguments()
     torch.set_num_threads(1)
     small, large = (Scorer.load(find_checkpoint(name), options.dtype, "cpu") for name in (options.small, options.large))
-    tokenizer = PairTokenizer.load(find_checkpoint(options.large))
+    tokenizer = load_tokenizer(find_checkpoint(options.large))
     ndcg: dict[str, dict[str, float]] = {}
     seconds: dict[str, float] = {}
     again: dict[str, int] = {}
@@ -79,8 +76,8 @@ def main() -> None:
         candidates = {query: hits for query, hits in found.items() if hits}
         orders: dict[str, dict[str, np.ndarray]] = {}
         for query, hits in candidates.items():
-            [asked], texts = tokenizer.encode([judged.queries[query]]), tokenizer.encode([hit.text for hit in hits])
-            pairs, _ = tokenizer.pair(asked, texts)
+            [query_ids], texts = tokenizer.encode([judged.queries[query]]), tokenizer.encode([hit.text for hit in hits])
+            pairs, _ = tokenizer.pair(query_ids, texts)
             for name, (order, took_s, rescored) in plans_of(small, large, pairs).items():
                 orders.setdefault(name, {})[query] = order
                 seconds[name] = seconds.get(name, 0.0) + took_s
@@ -104,18 +101,15 @@ def main() -> None:
         less = f"{times_less:.2f}× less device time" if times_less else ""
         print(f"{name:24} nDCG@10 {mean[name]:.4f} ({mean[name] - mean[ALONE]:+.4f})  {less}")
     if options.json is not None:
-        measured = {
+        about = measured(packages=("ir-measures", "bm25s")) | {
             "small": options.small,
             "large": options.large,
             "dtype": large.dtype,
-            "device": cpu_name(),
             "threads": 1,
             "queries": queries,
             "top_k": TOP_K,
-            "versions": {package: version(package) for package in ("torch", "ir-measures", "bm25s")},
-            "date": datetime.now(UTC).date().isoformat(),
         }
-        options.json.write_text(json.dumps({"measured": measured, "plans": plans}, indent=2) + "\n", encoding="utf-8")
+        write_results(options.json, {"plans": plans}, about)
 
 
 def arguments() -> argparse.Namespace:

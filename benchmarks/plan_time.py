@@ -1,22 +1,19 @@
-"""How long the router takes to decide: six tiers, 1,000 candidates, on one core.
+"""Measure how long the router takes to plan a request: six tiers, 1,000 candidates, on one core.
 
-    python benchmarks/plan_time.py      writes benchmarks/results/plan_time.json
+    python -m benchmarks.plan_time      writes benchmarks/results/plan_time.json
 
-Three kinds of requests: calm (the best tier fits), crowded (arrivals in bursts, others wait) and hopeless (nothing
-whole fits, so that cuts of tokens and candidates are looked at as well). The words of the explanation are included;
-tokenizing is not. CPU time, so that others on the machine do not count.
+Three kinds of requests: calm (the best tier fits), bursts (requests come in bursts, and others wait) and infeasible (no
+plan for all candidates fits, so that the planner also tries fewer tokens and candidates). Writing the reason is
+included, tokenizing is not. Times are CPU time, so that other work on the machine does not count.
 """
 
-import datetime
 import gc
-import json
-import platform
 import time
-from pathlib import Path
 
 import numpy as np
+from benchmarks.paths import ROOT, result_file
 
-from rankfleet.bench.machine import cpu_name
+from rankfleet.bench.results import measured, write_results
 from rankfleet.core.config import read_config
 from rankfleet.estimates.lengths import Lengths
 from rankfleet.estimates.profile import read_profile
@@ -24,19 +21,19 @@ from rankfleet.router.fleet import FleetView
 from rankfleet.router.plan_options import PlanRequest
 from rankfleet.router.planner import plan
 
-ROOT = Path(__file__).parents[1]
-CASES = {"calm": (10_000.0, 0.0, 1.0), "crowded": (1_500.0, 0.1, 0.002), "hopeless": (30.0, 0.0, 0.002)}
+# budget, ms; work already sent to each replica, s; time between requests, s
+CASES = {"calm": (10_000.0, 0.0, 1.0), "bursts": (1_500.0, 0.1, 0.002), "infeasible": (30.0, 0.0, 0.002)}
 DECISIONS = 5000
 
 
-def measure(budget_ms: float, out_s: float, gap_s: float) -> np.ndarray:
-    """Microseconds of each decision. out_s: work already out at each replica; gap_s: between requests."""
+def measure(budget_ms: float, sent_s: float, gap_s: float) -> np.ndarray:
+    """Microseconds of each decision. sent_s: work already sent to each replica; gap_s: between requests."""
     fleet = read_config(ROOT / "configs/sim-fleet.yaml")
     view = FleetView(fleet)
-    view.learned(read_profile(str(fleet.profile)))
+    view.update_latency(read_profile(str(fleet.profile)))
     tokens = np.random.default_rng(1).integers(20, 300, 1000).astype(np.int32)
     for _ in range(40):
-        view.sent("gpu", out_s * 4e3 / 40, 0.0, 0.0)
+        view.chunk_sent("gpu", sent_s * 4e3 / 40, 0.0, 0.0)
     took_us = np.empty(DECISIONS)
     gc.disable()
     for i in range(DECISIONS):
@@ -44,7 +41,7 @@ def measure(budget_ms: float, out_s: float, gap_s: float) -> np.ndarray:
         started = time.thread_time_ns()
         lengths = dict.fromkeys(fleet.tiers, Lengths(tokens))
         work = {tier: each.work for tier, each in lengths.items()}
-        view.arrived(budget_ms, now_s)
+        view.request_arrived(budget_ms, now_s)
         plan(
             PlanRequest(work, now_s, budget_ms, lengths=lengths),
             view.snapshot(now_s, now_s + budget_ms / 1e3, 1.0),
@@ -56,17 +53,12 @@ def measure(budget_ms: float, out_s: float, gap_s: float) -> np.ndarray:
 
 
 def main() -> None:
-    result: dict[str, object] = {
-        "cpu": cpu_name(),
-        "date": datetime.date.today().isoformat(),
-        "python": platform.python_version(),
-    }
+    result = {}
     for name, case in CASES.items():
         took = measure(*case)
         result[name] = {f"p{q}_us": round(float(np.percentile(took, q)), 1) for q in (50, 99)}
         print(name, result[name])
-    path = ROOT / "benchmarks/results/plan_time.json"
-    path.write_text(json.dumps(result, indent=2) + "\n")
+    write_results(result_file("plan_time"), result, measured())
 
 
 if __name__ == "__main__":

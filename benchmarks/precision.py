@@ -1,16 +1,13 @@
-"""What lower precision costs: rankings of the demo tiers in bfloat16 and int8 against those in float32.
+"""Compare rankings of the demo tiers in bfloat16 and int8 with those in float32.
 
-    python benchmarks/precision.py --data DIR [--data DIR …] [--threads N] [--json benchmarks/results/precision.json]
+    python -m benchmarks.precision --data DIR [--data DIR …] [--threads N] [--json benchmarks/results/precision.json]
 
 DIR is a collection in BEIR layout; BM25's top 100 are reranked. For each tier and precision: nDCG@10 on each
-collection and in the mean, its difference to float32, and Kendall's τ between the scores of a query's candidates,
-in the mean over all queries and at worst.
+collection and its mean, its difference from float32, and Kendall's τ between the scores of a query's candidates, as the
+mean over all queries and at worst.
 """
 
 import argparse
-import json
-from datetime import UTC, datetime
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +15,8 @@ import numpy as np
 import torch
 from benchmarks.contest.report import kendall_tau
 
-from rankfleet.bench.machine import cpu_instructions, cpu_name
+from rankfleet.bench.machine import cpu_instructions
+from rankfleet.bench.results import measured, write_results
 from rankfleet.engine.checkpoint.files import find_checkpoint
 from rankfleet.engine.runtime.scorer import Reranker
 from rankfleet.evaluate import measure_run, ranked_run, retrieve
@@ -66,16 +64,13 @@ def main() -> None:
                 f"τ {figures['tau']:.4f}, at worst {figures['worst_tau']:.4f}"
             )
     if options.json is not None:
-        measured = {
-            "device": cpu_name(),
+        about = measured(packages=("ir-measures", "bm25s")) | {
             "instructions": cpu_instructions(),
             "threads": options.threads,
-            "versions": {package: version(package) for package in ("torch", "ir-measures", "bm25s")},
-            "date": datetime.now(UTC).date().isoformat(),
             "queries": len(taus[next(iter(taus))]),
             "top_k": TOP_K,
         }
-        options.json.write_text(json.dumps({"measured": measured, "tiers": tiers}, indent=2) + "\n", encoding="utf-8")
+        write_results(options.json, {"tiers": tiers}, about)
 
 
 def score(reranker: Reranker, judged: Judged, candidates: dict[str, list[Hit]]) -> dict[str, np.ndarray]:

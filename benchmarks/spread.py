@@ -1,35 +1,27 @@
-"""A large request on two equal replicas and on one, in turn, over HTTP.
+"""Time a large request on one replica and on two equal ones, in turn, over HTTP.
 
-    python benchmarks/spread.py run      benchmarks/results/spread.json
-    python benchmarks/spread.py table    the table of docs/batching.md
+    python -m benchmarks.spread      writes benchmarks/results/spread.json
 
-A fleet with two groups that host the same tiers: one has a single replica, the other two, each with one thread. The
-time is the client's, from sending to the whole reply. Then the same with the choice of replicas that Serve makes by
-itself.
+The fleet has two groups that host the same tiers: one has one replica, the other two, each with one thread. Times are
+the client's, from sending to the whole reply. Then the same is measured with Serve's own choice of replicas.
 """
 
-import argparse
-import json
 import statistics
 import time
-from datetime import date
-from pathlib import Path
 from typing import Any
 
 import httpx
 import numpy as np
+from benchmarks.paths import result_file
 
-from rankfleet.bench.machine import cpu_name
-from rankfleet.bench.serve import counter
+from rankfleet.bench.results import measured, write_results
+from rankfleet.bench.serve import token_counter
 from rankfleet.bench.traffic import calls
-from rankfleet.cluster import launch
+from rankfleet.cluster import deploy, launch
 from rankfleet.cluster.serve_config import serve_config
 from rankfleet.core.config import FleetConfig, parse_config
 from rankfleet.simulate.workload import Candidates, RequestClass, Requests, Workload
 
-ROOT = Path(__file__).parents[1]
-RESULTS = ROOT / "benchmarks/results/spread.json"
-PAGE, MARK = ROOT / "docs/batching.md", "<!-- figures: benchmarks/spread.py table -->"
 PORTS = {"placed by work": 8641, "placed by Serve": 8642}
 SERVES_OWN = "ray.serve._private.request_router:PowerOfTwoChoicesRequestRouter"
 DOCUMENTS = 1000
@@ -57,25 +49,25 @@ def fleet() -> FleetConfig:
 
 
 def body(config: FleetConfig, tokens: int) -> bytes:
-    """1,000 documents, without a budget."""
+    """A request with 1,000 documents of `tokens` tokens and no budget."""
     workload = Workload(
         classes={"any": RequestClass(slo_ms=None, share=1)},
         candidates=[Candidates(count=DOCUMENTS, share=1)],
         tokens=tokens,
     )
     one = Requests(np.zeros(1), np.zeros(1, dtype=np.int64), np.array([DOCUMENTS]))
-    return calls(one, workload, *counter(config), seed=1)[0].body
+    return calls(one, workload, *token_counter(config), seed=1)[0].body
 
 
 def measure(http: httpx.Client, text: bytes, tier: str) -> dict[str, Any]:
-    """Seconds by number of replicas, each round one of both."""
+    """Times with one and with two replicas, one request of each per round."""
     took: dict[int, list[float]] = {1: [], 2: []}
     infer: dict[int, list[float]] = {1: [], 2: []}
     for turn in range(ROUNDS + 1):
         for n in (1, 2):
-            asked = text[:-1] + f',"model":"{tier}-{n}"}}'.encode()
+            request = text[:-1] + f',"model":"{tier}-{n}"}}'.encode()
             started = time.perf_counter()
-            reply = http.post("/v1/rerank", content=asked, headers={"content-type": "application/json"})
+            reply = http.post("/v1/rerank", content=request, headers={"content-type": "application/json"})
             elapsed = time.perf_counter() - started
             reply.raise_for_status()
             if turn:  # the first round fills caches
@@ -91,8 +83,8 @@ def measure(http: httpx.Client, text: bytes, tier: str) -> dict[str, Any]:
     }
 
 
-def found(config: FleetConfig, port: int) -> dict[str, Any]:
-    """Start a fleet, measure, end it."""
+def measure_fleet(config: FleetConfig, port: int) -> dict[str, Any]:
+    """Start a fleet, measure every tier and length, and end it."""
     running = launch.start(config, "127.0.0.1", port, lambda text: None)
     try:
         with httpx.Client(base_url=running.address, timeout=120, trust_env=False) as http:
@@ -107,7 +99,7 @@ def found(config: FleetConfig, port: int) -> dict[str, Any]:
 
 
 def placed_by_serve(config: FleetConfig) -> dict[str, Any]:
-    """The fleet with Serve's own request router."""
+    """The Serve config of the fleet, with Serve's own request router."""
     whole = serve_config(config)
     own = {"request_router_class": SERVES_OWN}
     whole["applications"][0]["deployments"] += [{"name": name, "request_router_config": own} for name in config.groups]
@@ -115,34 +107,14 @@ def placed_by_serve(config: FleetConfig) -> dict[str, Any]:
 
 
 def run() -> None:
-    figures: dict[str, Any] = {"documents": DOCUMENTS, "rounds": ROUNDS, "processor": cpu_name()}
+    figures: dict[str, Any] = {"documents": DOCUMENTS, "rounds": ROUNDS}
     for name, port in PORTS.items():
         if name == "placed by Serve":
-            launch.serve_config = placed_by_serve  # type: ignore[assignment]
-        figures[name] = found(fleet(), port)
-        print(json.dumps(figures[name]), flush=True)
-    RESULTS.write_text(json.dumps(figures | {"date": date.today().isoformat()}, indent=1) + "\n")
-
-
-def table() -> str:
-    figures = json.loads(RESULTS.read_text())
-    lines = [
-        "| tier, tokens a pair | one replica, ms | two, ms | ratio | ratio with Serve's own choice |",
-        "|---|---|---|---|---|",
-    ]
-    for case, row in figures["placed by work"].items():
-        own = figures["placed by Serve"][case]["ratio"]
-        lines.append(f"| {case} | {row['one_ms']:.0f} | {row['two_ms']:.0f} | {row['ratio']:.2f} | {own:.2f} |")
-    return "\n".join(lines)
-
-
-def write_table() -> None:
-    before, _, rest = PAGE.read_text().partition(MARK)
-    _, _, after = rest.partition(MARK)
-    PAGE.write_text(f"{before}{MARK}\n\n{table()}\n\n{MARK}{after}")
+            deploy.serve_config = placed_by_serve  # type: ignore[assignment]
+        figures[name] = measure_fleet(fleet(), port)
+        print(name, figures[name], flush=True)
+    write_results(result_file("spread"), figures, measured())
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("verb", choices=("run", "table"))
-    run() if parser.parse_args().verb == "run" else write_table()
+    run()

@@ -1,23 +1,20 @@
-"""How long a request's texts take to tokenize, by back-end, cold and from the cache, on one thread.
+"""Measure how long a request's texts take to tokenize, by back-end, cold and from the cache, on one thread.
 
-    python benchmarks/tokenizing.py --tokenizer modernbert_tokenizer.json [--texts corpus.jsonl] [--json F]
+    python -m benchmarks.tokenizing --tokenizer modernbert_tokenizer.json [--texts corpus.jsonl] [--json F]
 
-A request is a query and 100 documents with a mean of 154 tokens. Cold and cached are measured as the router does
-it, up to the pairs laid out; each figure is the median over requests of documents not seen before, of the
-back-ends in turn. Texts are sentences of words drawn from those given, or else from English ones made up here.
+A request is a query and 100 documents with a mean of 154 tokens. Both are timed as in the router, from texts to
+laid-out pairs. Each figure is the median over requests with documents not seen before; the back-ends take turns. Texts
+are runs of words from the file given, or else made-up English-like words.
 """
 
 import argparse
 import json
 import os
-import platform
 import random
 import statistics
 import sys
 import time
 from collections.abc import Callable
-from datetime import UTC, datetime
-from importlib.metadata import version
 from pathlib import Path
 
 os.environ["RAYON_NUM_THREADS"] = "1"  # tokenizers would take every core; read when it is imported
@@ -25,7 +22,8 @@ os.environ["RAYON_NUM_THREADS"] = "1"  # tokenizers would take every core; read 
 import numpy as np
 from tokenizers import Tokenizer
 
-from rankfleet.engine.text.encoder import TextEncoder
+from rankfleet.bench.results import measured, write_results
+from rankfleet.engine.text.text_encoder import TextEncoder
 from rankfleet.engine.text.token_cache import TokenCache
 from rankfleet.engine.text.tokenizer import PairTokenizer
 
@@ -40,13 +38,13 @@ def main() -> None:
     encoders = {"tiktoken": TextEncoder(tokenizer)}
     check_s = time.perf_counter() - started_s
     if encoders["tiktoken"].backend != "tiktoken":
-        sys.exit("this tokenizer is not one that tiktoken can stand in for: there is nothing to compare")
+        sys.exit("tiktoken does not give this tokenizer's ids, so there is nothing to compare")
     encoders["tokenizers"] = TextEncoder(tokenizer, fast=False)
     pairs = PairTokenizer(tokenizer, MAX_TOKENS)
 
-    deal = random.Random(12)
-    words = read_words(options.texts) if options.texts else made_up_words(deal)
-    requests = [make_request(deal, words, encoders["tiktoken"], options) for _ in range(options.requests)]
+    rng = random.Random(12)
+    words = read_words(options.texts) if options.texts else made_up_words(rng)
+    requests = [make_request(rng, words, encoders["tiktoken"], options) for _ in range(options.requests)]
     tokens = [sum(map(len, encoders["tiktoken"].encode(documents))) for _, documents in requests]
     times: dict[str, list[float]] = {}
     for query, documents in requests:
@@ -73,20 +71,15 @@ def main() -> None:
             "mean_tokens": round(float(np.mean(tokens)) / options.documents, 1),
             "requests": options.requests,
             "tokenizer": options.tokenizer.name,
-            "processor": processor(),
-            "python": platform.python_version(),
-            "tiktoken": version("tiktoken"),
-            "tokenizers": version("tokenizers"),
-            "date": datetime.now(UTC).date().isoformat(),
         }
-        options.json.write_text(json.dumps(facts, indent=2) + "\n")
+        write_results(options.json, facts, measured(packages=("tiktoken",)))
 
 
 def tokenize(pairs: PairTokenizer, encoder: TextEncoder, cache: TokenCache, query: str, documents: list[str]) -> None:
     """What the router does with the texts of one request."""
-    query_ids = encoder.encode([query])[0]
+    query_ids = encoder.encode_queries([query])[0]
     ids, _ = cache.encode(encoder, documents, pairs.reach(query_ids))
-    pairs.lay_out(query_ids, ids, pairs.layout(query_ids, ids))
+    pairs.build_pairs(query_ids, ids, pairs.layout(query_ids, ids))
 
 
 def time_ms(run: Callable[[], None]) -> float:
@@ -96,16 +89,16 @@ def time_ms(run: Callable[[], None]) -> float:
 
 
 def make_request(
-    deal: random.Random, words: list[str], encoder: TextEncoder, options: argparse.Namespace
+    rng: random.Random, words: list[str], encoder: TextEncoder, options: argparse.Namespace
 ) -> tuple[str, list[str]]:
     """A query, and documents with normally distributed numbers of tokens, a third of the mean apart."""
     documents = []
     for _ in range(options.documents):
-        wanted = max(8, round(deal.gauss(options.mean_tokens, options.mean_tokens / 3)))
-        start = deal.randrange(max(1, len(words) - wanted))
-        text = " ".join(words[start : start + wanted])  # words are tokens or more; cut where there are enough
-        have = len(encoder.encode([text])[0])
-        documents.append(" ".join(words[start : start + max(1, round(wanted * wanted / have))]))
+        target = max(8, round(rng.gauss(options.mean_tokens, options.mean_tokens / 3)))
+        start = rng.randrange(max(1, len(words) - target))
+        text = " ".join(words[start : start + target])  # each word has at least one token
+        tokens = len(encoder.encode_queries([text])[0])
+        documents.append(" ".join(words[start : start + max(1, round(target * target / tokens))]))
     return " ".join(words[:8]), documents
 
 
@@ -115,21 +108,13 @@ def read_words(path: Path) -> list[str]:
     return " ".join(f"{row.get('title', '')} {row['text']}" for row in rows).split()
 
 
-def made_up_words(deal: random.Random) -> list[str]:
+def made_up_words(rng: random.Random) -> list[str]:
     common = ["the", "of", "and", "to", "in", "is", "that", "for", "it", "as", "was", "with", "be", "by", "on", "not"]
-    made = ["".join(deal.choices(SYLLABLES, k=deal.randrange(1, 4))) for _ in range(4000)]
+    made = ["".join(rng.choices(SYLLABLES, k=rng.randrange(1, 4))) for _ in range(4000)]
     return [
-        deal.choice(common) if deal.random() < 0.5 else deal.choice(made) + deal.choice(",..;    ").strip()
+        rng.choice(common) if rng.random() < 0.5 else rng.choice(made) + rng.choice(",..;    ").strip()
         for _ in range(100_000)
     ]
-
-
-def processor() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-        return next(line.split(":")[1].strip() for line in lines if line.startswith("model name"))
-    except (OSError, StopIteration):
-        return platform.processor()
 
 
 def arguments() -> argparse.Namespace:

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 RANKFLEET = Path(sys.executable).parent / "rankfleet"
-READY = "Ctrl-C ends it"  # the last line that a fleet prints once it ranks
+READY = "Ctrl-C stops it"  # the last line that a fleet prints once it ranks
 START_S = 180
 STOP_S = 30
 

@@ -1,11 +1,10 @@
-"""This engine's speed against its peers' and against what the machine could do.
+"""Compare this engine's speed with its peers' and with the machine's matrix-product rate.
 
     python -m benchmarks.contest --shape 17m --json engine.json
 
 Needs `pip install rankfleet[bench]`.
 """
 
-import json
 import os
 from pathlib import Path
 from typing import Annotated, Any
@@ -13,10 +12,11 @@ from typing import Annotated, Any
 import torch
 import typer
 from benchmarks.contest.engine import Task, run
-from rich.table import Table
 
+from rankfleet.bench.results import write_results
+from rankfleet.bench.tables import terminal
 from rankfleet.cli import err, out
-from rankfleet.cli.bench import names
+from rankfleet.cli.bench import comma_separated
 from rankfleet.core.errors import RankfleetError
 
 
@@ -28,18 +28,18 @@ def contest(
     ] = None,
     pairs: Annotated[int, typer.Option(min=1, help="pairs of one query with documents")] = 100,
     mean_tokens: Annotated[int, typer.Option(min=16, help="mean tokens of a pair")] = 154,
-    max_tokens: Annotated[int, typer.Option(min=32, help="pairs are cut to so many tokens")] = 512,
+    max_tokens: Annotated[int, typer.Option(min=32, help="pairs are cut to this many tokens")] = 512,
     against: Annotated[
-        str, typer.Option(help="peers, comma-separated; none with an empty text")
+        str, typer.Option(help="peers, comma-separated; empty for none")
     ] = "sentence-transformers,onnxruntime,openvino",
     dtype: Annotated[str, typer.Option(help="this engine's precisions, comma-separated")] = "float32,bfloat16",
     device: Annotated[str | None, typer.Option(help="cpu or cuda; by default the GPU where there is one")] = None,
     threads: Annotated[int | None, typer.Option(min=1, help="CPU threads each; by default one per CPU")] = None,
-    rounds: Annotated[int, typer.Option(min=1, help="times that each is timed undisturbed")] = 7,
+    rounds: Annotated[int, typer.Option(min=1, help="undisturbed timings of each contender")] = 7,
     json_file: Annotated[Path | None, typer.Option("--json", help="write the figures to this file")] = None,
 ) -> None:
-    """Pairs per second of this engine and of its peers, each at its best batch size, timed in turn on the same
-    texts, and the share of the machine's matrix-product rate that is reached."""
+    """Measure pairs per second of this engine and of its peers, each at its best batch size, timed in turn on the same
+    texts, and the share of the machine's matrix-product rate that this engine reaches."""
     with err.status("starting") as status:
         task = Task(
             model=model,
@@ -47,8 +47,8 @@ def contest(
             pairs=pairs,
             mean_tokens=mean_tokens,
             max_tokens=max_tokens,
-            against=names(against),
-            dtypes=names(dtype),
+            against=comma_separated(against),
+            dtypes=comma_separated(dtype),
             device=device or ("cuda" if torch.cuda.is_available() else "cpu"),
             threads=threads or cpus(),
             rounds=rounds,
@@ -56,51 +56,52 @@ def contest(
         figures = run(task, status.update if err.is_terminal else lambda step: err.print(step, markup=False))
     show(figures)
     if json_file is not None:
-        json_file.parent.mkdir(parents=True, exist_ok=True)
-        json_file.write_text(json.dumps(figures, indent=2) + "\n", encoding="utf-8")
+        write_results(json_file, figures, figures["measured"])
 
 
 def cpus() -> int:
-    """That this process may use."""
+    """CPUs that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def show(figures: dict[str, Any]) -> None:
-    """One row for each contender, and what the figures are to be read against."""
-    work, machine = figures["work"], figures["machine"]
-    table = Table("", "pairs/s", "batch", "ratio", "of bound", "max diff", box=None, padding=(0, 2, 0, 0))
+    """Print one row for each contender, and the conditions of the run."""
+    work, measured = figures["work"], figures["measured"]
+    rows = []
     entries = {f"rankfleet {dtype}": entry for dtype, entry in figures["by_dtype"].items()}
     entries |= {name: entry for name, entry in figures["peers"].items() if name not in PEER_NAMES or is_gap(entry)}
     for name, entry in entries.items():
         if is_gap(entry):
             kind, why = next(iter(entry.items()))
-            table.add_row(name, kind, "", "", "", "")
+            rows.append([name, kind, "", "", "", ""])
             err.print(f"{name}: {kind}: {why}", soft_wrap=True, markup=False)
             continue
         ratio = figures["ratio"].get(name)
         fraction = entry.get("bound_fraction") if name.startswith("rankfleet") else None
-        table.add_row(
-            name,
-            f"{entry['pairs_per_s']:.1f}",
-            str(entry.get("batch_size", "packed")),
-            "" if ratio is None else f"{ratio:.2f}",
-            "" if fraction is None else f"{fraction:.0%}",
-            "wrong scores" if "wrong" in entry else f"{entry['max_abs_difference']:.4f}",
+        rows.append(
+            [
+                name,
+                f"{entry['pairs_per_s']:.1f}",
+                str(entry.get("batch_size", "packed")),
+                "" if ratio is None else f"{ratio:.2f}",
+                "" if fraction is None else f"{fraction:.0%}",
+                "wrong scores" if "wrong" in entry else f"{entry['max_abs_difference']:.4f}",
+            ]
         )
-    out.print(table)
+    out.print(terminal(["", "pairs/s", "batch", "ratio", "of bound", "max diff"], rows))
     ours = figures["rankfleet"]
-    rates = ", ".join(f"{rate:.0f} GFLOP/s in {name}" for name, rate in machine["matmul_gflop_per_s"].items())
+    rates = ", ".join(f"{rate:.0f} GFLOP/s in {name}" for name, rate in measured["matmul_gflop_per_s"].items())
     out.print(
         f"{work['pairs']} pairs, {work['mean_tokens']:.0f} tokens on average, {work['longest_tokens']} at most; "
-        f"{work['model']}; {figures['threads']} threads; {figures['rounds']} rounds; {figures['device']}.\n"
+        f"{work['model']}; {figures['threads']} threads; {figures['rounds']} rounds; {measured['machine']}.\n"
         f"Matrix products alone: {rates}; in {ours['dtype']} that bounds this work at "
         f"{figures['bound_pairs_per_s'] or float('nan'):.0f} pairs/s. "
         f"Tokenizing takes {ours['tokenize_share']:.0%} of rankfleet's time.",
         soft_wrap=True,
     )
-    if not machine["undisturbed"]:
+    if not measured["undisturbed"]:
         err.print(
-            "[yellow]other work on this machine disturbed most rounds: the figures are too low[/yellow]",
+            "[yellow]other work on this machine disturbed most rounds, so the figures are too low[/yellow]",
             soft_wrap=True,
         )
 

@@ -1,8 +1,8 @@
-"""Those who score the same texts: this engine and its peers, each as fast as it honestly goes.
+"""The contenders: this engine and its peers, each with the settings that make it fastest.
 
-A contender is loaded in a process of its own (`benchmarks.contest.worker`). All take texts and give raw logits, so the
-time of a scoring includes tokenizing. Peers sort by length, pad to the longest of a batch, and run at the batch
-size that was fastest for them.
+Each contender is loaded in a process of its own (`benchmarks.contest.worker`). All take texts and return raw logits, so
+their times include tokenizing. Peers sort by length, pad to the longest pair of a batch, and run at their fastest batch
+size.
 """
 
 import importlib.util
@@ -15,14 +15,14 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from rankfleet.bench.prose import Request
+from rankfleet.bench.sample_texts import SampleRequest
 
 INSTALL = "pip install 'rankfleet[bench]'"
 
 
 @dataclass(frozen=True)
 class ContestEntry:
-    """Who takes part. name: as in the figures; peer: the package, `rankfleet` for this engine."""
+    """One contender in one precision. name: as in the figures; peer: the package, `rankfleet` for this engine."""
 
     name: str
     peer: str
@@ -31,6 +31,8 @@ class ContestEntry:
 
 @dataclass(frozen=True)
 class Peer:
+    """What a peer needs and offers."""
+
     packages: tuple[str, ...]  # modules that must be importable
     dtypes: tuple[str, ...]
     devices: tuple[str, ...] = ("cpu",)
@@ -45,7 +47,7 @@ SHORT = {"float32": "fp32", "bfloat16": "bf16", "int8": "int8"}
 
 
 def absent(peer: str, device: str) -> str | None:
-    """Why this peer cannot take part, with what to do about it; None where it can."""
+    """Why this peer cannot take part, and what to do about it; None where it can."""
     missing = [name for name in PEERS[peer].packages if importlib.util.find_spec(name) is None]
     if missing:
         return f"{', '.join(missing)} not installed:  {INSTALL}"
@@ -55,19 +57,24 @@ def absent(peer: str, device: str) -> str | None:
 
 
 def entries_of(peer: str) -> list[ContestEntry]:
+    """One entry for each precision of a peer."""
     return [ContestEntry(f"{peer}-{SHORT[dtype]}", peer, dtype) for dtype in PEERS[peer].dtypes]
 
 
 class Contender(Protocol):
-    batches: bool  # whether a batch size is to be chosen
+    """Scores texts with one model in one precision."""
+
+    batches: bool  # whether it has a batch size to choose
     versions: dict[str, str]
 
-    def score(self, request: Request, batch_size: int) -> np.ndarray:
+    def score(self, request: SampleRequest, batch_size: int) -> np.ndarray:
         """Raw logits, [documents]."""
         ...
 
 
 class Rankfleet:
+    """This engine, which packs pairs itself."""
+
     batches = False
 
     def __init__(self, model: str, dtype: str, device: str, threads: int, max_tokens: int) -> None:
@@ -80,10 +87,10 @@ class Rankfleet:
         self.reranker = Reranker.load(find_checkpoint(model), dtype=dtype, device=device, max_tokens=max_tokens)
         self.versions = {name: version(name) for name in ("rankfleet", "torch")}
 
-    def score(self, request: Request, batch_size: int) -> np.ndarray:
+    def score(self, request: SampleRequest, batch_size: int) -> np.ndarray:
         return self.reranker.score(request.query, request.documents)
 
-    def tokenize_s(self, request: Request) -> float:
+    def tokenize_s(self, request: SampleRequest) -> float:
         """Seconds from texts to laid-out pairs."""
         started = time.perf_counter()
         query, *documents = self.reranker.tokenizer.encode([request.query, *request.documents])
@@ -103,7 +110,7 @@ class SentenceTransformers:
         self.model = load_cross_encoder(model, dtype, device, max_tokens)
         self.versions = {name: version(name) for name in ("sentence-transformers", "transformers", "torch")}
 
-    def score(self, request: Request, batch_size: int) -> np.ndarray:
+    def score(self, request: SampleRequest, batch_size: int) -> np.ndarray:
         import torch
 
         pairs = [(request.query, document) for document in request.documents]
@@ -123,8 +130,9 @@ def load_cross_encoder(model: str, dtype: str, device: str, max_tokens: int) -> 
     return CrossEncoder(model, device=device, max_length=max_tokens, model_kwargs=options)
 
 
-class Padded:
-    """What ONNX Runtime and OpenVINO share: Transformers' tokenizer, all texts at once, then padded batches."""
+class PaddedPeer:
+    """Base of ONNX Runtime and OpenVINO: all texts tokenized at once by Transformers' tokenizer, then padded
+    batches."""
 
     batches = True
 
@@ -136,16 +144,17 @@ class Padded:
         self.inputs: list[str] = []
 
     def run(self, features: dict[str, np.ndarray]) -> np.ndarray:
+        """Logits of one padded batch."""
         raise NotImplementedError
 
-    def score(self, request: Request, batch_size: int) -> np.ndarray:
+    def score(self, request: SampleRequest, batch_size: int) -> np.ndarray:
         scores = np.empty(len(request.documents), dtype=np.float32)
         for rows, features in self.padded(request, batch_size):
             scores[rows] = self.run(features).reshape(-1)
         return scores
 
-    def padded(self, request: Request, batch_size: int) -> Iterator[tuple[list[int], dict[str, np.ndarray]]]:
-        """Rows and inputs, int64 [rows, longest of them], in order of length."""
+    def padded(self, request: SampleRequest, batch_size: int) -> Iterator[tuple[list[int], dict[str, np.ndarray]]]:
+        """Batches in order of length: the rows of the request, and inputs, int64 [rows, longest of them]."""
         encoded = self.tokenizer(
             [request.query] * len(request.documents), request.documents, truncation=True, max_length=self.max_tokens
         )
@@ -164,7 +173,7 @@ class Padded:
             yield rows, features
 
 
-class OnnxRuntime(Padded):
+class OnnxRuntime(PaddedPeer):
     def __init__(self, model: str, dtype: str, device: str, threads: int, max_tokens: int) -> None:
         import onnxruntime
 
@@ -173,8 +182,7 @@ class OnnxRuntime(Padded):
         options.intra_op_num_threads = threads
         options.inter_op_num_threads = 1
         options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_ALL
-        # Its threads spin while they wait for work. Within a run that is faster; after it, it would disturb whoever
-        # is timed next.
+        # Its threads spin while they wait for work. That is faster within a run, but would slow the next contender.
         options.add_session_config_entry("session.force_spinning_stop", "1")
         self.session = onnxruntime.InferenceSession(str(onnx_file(model)), options, providers=["CPUExecutionProvider"])
         self.inputs = [value.name for value in self.session.get_inputs()]
@@ -184,7 +192,7 @@ class OnnxRuntime(Padded):
         return np.asarray(self.session.run(None, features)[0])
 
 
-class OpenVino(Padded):
+class OpenVino(PaddedPeer):
     def __init__(self, model: str, dtype: str, device: str, threads: int, max_tokens: int) -> None:
         import openvino
 
@@ -208,12 +216,12 @@ class OpenVino(Padded):
 
 
 def onnx_file(model: str) -> Path:
-    """Where `export_onnx` puts the graph of a model folder."""
+    """Path of the graph that `export_onnx` writes for a model folder."""
     return Path(model) / "rankfleet-bench.onnx"
 
 
 def export_onnx(model: str, max_tokens: int) -> None:
-    """Encoder and head as one graph with free batch and length: token ids and mask in, logits [pairs] out."""
+    """Export encoder and head as one graph of variable batch and length: token ids and mask in, logits [pairs] out."""
     import torch
 
     cross_encoder = load_cross_encoder(model, "float32", "cpu", max_tokens)

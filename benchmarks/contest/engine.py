@@ -1,6 +1,5 @@
-"""The contest: this engine's speed against its peers' and against what the machine could do."""
+"""The contest: compares this engine's speed with its peers' and with the machine's matrix-product rate."""
 
-import datetime
 import tempfile
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
@@ -13,28 +12,29 @@ from benchmarks.contest.contenders import PEERS, SHORT, ContestEntry, absent, en
 from benchmarks.contest.flops import Arithmetic
 from benchmarks.contest.inputs import lengths_of, named_model, random_model, write_requests
 from benchmarks.contest.process import ContenderFailed, WorkerProcess
-from benchmarks.contest.report import ContestOutcome, Setting, summary
+from benchmarks.contest.report import ContestOutcome, ContestSetting, summary
 from benchmarks.contest.rounds import time_in_turn
 from benchmarks.contest.shapes import ETTIN
 from benchmarks.contest.sweep import SIZES
 
-from rankfleet.bench.machine import cpu_instructions, cpu_name
-from rankfleet.bench.prose import save_requests
+from rankfleet.bench.machine import cpu_instructions
+from rankfleet.bench.results import measured
+from rankfleet.bench.sample_texts import save_requests
 from rankfleet.core.errors import InvalidRequest, RankfleetError
+from rankfleet.engine.runtime.loading import load_tokenizer
 from rankfleet.engine.runtime.precision import DTYPES
-from rankfleet.engine.text.tokenizer import PairTokenizer
 
 WARM_UPS = 2  # requests scored before any is timed; batch sizes are chosen on the first
-PATIENCE = 2  # times as many rounds as asked for, where other work disturbs them
-TOKENIZED = 5  # requests that are tokenized only
-ON_A_GRAPH = ("onnxruntime", "openvino")
+MAX_ROUNDS_FACTOR = 2  # at most this many times the rounds asked for, where other work disturbs some
+TOKENIZED = 5  # requests that are only tokenized
+ONNX_PEERS = ("onnxruntime", "openvino")
 
 Progress = Callable[[str], None]
 
 
 @dataclass(frozen=True)
 class Task:
-    """What is to be measured. device: cpu or cuda."""
+    """What to measure. device: cpu or cuda."""
 
     model: str | None
     shape: str | None
@@ -48,16 +48,16 @@ class Task:
     rounds: int
 
     @property
-    def most_rounds(self) -> int:
-        return PATIENCE * self.rounds
+    def max_rounds(self) -> int:
+        return MAX_ROUNDS_FACTOR * self.rounds
 
     @property
     def requests(self) -> int:
-        """How many are written: to warm up, for each round, and to tokenize."""
-        return WARM_UPS + self.most_rounds + TOKENIZED
+        """How many requests are written: to warm up, one for each round, and to tokenize."""
+        return WARM_UPS + self.max_rounds + TOKENIZED
 
     def __post_init__(self) -> None:
-        """Raises InvalidRequest that names what is wrong."""
+        """Check the settings. Raises InvalidRequest that names the wrong option."""
         if (self.model is None) == (self.shape is None):
             raise InvalidRequest("give a model or a shape:  --model demo/large or --shape 17m")
         for option, given, known in (
@@ -74,7 +74,7 @@ class Task:
 
 @dataclass
 class Contest:
-    """What came out of the contest. missing: those who gave no figures, and why; rates: of matrix products."""
+    """Outcomes so far. missing: why peers and entries gave no figures; rates: matrix-product rates by precision."""
 
     outcomes: list[ContestOutcome] = field(default_factory=list)
     missing: dict[str, dict[str, str]] = field(default_factory=dict)
@@ -83,7 +83,7 @@ class Contest:
 
 
 def run(task: Task, progress: Progress) -> dict[str, Any]:
-    """All of it; returns the figures as they are written."""
+    """Run the whole contest; returns the figures as they are written."""
     contest = Contest(missing={peer: {"absent": why} for peer in task.against if (why := absent(peer, task.device))})
     with tempfile.TemporaryDirectory(prefix="rankfleet-bench-") as name:
         work = Path(name)
@@ -93,19 +93,20 @@ def run(task: Task, progress: Progress) -> dict[str, Any]:
         else:
             assert task.model
             checkpoint, plain = named_model(task.model, work / "model")
-        tokenizer = PairTokenizer.load(checkpoint, task.max_tokens)
+        tokenizer = load_tokenizer(checkpoint, task.max_tokens)
         requests = write_requests(task.requests, task.pairs, task.mean_tokens, tokenizer)
         save_requests(requests, work / "texts.json")
         lengths = lengths_of(requests[0], tokenizer)
         flops = Arithmetic.of(checkpoint.config).work(lengths)
         export(task, contest, plain, progress)
-        hold(task, contest, checkpoint.folder, plain, work / "texts.json", progress)
+        time_all(task, contest, checkpoint.folder, plain, work / "texts.json", progress)
     if not any(outcome.entry.peer == "rankfleet" for outcome in contest.outcomes):
         reasons = (f"{name}: {why['failed']}" for name, why in contest.missing.items() if name.startswith("rankfleet"))
         raise RankfleetError("this engine gave no figures; " + "; ".join(reasons))
-    return summary(contest.outcomes, contest.missing, Setting(lengths, flops, contest.rates)) | {
-        "device": cpu_name() if task.device == "cpu" else gpu_name(),
-        "machine": {
+    return summary(contest.outcomes, contest.missing, ContestSetting(lengths, flops, contest.rates)) | {
+        "measured": measured(None if task.device == "cpu" else gpu_name())
+        | {
+            "versions": contest.versions,
             "matmul_gflop_per_s": {name: round(rate / 1e9, 1) for name, rate in contest.rates.items()},
             "instructions": cpu_instructions(),
             "undisturbed": all(outcome.timed.undisturbed for outcome in contest.outcomes),
@@ -122,27 +123,27 @@ def run(task: Task, progress: Progress) -> dict[str, Any]:
         },
         "threads": task.threads,
         "rounds": task.rounds,
-        "versions": contest.versions,
-        "date": datetime.date.today().isoformat(),
     }
 
 
 def export(task: Task, contest: Contest, plain: Path, progress: Progress) -> None:
-    """Write the graph that some peers run, in a process that ends with it."""
-    wanting = [peer for peer in task.against if peer in ON_A_GRAPH and peer not in contest.missing]
-    if not wanting:
+    """Export the model to ONNX for the peers that need it, in a process of its own."""
+    waiting = [peer for peer in task.against if peer in ONNX_PEERS and peer not in contest.missing]
+    if not waiting:
         return
     progress("exporting the model to ONNX")
     try:
         with WorkerProcess(task.threads) as worker:
             worker.order("export", model=str(plain), max_tokens=task.max_tokens)
     except ContenderFailed as error:
-        contest.missing |= {peer: {"failed": f"export to ONNX: {error}"} for peer in wanting}
+        contest.missing |= {peer: {"failed": f"export to ONNX: {error}"} for peer in waiting}
 
 
-def hold(task: Task, contest: Contest, own: Path, plain: Path, texts: Path, progress: Progress) -> None:
-    """Load everyone, let each choose its batch size, then time them in turn, the machine's own rate before each
-    round."""
+def time_all(task: Task, contest: Contest, own: Path, plain: Path, texts: Path, progress: Progress) -> None:
+    """Load all contenders, let each choose its batch size, then time them in turn.
+
+    The machine's matrix-product rate is measured before each round.
+    """
     entries = [ContestEntry(f"rankfleet-{SHORT[dtype]}", "rankfleet", dtype) for dtype in task.dtypes]
     entries += [entry for peer in task.against if peer not in contest.missing for entry in entries_of(peer)]
     handles: dict[str, WorkerProcess] = {}
@@ -169,7 +170,7 @@ def hold(task: Task, contest: Contest, own: Path, plain: Path, texts: Path, prog
                 contest.rates = {key: max(rate, contest.rates.get(key, 0.0)) for key, rate in rates.items()}
             progress(f"round {number + 1}: {name}")
 
-        timed, failed = time_in_turn(handles, task.rounds, task.most_rounds, WARM_UPS, on_turn)
+        timed, failed = time_in_turn(handles, task.rounds, task.max_rounds, WARM_UPS, on_turn)
         contest.missing |= {name: {"failed": why} for name, why in failed.items()}
         for name, times in timed.items():
             outcome = outcomes[name]

@@ -1,4 +1,4 @@
-"""How much arithmetic a set of pairs needs, so that a speed can be set against what the machine could do.
+"""The arithmetic that scoring a set of pairs takes, to compare a speed with the machine's matrix-product rate.
 
 Counted are matrix products, two operations per multiply and add, with no padding and each local layer's window
 respected. For a layer of hidden size H and MLP inner size I, a pair of L tokens costs
@@ -7,8 +7,8 @@ respected. For a layer of hidden size H and MLP inner size I, a pair of L tokens
     attention   4 H · seen(L)           Q·Kᵀ and weights·V, 2 H operations each per (token, token it sees)
     seen(L)     L², or with a window of w to each side and L > w + 1:  L² - (L - w - 1)(L - w)
 
-and 2 H² + 2 H for the head. Norms, rotary positions, softmax and activations are left out: they are not matrix
-products, and the bound that this gives is not reached by anything that has to do them.
+and 2 H² + 2 H for the head. Norms, rotary positions, softmax and activations are not matrix products and are left out,
+so no real engine reaches the bound that this gives.
 """
 
 from collections.abc import Sequence
@@ -18,7 +18,7 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Arithmetic:
-    """What the cost depends on. windows: one for each layer, None where a token sees all others."""
+    """The sizes on which the cost depends. windows: one for each layer, None where a token sees all others."""
 
     hidden: int
     inner: int
@@ -39,13 +39,13 @@ class Arithmetic:
         )
 
     def work(self, lengths: Sequence[int]) -> "FlopCount":
-        """Of pairs with so many tokens each."""
+        """Operations for pairs of these lengths in tokens."""
         per_token = 2 * (4 * self.hidden**2 + self.mlp_matrices * self.hidden * self.inner)
         linear = len(self.windows) * per_token * sum(lengths)
         attention = 4 * self.hidden * sum(seen(length, window) for window in self.windows for length in lengths)
         head = len(lengths) * 2 * (self.hidden**2 + self.hidden)
-        # A head that reads the first token alone needs of the last layer its keys and values, and the rest for
-        # one token a pair.
+        # A head that reads only the first token needs keys and values of all tokens from the last layer, and everything
+        # else for one token per pair.
         last = per_token * sum(lengths) + 4 * self.hidden * sum(seen(n, self.windows[-1]) for n in lengths)
         kept = 4 * self.hidden**2 * sum(lengths) + len(lengths) * (per_token - 4 * self.hidden**2)
         kept += 4 * self.hidden * sum(n if self.windows[-1] is None else min(n, self.windows[-1] + 1) for n in lengths)
@@ -56,8 +56,8 @@ class Arithmetic:
 
 @dataclass(frozen=True)
 class FlopCount:
-    """Floating-point operations. first_token_only: of both kinds together, where the last layer is computed for
-    the first token of each pair alone."""
+    """Floating-point operations. first_token_only: both kinds together, with the last layer computed only for the first
+    token of each pair."""
 
     linear: int
     attention: int
@@ -69,7 +69,8 @@ class FlopCount:
 
 
 def seen(length: int, window: int | None) -> int:
-    """(token, token it sees) in a text of `length` tokens, each seeing `window` to each side and itself."""
+    """Number of (token, token it attends to) in a text of `length` tokens; `window` tokens to each side, None for
+    all."""
     if window is None or length <= window + 1:
         return length**2
     return length**2 - (length - window - 1) * (length - window)

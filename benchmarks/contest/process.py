@@ -10,25 +10,25 @@ from typing import Any
 
 from rankfleet.core.errors import RankfleetError
 
-LOG_TAIL = 1500  # characters of a dead process's log that are shown
+LOG_TAIL = 1500  # characters of the log that are shown when a process has died
 
 
 class ContenderFailed(RankfleetError):
-    """A contender could not do what it was asked; the others go on."""
+    """A contender failed at an order; the contest goes on without it."""
 
 
 class WorkerProcess:
-    """A `benchmarks.contest.worker` that does one order at a time and nothing in between."""
+    """A `benchmarks.contest.worker`, which runs one order at a time and is idle in between."""
 
     def __init__(self, threads: int) -> None:
         environment = os.environ | {
             "OMP_NUM_THREADS": str(threads),
             "RAYON_NUM_THREADS": str(threads),  # the tokenizers' threads
-            "HF_HUB_OFFLINE": "1",  # whatever is needed has been fetched
+            "HF_HUB_OFFLINE": "1",  # all models have been fetched
             "HF_HUB_DISABLE_PROGRESS_BARS": "1",
             "TRANSFORMERS_VERBOSITY": "error",
         }
-        # Set to `active`, or to a long blocking time, threads without work would spin while others are timed.
+        # With `active` or a long blocking time, idle threads would spin while other contenders are timed.
         for name in ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME"):
             environment.pop(name, None)
         self._log = tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace")  # noqa: SIM115 (closed in `close`)
@@ -42,7 +42,7 @@ class WorkerProcess:
         )
 
     def order(self, do: str, **arguments: Any) -> dict[str, Any]:
-        """The worker's answer. Raises ContenderFailed when there is an error in it, or no answer."""
+        """Run an order and return the worker's answer. Raises ContenderFailed for an error or a missing answer."""
         assert self._process.stdin
         assert self._process.stdout
         try:

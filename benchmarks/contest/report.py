@@ -1,4 +1,4 @@
-"""From what was measured to the figures that are given."""
+"""Figures of the contest, computed from the measured times and scores."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -10,12 +10,12 @@ from benchmarks.contest.flops import FlopCount
 from benchmarks.contest.rounds import Timed
 
 FULL_QUALITY = ("float32", "bfloat16")
-LEAST_TAU = 0.5  # below, a contender computes something else; bfloat16 of random weights stays well above
+MIN_TAU = 0.5  # below it a contender computes something else; bfloat16 with random weights stays well above
 
 
 @dataclass
 class ContestOutcome:
-    """What one contender did."""
+    """What one contender gave: scores, batch size and times."""
 
     entry: ContestEntry
     scores: Sequence[float]
@@ -25,8 +25,8 @@ class ContestOutcome:
 
 
 @dataclass(frozen=True)
-class Setting:
-    """What all had to do. lengths: tokens of each pair."""
+class ContestSetting:
+    """The work of all contenders. lengths: tokens of each pair."""
 
     lengths: Sequence[int]
     flops: FlopCount
@@ -34,29 +34,31 @@ class Setting:
 
 
 def kendall_tau(left: Sequence[float], right: Sequence[float]) -> float:
-    """Kendall's τ-b: (pairs in the same order − pairs in the opposite one) ÷ the geometric mean of the pairs that are
-    not tied in either; 1 where all are tied in both."""
+    """Kendall's τ-b: (concordant − discordant pairs) ÷ the geometric mean of the numbers of pairs untied in each list.
+
+    1 where all are tied in both.
+    """
     a, b = np.sign(np.subtract.outer(left, left)), np.sign(np.subtract.outer(right, right))
     untied = float(np.sqrt(np.abs(a).sum() * np.abs(b).sum()))
     return float((a * b).sum() / untied) if untied else float(not a.any() and not b.any())
 
 
 def agreement(scores: Sequence[float], reference: Sequence[float]) -> dict[str, Any]:
-    """How near scores are to the reference's; `wrong` says why they cannot be of the same model."""
+    """Differences from the reference's scores; `wrong` says why they cannot come from the same model."""
     if not np.isfinite(scores).all():
-        return {"wrong": "some scores are no numbers"}
+        return {"wrong": "some scores are not finite"}
     tau = kendall_tau(scores, reference)
     result: dict[str, Any] = {
         "max_abs_difference": round(float(np.abs(np.subtract(scores, reference)).max()), 6),
         "kendall_tau": round(tau, 5),
     }
-    if tau < LEAST_TAU:
+    if tau < MIN_TAU:
         result["wrong"] = f"the pairs are in another order than the reference's (Kendall's tau {tau:.3f})"
     return result
 
 
-def figures(outcome: ContestOutcome, setting: Setting, reference: Sequence[float]) -> dict[str, Any]:
-    """One contender's entry."""
+def figures(outcome: ContestOutcome, setting: ContestSetting, reference: Sequence[float]) -> dict[str, Any]:
+    """The figures of one contender."""
     pairs, median_s = len(setting.lengths), outcome.timed.median_s
     result: dict[str, Any] = {"pairs_per_s": round(pairs / median_s, 2), "dtype": outcome.entry.dtype}
     if outcome.batch_size is not None:
@@ -73,23 +75,24 @@ def figures(outcome: ContestOutcome, setting: Setting, reference: Sequence[float
     return result
 
 
-def with_bound(entry: dict[str, Any], setting: Setting) -> dict[str, Any]:
-    """How near an entry comes to what the machine's matrix products allow in its precision."""
+def with_bound(entry: dict[str, Any], setting: ContestSetting) -> dict[str, Any]:
+    """The entry with its share of the rate that the machine's matrix products allow in its precision."""
     rate = setting.rates.get(entry["dtype"])
     if rate is None:
         return entry
     bound = rate * len(setting.lengths) / setting.flops.total
-    least = rate * len(setting.lengths) / setting.flops.first_token_only
+    first_token_bound = rate * len(setting.lengths) / setting.flops.first_token_only
     return entry | {
         "bound_pairs_per_s": round(bound, 2),
         "bound_fraction": round(entry["pairs_per_s"] / bound, 4),
-        "first_token_bound_pairs_per_s": round(least, 2),
-        "first_token_bound_fraction": round(entry["pairs_per_s"] / least, 4),
+        "first_token_bound_pairs_per_s": round(first_token_bound, 2),
+        "first_token_bound_fraction": round(entry["pairs_per_s"] / first_token_bound, 4),
     }
 
 
 def reference_of(outcomes: Sequence[ContestOutcome]) -> ContestOutcome:
-    """Whose scores the others' are held against: Sentence Transformers in float32, else who is nearest to it."""
+    """The outcome whose scores are the reference: Sentence Transformers in float32, or the nearest to it that there
+    is."""
     first = ("sentence-transformers", "rankfleet")
 
     def rank(outcome: ContestOutcome) -> tuple[bool, int]:
@@ -100,16 +103,19 @@ def reference_of(outcomes: Sequence[ContestOutcome]) -> ContestOutcome:
 
 
 def best(entries: Sequence[dict[str, Any]]) -> dict[str, Any] | None:
-    """The fastest whose scores are right."""
+    """The fastest entry with right scores."""
     right = [entry for entry in entries if "pairs_per_s" in entry and "wrong" not in entry]
     return max(right, key=lambda entry: entry["pairs_per_s"]) if right else None
 
 
 def summary(
-    outcomes: Sequence[ContestOutcome], missing: Mapping[str, dict[str, str]], setting: Setting
+    outcomes: Sequence[ContestOutcome], missing: Mapping[str, dict[str, str]], setting: ContestSetting
 ) -> dict[str, Any]:
-    """The figures: `rankfleet`, the fastest precision of full quality, against each peer in each precision and, under
-    the peer's own name, in its best. missing: peers and entries that gave none, with the reason."""
+    """All figures of the contest.
+
+    `rankfleet` is this engine in its fastest precision of full quality. `peers` has each peer in each precision and,
+    under its own name, in its best. missing: why peers and entries gave no figures.
+    """
     reference = reference_of(outcomes)
     entries = {o.entry.name: figures(o, setting, reference.scores) for o in outcomes}
     peers: dict[str, Any] = dict(missing)
@@ -121,7 +127,7 @@ def summary(
         peers[name] = (
             {key: fastest[key] for key in ("pairs_per_s", "batch_size", "dtype", "tokens_per_s")}
             if fastest
-            else {"failed": "in no precision were its scores right"}
+            else {"failed": "its scores were wrong in every precision"}
         )
     full = [entry for dtype, entry in ours.items() if dtype in FULL_QUALITY]
     headline = best(full) or best(list(ours.values())) or next(iter(ours.values()))

@@ -1,4 +1,4 @@
-"""Timing contenders in turn, so that whatever else the machine does meanwhile falls on all of them alike."""
+"""Timing contenders in turn, so that other work on the machine affects all of them alike."""
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -9,19 +9,20 @@ from benchmarks.contest.process import ContenderFailed
 
 
 class Handle(Protocol):
-    """A contender's process, or a stand-in."""
+    """A contender's process, or a fake one."""
 
     def order(self, do: str, **arguments: Any) -> dict[str, Any]: ...
 
 
 @dataclass
 class Timed:
-    """One contender's rounds: seconds of those that nobody disturbed, and of the others.
+    """One contender's rounds: seconds of the undisturbed ones, and of the disturbed ones.
 
-    idle_cpu_s: CPU time it took while it was others' turn, which should be none; others_cpu_s: what everyone else
-    on the machine took while it was its own."""
+    rounds: how many were asked for; idle_cpu_s: its CPU time during the turns of others, which should be 0;
+    others_cpu_s: CPU time of all other processes during its own turns.
+    """
 
-    wanted: int = 1
+    rounds: int = 1
     quiet_s: list[float] = field(default_factory=list)
     disturbed_s: list[float] = field(default_factory=list)
     cpu_s: float = 0.0
@@ -30,8 +31,8 @@ class Timed:
 
     @property
     def undisturbed(self) -> bool:
-        """Whether at least half of the rounds asked for were quiet; then the others do not count."""
-        return 2 * len(self.quiet_s) >= self.wanted
+        """Whether at least half of the rounds were undisturbed; then the disturbed ones do not count."""
+        return 2 * len(self.quiet_s) >= self.rounds
 
     @property
     def seconds(self) -> list[float]:
@@ -49,7 +50,7 @@ class Timed:
 
 
 def turns(names: list[str], rounds: int) -> Iterator[tuple[int, str]]:
-    """(round, name): in each round everyone has one turn, and each round begins with another."""
+    """(round, name): each contender has one turn in each round, and each round begins with the next contender."""
     for number in range(rounds):
         first = number % len(names)
         for name in names[first:] + names[:first]:
@@ -59,19 +60,19 @@ def turns(names: list[str], rounds: int) -> Iterator[tuple[int, str]]:
 def time_in_turn(
     handles: Mapping[str, Handle],
     rounds: int,
-    most_rounds: int,
+    max_rounds: int,
     first_request: int,
     on_turn: Callable[[int, str], None],
 ) -> tuple[dict[str, Timed], dict[str, str]]:
-    """One scoring of all the pairs per contender and round, only one working at a time, until everyone has had
-    `rounds` that nothing else on the machine disturbed, and at most `most_rounds`.
+    """Time the contenders in turn until each has `rounds` undisturbed rounds, and for at most `max_rounds`.
 
-    The texts of round i are request `first_request` + i: new to everyone, so that nobody's cache of texts has
-    them. Returns the times, and for those that failed the reason.
+    A round is one scoring of all pairs; only one contender works at a time. Round i scores request `first_request` + i,
+    which no contender has seen, so that no cache of texts helps. Returns the times, and the reasons of those that
+    failed.
     """
     timed = {name: Timed(rounds) for name in handles}
     failed: dict[str, str] = {}
-    for number, name in turns(list(handles), most_rounds):
+    for number, name in turns(list(handles), max_rounds):
         if name in failed or len(timed[name].quiet_s) >= rounds:
             continue
         on_turn(number, name)

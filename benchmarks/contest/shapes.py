@@ -1,6 +1,6 @@
-"""Randomly initialised rerankers of the published sizes, written by the libraries that define the formats.
+"""Rerankers of the published sizes with random weights, written by the libraries that define the formats.
 
-Right in shape and therefore in speed; the scores mean nothing.
+Their speed is that of the published models; their scores mean nothing.
 """
 
 from collections.abc import Iterable
@@ -9,9 +9,8 @@ from pathlib import Path
 import torch
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 
-Shape = tuple[int, int, int, int]  # hidden, layers, heads, MLP inner
-# the six Ettin rerankers
-ETTIN = {
+ModelShape = tuple[int, int, int, int]  # hidden, layers, heads, MLP inner
+ETTIN: dict[str, ModelShape] = {
     "17m": (256, 7, 4, 384),
     "32m": (384, 10, 6, 576),
     "68m": (512, 19, 8, 768),
@@ -23,7 +22,7 @@ SPECIAL = ("[UNK]", "[CLS]", "[SEP]", "[PAD]", "[MASK]")
 
 
 def write_byte_bpe(folder: Path, texts: Iterable[str], vocabulary: int, max_length: int) -> None:
-    """A tokenizer as ModernBERT's, trained on `texts`: NFC, byte-level BPE, [CLS] A [SEP] B [SEP]."""
+    """Write a tokenizer like ModernBERT's, trained on `texts`: NFC, byte-level BPE, [CLS] A [SEP] B [SEP]."""
     from transformers import PreTrainedTokenizerFast
 
     tokenizer = Tokenizer(models.BPE())
@@ -53,7 +52,7 @@ def write_byte_bpe(folder: Path, texts: Iterable[str], vocabulary: int, max_leng
 
 
 def fill(model: torch.nn.Module, seed: int, spread: float = 0.05) -> None:
-    """Random weights, spread as is usual unless told; norms near one, so that a mistaken norm shows."""
+    """Fill a model with random weights of standard deviation `spread`, and norms near 1, so that a wrong norm shows."""
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for name, parameter in model.named_parameters():
@@ -65,14 +64,16 @@ def fill(model: torch.nn.Module, seed: int, spread: float = 0.05) -> None:
 
 def write_ettin(
     folder: Path,
-    shape: str | Shape,
+    shape: str | ModelShape,
     texts: Iterable[str],
     vocabulary: int,
     max_length: int = 8192,
     seed: int = 12,
 ) -> Path:
-    """An Ettin reranker of this shape in the layout of the published ones; returns the folder in `folder` where
-    it lies. The embeddings have ModernBERT's 50368 rows, however few of them the tokenizer uses."""
+    """Write an Ettin reranker of this shape in the layout of the published ones; returns its folder inside `folder`.
+
+    The embeddings have ModernBERT's 50368 rows, even where the tokenizer uses fewer.
+    """
     from sentence_transformers import CrossEncoder
     from sentence_transformers.base.modules import Dense, Transformer
     from sentence_transformers.sentence_transformer.modules import LayerNorm, Pooling

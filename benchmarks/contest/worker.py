@@ -1,14 +1,14 @@
-"""One contender in one process: orders come as lines of JSON on standard input, answers go out as lines of JSON.
+"""One contender in one process: reads orders as lines of JSON from standard input and writes answers as lines of JSON.
 
     {"do": "load", "peer": …, "model": …, …}  → {"versions": {…}, "load_s": …}
-    {"do": "sweep", "sizes": […]}             → {"batch_size": …, "sweep_s": {…}}; null where there is none to choose
+    {"do": "sweep", "sizes": […]}             → {"batch_size": …, "sweep_s": {…}}; null where it has none
     {"do": "score"}                           → {"scores": […]}
     {"do": "time", "request": i}              → {"seconds": …, "disturbed": …, "cpu_s": …, …}
     {"do": "tokenize", "request": i}          → {"seconds": …}
     {"do": "rates", "device": …}              → {"rates": {"float32": …}}
     {"do": "export", …}                       → {}
 
-An order that fails is answered with {"error": …}, and the process goes on.
+A failed order is answered with {"error": …}, and the process goes on.
 """
 
 import contextlib
@@ -24,19 +24,19 @@ from benchmarks.contest.contenders import CONTENDERS, Contender, Rankfleet, expo
 from benchmarks.contest.sweep import best_batch
 
 from rankfleet.bench.machine import busy_s, matmul_rates
-from rankfleet.bench.prose import Request, read_requests
+from rankfleet.bench.sample_texts import SampleRequest, read_requests
 
 WARM_UP_BATCH = 4
-DISTURBED = 0.05  # CPUs that everyone else may use during a pass
+DISTURBED = 0.05  # CPUs that other processes may use during a pass
 TICKS_S = 0.02  # the kernel counts CPU time in steps of 10 ms
 QUIET_TRIES = 3
-LONG_S = 4.0  # a pass that takes so long is not repeated
+LONG_S = 4.0  # passes that take this long together are not repeated
 
 
 @dataclass(frozen=True)
 class Pass:
-    """One scoring of all the pairs: its time, CPU time of this process, of everyone else, and whether the latter is
-    so much that the time says little."""
+    """One scoring of all pairs: its time, CPU time of this process and of all others, and whether the others used so
+    much that the time is unreliable."""
 
     seconds: float
     cpu_s: float
@@ -45,11 +45,11 @@ class Pass:
 
 
 class ContestWorker:
-    """Holds the contender between orders."""
+    """Runs orders on one contender."""
 
     def __init__(self) -> None:
         self.contender: Contender | None = None
-        self.requests: list[Request] = []
+        self.requests: list[SampleRequest] = []
         self.batch_size = WARM_UP_BATCH
         self.cpu_at_rest_s = 0.0
 
@@ -96,7 +96,7 @@ class ContestWorker:
         return {}
 
     def timed_pass(self, request: int, batch_size: int) -> Pass:
-        """One scoring of all the pairs."""
+        """Score all pairs of a request once, and time it."""
         assert self.contender
         started, cpu_before, busy_before = time.perf_counter(), time.process_time(), busy_s()
         self.contender.score(self.requests[request], batch_size)
@@ -105,7 +105,7 @@ class ContestWorker:
         return Pass(seconds, cpu_s, others_cpu_s, others_cpu_s > DISTURBED * seconds + TICKS_S)
 
     def quiet_pass_s(self, batch_size: int) -> float:
-        """Seconds of the first pass that nothing disturbed, or of the fastest of several."""
+        """Seconds of the first undisturbed pass, or of the fastest of several."""
         seconds = []
         for _ in range(QUIET_TRIES):
             taken = self.timed_pass(0, batch_size)
@@ -116,19 +116,20 @@ class ContestWorker:
 
 
 def stay_on(threads: int) -> None:
-    """Keep this process on so many CPUs, so that no contender gets more than another by starting more threads."""
+    """Pin this process to `threads` CPUs, so that no contender gains by starting more threads."""
     if hasattr(os, "sched_setaffinity"):
         with contextlib.suppress(OSError):
             os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:threads])
 
 
 def serve(orders: TextIO, answers: TextIO) -> None:
+    """Answer each order until the input ends."""
     worker = ContestWorker()
     for line in orders:
         order = json.loads(line)
         try:
             answer = getattr(worker, order.pop("do"))(**order)
-        except Exception as error:  # whatever a peer raises ends its part, not the bench
+        except Exception as error:  # an exception of a peer ends its part, not the contest
             answer = {"error": f"{type(error).__name__}: {error}"}
         worker.cpu_at_rest_s = time.process_time()
         answers.write(json.dumps(answer) + "\n")
@@ -137,7 +138,7 @@ def serve(orders: TextIO, answers: TextIO) -> None:
 
 if __name__ == "__main__":
     stay_on(int(sys.argv[1]))
-    # Libraries print what they like: their standard output becomes standard error, answers have a pipe of their own.
+    # Libraries may print: their standard output goes to standard error, and answers have a pipe of their own.
     pipe = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)
     serve(sys.stdin, pipe)

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# The steps by which the demo tiers were made, from text to checkpoints, with the same settings. They were run one by
-# one, some with earlier versions of these tools; this script as a whole has not been run. Hours on two CPU cores.
-# Run again after an interruption, it goes on where it stopped.
+# Makes the demo tiers, from text to checkpoints, with the settings that were used for them. The steps were run one by one,
+# some with earlier versions of these tools; the script as a whole has not been run. Takes hours on two CPU cores. Run again
+# after an interruption, it continues where it stopped.
 #
 #     make install && .venv/bin/pip install -c constraints.txt -e '.[train,search]'
 #     TEXT=../shared/data/train OUT=out/demo benchmarks/demo_tiers/build.sh

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# What the demo tiers reach, reranking BM25's top 100, beside BM25's own order: benchmarks/results/demo_quality.json
+# Quality of the demo tiers, reranking BM25's top 100, beside BM25's own order: benchmarks/results/demo_quality.json
 #
 #     make install && .venv/bin/pip install -c constraints.txt -e '.[eval]'
 #     DATA=../shared/data/eval benchmarks/demo_tiers/quality.sh

@@ -1,19 +1,18 @@
-"""Write the (query, document, teacher score) triples that the demo tiers learn from.
+"""Write the (query, document, teacher score) triples on which the demo tiers are trained.
 
     python benchmarks/demo_tiers/triples.py --text DIR --out triples.jsonl
 
-The text is public question answering data (see the model card for its sources and licences).
-Queries are its questions, and three kinds made from passages: a sentence, a pair of sentences,
-and a handful of rare words, since people also search with statements and keywords. Candidates
-are what a first stage would hand over: mostly BM25's top 100, some nearest neighbours of a
+The text is public question answering data (see the model card for its sources and licences). Queries are its questions,
+and three kinds made from passages: a sentence, a pair of sentences, and a few rare words, since people also search with
+statements and keywords. Candidates are those of a first stage: mostly from BM25's top 100, some nearest neighbours of a
 sentence encoder, and one passage at random.
 
-The teacher is a logistic regression over two features of a pair, fitted on the questions so that
-passages known to answer score above the other candidates:
+The teacher is a logistic regression on two features of a pair, fitted on the questions so that known answers score
+above the other candidates:
 
     logit = w0 + w1 * cosine(query, document) + w2 * BM25(query, document) / sum of idf(query terms)
 
-Its raw logit is what the students regress on, as in the published recipe.
+The students regress on its raw logit, as in the published recipe.
 """
 
 import argparse
@@ -35,13 +34,15 @@ TOP = 100
 
 @dataclass
 class Query:
+    """A query. answer: row of the passage that answers it, None where unknown; natural: asked by a person."""
+
     text: str
-    answer: int | None  # row of the passage that answers it, -1 when not yet known
-    natural: bool  # asked by a person rather than cut from a passage
+    answer: int | None
+    natural: bool
 
 
 class Corpus:
-    """Passages of about PASSAGE_WORDS words, without repeats."""
+    """Passages of about PASSAGE_WORDS words, without duplicates."""
 
     def __init__(self) -> None:
         self.passages: list[str] = []
@@ -109,7 +110,7 @@ def read_questions(text: Path, corpus: Corpus) -> list[Query]:
 
 
 def make_queries(corpus: Corpus, document_frequency: dict[str, int], count: int, rng: random.Random) -> list[Query]:
-    """Sentences, sentence pairs and keyword queries cut from passages of their own."""
+    """Queries made of passages: sentences, pairs of sentences, and keywords."""
     queries = []
     for row in rng.sample(range(len(corpus.passages)), min(count, len(corpus.passages))):
         sentences = [s for s in SENTENCE_END.split(corpus.passages[row]) if 6 <= len(s.split()) <= 45]

@@ -1,6 +1,6 @@
-"""Which size is enough: ranking quality and latency of each tier on judged queries.
+"""Ranking quality and latency of each tier on judged queries.
 
-Measures come from ir_measures: nDCG@10 with the grade itself as the gain (as trec_eval has it), and the reciprocal
+Measures come from ir_measures: nDCG@10 with the grade itself as the gain (as in trec_eval), and MRR@10, the reciprocal
 rank of the first relevant document among the first ten.
 """
 
@@ -22,19 +22,19 @@ from rankfleet.retrieval.corpus import Judged
 from rankfleet.router.cascade import ranked, second_stage
 
 Run = dict[str, dict[str, float]]  # query id → document id → score
-Candidates = Mapping[str, Sequence[Hit]]  # by query, in the order of the first stage
-INSTANT = LatencyModel(0.0, 0.0, 0.0)  # of a tier that takes no time, so that no second stage is cut short
+Candidates = Mapping[str, Sequence[Hit]]  # by query, in the retriever's order
+INSTANT = LatencyModel(0.0, 0.0, 0.0)  # a tier that takes no time, so that no second stage is shortened
 
 
 class Scores(Protocol):
-    """Anything that scores documents for a query: `engine.scorer.Reranker`, or a stand-in."""
+    """Anything that scores documents for a query, such as `engine.runtime.scorer.Reranker`."""
 
     def score(self, query: str, documents: Sequence[str]) -> np.ndarray: ...
 
 
 @dataclass(frozen=True)
-class Quality:
-    """Means over the judged queries."""
+class MeanQuality:
+    """nDCG@10 and MRR@10, as means over the judged queries."""
 
     ndcg_10: float
     mrr_10: float
@@ -52,18 +52,18 @@ def check_installed() -> None:
         raise RankfleetError("evaluating needs more packages:  pip install 'rankfleet[eval]'") from error
 
 
-def measure_run(run: Run, qrels: Mapping[str, Mapping[str, int]]) -> Quality:
+def measure_run(run: Run, qrels: Mapping[str, Mapping[str, int]]) -> MeanQuality:
     """Quality of a run over all queries of `qrels`; a query without results counts as 0."""
     import ir_measures
     from ir_measures import RR, nDCG
 
     ndcg, rr = nDCG @ 10, RR @ 10
     result = ir_measures.calc_aggregate([ndcg, rr], {q: dict(g) for q, g in qrels.items()}, run)
-    return Quality(float(result[ndcg]), float(result[rr]))
+    return MeanQuality(float(result[ndcg]), float(result[rr]))
 
 
 def ranked_run(order: Mapping[str, Sequence[str]]) -> Run:
-    """Document ids best first → scores that fall by one, so that ties cannot be broken otherwise than here."""
+    """A run with this order: scores fall by one, so that there are no ties to break."""
     return {query: {name: float(len(names) - i) for i, name in enumerate(names)} for query, names in order.items()}
 
 
@@ -74,8 +74,7 @@ def retrieve(index: Bm25Index, judged: Judged, top_k: int) -> dict[str, list[Hit
 
 @dataclass(frozen=True)
 class ScoredCandidates:
-    """One tier on the candidates of every judged query. logits: by query; times_ms: per query, tokenizing
-    included."""
+    """One tier's scores of all candidates. logits: by query; times_ms: of each query, tokenizing included."""
 
     logits: Mapping[str, np.ndarray]
     times_ms: Sequence[float]
@@ -88,7 +87,8 @@ def score_candidates(
     progress: Callable[[], None] = lambda: None,
     clock: Callable[[], float] = time.perf_counter,
 ) -> ScoredCandidates:
-    """Raises RankfleetError when a score is not finite: such an order would mean nothing."""
+    """Score the candidates of every judged query, and time each query. Raises RankfleetError for a score that is not
+    finite."""
     scored, times = {}, []
     for name, hits in candidates.items():
         if hits:
@@ -111,20 +111,23 @@ def figures_of(scored: ScoredCandidates, judged: Judged, candidates: Candidates)
 
 
 def best_first(logits: np.ndarray) -> np.ndarray:
-    """Places of the candidates, the best first; ties as given."""
+    """Indices of the candidates, best first; ties in the given order."""
     return np.argsort(-logits, kind="stable")
 
 
 def first_scored(logits: np.ndarray, depth: int) -> np.ndarray:
-    """The order when only the first `depth` candidates are scored: those by score, the others behind as given."""
+    """The order when only the first `depth` candidates are scored: those by score, then the others in the given
+    order."""
     return np.concatenate([best_first(logits[:depth]), np.arange(len(logits))[depth:]])
 
 
 def cascade(small: np.ndarray, large: np.ndarray, keep: int) -> np.ndarray:
-    """The order when `small` scores everything and `large` the `keep` most promising, as the service has it when there
-    is time for all of them. small, large: logits, float [candidates], in the order of a retriever."""
+    """The order that the service gives when `small` scores all candidates and `large` the `keep` most promising.
+
+    small, large: logits, float [candidates], in the retriever's order.
+    """
     lengths = np.zeros(len(small), dtype=np.int64)
-    kept = second_stage(Stage("large", keep), small, lengths, INSTANT, math.inf, retrieved=True)
+    kept = second_stage(Stage.of("large", keep), small, lengths, INSTANT, math.inf, retrieved=True)
     order, _ = ranked(small, kept, large[kept], retrieved=True)
     return order
 
@@ -132,8 +135,10 @@ def cascade(small: np.ndarray, large: np.ndarray, keep: int) -> np.ndarray:
 def quality_steps(
     scored: Mapping[str, ScoredCandidates], judged: Judged, candidates: Candidates, steps: Sequence[int]
 ) -> dict[str, Any]:
-    """nDCG@10 of every tier by how many candidates it scores, and of every cascade by how many the second tier
-    scores, as `quality.table` of a fleet file reads it. scored: tiers, from small to large."""
+    """nDCG@10 of every tier by the number of candidates it scores, and of every cascade by that of its second tier.
+
+    The format is that of `quality.table` in a fleet file. scored: by tier, from small to large; steps: the numbers.
+    """
 
     def ndcg(order: Callable[[str], np.ndarray]) -> float:
         orders = {name: order(name) for name, hits in candidates.items() if hits}
@@ -159,18 +164,18 @@ def quality_steps(
 
 
 def run_of(orders: Mapping[str, np.ndarray], candidates: Candidates) -> Run:
-    """orders: places of each query's candidates, the best first."""
+    """A run from indices of each query's candidates, best first."""
     return ranked_run({name: [candidates[name][i].id for i in order] for name, order in orders.items()})
 
 
 def evaluate_retriever(judged: Judged, candidates: Candidates) -> dict[str, Any]:
-    """Quality of the order that the first stage gives by itself."""
+    """Quality of the retriever's own order."""
     order = {name: [hit.id for hit in hits] for name, hits in candidates.items()}
     return {"name": "bm25", **measure_run(ranked_run(order), judged.qrels).to_json()}
 
 
 def mean_of(collections: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """The mean over collections of every figure, each collection counting the same."""
+    """The mean of every figure over the collections, all with equal weight."""
 
     def mean(parts: list[Mapping[str, Any]]) -> dict[str, Any]:
         return {
@@ -185,12 +190,11 @@ def mean_of(collections: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 
 
 def mean_of_steps(tables: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """The mean over data sets of what `quality_steps` gave for each with the same `steps`, each counting the same.
+    """The mean over data sets of the tables that `quality_steps` gave with the same `steps`, all with equal weight.
 
-    It has every step that any of them has. The last step of a data set is its number of candidates, and scoring more
-    than there are is scoring all of them: beyond it a tier counts with its figure there, and a cascade with that of
-    its large tier. A step between two that a data set has, such as the number of candidates of another one, counts as
-    the planner reads it.
+    The mean has every step that any table has. The last step of a data set is its number of candidates. Beyond it, a
+    tier counts with its figure there, and a cascade with that of its large tier, since scoring more candidates than
+    there are is scoring all of them. Between two steps of a data set, the planner's interpolation counts.
     """
     first, read = tables[0], [parse_table(table, dict.fromkeys(table["tiers"], 0.0), 0.0) for table in tables]
 
@@ -200,7 +204,7 @@ def mean_of_steps(tables: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     tiers = {}
     for tier in first["tiers"]:
         depths = sorted(set().union(*(table.depths[tier] for table in read)))
-        # of more candidates than that, so that the figure comes from the depths
+        # k of k + 1 candidates, so that the figure comes from the depths and not from the tier's own
         tiers[tier] = {str(k): mean(table.at_depth(tier, k, k + 1) for table in read) for k in depths}
     cascades = {}
     for pair in first["cascades"]:

@@ -82,7 +82,7 @@ def test_serve_answers_and_ctrl_c_leaves_no_process(minimal: Environment) -> Non
 def test_config_check_finds_the_shipped_fleets(minimal: Environment, name: str) -> None:
     done = minimal.run(minimal.rankfleet, "config", "check", name)
     assert done.returncode == 0, done.stderr
-    assert f"{name} is right" in done.stdout
+    assert f"{name} is valid" in done.stdout
 
 
 def test_k8s_render_writes_a_ray_service(minimal: Environment) -> None:

@@ -1,9 +1,10 @@
-"""Randomly initialised checkpoints of real shapes, written by the libraries that define the formats."""
+"""Randomly initialised checkpoints of real and of tiny shapes, written by the libraries that define the formats."""
 
 from pathlib import Path
+from typing import Any
 
 import torch
-from benchmarks.contest.shapes import Shape, fill, write_byte_bpe, write_ettin
+from benchmarks.contest.shapes import ModelShape, fill, write_byte_bpe, write_ettin
 from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 from transformers import (
     BertConfig,
@@ -13,6 +14,8 @@ from transformers import (
     PreTrainedTokenizerFast,
     Qwen2Config,
     Qwen2ForCausalLM,
+    RobertaConfig,
+    RobertaForSequenceClassification,
     XLMRobertaConfig,
     XLMRobertaForSequenceClassification,
 )
@@ -23,6 +26,7 @@ TEXT = [
     "Бързата кафява лисица, 速い茶色の狐, ثعلب بني سريع — naïve café.",
     "def rank(query, documents): return sorted(documents, key=score)",
 ] * 50
+MAX_PAIR = 64  # tokens of a tiny checkpoint's longest pair: short, so that texts are cut
 
 
 def byte_bpe(folder: Path, max_length: int) -> None:
@@ -85,9 +89,59 @@ def roberta_bpe(folder: Path, max_length: int) -> None:
     ).save_pretrained(folder)
 
 
-def ettin(folder: Path, shape: str | Shape, max_length: int = 8192, seed: int = 12) -> Path:
-    """An Ettin reranker of this shape, by name or as (hidden, layers, heads, MLP inner), in the layout of the
-    published ones."""
+def spread(model: torch.nn.Module, seed: int = 3) -> None:
+    """Weights so far apart that a mistaken id moves scores by far more than the tolerance."""
+    fill(model, seed, spread=0.15)
+
+
+def tiny_bert(
+    folder: Path, *, model: type = BertForSequenceClassification, max_length: int = MAX_PAIR, **options: Any
+) -> Path:
+    """A MiniLM-like classifier. Like all tiny ones it fits the compiled kernels."""
+    small = {"vocab_size": 1000, "hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2}
+    sizes = {"intermediate_size": 128, "max_position_embeddings": 128, "num_labels": 1}
+    built = model(BertConfig(**{**small, **sizes, **options}))
+    spread(built)
+    built.save_pretrained(folder)
+    word_piece(folder, max_length)
+    return folder
+
+
+def tiny_roberta(folder: Path, *, xlm: bool = False, max_length: int = MAX_PAIR, **options: Any) -> Path:
+    """A RoBERTa classifier, or one of XLM-RoBERTa."""
+    config, model = (
+        (XLMRobertaConfig, XLMRobertaForSequenceClassification)
+        if xlm
+        else (RobertaConfig, RobertaForSequenceClassification)
+    )
+    small = {"vocab_size": 1000, "hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2}
+    sizes = {"intermediate_size": 128, "max_position_embeddings": 130, "type_vocab_size": 1, "num_labels": 1}
+    built = model(config(**{**small, **sizes, **options}))
+    spread(built)
+    built.save_pretrained(folder)
+    roberta_bpe(folder, max_length)
+    return folder
+
+
+def tiny_modernbert_config(**options: Any) -> ModernBertConfig:
+    small = {"vocab_size": 1000, "hidden_size": 64, "num_hidden_layers": 4, "num_attention_heads": 1}
+    sizes = {"intermediate_size": 96, "local_attention": 16, "num_labels": 1}
+    special = {"pad_token_id": 3, "cls_token_id": 1, "sep_token_id": 2, "bos_token_id": 1, "eos_token_id": 2}
+    return ModernBertConfig(**{**small, **sizes, **special, **options})
+
+
+def tiny_modernbert(folder: Path, **options: Any) -> Path:
+    """A ModernBERT classifier with windows of 8 tokens to each side."""
+    built = ModernBertForSequenceClassification(tiny_modernbert_config(**options))
+    spread(built)
+    built.save_pretrained(folder)
+    byte_bpe(folder, MAX_PAIR)
+    return folder
+
+
+def ettin(folder: Path, shape: str | ModelShape, max_length: int = 8192, seed: int = 12) -> Path:
+    """An Ettin reranker of this shape, by name or as (hidden, layers, heads, MLP inner), in the format of the published
+    ones."""
     return write_ettin(folder, shape, TEXT, 900, max_length, seed)
 
 
@@ -104,8 +158,23 @@ def bert_classifier(folder: Path, seed: int = 12) -> Path:
     return _classifier(BertForSequenceClassification(config), word_piece, folder, 512, seed)
 
 
+def small_bert(folder: Path, labels: int = 1) -> Path:
+    """A BERT classifier of one layer, with the weights of its initialisation."""
+    config = BertConfig(
+        vocab_size=1000,
+        hidden_size=32,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        intermediate_size=64,
+        num_labels=labels,
+    )
+    BertForSequenceClassification(config).save_pretrained(folder)
+    word_piece(folder, 128)
+    return folder
+
+
 def xlm_roberta_classifier(folder: Path, seed: int = 12) -> Path:
-    """bge-reranker's kind, made small."""
+    """A small model of the kind of bge-reranker."""
     config = XLMRobertaConfig(
         vocab_size=1000,
         hidden_size=192,
@@ -120,7 +189,7 @@ def xlm_roberta_classifier(folder: Path, seed: int = 12) -> Path:
 
 
 def modernbert_classifier(folder: Path, pooling: str, seed: int = 12) -> Path:
-    """gte-reranker-modernbert-base's kind, made small."""
+    """A small model of the kind of gte-reranker-modernbert-base."""
     config = ModernBertConfig(
         vocab_size=1000,
         hidden_size=192,
@@ -138,7 +207,7 @@ def modernbert_classifier(folder: Path, pooling: str, seed: int = 12) -> Path:
     return _classifier(ModernBertForSequenceClassification(config), byte_bpe, folder, 8192, seed)
 
 
-# As mxbai-rerank-v2 words it: both texts sit between a space and a line end, which byte-level BPE joins with them.
+# The prompt of mxbai-rerank-v2: both texts stand between a space and a line end, which byte-level BPE merges with them.
 PROMPT = (
     "{% for m in messages if m.role == 'system' %}<|im_start|>system\n{{ m.content }}<|im_end|>\n{% endfor %}"
     "<|im_start|>user\n"
@@ -191,8 +260,10 @@ def qwen2_reranker(
     instruction: str | None = None,
     seed: int = 12,
 ) -> Path:
-    """The kind of mxbai-rerank-large-v2, made small: a causal model, LogitScore behind it, a prompt around pairs.
-    no: whether the score is a difference; instruction: a default prompt, rendered as system message."""
+    """A small model of the kind of mxbai-rerank-large-v2: a causal encoder, LogitScore, and a prompt around pairs.
+
+    `no`: whether the score is a difference of two logits. `instruction`: a default prompt, rendered as system message.
+    """
     from sentence_transformers import CrossEncoder
     from sentence_transformers.base.modules import Transformer
     from sentence_transformers.cross_encoder.modules import LogitScore

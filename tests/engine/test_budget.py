@@ -1,4 +1,4 @@
-"""No mix of lengths takes more memory than was budgeted."""
+"""No mix of lengths takes more memory than the budget of a forward pass."""
 
 import json
 import subprocess
@@ -43,7 +43,7 @@ print(json.dumps({"before": before, "peak": resident("VmHWM"), "budget": scorer.
 
 
 @pytest.mark.parametrize("path", ["compiled", "plain"])
-def test_a_long_document_among_a_thousand_short_ones(path: str, tmp_path: Path) -> None:
+def test_a_long_document_among_short_ones_stays_within_the_budgeted_memory(path: str, tmp_path: Path) -> None:
     folder = checkpoints.ettin(tmp_path, "17m")
     done = subprocess.run([sys.executable, "-c", PEAK, str(folder), path], capture_output=True, text=True)
     if "clear_refs" in done.stderr:
@@ -54,13 +54,15 @@ def test_a_long_document_among_a_thousand_short_ones(path: str, tmp_path: Path) 
     assert memory["peak"] - memory["before"] <= 1.3 * memory["budget"]
 
 
-def test_bytes_of_a_token_by_hand() -> None:
+def test_bytes_per_token_are_the_sum_of_its_activations() -> None:
     # hidden 256, inner 384, 4 bytes: 4 · (3584 + 1536) + 40 · 256
-    assert bytes_per_token(256, 384, 4) == 20480 + 10240
+    assert bytes_per_token(256, 384, 4) == 20480 + 10240  # = 30720
 
 
-def test_a_pass_is_as_large_as_memory_allows(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
-    each = bytes_per_token(256, 384, 4)
+def test_a_pass_takes_half_of_the_free_memory_up_to_the_limit_and_at_least_the_longest_pair(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    each = 30_720  # bytes of a token at hidden 256, inner 384 and 4 bytes, as above
     for free_tokens, tokens in ((1_000_000, 4096), (2 * 3000, 3000), (2 * 100, 512)):
         monkeypatch.setattr(budget, "free_memory", lambda _, free=free_tokens * each: free)
         made = pass_budget(256, 384, 512, 4, CPU)
@@ -68,7 +70,7 @@ def test_a_pass_is_as_large_as_memory_allows(monkeypatch: pytest.MonkeyPatch, ca
     assert "lower the tier's max_tokens below 100" in caplog.text
 
 
-def test_free_memory_as_linux_tells(tmp_path: Path) -> None:
+def test_free_memory_of_a_host_is_what_meminfo_says_or_4_gib(tmp_path: Path) -> None:
     meminfo, none = tmp_path / "meminfo", tmp_path / "absent"
     meminfo.write_text("MemTotal:       1000 kB\nMemAvailable:    750 kB\n")
     assert free_memory(CPU, meminfo, none, none) == 750 * 1024
@@ -77,7 +79,7 @@ def test_free_memory_as_linux_tells(tmp_path: Path) -> None:
     assert free_memory(CPU, meminfo, none, none) == 4 * 2**30
 
 
-def test_a_container_has_what_its_limit_leaves(tmp_path: Path) -> None:
+def test_free_memory_in_a_container_is_what_its_limit_leaves_if_that_is_less(tmp_path: Path) -> None:
     meminfo, own, root = tmp_path / "meminfo", tmp_path / "cgroup", tmp_path / "root"
     meminfo.write_text("MemAvailable:    750 kB\n")
     own.write_text("0::/\n")
@@ -116,14 +118,16 @@ STAT = "anon 600\nfile 300\ninactive_anon 7\ninactive_file 200\nactive_file 100\
         ({}, None),
     ],
 )
-def test_what_a_limit_leaves(files: dict[str, str], left: int | None, tmp_path: Path) -> None:
+def test_a_cgroup_leaves_its_limit_less_what_cannot_be_reclaimed(
+    files: dict[str, str], left: int | None, tmp_path: Path
+) -> None:
     own = tmp_path / "cgroup"
     own.write_text("0::/\n")
     write(tmp_path / "root", files)
     assert memory_left(own, tmp_path / "root") == left
 
 
-def test_the_tightest_level_counts(tmp_path: Path) -> None:
+def test_the_tightest_cgroup_of_all_ancestors_counts(tmp_path: Path) -> None:
     own, root = tmp_path / "cgroup", tmp_path / "root"
     own.write_text("0::/pods/pod-1/worker\n")
     write(root, {"memory.max": "max\n", "memory.current": "90000\n"})
@@ -134,7 +138,7 @@ def test_the_tightest_level_counts(tmp_path: Path) -> None:
     assert memory_left(own, root) == 700
 
 
-def test_a_container_of_which_the_host_tells_another_path(tmp_path: Path) -> None:
+def test_the_limit_is_found_when_the_path_is_relative_to_the_hosts_root(tmp_path: Path) -> None:
     own, root = tmp_path / "cgroup", tmp_path / "root"
     write(root, {"memory.max": "1000\n", "memory.current": "400\n"})
     for path in ("/", "/docker/4f5c", "/../other", "/a:b", ""):
@@ -145,7 +149,7 @@ def test_a_container_of_which_the_host_tells_another_path(tmp_path: Path) -> Non
         assert memory_left(own, root) in (None, 600)
 
 
-def test_cgroup_version_1(tmp_path: Path) -> None:
+def test_cgroup_v1_limits_count_too(tmp_path: Path) -> None:
     own, root = tmp_path / "cgroup", tmp_path / "root"
     own.write_text("9:name=systemd:/\n8:cpu,cpuacct:/box\n4:memory:/box/inner\n0::/\n")
     no_limit = "9223372036854771712\n"

@@ -4,27 +4,14 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import save_file
-from transformers import BertConfig, BertForSequenceClassification, GPT2Config
+from transformers import GPT2Config
 
 from rankfleet.core.errors import CheckpointError
-from rankfleet.engine.checkpoint.files import Checkpoint, find_checkpoint, read_tensors
+from rankfleet.engine.checkpoint.files import Checkpoint, find_checkpoint
 from rankfleet.engine.checkpoint.storage import quantize_rows, write_float32, write_int8
+from rankfleet.engine.checkpoint.tensors import read_tensors
 from rankfleet.engine.runtime.scorer import Reranker, Scorer
-from tests.engine import checkpoints
-
-
-def small_bert(folder: Path, labels: int = 1) -> Path:
-    config = BertConfig(
-        vocab_size=1000,
-        hidden_size=32,
-        num_hidden_layers=1,
-        num_attention_heads=2,
-        intermediate_size=64,
-        num_labels=labels,
-    )
-    BertForSequenceClassification(config).save_pretrained(folder)
-    checkpoints.word_piece(folder, 128)
-    return folder
+from tests.engine.checkpoints import small_bert
 
 
 def fails(folder: Path, message: str) -> None:
@@ -32,22 +19,22 @@ def fails(folder: Path, message: str) -> None:
         Reranker.load(Checkpoint(folder), device="cpu")
 
 
-def test_a_folder_without_a_model(tmp_path: Path) -> None:
+def test_a_folder_without_a_config_is_refused(tmp_path: Path) -> None:
     fails(tmp_path, r"no config\.json")
 
 
-def test_a_config_without_weights(tmp_path: Path) -> None:
+def test_a_config_without_weights_is_refused(tmp_path: Path) -> None:
     (small_bert(tmp_path) / "model.safetensors").unlink()
     fails(tmp_path, "only safetensors checkpoints are loaded")
 
 
-def test_weights_cut_short(tmp_path: Path) -> None:
+def test_a_truncated_weight_file_is_refused(tmp_path: Path) -> None:
     path = small_bert(tmp_path) / "model.safetensors"
     path.write_bytes(path.read_bytes()[:1000])
     fails(tmp_path, "not a readable safetensors file")
 
 
-def test_a_tensor_missing(tmp_path: Path) -> None:
+def test_a_missing_tensor_is_named(tmp_path: Path) -> None:
     path = small_bert(tmp_path) / "model.safetensors"
     tensors = read_tensors(tmp_path)
     del tensors["bert.encoder.layer.0.output.dense.weight"]
@@ -55,11 +42,11 @@ def test_a_tensor_missing(tmp_path: Path) -> None:
     fails(tmp_path, r"no tensor 'bert\.encoder\.layer\.0\.output\.dense\.weight'")
 
 
-def test_a_classifier_with_more_labels(tmp_path: Path) -> None:
+def test_a_classifier_with_several_labels_is_refused(tmp_path: Path) -> None:
     fails(small_bert(tmp_path, labels=3), "3 labels; a reranker has one")
 
 
-def test_an_architecture_not_known(tmp_path: Path) -> None:
+def test_an_unknown_architecture_is_refused_with_those_that_are_supported(tmp_path: Path) -> None:
     GPT2Config().save_pretrained(tmp_path)
     fails(tmp_path, "'gpt2' model; supported are bert")
 
@@ -71,7 +58,7 @@ def test_remote_code_is_not_run(tmp_path: Path) -> None:
         Scorer.load(Checkpoint(tmp_path))
 
 
-def test_a_shard_outside_of_the_folder(tmp_path: Path) -> None:
+def test_a_shard_outside_of_the_folder_is_refused(tmp_path: Path) -> None:
     (tmp_path / "model.safetensors.index.json").write_text(json.dumps({"weight_map": {"a": "../secret.safetensors"}}))
     with pytest.raises(CheckpointError, match="outside of its folder"):
         read_tensors(tmp_path)
@@ -85,7 +72,7 @@ def test_shards_are_joined(tmp_path: Path) -> None:
     assert {name: len(t) for name, t in read_tensors(tmp_path).items()} == {"a": 2, "b": 3}
 
 
-def test_a_hub_id_that_cannot_be_fetched_says_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_hub_id_that_cannot_be_fetched_says_what_to_do() -> None:
     with pytest.raises(CheckpointError) as fault:
         find_checkpoint("cross-encoder/ettin-reranker-17m-v1", "abc123", local_only=True)
     message = str(fault.value)
@@ -94,7 +81,7 @@ def test_a_hub_id_that_cannot_be_fetched_says_what_to_do(monkeypatch: pytest.Mon
 
 
 @pytest.mark.parametrize("model", ["./nothing-here", "/nothing/here", "~/nothing", "word", "a/b/c"])
-def test_what_is_neither_folder_nor_hub_id(model: str) -> None:
+def test_a_name_that_is_neither_folder_nor_hub_id_is_refused(model: str) -> None:
     with pytest.raises(CheckpointError, match="no model folder at"):
         find_checkpoint(model)
 
@@ -103,12 +90,12 @@ def test_int8_moves_no_weight_by_more_than_half_a_step() -> None:
     matrix = torch.randn(50, 30, generator=torch.Generator().manual_seed(1))
     stored, scale = quantize_rows(matrix)
     assert stored.dtype == torch.int8
-    # A scale that bfloat16 rounds down by its most, 1 in 512, leaves the largest weight 127 / 512 of a step short.
+    # bfloat16 rounds a scale down by at most 1 in 512, so that the largest weight is at most 127 / 512 of a step off.
     assert ((stored * scale.float() - matrix).abs() <= scale.float() / 2 + 1e-7).all()
     assert (quantize_rows(torch.zeros(2, 3))[0] == 0).all()
 
 
-def test_int8_and_back(tmp_path: Path) -> None:
+def test_int8_storage_and_its_float32_export_give_the_same_scores(tmp_path: Path) -> None:
     source = Checkpoint(small_bert(tmp_path / "source"))
     write_int8(source, tmp_path / "int8")
     write_float32(Checkpoint(tmp_path / "int8"), tmp_path / "plain")
@@ -123,13 +110,13 @@ def test_int8_and_back(tmp_path: Path) -> None:
         write_int8(source, tmp_path / "plain")
 
 
-def test_a_scale_without_its_matrix(tmp_path: Path) -> None:
+def test_a_scale_without_its_matrix_is_refused(tmp_path: Path) -> None:
     save_file({"a.int8_scale": torch.ones(2, 1)}, tmp_path / "model.safetensors")
     with pytest.raises(CheckpointError, match=r"'a\.int8_scale', a scale, without the tensor 'a'"):
         read_tensors(tmp_path)
 
 
-def test_an_index_that_maps_nothing(tmp_path: Path) -> None:
+def test_an_index_without_a_weight_map_is_refused(tmp_path: Path) -> None:
     for text in ("{}", "[]", '{"weight_map": ["a"]}'):
         (tmp_path / "model.safetensors.index.json").write_text(text)
         with pytest.raises(CheckpointError, match="has no weight_map"):
@@ -137,7 +124,7 @@ def test_an_index_that_maps_nothing(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("path", ["../elsewhere", "/elsewhere", "a/../../b"])
-def test_a_module_outside_of_the_folder(path: str, tmp_path: Path) -> None:
+def test_a_module_outside_of_the_folder_is_refused(path: str, tmp_path: Path) -> None:
     (tmp_path / "modules.json").write_text(json.dumps([{"idx": 0, "path": path, "type": "x.Dense"}]))
     with pytest.raises(CheckpointError, match="outside of its folder"):
         _ = Checkpoint(tmp_path).modules
@@ -146,7 +133,7 @@ def test_a_module_outside_of_the_folder(path: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "text", ['{"a": 1}', "[1]", '[{"idx": 0, "path": ""}]', '[{"idx": 0, "path": 5, "type": "x"}]', "3"]
 )
-def test_modules_that_are_not_a_list_of_modules(text: str, tmp_path: Path) -> None:
+def test_a_modules_file_of_another_shape_is_refused(text: str, tmp_path: Path) -> None:
     (tmp_path / "modules.json").write_text(text)
     with pytest.raises(CheckpointError, match="not a list of modules"):
         _ = Checkpoint(tmp_path).modules

@@ -1,4 +1,4 @@
-"""The bench of the engine, on a model so small that it takes seconds."""
+"""The benchmark of the engine, on a model so small that it takes seconds."""
 
 import sys
 from pathlib import Path
@@ -10,7 +10,7 @@ from benchmarks.contest.shapes import write_ettin
 from tests.engine import checkpoints
 
 
-def test_a_whole_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_run_reports_speed_differences_and_absent_peers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "onnxruntime", None)  # as if it were not installed
     folder = write_ettin(tmp_path, (32, 3, 2, 48), checkpoints.TEXT, 900)
     progress: list[str] = []
@@ -36,6 +36,6 @@ def test_a_whole_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert 0 < figures["bound_fraction"] < 1
     assert figures["ratio"].keys() >= {"sentence-transformers", "sentence-transformers-fp32"}
     assert figures["work"]["mean_tokens"] == pytest.approx(80, abs=2)
-    assert figures["versions"].keys() >= {"rankfleet", "torch", "sentence-transformers"}
+    assert figures["measured"]["versions"].keys() >= {"rankfleet", "torch", "sentence-transformers"}
     assert progress[0] == "preparing the model"
     assert "round 1: rankfleet-fp32" in progress

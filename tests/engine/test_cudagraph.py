@@ -1,5 +1,4 @@
-"""Buckets, filling and replay of recorded forward passes, with a stand-in for CUDA's recorder: it runs the work
-again, reading and writing the same memory as a graph would."""
+"""Buckets, padding and replay of recorded forward passes, with a stand-in for CUDA's recorder."""
 
 import logging
 from collections.abc import Callable
@@ -16,31 +15,15 @@ from rankfleet.engine.checkpoint.files import Checkpoint
 from rankfleet.engine.models.fused import Fused, add_norm
 from rankfleet.engine.models.modernbert import ModernBertEncoder
 from rankfleet.engine.models.rotary import Rotary, rotate
-from rankfleet.engine.runtime.cudagraph import Bucket, Graphs, buckets_to, choose, padded
+from rankfleet.engine.runtime.cudagraph import Bucket, Graphs, buckets_to, choose, pad_to_bucket
 from rankfleet.engine.runtime.measure import synthetic_pairs
 from rankfleet.engine.runtime.scorer import Scorer
 from tests.engine import checkpoints
-from tests.engine.varlen import fake_flash_attn_varlen_func
+from tests.engine.fakes import FakeCompiler, FakeRecorder
+from tests.engine.kernels import fake_flash_attn_varlen_func
 
 CPU = torch.device("cpu")
 SMALL = [Bucket(64, 4), Bucket(128, 8), Bucket(256, 16)]
-
-
-class FakeRecorder:
-    def __init__(self, fails: dict[int, Exception] | None = None) -> None:
-        self.fails = fails or {}  # by how many recordings came before
-        self.asked = 0
-
-    def record(self, work: Callable[[], torch.Tensor]) -> tuple[torch.Tensor, Callable[[], None]]:
-        self.asked += 1
-        if error := self.fails.get(self.asked - 1):
-            raise error
-        out = work()
-
-        def replay() -> None:
-            out.copy_(work())
-
-        return out, replay
 
 
 def pairs_of(*lengths: int) -> TokenizedPairs:
@@ -51,12 +34,12 @@ def pairs_of(*lengths: int) -> TokenizedPairs:
 
 
 def sums(batch: PackedBatch) -> torch.Tensor:
-    """Stands for a model: the sum of each pair's token ids."""
+    """Stands in for a model: the sum of each pair's token ids."""
     ends = torch.cat([torch.zeros(1, dtype=torch.long), batch.token_ids.cumsum(0)])
     return (ends[batch.bounds[1:].long()] - ends[batch.bounds[:-1].long()]).float()
 
 
-def test_bucket_sizes() -> None:
+def test_buckets_divide_each_octave_in_four() -> None:
     assert [b.tokens for b in buckets_to(1024)] == [256, 320, 384, 448, 512, 640, 768, 896, 1024]
     assert buckets_to(65536)[-1] == Bucket(65536, 2048)
     assert len(buckets_to(65536)) == 33
@@ -65,8 +48,8 @@ def test_bucket_sizes() -> None:
 @pytest.mark.parametrize(
     ("lengths", "bucket"),
     [
-        ([64], Bucket(64, 4)),  # full, no filling
-        ([10], Bucket(64, 4)),  # 54 missing: two filling pairs of at most 32
+        ([64], Bucket(64, 4)),  # full, no filler
+        ([10], Bucket(64, 4)),  # 54 missing: two filler pairs of at most 32
         ([5, 5, 5], Bucket(128, 8)),  # 49 missing would be rows 4 and 5
         ([20, 20, 20], Bucket(64, 4)),  # 4 missing: row 4
         ([60, 60], Bucket(128, 8)),
@@ -75,21 +58,21 @@ def test_bucket_sizes() -> None:
         ([101], None),  # too long a pair
     ],
 )
-def test_choice_of_bucket(lengths: list[int], bucket: Bucket | None) -> None:
-    assert choose(SMALL, np.array(lengths, np.int32), longest=100, filler=32) == bucket
+def test_the_smallest_bucket_with_room_is_chosen(lengths: list[int], bucket: Bucket | None) -> None:
+    assert choose(SMALL, np.array(lengths, np.int32), max_pair=100, max_filler=32) == bucket
 
 
-def test_a_batch_is_filled_up_to_its_bucket() -> None:
-    filled = padded(pairs_of(10, 11), Bucket(100, 8), filler=32)
+def test_a_batch_is_padded_to_exactly_its_bucket() -> None:
+    filled = pad_to_bucket(pairs_of(10, 11), Bucket(100, 8), max_filler=32)
     assert filled.lengths.tolist() == [10, 11, 32, 32, 15, 0, 0, 0]
     assert filled.ids.tolist() == [*range(1, 22), *[0] * 79]
-    assert len(filled.seconds) == 8
-    exact = padded(pairs_of(36, 64), Bucket(100, 8), filler=32)
+    assert len(filled.document_offsets) == 8
+    exact = pad_to_bucket(pairs_of(36, 64), Bucket(100, 8), max_filler=32)
     assert exact.lengths.tolist() == [36, 64, 0, 0, 0, 0, 0, 0]
 
 
 def test_index_arrays_of_empty_rows_stay_within_the_batch() -> None:
-    filled = padded(pairs_of(3, 2), Bucket(5, 4), filler=32)
+    filled = pad_to_bucket(pairs_of(3, 2), Bucket(5, 4), max_filler=32)
     buffer = index_buffer(filled)
     assert len(buffer) == 3 * 5 + 4 * 4 + 1
     batch = read_buffer(torch.from_numpy(buffer), 5, 3, filled.lengths)
@@ -99,12 +82,12 @@ def test_index_arrays_of_empty_rows_stay_within_the_batch() -> None:
     assert batch.positions.tolist() == [0, 1, 2, 0, 1]
 
 
-def test_replays_give_each_batch_its_own_answer() -> None:
-    graphs = Graphs(sums, FakeRecorder(), CPU, SMALL, longest=100, filler=32)
+def test_replays_give_each_batch_its_own_logits() -> None:
+    graphs = Graphs(sums, FakeRecorder(), CPU, SMALL, max_pair=100, max_filler=32)
     graphs.capture()
     assert graphs.recorded == SMALL
     first = graphs.run(pairs_of(1, 2))
-    second = graphs.run(pairs_of(4))  # writes where the first was written
+    second = graphs.run(pairs_of(4))  # overwrites the memory of the first
     assert first is not None
     assert second is not None
     assert first.tolist() == [1, 2 + 3]
@@ -114,14 +97,14 @@ def test_replays_give_each_batch_its_own_answer() -> None:
     assert graphs.runs == {Bucket(64, 4): 2, Bucket(128, 8): 1, None: 1}
 
 
-def test_nothing_is_recorded_while_requests_wait() -> None:
+def test_running_a_batch_records_nothing() -> None:
     recorder = FakeRecorder()
     graphs = Graphs(sums, recorder, CPU, SMALL)
     assert graphs.run(pairs_of(4)) is None
     assert recorder.asked == 0
 
 
-def test_want_of_memory_leaves_the_smaller_ones(caplog: pytest.LogCaptureFixture) -> None:
+def test_out_of_memory_leaves_the_smaller_buckets(caplog: pytest.LogCaptureFixture) -> None:
     graphs = Graphs(sums, FakeRecorder({0: torch.OutOfMemoryError("of 9 GiB")}), CPU, SMALL)
     with caplog.at_level(logging.WARNING):
         graphs.capture()
@@ -129,7 +112,7 @@ def test_want_of_memory_leaves_the_smaller_ones(caplog: pytest.LogCaptureFixture
     assert "no graph for 256 tokens: of 9 GiB" in caplog.text
 
 
-def test_any_other_failure_ends_it_and_batches_run_as_usual(caplog: pytest.LogCaptureFixture) -> None:
+def test_any_other_failure_ends_the_recording(caplog: pytest.LogCaptureFixture) -> None:
     recorder = FakeRecorder({1: RuntimeError("operation not permitted when stream is capturing")})
     graphs = Graphs(sums, recorder, CPU, SMALL)
     with caplog.at_level(logging.WARNING):
@@ -140,7 +123,7 @@ def test_any_other_failure_ends_it_and_batches_run_as_usual(caplog: pytest.LogCa
 
 
 @pytest.mark.parametrize("kind", ["ettin", "bert", "mean", "qwen2"])
-def test_recorded_models_score_as_plain_ones(kind: str, tmp_path: Path) -> None:
+def test_recorded_passes_score_as_plain_ones(kind: str, tmp_path: Path) -> None:
     folder = {
         "ettin": lambda: checkpoints.ettin(tmp_path, (64, 4, 2, 96)),
         "bert": lambda: checkpoints.bert_classifier(tmp_path),
@@ -165,23 +148,6 @@ def test_recorded_models_score_as_plain_ones(kind: str, tmp_path: Path) -> None:
     assert scorer.graphs.runs[Bucket(256, 8)] == 1
 
 
-class FakeCompiler:
-    """Keeps what it compiled and the sizes it was called with; fails when told to."""
-
-    def __init__(self, error: Exception | None = None) -> None:
-        self.error = error
-        self.sizes: list[int] = []
-
-    def __call__(self, plain: Callable[..., object]) -> Callable[..., object]:
-        def fast(x: torch.Tensor, *more: object) -> object:
-            self.sizes.append(len(x))
-            if self.error:
-                raise self.error
-            return plain(x, *more)
-
-        return fast
-
-
 def double(x: torch.Tensor) -> torch.Tensor:
     return 2 * x
 
@@ -194,7 +160,7 @@ def test_one_row_alone_is_not_compiled() -> None:
     assert compiler.sizes == [2]
 
 
-def test_a_compiler_that_fails_is_left_alone(caplog: pytest.LogCaptureFixture) -> None:
+def test_after_the_compiler_failed_the_plain_step_runs(caplog: pytest.LogCaptureFixture) -> None:
     compiler = FakeCompiler(RuntimeError("\nCannot find a working triton installation\nmore"))
     step = Fused(double, compiler)
     assert step(torch.ones(2)).tolist() == [2, 2]
@@ -203,13 +169,13 @@ def test_a_compiler_that_fails_is_left_alone(caplog: pytest.LogCaptureFixture) -
     assert "double runs uncompiled: Cannot find a working triton installation" in caplog.text
 
 
-def test_want_of_memory_is_not_the_compilers_fault() -> None:
+def test_out_of_memory_is_raised_and_not_blamed_on_the_compiler() -> None:
     step = Fused(double, FakeCompiler(torch.OutOfMemoryError("full")))
     with pytest.raises(torch.OutOfMemoryError):
         step(torch.ones(2))
 
 
-def test_rotation_of_queries_and_keys_at_once() -> None:
+def test_queries_and_keys_rotated_at_once_equal_each_rotated_alone() -> None:
     x = torch.randn(5, 3, 2, 8, generator=torch.Generator().manual_seed(1))
     rotary = Rotary.at(torch.arange(5), 10000.0, 8)
     both = rotate(x[:, :2], rotary.cos[:, None], rotary.sin[:, None])
@@ -218,7 +184,7 @@ def test_rotation_of_queries_and_keys_at_once() -> None:
 
 
 @pytest.mark.filterwarnings("ignore")  # of torch.compile's own
-def test_steps_can_be_traced_as_a_whole(tmp_path: Path) -> None:
+def test_element_wise_steps_compile_without_a_graph_break(tmp_path: Path) -> None:
     """A graph break would leave kernels apart. Tracing alone needs no C++ or Triton."""
     scorer = Scorer.load(Checkpoint(checkpoints.ettin(tmp_path, (64, 4, 2, 96))), device="cpu")
     encoder = scorer._encoder
@@ -231,17 +197,17 @@ def test_steps_can_be_traced_as_a_whole(tmp_path: Path) -> None:
         )
     for batch, expected in zip(batches, plain, strict=True):
         np.testing.assert_allclose(scorer.score(batch), expected, atol=1e-6)
-    assert all(getattr(encoder, name)._fast for name in ("rotate", "gate", "add_norm"))
+    assert all(getattr(encoder, name)._compiled for name in ("rotate", "gate", "add_norm"))
 
 
-def test_layer_norm_of_a_sum() -> None:
+def test_add_norm_gives_the_sum_and_its_layer_norm() -> None:
     x, y = torch.tensor([[1.0, 2.0]]), torch.tensor([[0.0, 1.0]])
     total, normed = add_norm(x, y, torch.ones(2), None, 0.0)
     assert total.tolist() == [[1, 3]]
     assert normed.tolist() == [[-1, 1]]
 
 
-def test_batches_on_a_cpu_are_packed_without_a_copy_of_streams() -> None:
+def test_batches_are_packed_on_a_cpu_without_cuda() -> None:
     assert pack(pairs_of(2, 3), CPU).token_ids.tolist() == [1, 2, 3, 4, 5]
 
 

@@ -12,8 +12,8 @@ from rankfleet.cli import app
 from rankfleet.core.passages import PassageRule
 from rankfleet.engine.checkpoint.files import MODELS, find_checkpoint
 from rankfleet.engine.checkpoint.storage import write_float32
+from rankfleet.engine.runtime.loading import load_tokenizer
 from rankfleet.engine.runtime.scorer import Reranker
-from rankfleet.engine.text.tokenizer import PairTokenizer
 
 TIERS = ("small", "medium", "large")
 RIGHT_FIRST = {
@@ -44,7 +44,7 @@ def test_the_right_document_comes_first(tier: str) -> None:
 
 
 @pytest.mark.parametrize("tier", TIERS)
-def test_exported_tiers_score_alike_in_sentence_transformers(tier: str, tmp_path: Path) -> None:
+def test_exported_tiers_score_the_same_in_sentence_transformers(tier: str, tmp_path: Path) -> None:
     from sentence_transformers import CrossEncoder
 
     checkpoint = find_checkpoint(f"demo/{tier}")
@@ -61,7 +61,7 @@ FILLER = "Heavy rain is expected in the north of the country this weekend. " * 4
 BURIED = [FILLER, FILLER + RIGHT_FIRST["symptoms of diabetes"][0], "The treaty ended the war."]
 
 
-def test_what_stands_at_the_end_of_a_long_document_counts_by_its_best_passage() -> None:
+def test_the_end_of_a_long_document_counts_with_max_passage() -> None:
     reranker = Reranker.load(find_checkpoint("demo/small"), device="cpu")
     beginnings = reranker.score("symptoms of diabetes", BURIED)
     assert beginnings[0] == pytest.approx(beginnings[1], abs=1e-5)  # cut alike
@@ -70,19 +70,19 @@ def test_what_stands_at_the_end_of_a_long_document_counts_by_its_best_passage() 
     assert passages[2] == pytest.approx(beginnings[2], abs=1e-5)
 
 
-def test_the_command_line_takes_the_best_passage_where_told_to() -> None:
+def test_rank_scores_the_best_passage_with_long_documents_max_passage() -> None:
     asked = ["rank", "symptoms of diabetes", *BURIED, "--tier", "small", "--top", "1"]
     result = CliRunner().invoke(app, [*asked, "--long-documents", "max_passage"])
     assert result.exit_code == 0, result.output
     assert "thirst" in result.output
 
 
-def test_together_they_are_small_and_share_one_vocabulary() -> None:
+def test_demo_tiers_are_below_30_mb_and_share_one_vocabulary() -> None:
     assert sum(path.stat().st_size for path in (MODELS / "demo").rglob("*.safetensors")) < 30_000_000
-    assert len({PairTokenizer.load(find_checkpoint(f"demo/{tier}")).identity for tier in TIERS}) == 1
+    assert len({load_tokenizer(find_checkpoint(f"demo/{tier}")).identity for tier in TIERS}) == 1
 
 
-def test_each_costs_clearly_more_than_the_one_below() -> None:
+def test_each_demo_tier_costs_clearly_more_than_the_one_below() -> None:
     def products(tier: str) -> int:
         """Weights a token meets; in the last layer keys and values only, the rest is for first tokens alone."""
         config = find_checkpoint(f"demo/{tier}").config

@@ -1,4 +1,4 @@
-"""benchmarks/gpu_suite.py: that it runs, goes on where it stopped, needs no Ray, and is honest without a GPU."""
+"""benchmarks/gpu_suite.py runs, continues where it stopped, needs no Ray, and says so where there is no GPU."""
 
 import importlib.util
 import json
@@ -11,9 +11,13 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from benchmarks.contest.report import kendall_tau
+from benchmarks.gpu.ablation import PaddedScorer
+from benchmarks.gpu.engine import product_flops
+from benchmarks.gpu.random_model import Setting, random_model, tokenized
 
 from rankfleet.estimates.profile import read_profile
-from tests.engine.varlen import fake_flash_attn_varlen_func
+from tests.engine.kernels import fake_flash_attn_varlen_func
 
 SCRIPT = Path(__file__).parents[2] / "benchmarks/gpu_suite.py"
 
@@ -41,7 +45,7 @@ def run(suite: ModuleType, out: Path, models: Path, *more: str) -> dict[str, Any
     return report
 
 
-def test_all_parts_on_a_cpu(suite: ModuleType, models: Path, tmp_path: Path) -> None:
+def test_all_parts_run_on_a_cpu(suite: ModuleType, models: Path, tmp_path: Path) -> None:
     out = tmp_path / "suite.json"
     report = run(suite, out, models)
     tiny = {part: stored["shapes"]["tiny"] for part, stored in report["parts"].items()}
@@ -56,15 +60,15 @@ def test_all_parts_on_a_cpu(suite: ModuleType, models: Path, tmp_path: Path) -> 
     assert tiny["memory"]["finite"]
     assert tiny["matmul"]["bound_fraction"] > 0
     for stored in report["parts"].values():
-        assert {"device", "versions", "date", "backends", "quick"} == set(stored["measured"])
+        assert {"date", "machine", "versions", "command", "backends", "quick"} == set(stored["measured"])
     profile = tmp_path / "profile.json"
     profile.write_text(json.dumps(report["parts"]["curves"]["profile"]))
     assert set(read_profile(profile)) == {"tiny"}
 
 
-def test_it_goes_on_where_it_stopped(suite: ModuleType, models: Path, tmp_path: Path) -> None:
+def test_a_run_continues_where_the_last_one_stopped(suite: ModuleType, models: Path, tmp_path: Path) -> None:
     out = tmp_path / "suite.json"
-    stopped = run(suite, out, models, "--part", "latency", "--most-s", "-1")
+    stopped = run(suite, out, models, "--part", "latency", "--max-s", "-1")
     assert "the time for this part was up" in stopped["parts"]["latency"]["shapes"]["tiny"]["not_run"]
     first = run(suite, out, models, "--part", "latency")
     assert "with graphs" in first["parts"]["latency"]["shapes"]["tiny"]
@@ -74,7 +78,7 @@ def test_it_goes_on_where_it_stopped(suite: ModuleType, models: Path, tmp_path: 
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
-def test_without_a_gpu_it_says_so_and_keeps_what_it_has(suite: ModuleType, tmp_path: Path) -> None:
+def test_without_a_gpu_parts_are_marked_not_run_and_results_are_kept(suite: ModuleType, tmp_path: Path) -> None:
     out = tmp_path / "suite.json"
     out.write_text(json.dumps({"parts": {"latency": {"shapes": {"17m": {"p50_ms": 1.0}}}}}))
     suite.main(["--json", str(out)])
@@ -86,27 +90,27 @@ def test_without_a_gpu_it_says_so_and_keeps_what_it_has(suite: ModuleType, tmp_p
 
 
 @pytest.mark.parametrize("kernel", [False, True])
-def test_padded_arms_of_the_ablation_score_as_the_engine_does(suite: ModuleType, models: Path, kernel: bool) -> None:
+def test_padded_arms_of_the_ablation_score_as_the_engine(models: Path, kernel: bool) -> None:
     from rankfleet.engine.attention.varlen import VarlenAttention, flash_attn_kernel
 
-    model = suite.random_model("tiny", suite.Setting(torch.device("cpu"), True, None), models)
-    pairs = suite.tokenized(np.array([9, 64, 65, 66, 130, 131, 200, 8], np.int32))
+    model = random_model("tiny", Setting(torch.device("cpu"), True, None), models)
+    pairs = tokenized(np.array([9, 64, 65, 66, 130, 131, 200, 8], np.int32))
     inner = VarlenAttention(flash_attn_kernel(fake_flash_attn_varlen_func)) if kernel else None
-    scores = suite.PaddedScorer(model, "float32", inner, 3).score(pairs)
+    scores = PaddedScorer(model, "float32", inner, 3).score(pairs)
     np.testing.assert_allclose(scores, model.scorer("float32").score(pairs), atol=1e-5)
 
 
-def test_kendall_tau_by_hand(suite: ModuleType) -> None:
+def test_kendall_tau_counts_pairs_in_another_order() -> None:
     # Of the six pairs, (3, 2) alone is in another order: (5 - 1) / 6.
-    assert suite.kendall_tau(np.array([1.0, 2, 3, 4]), np.array([1.0, 3, 2, 4])) == pytest.approx(4 / 6)
+    assert kendall_tau(np.array([1.0, 2, 3, 4]), np.array([1.0, 3, 2, 4])) == pytest.approx(4 / 6)
 
 
-def test_products_by_hand(suite: ModuleType) -> None:
+def test_product_flops_count_the_last_layer_for_first_tokens_only() -> None:
     # tiny: hidden 128, inner 96, 4 layers: 4·128² + 3·128·96 = 102400 a layer and token, 3·128² in the last.
-    assert suite.product_flops("tiny", np.array([10])) == 2 * (10 * 3 * 102400 + 10 * 49152 + 102400)
+    assert product_flops("tiny", np.array([10])) == 2 * (10 * 3 * 102400 + 10 * 49152 + 102400)
 
 
-def test_it_needs_no_ray() -> None:
+def test_the_suite_needs_no_ray() -> None:
     code = (
         "import runpy, sys; sys.modules['ray'] = None; sys.modules['pydantic'] = None;"
         f"sys.argv = ['gpu_suite.py', '--help']; runpy.run_path({str(SCRIPT)!r}, run_name='__main__')"

@@ -1,4 +1,4 @@
-"""The compiled kernels against PyTorch's operations; see also test_parity, which runs both."""
+"""The compiled kernels: precision, the processors they run on, and how they are built. test_parity compares scores."""
 
 import os
 import shutil
@@ -16,7 +16,7 @@ from rankfleet.engine.native.encoder import NativeEncoder, attention_items
 from rankfleet.engine.runtime.precision import choose_dtype
 from rankfleet.engine.runtime.scorer import Reranker, Scorer
 from tests.engine import checkpoints
-from tests.engine.test_parity import QUERY, documents
+from tests.engine.parity import QUERY, documents
 
 CPU = torch.device("cpu")
 NEEDS_KERNELS = pytest.mark.skipif(native.library() is None, reason="needs AVX-512 and a C++ compiler")
@@ -28,16 +28,16 @@ def needs(dtype: str) -> None:
 
 
 @NEEDS_KERNELS
-@pytest.mark.parametrize(("dtype", "least"), [("bfloat16", 0.999), ("int8", 0.99)])
+@pytest.mark.parametrize(("dtype", "min_correlation"), [("bfloat16", 0.999), ("int8", 0.99)])
 @pytest.mark.parametrize("make", ["17m", "bert"])
-def test_lower_precision_stays_close(make: str, dtype: str, least: float, tmp_path: Path) -> None:
+def test_lower_precision_stays_close(make: str, dtype: str, min_correlation: float, tmp_path: Path) -> None:
     needs(dtype)
     checkpoint = find_checkpoint("demo/large") if make == "bert" else Checkpoint(checkpoints.ettin(tmp_path, make))
     texts = documents([1, 3, 3, 12, 25, 40, 80, 120, 120, 500])
     exact = Reranker.load(checkpoint, "float32", "cpu").score(QUERY, texts)
     close = Reranker.load(checkpoint, dtype, "cpu").score(QUERY, texts)
-    assert not np.array_equal(exact, close), "another precision gives other bits, or it was not used"
-    assert np.corrcoef(exact, close)[0, 1] > least
+    assert not np.array_equal(exact, close), "equal bits: the precision was not used"
+    assert np.corrcoef(exact, close)[0, 1] > min_correlation
 
 
 @NEEDS_KERNELS
@@ -52,7 +52,7 @@ def test_a_pair_scores_the_same_to_the_last_bit_whatever_its_neighbours(dtype: s
 
 
 @NEEDS_KERNELS
-def test_what_the_kernels_do_not_have_runs_in_pytorch(tmp_path: Path) -> None:
+def test_widths_that_the_kernels_do_not_have_run_in_pytorch(tmp_path: Path) -> None:
     folder = checkpoints.modernbert_classifier(tmp_path, "cls")  # rotary heads of 32
     assert not isinstance(Scorer.load(Checkpoint(folder), "float32", "cpu")._encoder, NativeEncoder)
     if "int8" in native.library().dtypes:
@@ -60,7 +60,7 @@ def test_what_the_kernels_do_not_have_runs_in_pytorch(tmp_path: Path) -> None:
             Scorer.load(Checkpoint(folder), "int8", "cpu")
 
 
-def test_long_pairs_are_cut_into_pieces_of_attention_and_come_first() -> None:
+def test_long_pairs_are_split_into_attention_items_and_come_first() -> None:
     assert attention_items(np.array([3, 800]), heads=2).tolist() == [
         [1, 0, 0, 384],
         [1, 1, 0, 384],
@@ -73,8 +73,8 @@ def test_long_pairs_are_cut_into_pieces_of_attention_and_come_first() -> None:
     ]
 
 
-def test_instructions_decide_what_can_be_computed(tmp_path: Path) -> None:
-    base = frozenset(native.NEEDED)
+def test_instruction_sets_decide_which_precisions_there_are(tmp_path: Path) -> None:
+    base = frozenset(native.REQUIRED)
     assert native.supported_dtypes(frozenset({"avx2", "fma"})) == set()
     assert native.supported_dtypes(base) == {"float32"}
     assert native.supported_dtypes(base | {"avx512_bf16", "avx512_vnni"}) == {"float32", "bfloat16", "int8"}
@@ -84,10 +84,10 @@ def test_instructions_decide_what_can_be_computed(tmp_path: Path) -> None:
     assert native.cpu_flags(tmp_path / "absent") == set()
 
 
-def test_without_a_compiler_there_is_a_reason_and_no_failure(
+def test_without_a_compiler_the_reason_is_logged_and_nothing_fails(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(native, "cpu_flags", lambda: frozenset(native.NEEDED))
+    monkeypatch.setattr(native, "cpu_flags", lambda: frozenset(native.REQUIRED))
     monkeypatch.setenv("RANKFLEET_CACHE", str(tmp_path))
     for compiler, path, reason in (
         ("", "", "install g++"),
@@ -101,7 +101,7 @@ def test_without_a_compiler_there_is_a_reason_and_no_failure(
         assert reason in caplog.text
 
 
-def test_a_user_without_a_home_is_told_to_name_a_folder(
+def test_a_user_without_a_home_is_told_to_set_the_cache_folder(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     def nowhere() -> Path:
@@ -110,7 +110,7 @@ def test_a_user_without_a_home_is_told_to_name_a_folder(
     monkeypatch.setattr(Path, "home", nowhere)
     monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
     monkeypatch.delenv("RANKFLEET_CACHE", raising=False)
-    monkeypatch.setattr(native, "cpu_flags", lambda: frozenset(native.NEEDED))
+    monkeypatch.setattr(native, "cpu_flags", lambda: frozenset(native.REQUIRED))
     assert native.library.__wrapped__() is None
     assert "set RANKFLEET_CACHE" in caplog.text
     monkeypatch.setenv("RANKFLEET_CACHE", str(tmp_path))
@@ -118,13 +118,13 @@ def test_a_user_without_a_home_is_told_to_name_a_folder(
 
 
 @pytest.mark.skipif(shutil.which("g++") is None, reason="needs a C++ compiler")
-def test_what_cannot_be_loaded_from_the_cache_is_built_again(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_a_library_that_cannot_be_loaded_is_built_again(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     source = tmp_path / "small.cpp"
     source.write_text('extern "C" int answer() { return 42; }')
     monkeypatch.setattr(native, "SOURCES", [source])
     monkeypatch.setenv("CXX", "g++ -O1")  # a compiler with options of its own
     path = native.compiled([], tmp_path / "cache")
-    path.write_bytes(b"")  # as a computer that went down may leave it
+    path.write_bytes(b"")  # as a crash may leave it
     assert native.load([], tmp_path / "cache").answer() == 42
     assert path.stat().st_size > 0
 
@@ -147,7 +147,7 @@ def test_kernels_are_built_once(monkeypatch: pytest.MonkeyPatch, tmp_path: Path)
     assert sorted(path.suffix for path in tmp_path.iterdir()) == [".so"] * 3
 
 
-def test_auto_takes_bfloat16_where_the_processor_is_made_for_it(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_auto_is_bfloat16_where_the_processor_has_instructions_for_it(monkeypatch: pytest.MonkeyPatch) -> None:
     for flags, dtype in (({"avx512_bf16"}, "bfloat16"), ({"amx_bf16"}, "bfloat16"), ({"avx512f"}, "float32")):
         monkeypatch.setattr("rankfleet.engine.runtime.precision.cpu_flags", lambda flags=flags: frozenset(flags))
         assert choose_dtype("auto", CPU) == dtype

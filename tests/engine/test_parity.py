@@ -1,49 +1,22 @@
 """Scores equal those of Sentence Transformers' CrossEncoder on the same checkpoint."""
 
-import random
 from pathlib import Path
 
-import numpy as np
 import pytest
-import torch
 
-from rankfleet.engine.checkpoint.files import Checkpoint
-from rankfleet.engine.runtime.scorer import Reranker, Scorer
-from rankfleet.engine.text.tokenizer import PairTokenizer
 from tests.engine import checkpoints
-
-QUERY = "how does the boundary layer heat a wing?"
-WORDS = " ".join(checkpoints.TEXT[:4]).split()
-
-
-def documents(lengths: list[int], seed: int = 1) -> list[str]:
-    rng = random.Random(seed)
-    return [" ".join(rng.choices(WORDS, k=n)) for n in lengths]
-
-
-def assert_equal_scores(folder: Path, query: str, texts: list[str], batch_size: int = 4, atol: float = 1e-4) -> None:
-    """Of the plain path and, where this machine has it, of the compiled one."""
-    from sentence_transformers import CrossEncoder
-
-    reference = CrossEncoder(str(folder), device="cpu", model_kwargs={"dtype": torch.float32})
-    theirs = reference.predict([(query, t) for t in texts], batch_size=batch_size, activation_fn=torch.nn.Identity())
-    assert np.std(theirs) > 1e-3, "scores that are all alike would prove nothing"
-    checkpoint = Checkpoint(folder)
-    tokenizer = PairTokenizer.load(checkpoint)
-    for compiled in (True, False):
-        scorer = Scorer.load(checkpoint, "float32", "cpu", compiled=compiled)
-        np.testing.assert_allclose(Reranker(scorer, tokenizer).score(query, texts), theirs, atol=atol, rtol=0)
+from tests.engine.parity import QUERY, assert_equal_scores, documents
 
 
 @pytest.mark.parametrize("shape", ["17m", "32m", "68m", "150m"])
-def test_ettin_shapes(shape: str, tmp_path: Path) -> None:
+def test_ettin_shapes_score_as_in_sentence_transformers(shape: str, tmp_path: Path) -> None:
     folder = checkpoints.ettin(tmp_path, shape)
     assert_equal_scores(folder, QUERY, documents([1, 3, 3, 3, 12, 25, 40, 80, 120, 120]))
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("shape", ["400m", "1b"])
-def test_large_ettin_shapes(shape: str, tmp_path: Path) -> None:
+def test_large_ettin_shapes_score_as_in_sentence_transformers(shape: str, tmp_path: Path) -> None:
     fields = dict(line.split(":") for line in Path("/proc/meminfo").read_text().splitlines())
     available = int(fields["MemAvailable"].split()[0]) / 2**20
     needed = {"400m": 8, "1b": 16}[shape]
@@ -54,29 +27,29 @@ def test_large_ettin_shapes(shape: str, tmp_path: Path) -> None:
     assert_equal_scores(folder, QUERY, documents([1, 20, 60]), atol=3e-4)
 
 
-def test_every_length_from_one_token_to_8192(tmp_path: Path) -> None:
+def test_lengths_from_one_token_to_8192_score_as_in_sentence_transformers(tmp_path: Path) -> None:
     folder = checkpoints.ettin(tmp_path, "17m")
     # Around the window (64 to each side) every length counts; the last is cut at 8192 tokens.
     texts = ["a", *documents([2, 8, 14, 15, 16, 17, 18, 33, 250, 1000]), "a b " * 5000]
     assert_equal_scores(folder, QUERY, texts, batch_size=1)
 
 
-def test_query_longer_than_the_document(tmp_path: Path) -> None:
+def test_a_query_longer_than_the_document_is_truncated_alike(tmp_path: Path) -> None:
     folder = checkpoints.ettin(tmp_path, "17m", max_length=96)
     assert_equal_scores(folder, documents([90])[0], documents([2, 10, 30, 200]), batch_size=1)
 
 
 @pytest.mark.parametrize("pooling", ["cls", "mean"])
-def test_modernbert_classifier(pooling: str, tmp_path: Path) -> None:
+def test_modernbert_classifiers_score_as_in_sentence_transformers(pooling: str, tmp_path: Path) -> None:
     folder = checkpoints.modernbert_classifier(tmp_path, pooling)
     assert_equal_scores(folder, QUERY, documents([1, 5, 30, 30, 90]))
 
 
-def test_bert_classifier(tmp_path: Path) -> None:
+def test_bert_classifiers_score_as_in_sentence_transformers(tmp_path: Path) -> None:
     folder = checkpoints.bert_classifier(tmp_path)
     assert_equal_scores(folder, QUERY, documents([1, 5, 30, 30, 90, 900]))
 
 
-def test_xlm_roberta_classifier(tmp_path: Path) -> None:
+def test_xlm_roberta_classifiers_score_as_in_sentence_transformers(tmp_path: Path) -> None:
     folder = checkpoints.xlm_roberta_classifier(tmp_path)
     assert_equal_scores(folder, QUERY, documents([1, 5, 30, 30, 90, 900]))

@@ -1,4 +1,4 @@
-"""The causal teacher scores as Sentence Transformers' CrossEncoder does: prompt, truncation and logits."""
+"""A causal reranker scores as Sentence Transformers' CrossEncoder does: prompt, truncation and logits."""
 
 from pathlib import Path
 
@@ -10,12 +10,12 @@ from rankfleet.core.errors import CheckpointError
 from rankfleet.core.sections import Tier
 from rankfleet.engine.attention.varlen import VarlenAttention, flash_attn_kernel, torch_varlen_kernel
 from rankfleet.engine.checkpoint.files import Checkpoint
+from rankfleet.engine.runtime.loading import load_tokenizer
 from rankfleet.engine.runtime.scorer import Reranker, Scorer
-from rankfleet.engine.text.tokenizer import PairTokenizer
 from rankfleet.router.tokenize import load_tokenizers
 from tests.engine import checkpoints
-from tests.engine.test_parity import QUERY, assert_equal_scores, documents
-from tests.engine.varlen import fake_flash_attn_varlen_func, fake_varlen_attn
+from tests.engine.kernels import fake_flash_attn_varlen_func, fake_varlen_attn
+from tests.engine.parity import QUERY, assert_equal_scores, documents, reference_scores
 
 AWKWARD = [
     "",
@@ -34,42 +34,42 @@ def scores(folder: Path, query: str, texts: list[str]) -> np.ndarray:
     return Reranker.load(Checkpoint(folder), "float32", "cpu").score(query, texts)
 
 
-def expected(folder: Path, query: str, texts: list[str]) -> np.ndarray:
-    from sentence_transformers import CrossEncoder
-
-    reference = CrossEncoder(str(folder), device="cpu", model_kwargs={"dtype": torch.float32})
-    return reference.predict([(query, t) for t in texts], activation_fn=torch.nn.Identity())
-
-
 @pytest.mark.parametrize(
     "options",
     [{}, {"tied": False}, {"no": False}, {"instruction": "Judge the pair."}],
     ids=["tied", "untied", "one token", "instruction"],
 )
-def test_scores(options: dict[str, object], tmp_path: Path) -> None:
+def test_scores_are_those_of_sentence_transformers(options: dict[str, object], tmp_path: Path) -> None:
     folder = checkpoints.qwen2_reranker(tmp_path, **options)  # type: ignore[arg-type]
     assert_equal_scores(folder, QUERY, [*documents([1, 3, 3, 3, 25, 120]), *AWKWARD])
 
 
 @pytest.mark.parametrize("query", ["", "wing?\n", " 5 wings"])
-def test_awkward_queries(query: str, tmp_path: Path) -> None:
+def test_empty_and_spaced_queries_score_as_in_sentence_transformers(query: str, tmp_path: Path) -> None:
     assert_equal_scores(checkpoints.qwen2_reranker(tmp_path), query, [*documents([5]), *AWKWARD])
 
 
-def test_what_does_not_fit_is_cut_before_the_end_of_the_prompt(tmp_path: Path) -> None:
+def test_texts_that_do_not_fit_are_cut_before_the_end_of_the_prompt(tmp_path: Path) -> None:
     folder = checkpoints.qwen2_reranker(tmp_path, max_length=120)
     assert_equal_scores(folder, QUERY, documents([5, 60, 100, 400]))
-    for query in documents([200, 300], seed=2):  # too long alone: whatever follows, the scores are the same
-        assert scores(folder, query, documents([5, 60])) == pytest.approx(expected(folder, query, documents([5, 60])))
-    tokenizer = PairTokenizer.load(Checkpoint(folder))
+    for query in documents([200, 300], seed=2):  # too long alone: all documents score the same
+        assert scores(folder, query, documents([5, 60])) == pytest.approx(
+            reference_scores(folder, query, documents([5, 60]))
+        )
+    tokenizer = load_tokenizer(Checkpoint(folder))
     query, *texts = tokenizer.encode([QUERY, *documents([5, 400])])
     pairs, truncated = tokenizer.pair(query, texts)
     assert truncated == [1]
     assert pairs.lengths[1] == 120
-    assert pairs.lengths.tolist() == tokenizer.pair_lengths(tokenizer.layout(query, texts)).tolist()
+    assert int(pairs.lengths.sum()) == len(pairs.ids)
+    # Both pairs open and close with the prompt, the one that was cut too.
+    template, (whole, cut) = tokenizer.template, np.split(pairs.ids, [pairs.lengths[0]])
+    for ids in (whole, cut):
+        assert ids[: len(template.before)].tolist() == template.before
+        assert ids[-len(template.after) :].tolist() == template.after
 
 
-def test_a_template_that_trims(tmp_path: Path) -> None:
+def test_a_template_that_trims_texts_is_followed(tmp_path: Path) -> None:
     trims = checkpoints.PROMPT.replace("| first }}", "| first | trim }}")
     assert_equal_scores(checkpoints.qwen2_reranker(tmp_path, prompt=trims), " a wing ", [*documents([5]), *AWKWARD])
 
@@ -83,16 +83,16 @@ def test_a_template_that_trims(tmp_path: Path) -> None:
         ("{{ nothing.at.all }}", "cannot be rendered"),
     ],
 )
-def test_templates_that_are_refused(prompt: str, message: str, tmp_path: Path) -> None:
+def test_templates_that_cannot_be_split_are_refused(prompt: str, message: str, tmp_path: Path) -> None:
     folder = checkpoints.qwen2_reranker(tmp_path)
     (folder / "chat_template.jinja").write_text(prompt)
     with pytest.raises(CheckpointError, match=message):
-        PairTokenizer.load(Checkpoint(folder))
+        load_tokenizer(Checkpoint(folder))
 
 
 def test_a_limit_below_the_prompt_is_refused(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match="the prompt alone has"):
-        PairTokenizer.load(Checkpoint(checkpoints.qwen2_reranker(tmp_path)), max_tokens=20)
+        load_tokenizer(Checkpoint(checkpoints.qwen2_reranker(tmp_path)), max_tokens=20)
 
 
 def test_a_tier_whose_pairs_are_cut_within_the_prompt_is_refused(tmp_path: Path) -> None:
@@ -109,13 +109,13 @@ def test_a_language_model_without_logit_score_is_refused(tmp_path: Path) -> None
         Scorer.load(Checkpoint(folder.resolve()), device="cpu")
 
 
-def test_variable_length_kernels(tmp_path: Path) -> None:
+def test_variable_length_kernels_give_the_same_scores(tmp_path: Path) -> None:
     checkpoint = Checkpoint(checkpoints.qwen2_reranker(tmp_path))
     texts = documents([1, 3, 3, 60])
     plain = scores(checkpoint.folder, QUERY, texts)
     for kernel in (flash_attn_kernel(fake_flash_attn_varlen_func), torch_varlen_kernel(fake_varlen_attn)):
         scorer = Scorer.load(checkpoint, "float32", "cpu", attention=VarlenAttention(kernel))
-        ours = Reranker(scorer, PairTokenizer.load(checkpoint)).score(QUERY, texts)
+        ours = Reranker(scorer, load_tokenizer(checkpoint)).score(QUERY, texts)
         np.testing.assert_allclose(ours, plain, atol=1e-4, rtol=0)
 
 

@@ -1,5 +1,5 @@
-"""A model that cannot give scores is refused when it is loaded, and pairs that it does not have before they are
-computed: in compiled kernels, in PyTorch's operations, and where recorded passes are replayed."""
+"""A model that cannot give finite scores is refused when it is loaded, and pairs outside of a model before anything is
+computed: by compiled kernels, by PyTorch's operations and by recorded passes."""
 
 import json
 import re
@@ -14,15 +14,16 @@ from safetensors.torch import load_file, save_file
 from rankfleet.core.errors import CheckpointError, InvalidPairs
 from rankfleet.core.pairs import TokenizedPairs
 from rankfleet.engine.attention.varlen import VarlenAttention, flash_attn_kernel
-from rankfleet.engine.checkpoint.files import SCALE_SUFFIX, Checkpoint
+from rankfleet.engine.checkpoint.files import Checkpoint
 from rankfleet.engine.checkpoint.storage import write_int8
+from rankfleet.engine.checkpoint.tensors import SCALE_SUFFIX
 from rankfleet.engine.checkpoint.weights import Weights, all_finite
 from rankfleet.engine.runtime.cudagraph import Bucket
 from rankfleet.engine.runtime.scorer import Reranker, Scorer
 from tests.engine import checkpoints
-from tests.engine.test_checkpoint import small_bert
-from tests.engine.test_cudagraph import FakeRecorder
-from tests.engine.varlen import fake_flash_attn_varlen_func
+from tests.engine.checkpoints import small_bert
+from tests.engine.fakes import FakeRecorder
+from tests.engine.kernels import fake_flash_attn_varlen_func
 
 CPU = torch.device("cpu")
 
@@ -39,7 +40,7 @@ def change(path: Path, edit: Callable[[dict[str, torch.Tensor]], None]) -> None:
 
 
 def put(path: Path, name: str, value: float) -> None:
-    """Into one element, far from the first."""
+    """Set the last element of a tensor."""
 
     def edit(tensors: dict[str, torch.Tensor]) -> None:
         tensors[name].view(-1)[-1] = value
@@ -66,33 +67,33 @@ def refused(folder: Path, inside: Path, name: str) -> None:
         ("4_Dense", "linear.bias"),
     ],
 )
-def test_weights_that_are_not_finite(inside: str, name: str, value: float, tmp_path: Path) -> None:
+def test_weights_that_are_not_finite_are_refused(inside: str, name: str, value: float, tmp_path: Path) -> None:
     folder = small_ettin(tmp_path)
     put(folder / inside / "model.safetensors", name, value)
     refused(folder, folder / inside, name)
 
 
 @pytest.mark.parametrize("name", ["bert.encoder.layer.0.output.dense.weight", "classifier.weight"])
-def test_of_a_classifier_the_name_in_the_file_is_told(name: str, tmp_path: Path) -> None:
+def test_a_classifiers_tensor_is_named_as_in_the_file(name: str, tmp_path: Path) -> None:
     put(small_bert(tmp_path) / "model.safetensors", name, float("nan"))
     refused(tmp_path, tmp_path, name)
 
 
 @pytest.mark.parametrize("name", ["model.layers.2.mlp.down_proj.weight", "lm_head.weight"])
-def test_of_a_language_model(name: str, tmp_path: Path) -> None:
+def test_weights_of_a_language_model_that_are_not_finite_are_refused(name: str, tmp_path: Path) -> None:
     folder = checkpoints.qwen2_reranker(tmp_path, tied=False)
     put(folder / "model.safetensors", name, float("nan"))
     refused(folder, folder, name)
 
 
-def test_a_scale_of_int8_that_is_not_finite(tmp_path: Path) -> None:
+def test_an_int8_scale_that_is_not_finite_is_refused(tmp_path: Path) -> None:
     write_int8(Checkpoint(small_ettin(tmp_path)), tmp_path / "int8")
     name = "layers.0.mlp.Wi.weight"
     put(tmp_path / "int8" / "model.safetensors", name + SCALE_SUFFIX, float("nan"))
     refused(tmp_path / "int8", tmp_path / "int8", name)
 
 
-def test_infinities_of_float16_and_what_is_infinite_only_in_the_precision_computed_in(tmp_path: Path) -> None:
+def test_values_are_checked_in_the_precision_that_is_computed_in(tmp_path: Path) -> None:
     half = Weights({"x": torch.tensor([1.0, 7e4]).half()}, tmp_path)  # the largest float16 is 65504
     with pytest.raises(CheckpointError, match="tensor 'x' holds"):
         half.tensor("x")
@@ -104,7 +105,7 @@ def test_infinities_of_float16_and_what_is_infinite_only_in_the_precision_comput
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.float16, torch.bfloat16])
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])
-def test_one_value_among_many_is_found_wherever_it_is(dtype: torch.dtype, value: float) -> None:
+def test_one_bad_value_among_many_is_found_anywhere(dtype: torch.dtype, value: float) -> None:
     for size in (1, 7, 64, 100_000):
         for at in {0, size // 2, size - 1}:
             tensor = torch.ones(size, dtype=dtype)
@@ -114,7 +115,7 @@ def test_one_value_among_many_is_found_wherever_it_is(dtype: torch.dtype, value:
     assert all_finite(torch.empty(0, 3, dtype=dtype))
 
 
-def test_a_tensor_that_is_not_used_may_hold_anything(tmp_path: Path) -> None:
+def test_an_unused_tensor_may_hold_anything(tmp_path: Path) -> None:
     folder = small_ettin(tmp_path)
     before = Reranker.load(Checkpoint(folder), "float32", "cpu").score("wing", ["The wing heats up."])
     mask = torch.full((4, 4), float("-inf"))
@@ -124,7 +125,7 @@ def test_a_tensor_that_is_not_used_may_hold_anything(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("compiled", [True, False])
-def test_finite_weights_whose_scores_overflow(compiled: bool, tmp_path: Path) -> None:
+def test_finite_weights_whose_scores_overflow_are_refused(compiled: bool, tmp_path: Path) -> None:
     folder = small_ettin(tmp_path)
     change(folder / "model.safetensors", lambda tensors: tensors["layers.0.mlp.Wo.weight"].fill_(3e38))
     with pytest.raises(
@@ -134,7 +135,7 @@ def test_finite_weights_whose_scores_overflow(compiled: bool, tmp_path: Path) ->
 
 
 @pytest.mark.parametrize("compiled", [True, False])
-def test_a_table_of_positions_shorter_than_the_config_says(compiled: bool, tmp_path: Path) -> None:
+def test_a_position_table_shorter_than_the_config_says_is_refused(compiled: bool, tmp_path: Path) -> None:
     folder, name = checkpoints.bert_classifier(tmp_path), "bert.embeddings.position_embeddings.weight"
     change(folder / "model.safetensors", lambda tensors: tensors.update({name: tensors[name][:100].clone()}))
     with pytest.raises(
@@ -145,7 +146,7 @@ def test_a_table_of_positions_shorter_than_the_config_says(compiled: bool, tmp_p
 
 
 @pytest.mark.parametrize("token", [1000, -1])
-def test_a_logit_score_of_a_token_that_the_model_does_not_have(token: int, tmp_path: Path) -> None:
+def test_a_logit_score_of_an_unknown_token_is_refused(token: int, tmp_path: Path) -> None:
     folder = checkpoints.qwen2_reranker(tmp_path)
     path = next(path for path in folder.glob("*/config.json") if "true_token_id" in path.read_text())
     path.write_text(json.dumps(json.loads(path.read_text()) | {"false_token_id": token}))
@@ -155,7 +156,7 @@ def test_a_logit_score_of_a_token_that_the_model_does_not_have(token: int, tmp_p
 
 @pytest.mark.parametrize("path", ["compiled", "plain", "recorded"])
 @pytest.mark.parametrize("kind", ["ettin", "bert", "qwen2"])
-def test_pairs_that_the_model_does_not_have(kind: str, path: str, tmp_path: Path) -> None:
+def test_pairs_outside_of_the_model_are_refused_on_every_path(kind: str, path: str, tmp_path: Path) -> None:
     make = {"ettin": small_ettin, "bert": checkpoints.bert_classifier, "qwen2": checkpoints.qwen2_reranker}[kind]
     rows = {"ettin": 50368, "bert": 1000, "qwen2": 1000}[kind]
     attention = VarlenAttention(flash_attn_kernel(fake_flash_attn_varlen_func)) if path == "recorded" else None

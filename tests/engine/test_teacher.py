@@ -36,7 +36,7 @@ def test_pairs_of_one_query_are_scored_together(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("left", [0, 1, 60, 130])
-def test_what_was_scored_is_not_scored_again_and_half_a_line_is_dropped(left: int, tmp_path: Path) -> None:
+def test_scored_pairs_are_not_scored_again_and_half_a_line_is_dropped(left: int, tmp_path: Path) -> None:
     pairs, whole, cut = write_pairs(tmp_path / "pairs.jsonl"), tmp_path / "whole.jsonl", tmp_path / "cut.jsonl"
     score_pairs(FakeTeacher(), pairs, whole, lambda _: None)  # type: ignore[arg-type]
     cut.write_bytes(whole.read_bytes()[:left])

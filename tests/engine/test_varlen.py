@@ -1,4 +1,4 @@
-"""The choice of back-end, and what each is called with: stand-ins compute what the kernels promise."""
+"""The choice of attention back-end, and the arguments of each: stand-ins compute what the kernels promise."""
 
 import inspect
 from collections.abc import Callable
@@ -11,14 +11,15 @@ import torch
 
 from rankfleet.core.pairs import TokenizedPairs
 from rankfleet.engine.attention import varlen
-from rankfleet.engine.attention.packed import Attention, RunAttention
 from rankfleet.engine.attention.packing import Run, pack
+from rankfleet.engine.attention.protocol import Attention
+from rankfleet.engine.attention.sdpa import RunAttention
 from rankfleet.engine.attention.varlen import VarlenAttention, flash_attn_kernel, torch_varlen_kernel, varlen_backend
 from rankfleet.engine.checkpoint.files import Checkpoint
 from rankfleet.engine.runtime.measure import synthetic_pairs
 from rankfleet.engine.runtime.scorer import Scorer
 from tests.engine import checkpoints
-from tests.engine.varlen import fake_flash_attn_varlen_func, fake_varlen_attn, fake_varlen_attn_without_groups
+from tests.engine.kernels import fake_flash_attn_varlen_func, fake_varlen_attn, fake_varlen_attn_without_groups
 
 CPU = torch.device("cpu")
 BOTH = ("flash-attn", "torch-varlen")
@@ -36,14 +37,16 @@ STAND_INS = {
         ("cuda", torch.float16, BOTH, 64, "flash-attn"),
         ("cuda", torch.bfloat16, ("torch-varlen",), 64, "torch-varlen"),
         ("cuda", torch.bfloat16, (), 64, "sdpa"),
-        ("cuda", torch.float32, BOTH, 64, "sdpa"),  # the kernels know half precision only
-        ("cuda", torch.bfloat16, BOTH, 26, "flash-attn"),  # pads odd heads by itself
+        ("cuda", torch.float32, BOTH, 64, "sdpa"),  # the kernels compute in half precision only
+        ("cuda", torch.bfloat16, BOTH, 26, "flash-attn"),  # pads odd widths by itself
         ("cuda", torch.bfloat16, ("torch-varlen",), 26, "sdpa"),
         ("cuda", torch.bfloat16, BOTH, 288, "sdpa"),
         ("cpu", torch.bfloat16, BOTH, 64, "sdpa"),
     ],
 )
-def test_choice(device: str, dtype: torch.dtype, installed: tuple[str, ...], width: int, chosen: str) -> None:
+def test_the_best_backend_is_chosen(
+    device: str, dtype: torch.dtype, installed: tuple[str, ...], width: int, chosen: str
+) -> None:
     assert varlen_backend(torch.device(device), dtype, installed, width) == chosen
 
 
@@ -64,7 +67,7 @@ def loads() -> Callable[..., torch.Tensor]:
         ((7, 5), {"flash-attn": loads, "torch-varlen": loads}, []),  # older than the kernels
     ],
 )
-def test_what_is_installed(
+def test_backends_that_load_on_this_gpu_are_installed(
     capability: tuple[int, int], loaders: dict[str, Callable[..., Any]], found: list[str]
 ) -> None:
     assert varlen.installed_backends(capability, loaders) == found
@@ -89,7 +92,7 @@ def packed_qkv(lengths: list[int], heads: int = 4, key_heads: int = 4, width: in
     pairs = TokenizedPairs(
         np.zeros(sum(lengths), np.int32), np.array(lengths, np.int32), np.ones(len(lengths), np.int32)
     )
-    # As encoders have them: slices of one projection, whose rows are not contiguous.
+    # As in encoders: slices of one projection, whose rows are not contiguous.
     qkv = torch.randn(sum(lengths), heads + 2 * key_heads, width, generator=generator)
     return pack(pairs, CPU), qkv.split([heads, key_heads, key_heads], dim=1)
 
@@ -97,7 +100,7 @@ def packed_qkv(lengths: list[int], heads: int = 4, key_heads: int = 4, width: in
 @pytest.mark.parametrize("attention", STAND_INS.values(), ids=STAND_INS)
 @pytest.mark.parametrize("key_heads", [4, 2, 1])
 @pytest.mark.parametrize(("window", "causal"), [(None, False), (3, False), (1000, False), (None, True)])
-def test_every_token(attention: Attention, key_heads: int, window: int | None, causal: bool) -> None:
+def test_every_token_equals_sdpa(attention: Attention, key_heads: int, window: int | None, causal: bool) -> None:
     batch, qkv = packed_qkv([1, 2, 4, 4, 4, 5, 9, 17, 17, 40], key_heads=key_heads)
     expected = RunAttention().every_token(*qkv, batch, window, causal)
     torch.testing.assert_close(attention.every_token(*qkv, batch, window, causal), expected)
@@ -106,7 +109,7 @@ def test_every_token(attention: Attention, key_heads: int, window: int | None, c
 @pytest.mark.parametrize("attention", STAND_INS.values(), ids=STAND_INS)
 @pytest.mark.parametrize("key_heads", [4, 2])
 @pytest.mark.parametrize("window", [None, 3, 1000])
-def test_first_token(attention: Attention, key_heads: int, window: int | None) -> None:
+def test_the_first_token_is_that_of_a_full_pass(attention: Attention, key_heads: int, window: int | None) -> None:
     batch, (query, key, value) = packed_qkv([1, 2, 4, 4, 5, 9, 17, 17, 40], key_heads=key_heads)
     expected = RunAttention().every_token(query, key, value, batch, window)[batch.firsts]
     for each in (attention, RunAttention()):
@@ -114,14 +117,14 @@ def test_first_token(attention: Attention, key_heads: int, window: int | None) -
 
 
 @pytest.mark.parametrize("attention", STAND_INS.values(), ids=STAND_INS)
-def test_last_token_of_causal_attention(attention: Attention) -> None:
+def test_the_last_token_is_that_of_a_causal_full_pass(attention: Attention) -> None:
     batch, (query, key, value) = packed_qkv([1, 2, 4, 4, 40], key_heads=2)
     expected = RunAttention().every_token(query, key, value, batch, causal=True)[batch.lasts]
     for each in (attention, RunAttention()):
         torch.testing.assert_close(each.one_token(query[batch.lasts], key, value, batch), expected)
 
 
-def test_index_arrays_of_a_batch() -> None:
+def test_index_arrays_describe_the_packed_batch() -> None:
     pairs = TokenizedPairs(np.arange(10, dtype=np.int32), np.array([2, 4, 4], np.int32), np.array([1, 2, 3], np.int32))
     batch = pack(pairs, CPU)
     assert batch.token_ids.tolist() == list(range(10))
@@ -137,7 +140,7 @@ def test_index_arrays_of_a_batch() -> None:
 
 
 @pytest.mark.parametrize("kind", ["ettin", "bert", "mean"])
-def test_whole_models_score_alike_on_every_back_end(kind: str, tmp_path: Path) -> None:
+def test_whole_models_score_the_same_on_every_backend(kind: str, tmp_path: Path) -> None:
     folder = {
         "ettin": lambda: checkpoints.ettin(tmp_path, "17m"),
         "bert": lambda: checkpoints.bert_classifier(tmp_path),

@@ -25,7 +25,7 @@ tiers:
   large: {model: demo/large, quality: 0.5}
 groups:
   demo: {tiers: [small, medium, large], replicas: {min: 1, max: 2}, cpus: 0.5}
-autoscaling: {stable_s: 4, panic_s: 3, panic_hold_s: 4, hold_s: 4, cooldown_s: 2}
+autoscaling: {stable_s: 4, panic_s: 3, panic_hold_s: 4, downscale_window_s: 4, cooldown_s: 2}
 router_cpus: 0.5
 slo_classes:
   interactive: {slo_ms: 200, when_none_fits: refuse}

@@ -126,24 +126,25 @@ BY_HAND = """
 import logging, os, sys
 from pathlib import Path
 
-from rankfleet.cluster.running_fleets import fleets, pick_fleet
-from rankfleet.cluster.launch import prepare_environment
+from rankfleet.cluster.environment import prepare_environment
+from rankfleet.cluster.running_fleets import pick_fleet, running_fleets
 from rankfleet.core.config import read_config
 from rankfleet.cluster.serve_config import serve_config
 
-fleet = pick_fleet(fleets(), int(sys.argv[2]))
+fleet = pick_fleet(running_fleets(), int(sys.argv[2]))
 prepare_environment()
 if fleet.token:
     os.environ["RAY_AUTH_TOKEN_PATH"] = fleet.token
 import ray
-from ray.serve.context import _get_global_client
 from ray.serve.schema import ServeDeploySchema
+
+from rankfleet.cluster.ray_private import controller_client
 
 ray.init(address=fleet.cluster, namespace="serve", log_to_driver=False, logging_level=logging.ERROR)
 whole = serve_config(read_config(Path(sys.argv[1])))
 for deployment in whole["applications"][0]["deployments"]:
     deployment["user_config"] = {"tiers": "none of this"}
-_get_global_client().deploy_apps(ServeDeploySchema.model_validate(whole))
+controller_client().deploy_apps(ServeDeploySchema.model_validate(whole))
 ray.shutdown()
 """
 

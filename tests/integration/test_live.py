@@ -140,7 +140,12 @@ def device_tokens(fleet: RunningFleet) -> dict[str, float]:
 
 @pytest.mark.parametrize(
     "name",
-    ["rankfleet_requests", "rankfleet_latency_ms", "rankfleet_backlog_seconds", "serve_deployment_replica_healthy"],
+    [
+        "rankfleet_requests_total",
+        "rankfleet_request_duration_seconds",
+        "rankfleet_backlog_seconds",
+        "serve_deployment_replica_healthy",
+    ],
 )
 def test_metrics_are_exported(running_fleet: RunningFleet, name: str) -> None:
     running_fleet.rerank(QUERY, DOCUMENTS)

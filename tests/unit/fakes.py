@@ -1,13 +1,17 @@
-"""Stand-ins that are handed over as arguments."""
+"""Fakes that tests pass as arguments, and builders for what several tests need."""
 
 from collections.abc import Callable, Sequence
 
+import httpx
 import numpy as np
 from tokenizers import AddedToken, Tokenizer, models, normalizers, pre_tokenizers, processors, trainers
 
+from rankfleet.api.app import HostProcess, build_api
+from rankfleet.api.search import Retriever
 from rankfleet.core.config import FleetConfig, parse_config
-from rankfleet.core.messages import Chunk, ChunkScores
+from rankfleet.core.messages import Chunk, ChunkScores, Ranking
 from rankfleet.engine.text.tokenizer import PairTokenizer
+from rankfleet.router.service import RankingService
 
 WORDS = ["a", "cat", "dog", "bird", "is", "an", "animal", "the", "sat", "on", "mat", "sun", "moon", "x", "y", "z"]
 
@@ -59,6 +63,40 @@ class FakeClock:
 
     def __call__(self) -> float:
         return self.now
+
+
+def service(group: FakeGroup | None = None, config: FleetConfig | None = None, **changes: object) -> RankingService:
+    """A router over one fake group. changes: keys of the fleet file."""
+    config = config or fleet(**changes)
+    tokenizer = word_tokenizer()
+    return RankingService(
+        config, dict.fromkeys(config.tiers, tokenizer), {"demo": group or FakeGroup()}, clock=FakeClock()
+    )
+
+
+class FakeMetrics:
+    """Keeps what it is told of requests."""
+
+    def __init__(self) -> None:
+        self.rankings: list[Ranking] = []
+        self.codes: list[str] = []
+
+    def answered(self, ranking: Ranking) -> None:
+        self.rankings.append(ranking)
+
+    def refused(self, code: str) -> None:
+        self.codes.append(code)
+
+
+def http_client(
+    service: RankingService,
+    metrics: FakeMetrics | None = None,
+    retriever: Retriever | None = None,
+    host: HostProcess | None = None,
+) -> httpx.AsyncClient:
+    """A client of the HTTP API over a router, without a network."""
+    api = build_api(service, metrics or FakeMetrics(), retriever, host=host or HostProcess())
+    return httpx.AsyncClient(transport=httpx.ASGITransport(api), base_url="http://test")
 
 
 BPE_TEXTS = [

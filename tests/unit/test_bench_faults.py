@@ -1,11 +1,11 @@
-"""What the benches of faults and of memory make of replies and samples."""
+"""The figures that the benches of faults and of memory compute from replies and samples."""
 
 import os
 
 import pytest
 
-from rankfleet.bench.faults import SCENARIOS, Event, Events, fleet_to_break, normal_again_s, summary
-from rankfleet.bench.soak import Memory, resident_bytes
+from rankfleet.bench.faults import SCENARIOS, Event, Events, fault_test_fleet, normal_again_s, reply_counts
+from rankfleet.bench.soak import MemorySamples, resident_bytes
 from rankfleet.bench.traffic import Call, Reply
 
 
@@ -22,7 +22,7 @@ def test_every_request_is_counted_once() -> None:
         reply(500),
         reply(0, took_ms=7.0),
     ]
-    figures = summary(replies)
+    figures = reply_counts(replies)
     assert {k: figures[k] for k in ("requests", "ok", "refused", "failed", "late", "unscored")} == {
         "requests": 6,
         "ok": 3,
@@ -44,22 +44,22 @@ def test_every_request_is_counted_once() -> None:
         ([reply(at_s=10.0), reply(at_s=20.0, took_ms=300)], None),
     ],
 )
-def test_when_latency_is_normal_again(replies: list[Reply], again_s: float | None) -> None:
+def test_latency_is_normal_again_after_the_last_slow_request(replies: list[Reply], again_s: float | None) -> None:
     assert normal_again_s(replies, 10.0, max_ms=200.0) == again_s
 
 
-def test_a_fault_that_cannot_be_brought_about_is_told() -> None:
+def test_an_action_that_fails_is_recorded() -> None:
     def fail() -> str:
         raise OSError("no such process")
 
     events = Events([Event(-1.0, lambda: "killed one"), Event(-1.0, fail)])
-    # Both are due already, so that nothing is waited for.
+    # Both are due already, so nothing waits.
     events.run(wait=lambda seconds: None)
     assert [done["what"] for done in events.done] == ["killed one", "could not be done: OSError: no such process"]
 
 
-def test_memory_grows_between_the_windows_and_only_of_those_that_stay() -> None:
-    memory = Memory()
+def test_memory_growth_is_between_the_windows_of_processes_that_stay() -> None:
+    memory = MemorySamples()
     mib = 2**20
     memory.samples = {
         "demo 1": [(t, 100 * mib if t < 400 else 110 * mib) for t in range(0, 1000, 5)],
@@ -69,13 +69,13 @@ def test_memory_grows_between_the_windows_and_only_of_those_that_stay() -> None:
     assert memory.growth(300.0, 1000.0) == {"demo 1": {"first_mib": 100.0, "last_mib": 110.0, "growth": 0.1}}
 
 
-def test_resident_memory_is_that_of_a_live_process() -> None:
+def test_only_a_live_process_has_resident_memory() -> None:
     assert (resident_bytes(os.getpid()) or 0) > 2**20
     assert resident_bytes(2**22 + 1) is None
 
 
-def test_the_fleet_to_break_has_two_of_each() -> None:
-    config = fleet_to_break(None)
+def test_the_fleet_of_the_fault_bench_has_two_of_each_process() -> None:
+    config = fault_test_fleet(None)
     assert config.routers >= 2
     assert all(group.replicas.min >= 2 for group in config.groups.values())
     assert set(SCENARIOS) == {"calm", "kill", "hang", "node", "redeploy", "cancel", "overload"}

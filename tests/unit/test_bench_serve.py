@@ -1,11 +1,11 @@
-"""The load that `rankfleet bench serve` sends, and what it makes of the replies."""
+"""The load that `rankfleet bench serve` sends, and the figures that it computes from the replies."""
 
 import numpy as np
 import orjson
 import pytest
 
 from rankfleet.bench.saturation import rate
-from rankfleet.bench.serve import for_tier, summary
+from rankfleet.bench.serve import for_tier, load_summary
 from rankfleet.bench.traffic import Call, Reply, calls
 from rankfleet.simulate.workload import Candidates, RequestClass, Requests, Workload
 
@@ -20,7 +20,7 @@ def words(text: str) -> int:
     return len(text.split())
 
 
-def test_a_body_for_each_request() -> None:
+def test_each_request_has_a_body() -> None:
     requests = Requests(np.array([0.5, 1.25]), np.array([0, 1]), np.array([2, 3]))
     made = calls(requests, WORKLOAD, words, special=3, seed=1)
     assert [(call.at_s, call.kind, call.budget_ms) for call in made] == [(0.5, 0, 50), (1.25, 1, None)]
@@ -30,7 +30,7 @@ def test_a_body_for_each_request() -> None:
     assert made == calls(requests, WORKLOAD, words, special=3, seed=1), "the same seed gives the same texts"
 
 
-def test_documents_have_the_tokens_asked_for_in_the_mean() -> None:
+def test_documents_have_the_mean_length_asked_for() -> None:
     requests = Requests(np.zeros(200), np.zeros(200, dtype=int), np.full(200, 3))
     bodies = [orjson.loads(call.body) for call in calls(requests, WORKLOAD, words, special=3, seed=1)]
     lengths = [words(body["query"]) + words(document) + 3 for body in bodies for document in body["documents"]]
@@ -38,7 +38,7 @@ def test_documents_have_the_tokens_asked_for_in_the_mean() -> None:
     assert (min(lengths), max(lengths)) == (pytest.approx(20, abs=1), pytest.approx(60, abs=1))
 
 
-def test_what_counts_as_in_time() -> None:
+def test_only_scored_answers_within_the_budget_are_in_time() -> None:
     fast, free = Call(0, 0, 50.0, b""), Call(0, 1, None, b"")
     replies = [
         Reply(fast, 200, 30.0, "small", 0.3, True),
@@ -48,7 +48,7 @@ def test_what_counts_as_in_time() -> None:
         Reply(fast, 0, 99.0),  # no answer came
         Reply(free, 200, 900.0, "large", 0.5, True),
     ]
-    shown = summary(replies, ["fast", "any"], retriever=0.2)
+    shown = load_summary(replies, ["fast", "any"], retriever=0.2)
     assert shown["attainment"] == pytest.approx(2 / 6, abs=1e-5)
     assert shown["mean_quality"] == pytest.approx((0.3 + 4 * 0.2 + 0.5) / 6, abs=1e-5)
     counts = ("ok", "refused", "given_up", "late", "failed")
@@ -66,7 +66,7 @@ def test_the_rate_at_saturation_counts_while_all_clients_send() -> None:
     assert rate(replies[:10], documents=20) == 0.0
 
 
-def test_a_call_for_a_tier() -> None:
+def test_a_call_for_a_tier_names_it() -> None:
     call = Call(1.5, 2, None, b'{"query":"a","documents":["b"]}')
     named = for_tier(call, "large")
     assert orjson.loads(named.body) == {"query": "a", "documents": ["b"], "model": "large"}

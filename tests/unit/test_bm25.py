@@ -1,4 +1,4 @@
-"""What an index promises while it is used: stable order, one index for many threads, rebuilding under a reader."""
+"""A BM25 index in use: stable order, several threads, rebuilding while it is read."""
 
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -25,7 +25,7 @@ def test_documents_without_a_word_to_search_by(text: str) -> None:
     assert [hit.id for hit in Bm25Index.build([Document("1", text), Document("2", "cat")]).search("cat", 9)] == ["2"]
 
 
-def test_who_has_an_index_open_goes_on_reading_it_while_it_is_built_anew(tmp_path: Path) -> None:
+def test_an_open_index_stays_readable_while_it_is_built_anew(tmp_path: Path) -> None:
     Bm25Index.build([Document(str(i), f"cat number{i} {'filler ' * 50}") for i in range(300)]).save(tmp_path)
     opened = Bm25Index.load(tmp_path)
     Bm25Index.build([Document("new", "cat")]).save(tmp_path)
@@ -33,10 +33,10 @@ def test_who_has_an_index_open_goes_on_reading_it_while_it_is_built_anew(tmp_pat
     assert [hit.id for hit in Bm25Index.load(tmp_path).search("cat", 3)] == ["new"]
 
 
-def test_half_an_index_is_none(tmp_path: Path) -> None:
+def test_half_an_index_is_refused(tmp_path: Path) -> None:
     Bm25Index.build([Document("1", "cat")]).save(tmp_path)
     (tmp_path / MANIFEST).unlink()
-    with pytest.raises(ConfigError, match="is no index"):
+    with pytest.raises(ConfigError, match="is not an index"):
         Bm25Index.load(tmp_path)
 
 

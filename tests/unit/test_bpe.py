@@ -1,4 +1,4 @@
-"""Through tiktoken the ids are those of `tokenizers`, or tiktoken is not used."""
+"""With tiktoken the ids are those of `tokenizers`; otherwise tiktoken is not used."""
 
 import json
 import os
@@ -12,14 +12,14 @@ import pytest
 from tokenizers import AddedToken, Tokenizer, normalizers, pre_tokenizers
 
 from rankfleet.engine.text.bpe import NotByteLevel, alternation, byte_ranks, bytes_of_letters
-from rankfleet.engine.text.encoder import TextEncoder
 from rankfleet.engine.text.probes import probe_texts
+from rankfleet.engine.text.text_encoder import TextEncoder
 from tests.unit.fakes import BPE_TEXTS, bpe_tokenizer, word_tokenizer
 
-# Not part of the project, as it belongs to others.
+# Not part of the repository: it is another project's file.
 SHARED = Path(os.environ.get("RANKFLEET_SHARED", Path(__file__).parents[3] / "shared"))
 MODERNBERT = SHARED / "data/tokenizer/modernbert_tokenizer.json"
-BLANKS = [AddedToken(" " * count, normalized=True) for count in range(2, 9)]
+SPACES = [AddedToken(" " * count, normalized=True) for count in range(2, 9)]
 
 
 def own_ids(tokenizer: Tokenizer, texts: list[str]) -> list[list[int]]:
@@ -29,36 +29,36 @@ def own_ids(tokenizer: Tokenizer, texts: list[str]) -> list[list[int]]:
 def fast_ids(tokenizer: Tokenizer, texts: list[str]) -> list[list[int]]:
     encoder = TextEncoder(tokenizer)
     assert encoder.backend == "tiktoken"
-    return [ids.tolist() for ids in encoder.encode(texts)]
+    return [ids.tolist() for ids in encoder.encode_documents(texts)]
 
 
-def any_characters(deal: random.Random) -> str:
+def any_characters(rng: random.Random) -> str:
     """Characters from all over Unicode, in clusters as scripts come."""
-    starts = [deal.choice((0x20, 0x20, 0xA0, 0x300, 0x600, 0x900, 0x1100, 0x3040, 0xAC00, 0xFE00, 0x1F600, 0x16D60))]
-    starts += [deal.randrange(0x20, 0x30000) for _ in range(3)]
-    codes = [start + deal.randrange(96) for start in starts for _ in range(deal.randrange(12))]
-    deal.shuffle(codes)
+    starts = [rng.choice((0x20, 0x20, 0xA0, 0x300, 0x600, 0x900, 0x1100, 0x3040, 0xAC00, 0xFE00, 0x1F600, 0x16D60))]
+    starts += [rng.randrange(0x20, 0x30000) for _ in range(3)]
+    codes = [start + rng.randrange(96) for start in starts for _ in range(rng.randrange(12))]
+    rng.shuffle(codes)
     return "".join(chr(code) for code in codes if not 0xD800 <= code < 0xE000)
 
 
-def words_and_blanks(deal: random.Random) -> str:
+def words_and_spaces(rng: random.Random) -> str:
     words = " ".join(BPE_TEXTS).split()
-    blanks = [" ", " ", " ", "  ", "   ", "\n", "\n\n    ", "\t", "\u3000", ""]
-    return "".join(deal.choice(words) + deal.choice(blanks) for _ in range(deal.randrange(40)))
+    spaces = [" ", " ", " ", "  ", "   ", "\n", "\n\n    ", "\t", "\u3000", ""]
+    return "".join(rng.choice(words) + rng.choice(spaces) for _ in range(rng.randrange(40)))
 
 
-def letters(deal: random.Random) -> str:
-    """Few letters, so that many merges are possible at every place."""
-    return "".join(deal.choices("eatsr ht'd", k=deal.randrange(120)))
+def letters(rng: random.Random) -> str:
+    """Few letters, so that many merges are possible everywhere."""
+    return "".join(rng.choices("eatsr ht'd", k=rng.randrange(120)))
 
 
-@pytest.mark.parametrize("make", [any_characters, words_and_blanks, letters], ids=lambda make: make.__name__)
+@pytest.mark.parametrize("make", [any_characters, words_and_spaces, letters], ids=lambda make: make.__name__)
 @pytest.mark.parametrize("normalizer", [{"type": "NFC"}, None], ids=["nfc", "as it is"])
 def test_ids_are_those_of_tokenizers(make: Callable[[random.Random], str], normalizer: dict | None) -> None:
-    settings = json.loads(bpe_tokenizer(added=BLANKS).to_str()) | {"normalizer": normalizer}
+    settings = json.loads(bpe_tokenizer(added=SPACES).to_str()) | {"normalizer": normalizer}
     tokenizer = Tokenizer.from_str(json.dumps(settings))
-    deal = random.Random(make.__name__)
-    texts = [make(deal) for _ in range(1000)]
+    rng = random.Random(make.__name__)
+    texts = [make(rng) for _ in range(1000)]
     texts += [unicodedata.normalize("NFD", text) for text in texts[:200]]
     assert fast_ids(tokenizer, texts) == own_ids(tokenizer, texts)
 
@@ -84,18 +84,18 @@ def test_ids_are_those_of_tokenizers(make: Callable[[random.Random], str], norma
         " \u00a0\u2003 \u3000",
     ],
 )
-def test_what_is_special_in_a_text(text: str) -> None:
-    tokenizer = bpe_tokenizer(added=[*BLANKS, AddedToken("[unused1]", normalized=True)])
+def test_texts_with_special_characters_get_the_ids_of_tokenizers(text: str) -> None:
+    tokenizer = bpe_tokenizer(added=[*SPACES, AddedToken("[unused1]", normalized=True)])
     texts = ["plain", text, "café", text + text]
     assert fast_ids(tokenizer, texts) == own_ids(tokenizer, texts)
     assert fast_ids(tokenizer, [text]) == own_ids(tokenizer, [text])
 
 
-def test_no_texts_no_ids() -> None:
+def test_no_texts_give_no_ids() -> None:
     assert fast_ids(bpe_tokenizer(), []) == []
 
 
-def test_special_tokens_in_a_text_are_what_the_checkpoint_says() -> None:
+def test_a_special_token_in_a_text_gets_its_own_id() -> None:
     # The special tokens are 0 to 4, bytes come after them in the order of their letters: "a" is the 65th from "!".
     assert fast_ids(bpe_tokenizer(), ["a[SEP]a", "!"]) == [[5 + 64, 2, 5 + 64], [5]]
 
@@ -115,7 +115,7 @@ def test_other_kinds_are_left_to_tokenizers(caplog: pytest.LogCaptureFixture) ->
     assert "its normalizer is NFKC" in caplog.text
 
 
-def test_a_tokenizer_that_differs_in_what_cannot_be_read_off_fails_the_probes(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_tokenizer_with_another_pattern_fails_the_probes(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("rankfleet.engine.text.bpe.PATTERN", r" ?\p{L}+| ?[^\s\p{L}]+|\s+")  # digits beside marks
     assert backend(bpe_tokenizer()) == "tokenizers"
 
@@ -142,15 +142,15 @@ def test_the_longest_added_token_wins() -> None:
     assert alternation([]) is None
 
 
-def test_encoders_of_one_vocabulary_are_one() -> None:
+def test_one_vocabulary_has_one_shared_encoder() -> None:
     tokenizer = bpe_tokenizer()
     again = Tokenizer.from_str(tokenizer.to_str())
-    encoder = TextEncoder.of(tokenizer)
-    assert TextEncoder.of(again) is encoder
-    assert TextEncoder.of(bpe_tokenizer(added=["zz"])) is not encoder
+    encoder = TextEncoder.shared(tokenizer)
+    assert TextEncoder.shared(again) is encoder
+    assert TextEncoder.shared(bpe_tokenizer(added=["zz"])) is not encoder
 
 
-def test_probes_are_always_the_same() -> None:
+def test_probes_are_deterministic_and_contain_added_tokens() -> None:
     assert probe_texts(["[X]"]) == probe_texts(["[X]"])
     assert any("[X]" in text for text in probe_texts(["[X]"]))
 
@@ -161,15 +161,15 @@ class TestModernBert:
         tokenizer = Tokenizer.from_file(str(MODERNBERT))
         encoder = TextEncoder(tokenizer)
         assert encoder.backend == "tiktoken"
-        deal = random.Random(12)
-        texts = [make(deal) for make in (any_characters, words_and_blanks, letters) for _ in range(700)]
-        assert [ids.tolist() for ids in encoder.encode(texts)] == own_ids(tokenizer, texts)
+        rng = random.Random(12)
+        texts = [make(rng) for make in (any_characters, words_and_spaces, letters) for _ in range(700)]
+        assert [ids.tolist() for ids in encoder.encode_documents(texts)] == own_ids(tokenizer, texts)
 
-    def test_every_character_in_every_place(self) -> None:
-        """Letters, digits and blanks are the same to both: a sample of all characters, spread evenly."""
+    def test_characters_next_to_letters_digits_and_spaces_get_the_same_ids(self) -> None:
+        """A sample of all characters, spread evenly."""
         tokenizer = Tokenizer.from_file(str(MODERNBERT))
         characters = [chr(code) for code in range(0x21, 0x110000, 67) if not 0xD800 <= code < 0xE000]
         texts = [f"a{c}a1{c}1!{c}! {c} {c}{c}" for c in characters]
         assert np.array_equal(
-            np.concatenate(TextEncoder(tokenizer).encode(texts)), np.concatenate(own_ids(tokenizer, texts))
+            np.concatenate(TextEncoder(tokenizer).encode_documents(texts)), np.concatenate(own_ids(tokenizer, texts))
         )

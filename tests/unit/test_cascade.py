@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from rankfleet.api.bodies import sigmoid
+from rankfleet.api.dialects.native_replies import sigmoid
 from rankfleet.core.messages import Stage
 from rankfleet.estimates.latency import LatencyModel
 from rankfleet.router.cascade import STEP, promising, ranked, second_stage
@@ -12,10 +12,10 @@ LENGTHS = np.array([40, 10, 20, 10, 30, 10, 10, 10])  # of these: 10 20 30 10 10
 
 
 def rows(depth: int, left_ms: float) -> list[int]:
-    return second_stage(Stage("large", depth), LOGITS, LENGTHS, MODEL, left_ms).tolist()
+    return second_stage(Stage.of("large", depth), LOGITS, LENGTHS, MODEL, left_ms).tolist()
 
 
-def test_as_many_go_on_as_planned() -> None:
+def test_as_many_are_scored_again_as_planned() -> None:
     # The scores fall most behind the fourth, 7.8 to 1.0; the time planned is for the number planned.
     assert rows(3, 1000.0) == [1, 2, 4]
     assert rows(6, 1000.0) == [1, 2, 4, 5, 3, 6]
@@ -27,30 +27,30 @@ def test_no_more_than_there_is_time_for() -> None:
     assert rows(6, 15.0) == [1]
 
 
-def test_the_first_answer_stands_when_the_slack_is_gone() -> None:
+def test_without_slack_none_is_scored_again() -> None:
     assert rows(6, 14.9) == []
     assert rows(6, -3.0) == []
 
 
-def test_slow_batches_have_to_fit() -> None:
+def test_the_second_stage_has_to_fit_at_the_99th_percentile() -> None:
     slow = LatencyModel(5.0, 1.0, 0.0, p99_factor=2.0)
-    assert second_stage(Stage("large", 6), LOGITS, LENGTHS, slow, 75.0).tolist() == [1, 2]  # 2 · 35 ms, then 2 · 65
+    assert second_stage(Stage.of("large", 6), LOGITS, LENGTHS, slow, 75.0).tolist() == [1, 2]  # 2 · 35 ms, then 2 · 65
 
 
 def test_fewer_candidates_than_planned() -> None:
     assert rows(20, 1000.0) == [1, 2, 4, 5, 3, 6, 7, 0]
 
 
-def test_the_order_of_the_retriever_counts_where_it_means_something() -> None:
+def test_the_retrievers_order_is_fused_with_the_scores() -> None:
     assert promising(LOGITS, retrieved=False).tolist() == [1, 2, 4, 5, 3, 6, 7, 0]
     # Ranks by score of 0 … 7: 7 0 1 4 2 3 5 6. Sums of 1 ÷ (60 + rank) for both ranks put 1 (0 and 1) before 2
     # (1 and 2), 4 (2 and 4), 0 (7 and 0), 3 (4 and 3), 5 (3 and 5), 6 (5 and 6) and 7 (6 and 7).
     assert promising(LOGITS, retrieved=True).tolist() == [1, 2, 4, 0, 3, 5, 6, 7]
-    kept = second_stage(Stage("large", 4), LOGITS, LENGTHS, MODEL, 1000.0, retrieved=True)
+    kept = second_stage(Stage.of("large", 4), LOGITS, LENGTHS, MODEL, 1000.0, retrieved=True)
     assert kept.tolist() == [1, 2, 4, 0]
 
 
-def test_those_left_behind_keep_the_order_of_the_first_stage() -> None:
+def test_the_others_keep_the_order_of_the_first_stage() -> None:
     # By first: 3 5 1 4 0 2. The second stage gives 3 and 5 less than all others have.
     first, kept, second = np.array([4.0, 6.0, 3.0, 9.0, 5.0, 8.0]), np.array([3, 5]), np.array([-2.0, -1.0])
     order, scores = ranked(first, kept, second, retrieved=False)
@@ -68,7 +68,7 @@ def test_scores_below_the_second_stages_are_kept() -> None:
     assert first.tolist() == [4.0, 6.0, 3.0, 3.0], "what was given is as it was"
 
 
-def test_those_left_behind_are_in_the_order_in_which_they_were_promising() -> None:
+def test_the_others_follow_in_fused_order() -> None:
     # Promising, by both orders, are 1 2 4 0 3 5 6 7; by their own scores those behind would be 5 3 6 7.
     order, scores = ranked(LOGITS, np.array([1, 2, 4, 0]), np.array([1.0, 4.0, 3.0, 2.0]), retrieved=True)
     assert order.tolist() == [2, 4, 0, 1, 3, 5, 6, 7]
@@ -82,7 +82,7 @@ def test_ties_of_the_second_stage_are_in_promising_order() -> None:
     assert scores.tolist() == [1.0, 5.0, 5.0, 6.0]
 
 
-def test_without_a_second_stage_the_most_promising_lead() -> None:
+def test_without_a_second_stage_the_fused_order_stands() -> None:
     order, scores = ranked(LOGITS, np.array([], np.int64), np.array([]), retrieved=True)
     assert order.tolist() == [1, 2, 4, 0, 3, 5, 6, 7]
     assert scores[order].tolist() == [9.0, 8.5, 8.0, *(-n * 2**-18 for n in range(5))]

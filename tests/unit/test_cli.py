@@ -1,4 +1,4 @@
-"""The command line: what people see when something is wrong."""
+"""The command line: what it prints, and its messages when something is wrong."""
 
 import io
 import itertools
@@ -23,23 +23,21 @@ def run(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:
 @pytest.mark.parametrize("name", ["demo", "laptop", "gpu", "fleet"])
 def test_shipped_fleets_are_found_by_name(name: str, monkeypatch: pytest.MonkeyPatch, capsys) -> None:  # type: ignore[no-untyped-def]
     assert run(monkeypatch, "config", "check", name) == 0
-    assert f"{name} is right" in capsys.readouterr().out
+    assert f"{name} is valid" in capsys.readouterr().out
 
 
-def test_one_of_a_kind_is_counted_as_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys) -> None:  # type: ignore[no-untyped-def]
+def test_one_tier_is_not_called_tiers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys) -> None:  # type: ignore[no-untyped-def]
     path = tmp_path / "fleet.yaml"
     path.write_text("tiers: {small: {model: demo/small, quality: 0.3}}\ngroups: {g: {tiers: [small]}}\n")
     assert run(monkeypatch, "config", "check", str(path)) == 0
-    assert "1 tier in 1 group, 1 replica at least" in capsys.readouterr().out
+    assert "1 tier in 1 group, at least 1 replica" in capsys.readouterr().out
 
 
-def test_models_of_the_hub_are_not_fetched_to_check_a_file(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys
-) -> None:  # type: ignore[no-untyped-def]
+def test_checking_a_file_downloads_no_model(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys) -> None:  # type: ignore[no-untyped-def]
     path = tmp_path / "fleet.yaml"
     path.write_text("tiers: {a: {model: nobody/nothing, quality: 0.3}}\ngroups: {g: {tiers: [a]}}\n")
     assert run(monkeypatch, "config", "check", str(path)) == 0
-    assert "not checked, since `serve` has yet to fetch them: the models of a" in capsys.readouterr().err
+    assert "not checked, because they are not downloaded yet: the models of a" in capsys.readouterr().err
 
 
 VERBS = {"check": ("config", "check"), "serve": ("serve", "--config"), "apply": ("apply",)}
@@ -49,14 +47,14 @@ FILES = {
     "profile: none.json": "profile FOLDER/none.json: No such file or directory; write it with `rankfleet profile`",
     "profile: table.json": "profile FOLDER/table.json is not one that `rankfleet profile` wrote",
     "profile: broken.json": "profile FOLDER/broken.json is not one that `rankfleet profile` wrote",
-    "search: {index: none}": "FOLDER/none is no index; build one with",
+    "search: {index: none}": "FOLDER/none is not an index; build one with",
     "MODEL": "tier small: there is no model folder at HOME/none",
 }
 
 
 @pytest.mark.parametrize("verb", VERBS)
 @pytest.mark.parametrize("file", FILES)
-def test_what_a_fleet_file_names_is_checked_by_all_verbs_alike(
+def test_all_commands_check_the_files_that_a_fleet_file_names(
     verb: str,
     file: str,
     tmp_path: Path,
@@ -77,7 +75,7 @@ def test_what_a_fleet_file_names_is_checked_by_all_verbs_alike(
     assert FILES[file].replace("FOLDER", str(tmp_path)).replace("HOME", str(tmp_path / "home")) in said
 
 
-def test_without_a_terminal_each_state_is_a_line_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_a_terminal_each_state_is_printed_once_on_its_own_line(monkeypatch: pytest.MonkeyPatch) -> None:
     shown, seconds = io.StringIO(), itertools.count(100.0, 1.5)
     monkeypatch.setattr(rankfleet.cli, "err", Console(file=shown))
     with rankfleet.cli.progress("starting", lambda: next(seconds)) as say:
@@ -104,11 +102,14 @@ def test_without_a_terminal_each_state_is_a_line_of_its_own(monkeypatch: pytest.
         (("simulate", "--arrivals", "poisson:rate=1", "--workload", "/nothing.yaml"), "/nothing.yaml: No such file"),
         (("plan", "-c", "demo"), "measure one with `rankfleet profile`"),
         (("plan", "--model", "huge"), "no tier 'huge'; this fleet has 17m, 32m"),
-        (("bench", "faults", "--scenario", "kill,flood"), "--scenario flood: there are calm, kill, hang, node"),
+        (
+            ("bench", "faults", "--scenario", "kill,flood"),
+            "--scenario flood: unknown; choose from calm, kill, hang, node",
+        ),
         (("distill", "--student", "demo/small", "--data", "/nothing", "--out", "x"), "there is no file /nothing"),
     ],
 )
-def test_mistakes_get_one_message(
+def test_a_mistake_gets_one_message_and_exit_status_1(
     arguments: tuple[str, ...],
     message: str,
     monkeypatch: pytest.MonkeyPatch,
@@ -128,7 +129,7 @@ def test_a_wrong_key_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, c
     assert "tiers.small.qality: unknown key" in capsys.readouterr().err.replace("\n", "")
 
 
-def test_brackets_in_a_message_are_shown(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys) -> None:  # type: ignore[no-untyped-def]
+def test_brackets_in_a_message_are_not_taken_as_markup(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys) -> None:  # type: ignore[no-untyped-def]
     monkeypatch.setitem(sys.modules, "bm25s", None)  # as if it were not installed
     path = tmp_path / "docs.jsonl"
     path.write_text('{"id": "1", "text": "a"}\n')
@@ -136,7 +137,7 @@ def test_brackets_in_a_message_are_shown(monkeypatch: pytest.MonkeyPatch, tmp_pa
     assert "pip install 'rankfleet[search]'" in capsys.readouterr().err
 
 
-def test_a_simulation_is_written(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys) -> None:  # type: ignore[no-untyped-def]
+def test_a_simulation_writes_its_figures_and_a_plot(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys) -> None:  # type: ignore[no-untyped-def]
     path = tmp_path / "figures.json"
     arguments = ("simulate", "--arrivals", "poisson:rate=20", "--seconds", "5", "--json", str(path))
     assert run(monkeypatch, *arguments, "--plot", str(tmp_path / "run.png")) == 0

@@ -1,3 +1,5 @@
+"""Reading fleet files, and what is said of wrong ones."""
+
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +19,7 @@ GOOD: dict[str, Any] = {
 
 
 @pytest.mark.parametrize("path", sorted(CONFIGS.glob("*.yaml")), ids=lambda p: p.stem)
-def test_shipped_configs_are_right(path: Path) -> None:
+def test_shipped_fleet_files_are_valid(path: Path) -> None:
     config = read_config(path)
     assert config.group_of(next(iter(config.tiers))) in config.groups
 
@@ -33,18 +35,18 @@ def test_shipped_configs_are_right(path: Path) -> None:
         ),
         ({"tiers": {"small": {"model": "m", "quality": float("nan")}}}, "tiers.small.quality"),
         ({"tiers": {"auto": {"model": "m", "quality": 0.5}}}, "'auto' is reserved"),
-        ({"groups": {"config": {"tiers": ["small"]}}}, "groups: 'config' is reserved; name the group otherwise"),
+        ({"groups": {"config": {"tiers": ["small"]}}}, "groups: 'config' is reserved; give the group another name"),
         ({"groups": {"router": {"tiers": ["small"]}}}, "groups: 'router' is reserved"),
         ({"groups": {"self": {"tiers": ["small"]}}}, "groups: 'self' is reserved"),
         ({"groups": {"demo": {"tiers": ["small", "big"]}}}, "groups.demo hosts 'big', which is not under tiers: small"),
         ({"groups": {"a": {"tiers": ["small"]}, "b": {"tiers": ["small"]}}}, "tier 'small' is in groups a and b"),
         ({"groups": {"demo": {"tiers": ["small"], "replicas": {"min": 3, "max": 2}}}}, "min (3) is above max (2)"),
         ({"groups": {"demo": {"tiers": ["small"], "cpu": 1}}}, "groups.demo.cpu: unknown key"),
-        (
-            {"scheduling": {"patient_share": 0.1}},
-            "scheduling.patient_share: is called best_effort_share now; rename it",
-        ),
-        ({"routing": {"crowd_window": 0.2}}, "routing.crowd_window: is called arrival_window now; rename it"),
+        ({"scheduling": {"patient_share": 0.1}}, "scheduling.patient_share: was renamed to best_effort_share"),
+        ({"routing": {"crowd_window": 0.2}}, "routing.crowd_window: was renamed to arrival_window"),
+        ({"autoscaling": {"hold_s": 60}}, "autoscaling.hold_s: was renamed to downscale_window_s"),
+        ({"autoscaling": {"rarely": 0.1}}, "autoscaling.rarely: was renamed to idle_utilisation"),
+        ({"updates": {"drain_s": 10}}, "updates.drain_s: was renamed to graceful_shutdown_timeout_s"),
         ({"slo_classes": {"small": {"slo_ms": 50}}}, "small: an SLO class may not have the name of a tier"),
         ({"default_slo_class": "fast"}, "default_slo_class 'fast' is not under slo_classes"),
         ({"default_model": "big"}, "default_model 'big' is none of auto, small"),
@@ -53,32 +55,32 @@ def test_shipped_configs_are_right(path: Path) -> None:
         ({"experiments": {"e": {"arms": {"a": {"model": "small", "weight": 0}}}}}, "all weights are 0"),
     ],
 )
-def test_faults_name_the_key(change: dict[str, Any], message: str) -> None:
+def test_an_error_names_the_wrong_key(change: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigError) as fault:
         parse_config(GOOD | change, "fleet")
     assert message in str(fault.value)
 
 
-def test_a_tier_without_a_group_is_a_fault() -> None:
+def test_every_tier_needs_a_group() -> None:
     tiers = {"small": {"model": "m", "quality": 0.5}, "big": {"model": "n", "quality": 0.6}}
     with pytest.raises(ConfigError, match="no group hosts big"):
         parse_config(GOOD | {"tiers": tiers})
 
 
 @pytest.mark.parametrize("text", ["tiers: [", "- 1\n- 2", "", "\x00", "just words"])
-def test_files_that_are_no_config(text: str, tmp_path: Path) -> None:
+def test_files_that_are_not_fleet_files_are_refused(text: str, tmp_path: Path) -> None:
     path = tmp_path / "fleet.yaml"
     path.write_text(text)
     with pytest.raises(ConfigError, match=r"fleet\.yaml"):
         read_config(path)
 
 
-def test_a_missing_file(tmp_path: Path) -> None:
+def test_a_missing_file_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="No such file"):
         read_config(tmp_path / "none.yaml")
 
 
-def test_paths_are_taken_from_the_folder_of_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_relative_paths_start_at_the_folder_of_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     home, place = tmp_path / "home", tmp_path / "fleets"
     monkeypatch.setenv("HOME", str(home))
     (place / "models" / "mine").mkdir(parents=True)
@@ -106,19 +108,19 @@ def test_paths_are_taken_from_the_folder_of_the_file(tmp_path: Path, monkeypatch
     assert config.search.index == f"{home}/index"
 
 
-def test_a_home_that_nobody_knows(tmp_path: Path) -> None:
+def test_an_unknown_home_folder_is_named_in_the_error(tmp_path: Path) -> None:
     path = tmp_path / "fleet.yaml"
     path.write_text(yaml.safe_dump(GOOD | {"profile": "~no-such-user/p.json"}))
-    with pytest.raises(ConfigError, match=r"profile: ~no-such-user/p.json: no home folder is known"):
+    with pytest.raises(ConfigError, match=r"profile: ~no-such-user/p.json: the home folder is unknown"):
         read_config(path)
 
 
-def test_a_default_that_is_not_there_is_named() -> None:
+def test_a_default_model_has_to_exist() -> None:
     with pytest.raises(ConfigError, match="default_model 'huge'"):
         fleet(default_model="huge")
 
 
-def test_a_config_survives_the_way_to_a_replica() -> None:
+def test_a_config_can_be_read_back_from_its_json() -> None:
     config = fleet(slo_classes={"batch": {"slo_ms": None}})
     assert parse_config(config.model_dump(mode="json")) == config
     assert isinstance(config, FleetConfig)

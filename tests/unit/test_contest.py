@@ -1,4 +1,4 @@
-"""The bench: what it asks of everyone, how it takes turns, and what it makes of the times."""
+"""The contest: its inputs, its turns, and the figures that it computes from times and scores."""
 
 import io
 import json
@@ -14,12 +14,19 @@ from benchmarks.contest.contenders import ContestEntry, absent
 from benchmarks.contest.engine import Task
 from benchmarks.contest.flops import Arithmetic, FlopCount, seen
 from benchmarks.contest.process import ContenderFailed
-from benchmarks.contest.report import ContestOutcome, Setting, agreement, kendall_tau, summary
+from benchmarks.contest.report import ContestOutcome, ContestSetting, agreement, kendall_tau, summary
 from benchmarks.contest.rounds import Timed, time_in_turn, turns
 from benchmarks.contest.sweep import best_batch
 
 from rankfleet.bench.machine import busy_ticks
-from rankfleet.bench.prose import Request, pair_lengths, prose, read_requests, save_requests, write_request
+from rankfleet.bench.sample_texts import (
+    SampleRequest,
+    pair_lengths,
+    read_requests,
+    save_requests,
+    training_texts,
+    write_request,
+)
 from rankfleet.core.errors import InvalidRequest
 
 
@@ -27,12 +34,14 @@ def words_in(text: str) -> int:
     return len(text.split())
 
 
-@pytest.mark.parametrize(("pairs", "mean", "most"), [(100, 154, 512), (10, 154, 512), (100, 40, 64), (1, 200, 512)])
-def test_lengths_have_the_mean_and_the_limit_asked_for(pairs: int, mean: int, most: int) -> None:
-    cut = [min(length, most) for length in pair_lengths(pairs, mean, most)]
+@pytest.mark.parametrize(
+    ("pairs", "mean", "max_tokens"), [(100, 154, 512), (10, 154, 512), (100, 40, 64), (1, 200, 512)]
+)
+def test_lengths_have_the_mean_and_the_limit_asked_for(pairs: int, mean: int, max_tokens: int) -> None:
+    cut = [min(length, max_tokens) for length in pair_lengths(pairs, mean, max_tokens)]
     assert len(cut) == pairs
     assert abs(sum(cut) / pairs - mean) <= 0.5
-    assert max(cut) <= most
+    assert max(cut) <= max_tokens
 
 
 def test_lengths_are_mixed_and_some_are_cut() -> None:
@@ -44,13 +53,13 @@ def test_lengths_are_mixed_and_some_are_cut() -> None:
     assert pair_lengths(100, 154, 512, seed=3) != pair_lengths(100, 154, 512, seed=4)
 
 
-@pytest.mark.parametrize(("mean", "most"), [(512, 512), (15, 512), (600, 512)])
-def test_lengths_that_cannot_be(mean: int, most: int) -> None:
+@pytest.mark.parametrize(("mean", "max_tokens"), [(512, 512), (15, 512), (600, 512)])
+def test_impossible_lengths_are_refused(mean: int, max_tokens: int) -> None:
     with pytest.raises(InvalidRequest, match="below the limit"):
-        pair_lengths(10, mean, most)
+        pair_lengths(10, mean, max_tokens)
 
 
-def test_texts_have_these_lengths_and_are_the_same_every_time(tmp_path: Path) -> None:
+def test_texts_have_the_lengths_asked_for_and_are_the_same_every_time(tmp_path: Path) -> None:
     request = write_request([30, 200, 17], words_in, special_tokens=3, seed=5)
     assert words_in(request.query) == 9
     assert [3 + 9 + words_in(document) for document in request.documents] == [30, 200, 17]
@@ -61,26 +70,26 @@ def test_texts_have_these_lengths_and_are_the_same_every_time(tmp_path: Path) ->
 
 
 def test_texts_come_as_near_to_a_length_as_whole_words_can() -> None:
-    """Each word counts for three: 20 are wanted, 7 words have 21; 19 are wanted, 6 words have 18."""
+    """Each word counts for three: for 20 tokens, 7 words have 21; for 19, 6 words have 18."""
     request = write_request([29, 28], lambda text: 3 * words_in(text), special_tokens=0, query_words=3)
     assert [words_in(document) for document in request.documents] == [7, 6]
 
 
-def test_texts_are_like_prose() -> None:
-    text = " ".join(prose(20))
+def test_texts_resemble_prose() -> None:
+    text = " ".join(training_texts(20))
     assert text.split().count("the") / len(text.split()) > 0.02
     assert len(set(text.split())) > 800
     assert ". " in text
 
 
-def test_what_a_token_sees() -> None:
+def test_pairs_of_tokens_that_attend_to_each_other() -> None:
     assert seen(5, None) == 25
     assert seen(3, 2) == 9
     assert seen(5, 1) == 2 + 3 + 3 + 3 + 2
     assert seen(6, 2) == 3 + 4 + 5 + 5 + 4 + 3
 
 
-def test_operations_of_two_small_layers() -> None:
+def test_operations_of_two_small_layers_by_hand() -> None:
     arithmetic = Arithmetic(hidden=4, inner=6, mlp_matrices=3, windows=(None, 1))
     # A token: 2 · (4·16 + 3·4·6) = 272 a layer. Two pairs of 5 and 2 tokens, two layers: 272 · 7 · 2 = 3808; the
     # head 2 · (2·16 + 2·4) = 80. Attention: 4·4 = 16 for each of 25 + 4 seen and, through the window, 13 + 4.
@@ -93,7 +102,7 @@ def test_operations_of_two_small_layers() -> None:
     assert work.total == 3888 + 736
 
 
-def test_arithmetic_of_configs() -> None:
+def test_arithmetic_is_read_from_the_models_config() -> None:
     modern = SimpleNamespace(
         model_type="modernbert",
         hidden_size=256,
@@ -120,14 +129,14 @@ def test_the_best_batch_size_is_that_of_the_fastest_pass() -> None:
     assert tried == [1, 2, 4, 8, 16, 32]
 
 
-def test_sizes_get_more_passes_while_there_is_time() -> None:
+def test_sizes_get_further_passes_while_there_is_time() -> None:
     passes = {1: [0.3, 0.2, 0.25], 2: [0.26, 0.26, 0.26], 4: [0.25, 0.24, 0.1], 8: [0.6], 16: [0.7], 32: []}
     size, seconds = best_batch(lambda size: passes[size].pop(0), [1, 2, 4, 8, 16, 32])
     assert (size, seconds) == (4, {1: 0.2, 2: 0.26, 4: 0.1, 8: 0.6, 16: 0.7})
 
 
 class FakeHandle:
-    """A contender that takes as long as it is told, negative when disturbed, and writes down when it was its turn."""
+    """A contender that takes the given seconds, negative for disturbed rounds, and logs its turns."""
 
     def __init__(self, name: str, log: list[tuple[str, int]], seconds: list[float]) -> None:
         self.name, self.log, self.seconds = name, log, seconds
@@ -141,7 +150,7 @@ class FakeHandle:
         return {"seconds": abs(taken), "cpu_s": 0.5, "others_cpu_s": 0.25, "disturbed": taken < 0, "idle_cpu_s": 0.01}
 
 
-def test_everyone_has_one_turn_a_round() -> None:
+def test_each_contender_has_one_turn_per_round() -> None:
     assert list(turns(["a", "b", "c"], 4)) == [
         *((0, "a"), (0, "b"), (0, "c")),
         *((1, "b"), (1, "c"), (1, "a")),
@@ -166,7 +175,7 @@ def test_rounds_have_texts_of_their_own_and_go_on_without_those_that_fail() -> N
     assert set(timed) == {"a", "c"}
 
 
-def test_rounds_that_were_disturbed_are_made_up_for() -> None:
+def test_disturbed_rounds_are_repeated() -> None:
     log: list[tuple[str, int]] = []
     handles = {
         "a": FakeHandle("a", log, [1.0, -9.0, 2.0]),
@@ -181,7 +190,7 @@ def test_rounds_that_were_disturbed_are_made_up_for() -> None:
     assert [timed[name].undisturbed for name in "abc"] == [True, True, False]
 
 
-def test_order_and_difference_of_scores() -> None:
+def test_agreement_of_scores_by_hand() -> None:
     assert kendall_tau([1, 2, 3, 4], [10, 20, 30, 40]) == 1.0
     assert kendall_tau([1, 2, 3, 4], [4, 3, 2, 1]) == -1.0
     assert kendall_tau([1, 2, 3, 4], [1, 2, 4, 3]) == pytest.approx(4 / 6)
@@ -198,9 +207,9 @@ def outcome(
     return ContestOutcome(ContestEntry(name, peer, dtype), scores, batch, {}, Timed(quiet_s=seconds))
 
 
-def measured() -> dict[str, Any]:
+def contest_figures() -> dict[str, Any]:
     right, near, wrong = [1.0, 2.0, 3.0, 4.0], [1.0, 2.1, 3.0, 4.0], [float("nan")] * 4
-    setting = Setting([10, 20, 30, 40], FlopCount(700, 100, 400), {"float32": 800.0, "bfloat16": 1600.0})
+    setting = ContestSetting([10, 20, 30, 40], FlopCount(700, 100, 400), {"float32": 800.0, "bfloat16": 1600.0})
     return summary(
         [
             outcome("rankfleet-fp32", "rankfleet", "float32", [2.0, 1.0, 9.0], right, None),
@@ -216,8 +225,8 @@ def measured() -> dict[str, Any]:
     )
 
 
-def test_figures() -> None:
-    result = measured()
+def test_figures_by_hand() -> None:
+    result = contest_figures()
     json.dumps(result, allow_nan=False)
     # int8 is faster, but it is not of full quality.
     assert result["rankfleet"]["pairs_per_s"] == 4.0
@@ -239,7 +248,7 @@ def test_figures() -> None:
     }
     assert peers["sentence-transformers-fp32"]["batch_size"] == 4
     assert peers["openvino"]["dtype"] == "float32"
-    assert peers["openvino-bf16"]["wrong"] == "some scores are no numbers"
+    assert peers["openvino-bf16"]["wrong"] == "some scores are not finite"
     assert result["ratio"] == {
         "sentence-transformers-fp32": 4.0,
         "sentence-transformers-bf16": 3.2,
@@ -251,14 +260,14 @@ def test_figures() -> None:
     assert result["scores_compared_with"] == "sentence-transformers-fp32"
 
 
-def test_what_is_printed(capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_table_shows_every_contender(capsys: pytest.CaptureFixture[str]) -> None:
     from benchmarks.contest.__main__ import show
 
     work = {"pairs": 4, "mean_tokens": 25.0, "longest_tokens": 40, "model": "demo/small"}
-    machine = {"matmul_gflop_per_s": {"float32": 8e-7}, "undisturbed": False}
-    ours = measured()
+    about = {"machine": "a CPU", "matmul_gflop_per_s": {"float32": 8e-7}, "undisturbed": False}
+    ours = contest_figures()
     ours["rankfleet"]["tokenize_share"] = 0.25
-    show(ours | {"work": work, "machine": machine, "threads": 2, "rounds": 3, "device": "a CPU"})
+    show(ours | {"work": work, "measured": about, "threads": 2, "rounds": 3})
     printed = capsys.readouterr()
     rows = {line.split("  ")[0].strip(): line.split() for line in printed.out.splitlines()}
     assert rows["rankfleet bfloat16"] == ["rankfleet", "bfloat16", "4.0", "packed", "50%", "0.1000"]
@@ -269,7 +278,7 @@ def test_what_is_printed(capsys: pytest.CaptureFixture[str]) -> None:
     assert "disturbed" in printed.err
 
 
-def test_time_taken_on_some_cpus() -> None:
+def test_busy_time_counts_only_the_given_cpus() -> None:
     # user nice system idle iowait irq softirq steal guest guest_nice
     lines = ["cpu  9 9 9 9 9 9 9 9 9 9", "cpu0 1 2 3 1000 500 4 5 6 0 0", "cpu1 10 0 0 9 9 0 0 0 0 0"]
     stat = "\n".join([*lines, "cpu2 7 7 7 7 7 7 7 7 0 0", "intr 5 0"])
@@ -294,7 +303,7 @@ def test_an_absent_peer_says_how_to_get_it(monkeypatch: pytest.MonkeyPatch) -> N
         ({"dtypes": []}, "--dtype: give one at least"),
     ],
 )
-def test_mistakes_are_named(change: dict[str, Any], message: str) -> None:
+def test_a_wrong_option_is_named(change: dict[str, Any], message: str) -> None:
     right: dict[str, Any] = {
         **{"model": None, "shape": "17m", "pairs": 10, "mean_tokens": 40, "max_tokens": 64},
         **{"against": [], "dtypes": ["float32"], "device": "cpu", "threads": 1, "rounds": 1},
@@ -309,7 +318,7 @@ class FakeContender:
     def __init__(self, model: str, dtype: str, device: str, threads: int, max_tokens: int) -> None:
         self.versions = {"fake": dtype}
 
-    def score(self, request: Request, batch_size: int) -> np.ndarray:
+    def score(self, request: SampleRequest, batch_size: int) -> np.ndarray:
         if request.query == "break":
             raise ValueError("cannot")
         return np.array([float(len(document)) for document in request.documents])
@@ -319,7 +328,10 @@ def test_a_worker_answers_each_order_and_survives_a_failing_one(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(contenders.CONTENDERS, "fake", FakeContender)
-    save_requests([Request("q", ["a", "bbb"]), Request("q", ["cc"]), Request("break", ["d"])], tmp_path / "texts")
+    save_requests(
+        [SampleRequest("q", ["a", "bbb"]), SampleRequest("q", ["cc"]), SampleRequest("break", ["d"])],
+        tmp_path / "texts",
+    )
     common = {"model": "m", "dtype": "float32", "device": "cpu", "threads": 1, "max_tokens": 64}
     orders = [
         {"do": "load", "peer": "fake", "texts": str(tmp_path / "texts"), **common},
@@ -335,4 +347,4 @@ def test_a_worker_answers_each_order_and_survives_a_failing_one(
     assert swept["batch_size"] in (1, 2)
     assert scored == {"scores": [1.0, 3.0]}
     assert failed == {"error": "ValueError: cannot"}
-    assert timed["seconds"] >= 0
+    assert timed.keys() == {"seconds", "cpu_s", "others_cpu_s", "disturbed", "idle_cpu_s"}

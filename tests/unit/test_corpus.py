@@ -1,4 +1,4 @@
-"""Bytes that data files hold in practice."""
+"""Data files with unusual bytes."""
 
 from pathlib import Path
 
@@ -20,7 +20,7 @@ def test_ids_may_hold_quotation_marks(folder: Path) -> None:
     assert read_judged(folder).qrels == {"a": {'"Heroes" (album)': 1, '"open': 2, "z": 0}}
 
 
-def test_judgements_that_are_not_text(folder: Path) -> None:
+def test_judgements_that_are_not_text_are_refused(folder: Path) -> None:
     (folder / "qrels/test.tsv").write_bytes(b"a\t\xff\t1\n")
     with pytest.raises(InvalidRequest, match=r"test\.tsv is not UTF-8"):
         read_judged(folder)
@@ -29,7 +29,7 @@ def test_judgements_that_are_not_text(folder: Path) -> None:
         read_judged(folder)
 
 
-def test_half_a_character_cannot_be_written_back(tmp_path: Path) -> None:
+def test_a_lone_surrogate_is_refused(tmp_path: Path) -> None:
     file = tmp_path / "docs.jsonl"
     file.write_text('{"id": "1", "text": "fine \\ud83d\\ude00"}\n{"id": "2", "text": "half \\ud83d"}\n')
     documents = read_documents(file)

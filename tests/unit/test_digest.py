@@ -1,4 +1,4 @@
-"""Processes on different machines can tell that they mean the same model."""
+"""Digests with which processes on different machines tell whether they hold the same model."""
 
 import json
 import os
@@ -21,7 +21,7 @@ MODULES = [
 
 @pytest.fixture
 def model(tmp_path: Path) -> Path:
-    """Files of the right names; a fingerprint does not look into them."""
+    """Files of the right names; a digest does not depend on what they mean."""
     folder = tmp_path / "model"
     (folder / "2_Dense").mkdir(parents=True)
     for name, text in {
@@ -43,7 +43,7 @@ def both(folder: Path) -> tuple[str, str]:
     return checkpoint.description, checkpoint.weights_digest
 
 
-def test_by_hand(tmp_path: Path) -> None:
+def test_the_digest_is_that_of_sha256sum(tmp_path: Path) -> None:
     # printf abc > b; printf '' > a; sha256sum a b | sha256sum | cut -c -16
     (tmp_path / "a").write_bytes(b"")
     (tmp_path / "b").write_bytes(b"abc")
@@ -51,7 +51,7 @@ def test_by_hand(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["tokenizer.json", "vocab.txt", "config.json", "2_Dense/config.json"])
-def test_a_byte_of_the_description_changes_that_alone(name: str, model: Path) -> None:
+def test_a_byte_of_the_description_changes_only_its_digest(name: str, model: Path) -> None:
     description, weights = both(model)
     with (model / name).open("ab") as file:
         file.write(b" ")
@@ -61,7 +61,7 @@ def test_a_byte_of_the_description_changes_that_alone(name: str, model: Path) ->
 
 
 @pytest.mark.parametrize("name", ["model.safetensors", "2_Dense/model.safetensors"])
-def test_a_byte_of_the_weights_changes_that_alone(name: str, model: Path) -> None:
+def test_a_byte_of_the_weights_changes_only_their_digest(name: str, model: Path) -> None:
     description, weights = both(model)
     data = bytearray((model / name).read_bytes())
     data[-1] ^= 1
@@ -71,7 +71,7 @@ def test_a_byte_of_the_weights_changes_that_alone(name: str, model: Path) -> Non
     assert changed[1] != weights
 
 
-def test_a_file_renamed_or_moved_to_another_counts(model: Path) -> None:
+def test_renaming_or_swapping_files_changes_the_digests(model: Path) -> None:
     description, weights = both(model)
     (model / "vocab.txt").rename(model / "merges.txt")
     one, other = model / "model.safetensors", model / "2_Dense" / "model.safetensors"
@@ -83,12 +83,12 @@ def test_a_file_renamed_or_moved_to_another_counts(model: Path) -> None:
     assert changed[1] != weights
 
 
-def test_a_copy_elsewhere_is_the_same(model: Path, tmp_path: Path) -> None:
+def test_a_copy_in_another_folder_has_the_same_digests(model: Path, tmp_path: Path) -> None:
     shutil.copytree(model, tmp_path / "elsewhere" / "another-name")
     assert both(tmp_path / "elsewhere" / "another-name") == both(model)
 
 
-def test_a_hub_cache_of_links_is_the_same(model: Path, tmp_path: Path) -> None:
+def test_a_hub_cache_of_links_has_the_same_digests(model: Path, tmp_path: Path) -> None:
     blobs, snapshot = tmp_path / "blobs", tmp_path / "snapshots" / "abc"
     blobs.mkdir()
     for at, path in enumerate(sorted(p for p in model.rglob("*") if p.is_file())):
@@ -99,7 +99,7 @@ def test_a_hub_cache_of_links_is_the_same(model: Path, tmp_path: Path) -> None:
     assert both(snapshot) == both(model)
 
 
-def test_what_is_not_of_the_model_does_not_count(model: Path) -> None:
+def test_files_that_do_not_describe_the_model_do_not_count(model: Path) -> None:
     before = both(model)
     for name in (
         "README.md",
@@ -146,7 +146,7 @@ def test_the_hub_model_fetched_without_weights_has_the_same_description(
     assert both(find_checkpoint("some/model").folder) == both(model)
 
 
-def test_shards_that_the_index_names_count(model: Path) -> None:
+def test_the_shards_in_the_index_count(model: Path) -> None:
     description, _ = both(model)
     (model / "model.safetensors").rename(model / "model-00001-of-00002.safetensors")
     (model / "model-00002-of-00002.safetensors").write_text("more weights")
@@ -161,7 +161,7 @@ def test_shards_that_the_index_names_count(model: Path) -> None:
         both(model)
 
 
-def test_the_same_model_stored_in_another_precision_differs_in_weights_alone(tmp_path: Path) -> None:
+def test_another_precision_changes_only_the_digest_of_the_weights(tmp_path: Path) -> None:
     source = MODELS / "demo" / "small"
     write_float32(Checkpoint(source), tmp_path / "plain")
     description, weights = both(source)

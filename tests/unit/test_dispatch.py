@@ -17,7 +17,7 @@ from rankfleet.router.dispatch import slices_of
         (1000, 1, 2),
     ],
 )
-def test_every_replica_gets_as_much(pairs: int, replicas: int, chunks: int) -> None:
+def test_every_replica_gets_the_same_number_of_chunks(pairs: int, replicas: int, chunks: int) -> None:
     slices = slices_of(np.full(pairs, 32), 16384, replicas)
     assert len(slices) == chunks
     assert max(map(len, slices)) - min(map(len, slices)) <= 1

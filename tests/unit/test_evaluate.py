@@ -1,3 +1,5 @@
+"""Quality and latency of tiers on judged queries, and the tables of quality by depth and cascade."""
+
 from collections.abc import Sequence
 from math import inf, log2
 from pathlib import Path
@@ -40,7 +42,7 @@ RETRIEVER = ((1 / log2(3) + 2 / 2) / (2 + 1 / log2(3)) + 1 / log2(3)) / 2
 
 
 class FakeReranker:
-    """Prefers texts early in the alphabet, and takes 10 ms a document by the clock it shares."""
+    """Prefers texts early in the alphabet, and takes 10 ms per document by the shared clock."""
 
     def __init__(self, clock: FakeClock) -> None:
         self.clock = clock
@@ -50,26 +52,26 @@ class FakeReranker:
         return np.array([-float(ord(d[0])) for d in documents])
 
 
-def test_the_retrievers_own_order() -> None:
+def test_the_quality_of_the_retrievers_own_order() -> None:
     result = evaluate_retriever(JUDGED, HITS)
     assert result == {"name": "bm25", "ndcg@10": round(RETRIEVER, 4), "mrr@10": 0.5}
 
 
-def test_a_tier_that_gets_all_right() -> None:
+def test_a_tier_that_ranks_perfectly_has_quality_one() -> None:
     clock = FakeClock()
     result = figures_of(score_candidates(FakeReranker(clock), JUDGED, HITS, clock=clock), JUDGED, HITS)
     # 30 ms for three documents and 20 ms for two: median 25, 95th percentile 29.5
     assert result == {"ndcg@10": 1.0, "mrr@10": 1.0, "p50_ms": 25.0, "p95_ms": 29.5}
 
 
-def test_a_query_without_candidates_counts_as_nothing() -> None:
+def test_a_query_without_candidates_counts_as_zero() -> None:
     clock = FakeClock()
     hits = HITS | {"q2": []}
     result = figures_of(score_candidates(FakeReranker(clock), JUDGED, hits, clock=clock), JUDGED, hits)
     assert result["ndcg@10"] == 0.5
 
 
-def test_scores_that_are_no_numbers_are_no_order() -> None:
+def test_scores_that_are_not_finite_are_refused() -> None:
     class Broken:
         def score(self, query: str, documents: Sequence[str]) -> np.ndarray:
             return np.full(len(documents), np.nan)
@@ -78,13 +80,13 @@ def test_scores_that_are_no_numbers_are_no_order() -> None:
         score_candidates(Broken(), JUDGED, HITS, clock=FakeClock())
 
 
-def test_only_ten_places_count() -> None:
+def test_only_the_first_ten_documents_count() -> None:
     run = ranked_run({"q2": [f"n{i}" for i in range(10)] + ["x"]})
     quality = measure_run(run, {"q2": {"x": 1}})
     assert (quality.ndcg_10, quality.mrr_10) == (0.0, 0.0)
 
 
-def test_the_mean_counts_collections_alike() -> None:
+def test_collections_have_equal_weight_in_the_mean() -> None:
     def collection(value: float) -> dict:
         return {"retriever": {"name": "bm25", "ndcg@10": value}, "tiers": {"small": {"ndcg@10": value * 2}}}
 
@@ -93,28 +95,28 @@ def test_the_mean_counts_collections_alike() -> None:
     assert mean["tiers"]["small"]["ndcg@10"] == pytest.approx(0.4)
 
 
-def test_orders_of_parts() -> None:
+def test_orders_of_partial_scoring_and_of_cascades() -> None:
     small, large = np.array([1.0, 4.0, 3.0, 2.0]), np.array([9.0, 5.0, 7.0, 8.0])
     assert first_scored(large, 3).tolist() == [0, 2, 1, 3]
-    # Both orders together keep 1 (first and second) and 0 (last and first); large turns them round.
+    # Fusing both orders keeps 1 (first and second) and 0 (last and first); large swaps them.
     assert cascade(small, large, 2).tolist() == [0, 1, 2, 3]
     assert cascade(small, large, 4).tolist() == [0, 3, 2, 1]
-    # More than there are; of two that large scores alike the more promising leads, which is 1.
+    # Keep more than there are; where large scores all alike, the most promising leads, which is 1.
     assert cascade(small, np.ones(4), 9).tolist() == [1, 0, 2, 3]
 
 
-def test_what_is_evaluated_is_what_is_served() -> None:
+def test_an_evaluated_cascade_has_the_order_that_is_served() -> None:
     # Two pairs of neighbours apart by a wide gap, 9 8.5 and 8 7.8, and a gap behind them: the planned five go on.
     small = np.array([0.0, 9.0, 8.5, 1.0, 8.0, 7.8, 0.5, 0.2])
     large = np.array([3.0, 1.0, 2.0, 9.0, 2.0, 7.0, 8.0, 9.0])
-    kept = second_stage(Stage("large", 5), small, np.full(8, 10), LatencyModel(1.0, 1.0, 0.0), inf, retrieved=True)
+    kept = second_stage(Stage.of("large", 5), small, np.full(8, 10), LatencyModel(1.0, 1.0, 0.0), inf, retrieved=True)
     order, _ = ranked(small, kept, large[kept], retrieved=True)
     # 1 2 4 0 3 are the most promising (test_cascade.py); large has 3 and 0 first, 2 and 4 alike; 5 6 7 stay behind.
     assert order.tolist() == [3, 0, 2, 4, 1, 5, 6, 7]
     assert cascade(small, large, 5).tolist() == order.tolist()
 
 
-def test_steps_of_quality_by_hand() -> None:
+def test_quality_by_depth_and_cascade_by_hand() -> None:
     # q1 is c b a with grades 0 1 2; q2 is y x with grades 0 1. `small` has q1 right and q2 wrong, `large` the reverse.
     small = ScoredCandidates({"q1": np.array([1.0, 2.0, 3.0]), "q2": np.array([2.0, 1.0])}, [])
     large = ScoredCandidates({"q1": np.array([3.0, 2.0, 1.0]), "q2": np.array([1.0, 2.0])}, [])
@@ -141,7 +143,7 @@ MANY = table(0.2, {"10": 0.25, "20": 0.3, "100": 0.35}, {"10": 0.3, "20": 0.5, "
 FEW = table(0.4, {"10": 0.45, "15": 0.55}, {"10": 0.5, "15": 0.8}, {"10": 0.6})
 
 
-def test_a_data_set_with_fewer_candidates_counts_as_scored_whole_beyond_them() -> None:
+def test_beyond_its_candidates_a_data_set_counts_as_scored_whole() -> None:
     mean = mean_of_steps([MANY, FEW])
     assert mean["retriever"] == 0.3
     # At 15 the first lies between its 10 and 20, linear in the logarithm: log(15/10) ÷ log(20/10) = 0.58496 of the
@@ -164,6 +166,6 @@ def test_the_mean_of_one_data_set_is_that_data_set() -> None:
     assert mean_of_steps([MANY]) == MANY
 
 
-def test_two_folders_of_one_name_would_be_one_in_the_table() -> None:
+def test_two_data_folders_with_the_same_name_are_refused() -> None:
     with pytest.raises(ConfigError, match="--data: two folders are called shop; "):
         evaluate([Path("march/shop"), Path("may/shop")])

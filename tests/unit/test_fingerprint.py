@@ -1,10 +1,12 @@
+"""Fingerprints of models."""
+
 from rankfleet.core.fingerprint import fingerprint, model_name
 from rankfleet.core.sections import Tier
 
 TIER = Tier(model="demo/small", revision="9e4aa353", quality=0.4)
 
 
-def test_a_model_is_another_when_anything_that_scores_depend_on_changes() -> None:
+def test_a_fingerprint_changes_with_everything_that_scores_depend_on() -> None:
     one = model_name("small", TIER, "auto", "c0ffee")
     assert one == model_name("small", TIER.model_copy(update={"quality": 0.5}), "auto", "c0ffee")
     others = {
@@ -17,5 +19,5 @@ def test_a_model_is_another_when_anything_that_scores_depend_on_changes() -> Non
     assert len(others | {one}) == 6
 
 
-def test_parts_are_told_apart() -> None:
+def test_parts_are_not_joined() -> None:
     assert fingerprint("ab", "c") != fingerprint("a", "bc")

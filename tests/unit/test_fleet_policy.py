@@ -1,4 +1,4 @@
-"""The policy as Serve calls it, fed with whatever may come."""
+"""The policy as Serve calls it, with Serve's own contexts, fed with whatever may come."""
 
 import logging
 import math
@@ -10,15 +10,15 @@ import pytest
 from ray.serve._private.common import DeploymentID
 from ray.serve._private.common import TimeStampedValue as Point
 from ray.serve.autoscaling_policy import _apply_app_level_autoscaling_config
-from ray.serve.config import AutoscalingConfig
+from ray.serve.config import AutoscalingConfig, AutoscalingContext
 
-from rankfleet.autoscaler.reports import of_replica, of_router, settings_in
-from rankfleet.autoscaler.sharing import Unit
+from rankfleet.autoscaler.reports import replica_report, router_report, settings_in
+from rankfleet.autoscaler.sharing import Resources
 from rankfleet.cluster.autoscaling_policy import FleetPolicy
 from rankfleet.core.sections import Autoscaling
 from rankfleet.estimates.load import OfferedLoad, ReplicaLoad
 
-UNITS = {"demo": Unit(0.0, 0.5), "big": Unit(1.0, 1.0)}
+UNITS = {"demo": Resources(0.0, 0.5), "big": Resources(1.0, 1.0)}
 DEMO, BIG, ROUTER = (DeploymentID(name=name, app_name="rankfleet") for name in ("demo", "big", "router"))
 
 
@@ -31,19 +31,25 @@ def series(reports: dict[str, dict[str, float]], now: float) -> dict[str, dict[s
     return found
 
 
-def context(key: DeploymentID, metrics: object, target: object, now: object, least: int = 1) -> SimpleNamespace:
-    """As Serve's AutoscalingContext has it."""
-    return SimpleNamespace(
+def context(key: DeploymentID, metrics: Any, target: Any, now: Any, least: int = 1) -> AutoscalingContext:
+    """What Serve gives to a policy for one deployment of 1 to 8 replicas."""
+    return AutoscalingContext(
         deployment_id=key,
         deployment_name=key.name,
-        raw_metrics=metrics,
+        app_name=key.app_name,
         current_num_replicas=target,
         target_num_replicas=target,
+        running_replicas=[],
+        total_num_requests=0.0,
+        total_queued_requests=0.0,
+        aggregated_metrics={},
+        raw_metrics=lambda: metrics,  # Serve computes it when a policy asks for it
         capacity_adjusted_min_replicas=least,
         capacity_adjusted_max_replicas=8,
-        current_time=now,
-        total_num_requests=0.0,
         policy_state={},
+        last_scale_up_time=None,
+        last_scale_down_time=None,
+        current_time=now,
         config=AutoscalingConfig(upscale_delay_s=0, downscale_delay_s=0),
     )
 
@@ -59,11 +65,11 @@ class Cluster:
         self.states: dict[DeploymentID, dict[str, Any]] = {}
         self.now = 1e9
 
-    def contexts(self) -> dict[DeploymentID, Any]:
-        router = of_router(self.offered, {"demo": 0.05}, self.settings, UNITS)
+    def contexts(self) -> dict[DeploymentID, AutoscalingContext]:
+        router = router_report(self.offered, {"demo": 0.05}, self.settings, UNITS)
         found = {ROUTER: context(ROUTER, series({"router-1": router}, self.now), 1, self.now)}
         for key, target in self.targets.items():
-            replicas = {f"{key.name}-{i}": of_replica(ReplicaLoad()) for i in range(target)}
+            replicas = {f"{key.name}-{i}": replica_report(ReplicaLoad()) for i in range(target)}
             found[key] = context(key, series(replicas, self.now), target, self.now)
         return found
 
@@ -97,9 +103,9 @@ def test_settings_change_live(caplog: pytest.LogCaptureFixture) -> None:
     assert cluster.targets == {DEMO: 4, BIG: 1}
 
 
-def test_settings_survive_the_way_as_numbers() -> None:
+def test_settings_can_be_read_back_from_the_numbers_that_serve_carries() -> None:
     settings = Autoscaling.model_validate({"max_gpus": 4, "groups": {"a.b": {"drain_s": 2}, "c": {"utilisation": 0.5}}})
-    report = of_router(OfferedLoad.of(["a.b"]), {"a.b": 0.1}, settings, {})
+    report = router_report(OfferedLoad.of(["a.b"]), {"a.b": 0.1}, settings, {})
     assert all(isinstance(value, float) for value in report.values())
     assert settings_in(report) == settings
 
@@ -108,16 +114,16 @@ def test_settings_survive_the_way_as_numbers() -> None:
     "report",
     [{}, {"offered_load_s:a": 1.0}, {"set:utilisation": -7.0}, {"set:nonsense": 1.0}, {"set:a": 1.0, "set:a:b": 1.0}],
 )
-def test_settings_that_make_no_sense_are_none(report: dict[str, float]) -> None:
+def test_settings_that_make_no_sense_are_ignored(report: dict[str, float]) -> None:
     assert settings_in(report) is None
 
 
-def test_before_any_router_has_spoken_all_stays() -> None:
+def test_before_any_router_has_reported_groups_keep_their_replicas() -> None:
     policy = FleetPolicy("router")
-    assert policy({DEMO: context(DEMO, {}, 3, 1e9)}) == ({}, {})  # type: ignore[dict-item]
+    assert policy({DEMO: context(DEMO, {}, 3, 1e9)}) == ({}, {})
 
 
-def test_wrong_settings_leave_the_last_good_ones() -> None:
+def test_the_last_good_settings_hold_when_newer_ones_are_wrong() -> None:
     cluster = Cluster(utilisation=0.5, panic_hold_s=20)
     cluster.run(100, 1.4)
     contexts = cluster.contexts()
@@ -125,7 +131,7 @@ def test_wrong_settings_leave_the_last_good_ones() -> None:
     assert cluster.policy(contexts)[0][DEMO] == 3
 
 
-def test_a_router_that_falls_silent_shrinks_nothing() -> None:
+def test_groups_do_not_shrink_when_the_router_stops_reporting() -> None:
     cluster = Cluster(utilisation=0.5, panic_hold_s=20)
     cluster.run(100, 3.4)
     assert cluster.targets[DEMO] == 7
@@ -146,7 +152,7 @@ GARBAGE: list[Any] = [
 
 
 @pytest.mark.parametrize("seed", range(20))
-def test_whatever_it_is_fed_it_neither_raises_nor_gives_nonsense(seed: int) -> None:
+def test_with_wrong_input_it_neither_raises_nor_returns_nonsense(seed: int) -> None:
     """Reports, counts and clocks wrong at random, one call after the other on the same policy."""
     rng = random.Random(seed)
     cluster = Cluster(utilisation=0.5, panic_hold_s=20)
@@ -180,13 +186,13 @@ def test_whatever_it_is_fed_it_neither_raises_nor_gives_nonsense(seed: int) -> N
 
 
 @pytest.mark.parametrize("garbage", GARBAGE, ids=str)
-def test_contexts_that_are_none(garbage: object) -> None:
+def test_contexts_that_are_no_contexts_change_nothing(garbage: object) -> None:
     assert FleetPolicy("router")(garbage) == ({}, {})  # type: ignore[arg-type]
 
 
-def test_serve_adds_nothing_to_what_is_decided() -> None:
+def test_serve_adds_no_delay_and_no_factor_to_the_decisions() -> None:
     """Through the wrapper that Serve puts around a policy: no delay, no factor, in either direction."""
-    cluster = Cluster(utilisation=0.5, stable_s=2, hold_s=0, cooldown_s=0, panic_s=1, panic_hold_s=0)
+    cluster = Cluster(utilisation=0.5, stable_s=2, downscale_window_s=0, cooldown_s=0, panic_s=1, panic_hold_s=0)
     wrapped = _apply_app_level_autoscaling_config(cluster.policy)  # type: ignore[arg-type]
     seen = []
     for demand in (1.9, 0.2):

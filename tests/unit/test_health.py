@@ -1,17 +1,18 @@
-"""When a replica says that it is of no use any more."""
+"""Health checks of replicas and routers."""
 
 import asyncio
 from dataclasses import dataclass
 
 import pytest
 
-from rankfleet.replica.health import HELD_S, Entrance, check
+from rankfleet.replica.collector import CollectorWatchdog
+from rankfleet.replica.health import MAX_HELD_S, check
 from rankfleet.router.health import RECENT_S, SUSPECT_FAILURES, RouterHealth
 from tests.unit.fakes import FakeClock
 
 
 @dataclass
-class Device:
+class FakeWorker:
     stuck: bool = False
     halted: bool = False
     failures: int = 0
@@ -24,23 +25,24 @@ class Device:
 
 
 @pytest.mark.parametrize(
-    ("device", "message"), [(Device(stuck=True), "does not come back"), (Device(halted=True), "nothing takes it")]
+    ("worker", "message"),
+    [(FakeWorker(stuck=True), "does not come back"), (FakeWorker(halted=True), "nothing scores them")],
 )
-async def test_a_device_that_does_nothing_any_more(device: Device, message: str) -> None:
+async def test_a_worker_that_scores_nothing_any_more_is_unhealthy(worker: FakeWorker, message: str) -> None:
     with pytest.raises(RuntimeError, match=message):
-        await check(device, Entrance())
+        await check(worker, CollectorWatchdog())
 
 
-async def test_a_device_that_fails_is_probed() -> None:
-    await check(Device(failures=30), Entrance())  # what was sent to it was at fault
-    broken = Device(failures=1, fault=ValueError("broken"))
+async def test_a_worker_whose_batches_fail_is_probed() -> None:
+    await check(FakeWorker(failures=30), CollectorWatchdog())  # the probe succeeds: its chunks were at fault
+    broken = FakeWorker(failures=1, fault=ValueError("broken"))
     with pytest.raises(RuntimeError, match="1 batches in a row have failed, and so has a probe: ValueError: broken"):
-        await check(broken, Entrance())
+        await check(broken, CollectorWatchdog())
     broken.busy = True
-    await check(broken, Entrance())  # behind a long batch a probe would say nothing
+    await check(broken, CollectorWatchdog())  # behind a long batch the probe could time out
 
 
-async def test_a_router_that_keeps_failing_says_so_and_odd_requests_do_not_make_it() -> None:
+async def test_a_router_whose_probe_fails_is_unhealthy() -> None:
     clock, faults, probes = FakeClock(), list[Exception](), list[float]()
 
     async def probe() -> None:
@@ -49,7 +51,7 @@ async def test_a_router_that_keeps_failing_says_so_and_odd_requests_do_not_make_
             raise faults[0]
 
     health = RouterHealth(probe, clock)
-    for _ in range(10):  # a probe is ranked each time: what was asked for was at fault
+    for _ in range(10):  # the probe is ranked each time: the requests were at fault
         for _ in range(SUSPECT_FAILURES):
             health.failed()
         await health.check()
@@ -64,7 +66,7 @@ async def test_a_router_that_keeps_failing_says_so_and_odd_requests_do_not_make_
     await health.check()
 
 
-async def test_ready_means_that_a_ranking_was_just_answered() -> None:
+async def test_a_router_is_ready_while_rankings_are_answered() -> None:
     clock, probes = FakeClock(), list[float]()
 
     async def probe() -> None:
@@ -74,7 +76,7 @@ async def test_ready_means_that_a_ranking_was_just_answered() -> None:
 
     health = RouterHealth(probe, clock)
     await asyncio.gather(health.ready(), health.ready())
-    assert probes == [100.0], "however many ask"
+    assert probes == [100.0], "one probe for all that ask at once"
     health.answered()
     clock.now += RECENT_S
     await health.ready()
@@ -86,21 +88,21 @@ async def test_ready_means_that_a_ranking_was_just_answered() -> None:
     assert len(probes) == 3
 
 
-async def test_chunks_that_nobody_hands_on() -> None:
+async def test_a_replica_that_submits_no_chunks_is_unhealthy() -> None:
     clock = FakeClock()
-    entrance = Entrance(clock)
-    handed: asyncio.Future[str] = asyncio.get_running_loop().create_future()
-    passed: asyncio.Future[str] = asyncio.get_running_loop().create_future()
-    waiting = [asyncio.create_task(entrance.through(each)) for each in (handed, passed)]
+    collector = CollectorWatchdog(clock)
+    held: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+    submitted: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+    waiting = [asyncio.create_task(collector.watch(each)) for each in (held, submitted)]
     await asyncio.sleep(0)
-    passed.set_result("in the queue")
-    clock.now += HELD_S
-    await check(Device(), entrance)
+    submitted.set_result("in the queue")
+    clock.now += MAX_HELD_S
+    await check(FakeWorker(), collector)
     clock.now += 0.1
     with pytest.raises(RuntimeError, match="the batching task has ended"):
-        await check(Device(), entrance)
-    handed.set_result("in the queue")
+        await check(FakeWorker(), collector)
+    held.set_result("in the queue")
     await asyncio.gather(*waiting)
-    clock.now += 2 * HELD_S
-    await check(Device(), entrance)
-    assert entrance.held_s == 0.0
+    clock.now += 2 * MAX_HELD_S
+    await check(FakeWorker(), collector)
+    assert collector.held_s == 0.0

@@ -37,14 +37,14 @@ def test_idle_replicas_take_turns() -> None:
     assert sorted(chosen) == ["a", "a", "b", "b"]
 
 
-def test_where_nothing_is_known_of_times_the_fewest_chunks_win() -> None:
+def test_without_predicted_times_the_fewest_chunks_win() -> None:
     books = InFlight()
     books.add("a", "x", 0.0)
     assert place(books, "y", 0.0, 0, 0) == "b"
     assert {place(books, "z", 0.0, 0, 0), place(books, "z", 0.0, 0, 0)} == {"a", "b"}
 
 
-def test_the_work_of_other_senders_counts() -> None:
+def test_work_of_other_routers_counts() -> None:
     books = InFlight()
     books.add("a", "x", 10.0)
     assert place(books, "y", 10.0, 0, 21) == "a"  # 10 ms of one's own, 21 of others
@@ -52,13 +52,13 @@ def test_the_work_of_other_senders_counts() -> None:
     assert place(books, "last", 10.0, 0, 21) == "b"
 
 
-def test_what_a_replica_said_gets_less_with_time() -> None:
+def test_a_report_drains_with_time() -> None:
     report = BacklogReport(at_s=10.0, backlog_s=0.4, others_s=0.1)
     assert [report.left(now_s) for now_s in (10.0, 10.1, 10.4, 11.0)] == pytest.approx([1.0, 0.75, 0.0, 0.0])
     assert BacklogReport(10.0, 0.0).left(10.0) == 0.0
 
 
-def test_what_is_back_is_forgotten() -> None:
+def test_chunks_that_are_done_are_forgotten() -> None:
     books = InFlight()
     books.add("a", "r", 10.0)
     books.add("a", "r", 30.0)

@@ -1,3 +1,8 @@
+"""Latency models: the formula, the fit, its errors, and profiles."""
+
+import json
+from pathlib import Path
+
 import numpy as np
 import pytest
 
@@ -11,7 +16,7 @@ def work(tokens: int, squares: int = 0) -> Work:
     return Work(1, tokens, squares)
 
 
-def test_an_exact_law_is_found() -> None:
+def test_the_fit_recovers_an_exact_model() -> None:
     law = LatencyModel(2.0, 0.01, 0.0001)
     samples = [Sample(w, law.mean_ms(w)) for w in (work(10, 100), work(100, 2500), work(1000, 90000), work(50, 2500))]
     found = fit(samples)
@@ -21,13 +26,13 @@ def test_an_exact_law_is_found() -> None:
     assert found.p99_factor == pytest.approx(1.0)
 
 
-def test_the_formula() -> None:
+def test_time_is_a_linear_formula_of_tokens_and_squares() -> None:
     # 2 + 0.01·300 + 0.0001·50000 = 2 + 3 + 5
     assert LatencyModel(2.0, 0.01, 0.0001).mean_ms(work(300, 50000)) == pytest.approx(10.0)
     assert LatencyModel(2.0, 0.01, 0.0001, 1.5).p99_ms(work(300, 50000)) == pytest.approx(15.0)
 
 
-def test_noise_gives_no_negative_coefficient_and_a_p99_above_the_mean() -> None:
+def test_a_noisy_fit_has_no_negative_coefficient_and_the_p99_of_the_noise() -> None:
     rng = np.random.default_rng(5)
     samples = [Sample(work(t, t), (1 + 0.02 * t) * rng.lognormal(0, 0.1)) for t in rng.integers(10, 2000, 200).tolist()]
     found = fit(samples)
@@ -36,14 +41,22 @@ def test_noise_gives_no_negative_coefficient_and_a_p99_above_the_mean() -> None:
     assert 1.15 < found.p99_factor < 1.4
 
 
-def test_two_samples_are_too_few() -> None:
+def test_amortized_time_has_a_share_of_the_fixed_cost() -> None:
+    # A quarter of the 2 ms that a batch costs, and 8 ms of its own.
+    assert LatencyModel(2.0, 0.01, 0.0001).amortized_ms(work(300, 50000), 0.25) == pytest.approx(8.5)
+
+
+def test_an_option_has_fixed_and_marginal_time_at_the_99th_percentile() -> None:
+    option = LatencyModel(2.0, 0.01, 0.0001, 1.25).option("t", 0.5, work(300, 50000))
+    assert option == ("t", 0.5, pytest.approx(2.5), pytest.approx(10.0), pytest.approx(0.8))
+
+
+def test_a_fit_needs_three_samples() -> None:
     with pytest.raises(ValueError, match="at least 3 samples, got 2"):
         fit([Sample(work(1), 1.0)] * 2)
 
 
-def test_a_profile_comes_back_as_written(tmp_path) -> None:
-    import json
-
+def test_a_profile_is_read_as_written(tmp_path: Path) -> None:
     path = tmp_path / "profile.json"
     path.write_text(json.dumps(profile_json({"small": LatencyModel(1, 2, 3, 4)}, {"device": "test"})))
     assert read_profile(path) == {"small": LatencyModel(1, 2, 3, 4)}
@@ -53,7 +66,7 @@ IMPOSSIBLE = '{"tiers": {"small": {"alpha_ms": 1, "beta_ms": 1, "gamma_ms": 1, "
 
 
 @pytest.mark.parametrize("text", ["", "[]", '{"tiers": 3}', '{"tiers": {"small": {"alpha_ms": 1}}}', IMPOSSIBLE])
-def test_files_that_are_no_profile(text: str, tmp_path) -> None:
+def test_a_file_that_is_not_a_profile_is_refused_by_name(text: str, tmp_path: Path) -> None:
     path = tmp_path / "profile.json"
     path.write_text(text)
     with pytest.raises(ConfigError, match=r"profile\.json"):
@@ -62,24 +75,24 @@ def test_files_that_are_no_profile(text: str, tmp_path) -> None:
         read_profile(tmp_path / "none.json")
 
 
-def test_errors_are_those_of_sizes_that_were_held_out() -> None:
+def test_errors_are_measured_on_sizes_that_were_held_out() -> None:
     # Held out are the 1st and the 4th size. The others follow 10 ms and 1 a token, which predicts 20 and 50.
     measured = {10: (25.0, 25.0, 50.0), 20: (30.0,) * 3, 30: (40.0,) * 3, 40: (50.0,) * 3}
     samples = [Sample(work(tokens), ms[i]) for i in range(3) for tokens, ms in measured.items()]
-    off = held_out_errors(samples)
-    assert off.p50 == pytest.approx(0.1)  # half of 5 ÷ 25 and 0
-    assert off.p99 == pytest.approx(0.198)
+    errors = held_out_errors(samples)
+    assert errors.p50 == pytest.approx(0.1)  # half of 5 ÷ 25 and 0
+    assert errors.p99 == pytest.approx(0.198)
     # One batch of twelve took twice its size's median; between the 11th and it the quantile is drawn straight.
-    assert off.spread == pytest.approx(0.89)
+    assert errors.spread == pytest.approx(0.89)
 
 
-def test_below_a_millisecond_errors_are_shares_of_one() -> None:
+def test_errors_below_a_millisecond_are_relative_to_a_millisecond() -> None:
     samples = [Sample(work(tokens), ms) for tokens, ms in ((10, 0.3), (20, 0.2), (30, 0.3), (40, 0.4))]
-    off = held_out_errors([*samples, *samples])
-    assert off.p99 == pytest.approx(0.2 * 0.99, abs=0.01)  # 0.1 predicted, 0.3 measured; the other is right
+    errors = held_out_errors([*samples, *samples])
+    assert errors.p99 == pytest.approx(0.2 * 0.99, abs=0.01)  # 0.1 predicted, 0.3 measured; the other is right
 
 
-def test_a_hiccup_while_a_machine_starts_is_no_property_of_the_tier() -> None:
+def test_two_slow_batches_while_a_machine_starts_do_not_raise_the_p99() -> None:
     law = LatencyModel(2.0, 0.01, 0.0)
     samples = [Sample(work(tokens), law.mean_ms(work(tokens))) for tokens in (10, 100, 500, 1000, 2000)] * 4
     samples[3] = Sample(samples[3].work, 80.0)

@@ -1,4 +1,4 @@
-"""What can be known before a fleet is started or changed on this computer, and what is said of one that fails."""
+"""Checks before a fleet is started or updated on this computer, and what is said of one that fails."""
 
 import os
 import socket
@@ -11,12 +11,26 @@ from typing import Any
 import pytest
 
 from rankfleet.bench.traffic import session
-from rankfleet.cluster import environment, launch, preflight
-from rankfleet.cluster.environment import haproxy_files, leave_proxies, ray_temp, token_path, token_place, user_folder
-from rankfleet.cluster.failures import LaunchError, one_sentence, reason_of, troubles, watch, why_failed
-from rankfleet.cluster.launch import prepare_environment
-from rankfleet.cluster.preflight import check_files, check_fits, reserved, room_to_surge
-from rankfleet.cluster.running_fleets import Fleet, fleets, note_fleet, pick_fleet
+from rankfleet.cluster import deploy, environment, launch, preflight
+from rankfleet.cluster.environment import (
+    haproxy_files,
+    prepare_environment,
+    ray_temp_dir,
+    remove_proxies,
+    token_location,
+    token_path,
+    user_folder,
+)
+from rankfleet.cluster.failures import (
+    LaunchError,
+    as_launch_error,
+    explain_failure,
+    new_failures,
+    root_cause,
+    start_failures,
+)
+from rankfleet.cluster.preflight import check_files, check_fits, reserved_resources, room_to_surge
+from rankfleet.cluster.running_fleets import RunningFleet, pick_fleet, register_fleet, running_fleets
 from rankfleet.core.errors import CheckpointError, ConfigError
 from rankfleet.engine.native.library import scratch_in
 from tests.unit.fakes import fleet
@@ -24,17 +38,19 @@ from tests.unit.fakes import fleet
 TIERS = {"tiers": ["small", "medium", "large"]}
 
 
-def test_cores_are_counted_for_the_replicas_to_start_with(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_replicas_that_start_must_fit_the_computer(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "cpu_count", lambda: 4)
     config = fleet(groups={"demo": TIERS | {"cpus": 1.5, "replicas": {"min": 2, "max": 9}}}, routers=2)
-    assert reserved(config) == {"CPU cores": 2 * 0.5 + 2 * 1.5, "GPUs": 0.0}
+    assert reserved_resources(config) == {"CPU cores": 2 * 0.5 + 2 * 1.5, "GPUs": 0.0}
     check_fits(config)
-    with pytest.raises(LaunchError, match=r"reserves 5\.5 CPU cores and the machine has 4"):
+    with pytest.raises(LaunchError, match=r"reserves 5\.5 CPU cores but the computer has 4"):
         check_fits(config.model_copy(update={"routers": 5}))
 
 
 @pytest.mark.parametrize(("cores", "room"), [(2, True), (1, False)])
-def test_new_replicas_need_room_beside_the_old_ones(cores: int, room: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_surging_needs_room_for_new_replicas_beside_the_old_ones(
+    cores: int, room: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(os, "cpu_count", lambda: cores)
     # One router and one replica of half a core each, and each of them twice during an update.
     assert room_to_surge(fleet(groups={"demo": TIERS | {"cpus": 0.5}})) is room
@@ -49,18 +65,18 @@ def temp(monkeypatch: pytest.MonkeyPatch) -> Any:
         yield Path(folder)
 
 
-def test_proxies_are_left_and_nothing_else() -> None:
+def test_proxy_variables_are_removed_and_no_others() -> None:
     given = {"http_proxy": "a", "HTTPS_PROXY": "b", "all_proxy": "c", "GRPC_PROXY": "d", "no_proxy": "e", "HOME": "/f"}
-    leave_proxies(given)
+    remove_proxies(given)
     assert given == {"no_proxy": "e", "HOME": "/f"}
 
 
-async def test_a_bench_goes_through_no_proxy() -> None:
+async def test_a_bench_uses_no_proxy() -> None:
     async with session("http://127.0.0.1:9") as client:
         assert client.trust_env is False
 
 
-def test_what_a_fleet_inherits(temp: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_environment_that_a_fleet_inherits(temp: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     given = {"HOME": "/dev/null", "http_proxy": "http://127.0.0.1:9", "TMPDIR": str(temp)}
     monkeypatch.setattr(os, "environ", given)
     prepare_environment()
@@ -70,7 +86,7 @@ def test_what_a_fleet_inherits(temp: Path, monkeypatch: pytest.MonkeyPatch) -> N
     assert given["RAY_SERVE_HAPROXY_SOCKET_PATH"].startswith(str(temp))
 
 
-def test_the_folder_of_a_user_is_that_users_alone(temp: Path) -> None:
+def test_only_the_user_can_write_to_the_users_folder(temp: Path) -> None:
     folder = user_folder()
     assert folder.parent == temp
     assert stat.S_IMODE(folder.stat().st_mode) == 0o700
@@ -91,45 +107,45 @@ def test_a_folder_that_others_can_write_to_is_not_used(temp: Path, monkeypatch: 
     assert not environment.is_own(Path("/dev/null/x"))
 
 
-def test_haproxy_never_shares_a_folder_with_another_user(temp: Path) -> None:
+def test_haproxys_files_are_in_the_users_folder(temp: Path) -> None:
     files = haproxy_files({"RAY_SERVE_HAPROXY_CONFIG_FILE_LOC": "/mine"})
     assert "RAY_SERVE_HAPROXY_CONFIG_FILE_LOC" not in files
     assert {Path(file).parent for file in files.values() if Path(file).suffix} == {user_folder()}
     assert not any("/tmp/haproxy-serve" in file for file in files.values())
 
 
-def test_a_token_is_kept_where_it_can_be(temp: Path) -> None:
+def test_a_token_is_stored_where_it_can_be_written(temp: Path) -> None:
     home = temp / "home"
-    assert token_place({"HOME": str(home)}) == {}  # Ray makes its own there
+    assert token_location({"HOME": str(home)}) == {}  # Ray makes its own there
     assert token_path({"HOME": str(home)}) == f"{home}/.ray/auth_token"
-    assert token_place({"HOME": "/dev/null", "RAY_AUTH_TOKEN": "t"}) == {}
+    assert token_location({"HOME": "/dev/null", "RAY_AUTH_TOKEN": "t"}) == {}
     assert token_path({"HOME": "/dev/null", "RAY_AUTH_TOKEN": "t"}) is None
     for useless in ({"HOME": "/dev/null"}, {"HOME": "/proc"}, {}):
-        place = token_place(useless)
+        place = token_location(useless)
         path = Path(place["RAY_AUTH_TOKEN_PATH"])
         assert len(path.read_text()) == 64
         assert stat.S_IMODE(path.stat().st_mode) == 0o600
-        assert token_place(useless) == place
+        assert token_location(useless) == place
         assert token_path(useless | place) == str(path)
 
 
-def test_rays_folder_is_its_own_choice_where_that_does(temp: Path) -> None:
-    assert ray_temp({"TMPDIR": str(temp)}) == {}
+def test_rays_default_folder_is_used_if_it_can_be(temp: Path) -> None:
+    assert ray_temp_dir({"TMPDIR": str(temp)}) == {}
     for useless in (Path("/dev/null"), temp / ("long" * 9)):
-        assert ray_temp({"TMPDIR": str(useless)}) == {"RAY_TMPDIR": str(user_folder())}
-        with pytest.raises(OSError, match=r"^RAY_TMPDIR \(/.*; set it to another folder, or to none"):
-            ray_temp({"RAY_TMPDIR": str(useless)})
+        assert ray_temp_dir({"TMPDIR": str(useless)}) == {"RAY_TMPDIR": str(user_folder())}
+        with pytest.raises(OSError, match=r"^RAY_TMPDIR \(/.*; set it to another folder, or unset it"):
+            ray_temp_dir({"RAY_TMPDIR": str(useless)})
 
 
-def test_fleets_of_this_user_are_found_and_told_apart(temp: Path) -> None:
-    assert fleets() == []
+def test_running_fleets_are_found_and_picked_by_port(temp: Path) -> None:
+    assert running_fleets() == []
     with pytest.raises(LaunchError, match="no fleet of yours runs on this computer; start one"):
         pick_fleet([], None)
-    one = Fleet("http://127.0.0.1:8000", 8000, "10.0.0.1:1", "/t")
-    other = Fleet("http://127.0.0.1:8001", 8001, "10.0.0.1:2", None)
-    note_fleet(one)
+    one = RunningFleet("http://127.0.0.1:8000", 8000, "10.0.0.1:1", "/t")
+    other = RunningFleet("http://127.0.0.1:8001", 8001, "10.0.0.1:2", None)
+    register_fleet(one)
     (user_folder() / "fleets" / "999999999").write_text("{}")  # its process was killed
-    assert fleets() == [one]
+    assert running_fleets() == [one]
     assert not (user_folder() / "fleets" / "999999999").exists()
     assert pick_fleet([one], None) == one
     assert pick_fleet([one, other], 8001) == other
@@ -139,7 +155,7 @@ def test_fleets_of_this_user_are_found_and_told_apart(temp: Path) -> None:
         pick_fleet([one, other], 8002)
 
 
-def test_a_port_in_use_is_known_before_anything_is_started() -> None:
+def test_a_port_in_use_is_refused_before_anything_is_started() -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
@@ -147,7 +163,7 @@ def test_a_port_in_use_is_known_before_anything_is_started() -> None:
             launch.start(fleet(), "127.0.0.1", taken.getsockname()[1], lambda text: None)
 
 
-def test_a_cache_of_the_hub_that_cannot_be_written(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_hub_cache_that_cannot_be_written_is_named_in_the_error(monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*_: object, **__: object) -> None:
         raise CheckpointError("cannot get it") from PermissionError(13, "Permission denied", "/home/x/.cache")
 
@@ -157,7 +173,7 @@ def test_a_cache_of_the_hub_that_cannot_be_written(monkeypatch: pytest.MonkeyPat
         check_files(config, lambda text: None)
 
 
-def test_a_cache_of_kernels_that_cannot_be_written() -> None:
+def test_a_kernel_cache_that_cannot_be_written_is_named_in_the_error() -> None:
     with pytest.raises(OSError, match=r"^/dev/null/x cannot be written: Not a directory; set RANKFLEET_CACHE to a"):
         scratch_in(Path("/dev/null/x"))
 
@@ -204,8 +220,8 @@ RuntimeError: HAProxy crashed during startup: [NOTICE]   (2573) : haproxy versio
     ],
     ids=["ours", "another error", "killed", "haproxy", "nothing"],
 )  # fmt: skip
-def test_the_sentence_is_found_in_what_serve_says(message: str, reason: str) -> None:
-    assert reason_of(message) == reason
+def test_the_root_cause_is_found_in_serves_message(message: str, reason: str) -> None:
+    assert root_cause(message) == reason
 
 
 def application(status: str, **deployments: tuple[str, str]) -> Any:
@@ -221,14 +237,14 @@ def is_running(monkeypatch: pytest.MonkeyPatch, status: str, **deployments: tupl
     """What is shown of a fleet in this state."""
     from ray import serve
 
-    now = SimpleNamespace(applications={launch.APP_NAME: application(status, **deployments)})
+    now = SimpleNamespace(applications={deploy.APP_NAME: application(status, **deployments)})
     monkeypatch.setattr(serve, "status", lambda: now)
     shown: list[str] = []
-    launch.is_running(shown.append)
+    deploy.is_running(shown.append)
     return shown
 
 
-def test_an_error_of_ours_is_final_at_the_first_try(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_rankfleet_error_is_final_at_the_first_try(monkeypatch: pytest.MonkeyPatch) -> None:
     trying = OURS.replace("The deployment failed to start 3 times in a row.", "A replica failed to start. Retrying.")
     with pytest.raises(LaunchError, match=r"^tier small: /m is not") as fault:
         is_running(monkeypatch, "DEPLOYING", demo=("UPDATING", trying), router=("UPDATING", OTHER))
@@ -243,33 +259,33 @@ def test_other_errors_are_shown_while_serve_tries_again(monkeypatch: pytest.Monk
         is_running(monkeypatch, "DEPLOY_FAILED", router=("DEPLOY_FAILED", OTHER.replace("Retrying", "")))
 
 
-def test_a_fleet_that_cannot_be_built_has_failed(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_fleet_whose_application_cannot_be_built_has_failed(monkeypatch: pytest.MonkeyPatch) -> None:
     assert is_running(monkeypatch, "DEPLOYING") == []
     with pytest.raises(LaunchError, match="the fleet did not start: Failed to update"):
         is_running(monkeypatch, "DEPLOY_FAILED")
 
 
-def test_what_fails_later_is_told_once(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_later_failure_is_reported_once(monkeypatch: pytest.MonkeyPatch) -> None:
     from ray import serve
 
     broken = application("UNHEALTHY", demo=("UNHEALTHY", OURS), router=("HEALTHY", ""))
-    monkeypatch.setattr(serve, "status", lambda: SimpleNamespace(applications={launch.APP_NAME: broken}))
+    monkeypatch.setattr(serve, "status", lambda: SimpleNamespace(applications={deploy.APP_NAME: broken}))
     known: set[str] = set()
-    (told,) = watch(known)
-    assert told.startswith("group demo does not start: tier small: /m is not a readable")
-    assert list(watch(known)) == []
+    (failure,) = new_failures(known)
+    assert failure.startswith("group demo does not start: tier small: /m is not a readable")
+    assert list(new_failures(known)) == []
 
 
-def test_what_ray_raises_becomes_one_sentence() -> None:
-    with pytest.raises(LaunchError, match=r"^Ray did not start: No space left$"), one_sentence("Ray"):
+def test_an_error_of_ray_becomes_one_sentence() -> None:
+    with pytest.raises(LaunchError, match=r"^Ray did not start: No space left$"), as_launch_error("Ray"):
         raise RuntimeError("\x1b[31mNo space left\x1b[0m\nTraceback and more")
-    with pytest.raises(ConfigError, match="mine"), one_sentence("Ray"):
+    with pytest.raises(ConfigError, match="mine"), as_launch_error("Ray"):
         raise ConfigError("mine")
 
 
-def test_all_that_failed_is_named() -> None:
-    found = troubles(application("DEPLOY_FAILED", demo=("DEPLOY_FAILED", KILLED), router=("UPDATING", OTHER)))
-    assert why_failed("", found).splitlines() == [
+def test_every_deployment_that_failed_is_named() -> None:
+    failures = start_failures(application("DEPLOY_FAILED", demo=("DEPLOY_FAILED", KILLED), router=("UPDATING", OTHER)))
+    assert explain_failure("", failures).splitlines() == [
         "group demo does not start: The actor died unexpectedly before finishing this task.",
         "the router does not start: TypeError: Router.__init__() got multiple values for argument 'config'",
     ]

@@ -1,3 +1,5 @@
+"""A fleet file as a RayService: options of deployments, worker groups, pods, and the header."""
+
 import re
 from pathlib import Path
 from typing import Any
@@ -11,7 +13,8 @@ from rankfleet.cluster.environment import LOW_LATENCY
 from rankfleet.core.config import FleetConfig, read_config
 from rankfleet.core.errors import ConfigError
 from rankfleet.core.sections import Group, Updates
-from rankfleet.k8s.manifests import Pool, bins, pools, ray_service, render, shared_pool
+from rankfleet.k8s.manifests import ray_service, render
+from rankfleet.k8s.pools import Pool, bins, pools, shared_pool
 from tests.unit.fakes import fleet
 
 ROOT = Path(__file__).parents[2]
@@ -40,16 +43,16 @@ def templates(config: FleetConfig) -> list[dict[str, Any]]:
 
 
 @pytest.mark.parametrize("name", sorted(overlay.name for overlay in (ROOT / "k8s/overlays").iterdir()))
-def test_overlays_are_what_a_fresh_render_gives(name: str) -> None:
+def test_stored_overlays_are_up_to_date(name: str) -> None:
     command = f"rankfleet k8s render --config configs/{name}.yaml --out k8s/overlays/{name}/rayservice.yaml"
     stored = (ROOT / f"k8s/overlays/{name}/rayservice.yaml").read_text()
     assert stored == render(read_config(ROOT / f"configs/{name}.yaml"), command), f"run: {command}"
-    taken = re.search("^#   in all: (.+)$", stored, re.MULTILINE)
+    taken = re.search("^#   total: (.+)$", stored, re.MULTILINE)
     assert taken is not None
     assert taken[1] in (ROOT / "k8s/README.md").read_text(), "the table of overlays"
 
 
-def test_the_command_writes_a_file_that_names_itself(tmp_path: Path) -> None:
+def test_a_rendered_file_names_the_command_that_renders_it(tmp_path: Path) -> None:
     out = tmp_path / "a service.yaml"
     arguments = ["render", "--config", "demo", "--name", "mine", "--image", "there/rankfleet:7", "--out", str(out)]
     assert CliRunner().invoke(k8s_app, arguments).exit_code == 0
@@ -61,7 +64,7 @@ def test_the_command_writes_a_file_that_names_itself(tmp_path: Path) -> None:
     assert head["spec"]["containers"][0]["image"] == "there/rankfleet:7"
 
 
-def test_demo_deployments() -> None:
+def test_options_of_the_demo_deployments() -> None:
     config = read_config(ROOT / "configs/demo.yaml")
     router, demo = application(config)["deployments"]
     assert router["name"] == "router"
@@ -74,7 +77,7 @@ def test_demo_deployments() -> None:
         "ray_actor_options": {"num_cpus": 0.5, "num_gpus": 0.0, "label_selector": {"rankfleet/pool": "demo"}},
         "user_config": config.for_groups,
         "request_router_config": {
-            "request_router_class": "rankfleet.cluster.request_router:LeastWork",
+            "request_router_class": "rankfleet.cluster.request_router:LeastWorkRouter",
             "request_routing_stats_period_s": 0.5,
         },
         "autoscaling_config": {
@@ -93,7 +96,7 @@ def test_demo_deployments() -> None:
     }
 
 
-def test_what_a_change_touches() -> None:
+def test_which_options_a_change_of_the_fleet_file_touches() -> None:
     def parts(**changes: object) -> tuple[object, dict[str, dict[str, object]]]:
         config = application(fleet(**changes))
         return config["args"], {d["name"]: d for d in config["deployments"]}
@@ -120,7 +123,7 @@ def test_what_a_change_touches() -> None:
     assert parts(groups=two)[0] != args, "only another set of groups rolls what is there"
 
 
-def test_one_policy_for_all_groups_which_no_change_of_the_fleet_changes() -> None:
+def test_the_autoscaling_policy_is_the_same_whatever_the_fleet() -> None:
     policies = [application(one_group(**some))["autoscaling_policy"] for some in ({}, {"gpus": 0.5, "cpus": 3.0})]
     expected = {
         "policy_function": "rankfleet.cluster.autoscaling_policy:FleetPolicy",
@@ -129,7 +132,7 @@ def test_one_policy_for_all_groups_which_no_change_of_the_fleet_changes() -> Non
     assert policies == [expected, expected]
 
 
-def test_serve_config_is_for_all_nodes_and_all_addresses() -> None:
+def test_every_node_has_a_proxy_that_listens_on_all_addresses() -> None:
     whole = yaml.safe_load(ray_service(fleet())["spec"]["serveConfigV2"])
     assert whole["proxy_location"] == "EveryNode"
     assert whole["http_options"] == {"host": "0.0.0.0", "port": 8000}
@@ -159,7 +162,7 @@ def test_live_settings_change_the_routers_user_config_and_nothing_else() -> None
     assert rest[0] == rest[1]
 
 
-def test_pools_of_the_fleet() -> None:
+def test_worker_groups_of_a_fleet_with_shared_gpus() -> None:
     assert pools(read_config(ROOT / "configs/fleet.yaml")) == [
         # An update may start a quarter more, and at least one.
         Pool("router", min_pods=2, max_pods=3, cpus=1, cores=1.5, memory_gib=2),
@@ -170,7 +173,7 @@ def test_pools_of_the_fleet() -> None:
     ]
 
 
-def test_pools_of_a_group_alone() -> None:
+def test_a_group_with_whole_gpus_has_a_worker_group_of_its_own() -> None:
     config = one_group("Big.Tiers", replicas={"min": 0, "max": 3}, gpus=2, cpus=2.5, resources={"nvme": 0.5})
     assert pools(config)[1] == Pool(
         "big-tiers", min_pods=0, max_pods=4, cpus=3, cores=3.0, memory_gib=16, gpus=2, resources={"nvme": 1}
@@ -181,13 +184,13 @@ def test_a_pod_on_cpus_has_a_core_for_each_thread() -> None:
     assert pools(one_group(cpus=1, threads=4))[1].cores == 4.5
 
 
-def test_a_shared_gpu_offers_what_any_mix_may_take() -> None:
+def test_a_pod_with_a_shared_gpu_fits_any_mix_of_replicas() -> None:
     # Two of the first and one of the second reserve 2.1 cores, 2.5 = 1 ÷ 0.4 is the bound.
     pool = shared_pool([group(gpus=0.4, cpus=1, resources={"x": 1}), group(gpus=0.2, cpus=0.1)], Updates())
     assert (pool.cpus, pool.gpus, pool.resources) == (3, 1, {"x": 3})
 
 
-def test_shared_gpus_of_one_size_need_none_to_spare() -> None:
+def test_equal_fractions_of_gpus_need_no_spare_pod() -> None:
     four = [group(gpus=0.5, replicas={"min": 0, "max": 4})]
     pools_of = [shared_pool(four, Updates(surge_percent=percent)) for percent in (0, 25, 100)]
     assert [(pool.min_pods, pool.max_pods) for pool in pools_of] == [(0, 2), (0, 3), (0, 4)]
@@ -197,12 +200,12 @@ def test_shared_gpus_of_one_size_need_none_to_spare() -> None:
     ("sizes", "count"),
     [([], 0), ([1], 1), ([0.5, 0.5], 1), ([0.1] * 10, 1), ([0.6, 0.6], 2), ([0.5, 0.7, 0.5, 0.2, 0.1], 2)],
 )
-def test_bins(sizes: list[float], count: int) -> None:
+def test_first_fit_from_the_largest_to_the_smallest(sizes: list[float], count: int) -> None:
     assert bins(sizes) == count
 
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda p: p.stem)
-def test_every_deployment_fits_into_a_pod_of_its_pool(path: Path) -> None:
+def test_every_replica_fits_into_a_pod_of_its_worker_group(path: Path) -> None:
     config = read_config(path)
     groups = {workers["labels"]["rankfleet/pool"]: workers for workers in cluster(config)["workerGroupSpecs"]}
     for deployment in application(config)["deployments"]:
@@ -212,7 +215,7 @@ def test_every_deployment_fits_into_a_pod_of_its_pool(path: Path) -> None:
         assert actor.get("num_gpus", 0) <= int(offered.get("GPU", 0))
 
 
-def test_gpu_pods_ask_kubernetes_for_what_ray_hands_out() -> None:
+def test_gpu_pods_request_the_resources_that_ray_reserves() -> None:
     workers = cluster(one_group(gpus=2, cpus=3))["workerGroupSpecs"][1]
     assert workers["resources"] == {"CPU": "3", "GPU": "2"}
     spec = workers["template"]["spec"]
@@ -223,12 +226,12 @@ def test_gpu_pods_ask_kubernetes_for_what_ray_hands_out() -> None:
     assert spec["tolerations"][0]["key"] == "nvidia.com/gpu"
 
 
-def test_the_head_bears_no_replicas_and_keeps_the_service_free_of_itself() -> None:
+def test_the_head_runs_no_replicas_and_gets_no_traffic() -> None:
     assert cluster(fleet())["headGroupSpec"]["rayStartParams"] == {"num-cpus": "0"}
     assert ray_service(fleet())["spec"]["excludeHeadPodFromServeSvc"] is True
 
 
-def test_every_pod_has_the_environment_time_to_drain_and_no_root() -> None:
+def test_every_pod_has_the_environment_a_grace_period_and_no_root() -> None:
     for template in templates(fleet()):
         container = template["spec"]["containers"][0]
         environment = {entry["name"]: entry["value"] for entry in container["env"]}
@@ -238,30 +241,30 @@ def test_every_pod_has_the_environment_time_to_drain_and_no_root() -> None:
         assert template["spec"]["securityContext"]["runAsNonRoot"] is True
 
 
-def test_ray_is_of_the_version_that_the_image_gets() -> None:
+def test_the_ray_version_is_the_one_pinned_for_the_image() -> None:
     pinned = re.search(r"^ray==(.+)$", (ROOT / "constraints.txt").read_text(), re.MULTILINE)
     assert pinned is not None
     assert cluster(fleet())["rayVersion"] == pinned[1]
 
 
-def test_the_header_says_what_the_fleet_takes() -> None:
+def test_the_header_lists_the_pods_and_their_total() -> None:
     header = render(one_group(gpus=2, replicas={"min": 1, "max": 3}), "the command").split("apiVersion")[0]
     assert "#   the command\n" in header
     assert "#   router: 1 to 2 pods of 1 CPU, 2 GiB\n" in header
     assert "#   demo: 1 to 4 pods of 1.5 CPU, 16 GiB, 2 GPU\n" in header
     # Head 2.5 cores and 4.5 GiB with the autoscaler, routers 1 and 2 each, replicas 1.5 and 16 each.
-    assert "#   in all: 5 to 10.5 CPU, 22.5 to 72.5 GiB, 2 to 8 GPU\n" in header
+    assert "#   total: 5 to 10.5 CPU, 22.5 to 72.5 GiB, 2 to 8 GPU\n" in header
 
 
-def test_the_header_names_files_that_pods_must_find() -> None:
+def test_the_header_lists_the_files_that_pods_need() -> None:
     tiers = {"small": {"model": "/models/mine", "quality": 0.5}}
     config = fleet(tiers=tiers, groups={"g": {"tiers": ["small"]}}, profile="/profiles/a.json", search={"index": "/i"})
-    assert "# The image, or a volume, must hold: /models/mine, /profiles/a.json, /i\n" in render(config, "")
-    assert "must hold" not in render(fleet(), "")
+    assert "# The image, or a volume, must contain: /models/mine, /profiles/a.json, /i\n" in render(config, "")
+    assert "must contain" not in render(fleet(), "")
 
 
 @pytest.mark.parametrize("name", ["", "Fleet", "1fleet", "a_b", "fleet-", "f" * 48])
-def test_names_that_kubernetes_refuses(name: str) -> None:
+def test_names_that_kubernetes_does_not_allow_are_refused(name: str) -> None:
     with pytest.raises(ConfigError, match="--name"):
         ray_service(fleet(), name)
 
@@ -277,6 +280,6 @@ def test_names_that_kubernetes_refuses(name: str) -> None:
         ),
     ],
 )
-def test_fleets_that_fit_into_no_pods(config: FleetConfig, message: str) -> None:
+def test_fleets_that_fit_into_no_pods_are_refused(config: FleetConfig, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         ray_service(config)

@@ -7,13 +7,13 @@ import pytest
 
 from rankfleet.core.errors import InvalidPairs
 from rankfleet.core.pairs import TokenizedPairs
-from rankfleet.engine.runtime.pair_checks import check_pairs, probe
+from rankfleet.engine.runtime.pair_checks import check_pairs, probe_pair
 
 VOCABULARY, MAX_PAIR = 50368, 8
 
 
-def pairs_of(ids: list[int], lengths: list[int], seconds: list[int]) -> TokenizedPairs:
-    return TokenizedPairs(*(np.array(part, dtype=np.int32) for part in (ids, lengths, seconds)))
+def pairs_of(ids: list[int], lengths: list[int], offsets: list[int]) -> TokenizedPairs:
+    return TokenizedPairs(*(np.array(part, dtype=np.int32) for part in (ids, lengths, offsets)))
 
 
 @pytest.mark.parametrize(
@@ -29,13 +29,13 @@ def pairs_of(ids: list[int], lengths: list[int], seconds: list[int]) -> Tokenize
         (([5, 6, 7], [3, 0], [1, 0]), "a pair of 0 tokens has nothing to score"),
         (([5, 6, 7], [4, -1], [1, 0]), "a pair of -1 tokens"),
         (([5] * 9, [9], [1]), "a pair of 9 tokens is longer than the 8 that the model takes"),
-        (([5, 6, 7], [1, 2], [1]), "2 pairs have 1 starts of documents"),
+        (([5, 6, 7], [1, 2], [1]), "2 pairs have 1 document_offsets"),
         (([5, 6, 7], [1, 2], [1, -1]), "the document of pair 1 begins at token -1; the pair has 2"),
         (([5, 6, 7], [1, 2], [2, 2]), "the document of pair 0 begins at token 2; the pair has 1"),
-        (([], [], [1]), "0 pairs have 1 starts"),
+        (([], [], [1]), "0 pairs have 1 document_offsets"),
     ],
 )
-def test_figures_that_a_model_does_not_have(pairs: tuple[list[int], ...], message: str) -> None:
+def test_pairs_outside_of_the_model_are_refused_with_their_figures(pairs: tuple[list[int], ...], message: str) -> None:
     with pytest.raises(InvalidPairs, match=re.escape(message)):
         check_pairs(pairs_of(*pairs), VOCABULARY, MAX_PAIR)
 
@@ -46,11 +46,11 @@ def test_figures_that_a_model_does_not_have(pairs: tuple[list[int], ...], messag
         ("ids", np.array([5, 2**32 + 6, 7]), "ids are int64 of shape [3]; they have to be int32 [n]"),
         ("ids", np.array([[5, 6, 7]], np.int32), "ids are int32 of shape [1, 3]"),
         ("lengths", np.array([3.0], np.float32), "lengths are float32 of shape [1]"),
-        ("seconds", np.array(1, np.int32), "seconds are int32 of shape []"),
+        ("document_offsets", np.array(1, np.int32), "document_offsets are int32 of shape []"),
     ],
 )
-def test_arrays_of_another_kind(name: str, array: np.ndarray, message: str) -> None:
-    parts = {"ids": [5, 6, 7], "lengths": [3], "seconds": [1]}
+def test_arrays_of_another_type_or_shape_are_refused(name: str, array: np.ndarray, message: str) -> None:
+    parts = {"ids": [5, 6, 7], "lengths": [3], "document_offsets": [1]}
     arrays = {part: np.array(values, dtype=np.int32) for part, values in parts.items()} | {name: array}
     with pytest.raises(InvalidPairs, match=re.escape(message)):
         check_pairs(TokenizedPairs(**arrays), VOCABULARY, MAX_PAIR)
@@ -65,18 +65,18 @@ def test_arrays_of_another_kind(name: str, array: np.ndarray, message: str) -> N
         ([1, 2, 3, 4], [1, 3], [0, 2]),
     ],
 )
-def test_what_a_model_takes_up_to_the_limits(pairs: tuple[list[int], ...]) -> None:
+def test_pairs_up_to_the_limits_are_accepted(pairs: tuple[list[int], ...]) -> None:
     check_pairs(pairs_of(*pairs), VOCABULARY, MAX_PAIR)
 
 
-def test_a_slice_of_a_larger_array() -> None:
+def test_a_strided_slice_is_accepted() -> None:
     ids = np.array([5, -1, 6, -1, 7, -1], dtype=np.int32)
     check_pairs(TokenizedPairs(ids[::2], np.array([3], np.int32), np.array([1], np.int32)), VOCABULARY, MAX_PAIR)
 
 
-def test_the_probe_is_spread_over_the_vocabulary_and_fits() -> None:
-    pairs = probe(vocabulary=31, max_pair=512)
+def test_the_probe_pair_is_spread_over_the_vocabulary_and_fits() -> None:
+    pairs = probe_pair(vocabulary=31, max_pair=512)
     assert pairs.ids.tolist() == list(range(0, 31, 2))
-    assert (pairs.lengths.tolist(), pairs.seconds.tolist()) == ([16], [8])
+    assert (pairs.lengths.tolist(), pairs.document_offsets.tolist()) == ([16], [8])
     for vocabulary, max_pair in ((1, 512), (1000, 1), (31, 512)):
-        check_pairs(probe(vocabulary, max_pair), vocabulary, max_pair)
+        check_pairs(probe_pair(vocabulary, max_pair), vocabulary, max_pair)

@@ -9,7 +9,7 @@ def test_take_keeps_each_pair_whole() -> None:
     taken = pairs.take(np.array([2, 0]))
     assert taken.ids.tolist() == [3, 4, 5, 0]
     assert taken.lengths.tolist() == [3, 1]
-    assert taken.seconds.tolist() == [2, 0]
+    assert taken.document_offsets.tolist() == [2, 0]
 
 
 def test_join_is_the_inverse_of_take() -> None:
@@ -35,7 +35,7 @@ def test_every_row_is_in_one_chunk_and_no_chunk_is_too_large(most: int) -> None:
 
 
 @pytest.mark.parametrize("parts", [2, 3, 4, 8])
-def test_a_request_is_cut_into_as_many_chunks_as_asked_for(parts: int) -> None:
+def test_the_number_of_chunks_is_as_asked_for(parts: int) -> None:
     lengths = np.random.default_rng(parts).integers(60, 300, 100)
     chunks = split_rows(lengths, 10**6, parts)
     loads = [int(lengths[rows].sum()) for rows in chunks]
@@ -44,6 +44,6 @@ def test_a_request_is_cut_into_as_many_chunks_as_asked_for(parts: int) -> None:
     assert len(split_rows(lengths[:3], 10**6, 8)) == 3
 
 
-def test_a_pair_above_the_bound_stands_alone() -> None:
+def test_a_pair_above_the_limit_is_a_chunk_of_its_own() -> None:
     chunks = split_rows(np.array([500, 10, 10]), 100)
     assert [rows.tolist() for rows in chunks if 0 in rows] == [[0]]

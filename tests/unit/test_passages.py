@@ -31,7 +31,7 @@ def test_passages_are_about_equal_and_overlap(document: int, expected: list[tupl
     assert spans(2, [document], limit=12, overlap=2) == [expected]
 
 
-def test_what_is_beyond_the_most_passages_is_cut() -> None:
+def test_text_beyond_the_last_passage_is_cut() -> None:
     layout = max_passages(2, np.array([5, 26, 27, 1000]), 12, PassageRule(2, max_passages=3))
     assert layout.counts.tolist() == [1, 3, 3, 3]
     assert layout.truncated == [2, 3]
@@ -54,14 +54,14 @@ def test_every_token_is_in_a_passage_and_none_is_too_long() -> None:
                 assert last > stop  # each has something of its own
 
 
-def test_a_query_that_is_too_long_gives_way_to_half_and_is_said_to() -> None:
+def test_a_query_that_is_too_long_is_cut_to_half_and_its_documents_are_reported() -> None:
     layout = max_passages(30, np.array([3, 20]), 10, PassageRule(1, 16))
     assert layout.query.tolist() == [7, 5, 5, 5, 5, 5]
     assert layout.counts.tolist() == [1, 5]
     assert layout.truncated == [0, 1]
 
 
-def test_truncating_keeps_one_pair_a_document() -> None:
+def test_truncating_keeps_one_pair_per_document() -> None:
     layout = truncate(4, np.array([3, 9, 0]), 10)
     assert layout.stops.tolist() == [3, 6, 0]
     assert layout.counts.tolist() == [1, 1, 1]
@@ -86,7 +86,7 @@ def test_passages_that_are_cut_keep_their_beginning_and_their_number() -> None:
     assert layout.truncated == []
 
 
-def test_one_pair_a_document_is_cut_as_if_it_had_never_been_longer() -> None:
+def test_cutting_twice_is_cutting_once() -> None:
     lengths = np.array([1, 9, 10, 11, 30, 200])
     for query in (1, 5, 12, 40):
         direct = truncate(query, lengths, 20)

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from rankfleet.core.messages import Plan, Stage, Work
+from rankfleet.core.messages import GivenOrder, Plan, Refusal, Stage, Work
 from rankfleet.core.pairs import MIN_CHUNK_TOKENS
 from rankfleet.core.sections import Routing
 from rankfleet.estimates.arrivals import ArrivalStats
@@ -9,7 +9,7 @@ from rankfleet.estimates.latency import LatencyModel
 from rankfleet.estimates.lengths import Lengths
 from rankfleet.estimates.quality import QualityTable
 from rankfleet.router.plan_options import FleetSnapshot, GroupState, PlanRequest, TierState, spread
-from rankfleet.router.planner import Refusal, plan
+from rankfleet.router.planner import plan
 
 # 1,000 tokens take 10, 40 and 160 ms.
 TIERS = tuple(
@@ -35,7 +35,7 @@ def test_the_best_tier_that_fits(budget_ms: float | None, tier: str, predicted_m
     assert decision.fits
 
 
-def test_what_waits_ahead_counts() -> None:
+def test_work_ahead_counts() -> None:
     decision = plan(PlanRequest(WORK, 0.0, 165.0), fleet(backlog_s=0.1), 0.0)
     assert isinstance(decision, Plan)
     assert decision.tier == "medium"
@@ -64,7 +64,7 @@ def test_replicas_share_work_that_is_worth_its_transfer() -> None:
 @pytest.mark.parametrize(
     ("tokens", "replicas", "chunks"), [(10, 8, 1), (4095, 8, 1), (4096, 8, 2), (99999, 8, 8), (0, 1, 1)]
 )
-def test_spread(tokens: int, replicas: int, chunks: int) -> None:
+def test_work_is_cut_into_one_chunk_per_replica_while_each_is_worth_it(tokens: int, replicas: int, chunks: int) -> None:
     assert spread(Work(1, tokens, 0), replicas) == chunks
 
 
@@ -98,10 +98,10 @@ def test_a_tier_not_measured_fits_no_budget_while_others_are() -> None:
     assert free.tier == "large"
 
 
-def test_when_nothing_can_be_in_time_the_order_stays_as_given() -> None:
+def test_when_nothing_fits_the_order_stays_as_given() -> None:
     decision = plan(PlanRequest(WORK, 0.0, 5.0), fleet(), 0.0)
-    assert isinstance(decision, Plan)
-    assert (decision.tier, decision.fits, decision.candidates) == ("none", False, 0)
+    assert isinstance(decision, GivenOrder)
+    assert (decision.tier, decision.fits) == (None, False)
     assert decision.degraded == "the order as given"
     assert decision.reason == "no tier fits 5 ms; the fastest, small, would take 15 ms; the order as given instead"
 
@@ -111,7 +111,7 @@ def test_fewer_candidates_are_better_than_none() -> None:
     decision = plan(PlanRequest(WORK, 0.0, 12.0), fleet(), 0.0)
     assert isinstance(decision, Plan)
     # 7 of 10 by small are taken to be worth 0.3 × 0.7, 1 of 10 by medium 0.4 × 0.1.
-    assert (decision.tier, decision.candidates, decision.fits) == ("small", 7, False)
+    assert (decision.stages, decision.fits) == ((Stage.of("small", 7),), False)
     assert decision.quality == pytest.approx(0.21)
     assert decision.predicted_ms == pytest.approx(12)
     assert decision.degraded == "first 7 of 10"
@@ -122,7 +122,7 @@ def test_fewer_tokens_come_before_fewer_candidates() -> None:
     decision = plan(PlanRequest(WORK, 0.0, 9.2, lengths=lengths), fleet(), 0.0)
     assert isinstance(decision, Plan)
     # Cut to 128 tokens: 8·20 + 2·128 = 416 tokens, 4.16 ms by small; to 256: 672, 6.72 ms, too long.
-    assert (decision.tier, decision.max_tokens, decision.candidates) == ("small", 128, None)
+    assert (decision.stages, decision.max_tokens) == ((Stage.of("small", 10),), 128)
     assert decision.predicted_ms == pytest.approx(9.16)
     assert decision.degraded == "128 tokens a pair"
 
@@ -158,7 +158,7 @@ def test_the_plan_explains_itself() -> None:
     assert decision.reason == "medium is the best that fits: predicted 45 of 100 ms; too slow: large"
 
 
-def test_a_slow_tail_counts_as_slow() -> None:
+def test_predictions_are_at_the_99th_percentile() -> None:
     tiers = (TierState("only", 0.5, "g", LatencyModel(0.0, 0.1, 0.0, p99_factor=1.5)),)
     decision = plan(
         PlanRequest({"only": WORK["small"]}, 0.0, 120.0), FleetSnapshot(tiers, {"g": GroupState(1, 0.0)}, 0.0), 0.0
@@ -174,14 +174,14 @@ def test_before_any_measurement_the_best_tier_answers() -> None:
     assert decision.tier == "large"
 
 
-def test_only_what_goes_before_it_is_ahead_of_a_request() -> None:
+def test_only_work_served_first_is_ahead_of_a_request() -> None:
     snapshot = FleetSnapshot(TIERS, {"g": GroupState(1, 1.0, ahead_s=0.1)}, 5.0)
     decision = plan(PlanRequest(WORK, 0.0, 165.0), snapshot, 0.0)
     assert isinstance(decision, Plan)
     assert (decision.tier, decision.predicted_ms) == ("medium", pytest.approx(145))
 
 
-def test_a_plan_that_holds_up_others_is_not_taken() -> None:
+def test_a_plan_that_makes_others_late_is_not_taken() -> None:
     # Ten requests a second come: 0.62 arrivals are 62 ms. Prices per 500 ms of budget, qualities in shares of 0.2:
     # medium gains 0.5 in 30 ms, 8.3; large 0.5 in 120 ms, 2.1. Horizons by price: 0.25 · 500 · 8.3 ** 0.5 = 361 ms
     # and 0.25 · 500 · 2.1 ** 0.5 = 180 ms.
@@ -198,7 +198,7 @@ def test_a_plan_that_holds_up_others_is_not_taken() -> None:
     assert decide(0.025).reason == "medium is the best that fits: predicted 45 of 500 ms; would hold up others: large"
 
 
-def test_quality_asked_for_is_a_bound() -> None:
+def test_min_quality_is_a_lower_bound() -> None:
     # 9 of 10 by medium would fit, and are taken to be worth 0.36.
     decision = plan(PlanRequest(WORK, 0.0, 44.0, min_quality=0.37), fleet(), 0.0)
     assert isinstance(decision, Refusal)
@@ -211,14 +211,14 @@ def test_quality_asked_for_is_a_bound() -> None:
     )
 
 
-def test_a_request_that_stays_whole_is_bound_late() -> None:
+def test_a_request_of_one_chunk_gets_late_binding() -> None:
     snapshot = FleetSnapshot(TIERS, {"g": GroupState(4, 0.0, whole_tokens=16384)}, 5.0)
     work = dict.fromkeys(WORK, Work(40, 4 * MIN_CHUNK_TOKENS, 0))
     decision = plan(PlanRequest(work, 0.0, 400.0, min_quality=0.35), snapshot, 0.0)
     assert isinstance(decision, Plan)
     # 8,192 tokens on one replica: medium takes 328 ms, large 1,311.
-    assert (decision.tier, decision.allowed) == ("medium", ("medium", "large"))
-    assert plan(PlanRequest(work, 0.0, None, pinned="name"), snapshot, 0.0).allowed == ()  # type: ignore[union-attr]
+    assert (decision.tier, decision.stages[0].tiers) == ("medium", ("medium", "large"))
+    assert plan(PlanRequest(work, 0.0, None, pinned="name"), snapshot, 0.0).stages[0].tiers == ("large",)  # type: ignore[union-attr]
 
 
 TABLE = QualityTable(
@@ -232,18 +232,18 @@ TABLE = QualityTable(
 def test_a_cascade_is_a_plan_like_any_other() -> None:
     snapshot = FleetSnapshot(TIERS, {"g": GroupState(1, 0.0)}, 5.0, TABLE)
     # small on 10, 5 + 10 ms, then large on 4, 5 + 64 ms.
-    decision = plan(PlanRequest(WORK, 0.0, 84.0, stages=2), snapshot, 0.0)
+    decision = plan(PlanRequest(WORK, 0.0, 84.0, max_stages=2), snapshot, 0.0)
     assert isinstance(decision, Plan)
     assert (decision.tier, decision.quality, decision.predicted_ms) == ("large", 0.49, pytest.approx(84))
-    assert decision.stages == (Stage("small", 10), Stage("large", 4))
+    assert decision.stages == (Stage.of("small", 10), Stage.of("large", 4))
     assert decision.considered[1].how == "best 4 by small"
     # Who can make one pass only gets the first candidates by medium; large on 5 takes 5 + 80 ms.
     single = plan(PlanRequest(WORK, 0.0, 85.0), snapshot, 0.0)
     assert isinstance(single, Plan)
-    assert (single.tier, single.candidates, single.quality) == ("large", 5, 0.48)
+    assert (single.stages, single.quality) == ((Stage.of("large", 5),), 0.48)
 
 
-def test_what_is_left_when_something_is_left_out() -> None:
+def test_work_of_the_first_documents_and_of_cut_pairs() -> None:
     lengths = Lengths(np.array([3, 1, 5]))
     assert lengths.work == Work(3, 9, 35)
     assert lengths.cut(2) == Work(3, 5, 9)
@@ -251,15 +251,15 @@ def test_what_is_left_when_something_is_left_out() -> None:
     assert lengths.first(0) == Work(0, 0, 0)
 
 
-def test_what_sleeps_is_not_out_of_reach() -> None:
+def test_a_tier_that_is_asleep_counts_for_the_best_quality() -> None:
     table = QualityTable(TABLE.tiers, 0.2, {}, {}, {("small", "large"): {4: 0.6}})
     asleep = FleetSnapshot(TIERS, {"g": GroupState(1, 0.0, asleep=True)}, 5.0, table)
-    decision = plan(PlanRequest(WORK, 0.0, 200.0, min_quality=0.55, stages=2), asleep, 0.0)
+    decision = plan(PlanRequest(WORK, 0.0, 200.0, min_quality=0.55, max_stages=2), asleep, 0.0)
     assert isinstance(decision, Refusal)
     assert (decision.cause, decision.reason) == (
         "load",
         "no replica runs; one is being started, and 200 ms are not enough to wait for it",
     )
-    beyond = plan(PlanRequest(WORK, 0.0, 200.0, min_quality=0.65, stages=2), asleep, 0.0)
+    beyond = plan(PlanRequest(WORK, 0.0, 200.0, min_quality=0.65, max_stages=2), asleep, 0.0)
     assert isinstance(beyond, Refusal)
     assert (beyond.cause, "the best here is 0.6, by large" in beyond.reason) == ("quality", True)

@@ -1,3 +1,5 @@
+"""Predicted quality: tables and the figures of the fleet file."""
+
 import json
 from pathlib import Path
 
@@ -26,7 +28,7 @@ def write(folder: Path, content: object) -> str:
     return str(path)
 
 
-def test_without_a_table_the_fleet_file_says_it() -> None:
+def test_without_a_table_the_figures_of_the_fleet_file_hold() -> None:
     table = quality_table(fleet(quality={"retriever": 0.1}))
     assert table.tiers == {"small": 0.3, "medium": 0.4, "large": 0.5}
     assert not table.detailed
@@ -37,7 +39,7 @@ def test_without_a_table_the_fleet_file_says_it() -> None:
     assert table.at_depth("large", 100, 100) == 0.5
 
 
-def test_a_table_replaces_what_it_knows(tmp_path: Path) -> None:
+def test_a_table_replaces_the_figures_that_it_has(tmp_path: Path) -> None:
     table = quality_table(fleet(quality={"table": write(tmp_path, TABLE)}))
     assert table.tiers == {"small": 0.35, "medium": 0.4, "large": 0.6}
     assert table.retriever == 0.2
@@ -45,14 +47,21 @@ def test_a_table_replaces_what_it_knows(tmp_path: Path) -> None:
     assert table.at_length("large", 128, 0.1) == 0.55
 
 
-def test_depths_are_joined_by_lines_over_the_logarithm() -> None:
+def test_quality_is_linear_in_the_logarithm_of_depth() -> None:
     table = QualityTable({"large": 0.6}, 0.2, {"large": {10: 0.4, 1000: 0.6}})
     assert [table.at_depth("large", k, 5000) for k in (1, 10, 100, 1000, 2000)] == pytest.approx(
         [0.2, 0.4, 0.5, 0.6, 0.6]
     )
 
 
-def test_the_data_set_is_the_one_named(tmp_path: Path) -> None:
+def test_a_cascade_has_the_quality_of_the_deepest_depth_in_the_table_that_is_reached() -> None:
+    table = QualityTable({"small": 0.3, "large": 0.5}, cascades={("small", "large"): {10: 0.42, 50: 0.48}})
+    assert [table.of_cascade("small", "large", scored) for scored in (5, 10, 49, 50, 80)] == [
+        *(0.3, 0.42, 0.42, 0.48, 0.48)
+    ]
+
+
+def test_the_table_is_that_of_the_data_set_named(tmp_path: Path) -> None:
     stored = write(tmp_path, TABLE)
     assert quality_table(fleet(quality={"table": stored, "data_set": "shop"})).tiers["small"] == 0.7
     with pytest.raises(ConfigError, match=r"'news' is not in .*; it has papers, shop"):
@@ -60,11 +69,11 @@ def test_the_data_set_is_the_one_named(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("content", [[], {}, {"data_sets": {}}, {"data_sets": {"a": {"cascades": {"small": {}}}}}])
-def test_what_is_no_table_is_named(tmp_path: Path, content: object) -> None:
+def test_a_file_that_is_not_a_table_is_refused(tmp_path: Path, content: object) -> None:
     with pytest.raises(ConfigError, match="is not a table of qualities"):
         quality_table(fleet(quality={"table": write(tmp_path, content)}))
 
 
-def test_a_missing_table_is_named() -> None:
+def test_a_missing_table_is_refused_by_name() -> None:
     with pytest.raises(ConfigError, match=r"quality.table /nothing.json: No such file"):
         quality_table(fleet(quality={"table": "/nothing.json"}))

@@ -1,4 +1,4 @@
-"""The simulator's copy of Ray's default policy decides as Ray's own functions do."""
+"""The simulator's copy of Ray's default policy, compared with Ray's own functions."""
 
 import random
 from types import SimpleNamespace
@@ -7,11 +7,11 @@ import pytest
 from ray.serve.autoscaling_policy import _apply_delay_logic, _apply_scaling_factors, _core_replica_queue_length_policy
 from ray.serve.config import AutoscalingConfig
 
-from rankfleet.simulate.scaling import TICK_S, Ongoing
+from rankfleet.simulate.scaling import TICK_S, OngoingRequestsScaler
 
 
-def test_its_settings_are_rays_defaults() -> None:
-    ours, rays = Ongoing({}), AutoscalingConfig()
+def test_the_settings_are_rays_defaults() -> None:
+    ours, rays = OngoingRequestsScaler({}), AutoscalingConfig()
     assert (ours.target_ongoing, ours.look_back_s) == (rays.target_ongoing_requests, rays.look_back_period_s)
     assert (ours.upscale_delay_s, ours.downscale_delay_s) == (rays.upscale_delay_s, rays.downscale_delay_s)
 
@@ -20,7 +20,7 @@ def test_its_settings_are_rays_defaults() -> None:
 def test_it_decides_as_ray_does(seed: int) -> None:
     rng = random.Random(seed)
     config = AutoscalingConfig(min_replicas=1, max_replicas=9, downscale_delay_s=60)
-    ours = Ongoing({"g": (1, 9)}, downscale_delay_s=60)
+    ours = OngoingRequestsScaler({"g": (1, 9)}, downscale_delay_s=60)
     target, state, ongoing, changed = 2, {}, 4.0, 0
     for tick in range(20_000):
         if rng.random() < 0.002:

@@ -1,3 +1,5 @@
+"""Reading corpora and judgements, and indexes on disk."""
+
 from pathlib import Path
 
 import pytest
@@ -20,20 +22,20 @@ def test_an_index_survives_the_disk(tmp_path: Path) -> None:
     assert loaded.search("CAFÉ", 3)[0].text == "Naïve café 世界"
 
 
-def test_more_hits_than_documents_and_words_unknown() -> None:
+def test_a_search_finds_only_documents_that_share_a_word() -> None:
     index = Bm25Index.build(CORPUS)
     assert len(index.search("wing", 1000)) == 2
     assert index.search("", 10) == index.search("zebra", 10) == []
 
 
-def test_a_folder_that_is_no_index(tmp_path: Path) -> None:
+def test_a_folder_without_an_index_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="rankfleet index build"):
         Bm25Index.load(tmp_path)
     with pytest.raises(InvalidRequest, match="no document"):
         Bm25Index.build([])
 
 
-def test_documents_of_a_beir_folder(tmp_path: Path) -> None:
+def test_a_document_of_a_beir_folder_is_its_title_and_text(tmp_path: Path) -> None:
     (tmp_path / "corpus.jsonl").write_text(
         '{"_id": "1", "title": "Wings", "text": "get hot"}\n\n{"_id": 2, "text": "b"}\n'
     )

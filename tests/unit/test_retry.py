@@ -15,7 +15,7 @@ from rankfleet.core.pairs import TokenizedPairs
 from rankfleet.estimates.latency import LatencyModel
 from rankfleet.router.dispatch import Dispatcher
 from rankfleet.router.fleet import FleetView
-from rankfleet.router.retry import MAX_ATTEMPTS, PATIENCE_S, retry, silent_at_s, wait_s
+from rankfleet.router.retry import MAX_ATTEMPTS, PATIENCE_S, Deadline, retry, silent_at_s
 from tests.unit.fakes import FakeClock, FakeGroup, fleet
 
 
@@ -40,13 +40,15 @@ def test_a_lost_chunk_is_sent_again_while_it_can_be_in_time(
     assert verdict.reason
 
 
-def test_an_attempt_waits_until_a_little_after_its_deadline_and_without_one_for_ever() -> None:
-    assert wait_s(10.0, 10.5) == pytest.approx(1.5)
-    assert wait_s(10.0, 9.0) == pytest.approx(1.0)
-    assert wait_s(10.0, math.inf) is None
+def test_an_attempt_waits_until_its_grace_ends_and_best_effort_work_without_limit() -> None:
+    assert Deadline(10.5).wait_s(10.0) == pytest.approx(1.5)
+    assert Deadline(9.0).wait_s(10.0) == pytest.approx(1.0)
+    assert Deadline().wait_s(10.0) is None
+    assert Deadline(10.5, grace_s=math.inf).wait_s(10.0) is None, "late is fine"
+    assert Deadline(10.5, grace_s=0.0).wait_s(10.0) == pytest.approx(0.5)
 
 
-def test_a_replica_may_be_silent_for_five_seconds_or_five_times_what_was_predicted() -> None:
+def test_a_replica_is_lost_after_five_silent_seconds_or_five_times_the_predicted_time() -> None:
     assert silent_at_s(100.0, 0.2) == 105.0
     assert silent_at_s(100.0, 3.0) == 115.0
 
@@ -73,15 +75,15 @@ PAIRS = TokenizedPairs(np.arange(10, dtype=np.int32), np.array([4, 6], np.int32)
 def dispatcher(clock: FakeClock, make: Callable[[FakeClock], FakeGroup]) -> tuple[Dispatcher, FakeGroup, FleetView]:
     config = fleet()
     view, group = FleetView(config), make(clock)
-    view.learned({tier: LatencyModel(20, 0, 0) for tier in config.tiers})
+    view.update_latency({tier: LatencyModel(20, 0, 0) for tier in config.tiers})
     return Dispatcher(config, view, {"demo": group}, clock), group, view
 
 
-async def test_the_next_replica_is_told_the_slack_that_is_left() -> None:
+async def test_the_next_replica_gets_the_slack_that_is_left() -> None:
     clock = FakeClock()
     one, group, view = dispatcher(clock, lambda clock: Dying(clock, 2, after_s=0.03))
-    view.runs("demo", frozenset({"r1", "r2", "r3"}))
-    scored = await one.score("small", PAIRS, clock.now + 0.1)
+    view.set_running("demo", frozenset({"r1", "r2", "r3"}))
+    scored = await one.score(("small",), PAIRS, Deadline(clock.now + 0.1))
     assert scored.logits.tolist() == [4.0, 6.0]
     assert [chunk.slack_ms for chunk in group.chunks] == pytest.approx([100, 70, 40])
     assert view.replicas("demo", clock.now) == 1, "the two that died are forgotten at once"
@@ -92,7 +94,7 @@ async def test_without_time_for_another_replica_the_chunk_expires() -> None:
     clock = FakeClock()
     one, group, view = dispatcher(clock, lambda clock: Dying(clock, 9, after_s=0.03))
     with pytest.raises(Expired, match="no time was left"):
-        await one.score("small", PAIRS, clock.now + 0.1)
+        await one.score(("small",), PAIRS, Deadline(clock.now + 0.1))
     assert len(group.chunks) == 3  # at 90 ms the 20 that it takes are more than the 10 left
     assert view.backlog_s("demo", clock.now) == 0.0
 
@@ -101,7 +103,7 @@ async def test_without_a_deadline_the_number_of_attempts_is_bounded() -> None:
     clock = FakeClock()
     one, group, _ = dispatcher(clock, lambda clock: Dying(clock, 99))
     with pytest.raises(Unavailable, match="4 replicas went away"):
-        await one.score("small", PAIRS, math.inf)
+        await one.score(("small",), PAIRS)
     assert len(group.chunks) == MAX_ATTEMPTS
     assert {chunk.slack_ms for chunk in group.chunks} == {None}
 
@@ -110,12 +112,12 @@ async def test_without_a_deadline_the_time_is_bounded_too() -> None:
     clock = FakeClock()
     one, group, _ = dispatcher(clock, lambda clock: Dying(clock, 99, after_s=70.0))
     with pytest.raises(Unavailable, match="no replica has answered for 140 s"):
-        await one.score("small", PAIRS, math.inf)
+        await one.score(("small",), PAIRS)
     assert len(group.chunks) == 2
 
 
 @pytest.mark.parametrize("error", [ScoringFailed("out of memory"), Expired("the budget ended")])
-async def test_what_the_replica_itself_raises_is_not_tried_again(error: Exception) -> None:
+async def test_errors_of_the_replica_itself_are_not_retried(error: Exception) -> None:
     class Faulty(FakeGroup):
         async def score(self, chunk: Chunk, predicted_s: float) -> ChunkScores:
             self.chunks.append(chunk)
@@ -123,7 +125,7 @@ async def test_what_the_replica_itself_raises_is_not_tried_again(error: Exceptio
 
     one, group, _ = dispatcher(FakeClock(), lambda clock: Faulty())
     with pytest.raises(type(error)):
-        await one.score("small", PAIRS, math.inf)
+        await one.score(("small",), PAIRS)
     assert len(group.chunks) == 1
 
 
@@ -147,7 +149,7 @@ async def test_a_replica_that_never_answers_ends_with_the_deadline() -> None:
     clock, config = FakeClock(), fleet()
     one = Dispatcher(config, FleetView(config), {"demo": CutOff()}, clock, Passes)
     with pytest.raises(Expired, match="before a replica answered"):
-        await one.score("small", PAIRS, clock.now + 2.0)
+        await one.score(("small",), PAIRS, Deadline(clock.now + 2.0))
     assert waited == [pytest.approx(3.0)]
 
 
@@ -166,15 +168,15 @@ class Crowded(FakeGroup):
         return await super().score(chunk, predicted_s)
 
 
-async def test_where_late_is_fine_a_chunk_that_expired_is_done_without_a_deadline() -> None:
+async def test_with_infinite_grace_an_expired_chunk_is_sent_again_without_a_deadline() -> None:
     clock = FakeClock()
     one, group, view = dispatcher(clock, lambda clock: Crowded(clock))
-    scored = await one.score("small", PAIRS, clock.now + 0.1, late_is_fine=True)
+    scored = await one.score(("small",), PAIRS, Deadline(clock.now + 0.1, grace_s=math.inf))
     assert scored.logits.tolist() == [4.0, 6.0]
     assert [chunk.slack_ms for chunk in group.chunks] == [pytest.approx(100), None]
     assert view.backlog_s("demo", clock.now) == 0.0
     with pytest.raises(Expired):
-        await one.score("small", PAIRS, clock.now + 0.1)
+        await one.score(("small",), PAIRS, Deadline(clock.now + 0.1))
 
 
 class Versions(FakeGroup):
@@ -187,7 +189,7 @@ class Versions(FakeGroup):
     async def score(self, chunk: Chunk, predicted_s: float) -> ChunkScores:
         own = self.weights[len(self.chunks) % len(self.weights)]
         scores = await super().score(chunk, predicted_s)
-        if chunk.weights not in ("", own):
+        if chunk.weights not in (None, own):
             raise NotHosted("this replica does not host tier 'small' as the router means it")
         return replace(scores, model=own)
 
@@ -200,7 +202,7 @@ def patient(config: FleetConfig, group: FakeGroup, clock: FakeClock) -> tuple[Di
         clock.now += seconds
 
     view = FleetView(config)
-    return Dispatcher(config, view, {"demo": group}, clock, pause=pause), view
+    return Dispatcher(config, view, {"demo": group}, clock, sleep=pause), view
 
 
 @pytest.mark.parametrize("batch_tokens", [16384, 2048])
@@ -208,12 +210,12 @@ async def test_scores_of_two_models_are_never_joined(batch_tokens: int) -> None:
     clock, group = FakeClock(), Versions("new", "old")
     kept = {"demo": {"tiers": ["small", "medium", "large"], "batch_tokens": batch_tokens}}
     one, view = patient(fleet(groups=kept), group, clock)
-    view.runs("demo", frozenset({"r1", "r2"}))
-    scored = await one.score("small", MANY, math.inf)
+    view.set_running("demo", frozenset({"r1", "r2"}))
+    scored = await one.score(("small",), MANY)
     assert scored.models == {"new"}
     first = [chunk for chunk in group.chunks if not chunk.weights]
     assert sum(len(chunk.pairs) for chunk in first) == 64
-    assert {chunk.weights for chunk in group.chunks} == {"", "new"}, "then all of it by one of them"
+    assert {chunk.weights for chunk in group.chunks} == {None, "new"}, "then all of it by one of them"
 
 
 async def test_a_replica_of_the_routers_version_is_waited_for_while_time_is_left() -> None:
@@ -226,19 +228,19 @@ async def test_a_replica_of_the_routers_version_is_waited_for_while_time_is_left
 
     clock, group = FakeClock(), Updating()
     one, _ = patient(fleet(), group, clock)
-    scored = await one.score("small", PAIRS, clock.now + 10.0)
+    scored = await one.score(("small",), PAIRS, Deadline(clock.now + 10.0))
     assert (scored.logits.tolist(), clock.now) == ([4.0, 6.0], pytest.approx(103.0, abs=0.2))
     clock.now = 100.0
     with pytest.raises(Expired, match="as the router means it, and none that does answered in time"):
-        await one.score("small", PAIRS, clock.now + 1.0)
+        await one.score(("small",), PAIRS, Deadline(clock.now + 1.0))
     clock.now = -1000.0
     with pytest.raises(Unavailable, match="for 120 s; is an update stuck"):
-        await one.score("small", PAIRS, math.inf)
+        await one.score(("small",), PAIRS)
 
 
-async def test_a_chunk_says_which_models_are_meant() -> None:
+async def test_a_chunk_carries_the_fingerprints_of_its_models() -> None:
     config, group = fleet(), FakeGroup()
     one = Dispatcher(config, FleetView(config), {"demo": group}, FakeClock(), models={"small": "a1", "large": "b2"})
-    await one.score("small", PAIRS, math.inf)
-    await one.score("large", PAIRS, math.inf, ("small", "large"))
+    await one.score(("small",), PAIRS)
+    await one.score(("large", "small"), PAIRS)
     assert [chunk.models for chunk in group.chunks] == [{"small": "a1"}, {"small": "a1", "large": "b2"}]

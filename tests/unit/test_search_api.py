@@ -1,12 +1,13 @@
+"""POST /v1/search over a small index and a fake group."""
+
 import httpx
 import pytest
 
-from rankfleet.api.app import build_api
 from rankfleet.api.search import Retriever, clip
 from rankfleet.retrieval.bm25 import Bm25Index, Hit
 from rankfleet.retrieval.corpus import Document
-from tests.unit.test_api import FakeTelemetry
-from tests.unit.test_service import service
+from tests.unit.fakes import http_client, service
+from tests.unit.openapi import check_documented, openapi_page
 
 CORPUS = [
     Document("d1", "a dog is an animal"),
@@ -19,29 +20,40 @@ CORPUS = [
 def client(index: Retriever | None, **settings: object) -> httpx.AsyncClient:
     if index is not None:
         settings["search"] = {"index": "somewhere", "top_k": 3}
-    api = build_api(service(**settings), FakeTelemetry(), index)
-    return httpx.AsyncClient(transport=httpx.ASGITransport(api), base_url="http://test")
+    return http_client(service(**settings), retriever=index)
 
 
-async def test_found_documents_are_reranked_and_named() -> None:
+async def test_retrieved_documents_are_reranked_and_named() -> None:
     async with client(Bm25Index.build(CORPUS)) as http:
         reply = await http.post("/v1/search", json={"query": "cat"})
     body = reply.json()
-    # BM25 puts the shorter d4 first; the fake reranker scores by length and turns them round.
+    # BM25 ranks the shorter d4 first; the fake group scores by length and ranks d2 first.
     assert [(r["id"], r["retrieval"]["rank"]) for r in body["results"]] == [("d2", 2), ("d4", 1)]
     assert body["results"][0]["document"] == {"text": "the cat sat on the mat"}
     assert "retrieve" in body["rankfleet"]["timing_ms"]
     assert reply.headers["server-timing"].startswith("retrieve;dur=")
 
 
-async def test_nothing_found_is_an_empty_answer() -> None:
+async def test_a_search_that_finds_nothing_has_no_results() -> None:
     async with client(Bm25Index.build(CORPUS)) as http:
         for query in ("elephant", "!!!", "the"):
             reply = await http.post("/v1/search", json={"query": query})
             assert (reply.status_code, reply.json()["results"]) == (200, [])
 
 
-async def test_top_k_bounds_the_candidates_and_top_n_the_answer() -> None:
+async def test_replies_match_the_openapi_page() -> None:
+    async with client(Bm25Index.build(CORPUS)) as http:
+        page = await openapi_page(http)
+        for body in (
+            {"query": "cat"},
+            {"query": "cat", "return_documents": False},
+            {"query": "elephant"},
+            {"query": 3},
+        ):
+            check_documented(page, await http.post("/v1/search", json=body))
+
+
+async def test_top_k_bounds_the_candidates_and_top_n_the_results() -> None:
     async with client(Bm25Index.build(CORPUS)) as http:
         one = await http.post("/v1/search", json={"query": "cat dog moon", "top_k": 1})
         two = await http.post("/v1/search", json={"query": "cat dog moon", "top_n": 2, "return_documents": False})
@@ -57,16 +69,16 @@ async def test_a_fleet_without_an_index_says_how_to_get_one() -> None:
     assert "rankfleet index build" in reply.json()["error"]["message"]
 
 
-async def test_bad_bodies() -> None:
+async def test_bad_bodies_are_refused() -> None:
     async with client(Bm25Index.build(CORPUS)) as http:
         for content in (b"", b'{"query": ""}', b'{"query": 3}', b'{"query": "a", "top_k": 0}', b'{"query": "\xff"}'):
             assert (await http.post("/v1/search", content=content)).status_code == 422
 
 
-async def test_limits_on_the_query_hold_before_anything_is_searched() -> None:
+async def test_limits_are_checked_before_retrieval() -> None:
     class Untouched:
         def search(self, query: str, k: int) -> list[Hit]:
-            raise AssertionError("a query that is refused may not be searched")
+            raise AssertionError("a refused query was searched")
 
     async with client(Untouched(), limits={"max_query_bytes": 10}) as http:
         too_long = await http.post("/v1/search", json={"query": "zebra " * 100})
@@ -74,7 +86,7 @@ async def test_limits_on_the_query_hold_before_anything_is_searched() -> None:
     assert (too_long.status_code, bad_budget.status_code) == (413, 422)
 
 
-async def test_a_document_of_the_index_that_is_too_long_is_cut_not_refused() -> None:
+async def test_a_document_of_the_index_beyond_the_limit_is_cut() -> None:
     corpus = [Document("long", "cat " * 300), Document("short", "a cat sat")]  # 200 bytes are 50 of the 300 words
     async with client(Bm25Index.build(corpus), limits={"max_document_bytes": 200}) as http:
         reply = await http.post("/v1/search", json={"query": "cat"})
@@ -85,7 +97,7 @@ async def test_a_document_of_the_index_that_is_too_long_is_cut_not_refused() -> 
     ]
 
 
-async def test_documents_that_the_tier_could_not_read_whole_are_named() -> None:
+async def test_truncated_documents_are_named_by_id() -> None:
     corpus = [Document("short", "a cat"), Document("long", "cat " * 80)]
     async with client(Bm25Index.build(corpus)) as http:
         reply = await http.post("/v1/search", json={"query": "cat"})
@@ -93,8 +105,8 @@ async def test_documents_that_the_tier_could_not_read_whole_are_named() -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "most", "kept"),
+    ("text", "max_bytes", "kept"),
     [("abc", 3, "abc"), ("abcd", 3, "abc"), ("éé", 3, "é"), ("世界", 5, "世"), ("", 1, ""), ("😀", 3, "")],
 )
-def test_clipping_leaves_whole_characters(text: str, most: int, kept: str) -> None:
-    assert clip(text, most) == kept
+def test_clipping_keeps_whole_characters(text: str, max_bytes: int, kept: str) -> None:
+    assert clip(text, max_bytes) == kept

@@ -6,24 +6,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from rankfleet.api.bodies import ranking_reply
-from rankfleet.core.config import FleetConfig
+from rankfleet.api.dialects.native_replies import ranking_json
 from rankfleet.core.errors import Expired, Infeasible, InvalidRequest, Overloaded, ScoringFailed, TooLarge, UnknownModel
-from rankfleet.core.messages import Chunk, ChunkScores, Plan, RerankRequest
+from rankfleet.core.messages import Chunk, ChunkScores, Plan, Refusal, RerankRequest
 from rankfleet.estimates.latency import LatencyModel
-from rankfleet.router.planner import Refusal
 from rankfleet.router.service import RankingService
-from tests.unit.fakes import WORDS, FakeClock, FakeGroup, fleet, word_tokenizer
+from tests.unit.fakes import WORDS, FakeClock, FakeGroup, fleet, service, word_tokenizer
 
 SUN = 3 + WORDS.index("sun")
-
-
-def service(group: FakeGroup | None = None, config: FleetConfig | None = None, **changes: object) -> RankingService:
-    config = config or fleet(**changes)
-    tokenizer = word_tokenizer()
-    return RankingService(
-        config, dict.fromkeys(config.tiers, tokenizer), {"demo": group or FakeGroup()}, clock=FakeClock()
-    )
 
 
 async def test_documents_come_back_best_first() -> None:
@@ -54,7 +44,7 @@ async def test_a_named_tier_is_pinned() -> None:
 
 async def test_the_budget_picks_the_tier() -> None:
     one = service()
-    one.fleet.learned({n: LatencyModel(ms, 0, 0) for n, ms in (("small", 10), ("medium", 40), ("large", 160))})
+    one.fleet.update_latency({n: LatencyModel(ms, 0, 0) for n, ms in (("small", 10), ("medium", 40), ("large", 160))})
     assert isinstance(one.clock, FakeClock)
     for slo_ms, tier in ((20, "small"), (100, "medium"), (1000, "large")):
         one.clock.now += 1  # nobody crowds
@@ -82,7 +72,7 @@ async def test_chunks_carry_the_slack_that_is_left() -> None:
 async def test_a_class_that_refuses_refuses_before_any_work() -> None:
     group = FakeGroup()
     one = service(group, slo_classes={"fast": {"slo_ms": 20, "when_none_fits": "refuse"}})
-    one.fleet.learned({n: LatencyModel(500, 0, 0) for n in ("small", "medium", "large")})
+    one.fleet.update_latency({n: LatencyModel(500, 0, 0) for n in ("small", "medium", "large")})
     with pytest.raises(Infeasible, match=r"no tier fits 20 ms; .* would take 503 ms even on an idle fleet; allow more"):
         await one.rank(RerankRequest("cat", ["a"], model="fast"))
     assert group.chunks == []
@@ -105,7 +95,7 @@ async def test_no_chunk_is_above_the_groups_bound() -> None:
     assert all(c.pairs.tokens <= 64 for c in group.chunks)
 
 
-async def test_arms_decide_the_model_and_are_named() -> None:
+async def test_the_arm_decides_the_model_and_the_reply_names_it() -> None:
     experiments = {"size": {"arms": {"s": {"model": "small", "weight": 1}, "l": {"model": "large", "weight": 0}}}}
     one = service(experiments=experiments)
     ranking = await one.rank(RerankRequest("cat", ["a"], user="u1"))
@@ -117,10 +107,10 @@ async def test_arms_decide_the_model_and_are_named() -> None:
     assert (await one.rank(RerankRequest("cat", ["a"]))).assignment is None
 
 
-async def test_a_changed_fleet_goes_on_with_what_is_known() -> None:
+async def test_a_new_version_keeps_estimates_and_counts() -> None:
     group = FakeGroup()
     before = service(group)
-    before.fleet.learned({n: LatencyModel(5, 0, 0) for n in ("small", "medium", "large")})
+    before.fleet.update_latency({n: LatencyModel(5, 0, 0) for n in ("small", "medium", "large")})
     await before.rank(RerankRequest("cat", ["a dog"], slo_ms=300))
     config = fleet(default_model="medium")
     tokenizers = dict.fromkeys(config.tiers, before._tokenizers["small"])
@@ -187,7 +177,7 @@ async def test_one_document_cannot_have_more_passages_than_the_limit() -> None:
     assert sum(len(chunk.pairs) for chunk in group.chunks) == 3
 
 
-async def test_the_fleet_says_what_becomes_of_long_documents_unless_the_request_does() -> None:
+async def test_a_request_overrides_the_fleets_rule_for_long_documents() -> None:
     one = service(long_documents="max_passage", passage_overlap_tokens=0)
     documents = ["a dog " * 90]
     assert (await one.rank(RerankRequest("cat", documents))).passages == [3]
@@ -197,7 +187,9 @@ async def test_the_fleet_says_what_becomes_of_long_documents_unless_the_request_
 async def test_passages_are_planned_for() -> None:
     # 1 ms a pair: the three passages are too much for the largest tier
     one = service(long_documents="max_passage", passage_overlap_tokens=0, overhead_ms=0)
-    one.fleet.learned({n: LatencyModel(0, per, 0) for n, per in (("small", 0.01), ("medium", 0.1), ("large", 1.0))})
+    one.fleet.update_latency(
+        {n: LatencyModel(0, per, 0) for n, per in (("small", 0.01), ("medium", 0.1), ("large", 1.0))}
+    )
     short = await one.rank(RerankRequest("cat", ["a dog " * 30], slo_ms=100))
     long = await one.rank(RerankRequest("cat", ["a dog " * 90], slo_ms=100))
     assert (short.plan.tier, long.plan.tier) == ("large", "medium")
@@ -228,13 +220,13 @@ async def test_a_failing_group_fails_its_request_and_leaves_no_backlog() -> None
             raise RuntimeError("device lost")
 
     one = service(Broken())
-    one.fleet.learned({n: LatencyModel(100, 0, 0) for n in ("small", "medium", "large")})
+    one.fleet.update_latency({n: LatencyModel(100, 0, 0) for n in ("small", "medium", "large")})
     with pytest.raises(RuntimeError, match="device lost"):
         await one.rank(RerankRequest("cat", ["a"]))
     assert one.fleet.snapshot(one.clock()).groups["demo"].backlog_s == 0.0
 
 
-async def test_scores_that_are_not_numbers_are_an_error_and_not_an_order() -> None:
+async def test_scores_that_are_not_finite_are_an_error() -> None:
     with pytest.raises(ScoringFailed, match="tier large gave scores that are not finite"):
         await service(FakeGroup(lambda ids: float("nan"))).rank(RerankRequest("cat", ["a", "b"]))
 
@@ -252,7 +244,7 @@ async def test_requests_do_not_mix() -> None:
     assert [[d.logit for d in r.documents] for r in rankings] == [[t, t] for t in tokens]
 
 
-async def test_when_one_chunk_fails_the_others_are_called_back() -> None:
+async def test_when_one_chunk_fails_the_others_are_cancelled() -> None:
     cancelled = []
 
     class HalfBroken(FakeGroup):
@@ -295,16 +287,16 @@ async def test_each_tier_cuts_documents_at_its_own_limit() -> None:
     assert ranking.truncated == []
 
 
-async def test_a_request_that_fits_one_batch_stays_whole_and_names_the_tiers_allowed() -> None:
+async def test_a_request_that_fits_one_batch_stays_whole_and_names_the_tiers_to_choose_from() -> None:
     class Downgrading(FakeGroup):
         async def score(self, chunk: Chunk, predicted_s: float) -> ChunkScores:
             return replace(await super().score(chunk, predicted_s), tier="small")
 
     group = Downgrading()
     one = service(group)
-    one.fleet.learned({n: LatencyModel(ms, 0, 0) for n, ms in (("small", 10), ("medium", 40), ("large", 160))})
+    one.fleet.update_latency({n: LatencyModel(ms, 0, 0) for n, ms in (("small", 10), ("medium", 40), ("large", 160))})
     ranking = await one.rank(RerankRequest("cat", ["a"], slo_ms=1000))
-    assert group.chunks[0].tiers == ("small", "medium", "large")
+    assert group.chunks[0].tiers == ("large", "small", "medium"), "the planned tier first"
     assert (ranking.plan.tier, ranking.plan.quality) == ("small", 0.3)
     assert ranking.plan.reason.endswith("small was taken for the slack left when its turn came")
 
@@ -319,8 +311,8 @@ class Busy(FakeGroup):
 async def test_what_expires_in_the_queue_comes_back_in_the_order_given() -> None:
     ranking = await service(Busy()).rank(RerankRequest("cat", ["a dog", "a"], slo_ms=50))
     assert [(d.index, d.logit) for d in ranking.documents] == [(0, None), (1, None)]
-    assert (ranking.plan.tier, ranking.plan.degraded) == ("none", "the order as given")
-    assert ranking_reply(ranking, None)["results"][0]["relevance_score"] == 0.0
+    assert (ranking.plan.tier, ranking.plan.degraded) == (None, "the order as given")
+    assert ranking_json(ranking, None)["results"][0]["relevance_score"] == 0.0
 
 
 async def test_what_expires_in_the_queue_is_refused_where_the_class_says_so() -> None:
@@ -329,11 +321,11 @@ async def test_what_expires_in_the_queue_is_refused_where_the_class_says_so() ->
         await one.rank(RerankRequest("cat", ["a"], model="fast"))
 
 
-async def test_candidates_that_do_not_fit_stay_behind_those_scored() -> None:
+async def test_candidates_that_are_not_scored_follow_those_that_are() -> None:
     group = FakeGroup()
     one = service(group)
     # 4 pairs of 5 tokens; 3 ms go to overhead, and 12 more are two pairs at 1 ms a token.
-    one.fleet.learned({n: LatencyModel(0, ms, 0) for n, ms in (("small", 1), ("medium", 4), ("large", 16))})
+    one.fleet.update_latency({n: LatencyModel(0, ms, 0) for n, ms in (("small", 1), ("medium", 4), ("large", 16))})
     ranking = await one.rank(RerankRequest("cat", ["a", "dog", "sun", "x"], slo_ms=15))
     assert [d.index for d in ranking.documents] == [0, 1, 2, 3]
     assert [d.logit for d in ranking.documents] == [5.0, 5.0, None, None]
@@ -341,28 +333,28 @@ async def test_candidates_that_do_not_fit_stay_behind_those_scored() -> None:
     assert ranking.plan.degraded == "first 2 of 4"
 
 
-async def test_a_tier_asked_for_by_name_gets_the_time_predicted_where_it_cannot_be_in_time() -> None:
+async def test_a_pinned_tier_that_cannot_be_in_time_gets_its_predicted_time() -> None:
     group = FakeGroup()
     one = service(group)
-    one.fleet.learned({n: LatencyModel(500, 0, 0) for n in ("small", "medium", "large")})
+    one.fleet.update_latency({n: LatencyModel(500, 0, 0) for n in ("small", "medium", "large")})
     ranking = await one.rank(RerankRequest("cat", ["a"], model="large", slo_ms=50))
     assert (ranking.plan.tier, ranking.plan.fits) == ("large", False)
     assert group.chunks[0].slack_ms == pytest.approx(503.0)
 
 
-async def test_a_rehearsal_scores_by_its_tier_and_teaches_nothing() -> None:
+async def test_warming_up_scores_by_its_tier_and_nothing_is_learned_from_it() -> None:
     group = FakeGroup()
     one = service(group)
-    before = one.offered.counts["demo"]
-    await one.rehearse("small")
+    before = one.offered.counters["demo"]
+    await one.warm_up("small")
     assert {c.tier for c in group.chunks} == {"small"}
-    assert one.offered.counts["demo"] == before
+    assert one.offered.counters["demo"] == before
     assert one._token_bound.lower_bound(RerankRequest("cat", ["sun"]), {"small": 64}) == {}
     await one.rank(RerankRequest("cat", ["sun"]))
     assert one._token_bound.lower_bound(RerankRequest("cat", ["sun"]), {"small": 64}) != {}
 
 
-async def test_routers_are_told_apart_and_hear_of_each_other() -> None:
+async def test_routers_report_under_ids_of_their_own_and_learn_of_each_others_load() -> None:
     class Shared(FakeGroup):
         async def score(self, chunk: Chunk, predicted_s: float) -> ChunkScores:
             return replace(await super().score(chunk, predicted_s), backlog_s=0.5, others_s=0.2)
@@ -376,16 +368,16 @@ async def test_routers_are_told_apart_and_hear_of_each_other() -> None:
     assert "" not in senders
     now = one.clock()
     before = one.fleet.backlog_s("demo", now)
-    one.fleet.sent("demo", 500.0, now)
+    one.fleet.chunk_sent("demo", 500.0, now)
     assert (before, one.fleet.backlog_s("demo", now)) == pytest.approx((0.5, 0.7))
 
 
-async def test_a_quality_asked_for_holds_when_the_budget_ends_in_the_queue() -> None:
+async def test_min_quality_holds_when_the_budget_ends_in_the_queue() -> None:
     one = service(Busy(), quality={"retriever": 0.25})
     with pytest.raises(Overloaded, match="the budget ended in the queue"):
         await one.rank(RerankRequest("cat", ["a"], slo_ms=50, min_quality=0.26))
     ranking = await one.rank(RerankRequest("cat", ["a"], slo_ms=50, min_quality=0.25))
-    assert (ranking.plan.tier, ranking.plan.quality, ranking.pairs) == ("none", 0.25, 0)
+    assert (ranking.plan.tier, ranking.plan.quality, ranking.pairs) == (None, 0.25, 0)
 
 
 async def test_candidates_are_left_out_by_whole_documents_as_planned() -> None:
@@ -393,14 +385,14 @@ async def test_candidates_are_left_out_by_whole_documents_as_planned() -> None:
     # all; small takes a millisecond a token.
     group = FakeGroup()
     one = service(group, long_documents="max_passage", passage_overlap_tokens=0, overhead_ms=0)
-    one.fleet.learned({n: LatencyModel(0, ms, 0) for n, ms in (("small", 1), ("medium", 9), ("large", 9))})
+    one.fleet.update_latency({n: LatencyModel(0, ms, 0) for n, ms in (("small", 1), ("medium", 9), ("large", 9))})
     asked = RerankRequest("cat", ["a dog " * 120] * 5, slo_ms=1000)
     planned = await one.explain(asked)
     assert isinstance(planned, Plan)
     ranking = await one.rank(asked)
     sent = np.concatenate([chunk.pairs.lengths for chunk in group.chunks])
     # Lengths that pairs may be cut to are 256, 128 and 64: none helps here, so the first documents are scored whole.
-    assert (planned.candidates, planned.predicted_ms) == (3, pytest.approx(3 * 4 * 64))
+    assert (planned.stages[0].candidates, planned.predicted_ms) == (3, pytest.approx(3 * 4 * 64))
     assert (len(sent), int(sent.sum())) == (12, 768)
     assert ranking.passages == [4, 4, 4, 0, 0]
     assert (ranking.pairs, [d.index for d in ranking.documents]) == (12, [0, 1, 2, 3, 4])
@@ -412,7 +404,7 @@ async def test_the_tokens_of_a_plan_that_cuts_passages_are_those_sent() -> None:
     group = FakeGroup()
     config = fleet(long_documents="max_passage", passage_overlap_tokens=0, overhead_ms=0)
     one = RankingService(config, dict.fromkeys(config.tiers, word_tokenizer(160)), {"demo": group}, clock=FakeClock())
-    one.fleet.learned({n: LatencyModel(0, ms, 0) for n, ms in (("small", 1), ("medium", 9), ("large", 9))})
+    one.fleet.update_latency({n: LatencyModel(0, ms, 0) for n, ms in (("small", 1), ("medium", 9), ("large", 9))})
     ranking = await one.rank(RerankRequest("cat", ["a dog " * 350] * 5, slo_ms=2000))
     assert (ranking.plan.degraded, ranking.plan.predicted_ms) == ("64 tokens a pair", pytest.approx(1600))
     sent = np.concatenate([chunk.pairs.lengths for chunk in group.chunks])
@@ -422,9 +414,9 @@ async def test_the_tokens_of_a_plan_that_cuts_passages_are_those_sent() -> None:
 
 async def test_a_reply_in_which_nothing_was_scored_is_a_reply() -> None:
     one = service(long_documents="max_passage", overhead_ms=50)
-    one.fleet.learned({n: LatencyModel(500, 0, 0) for n in ("small", "medium", "large")})
+    one.fleet.update_latency({n: LatencyModel(500, 0, 0) for n in ("small", "medium", "large")})
     ranking = await one.rank(RerankRequest("cat", ["a dog " * 200], slo_ms=20))
-    assert (ranking.plan.tier, ranking.passages, ranking.pairs) == ("none", [0], 0)
+    assert (ranking.plan.tier, ranking.passages, ranking.pairs) == (None, [0], 0)
 
 
 async def test_the_quality_of_a_reply_is_that_of_the_table(tmp_path: Path) -> None:
@@ -435,7 +427,7 @@ async def test_the_quality_of_a_reply_is_that_of_the_table(tmp_path: Path) -> No
     table = tmp_path / "table.json"
     table.write_text(json.dumps({"data_sets": {"mine": {"retriever": 0.1, "tiers": {"small": 0.33, "large": 0.55}}}}))
     one = service(Downgrading(), quality={"table": str(table)})
-    one.fleet.learned({n: LatencyModel(10, 0, 0) for n in ("small", "medium", "large")})
+    one.fleet.update_latency({n: LatencyModel(10, 0, 0) for n in ("small", "medium", "large")})
     ranking = await one.rank(RerankRequest("cat", ["a"], slo_ms=1000))
     assert (ranking.plan.tier, ranking.plan.quality) == ("small", 0.33)
 
@@ -453,16 +445,16 @@ class Sleeping(FakeGroup):
         return await super().score(chunk, predicted_s)
 
 
-async def test_a_fleet_that_sleeps_says_so_and_is_woken() -> None:
+async def test_a_fleet_that_is_asleep_says_so_and_is_woken() -> None:
     group = Sleeping()
     kept = {"demo": {"tiers": ["small", "medium", "large"], "replicas": {"min": 0, "max": 1}}}
     one = service(group, groups=kept, slo_classes={"fast": {"slo_ms": 50, "when_none_fits": "refuse"}})
-    one.fleet.runs("demo", frozenset())
+    one.fleet.set_running("demo", frozenset())
     for measured in (False, True):
         if measured:
-            one.fleet.learned({n: LatencyModel(10, 0, 0) for n in ("small", "medium", "large")})
+            one.fleet.update_latency({n: LatencyModel(10, 0, 0) for n in ("small", "medium", "large")})
         ranking = await one.rank(RerankRequest("cat", ["a"], slo_ms=200))
-        fleet_reply = ranking_reply(ranking, None)["rankfleet"]
+        fleet_reply = ranking_json(ranking, None)["rankfleet"]
         assert (fleet_reply["tier"], fleet_reply["slo"]["degraded"]) == ("none", True)
         assert "no replica runs; one is being started, and 200 ms are not enough to wait" in fleet_reply["reason"]
         with pytest.raises(Overloaded, match="no replica runs; one is being started") as fault:
@@ -474,34 +466,34 @@ async def test_a_fleet_that_sleeps_says_so_and_is_woken() -> None:
     free = asyncio.create_task(one.rank(RerankRequest("cat", ["a"], slo_ms=30_000)))
     await asyncio.sleep(0)
     group.started.set()
-    one.fleet.runs("demo", frozenset({"r1"}))
-    reply = ranking_reply(await free, None)["rankfleet"]
+    one.fleet.set_running("demo", frozenset({"r1"}))
+    reply = ranking_json(await free, None)["rankfleet"]
     assert (reply["tier"], reply["predicted_ms"]) == ("large", 20_013.0)
     assert reply["reason"] == "large ranks best; no replica runs; one is being started, and the answer waits for it"
 
 
 async def test_before_a_tier_is_measured_nothing_is_predicted() -> None:
-    reply = ranking_reply(await service().rank(RerankRequest("cat", ["a"], slo_ms=200)), None)["rankfleet"]
+    reply = ranking_json(await service().rank(RerankRequest("cat", ["a"], slo_ms=200)), None)["rankfleet"]
     assert (reply["tier"], reply["predicted_ms"]) == ("large", None)
     assert reply["reason"] == "large ranks best; how long it takes has not been measured yet"
 
 
-async def test_who_cannot_be_served_says_nothing_about_the_budgets_of_others() -> None:
+async def test_budgets_of_infeasible_requests_are_not_counted() -> None:
     one = service(slo_classes={"strict": {"slo_ms": 1, "when_none_fits": "refuse"}})
-    one.fleet.learned({n: LatencyModel(10, 0, 0) for n in ("small", "medium", "large")})
+    one.fleet.update_latency({n: LatencyModel(10, 0, 0) for n in ("small", "medium", "large")})
     for _ in range(5):
         with pytest.raises(Infeasible):
             await one.rank(RerankRequest("cat", ["a"], model="strict"))
-        assert (await one.rank(RerankRequest("cat", ["a"], slo_ms=1))).plan.tier == "none"
+        assert (await one.rank(RerankRequest("cat", ["a"], slo_ms=1))).plan.tier is None
     await one.rank(RerankRequest("cat", ["a"], slo_ms=200))
-    assert one.fleet.snapshot(one.clock()).groups["demo"].arrivals.budget_ms == 200.0
+    assert one.fleet.snapshot(one.clock()).groups["demo"].arrivals.typical_budget_ms == 200.0
 
 
-async def test_a_plan_that_is_only_asked_for_passes_admission() -> None:
+async def test_explain_refuses_as_rank_does() -> None:
     one = service(slo_classes={"fast": {"slo_ms": 50, "when_none_fits": "refuse"}})
-    one.fleet.learned({tier: LatencyModel(0, 1.0, 0) for tier in ("small", "medium", "large")})
+    one.fleet.update_latency({tier: LatencyModel(0, 1.0, 0) for tier in ("small", "medium", "large")})
     await one.rank(RerankRequest("cat", ["a dog is an animal"] * 2, model="fast"))
-    one.fleet.sent("demo", 1.0, one.clock())  # something is under way
+    one.fleet.chunk_sent("demo", 1.0, one.clock())  # something is under way
     one._tokenize = None  # type: ignore[assignment, method-assign]
     decision = await one.explain(RerankRequest("cat", ["a dog is an animal"] * 20, model="fast"))
     assert isinstance(decision, Refusal)

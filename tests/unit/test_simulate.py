@@ -1,4 +1,7 @@
+"""The simulator: outcomes computed by hand, policies, arrivals, and the bound."""
+
 import json
+import math
 from pathlib import Path
 
 import numpy as np
@@ -7,11 +10,12 @@ import pytest
 from rankfleet.core.config import FleetConfig
 from rankfleet.core.errors import ConfigError
 from rankfleet.estimates.latency import LatencyModel
+from rankfleet.simulate.events import EventQueue
 from rankfleet.simulate.inputs import requests_for, workload_named
-from rankfleet.simulate.oracle import bound, slices, work_done_s
+from rankfleet.simulate.oracle import slices, upper_bound, work_done_s
 from rankfleet.simulate.policies import policy_of
 from rankfleet.simulate.results import results
-from rankfleet.simulate.run import Outcome, Simulation
+from rankfleet.simulate.run import IN_TIME, Outcome, Simulation
 from rankfleet.simulate.scaling import scaler_of
 from rankfleet.simulate.traces import from_process, from_trace
 from rankfleet.simulate.workload import Requests, Workload, draw
@@ -29,7 +33,7 @@ def one_group(replicas: int = 1, **changes: object) -> FleetConfig:
     return fleet(groups={"demo": group}, overhead_ms=0, quality={"retriever": 0.1}, **changes)
 
 
-def asked(*arrived_ms: float, pairs: int = 10) -> Requests:
+def requests_at(*arrived_ms: float, pairs: int = 10) -> Requests:
     n = len(arrived_ms)
     return Requests(np.array(arrived_ms) / 1e3, np.zeros(n, dtype=int), np.full(n, pairs))
 
@@ -38,22 +42,38 @@ def simulate(policy: str, requests: Requests, config: FleetConfig, workload: Wor
     return Simulation(config, MODELS, workload, policy_of(policy, config, MODELS), seed=1).run(requests)
 
 
-def test_requests_queue_behind_each_other_and_share_a_batch() -> None:
+def test_events_run_in_order_of_time_then_of_addition() -> None:
+    events, seen = EventQueue(), list[tuple[str, float]]()
+
+    def first(time_s: float) -> None:
+        seen.append(("first", time_s))
+        events.at(1.5, lambda at_s: seen.append(("added", at_s)))
+
+    events.at(2.0, lambda at_s: seen.append(("second", at_s)))
+    events.at(1.0, first)
+    events.at(2.0, lambda at_s: seen.append(("third", at_s)))
+    events.run_until(1.5)
+    assert seen == [("first", 1.0), ("added", 1.5)]
+    events.run_until(math.inf)
+    assert seen[2:] == [("second", 2.0), ("third", 2.0)]
+
+
+def test_requests_that_wait_together_share_a_batch() -> None:
     # medium takes 40 ms: the first alone, the second and third (80 ms, from 40 on) together, by 120 ms.
     config = one_group()
-    outcome = simulate("static:medium", asked(0, 20, 30), config)
+    outcome = simulate("static:medium", requests_at(0, 20, 30), config)
     assert outcome.took_ms.tolist() == pytest.approx([40, 100, 90])
     assert outcome.gpu_s == pytest.approx(0.12)
-    figures = results(outcome, asked(0, 20, 30), config, WORKLOAD)
+    figures = results(outcome, requests_at(0, 20, 30), config, WORKLOAD)
     assert (figures["attainment"], figures["mean_quality"]) == (1.0, 0.4)
     assert figures["batches"] == 2
 
 
-def test_what_cannot_be_in_time_is_given_up_and_counts_as_the_retriever() -> None:
+def test_an_infeasible_request_is_given_up_and_counts_with_the_retrievers_quality() -> None:
     # large takes 160 ms of 100; medium 40: the third of three at once would end at 120.
     config = one_group()
-    assert simulate("static:large", asked(0), config).gpu_s == 0.0
-    three = asked(0, 0, 0)
+    assert simulate("static:large", requests_at(0), config).gpu_s == 0.0
+    three = requests_at(0, 0, 0)
     figures = results(simulate("static:medium", three, config), three, config, WORKLOAD)
     assert figures["given_up"] == 1
     assert figures["attainment"] == pytest.approx(2 / 3, abs=1e-5)
@@ -61,54 +81,56 @@ def test_what_cannot_be_in_time_is_given_up_and_counts_as_the_retriever() -> Non
     assert figures["classes"]["one"]["requests"] == 3
 
 
-def test_replicas_work_side_by_side() -> None:
-    assert simulate("static:medium", asked(0, 0), one_group(replicas=2)).took_ms.tolist() == pytest.approx([40, 40])
+def test_replicas_work_in_parallel() -> None:
+    assert simulate("static:medium", requests_at(0, 0), one_group(replicas=2)).took_ms.tolist() == pytest.approx(
+        [40, 40]
+    )
 
 
-def test_the_router_binds_late() -> None:
+def test_tiers_are_selected_late() -> None:
     # All three arrive while the first is on the device (40 ms, the best of 100): two more medium ones would end at
     # 120 ms, so that the second and third take small.
-    outcome = simulate("slo", asked(0, 1, 2), one_group())
+    outcome = simulate("slo", requests_at(0, 1, 2), one_group())
     assert outcome.tier.tolist() == [1, 0, 0]
     assert (outcome.took_ms < 100).all()
 
 
-def test_a_large_request_is_spread_where_a_batch_cannot_hold_it() -> None:
+def test_a_request_larger_than_a_batch_is_spread_over_replicas() -> None:
     config = one_group(replicas=2)
-    wide = asked(0, pairs=4000)  # 40,000 tokens, 4 s by small, above the 16,384 of a batch
-    patient = Workload.model_validate({**WORKLOAD.model_dump(), "classes": {"one": {"slo_ms": 3000, "share": 1}}})
-    outcome = simulate("slo", wide, config, patient)
+    wide = requests_at(0, pairs=4000)  # 40,000 tokens, 4 s by small, above the 16,384 of a batch
+    roomy = Workload.model_validate({**WORKLOAD.model_dump(), "classes": {"one": {"slo_ms": 3000, "share": 1}}})
+    outcome = simulate("slo", wide, config, roomy)
     assert outcome.took_ms.tolist() == pytest.approx([2000])
     assert outcome.tier.tolist() == [0]
 
 
-def test_a_refusal_costs_nothing() -> None:
-    outcome = simulate("slo", asked(0, pairs=101), one_group())  # 101 ms by small
-    figures = results(outcome, asked(0, pairs=101), one_group(), WORKLOAD)
+def test_a_refused_request_costs_no_device_time() -> None:
+    outcome = simulate("slo", requests_at(0, pairs=101), one_group())  # 101 ms by small
+    figures = results(outcome, requests_at(0, pairs=101), one_group(), WORKLOAD)
     assert (figures["refused"], figures["gpu_seconds"]) == (1, 0.0)
 
 
-def test_a_table_leaves_a_share_of_the_budget_free() -> None:
-    assert simulate("table:0.4", asked(0), one_group()).tier.tolist() == [1]
-    assert simulate("table:0.39", asked(0), one_group()).tier.tolist() == [0]
+def test_the_table_policy_uses_a_share_of_the_budget() -> None:
+    assert simulate("table:0.4", requests_at(0), one_group()).tier.tolist() == [1]
+    assert simulate("table:0.39", requests_at(0), one_group()).tier.tolist() == [0]
 
 
-def test_slackfit_takes_the_slowest_bucket_in_time() -> None:
-    assert simulate("slackfit", asked(0), one_group()).tier.tolist() == [1]
+def test_slackfit_takes_the_slowest_bucket_that_is_in_time() -> None:
+    assert simulate("slackfit", requests_at(0), one_group()).tier.tolist() == [1]
 
 
-def test_groups_grow_under_load_when_told_to() -> None:
+def test_groups_grow_under_load_with_a_scaler() -> None:
     config = fleet(
         groups={"demo": {"tiers": ["small", "medium", "large"], "replicas": {"min": 1, "max": 4}}},
         autoscaling={"start_s": 1.0},
     )
-    steady = asked(*range(0, 20_000, 5))
+    steady = requests_at(*range(0, 20_000, 5))
     policy = policy_of("slo", config, MODELS)
     scaler = scaler_of("need", config, MODELS, [100.0])
     scaled = Simulation(config, MODELS, WORKLOAD, policy, 1, scaler, start_s=1.0).run(steady)
     # 20 s at one replica would be 20 replica seconds.
     assert 40 < scaled.replica_s <= 82
-    assert (scaled.state == 3).mean() > 0.8
+    assert (scaled.state == IN_TIME).mean() > 0.8
 
 
 def test_the_same_seed_gives_the_same_figures() -> None:
@@ -121,12 +143,12 @@ def test_the_same_seed_gives_the_same_figures() -> None:
 
 
 @pytest.mark.parametrize("spec", ["static:huge", "table:none", "table:0", "best", ""])
-def test_a_policy_that_does_not_exist_is_named(spec: str) -> None:
+def test_a_policy_that_does_not_exist_is_refused_by_name(spec: str) -> None:
     with pytest.raises(ConfigError, match="does not exist; write slo"):
         policy_of(spec, one_group(), MODELS)
 
 
-def test_traces_are_counts_per_second(tmp_path: Path) -> None:
+def test_a_trace_has_counts_per_second(tmp_path: Path) -> None:
     trace = tmp_path / "trace.csv"
     trace.write_text("second,requests\n0,2\n1,0\n2,3\n")
     times = from_trace(trace, 10.0, np.random.default_rng(1))
@@ -138,13 +160,13 @@ def test_traces_are_counts_per_second(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("content", ["", "second,requests\n", "a,b\n1,2\n", "second,requests\n0,x\n"])
-def test_what_is_no_trace_is_named(tmp_path: Path, content: str) -> None:
+def test_a_file_that_is_not_a_trace_is_refused(tmp_path: Path, content: str) -> None:
     (tmp_path / "trace.csv").write_text(content)
     with pytest.raises(ConfigError, match="trace"):
         from_trace(tmp_path / "trace.csv", 1.0, np.random.default_rng(1))
 
 
-def test_gaps_have_the_rate_and_variation_asked_for() -> None:
+def test_gamma_arrivals_have_their_rate_and_variation() -> None:
     times = from_process("gamma:rate=50,cv=2", 4000.0, np.random.default_rng(1))
     gaps = np.diff(times)
     assert 1 / gaps.mean() == pytest.approx(50, rel=0.02)
@@ -153,30 +175,30 @@ def test_gaps_have_the_rate_and_variation_asked_for() -> None:
 
 
 @pytest.mark.parametrize("spec", ["gamma", "gamma:cv=4", "gamma:rate=0", "poisson:rate=5,cv=2", "gamma:rate=1,x=2"])
-def test_arrivals_that_make_no_sense_are_named(spec: str) -> None:
+def test_arrivals_that_do_not_exist_are_refused_by_name(spec: str) -> None:
     with pytest.raises(ConfigError, match="are not understood; write gamma:rate=60,cv=4"):
         from_process(spec, 10.0, np.random.default_rng(1))
 
 
-def test_shares_are_kept() -> None:
+def test_requests_are_drawn_by_the_shares_of_the_workload() -> None:
     requests = draw(workload_named("mixed"), np.arange(100_000.0), np.random.default_rng(1))
     assert np.bincount(requests.kind) / 1e5 == pytest.approx([0.2, 0.4, 0.3, 0.1], abs=0.01)
     assert [float((requests.pairs == n).mean()) for n in (20, 50, 100)] == pytest.approx([0.3, 0.3, 0.4], abs=0.01)
 
 
-def test_the_bound_works_earliest_deadline_first_and_may_interrupt() -> None:
+def test_the_bound_schedules_by_deadline_and_preempts() -> None:
     def done(*jobs: tuple[float, float, float]) -> float:
         arrived, ends, work = (np.array(column) for column in zip(*jobs, strict=True))
         return work_done_s(arrived, ends, work)
 
     assert done((0, 1, 1), (0, 2, 1)) == pytest.approx(2)
     assert done((0, 1, 1), (0, 1, 1)) == pytest.approx(1)
-    # The second interrupts the first, which ends at 4 all the same.
+    # The second preempts the first, which still ends at 4.
     assert done((0, 4, 3), (1, 2, 1)) == pytest.approx(4)
     assert done((0, 1, 5), (3, 4, 1)) == pytest.approx(2)
 
 
-def test_the_bound_falls_into_slices_by_price() -> None:
+def test_gain_over_time_is_cut_into_slices_by_price() -> None:
     # Nothing → 0.2 in 10 ms → 0.3 in 40 → 0.4 in 160.
     assert [(round(p, 6), ms) for p, ms in slices([(0.2, 10), (0.3, 40), (0.4, 160)])] == [
         (0.02, 10),
@@ -185,20 +207,20 @@ def test_the_bound_falls_into_slices_by_price() -> None:
     ]
 
 
-def test_the_bound_of_one_request_is_what_fits() -> None:
+def test_the_bound_of_one_request_is_the_work_that_fits() -> None:
     # Of 100 ms medium takes 40, and half of the way to large 60 more.
-    figures = bound(one_group(), MODELS, WORKLOAD, asked(0))
+    figures = upper_bound(one_group(), MODELS, WORKLOAD, requests_at(0))
     assert figures == {"requests": 1, "attainment": 1.0, "mean_quality": pytest.approx(0.45)}
 
 
-def test_no_policy_passes_the_bound() -> None:
+def test_no_policy_exceeds_the_bound() -> None:
     config = one_group(replicas=2)
     requests = requests_for(WORKLOAD, None, 1.0, "gamma:rate=60,cv=4", 30.0, seed=3)
-    most = bound(config, MODELS, WORKLOAD, requests)
+    best = upper_bound(config, MODELS, WORKLOAD, requests)
     for policy in ("slo", "static:small", "static:medium", "slackfit"):
         figures = results(simulate(policy, requests, config), requests, config, WORKLOAD)
-        assert figures["attainment"] <= most["attainment"]
-        assert figures["mean_quality"] <= most["mean_quality"]
+        assert figures["attainment"] <= best["attainment"]
+        assert figures["mean_quality"] <= best["mean_quality"]
 
 
 def test_the_shipped_profile_gives_the_published_rates() -> None:

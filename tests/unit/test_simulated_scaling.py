@@ -1,4 +1,4 @@
-"""Scalers in the simulator."""
+"""Autoscaling in the simulator."""
 
 from typing import Any
 
@@ -8,10 +8,10 @@ import pytest
 from rankfleet.core.config import FleetConfig
 from rankfleet.core.errors import ConfigError
 from rankfleet.estimates.latency import LatencyModel
-from rankfleet.simulate.clairvoyant import ahead, held, schedule
+from rankfleet.simulate.clairvoyant import lulls_filled, schedule, started_ahead
 from rankfleet.simulate.policies import policy_of
 from rankfleet.simulate.run import IN_TIME, Outcome, Simulation
-from rankfleet.simulate.scaling import Need, Scaler, Schedule, scaler_of
+from rankfleet.simulate.scaling import NeedScaler, Scaler, ScheduleScaler, scaler_of
 from rankfleet.simulate.workload import Requests, Workload
 from tests.unit.fakes import fleet
 
@@ -32,8 +32,8 @@ def run(config: FleetConfig, scaler: Scaler, arrived_s: np.ndarray, start_s: flo
     return Simulation(config, MODELS, WORKLOAD, policy_of("slo", config, MODELS), 1, scaler, start_s).run(requests)
 
 
-def one_group(most: int = 8, **autoscaling: Any) -> FleetConfig:
-    group = {"tiers": ["small", "medium", "large"], "replicas": {"min": 1, "max": most}}
+def one_group(max_replicas: int = 8, **autoscaling: Any) -> FleetConfig:
+    group = {"tiers": ["small", "medium", "large"], "replicas": {"min": 1, "max": max_replicas}}
     return fleet(groups={"demo": group}, overhead_ms=0, autoscaling=autoscaling)
 
 
@@ -45,11 +45,11 @@ def two_groups(**autoscaling: Any) -> FleetConfig:
     return fleet(groups=groups, overhead_ms=0, autoscaling=autoscaling)
 
 
-def need(config: FleetConfig) -> Need:
-    return Need(config, MODELS, [200.0])
+def need(config: FleetConfig) -> NeedScaler:
+    return NeedScaler(config, MODELS, [200.0])
 
 
-def test_replicas_follow_demand_at_the_preferred_tier() -> None:
+def test_replicas_follow_the_demand_of_the_unloaded_plans() -> None:
     # 10 requests/s of 160 ms: 1.6 ÷ 0.7 = 2.3.
     config = one_group()
     outcome = run(config, need(config), even(10, 200))
@@ -58,7 +58,7 @@ def test_replicas_follow_demand_at_the_preferred_tier() -> None:
     assert (outcome.state == IN_TIME).mean() > 0.99
 
 
-def test_a_new_replica_takes_no_work_before_it_is_ready() -> None:
+def test_a_new_replica_is_ready_after_its_start_time() -> None:
     config = one_group()
     changes = run(config, need(config), even(10, 60)).replicas
     grown = next(at for at, replicas, _ in changes if replicas > 1)
@@ -66,15 +66,15 @@ def test_a_new_replica_takes_no_work_before_it_is_ready() -> None:
     assert 5.0 <= ready - grown <= 5.25
 
 
-def test_a_group_that_sleeps_is_woken_by_demand_and_let_go_without() -> None:
-    config = two_groups(idle_s=60, stable_s=20, hold_s=20)
+def test_a_group_is_woken_by_demand_and_sleeps_without() -> None:
+    config = two_groups(idle_s=60, stable_s=20, downscale_window_s=20)
     quiet, busy = even(0.1, 200), 200 + even(4, 100)
     outcome = run(config, need(config), np.concatenate([quiet, busy, 300 + even(0.1, 200)]))
     running = {at: replicas for at, replicas, _ in outcome.replicas}
-    assert any(replicas == 1 for at, replicas in running.items() if 60 <= at < 200)  # `high` has been let go
+    assert any(replicas == 1 for at, replicas in running.items() if 60 <= at < 200)  # `high` sleeps
     assert max(replicas for at, replicas in running.items() if 200 < at < 300) >= 2
     assert list(running.values())[-1] == 1
-    # `large` answers when its group is awake and the next best does when it is not; nothing waits for a start.
+    # `large` answers while its group is awake, and the next best tier while it is not; no request waits for a start.
     arrived = np.concatenate([quiet, busy, 300 + even(0.1, 200)])
     assert (outcome.state == IN_TIME).mean() > 0.98
     assert set(outcome.tier[(arrived > 120) & (arrived < 200)]) == {1}
@@ -87,33 +87,37 @@ def test_groups_share_one_budget() -> None:
     assert max(replicas for _, replicas, _ in outcome.replicas) <= 3
 
 
-def test_work_for_a_group_without_replicas_wakes_it_as_serve_does() -> None:
+def test_a_request_for_a_group_without_replicas_starts_one() -> None:
     config = two_groups()
 
-    class Nothing:
+    class NoReplicas:
         def targets(self, groups: object, now_s: float) -> dict[str, int]:
             return {"low": 0, "high": 0}
 
-    outcome = run(config, Nothing(), even(5, 60))
-    assert outcome.replicas[:3] == [(0.0, 0, 0), (0.25, 1, 0), (5.25, 0, 0)]  # kept until it is there
+    outcome = run(config, NoReplicas(), even(5, 60))
+    assert outcome.replicas[:3] == [
+        (0.0, 0, 0),
+        (0.25, 1, 0),
+        (5.25, 0, 0),
+    ]  # the request waits until the replica is ready
 
 
-def test_a_schedule_is_kept_to() -> None:
+def test_a_schedule_is_followed() -> None:
     config = one_group()
     plan = np.array([2] * 40 + [4] * 40 + [1] * 80)
-    outcome = run(config, Schedule("demo", plan), even(1, 40), start_s=0.0)
+    outcome = run(config, ScheduleScaler("demo", plan), even(1, 40), start_s=0.0)
     assert [(at, n) for at, n, _ in outcome.replicas] == [(0.0, 2), (10.0, 4), (20.0, 1)]
 
 
-def test_lulls_are_kept_through_where_starting_again_costs_as_much() -> None:
+def test_lulls_up_to_the_start_time_are_filled() -> None:
     needed = np.array([3, 1, 1, 3, 1, 1, 1, 2, 1])
-    assert held(needed, 2).tolist() == [3, 3, 3, 3, 1, 1, 1, 2, 1]
-    assert held(needed, 3).tolist() == [3, 3, 3, 3, 2, 2, 2, 2, 1]
+    assert lulls_filled(needed, 2).tolist() == [3, 3, 3, 3, 1, 1, 1, 2, 1]
+    assert lulls_filled(needed, 3).tolist() == [3, 3, 3, 3, 2, 2, 2, 2, 1]
 
 
-def test_replicas_are_decided_ahead_of_need() -> None:
-    assert ahead(np.array([1, 1, 1, 3, 1]), 2).tolist() == [1, 3, 3, 3, 1]
-    assert ahead(np.array([1, 2]), 0).tolist() == [1, 2]
+def test_replicas_are_started_ahead() -> None:
+    assert started_ahead(np.array([1, 1, 1, 3, 1]), 2).tolist() == [1, 3, 3, 3, 1]
+    assert started_ahead(np.array([1, 2]), 0).tolist() == [1, 2]
 
 
 def test_the_schedule_of_a_burst() -> None:
@@ -125,6 +129,6 @@ def test_the_schedule_of_a_burst() -> None:
 
 
 @pytest.mark.parametrize("spec", ["", "ray", "ray:0", "ray:x", "best"])
-def test_scalers_that_do_not_exist_are_named(spec: str) -> None:
+def test_a_scaler_that_does_not_exist_is_refused_by_name(spec: str) -> None:
     with pytest.raises(ConfigError, match="does not exist; write need"):
         scaler_of(spec, one_group(), MODELS, [])

@@ -9,11 +9,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from rankfleet.api.bodies import plan_reply, ranking_reply
+from rankfleet.api.dialects.native_replies import plan_json, ranking_json
 from rankfleet.core.errors import Overloaded, ScoringFailed, Unavailable, UnknownModel
-from rankfleet.core.messages import Chunk, ChunkScores, RerankRequest, Stage
+from rankfleet.core.messages import Chunk, ChunkScores, Refusal, RerankRequest, Stage
 from rankfleet.estimates.latency import LatencyModel
-from rankfleet.router.planner import Refusal
 from rankfleet.router.service import RankingService
 from tests.unit.fakes import FakeClock, FakeGroup, fleet, word_tokenizer
 
@@ -43,7 +42,7 @@ def service(tmp_path: Path, group: FakeGroup) -> RankingService:
     config = fleet(quality={"table": str(table), "retriever": 0.2}, overhead_ms=3)
     one = RankingService(config, dict.fromkeys(config.tiers, word_tokenizer()), {"demo": group}, clock=FakeClock())
     models = {"small": (10.0, 0.0), "medium": (900.0, 0.0), "large": (1.0, 12.5)}
-    one.fleet.learned({tier: LatencyModel(a, b, 0) for tier, (a, b) in models.items()})
+    one.fleet.update_latency({tier: LatencyModel(a, b, 0) for tier, (a, b) in models.items()})
     return one
 
 
@@ -54,14 +53,14 @@ async def test_the_larger_tier_scores_the_best_of_the_smaller_again(tmp_path: Pa
     # small ranks 0 1 2 3 4 and falls most behind the second; large turns these two round, the others stay behind
     assert [d.index for d in ranking.documents] == [1, 0, 2, 3, 4]
     assert [(c.tier, len(c.pairs)) for c in group.chunks] == [("small", 5), ("large", 2)]
-    assert ranking.stages == (Stage("small", 5), Stage("large", 2))
+    assert ranking.stages == (Stage.of("small", 5), Stage.of("large", 2))
     assert (ranking.plan.tier, ranking.plan.quality, ranking.partial) == ("large", 0.45, False)
     assert ranking.tokens == (9 + 8 + 6 + 5 + 5) + (9 + 8)
     scores = [d.logit for d in ranking.documents]
     assert scores == sorted(scores, reverse=True), "a client that sorts by score gets the same order"
 
 
-async def test_when_the_first_stage_took_too_long_its_answer_stands(tmp_path: Path) -> None:
+async def test_without_time_for_a_second_stage_the_first_answers(tmp_path: Path) -> None:
     clock: list[FakeClock] = []
     group = TwoMinds(lambda chunk: setattr(clock[0], "now", clock[0].now + 0.29))
     one = service(tmp_path, group)
@@ -124,7 +123,7 @@ async def test_a_fault_in_the_second_stage_leaves_the_first_answer(tmp_path: Pat
     assert (ranking.plan.tier, ranking.partial) == ("small", True)
 
 
-async def test_a_quality_asked_for_holds_when_the_second_stage_is_left_out(tmp_path: Path) -> None:
+async def test_min_quality_holds_when_the_second_stage_is_left_out(tmp_path: Path) -> None:
     clock: list[FakeClock] = []
     one = service(tmp_path, TwoMinds(lambda chunk: setattr(clock[0], "now", clock[0].now + 0.29)))
     clock.append(one.clock)  # type: ignore[arg-type]
@@ -133,7 +132,7 @@ async def test_a_quality_asked_for_holds_when_the_second_stage_is_left_out(tmp_p
     assert (await one.rank(RerankRequest("cat", DOCUMENTS, slo_ms=300, min_quality=0.25))).plan.tier == "small"
 
 
-async def test_those_behind_keep_the_order_of_the_first_stage(tmp_path: Path) -> None:
+async def test_candidates_not_scored_again_keep_the_order_of_the_first_stage(tmp_path: Path) -> None:
     # By small: an, a, cat, dog, bird, is. Both stages put `is` second where it is promoted; the others stay in order.
     words = ["cat", "dog", "bird", "is", "an", "a"]
     places = {int(word_tokenizer().encode([word])[0][0]): i for i, word in enumerate(words)}
@@ -150,11 +149,11 @@ async def test_those_behind_keep_the_order_of_the_first_stage(tmp_path: Path) ->
     config = fleet(quality={"table": str(table)}, overhead_ms=3)
     one = RankingService(config, dict.fromkeys(config.tiers, word_tokenizer()), {"demo": Words()}, clock=FakeClock())
     models = {"small": (10.0, 0.0), "medium": (900.0, 0.0), "large": (1.0, 12.5)}
-    one.fleet.learned({tier: LatencyModel(a, b, 0) for tier, (a, b) in models.items()})
+    one.fleet.update_latency({tier: LatencyModel(a, b, 0) for tier, (a, b) in models.items()})
     ranking = await one.rank(RerankRequest("mat", words, slo_ms=300))
-    assert ranking.stages == (Stage("small", 6), Stage("large", 2))
+    assert ranking.stages == (Stage.of("small", 6), Stage.of("large", 2))
     assert [words[d.index] for d in ranking.documents] == ["a", "is", "an", "cat", "dog", "bird"]
-    by_score = sorted(ranking_reply(ranking, None)["results"], key=lambda r: (-r["relevance_score"], r["index"]))
+    by_score = sorted(ranking_json(ranking, None)["results"], key=lambda r: (-r["relevance_score"], r["index"]))
     assert [words[r["index"]] for r in by_score] == ["a", "is", "an", "cat", "dog", "bird"]
 
 
@@ -162,7 +161,7 @@ async def test_documents_cut_in_either_stage_are_named(tmp_path: Path) -> None:
     one = service(tmp_path, TwoMinds())
     tokenizers = {"small": word_tokenizer(64), "medium": word_tokenizer(64), "large": word_tokenizer(8)}
     two = RankingService(one.config, tokenizers, {"demo": TwoMinds()}, clock=FakeClock())
-    two.fleet.learned(one.fleet.models)
+    two.fleet.update_latency(one.fleet.models)
     ranking = await two.rank(RerankRequest("cat", [*DOCUMENTS[:4], "a dog " * 40], slo_ms=200))
     assert [stage.tier for stage in ranking.stages] == ["small", "large"]
     # The long one is cut by both; the first, of 9 tokens, by large alone.
@@ -171,7 +170,7 @@ async def test_documents_cut_in_either_stage_are_named(tmp_path: Path) -> None:
 
 async def test_a_plan_without_scoring(tmp_path: Path) -> None:
     group = TwoMinds()
-    reply = plan_reply(await service(tmp_path, group).explain(RerankRequest("cat", DOCUMENTS, slo_ms=300)))
+    reply = plan_json(await service(tmp_path, group).explain(RerankRequest("cat", DOCUMENTS, slo_ms=300)))
     assert group.chunks == []
     assert reply["stages"] == [{"tier": "small", "candidates": 5}, {"tier": "large", "candidates": 2}]
     verdicts = {(each["tier"], each["how"]): each["verdict"] for each in reply["considered"]}
@@ -179,7 +178,7 @@ async def test_a_plan_without_scoring(tmp_path: Path) -> None:
     assert verdicts["large", "everything"].startswith("too slow by ")
 
 
-async def test_a_quality_asked_for_rules_out_what_is_below(tmp_path: Path) -> None:
+async def test_min_quality_rules_out_lesser_plans(tmp_path: Path) -> None:
     one = service(tmp_path, TwoMinds())
     decision = await one.explain(RerankRequest("cat", DOCUMENTS, slo_ms=300, min_quality=0.48))
     assert isinstance(decision, Refusal)

@@ -7,11 +7,10 @@ from rankfleet.core.messages import RerankRequest, Work
 from rankfleet.estimates.latency import LatencyModel
 from rankfleet.router.service import RankingService
 from rankfleet.router.token_bound import REMEMBERED, TokenLowerBound
-from tests.unit.fakes import FakeGroup
-from tests.unit.test_service import service
+from tests.unit.fakes import FakeGroup, service
 
 
-def test_the_fewest_tokens_per_character_seen_count() -> None:
+def test_the_fewest_tokens_per_character_count() -> None:
     token_bound, limits = TokenLowerBound(), {"small": 64, "large": 512}
     ask = RerankRequest("ab", ["a" * 8, "b" * 18])  # pairs of 10 and 20 characters
     assert token_bound.lower_bound(ask, limits) == {}
@@ -24,7 +23,7 @@ def test_the_fewest_tokens_per_character_seen_count() -> None:
     assert token_bound.lower_bound(ask, limits)["small"].tokens == 9 + 18, "what was long ago is forgotten"
 
 
-def test_pairs_are_no_longer_than_the_limit_and_cut_ones_teach_nothing() -> None:
+def test_pairs_are_no_longer_than_the_limit_and_cut_ones_are_ignored() -> None:
     token_bound, limits = TokenLowerBound(), {"small": 64}
     token_bound.learn(RerankRequest("a", ["b" * 9]), {"small": Work(1, 10, 0)}, limits)
     token_bound.learn(RerankRequest("a", ["b" * 9000]), {"small": Work(1, 64, 0)}, limits)
@@ -33,16 +32,18 @@ def test_pairs_are_no_longer_than_the_limit_and_cut_ones_teach_nothing() -> None
 
 def strict(group: FakeGroup) -> RankingService:
     one = service(group, slo_classes={"fast": {"slo_ms": 50, "when_none_fits": "refuse"}})
-    one.fleet.learned({tier: LatencyModel(0, 1.0, 0) for tier in ("small", "medium", "large")})
+    one.fleet.update_latency({tier: LatencyModel(0, 1.0, 0) for tier in ("small", "medium", "large")})
     return one
 
 
-async def test_what_is_surely_too_much_is_refused_before_it_is_tokenized(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_request_that_is_certainly_too_large_is_refused_before_it_is_tokenized(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     group = FakeGroup()
     one = strict(group)
     few, many = ["a dog is an animal"] * 2, ["a dog is an animal"] * 20
     await one.rank(RerankRequest("cat", few, model="fast"))
-    one.fleet.sent("demo", 1.0, one.clock())  # something is under way
+    one.fleet.chunk_sent("demo", 1.0, one.clock())  # something is under way
     tokenized: list[RerankRequest] = []
     monkeypatch.setattr(one, "_tokenize", lambda request, tiers: tokenized.append(request))
     with pytest.raises(Overloaded, match="looks like too much for 50 ms"):  # a guess: never that it is impossible
@@ -51,7 +52,7 @@ async def test_what_is_surely_too_much_is_refused_before_it_is_tokenized(monkeyp
     assert len(group.chunks) == 1
 
 
-async def test_only_those_are_refused_early_who_would_be_refused() -> None:
+async def test_only_requests_that_would_be_refused_are_refused_early() -> None:
     one = strict(FakeGroup())
     few = ["a dog is an animal"] * 2
     await one.rank(RerankRequest("cat", few, model="fast"))
@@ -61,7 +62,7 @@ async def test_only_those_are_refused_early_who_would_be_refused() -> None:
     assert await one.rank(RerankRequest("cat", few * 20, slo_ms=50))
 
 
-async def test_an_idle_fleet_looks_before_it_refuses() -> None:
+async def test_an_idle_router_counts_tokens_before_it_refuses() -> None:
     one = strict(FakeGroup())
     await one.rank(RerankRequest("cat", ["a dog is an animal"] * 2, model="fast"))
     # Many characters that are hardly any tokens: 20 pairs of 4 words.

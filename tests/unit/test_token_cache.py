@@ -6,31 +6,33 @@ import tracemalloc
 import numpy as np
 import pytest
 
-from rankfleet.engine.text.encoder import TextEncoder
-from rankfleet.engine.text.token_cache import SLOT_BYTES, TokenCache
+from rankfleet.engine.text.text_encoder import TextEncoder
+from rankfleet.engine.text.token_cache import TokenCache
 from tests.unit.fakes import WORDS, bpe_tokenizer, word_tokenizer
 
 
 class CountingEncoder:
-    """A token for each word, being its length; remembers what it was asked."""
+    """One token a word, the word's length. Remembers the texts it encoded."""
 
     def __init__(self, identity: str = "ab" * 32) -> None:
         self.identity = identity
         self.asked: list[str] = []
 
-    def beginnings(self, texts: list[str], most: int) -> list[tuple[np.ndarray, bool]]:
+    def encode_beginnings(self, texts: list[str], max_tokens: int) -> list[tuple[np.ndarray, bool]]:
         self.asked += texts
         ids = [np.array([len(word) for word in text.split()], dtype=np.int32) for text in texts]
-        return [(i[:most].copy(), len(i) <= most) for i in ids]
+        return [(i[:max_tokens].copy(), len(i) <= max_tokens) for i in ids]
 
 
-def ask(cache: TokenCache, encoder: CountingEncoder, *documents: str, most: int = 100) -> tuple[list[list[int]], int]:
-    ids, hits = cache.encode(encoder, list(documents), most)  # type: ignore[arg-type]
+def ask(
+    cache: TokenCache, encoder: CountingEncoder, *documents: str, max_tokens: int = 100
+) -> tuple[list[list[int]], int]:
+    ids, hits = cache.encode(encoder, list(documents), max_tokens)  # type: ignore[arg-type]
     return [i.tolist() for i in ids], hits
 
 
-# Of a document of two tokens: its key of 16 bytes, the entry, and an array of 8 bytes.
-TWO_TOKENS = sys.getsizeof(bytes(16)) + sys.getsizeof((1, 2)) + sys.getsizeof(np.empty(0, np.int32)) + 8 + SLOT_BYTES
+# Bytes of a document of two tokens: a key of 16 bytes, the entry, an array of 8 bytes, and a slot of the dictionary.
+TWO_TOKENS = sys.getsizeof(bytes(16)) + sys.getsizeof((1, 2)) + sys.getsizeof(np.empty(0, np.int32)) + 8 + 104
 
 
 def test_a_document_is_encoded_once() -> None:
@@ -58,39 +60,39 @@ def test_the_least_recently_used_goes_first() -> None:
     assert ask(cache, encoder, "b b")[1] == 0
 
 
-def test_what_is_larger_than_the_cache_is_not_kept() -> None:
+def test_an_entry_larger_than_the_cache_is_not_kept() -> None:
     cache, encoder = TokenCache(TWO_TOKENS - 1), CountingEncoder()
     assert ask(cache, encoder, "a a") == ([[1, 1]], 0)
     assert (len(cache), cache.bytes) == (0, 0)
 
 
-def test_no_cache() -> None:
+def test_a_cache_of_no_bytes_keeps_nothing() -> None:
     cache, encoder = TokenCache(0), CountingEncoder()
     assert [ask(cache, encoder, "a")[1] for _ in range(2)] == [0, 0]
 
 
-def test_a_beginning_serves_who_asks_for_no_more() -> None:
+def test_a_cached_beginning_serves_requests_for_no_more_tokens() -> None:
     cache, encoder = TokenCache(10**6), CountingEncoder()
-    assert ask(cache, encoder, "a bb ccc dddd", most=2) == ([[1, 2]], 0)
-    assert ask(cache, encoder, "a bb ccc dddd", most=1)[1] == 1
-    assert ask(cache, encoder, "a bb ccc dddd", most=3) == ([[1, 2, 3]], 0)
-    assert ask(cache, encoder, "a bb ccc dddd", most=2) == ([[1, 2, 3]], 1)
-    assert ask(cache, encoder, "a bb ccc dddd", most=9) == ([[1, 2, 3, 4]], 0)
-    assert ask(cache, encoder, "a bb ccc dddd", most=99)[1] == 1
+    assert ask(cache, encoder, "a bb ccc dddd", max_tokens=2) == ([[1, 2]], 0)
+    assert ask(cache, encoder, "a bb ccc dddd", max_tokens=1)[1] == 1
+    assert ask(cache, encoder, "a bb ccc dddd", max_tokens=3) == ([[1, 2, 3]], 0)
+    assert ask(cache, encoder, "a bb ccc dddd", max_tokens=2) == ([[1, 2, 3]], 1)
+    assert ask(cache, encoder, "a bb ccc dddd", max_tokens=9) == ([[1, 2, 3, 4]], 0)
+    assert ask(cache, encoder, "a bb ccc dddd", max_tokens=99)[1] == 1
     assert cache.bytes == TWO_TOKENS + 8
 
 
-def test_what_is_cached_cannot_be_changed() -> None:
+def test_cached_ids_are_read_only() -> None:
     cache = TokenCache(10**6)
     (ids,), _ = cache.encode(word_tokenizer().encoder, ["a cat"], 10)
     with pytest.raises(ValueError, match="read-only"):
         ids[0] = 7
 
 
-def test_bytes_are_what_the_memory_grows_by() -> None:
-    cache, encoder = TokenCache(10**9), TextEncoder.of(bpe_tokenizer())
+def test_counted_bytes_are_what_memory_grows_by() -> None:
+    cache, encoder = TokenCache(10**9), TextEncoder.shared(bpe_tokenizer())
     texts = [f"{i} the wing of an aircraft {'at speed ' * (i % 9)}" for i in range(20_000)]
-    encoder.encode(texts[:10])
+    encoder.encode_documents(texts[:10])
     gc.collect()
     tracemalloc.start()
     for start in range(0, len(texts), 100):
@@ -101,7 +103,7 @@ def test_bytes_are_what_the_memory_grows_by() -> None:
     assert cache.bytes == pytest.approx(grown, rel=0.1)
 
 
-def test_many_threads_find_what_is_theirs() -> None:
+def test_threads_that_share_a_cache_get_their_own_documents() -> None:
     cache, tokenizer = TokenCache(20 * TWO_TOKENS), word_tokenizer()
     texts = [f"{one} {other}" for one in WORDS for other in WORDS]
     expected = dict(zip(texts, (ids.tolist() for ids in tokenizer.encode(texts)), strict=True))

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from rankfleet.core.passages import longest_first
-from rankfleet.engine.text.tokenizer import PairTemplate
+from rankfleet.engine.text.pair_template import PairTemplate
 from tests.unit.fakes import word_tokenizer
 
 
@@ -18,7 +18,7 @@ from tests.unit.fakes import word_tokenizer
         (5, 6, 11, (5, 6)),
     ],
 )
-def test_longest_first(first: int, second: int, limit: int, kept: tuple[int, int]) -> None:
+def test_truncation_shortens_the_longer_text_first(first: int, second: int, limit: int, kept: tuple[int, int]) -> None:
     one, other = longest_first(first, np.array([second]), limit)
     assert (one.tolist(), other.tolist()) == ([kept[0]], [kept[1]])
 
@@ -34,11 +34,11 @@ def test_pairs_are_laid_out_end_to_end() -> None:
     # a=3 cat=4 dog=5
     assert pairs.ids.tolist() == [1, 4, 2, 3, 5, 2, 1, 4, 2, 2]
     assert pairs.lengths.tolist() == [6, 4]
-    assert pairs.seconds.tolist() == [3, 3]
+    assert pairs.document_offsets.tolist() == [3, 3]
     assert truncated == []
 
 
-def test_what_does_not_fit_is_cut_and_named() -> None:
+def test_documents_that_do_not_fit_are_cut_and_reported() -> None:
     tokenizer = word_tokenizer(max_tokens=8)
     query, *documents = tokenizer.encode(["cat sat", "dog", "a dog is an animal"])
     pairs, truncated = tokenizer.pair(query, documents)
@@ -55,15 +55,26 @@ def test_the_limit_can_be_lowered_but_not_raised() -> None:
     assert tokenizer.pair(query, documents, max_tokens=500)[0].lengths.tolist() == [8]
 
 
-def test_tokenizers_of_one_vocabulary_are_alike() -> None:
+def test_identity_is_that_of_vocabulary_and_limit() -> None:
     assert word_tokenizer().identity == word_tokenizer().identity
     assert word_tokenizer(32).identity != word_tokenizer(64).identity
 
 
-def test_lengths_are_known_before_pairs_are_laid_out() -> None:
+@pytest.mark.parametrize(
+    ("limit", "lengths"),
+    [  # 3 tokens of the template; a query of 2; documents of 0, 1, 5 and 50
+        (None, [5, 6, 10, 12]),
+        (8, [5, 6, 8, 8]),
+        (6, [5, 6, 6, 6]),
+        (4, [4, 4, 4, 4]),
+    ],
+)
+def test_lengths_are_known_before_pairs_are_built(limit: int | None, lengths: list[int]) -> None:
     tokenizer = word_tokenizer(max_tokens=12)
     query, *documents = tokenizer.encode(["cat sat", "", "dog", "a dog is an animal", "sun " * 50])
-    for limit in (None, 4, 6, 8):
-        pairs, _ = tokenizer.pair(query, documents, limit)
-        layout = tokenizer.layout(query, documents, limit)
-        assert tokenizer.pair_lengths(layout).tolist() == pairs.lengths.tolist()
+    layout = tokenizer.layout(query, documents, limit)
+    assert tokenizer.pair_lengths(layout).tolist() == lengths
+    ids = tokenizer.build_pairs(query, documents, layout).ids
+    pairs = np.split(ids, np.cumsum(lengths)[:-1])
+    assert [(pair[0], pair[-1]) for pair in pairs] == [(1, 2)] * 4  # [CLS] and [SEP]
+    assert [np.count_nonzero(pair == 2) for pair in pairs] == [2] * 4

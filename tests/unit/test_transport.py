@@ -1,4 +1,4 @@
-"""What can happen to a chunk on its way, with fakes for Serve's side of it."""
+"""What can happen to a chunk on its way: Ray's own errors, and fakes for the handle and its responses."""
 
 import asyncio
 import pickle
@@ -9,10 +9,18 @@ from typing import Any
 import grpc
 import numpy as np
 import pytest
-from ray.exceptions import ActorDiedError, ActorUnavailableError, RayTaskError, TaskCancelledError
-from ray.serve.exceptions import DeploymentUnavailableError
+from ray.exceptions import (
+    ActorDiedError,
+    ActorUnavailableError,
+    NodeDiedError,
+    RayActorError,
+    RayTaskError,
+    TaskCancelledError,
+)
+from ray.serve._private.common import DeploymentID, ReplicaID
+from ray.serve.exceptions import DeploymentUnavailableError, ReplicaUnavailableError
 
-from rankfleet.cluster.transport import ServeGroup, translate
+from rankfleet.cluster.transport import ServeGroupClient, as_rankfleet_error
 from rankfleet.core.errors import (
     Expired,
     NotHosted,
@@ -29,12 +37,15 @@ from rankfleet.router.retry import PATIENCE_S
 from tests.unit.fakes import FakeClock
 
 PAIRS = TokenizedPairs(np.arange(4, dtype=np.int32), np.array([4], np.int32), np.array([2], np.int32))
-CHUNK = Chunk("small", PAIRS)
+CHUNK = Chunk(("small",), PAIRS)
 SCORES = ChunkScores(np.array([1.0], np.float32), 1.0, 2.0, "r1", 0.0, "small")
 
 
+GROUP = DeploymentID("demo", "rankfleet")
+
+
 def raised_in_replica(error: Exception) -> BaseException:
-    """As Serve hands it over."""
+    """An error as a handle's response raises it in the router."""
     wrapped = RayTaskError("score", "traceback", error)
     return wrapped.as_instanceof_cause()
 
@@ -46,7 +57,10 @@ def rpc_error(code: grpc.StatusCode) -> grpc.aio.AioRpcError:
 @pytest.mark.parametrize(
     "error",
     [
+        RayActorError(),
         ActorDiedError(),
+        NodeDiedError("the node is gone"),
+        ReplicaUnavailableError(ReplicaID("r1", GROUP)),
         ActorUnavailableError("gone", b"\0" * 16),
         TaskCancelledError(),
         asyncio.CancelledError(),
@@ -57,8 +71,8 @@ def rpc_error(code: grpc.StatusCode) -> grpc.aio.AioRpcError:
     ],
     ids=repr,
 )
-def test_a_replica_that_went_away_is_told_from_one_that_failed(error: BaseException) -> None:
-    fault = translate(error, "demo", "r1")
+def test_a_replica_that_went_away_is_lost_and_not_failed(error: BaseException) -> None:
+    fault = as_rankfleet_error(error, "demo", "r1")
     assert isinstance(fault, ReplicaLost)
     assert fault.replica == "r1"
 
@@ -66,27 +80,28 @@ def test_a_replica_that_went_away_is_told_from_one_that_failed(error: BaseExcept
 @pytest.mark.parametrize(
     "error", [Expired("too late"), Overloaded("full", 2.5), Unavailable("none")], ids=lambda e: type(e).__name__
 )
-def test_errors_of_ours_come_back_as_themselves(error: RankfleetError) -> None:
-    fault = translate(raised_in_replica(error), "demo", "r1")
+def test_rankfleets_errors_come_back_unchanged(error: RankfleetError) -> None:
+    fault = as_rankfleet_error(raised_in_replica(error), "demo", "r1")
     assert type(fault) is type(error)
     assert str(fault) == str(error)
 
 
-def test_a_fault_of_the_engine_says_what_it_was() -> None:
-    fault = translate(raised_in_replica(MemoryError("out of memory")), "demo", "r1")
+def test_other_errors_of_a_replica_say_what_they_were() -> None:
+    fault = as_rankfleet_error(raised_in_replica(MemoryError("out of memory")), "demo", "r1")
     assert isinstance(fault, ScoringFailed)
     assert str(fault) == "group demo failed on this request: MemoryError: out of memory"
-    too_long = translate(rpc_error(grpc.StatusCode.RESOURCE_EXHAUSTED), "demo", "r1")
+    too_long = as_rankfleet_error(rpc_error(grpc.StatusCode.RESOURCE_EXHAUSTED), "demo", "r1")
     assert isinstance(too_long, ScoringFailed), "another replica would not take it either"
 
 
-def test_a_group_that_failed_to_deploy() -> None:
-    fault = translate(DeploymentUnavailableError("demo"), "demo", "")  # type: ignore[arg-type]
+def test_a_group_that_failed_to_deploy_is_unavailable() -> None:
+    fault = as_rankfleet_error(DeploymentUnavailableError(GROUP), "demo", "")
     assert isinstance(fault, Unavailable)
+    assert str(fault) == "group demo failed to deploy; see `serve status`"
 
 
 @pytest.mark.parametrize("error", [ReplicaLost("gone", "r1"), Overloaded("full", 2.5), ScoringFailed("broken")])
-def test_errors_survive_the_way_between_processes(error: RankfleetError) -> None:
+def test_errors_can_be_pickled(error: RankfleetError) -> None:
     again = pickle.loads(pickle.dumps(error))
     assert (type(again), str(again), vars(again)) == (type(error), str(error), vars(error))
 
@@ -127,11 +142,11 @@ def fails(error: BaseException) -> Callable[[Response], None]:
     return lambda response: response.future.set_exception(error)
 
 
-async def test_a_lost_replica_is_counted_and_shunned() -> None:
+async def test_a_lost_replica_is_counted_and_ejected_for_a_while() -> None:
     clock, lost = FakeClock(), list[str]()
     view = ReplicaView(clock)
     view.update(frozenset({"r1", "r2"}))
-    group = ServeGroup("demo", Handle(then=fails(ActorDiedError())), view, lost.append, clock)
+    group = ServeGroupClient("demo", Handle(then=fails(ActorDiedError())), view, lost.append, clock)
     with pytest.raises(ReplicaLost) as fault:
         await group.score(CHUNK, 0.1)
     assert (fault.value.replica, lost) == ("r1", ["demo"])
@@ -140,17 +155,19 @@ async def test_a_lost_replica_is_counted_and_shunned() -> None:
     assert view.eligible(["r1", "r2"]) == [0, 1]
 
 
-async def test_an_answer_says_what_the_replica_has_to_do_for_others() -> None:
+async def test_an_answer_reports_the_replicas_work_for_other_routers() -> None:
     view = ReplicaView(FakeClock())
     view.update(frozenset({"r1"}))
     scores = replace(SCORES, backlog_s=0.4, others_s=0.1)
-    await ServeGroup("demo", Handle(then=lambda response: response.future.set_result(scores)), view).score(CHUNK, 0.1)
+    await ServeGroupClient("demo", Handle(then=lambda response: response.future.set_result(scores)), view).score(
+        CHUNK, 0.1
+    )
     assert view.others_ms(["r1"]) == [100.0]
 
 
-async def test_a_caller_that_goes_away_is_no_fault_of_the_replica() -> None:
+async def test_a_replica_is_not_lost_when_the_caller_is_cancelled() -> None:
     lost: list[str] = []
-    group = ServeGroup("demo", Handle(), ReplicaView(), lost.append)
+    group = ServeGroupClient("demo", Handle(), ReplicaView(), lost.append)
     task = asyncio.create_task(group.score(CHUNK, 0.1))
     await asyncio.sleep(0)
     task.cancel()
@@ -159,15 +176,15 @@ async def test_a_caller_that_goes_away_is_no_fault_of_the_replica() -> None:
     assert lost == []
 
 
-async def test_a_call_that_the_replica_cuts_off_is_a_lost_chunk() -> None:
-    group = ServeGroup("demo", Handle(then=fails(asyncio.CancelledError())), ReplicaView())
+async def test_a_chunk_is_lost_when_its_replica_cuts_the_call_off() -> None:
+    group = ServeGroupClient("demo", Handle(then=fails(asyncio.CancelledError())), ReplicaView())
     with pytest.raises(ReplicaLost):
         await group.score(CHUNK, 0.1)
 
 
-async def test_a_replica_that_falls_silent_is_given_up() -> None:
+async def test_a_replica_that_falls_silent_is_lost() -> None:
     clock, handle = FakeClock(), Handle()
-    group = ServeGroup("demo", handle, ReplicaView(), clock=clock)
+    group = ServeGroupClient("demo", handle, ReplicaView(), clock=clock)
     waiting = asyncio.create_task(group.score(CHUNK, 0.1))
     await asyncio.sleep(0)
     group.check(clock.now + 5.0)
@@ -177,9 +194,9 @@ async def test_a_replica_that_falls_silent_is_given_up() -> None:
         await waiting
 
 
-async def test_a_replica_that_answers_others_is_not_silent() -> None:
+async def test_a_replica_that_answers_other_chunks_is_not_silent() -> None:
     clock, handle = FakeClock(), Handle()
-    group = ServeGroup("demo", handle, ReplicaView(), clock=clock)
+    group = ServeGroupClient("demo", handle, ReplicaView(), clock=clock)
     slow = asyncio.create_task(group.score(CHUNK, 0.1))
     quick = asyncio.create_task(group.score(CHUNK, 0.1))
     await asyncio.sleep(0)
@@ -195,9 +212,9 @@ async def test_a_replica_that_answers_others_is_not_silent() -> None:
     slow.cancel()
 
 
-async def test_a_group_without_a_replica_is_waited_for_but_not_for_ever() -> None:
+async def test_a_group_without_a_replica_is_unavailable_after_a_while() -> None:
     clock, handle = FakeClock(), Handle(replica="")
-    group = ServeGroup("demo", handle, ReplicaView(), clock=clock)
+    group = ServeGroupClient("demo", handle, ReplicaView(), clock=clock)
     waiting = asyncio.create_task(group.score(CHUNK, 0.1))
     await asyncio.sleep(0)
     group.check(clock.now + PATIENCE_S - 1)
@@ -213,7 +230,7 @@ def test_a_replica_receives_the_chunk_alone() -> None:
     assert pickle.loads(pickle.dumps(envelope)) == "chunk"
 
 
-def test_a_roster_tells_who_listens_and_never_leaves_nobody_to_choose() -> None:
+def test_a_view_reports_changes_and_never_rules_out_all_replicas() -> None:
     view, heard = ReplicaView(FakeClock()), list[frozenset[str]]()
     view.update(frozenset({"a", "b"}))
     view.listen(heard.append)
@@ -224,7 +241,7 @@ def test_a_roster_tells_who_listens_and_never_leaves_nobody_to_choose() -> None:
     assert heard == [{"a", "b"}, {"b"}]
 
 
-def test_a_roster_knows_what_replicas_have_to_do_for_others() -> None:
+def test_a_view_knows_the_replicas_work_for_other_routers() -> None:
     clock = FakeClock()
     view = ReplicaView(clock)
     view.update(frozenset({"a", "b"}))
@@ -237,19 +254,19 @@ def test_a_roster_knows_what_replicas_have_to_do_for_others() -> None:
     assert view.others_ms(["a"]) == [0.0]
 
 
-async def test_a_replica_of_another_version_is_asked_last() -> None:
+async def test_a_replica_that_does_not_host_the_model_is_ejected_and_not_lost() -> None:
     clock, lost = FakeClock(), list[str]()
     view = ReplicaView(clock)
     view.update(frozenset({"r1", "r2"}))
     wrong = raised_in_replica(NotHosted("this replica does not host tier 'small'"))
-    group = ServeGroup("demo", Handle(then=fails(wrong)), view, lost.append, clock)
+    group = ServeGroupClient("demo", Handle(then=fails(wrong)), view, lost.append, clock)
     with pytest.raises(NotHosted):
         await group.score(CHUNK, 0.1)
     assert lost == [], "it is well"
     assert view.eligible(["r1", "r2"]) == [1]
 
 
-def test_a_chunk_goes_to_replicas_that_host_its_model() -> None:
+def test_replicas_that_host_the_model_are_eligible() -> None:
     view = ReplicaView(FakeClock())
     view.update(frozenset({"r1", "r2", "r3"}), {"r1": frozenset({"a1", "b1"}), "r2": frozenset({"a2", "b1"})})
     names = ["r1", "r2", "r3"]

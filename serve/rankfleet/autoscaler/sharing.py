@@ -3,12 +3,13 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-LOYALTY = 1.1  # a replica that is there already counts for so much more, so that two groups do not swap it to and fro
+# A replica that runs already is worth this much more than a new one, so that two groups do not swap it back and forth.
+INCUMBENT_WEIGHT = 1.1
 
 
 @dataclass(frozen=True)
-class Unit:
-    """What one replica takes, or what all may take together."""
+class Resources:
+    """GPUs and CPU cores: of one replica, or of all together."""
 
     gpus: float = 0.0
     cpus: float = 0.0
@@ -16,43 +17,49 @@ class Unit:
 
 @dataclass(frozen=True)
 class Claim:
-    """What a group asks for. least: what it has in any case; target: as it stands; need: in replicas, with
-    fractions; drain_s: the shorter, the more urgent."""
+    """What one group claims of the budget.
 
-    wanted: int
+    desired: replicas that its own decision is for
+    min_replicas: replicas that it keeps whatever the budget
+    target: its present number of replicas
+    need: replicas that its load takes, with fractions
+    drain_s: time in which its backlog should be gone; a shorter one goes first among equals
+    replica: resources of one replica
+    """
+
+    desired: int
     min_replicas: int
     target: int
     need: float
     drain_s: float
-    unit: Unit
+    replica: Resources
 
 
-def share(claims: Mapping[str, Claim], budget: Unit) -> dict[str, int]:
-    """Replicas by group.
+def share(claims: Mapping[str, Claim], budget: Resources) -> dict[str, int]:
+    """Replicas by group, within the budget.
 
-    Every group gets its least, though that may be more than the budget. What is left is dealt out one replica at a
-    time to the group in which it is needed most: need ÷ (replicas + 1), the highest average, so that all come close
-    to the same share of their need; among equals to the one whose SLO is tighter. A replica that does not fit any
-    more leaves room for smaller ones.
+    Every group gets its min_replicas, even if these exceed the budget. The rest is dealt out one replica at a time by
+    the highest averages method (D'Hondt): to the group with the largest need ÷ (replicas + 1), so that all come close
+    to the same share of their need. A replica that does not fit any more leaves room for smaller ones.
     """
-    given = {name: min(claim.min_replicas, claim.wanted) for name, claim in claims.items()}
-    gpus = sum(given[name] * claim.unit.gpus for name, claim in claims.items())
-    cpus = sum(given[name] * claim.unit.cpus for name, claim in claims.items())
+    granted = {name: min(claim.min_replicas, claim.desired) for name, claim in claims.items()}
+    gpus = sum(granted[name] * claim.replica.gpus for name, claim in claims.items())
+    cpus = sum(granted[name] * claim.replica.cpus for name, claim in claims.items())
 
-    def urgency(name: str) -> tuple[float, float, str]:
+    def order(name: str) -> tuple[float, float, str]:
         claim = claims[name]
-        average = claim.need / (given[name] + 1)
-        return (-average * (LOYALTY if given[name] < claim.target else 1.0), claim.drain_s, name)
+        average = claim.need / (granted[name] + 1)
+        return (-average * (INCUMBENT_WEIGHT if granted[name] < claim.target else 1.0), claim.drain_s, name)
 
-    while open_to := [
+    while eligible := [
         name
         for name, claim in claims.items()
-        if given[name] < claim.wanted
-        and gpus + claim.unit.gpus <= budget.gpus + 1e-9
-        and cpus + claim.unit.cpus <= budget.cpus + 1e-9
+        if granted[name] < claim.desired
+        and gpus + claim.replica.gpus <= budget.gpus + 1e-9
+        and cpus + claim.replica.cpus <= budget.cpus + 1e-9
     ]:
-        name = min(open_to, key=urgency)
-        given[name] += 1
-        gpus += claims[name].unit.gpus
-        cpus += claims[name].unit.cpus
-    return given
+        name = min(eligible, key=order)
+        granted[name] += 1
+        gpus += claims[name].replica.gpus
+        cpus += claims[name].replica.cpus
+    return granted

@@ -1,5 +1,4 @@
-"""A cluster of several nodes on this one computer, with GPUs that are none: to break it and see what becomes of a
-fleet."""
+"""A Ray cluster of several nodes on this computer, with fake GPUs, whose replicas and nodes can be killed."""
 
 import contextlib
 import logging
@@ -11,34 +10,39 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from rankfleet.cluster.launch import APP_NAME, deploy, is_running, one_at_a_time, prepare_environment, prepare_kernels
-from rankfleet.cluster.launch import wait_until_ready as wait_until_ranks
+from rankfleet.cluster.deploy import deploy, is_running
+from rankfleet.cluster.deploy import wait_until_ready as wait_until_ranks
+from rankfleet.cluster.environment import prepare_environment
+from rankfleet.cluster.launch import one_at_a_time, prepare_kernels
 from rankfleet.cluster.preflight import check_files, check_port
-from rankfleet.cluster.serve_config import ROUTER
+from rankfleet.cluster.ray_private import controller_client
+from rankfleet.cluster.serve_config import APP_NAME, ROUTER
 from rankfleet.core.config import FleetConfig
 from rankfleet.core.errors import RankfleetError
 
-NODE: dict[str, Any] = {"num_cpus": 4, "num_gpus": 4}  # what Ray hands out on each; the computer has less
+NODE: dict[str, Any] = {"num_cpus": 4, "num_gpus": 4}  # what Ray schedules on each node; the computer has less
 POLL_S = 0.25
 SETTLE_S = 120.0
 TITLE = f"ray::ServeReplica:{APP_NAME}"
 
 
 class NotSettled(RankfleetError):
-    """The fleet did not come back to what its file says."""
+    """The fleet does not have all the replicas that its file asks for."""
 
     code = "not_settled"
 
 
 @dataclass(frozen=True)
 class ReplicaProcess:
+    """A running replica. node: Ray's id of it."""
+
     deployment: str
     pid: int
     node: str
 
 
 class LocalCluster:
-    """A head without replicas, which holds the controller and the proxy, and nodes that can be taken away."""
+    """A head node with the controller and the proxy but no replicas, and worker nodes that can be removed."""
 
     def __init__(self, config: FleetConfig, port: int, cluster: Any) -> None:
         self.url = f"http://127.0.0.1:{port}"
@@ -47,10 +51,8 @@ class LocalCluster:
         self._stopped: list[ReplicaProcess] = []
 
     def replicas(self) -> list[ReplicaProcess]:
-        """Those that run, the longest running first."""
-        from ray.serve.context import _get_global_client
-
-        client = _get_global_client()
+        """The running replicas, the longest running first."""
+        client = controller_client()
         assert client is not None
         details = client.get_serve_details()["applications"][APP_NAME]["deployments"]
         found = [
@@ -59,29 +61,29 @@ class LocalCluster:
             for replica in deployment["replicas"]
             if replica["state"] == "RUNNING" and replica["pid"]
         ]
-        # Of one that has just died the controller does not know yet.
-        return [replica for _, replica in sorted(found, key=lambda each: each[0]) if is_replica(replica)]
+        # The controller may not yet know that one has just died.
+        return [replica for _, replica in sorted(found, key=lambda each: each[0]) if is_alive(replica)]
 
     def kill(self, deployment: str) -> str:
-        """SIGKILL for the longest running replica. Says what was killed."""
+        """Send SIGKILL to the longest running replica; returns what was killed, in words."""
         victim = self._signal(deployment, signal.SIGKILL)
-        return f"killed a replica of {deployment}" if victim else f"no replica of {deployment} was there to kill"
+        return f"killed a replica of {deployment}" if victim else f"found no replica of {deployment} to kill"
 
     def hang(self, deployment: str) -> str:
-        """Stop the longest running replica where it stands: it neither answers nor hangs up."""
+        """Send SIGSTOP to the longest running replica: it neither answers nor closes its connections."""
         victim = self._signal(deployment, signal.SIGSTOP)
         if victim is None:
-            return f"no replica of {deployment} was there to stop"
+            return f"found no replica of {deployment} to stop"
         self._stopped.append(victim)
         return f"stopped a replica of {deployment}"
 
     def release(self) -> str:
-        """End those that were stopped, where Serve has not done so."""
-        left = [victim for victim in self._stopped if is_replica(victim)]
+        """Kill stopped replicas that Serve has not replaced yet."""
+        left = [victim for victim in self._stopped if is_alive(victim)]
         for victim in left:
             os.kill(victim.pid, signal.SIGKILL)
         self._stopped.clear()
-        return f"ended {len(left)} that were still there"
+        return f"killed {len(left)} stopped replicas"
 
     def _signal(self, deployment: str, number: signal.Signals) -> ReplicaProcess | None:
         """Signal the longest running replica, and return it; None where there is none."""
@@ -91,12 +93,12 @@ class LocalCluster:
         return victim
 
     def remove_node(self) -> str:
-        """Kill every process of the node with most replicas at once."""
+        """Kill all processes of the node with the most replicas at once."""
         running = self.replicas()
         node = max(self._cluster.worker_nodes, key=lambda n: sum(r.node == n.node_id for r in running))
         lost = [replica.deployment for replica in running if replica.node == node.node_id]
         self._cluster.remove_node(node, allow_graceful=False)
-        return f"removed a node with {', '.join(sorted(lost)) or 'nothing'}"
+        return f"removed a node with {', '.join(sorted(lost)) or 'no replica'}"
 
     def add_node(self) -> str:
         self._cluster.add_node(**NODE)
@@ -108,31 +110,35 @@ class LocalCluster:
         return "deployed a changed fleet"
 
     def settle(self) -> None:
-        """Wait until all deployments are as the file says. Raises NotSettled."""
-        time.sleep(1.0)  # a config just deployed is taken up in the controller's next round
+        """Wait until all deployments have the replicas that the fleet file asks for. Raises NotSettled."""
+        time.sleep(1.0)  # the controller reads a new config in its next round
         until = time.monotonic() + SETTLE_S
         while True:
             with contextlib.suppress(RankfleetError):
                 if is_running(lambda _: None) and self._complete():
                     return
             if time.monotonic() > until:
-                raise NotSettled(f"the fleet is not back to what its file says after {SETTLE_S:.0f} s")
+                raise NotSettled(
+                    f"the fleet lacks replicas {SETTLE_S:.0f} s after it changed; see the logs of Serve's controller"
+                )
             time.sleep(POLL_S)
 
     def _complete(self) -> bool:
         counts: dict[str, int] = {}
         for replica in self.replicas():
             counts[replica.deployment] = counts.get(replica.deployment, 0) + 1
-        kept = {name: group.replicas.min for name, group in self.config.groups.items()} | {ROUTER: self.config.routers}
-        return all(counts.get(name, 0) >= least for name, least in kept.items())
+        required = {name: group.replicas.min for name, group in self.config.groups.items()} | {
+            ROUTER: self.config.routers
+        }
+        return all(counts.get(name, 0) >= count for name, count in required.items())
 
     def processes(self) -> dict[str, list[int]]:
-        """Process ids by what they are: Serve's actors and HAProxy."""
+        """Process ids by role: each deployment's replicas, Serve's controller and proxies, and HAProxy."""
         found: dict[str, list[int]] = {}
         for replica in self.replicas():
             found.setdefault(replica.deployment, []).append(replica.pid)
         below = descendants(self._cluster)
-        for pid, title in titles():
+        for pid, title in command_lines():
             if pid not in below:
                 continue
             if "ServeController" in title:
@@ -144,8 +150,8 @@ class LocalCluster:
         return found
 
 
-def is_replica(replica: ReplicaProcess) -> bool:
-    """Whether its process is there, and is what it was."""
+def is_alive(replica: ReplicaProcess) -> bool:
+    """Whether the process exists and still is this replica."""
     try:
         title = Path(f"/proc/{replica.pid}/cmdline").read_bytes().decode(errors="replace")
     except OSError:
@@ -153,25 +159,25 @@ def is_replica(replica: ReplicaProcess) -> bool:
     return title.startswith(f"{TITLE}:{replica.deployment}")
 
 
-def titles() -> Iterator[tuple[int, str]]:
-    """(pid, command line) of every process that can be read."""
+def command_lines() -> Iterator[tuple[int, str]]:
+    """(pid, command line) of every process that this user may read."""
     for entry in Path("/proc").glob("[0-9]*/cmdline"):
         with contextlib.suppress(OSError):
             yield int(entry.parent.name), entry.read_bytes().decode(errors="replace")
 
 
 def descendants(cluster: Any) -> set[int]:
-    """Process ids of the nodes and of all below them."""
+    """Process ids of the nodes and of all their descendants."""
     parents: dict[int, int] = {}
     for entry in Path("/proc").glob("[0-9]*/stat"):
         with contextlib.suppress(OSError, ValueError, IndexError):
             parents[int(entry.parent.name)] = int(entry.read_text().rsplit(")", 1)[1].split()[1])
     nodes = cluster.list_all_nodes()
     found = {info.process.pid for node in nodes for infos in node.all_processes.values() for info in infos}
-    front = found
-    while front:
-        front = {pid for pid, parent in parents.items() if parent in front} - found
-        found |= front
+    newest = found
+    while newest:
+        newest = {pid for pid, parent in parents.items() if parent in newest} - found
+        found |= newest
     return found
 
 
@@ -179,7 +185,7 @@ def descendants(cluster: Any) -> set[int]:
 def local_cluster(
     config: FleetConfig, port: int, nodes: int, progress: Callable[[str], None]
 ) -> Iterator[LocalCluster]:
-    """Start a fleet on so many nodes, wait until it ranks, and end it all afterwards."""
+    """Start a fleet on a cluster with this many worker nodes, wait until it ranks, and stop everything afterwards."""
     check_port("127.0.0.1", port)
     check_files(config, progress)
     prepare_kernels(config, progress)

@@ -1,4 +1,4 @@
-"""What the machine can do: its name, its matrix-product rate, and how much of it others take meanwhile."""
+"""The machine: its name, its matrix-product rate, and the CPU time that all its processes use."""
 
 import os
 import platform
@@ -6,19 +6,19 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-SQUARE = {"cpu": 2048, "cuda": 8192}  # rows of the matrices: large enough that their transport does not count
+SQUARE = {"cpu": 2048, "cuda": 8192}  # rows of the matrices: large enough that memory traffic does not limit the rate
 REPEATS = 4
 INSTRUCTIONS = ("avx2", "avx512f", "avx512_vnni", "avx_vnni", "avx512_bf16", "amx_bf16", "amx_int8")
 
 
 def cpu_name() -> str:
-    """As the kernel names it; the architecture where it does not."""
+    """The processor as the kernel names it, with its cores; the architecture where the kernel does not say."""
     names = [line.split(":", 1)[1].strip() for line in _cpu_lines() if line.startswith("model name")]
     return f"{names[0]} ({len(names)} cores)" if names else platform.machine()
 
 
 def cpu_instructions() -> list[str]:
-    """Those of the CPU's vector instructions that decide which precision is fast."""
+    """The CPU's vector instructions that decide which precision is fast."""
     flags = next((line.split(":", 1)[1].split() for line in _cpu_lines() if line.startswith("flags")), [])
     return [name for name in INSTRUCTIONS if name in flags]
 
@@ -31,9 +31,11 @@ def _cpu_lines() -> list[str]:
 
 
 def matmul_rates(device: str) -> dict[str, float]:
-    """Operations per second of the product of large square matrices, the best of several, by precision: float32,
-    bfloat16, and int8 where there is a kernel. On a CPU the float32 product is tried through oneDNN as well:
-    torch's own goes through MKL, which reaches half of what an AMD CPU can do."""
+    """Operations per second of large square matrix products by precision, the best of several runs.
+
+    float32, bfloat16, and int8 where there is a kernel. On a CPU the float32 product also runs through oneDNN:
+    PyTorch's own goes through MKL, which reaches half of the rate of an AMD CPU.
+    """
     import torch
 
     where = torch.device(device)
@@ -66,7 +68,8 @@ def matmul_rates(device: str) -> dict[str, float]:
 
 
 def busy_s() -> float:
-    """CPU seconds used so far, by anyone, on the CPUs that this process may use; 0 where the kernel does not tell."""
+    """CPU seconds used so far by all processes on the CPUs that this process may use; 0 where the kernel does not
+    say."""
     try:
         return busy_ticks(Path("/proc/stat").read_text(), os.sched_getaffinity(0)) / os.sysconf("SC_CLK_TCK")
     except (OSError, AttributeError):
@@ -74,12 +77,12 @@ def busy_s() -> float:
 
 
 def busy_ticks(stat: str, cpus: set[int]) -> int:
-    """Of these CPUs, from the text of /proc/stat; time that the host gave to others is busy too."""
-    wanted = {f"cpu{number}" for number in cpus}
+    """Busy clock ticks of these CPUs, from the text of /proc/stat. Time stolen by the host counts as busy."""
+    counted = {f"cpu{number}" for number in cpus}
     total = 0
     for line in stat.splitlines():
         name, *fields = line.split()
-        if name in wanted:
+        if name in counted:
             user, nice, system, _idle, _wait, irq, soft_irq, steal = (int(field) for field in fields[:8])
             total += user + nice + system + irq + soft_irq + steal
     return total

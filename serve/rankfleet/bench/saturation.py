@@ -1,8 +1,8 @@
-"""What is left of the engine's rate when it is reached over HTTP: the stack's pairs per second ÷ the engine's own.
+"""Pairs per second of the whole stack over HTTP ÷ those of the engine alone.
 
-Both on this machine, in turn, on the same texts: the engine alone in this process with as many threads as a replica
-has, the fleet idle meanwhile; then the fleet with as many clients as keep its device busy. The router and the clients
-share the machine with the replica, and what they take from it counts against the stack.
+Both run on this machine, in turn, on the same texts: the engine alone in this process, with as many threads as a
+replica has, while the fleet is idle; then the fleet, with enough clients to keep its device busy. The router and the
+clients share the machine with the replica, and their CPU time counts against the stack.
 """
 
 import asyncio
@@ -12,76 +12,77 @@ from typing import Any
 
 import numpy as np
 
-from rankfleet.bench.serve import AMPLE_MS, best_tier, counter, for_tier
+from rankfleet.bench.serve import AMPLE_MS, best_tier, for_tier, token_counter
 from rankfleet.bench.traffic import Call, Reply, calls, closed_loop
 from rankfleet.core.config import FleetConfig
 from rankfleet.core.pairs import TokenizedPairs
 from rankfleet.simulate.workload import Candidates, RequestClass, Requests, Workload
 
 CLIENTS = 8
-REQUESTS = 16  # different ones, in turn
+REQUESTS = 16  # different requests, sent in turn
 ROUNDS = 3
 SIZES = {"20 documents of 32 tokens": (20, 32), "100 documents of 128 tokens": (100, 128)}
 
 
 def saturation(url: str, fleet: FleetConfig, seconds: float, seed: int) -> dict[str, Any]:
-    """By size of request, at the best tier. seconds: of each turn. Rates are medians over the rounds."""
+    """Rates and their ratio by size of request, at the best tier, as medians over the rounds. seconds: of each turn."""
     tier = best_tier(fleet)
-    scored = Engine(fleet, tier)
-    shown: dict[str, Any] = {"tier": tier, "threads": scored.threads, "replicas": scored.replicas}
+    engine = EngineAlone(fleet, tier)
+    shown: dict[str, Any] = {"tier": tier, "threads": engine.threads, "replicas": engine.replicas}
     for name, (documents, tokens) in SIZES.items():
         many = requests(fleet, documents, tokens, seed)
         sent = [for_tier(call, tier) for call in many]
-        batches = scored.batches(many)
+        batches = engine.batches(many)
         alone, stack = [], []
         for _ in range(ROUNDS):
-            alone.append(scored.rate(batches, seconds))
+            alone.append(engine.rate(batches, seconds))
             stack.append(rate(asyncio.run(closed_loop(url, sent, CLIENTS, seconds)), documents))
-        engine, whole = float(np.median(alone)) * scored.replicas, float(np.median(stack))
+        own_rate, stack_rate = float(np.median(alone)) * engine.replicas, float(np.median(stack))
         shown[name] = {
-            "engine_pairs_per_s": round(engine, 1),
-            "stack_pairs_per_s": round(whole, 1),
-            "ratio": round(whole / engine, 3),
-            "ratio_by_round": [round(b / (a * scored.replicas), 3) for a, b in zip(alone, stack, strict=True)],
+            "engine_pairs_per_s": round(own_rate, 1),
+            "stack_pairs_per_s": round(stack_rate, 1),
+            "ratio": round(stack_rate / own_rate, 3),
+            "ratio_by_round": [round(s / (a * engine.replicas), 3) for a, s in zip(alone, stack, strict=True)],
         }
     return shown
 
 
 def requests(fleet: FleetConfig, documents: int, tokens: int, seed: int) -> list[Call]:
+    """REQUESTS calls of one size, each with texts of its own."""
     workload = Workload(
         classes={"any": RequestClass(slo_ms=AMPLE_MS, share=1)},
         candidates=[Candidates(count=documents, share=1)],
         tokens=tokens,
     )
     each = Requests(np.zeros(REQUESTS), np.zeros(REQUESTS, dtype=np.int64), np.full(REQUESTS, documents))
-    return calls(each, workload, *counter(fleet), seed)
+    return calls(each, workload, *token_counter(fleet), seed)
 
 
 def rate(replies: Sequence[Reply], documents: int) -> float:
-    """Pairs per second between answers while all clients were at it: not the first few, nor the last."""
+    """Pairs per second while all clients were sending: the first and last few answers do not count."""
     done_s = sorted(reply.done_s for reply in replies if reply.scored)[CLIENTS - 1 : -CLIENTS]
     return (len(done_s) - 1) * documents / (done_s[-1] - done_s[0]) if len(done_s) > 1 else 0.0
 
 
-class Engine:
+class EngineAlone:
     """One tier in this process, as a replica runs it."""
 
     def __init__(self, fleet: FleetConfig, tier: str) -> None:
         import torch
 
         from rankfleet.engine.checkpoint.files import find_checkpoint
+        from rankfleet.engine.runtime.loading import load_tokenizer
         from rankfleet.engine.runtime.scorer import Scorer
-        from rankfleet.engine.text.tokenizer import PairTokenizer
 
         group = fleet.groups[fleet.group_of(tier)]
         self.threads, self.replicas, self._batch_tokens = group.threads, max(1, group.replicas.min), group.batch_tokens
         torch.set_num_threads(group.threads)
         checkpoint = find_checkpoint(fleet.tiers[tier].model, fleet.tiers[tier].revision)
         self._scorer = Scorer.load(checkpoint, group.dtype)
-        self._tokenizer = PairTokenizer.load(checkpoint, fleet.tiers[tier].max_tokens)
+        self._tokenizer = load_tokenizer(checkpoint, fleet.tiers[tier].max_tokens)
 
     def batches(self, many: Sequence[Call]) -> list[TokenizedPairs]:
-        """The pairs of all calls in batches as large as a replica's may be."""
+        """The pairs of all calls, in batches up to a replica's limit."""
         import orjson
 
         batches: list[list[TokenizedPairs]] = [[]]
@@ -94,7 +95,7 @@ class Engine:
         return [TokenizedPairs.join(each) for each in batches]
 
     def rate(self, batches: Sequence[TokenizedPairs], seconds: float) -> float:
-        """Pairs per second."""
+        """Pairs per second over `seconds`, after one batch to warm up."""
         for batch in batches[:1]:
             self._scorer.score(batch)
         started, pairs = time.perf_counter(), 0

@@ -1,5 +1,5 @@
-"""`rankfleet bench serve`: a fleet that runs, under the load of a trace or a random process, and what a simulation
-says of the same requests."""
+"""`rankfleet bench serve`: a running fleet under the load of a trace or a random process, and a simulation of the same
+requests."""
 
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
@@ -12,7 +12,7 @@ import orjson
 from rankfleet.bench.traffic import REFUSED, Call, Reply, calls, closed_loop, open_loop, quantile
 from rankfleet.core.config import FleetConfig
 from rankfleet.engine.checkpoint.files import find_checkpoint
-from rankfleet.engine.text.tokenizer import PairTokenizer
+from rankfleet.engine.runtime.loading import load_tokenizer
 from rankfleet.estimates.latency import LatencyModel
 from rankfleet.simulate.policies import policy_of
 from rankfleet.simulate.results import results
@@ -24,7 +24,7 @@ AMPLE_MS = 60_000  # without a budget the fleet's default class would set one
 SHORT = Workload(
     classes={"any": RequestClass(slo_ms=AMPLE_MS, share=1)}, candidates=[Candidates(count=20, share=1)], tokens=32
 )
-SETTLED = 20  # calls before any counts
+WARM_UP_CALLS = 20  # the first calls of a measurement, which do not count
 
 
 def under_load(
@@ -36,21 +36,25 @@ def under_load(
     progress: Callable[[int], None] = lambda sent: None,
 ) -> dict[str, Any]:
     """Attainment and quality, for all and by class."""
-    planned = calls(requests, workload, *counter(fleet), seed)
+    planned = calls(requests, workload, *token_counter(fleet), seed)
     replies = asyncio.run(open_loop(url, planned, progress))
-    return summary(replies, list(workload.classes), fleet.quality.retriever)
+    return load_summary(replies, list(workload.classes), fleet.quality.retriever)
 
 
-def counter(fleet: FleetConfig) -> tuple[Callable[[str], int], int]:
-    """How many tokens a text has, and how many a pair has besides, by the first tier's vocabulary."""
+def token_counter(fleet: FleetConfig) -> tuple[Callable[[str], int], int]:
+    """A function that counts a text's tokens, and the number of special tokens of a pair, by the first tier's
+    vocabulary."""
     tier = next(iter(fleet.tiers.values()))
-    tokenizer = PairTokenizer.load(find_checkpoint(tier.model, tier.revision, weights=False))
+    tokenizer = load_tokenizer(find_checkpoint(tier.model, tier.revision, weights=False))
     return (lambda text: len(tokenizer.encode([text])[0])), tokenizer.template.tokens
 
 
-def summary(replies: Sequence[Reply], kinds: Sequence[str], retriever: float) -> dict[str, Any]:
-    """As `simulate` has it: attainment is answers in time ÷ all; the mean quality is over all, those missed
-    counting with the retriever's own."""
+def load_summary(replies: Sequence[Reply], kinds: Sequence[str], retriever: float) -> dict[str, Any]:
+    """Figures of all requests, by class and by tier, as `rankfleet simulate` gives them.
+
+    Attainment is answers in time ÷ all requests. The mean quality is over all requests; a missed one counts with the
+    retriever's quality.
+    """
 
     def figures(some: Sequence[Reply]) -> dict[str, Any]:
         met = [reply for reply in some if reply.in_time]
@@ -78,9 +82,10 @@ def summary(replies: Sequence[Reply], kinds: Sequence[str], retriever: float) ->
 
 
 def overhead(url: str, fleet: FleetConfig, seconds: float, seed: int) -> dict[str, Any]:
-    """What a request of 20 short documents takes beside the engine, as its client sees it, by tier and concurrency:
-    for the first tier and for the best. p50_ms, p95_ms: without the wait for the device (the reply's queue), in which
-    it scored others' batches: that is the engine's time as well. with_queue: with it.
+    """Time of a request with 20 short documents minus the engine's, as the client sees it, by tier and concurrency.
+
+    Measured for the first tier and for the best. p50_ms, p95_ms: without the wait in the replica's queue, since the
+    device scores other batches meanwhile; with_queue: with that wait.
     """
     one = short_calls(fleet, 1, seed)[0]
     shown: dict[str, Any] = {}
@@ -88,7 +93,7 @@ def overhead(url: str, fleet: FleetConfig, seconds: float, seed: int) -> dict[st
         call = for_tier(one, tier)
         shown[tier] = {}
         for concurrency in CONCURRENCY:
-            replies = asyncio.run(closed_loop(url, call, concurrency, seconds))[SETTLED:]
+            replies = asyncio.run(closed_loop(url, call, concurrency, seconds))[WARM_UP_CALLS:]
             done = [r for r in replies if r.scored]
             beside = [r.took_ms - r.infer_ms for r in done]
             own = [ms - r.queue_ms for ms, r in zip(beside, done, strict=True)]
@@ -104,8 +109,9 @@ def overhead(url: str, fleet: FleetConfig, seconds: float, seed: int) -> dict[st
 
 
 def short_calls(fleet: FleetConfig, count: int, seed: int) -> list[Call]:
+    """Calls with 20 short documents each."""
     many = Requests(np.zeros(count), np.zeros(count, dtype=np.int64), np.full(count, 20))
-    return calls(many, SHORT, *counter(fleet), seed)
+    return calls(many, SHORT, *token_counter(fleet), seed)
 
 
 def best_tier(fleet: FleetConfig) -> str:
@@ -113,13 +119,13 @@ def best_tier(fleet: FleetConfig) -> str:
 
 
 def for_tier(call: Call, tier: str) -> Call:
-    """The same call, with a tier named."""
+    """The same call, with the tier as its `model`."""
     return replace(call, body=orjson.dumps(orjson.loads(call.body) | {"model": tier}))
 
 
 def simulated(
     fleet: FleetConfig, models: Mapping[str, LatencyModel], workload: Workload, requests: Requests, seed: int
 ) -> dict[str, Any]:
-    """The same requests against a virtual clock."""
+    """A simulation of the same requests."""
     simulation = Simulation(fleet, models, workload, policy_of("slo", fleet, models), seed)
     return results(simulation.run(requests), requests, fleet, workload)

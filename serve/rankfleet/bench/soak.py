@@ -1,4 +1,4 @@
-"""`rankfleet bench soak`: a fleet kept busy for long, and whether any of its processes grows."""
+"""`rankfleet bench soak`: the memory of each process of a fleet that is kept busy."""
 
 import asyncio
 import itertools
@@ -13,18 +13,18 @@ from typing import Any
 
 import aiohttp
 
-from rankfleet.bench.faults import MIXED, Bench, BenchLoad, Breakable, summary
+from rankfleet.bench.faults import MIXED, BenchLoad, BreakableFleet, FaultBench, reply_counts
 from rankfleet.bench.traffic import Call, open_loop, send, session
 
-WARM_S = 300.0  # growth counts from here on; a third of the time where that is shorter
+WARM_S = 300.0  # growth counts from here on, or from a third of the run where that is shorter
 SAMPLE_S = 5.0
-WINDOW_S = 60.0  # growth is between the means of the first and the last window; a fifth of what counts if shorter
-CLIENTS = 8  # that find out how much the fleet can do
+WINDOW_S = 60.0  # growth is between the means of the first and last window; at most a fifth of the time that counts
+CLIENTS = 8  # of the closed loop that measures the capacity
 PROBE_S = 10.0
 
 
 @dataclass
-class Memory:
+class MemorySamples:
     """Resident bytes of each process over time."""
 
     samples: dict[str, list[tuple[float, int]]] = field(default_factory=dict)
@@ -36,16 +36,16 @@ class Memory:
                     self.samples.setdefault(f"{name} {pid}", []).append((now_s, resident))
 
     def growth(self, from_s: float, until_s: float) -> dict[str, Any]:
-        """By process, for those that were there all the time: MiB at the beginning and at the end, and the growth."""
+        """MiB at the beginning and at the end, and the growth, of each process that ran all the time."""
         window_s = min(WINDOW_S, (until_s - from_s) / 5)
 
-        def mean(of: Sequence[tuple[float, int]], start_s: float) -> float:
-            inside = [resident for at_s, resident in of if start_s <= at_s <= start_s + window_s]
+        def mean(samples: Sequence[tuple[float, int]], start_s: float) -> float:
+            inside = [resident for at_s, resident in samples if start_s <= at_s <= start_s + window_s]
             return sum(inside) / len(inside) if inside else math.nan
 
         grown = {}
-        for name, of in sorted(self.samples.items()):
-            first, last = mean(of, from_s), mean(of, until_s - window_s)
+        for name, samples in sorted(self.samples.items()):
+            first, last = mean(samples, from_s), mean(samples, until_s - window_s)
             if not math.isnan(first + last):
                 grown[name] = {
                     "first_mib": round(first / 2**20, 1),
@@ -56,7 +56,7 @@ class Memory:
 
 
 def resident_bytes(pid: int) -> int | None:
-    """None for a process that has ended."""
+    """Resident memory of a process; None for one that has ended."""
     try:
         found = re.search(r"^VmRSS:\s+(\d+) kB", Path(f"/proc/{pid}/status").read_text(), re.MULTILINE)
     except OSError:
@@ -65,25 +65,25 @@ def resident_bytes(pid: int) -> int | None:
 
 
 def soak(
-    fleet: Breakable, minutes: float, load: float, seed: int, progress: Callable[[str], None] = lambda text: None
+    fleet: BreakableFleet, minutes: float, load: float, seed: int, progress: Callable[[str], None] = lambda text: None
 ) -> dict[str, Any]:
-    """load: share of what the fleet can do with all its work waiting."""
-    bench = Bench(fleet, progress)
+    """Keep a fleet busy and measure its memory. load: share of the fleet's capacity."""
+    bench = FaultBench(fleet, progress)
     seconds = minutes * 60
-    progress("finding out how much the fleet can do")
+    progress("measuring the capacity")
     rate = capacity_per_s(bench, fleet.url, seed) * load
     planned = bench.planned(MIXED, BenchLoad(rate, seconds, seed))
-    memory, started_s = Memory(), time.perf_counter()
+    memory, started_s = MemorySamples(), time.perf_counter()
     with ThreadPoolExecutor(1) as pool:
         sent = pool.submit(lambda: asyncio.run(open_loop(fleet.url, planned)))
         while (now_s := time.perf_counter() - started_s) < seconds:
             memory.sample(now_s, fleet.processes())
-            progress(f"{now_s / 60:.1f} of {minutes:g} minutes, {rate:.1f} requests a second")
+            progress(f"{now_s / 60:.1f} of {minutes:g} minutes, {rate:.1f} requests per second")
             time.sleep(SAMPLE_S)
         replies = sent.result()
     warm_s = min(WARM_S, seconds / 3)
     grown = memory.growth(warm_s, seconds)
-    return summary(replies) | {
+    return reply_counts(replies) | {
         "minutes": minutes,
         "load": load,
         "rate_per_s": round(rate, 2),
@@ -93,10 +93,10 @@ def soak(
     }
 
 
-def capacity_per_s(bench: Bench, url: str, seed: int) -> float:
-    """Requests of the mixture that are done in a second, where eight clients send one after the other."""
-    mixture = bench.planned(MIXED, BenchLoad(20.0, 10.0, seed))
-    each = [mixture[i::CLIENTS] for i in range(CLIENTS)]
+def capacity_per_s(bench: FaultBench, url: str, seed: int) -> float:
+    """Requests of the mixed load answered per second, with eight clients that each send one after the other."""
+    mixed = bench.planned(MIXED, BenchLoad(20.0, 10.0, seed))
+    each = [mixed[i::CLIENTS] for i in range(CLIENTS)]
 
     async def one_after_the_other(client: aiohttp.ClientSession, calls: Sequence[Call], until_s: float) -> int:
         replies = 0

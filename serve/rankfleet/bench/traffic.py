@@ -1,4 +1,4 @@
-"""Requests over HTTP: bodies made beforehand, sent when their time has come, whatever became of earlier ones."""
+"""Load over HTTP: request bodies made beforehand, and open and closed loops that send them."""
 
 import asyncio
 import itertools
@@ -13,20 +13,20 @@ import aiohttp
 import numpy as np
 import orjson
 
-from rankfleet.bench.prose import write_request
+from rankfleet.bench.sample_texts import write_request
 from rankfleet.simulate.workload import Requests, Workload
 
-REFUSED = (429, 422)  # not now, and not even by an idle fleet
+REFUSED = (429, 422)  # overloaded; infeasible even for an idle fleet
 
 JSON = {"content-type": "application/json"}
 POOL = 400  # documents that requests draw from
-PATIENCE_S = 30.0  # beyond its budget nobody waits longer
-SPREAD = 0.5  # documents have this share more or fewer tokens than the mean
+TIMEOUT_S = 30.0  # how long a client waits beyond its budget
+SPREAD = 0.5  # lengths of documents lie within this share of the mean
 
 
 @dataclass(frozen=True)
 class Call:
-    """One request to send. at_s: from the start; budget_ms: None for none."""
+    """One request to send. at_s: seconds from the start; kind: place of its class; budget_ms: None for no budget."""
 
     at_s: float
     kind: int
@@ -36,8 +36,11 @@ class Call:
 
 @dataclass(frozen=True)
 class Reply:
-    """What came back. took_ms: from the moment the request was due, so that a late start counts; done_s: when, by
-    time.perf_counter; status: 0 where no answer came, and `error` says why not; the rest as the fleet's reply says."""
+    """What a call got.
+
+    status: of HTTP, 0 where no answer came; error: why there is no ranking; took_ms: from the moment the call was due,
+    so that a late start counts; done_s: by time.perf_counter; the other fields are those of the fleet's reply.
+    """
 
     call: Call
     status: int
@@ -52,7 +55,7 @@ class Reply:
 
     @property
     def in_time(self) -> bool:
-        """Answered with something scored, and within the budget as the client sees it."""
+        """Whether the answer is scored and came within the budget as the client sees it."""
         budget = self.call.budget_ms
         return self.status == 200 and self.scored and (budget is None or self.took_ms <= budget)
 
@@ -65,8 +68,8 @@ def calls(
     seed: int,
     fields: Mapping[str, Any] = MappingProxyType({}),
 ) -> list[Call]:
-    """A body for each request. count: tokens of a text; special: tokens of a pair that are no text; fields: what
-    every body says besides."""
+    """A call for each request. count: number of a text's tokens; special: special tokens of a pair; fields: further
+    keys of every body."""
     rng = random.Random(seed)
     spread = [round(workload.tokens * (1 - SPREAD + 2 * SPREAD * (i + 0.5) / POOL)) for i in range(POOL)]
     rng.shuffle(spread)
@@ -81,15 +84,15 @@ def calls(
     return made
 
 
-def session(url: str, patience_s: float = PATIENCE_S) -> aiohttp.ClientSession:
-    """A client without a bound on its connections."""
+def session(url: str, timeout_s: float = TIMEOUT_S) -> aiohttp.ClientSession:
+    """An HTTP client without a limit on its connections."""
     connector = aiohttp.TCPConnector(limit=0)
-    timeout = aiohttp.ClientTimeout(total=patience_s)
-    return aiohttp.ClientSession(url, connector=connector, timeout=timeout, trust_env=False)  # through no proxy
+    timeout = aiohttp.ClientTimeout(total=timeout_s)
+    return aiohttp.ClientSession(url, connector=connector, timeout=timeout, trust_env=False)  # never through a proxy
 
 
 async def send(client: aiohttp.ClientSession, call: Call, due_s: float) -> Reply:
-    """due_s: by time.perf_counter."""
+    """Send one call. due_s: when it is due, by time.perf_counter."""
     try:
         async with client.post("/v1/rerank", data=call.body, headers=JSON) as response:
             text = await response.read()
@@ -109,9 +112,9 @@ async def send(client: aiohttp.ClientSession, call: Call, due_s: float) -> Reply
 async def open_loop(
     url: str, planned: Sequence[Call], progress: Callable[[int], None] = lambda sent: None
 ) -> list[Reply]:
-    """Send every call when it is due."""
-    patience_s = PATIENCE_S + max((c.budget_ms or 0.0 for c in planned), default=0.0) / 1e3
-    async with session(url, patience_s) as client:
+    """Send every call when it is due, whether or not earlier ones are answered."""
+    timeout_s = TIMEOUT_S + max((c.budget_ms or 0.0 for c in planned), default=0.0) / 1e3
+    async with session(url, timeout_s) as client:
         start_s = time.perf_counter() + 0.05
         tasks = []
         for sent, call in enumerate(planned, start=1):
@@ -124,7 +127,7 @@ async def open_loop(
 
 
 async def closed_loop(url: str, call: Call | Sequence[Call], concurrency: int, seconds: float) -> list[Reply]:
-    """So many clients, each sending its next as soon as its last is back; of several calls in turn."""
+    """Send calls in turn from `concurrency` clients, each of which sends its next call when its last is answered."""
     replies: list[Reply] = []
     turn = itertools.cycle([call] if isinstance(call, Call) else call)
     async with session(url) as client:

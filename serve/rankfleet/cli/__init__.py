@@ -1,4 +1,4 @@
-"""The command line: one module a verb."""
+"""The command line: one module per command."""
 
 import sys
 import time
@@ -15,7 +15,7 @@ app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
-    help="Rankfleet: a reranking cluster that answers with the best ranking that fits the time.",
+    help="Rankfleet: a reranking cluster that answers every request with the best ranking its time allows.",
 )
 out = Console()
 err = Console(stderr=True)
@@ -23,8 +23,11 @@ err = Console(stderr=True)
 
 @contextmanager
 def progress(first: str, clock: Callable[[], float] = time.monotonic) -> Iterator[Callable[[str], None]]:
-    """A function that shows what is going on: in a line that changes, or where standard error is no terminal, each
-    new state once, in a line of its own with the seconds since the start."""
+    """A function that shows the present state of a long command.
+
+    On a terminal the state is one line that changes. Otherwise each new state is printed once, on its own line, with
+    the seconds since the start.
+    """
     if err.is_terminal:
         with err.status(first) as status:
             yield lambda text: status.update(escape(text))
@@ -42,8 +45,8 @@ def progress(first: str, clock: Callable[[], float] = time.monotonic) -> Iterato
 
 
 def main() -> None:
-    """Entry point: errors of ours become one message and exit status 1."""
-    from rankfleet.cli import (  # noqa: F401  (each registers its verbs)
+    """Entry point: an error of Rankfleet is shown as one message, with exit status 1."""
+    from rankfleet.cli import (  # noqa: F401  (each registers its commands)
         apply,
         bench,
         config,

@@ -1,4 +1,4 @@
-"""`rankfleet apply`: change the fleet that runs on this computer."""
+"""`rankfleet apply`: update the fleet that runs on this computer."""
 
 from typing import Annotated
 
@@ -10,20 +10,21 @@ from rankfleet.cli.options import load_config
 
 @app.command()
 def apply(
-    config: Annotated[str, typer.Argument(help="the changed fleet file")],
-    port: Annotated[int | None, typer.Option(help="port of the fleet, where you run several")] = None,
+    config: Annotated[str, typer.Argument(help="the changed fleet file, or the name of a shipped one")],
+    port: Annotated[int | None, typer.Option(help="port of the fleet, if several run")] = None,
 ) -> None:
-    """Change the running fleet to what a file says.
+    """Update the running fleet to a changed fleet file. No request fails meanwhile.
 
-    Nothing restarts and no request fails: replicas load what is new beside what they host. Only what a replica reserves
-    rolls its deployment, and another set of groups all of them, new replicas first where there is room.
+    Most changes restart nothing: replicas load new models beside the ones they host. A change of the resources that
+    replicas reserve restarts their deployment, and another set of groups restarts everything; new replicas start first
+    if there is room.
     """
     fleet = load_config(config)
 
-    from rankfleet.cluster import launch
+    from rankfleet.cluster import update
 
     with progress("applying") as say:
-        launch.apply(fleet, say, port)
+        update.apply(fleet, say, port)
     for name, experiment in fleet.experiments.items():
         arms = ", ".join(f"{arm} → {settings.model} ×{settings.weight:g}" for arm, settings in experiment.arms.items())
         out.print(f"experiment {name}: {arms}")

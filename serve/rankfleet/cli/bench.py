@@ -1,53 +1,57 @@
-"""`rankfleet bench`: put a fleet under load, and measure."""
+"""`rankfleet bench`: measure a fleet under load."""
 
-import json
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.table import Table
 
 from rankfleet.cli import app, err, out
 from rankfleet.cli.options import ConfigOption, load_config
 
-bench_app = typer.Typer(help="Put a fleet under load, and measure.", no_args_is_help=True)
+bench_app = typer.Typer(help="Measure a fleet under load.", no_args_is_help=True)
 app.add_typer(bench_app, name="bench")
 
 
 @bench_app.callback()
 def bench() -> None:
-    """Put a fleet under load, and measure."""
+    """Measure a fleet under load."""
 
 
-def names(option: str) -> list[str]:
+def comma_separated(option: str) -> list[str]:
+    """The names in an option's value, each once."""
     return list(dict.fromkeys(name.strip() for name in option.split(",") if name.strip()))
 
 
 @bench_app.command()
 def serve(
-    url: Annotated[str, typer.Option(help="where the fleet answers")] = "http://127.0.0.1:8000",
+    url: Annotated[str, typer.Option(help="address of the fleet")] = "http://127.0.0.1:8000",
     fleet: ConfigOption = "demo",
-    workload: Annotated[str, typer.Option(help="workload file or the name of a shipped one")] = "demo",
-    trace: Annotated[Path | None, typer.Option(help="CSV of `second,requests`: arrivals as recorded")] = None,
-    rate_scale: Annotated[float, typer.Option(min=0.0, help="factor on the trace's counts")] = 1.0,
+    workload: Annotated[str, typer.Option(help="workload file, or the name of a shipped one")] = "demo",
+    trace: Annotated[Path | None, typer.Option(help="recorded arrivals: CSV of `second,requests`")] = None,
+    rate_scale: Annotated[
+        float, typer.Option(min=0.0, help="factor by which the counts of the trace are multiplied")
+    ] = 1.0,
     arrivals: Annotated[
-        str | None, typer.Option(help="random arrivals instead: gamma:rate=10,cv=2 or poisson:rate=10")
+        str | None, typer.Option(help="random arrivals instead of a trace: gamma:rate=10,cv=2 or poisson:rate=10")
     ] = None,
-    seconds: Annotated[float, typer.Option(min=1, help="how long to send")] = 60.0,
-    seed: Annotated[int, typer.Option(min=0, help="of arrivals, sizes, classes and texts")] = 1,
+    seconds: Annotated[float, typer.Option(min=1, help="how long requests are sent")] = 60.0,
+    seed: Annotated[int, typer.Option(min=0, help="seed of arrivals, sizes, classes and texts")] = 1,
     profile: Annotated[
-        Path | None, typer.Option(help="latency profile of this device: also simulate the same requests")
+        Path | None, typer.Option(help="latency profile of this device, to simulate the same requests as well")
     ] = None,
     overhead_s: Annotated[
-        float, typer.Option(min=0, help="seconds to measure overhead at each concurrency; 0 to leave it out")
+        float, typer.Option(min=0, help="seconds per concurrency for which overhead is measured; 0: not at all")
     ] = 5.0,
     saturation_s: Annotated[
-        float, typer.Option(min=0, help="seconds of each turn of engine and fleet at saturation; 0 to leave it out")
+        float, typer.Option(min=0, help="seconds per turn of engine and fleet at saturation; 0: not at all")
     ] = 5.0,
-    json_file: Annotated[Path | None, typer.Option("--json", help="write the figures to this file")] = None,
+    json_file: Annotated[Path | None, typer.Option("--json", help="file to write the figures to")] = None,
 ) -> None:
-    """Send requests to a fleet that runs, each when it is due whatever became of the last (open loop), and say how
-    many were answered in time, with what quality, and what a request costs beside the engine."""
+    """Send requests to a running fleet in open loop, and report attainment, quality, and overhead beside the engine.
+
+    Open loop: each request is sent when it is due, whether or not earlier ones have been answered.
+    """
+    from rankfleet.bench.results import measured, write_results
     from rankfleet.bench.saturation import saturation
     from rankfleet.bench.serve import overhead, simulated, under_load
     from rankfleet.estimates.profile import read_profile
@@ -71,34 +75,31 @@ def serve(
             del figures["simulated"]["over_time"]
     show_load(figures)
     if json_file is not None:
-        json_file.parent.mkdir(parents=True, exist_ok=True)
-        json_file.write_text(json.dumps(figures, indent=2) + "\n", encoding="utf-8")
+        write_results(json_file, figures, measured(packages=("aiohttp",)))
 
 
 def show_load(figures: dict[str, Any]) -> None:
-    """One row for all requests, one for each class, and the same from the simulator where it was asked."""
-    keys = ("requests", "attainment", "mean_quality", "refused", "given_up", "late", "failed", "p50_ms", "p99_ms")
-    table = Table("", *(key.replace("_", " ") for key in keys), box=None, padding=(0, 2, 0, 0))
+    """One row for all requests and one per class, and the same of the simulator if it ran."""
+    from rankfleet.bench.tables import LOAD, figures_table, tier_shares
+
     rows = {"all": figures, **figures["classes"]}
     if "simulated" in figures:
         rows |= {"simulated": figures["simulated"]}
         rows |= {f"simulated {name}": row for name, row in figures["simulated"]["classes"].items()}
-    for name, row in rows.items():
-        table.add_row(name, *("" if row.get(key) is None else f"{row[key]:g}" for key in keys))
-    out.print(table)
-    out.print("in time by " + ", ".join(f"{tier} {share:.1%}" for tier, share in figures["tiers"].items()))
+    out.print(figures_table(rows, LOAD))
+    out.print(tier_shares(figures["tiers"]))
     for tier, rows in figures.get("overhead_ms", {}).items():
         for concurrency, row in rows.items():
             out.print(
-                f"{tier}, 20 short documents at concurrency {concurrency}: beside the engine's "
-                f"{row['engine_p50_ms']} ms p50 {row['p50_ms']} ms, p95 {row['p95_ms']} ms; with the wait for "
-                f"the device p50 {row['with_queue_p50_ms']} ms, p95 {row['with_queue_p95_ms']} ms",
+                f"{tier}, 20 short documents at concurrency {concurrency}: overhead beside the engine's "
+                f"{row['engine_p50_ms']} ms is p50 {row['p50_ms']} ms, p95 {row['p95_ms']} ms; including the wait "
+                f"for the device p50 {row['with_queue_p50_ms']} ms, p95 {row['with_queue_p95_ms']} ms",
                 soft_wrap=True,
             )
     for size, row in figures.get("saturation", {}).items():
         if isinstance(row, dict):
             out.print(
                 f"{figures['saturation']['tier']} at saturation, {size}: {row['stack_pairs_per_s']} pairs/s, "
-                f"{row['ratio']:.1%} of the engine's own {row['engine_pairs_per_s']}",
+                f"{row['ratio']:.1%} of the {row['engine_pairs_per_s']} of the engine alone",
                 soft_wrap=True,
             )

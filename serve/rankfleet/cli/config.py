@@ -1,4 +1,4 @@
-"""`rankfleet config`: is a fleet file right?"""
+"""`rankfleet config`: check fleet files, and list their keys."""
 
 from typing import Annotated
 
@@ -9,33 +9,33 @@ from rankfleet.cli.options import load_config
 from rankfleet.core.config import FleetConfig
 from rankfleet.core.keys import describe_keys
 
-config_app = typer.Typer(no_args_is_help=True, help="Check fleet files.")
+config_app = typer.Typer(no_args_is_help=True, help="Check fleet files, and list their keys.")
 app.add_typer(config_app, name="config")
 
 
 @config_app.callback()
 def config() -> None:
-    """Check fleet files."""
+    """Check fleet files, and list their keys."""
 
 
 @config_app.command()
 def check(file: Annotated[str, typer.Argument(help="fleet file, or the name of a shipped one")]) -> None:
-    """Read a fleet file and say what is wrong with it, key by key, and with the files that it names."""
+    """Check a fleet file and the files that it names, and list every key that is wrong."""
     fleet = load_config(file)
 
     from rankfleet.cluster.preflight import check_files
 
     with err.status("checking"):
-        unseen = check_files(fleet, lambda text: None, fetch=False)
-    if unseen:
+        unchecked = check_files(fleet, lambda text: None, fetch=False)
+    if unchecked:
         err.print(
-            f"not checked, since `serve` has yet to fetch them: the models of {', '.join(unseen)}",
+            f"not checked, because they are not downloaded yet: the models of {', '.join(unchecked)}",
             highlight=False,
             soft_wrap=True,
         )
     replicas = sum(group.replicas.min for group in fleet.groups.values())
-    counts = f"{count(len(fleet.tiers), 'tier')} in {count(len(fleet.groups), 'group')}, {count(replicas, 'replica')}"
-    out.print(f"{file} is right: {counts} at least", soft_wrap=True)
+    counts = f"{count(len(fleet.tiers), 'tier')} in {count(len(fleet.groups), 'group')}"
+    out.print(f"{file} is valid: {counts}, at least {count(replicas, 'replica')}", soft_wrap=True)
 
 
 def count(n: int, what: str) -> str:
@@ -44,7 +44,7 @@ def count(n: int, what: str) -> str:
 
 @config_app.command()
 def keys() -> None:
-    """List every key of a fleet file, as Markdown."""
+    """List every key of a fleet file, as a Markdown table."""
     print("| key | type | default | meaning |\n|---|---|---|---|")
     for key in describe_keys(FleetConfig):
         print(f"| `{key.path}` | {key.type} | {key.default} | {key.description} |")

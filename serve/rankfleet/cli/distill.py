@@ -1,4 +1,4 @@
-"""`rankfleet distill`: make a reranker of your own."""
+"""`rankfleet distill`: train a small reranker on the scores of a large one."""
 
 import shutil
 from dataclasses import replace
@@ -14,27 +14,33 @@ from rankfleet.core.errors import InvalidRequest, RankfleetError
 
 @app.command()
 def distill(
-    student: Annotated[str, typer.Option(help="encoder or reranker to start from: folder, hub id or shipped name")],
-    data: Annotated[Path, typer.Option(help='JSONL of {"query", "document"}, and "score" where there is no teacher')],
-    folder: Annotated[Path, typer.Option("--out", "-o", help="where the student goes; a run cut short goes on there")],
+    student: Annotated[str, typer.Option(help="encoder or reranker to start from: a folder, hub id or shipped name")],
+    data: Annotated[Path, typer.Option(help='JSONL of {"query", "document"}, with "score" if there is no --teacher')],
+    folder: Annotated[
+        Path, typer.Option("--out", "-o", help="folder for the student; an interrupted run resumes there")
+    ],
     teacher: Annotated[
-        str | None, typer.Option(help="reranker that scores the pairs; none if they have scores")
+        str | None, typer.Option(help="reranker that scores the pairs; without one they need scores")
     ] = None,
-    layers: Annotated[int | None, typer.Option(min=1, help="keep the first so many layers of the student")] = None,
-    inner: Annotated[int | None, typer.Option(min=1, help="keep so many inner units of each MLP")] = None,
+    layers: Annotated[
+        int | None, typer.Option(min=1, help="number of layers of the student to keep, from the first")
+    ] = None,
+    inner: Annotated[int | None, typer.Option(min=1, help="number of inner units of each MLP to keep")] = None,
     vocabulary: Annotated[
-        int | None, typer.Option(min=300, help="cut a WordPiece vocabulary to so many tokens")
+        int | None, typer.Option(min=300, help="number of tokens to which a WordPiece vocabulary is cut")
     ] = None,
-    learning_rate: Annotated[float | None, typer.Option(min=0, help="by default as published for this size")] = None,
-    batch: Annotated[int | None, typer.Option(min=1, help="pairs a step; by default as published")] = None,
-    epochs: Annotated[float | None, typer.Option(min=0, help="by default 1")] = None,
-    max_tokens: Annotated[int, typer.Option(min=16, help="pairs are cut to so many tokens in training")] = 512,
-    limit: Annotated[int | None, typer.Option(min=1, help="train on the first so many pairs")] = None,
-    int8: Annotated[bool, typer.Option("--int8", help="store the matrices in int8: a quarter of the size")] = False,
+    learning_rate: Annotated[
+        float | None, typer.Option(min=0, help="learning rate; default: as published for this size")
+    ] = None,
+    batch: Annotated[int | None, typer.Option(min=1, help="pairs per step; default: as published")] = None,
+    epochs: Annotated[float | None, typer.Option(min=0, help="passes over the data; default: 1")] = None,
+    max_tokens: Annotated[int, typer.Option(min=16, help="length in tokens to which pairs are cut in training")] = 512,
+    limit: Annotated[int | None, typer.Option(min=1, help="train on this many pairs only, from the first")] = None,
+    int8: Annotated[bool, typer.Option("--int8", help="store the matrices in int8, a quarter of the size")] = False,
 ) -> None:
-    """Train a small student on a teacher's raw scores (mean squared error, the published Ettin recipe)."""
+    """Train a small student on a teacher's raw scores, by mean squared error (the published Ettin recipe)."""
     if not data.exists():
-        raise InvalidRequest(f"there is no file {data}")
+        raise InvalidRequest(f"there is no file {data}; give JSONL with --data")
     try:
         import datasets  # noqa: F401
         import sentence_transformers  # noqa: F401
@@ -50,7 +56,7 @@ def distill(
     source = find_checkpoint(student)
     work = folder / "work"
     if (folder / "model.safetensors").exists():
-        raise InvalidRequest(f"{folder} holds a finished student; give another folder")
+        raise InvalidRequest(f"{folder} contains a finished student already; give another folder with --out")
     work.mkdir(parents=True, exist_ok=True)
 
     with err.status(f"reading {data}"):
@@ -59,7 +65,7 @@ def distill(
     if teacher is not None:
         triples = work / "triples.jsonl"
         with Progress(console=err) as bar:
-            task = bar.add_task(f"scores of {teacher}", total=pairs)
+            task = bar.add_task(f"scoring with {teacher}", total=pairs)
             score_pairs(Reranker.load(find_checkpoint(teacher)), data, triples, lambda n: bar.update(task, completed=n))
 
     if source.modules and len(source.modules) > 1 and source.modules[-1][0] == "Dense":
@@ -81,4 +87,4 @@ def distill(
     shutil.copytree(finished.folder, folder, dirs_exist_ok=True)
     shutil.rmtree(folder / "int8", ignore_errors=True)
     shutil.rmtree(work)
-    out.print(f"the student is in {folder}; use it as a tier's `model:`, and measure it with `rankfleet evaluate`")
+    out.print(f"the student is in {folder}; use that as `model:` of a tier, and measure it with `rankfleet evaluate`")

@@ -1,43 +1,38 @@
-"""`rankfleet evaluate`: which size is enough, on your own data."""
+"""`rankfleet evaluate`: quality and latency of each tier on your own data."""
 
-import datetime
-import json
-from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import typer
 from rich.progress import Progress
-from rich.table import Table
 
 from rankfleet.cli import app, err, out
 from rankfleet.cli.options import ConfigOption, load_config, pick_tier
 from rankfleet.core.config import FleetConfig
 from rankfleet.core.errors import ConfigError
 
-STEPS = (5, 10, 20, 30, 40, 50)  # candidates that a tier scores, where it does not score all
-RECORDED = ("rankfleet", "torch", "transformers", "bm25s", "ir-measures")  # packages that can change a figure
+STEPS = (5, 10, 20, 30, 40, 50)  # numbers of candidates that a tier scores, besides all
+PACKAGES = ("bm25s", "ir-measures")  # whose versions can change a figure
 
 
 @app.command()
 def evaluate(
-    data: Annotated[list[Path], typer.Option(help="BEIR folder; repeat for several")],
+    data: Annotated[list[Path], typer.Option(help="data set as a BEIR folder; repeat for several")],
     config: ConfigOption = "demo",
     retriever: Annotated[Literal["bm25"], typer.Option(help="first stage")] = "bm25",
-    top_k: Annotated[int, typer.Option(min=1, help="candidates reranked per query")] = 100,
-    tiers: Annotated[str | None, typer.Option(help="comma-separated; all by default")] = None,
-    dtype: Annotated[str | None, typer.Option(help="precision; that of the tier's group by default")] = None,
-    queries: Annotated[int | None, typer.Option(min=1, help="use the first so many queries")] = None,
-    threads: Annotated[
-        int | None, typer.Option(min=1, help="CPU threads; those of the tier's group by default")
-    ] = None,
-    json_file: Annotated[Path | None, typer.Option("--json", help="write the figures to this file")] = None,
+    top_k: Annotated[int, typer.Option(min=1, help="candidates that are reranked per query")] = 100,
+    tiers: Annotated[str | None, typer.Option(help="tiers, comma-separated; default: all")] = None,
+    dtype: Annotated[str | None, typer.Option(help="precision; default: that of the tier's group")] = None,
+    queries: Annotated[int | None, typer.Option(min=1, help="use only this many queries, from the first")] = None,
+    threads: Annotated[int | None, typer.Option(min=1, help="CPU threads; default: those of the tier's group")] = None,
+    json_file: Annotated[Path | None, typer.Option("--json", help="file to write the figures to")] = None,
     table: Annotated[
         Path | None,
-        typer.Option(help="write nDCG@10 by depth and cascade to this file, for `quality.table` of a fleet file"),
+        typer.Option(help="file to write nDCG@10 by depth and cascade to, for `quality.table` of a fleet file"),
     ] = None,
 ) -> None:
     """Measure nDCG@10, MRR@10 and latency of each tier on judged queries."""
+    from rankfleet.bench.results import measured, write_json, write_results
     from rankfleet.evaluate import check_installed, mean_of, mean_of_steps
 
     check_installed()
@@ -47,7 +42,7 @@ def evaluate(
         pick_tier(fleet, name)
     called = [folder.resolve().name for folder in data]
     if again := sorted({name for name in called if called.count(name) > 1}):
-        raise ConfigError(f"--data: two folders are called {', '.join(again)}; a table tells data sets apart by name")
+        raise ConfigError(f"--data: two folders are called {', '.join(again)}; data sets need different names")
     collections = [evaluate_folder(fleet, folder, retriever, top_k, names, dtype, queries, threads) for folder in data]
     steps = {collection["data"]: collection.pop("steps") for collection in collections}
     for collection in collections:
@@ -58,11 +53,12 @@ def evaluate(
         steps = {"mean": mean_of_steps(list(steps.values())), **steps}
         show(f"mean of {len(collections)}", result["mean"])
     if json_file is not None:
-        json_file.parent.mkdir(parents=True, exist_ok=True)
-        json_file.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
+        import torch
+
+        machine = torch.cuda.get_device_name() if torch.cuda.is_available() else None
+        write_results(json_file, result, measured(machine, PACKAGES))
     if table is not None:
-        table.parent.mkdir(parents=True, exist_ok=True)
-        table.write_text(json.dumps({"data_sets": steps}, indent=2) + "\n", encoding="utf-8")
+        write_json(table, {"data_sets": steps})
         out.print(f"written to {table}; name it in the fleet file:  quality: {{table: {table}}}", soft_wrap=True)
 
 
@@ -76,7 +72,7 @@ def evaluate_folder(
     limit: int | None,
     threads: int | None,
 ) -> dict[str, Any]:
-    """All tiers on one collection, as the JSON object that is written."""
+    """Figures of all tiers on one data set, as the JSON object that is written."""
     import torch
 
     from rankfleet.engine.checkpoint.files import find_checkpoint
@@ -119,18 +115,21 @@ def evaluate_folder(
         "retriever": evaluate_retriever(judged, candidates),
         "tiers": {name: figures_of(result, judged, candidates) for name, result in results.items()},
         "steps": quality_steps(results, judged, candidates, STEPS),
-        "device": torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu",
         "threads": torch.get_num_threads(),
         "dtype": ", ".join(dtypes),
-        "versions": {package: version(package) for package in RECORDED},
-        "date": datetime.date.today().isoformat(),
     }
 
 
 def show(title: str, figures: dict[str, Any]) -> None:
-    table = Table("", "nDCG@10", "MRR@10", "p50 ms", "p95 ms", title=title, box=None, padding=(0, 2, 0, 0))
-    rows = {figures["retriever"]["name"]: figures["retriever"]} | figures["tiers"]
-    for name, row in rows.items():
-        times = [f"{row[key]:.1f}" if key in row else "" for key in ("p50_ms", "p95_ms")]
-        table.add_row(name, f"{row['ndcg@10']:.4f}", f"{row['mrr@10']:.4f}", *times)
-    out.print(table)
+    """Print one row for the retriever's order and one for each tier."""
+    from rankfleet.bench.tables import Column, figures_table
+
+    columns = [
+        Column("ndcg@10", ".4f", "nDCG@10"),
+        Column("mrr@10", ".4f", "MRR@10"),
+        Column("p50_ms", ".1f"),
+        Column("p95_ms", ".1f"),
+    ]
+    out.print(
+        figures_table({figures["retriever"]["name"]: figures["retriever"]} | figures["tiers"], columns, title=title)
+    )

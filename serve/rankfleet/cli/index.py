@@ -1,4 +1,4 @@
-"""`rankfleet index`: the first stage of /v1/search."""
+"""`rankfleet index`: build the index of /v1/search."""
 
 from pathlib import Path
 from typing import Annotated
@@ -18,8 +18,8 @@ def index() -> None:
 
 @index_app.command()
 def build(
-    source: Annotated[Path, typer.Argument(help="BEIR folder, folder of *.jsonl, or one JSONL file of documents")],
-    folder: Annotated[Path, typer.Option("--out", "-o", help="where the index goes")],
+    source: Annotated[Path, typer.Argument(help="documents: a BEIR folder, a folder of *.jsonl, or a JSONL file")],
+    folder: Annotated[Path, typer.Option("--out", "-o", help="folder for the index")],
 ) -> None:
     """Index documents for BM25 search."""
     from rankfleet.retrieval.bm25 import Bm25Index
@@ -30,6 +30,6 @@ def build(
     with err.status(f"indexing {len(documents)} documents"):
         Bm25Index.build(documents).save(folder)
     out.print(
-        f"{len(documents)} documents are in {folder}; name it in the fleet file:  search: {{index: {folder}}}",
+        f"indexed {len(documents)} documents in {folder}; name it in the fleet file:  search: {{index: {folder}}}",
         soft_wrap=True,
     )

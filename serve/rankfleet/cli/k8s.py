@@ -1,4 +1,4 @@
-"""`rankfleet k8s`: a fleet as Kubernetes objects."""
+"""`rankfleet k8s`: Kubernetes manifests of a fleet."""
 
 import shlex
 from pathlib import Path
@@ -27,7 +27,7 @@ def render(
     config: ConfigOption = "demo",
     name: Annotated[str, typer.Option(help="name of the RayService")] = APP_NAME,
     image: Annotated[str, typer.Option(help="container image of all pods (k8s/Dockerfile)")] = IMAGE,
-    out_file: Annotated[Path | None, typer.Option("--out", help="write to this file instead of the terminal")] = None,
+    out_file: Annotated[Path | None, typer.Option("--out", help="file to write to; default: the terminal")] = None,
 ) -> None:
     """Render a fleet file as a RayService for KubeRay."""
     text = render_service(load_config(config), command_line(config, name, image, out_file), name, image)
@@ -42,7 +42,7 @@ def render(
 
 
 def command_line(config: str, name: str, image: str, out_file: Path | None) -> str:
-    """The command that renders the same again, without options that are left at their default."""
+    """The command that renders the same manifest, without options that have their default."""
     words = ["rankfleet", "k8s", "render", "--config", config]
     words += ["--name", name] if name != APP_NAME else []
     words += ["--image", image] if image != IMAGE else []

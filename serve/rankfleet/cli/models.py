@@ -1,48 +1,38 @@
-"""`rankfleet models`: the tiers of a fleet, and whether they are at hand."""
+"""`rankfleet models`: list the tiers of a fleet, and export their models."""
 
 from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.table import Table
 
+from rankfleet.bench.tables import terminal
 from rankfleet.cli import app, out
 from rankfleet.cli.options import ConfigOption, load_config, pick_tier
 
-models_app = typer.Typer(help="List and export the tiers of a fleet.")
+models_app = typer.Typer(help="List the tiers of a fleet, and export their models.")
 app.add_typer(models_app, name="models")
 
 
 @models_app.callback(invoke_without_command=True)
 def models(context: typer.Context, config: ConfigOption = "demo") -> None:
-    """List the tiers of a fleet: model, quality, group, and whether it is on this machine."""
+    """List the tiers of a fleet: model, quality, group, and whether the model is on this computer."""
     if context.invoked_subcommand is not None:
         return
     fleet = load_config(config)
-    table = Table(
-        "tier",
-        "model",
-        "revision",
-        "nDCG@10",
-        "group",
-        "here",
-        box=None,
-        header_style="bold",
-        padding=(0, 2, 0, 0),
-    )
+    rows = []
     for name, tier in fleet.tiers.items():
-        here = "yes" if is_local(tier.model, tier.revision) else "no: fetched from the hub on first use"
-        table.add_row(name, tier.model, tier.revision or "latest", f"{tier.quality:.4f}", fleet.group_of(name), here)
-    out.print(table)
+        here = "yes" if is_local(tier.model, tier.revision) else "no: downloaded on first use"
+        rows.append((name, tier.model, tier.revision or "latest", f"{tier.quality:.4f}", fleet.group_of(name), here))
+    out.print(terminal(("tier", "model", "revision", "nDCG@10", "group", "on this computer"), rows))
 
 
 @models_app.command()
 def export(
-    tier: Annotated[str, typer.Argument(help="the tier to write")],
-    folder: Annotated[Path, typer.Option("--out", "-o", help="a new folder")],
+    tier: Annotated[str, typer.Argument(help="tier whose model is exported")],
+    folder: Annotated[Path, typer.Option("--out", "-o", help="folder for the checkpoint; must not exist")],
     config: ConfigOption = "demo",
 ) -> None:
-    """Write a tier as a plain float32 checkpoint that Sentence Transformers loads."""
+    """Write the model of a tier as a float32 checkpoint that Sentence Transformers can load."""
     from rankfleet.engine.checkpoint.files import find_checkpoint
     from rankfleet.engine.checkpoint.storage import write_float32
 

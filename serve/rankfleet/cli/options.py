@@ -1,4 +1,4 @@
-"""Options that several verbs share."""
+"""Options that several commands share."""
 
 from pathlib import Path
 from typing import Annotated
@@ -13,12 +13,14 @@ SHIPPED = Path(__file__).parent.parent / "configs"
 
 ConfigOption = Annotated[
     str,
-    typer.Option("--config", "-c", help="fleet file, or the name of a shipped one: demo, laptop, gpu, fleet"),
+    typer.Option(
+        "--config", "-c", help="fleet file, or the name of a shipped one: demo, laptop, gpu, fleet, sim-fleet"
+    ),
 ]
 
 
 def load_config(config: str) -> FleetConfig:
-    """A file's path, or a shipped name. Raises ConfigError."""
+    """The fleet file at this path, or the shipped one of this name. Raises ConfigError."""
     path = Path(config)
     shipped = SHIPPED / f"{config}.yaml"
     if not path.exists():
@@ -26,12 +28,12 @@ def load_config(config: str) -> FleetConfig:
             path = shipped
         elif path.suffix not in (".yaml", ".yml"):
             names = ", ".join(sorted(p.stem for p in SHIPPED.glob("*.yaml")))
-            raise ConfigError(f"there is no file {config}, and no shipped fleet of that name; shipped are {names}")
+            raise ConfigError(f"there is no file {config}, and no shipped fleet file of that name; shipped are {names}")
     return read_config(path)
 
 
 def pick_tier(fleet: FleetConfig, tier: str) -> Tier:
-    """The tier of that name. Raises UnknownModel that lists what there is."""
+    """The tier of this name. Raises UnknownModel, which lists the names there are."""
     if tier not in fleet.tiers:
         raise UnknownModel(f"there is no tier {tier!r}; this fleet has {', '.join(fleet.tiers)}")
     return fleet.tiers[tier]

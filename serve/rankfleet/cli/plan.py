@@ -1,15 +1,15 @@
-"""`rankfleet plan`: what the router would do with a request, and why. No cluster, no scoring."""
+"""`rankfleet plan`: the plan that the router would choose for a request, and why. Needs no cluster."""
 
 from typing import Annotated
 
 import numpy as np
 import typer
-from rich.table import Table
 
+from rankfleet.bench.tables import terminal
 from rankfleet.cli import app, out
 from rankfleet.cli.options import ConfigOption, load_config, pick_tier
 from rankfleet.core.errors import ConfigError
-from rankfleet.core.messages import Plan
+from rankfleet.core.messages import Plan, Refusal
 from rankfleet.estimates.lengths import Lengths
 from rankfleet.estimates.profile import read_profile
 from rankfleet.router.fleet import FleetView
@@ -20,26 +20,30 @@ from rankfleet.router.planner import plan as decide
 @app.command()
 def plan(
     config: ConfigOption = "sim-fleet",
-    candidates: Annotated[int, typer.Option(min=1, help="documents of the request")] = 100,
-    tokens: Annotated[int, typer.Option(min=1, help="tokens of a pair, query included")] = 154,
-    slo_ms: Annotated[float | None, typer.Option(min=0, help="budget; none by default")] = None,
-    min_quality: Annotated[float, typer.Option(min=0, max=1, help="nDCG@10 below which no answer is wanted")] = 0.0,
-    model: Annotated[str | None, typer.Option(help="the one tier that may answer")] = None,
-    backlog_ms: Annotated[float, typer.Option(min=0, help="work that waits at each replica ahead of it")] = 0.0,
-    when_none_fits: Annotated[str, typer.Option(help="degrade or refuse")] = "degrade",
-    profile: Annotated[str | None, typer.Option(help="latency profile; the fleet file's by default")] = None,
+    candidates: Annotated[int, typer.Option(min=1, help="number of documents in the request")] = 100,
+    tokens: Annotated[int, typer.Option(min=1, help="tokens per pair, query included")] = 154,
+    slo_ms: Annotated[float | None, typer.Option(min=0, help="budget in milliseconds; default: none")] = None,
+    min_quality: Annotated[float, typer.Option(min=0, max=1, help="lowest nDCG@10 that is accepted")] = 0.0,
+    model: Annotated[str | None, typer.Option(help="tier that has to answer; default: any")] = None,
+    backlog_ms: Annotated[
+        float, typer.Option(min=0, help="work ahead of the request at each replica, in milliseconds")
+    ] = 0.0,
+    when_none_fits: Annotated[
+        str, typer.Option(help="what happens if no plan meets the budget: degrade or refuse")
+    ] = "degrade",
+    profile: Annotated[str | None, typer.Option(help="latency profile; default: that of the fleet file")] = None,
 ) -> None:
-    """Show every plan for a request with its predicted time and quality, and why it is or is not taken."""
+    """Show every plan for a request with its predicted time and quality, and why it is chosen or not."""
     fleet = load_config(config)
     stored = profile or fleet.profile
     if stored is None:
         raise ConfigError(f"{config} names no latency profile; measure one with `rankfleet profile` and give --profile")
     if when_none_fits not in ("degrade", "refuse"):
-        raise ConfigError(f"--when-none-fits is degrade or refuse, not {when_none_fits!r}")
+        raise ConfigError(f"--when-none-fits must be degrade or refuse, not {when_none_fits!r}")
     if model is not None:
         pick_tier(fleet, model)
     view = FleetView(fleet)
-    view.learned(read_profile(stored))
+    view.update_latency(read_profile(stored))
     lengths = {
         name: Lengths(np.full(candidates, min(tokens, tier.max_tokens or tokens)))
         for name, tier in fleet.tiers.items()
@@ -53,20 +57,25 @@ def plan(
         when_none_fits,  # type: ignore[arg-type]
         min_quality,
         lengths,
-        stages=2,
+        max_stages=2,
     )
     for name in fleet.groups:
-        view.sent(name, backlog_ms * view.replicas(name, 0.0), 0.0, deadline_s=0.0)
+        view.chunk_sent(name, backlog_ms * view.replicas(name, 0.0), 0.0, deadline_s=0.0)
     decision = decide(ask, view.snapshot(0.0), 0.0)
-    table = Table("plan", "predicted p99 ms", "nDCG@10", "verdict", box=None, padding=(0, 2, 0, 0))
-    for row in decision.considered:
-        style = "bold green" if row.verdict == "chosen" else None
-        what = f"{row.tier}: {row.how}" if row.how else row.tier
-        table.add_row(what, f"{row.predicted_ms:.1f}", f"{row.quality:.4f}", row.verdict, style=style)
-    out.print(table)
+    rows = [
+        (
+            ": ".join(part for part in (option.tier, option.how) if part),
+            f"{option.predicted_ms:.1f}",
+            f"{option.quality:.4f}",
+            option.verdict,
+        )
+        for option in decision.considered
+    ]
+    header = ("plan", "predicted p99 ms", "nDCG@10", "verdict")
+    out.print(terminal(header, rows, emphasis=lambda row: row[-1] == "chosen"))
     out.print(decision.reason, soft_wrap=True)
-    if not isinstance(decision, Plan):
+    if isinstance(decision, Refusal):
         again = f"429, Retry-After {decision.retry_after_s:.2f} s" if decision.cause == "load" else "422"
         out.print(f"refused with {again}")
-    elif decision.allowed:
-        out.print(f"a replica may still choose among {', '.join(decision.allowed)} when its turn comes")
+    elif isinstance(decision, Plan) and len(tiers := decision.stages[0].tiers) > 1:
+        out.print(f"the replica may still choose among {', '.join(tiers)} when the request leaves its queue")

@@ -1,12 +1,12 @@
-"""`rankfleet rank`: a query and documents, no cluster."""
+"""`rankfleet rank`: rank documents on this computer, without a cluster."""
 
 import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.table import Table
 
+from rankfleet.bench.tables import terminal
 from rankfleet.cli import app, err, out
 from rankfleet.cli.options import ConfigOption, load_config, pick_tier
 from rankfleet.core.errors import CheckpointError, InvalidRequest
@@ -15,20 +15,24 @@ from rankfleet.core.passages import LongDocuments, PassageRule
 
 @app.command()
 def rank(
-    query: Annotated[str, typer.Argument(help="what the documents are ranked for")],
-    documents: Annotated[list[str] | None, typer.Argument(help="the documents")] = None,
+    query: Annotated[str, typer.Argument(help="query that the documents are ranked for")],
+    documents: Annotated[list[str] | None, typer.Argument(help="documents to rank")] = None,
     file: Annotated[
-        Path | None, typer.Option("--file", "-f", help="documents, one a line; - for standard input")
+        Path | None, typer.Option("--file", "-f", help="file with one document per line; - for standard input")
     ] = None,
-    tier: Annotated[str | None, typer.Option(help="the tier to use; the best by default")] = None,
-    top: Annotated[int | None, typer.Option(min=1, help="how many to show")] = None,
+    tier: Annotated[
+        str | None, typer.Option(help="tier that scores; default: the one with the highest quality")
+    ] = None,
+    top: Annotated[int | None, typer.Option(min=1, help="number of documents to show; default: all")] = None,
     long_documents: Annotated[
         LongDocuments | None,
-        typer.Option(help="score long documents by their beginning or their best passage; as the fleet file says"),
+        typer.Option(
+            help="score long documents by their beginning or by their best passage; default: as the fleet file says"
+        ),
     ] = None,
     config: ConfigOption = "demo",
 ) -> None:
-    """Rank documents on this machine, without a cluster."""
+    """Rank documents on this computer, without a cluster."""
     fleet = load_config(config)
     texts = list(documents or []) + read_lines(file)
     if not query.strip() or not texts:
@@ -51,10 +55,9 @@ def rank(
     with err.status(f"ranking {len(texts)} documents with {tier}"):
         logits = reranker.score(query, texts, rule if long_documents == "max_passage" else None)
 
-    table = Table("rank", "score", "document", box=None, padding=(0, 2, 0, 0), header_style="bold")
-    for place, i in enumerate((-logits).argsort(kind="stable")[:top], start=1):
-        table.add_row(str(place), f"{logits[i]:.2f}", texts[i])
-    out.print(table)
+    order = (-logits).argsort(kind="stable")[:top]
+    rows = [(str(place), f"{logits[i]:.2f}", texts[i]) for place, i in enumerate(order, start=1)]
+    out.print(terminal(("rank", "score", "document"), rows))
 
 
 def read_lines(file: Path | None) -> list[str]:

@@ -1,4 +1,4 @@
-"""`rankfleet serve`: a fleet on this computer."""
+"""`rankfleet serve`: run a fleet on this computer."""
 
 import contextlib
 import signal
@@ -12,7 +12,7 @@ from rankfleet.cli import app, err, out, progress
 from rankfleet.cli.options import ConfigOption, load_config
 from rankfleet.core.config import FleetConfig
 
-WATCH_S = 5.0
+WATCH_PERIOD_S = 5.0
 EXAMPLE = """\
 curl -s {address}/v1/rerank -H 'content-type: application/json' -d '{{
   "query": "How do vaccines protect against disease?",
@@ -31,14 +31,14 @@ def serve(
     host: Annotated[str, typer.Option(help="address to listen on")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=1, max=65535, help="port to listen on")] = 8000,
 ) -> None:
-    """Start a fleet on this computer; Ctrl-C ends it."""
+    """Run a fleet on this computer until Ctrl-C."""
     fleet = load_config(config)
     stopped = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: stop_now(stopped))
 
     from rankfleet.cluster import launch
-    from rankfleet.cluster.failures import watch
+    from rankfleet.cluster.failures import new_failures
 
     started = False
     try:
@@ -47,14 +47,14 @@ def serve(
         started = True
         greet(fleet, running.address, running.metrics)
         known: set[str] = set()
-        while not stopped.wait(WATCH_S):
+        while not stopped.wait(WATCH_PERIOD_S):
             with contextlib.suppress(Exception):  # a busy controller may not answer in time
-                for trouble in watch(known):
-                    err.print(f"[yellow]warning:[/yellow] {escape(trouble)}", highlight=False, soft_wrap=True)
+                for failure in new_failures(known):
+                    err.print(f"[yellow]warning:[/yellow] {escape(failure)}", highlight=False, soft_wrap=True)
     except KeyboardInterrupt:
         started = True
     finally:
-        # A second Ctrl-C must not leave half of it running.
+        # A second Ctrl-C must not interrupt the clean-up.
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, signal.SIG_IGN)
         with err.status("stopping"), contextlib.suppress(Exception):
@@ -83,4 +83,4 @@ def greet(fleet: FleetConfig, address: str, metrics: str) -> None:
             out.print(f"  [dim]{name:16}[/]{fact}", highlight=False, soft_wrap=True)
     out.print("\nTry it:\n")
     print(EXAMPLE.format(address=address), flush=True)
-    out.print("\nCtrl-C ends it.")
+    out.print("\nCtrl-C stops it.")

@@ -1,12 +1,10 @@
-"""`rankfleet simulate`: how a fleet would fare under load, without one."""
+"""`rankfleet simulate`: simulate a fleet under load."""
 
-import json
 import time
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.table import Table
 
 from rankfleet.cli import app, err, out
 from rankfleet.cli.options import load_config
@@ -15,38 +13,42 @@ from rankfleet.core.errors import ConfigError
 
 @app.command()
 def simulate(
-    trace: Annotated[Path | None, typer.Option(help="CSV of `second,requests`: arrivals as recorded")] = None,
-    rate_scale: Annotated[float, typer.Option(min=0.0, help="factor on the trace's counts")] = 1.0,
+    trace: Annotated[Path | None, typer.Option(help="recorded arrivals: CSV of `second,requests`")] = None,
+    rate_scale: Annotated[
+        float, typer.Option(min=0.0, help="factor by which the counts of the trace are multiplied")
+    ] = 1.0,
     arrivals: Annotated[
-        str | None, typer.Option(help="random arrivals instead: gamma:rate=60,cv=4 or poisson:rate=60")
+        str | None, typer.Option(help="random arrivals instead of a trace: gamma:rate=60,cv=4 or poisson:rate=60")
     ] = None,
     seconds: Annotated[
-        float | None, typer.Option(min=0.001, help="how long they last; the workload's by default")
+        float | None, typer.Option(min=0.001, help="how long requests arrive; default: as the workload says")
     ] = None,
-    fleet: Annotated[str, typer.Option(help="fleet file or the name of a shipped one; it must name a profile")] = (
-        "sim-fleet"
-    ),
-    workload: Annotated[str, typer.Option(help="workload file or the name of a shipped one")] = "mixed",
+    fleet: Annotated[str, typer.Option(help="fleet file with a profile, or the name of a shipped one")] = ("sim-fleet"),
+    workload: Annotated[str, typer.Option(help="workload file, or the name of a shipped one")] = "mixed",
     policy: Annotated[
-        str, typer.Option(help="slo, static:TIER, table:FRACTION of the budget, slackfit, or oracle")
+        str,
+        typer.Option(
+            help="slo (the service's planner), static:TIER, table:FRACTION of the budget, slackfit, or oracle"
+        ),
     ] = "slo",
-    seed: Annotated[int, typer.Option(min=0, help="of arrivals, sizes and classes")] = 1,
+    seed: Annotated[int, typer.Option(min=0, help="seed of arrivals, sizes and classes")] = 1,
     autoscale: Annotated[
         str | None,
-        typer.Option(help="scale groups: `need` as the service does, or ray:TARGET, Ray's default policy"),
+        typer.Option(help="scale groups: `need` as the service does, or ray:TARGET by Ray's default policy"),
     ] = None,
-    start_s: Annotated[float, typer.Option(min=0, help="seconds until a new replica scores")] = 20.0,
-    json_file: Annotated[Path | None, typer.Option("--json", help="write the figures to this file")] = None,
-    plot: Annotated[Path | None, typer.Option(help="draw load, tiers and attainment to this PNG")] = None,
+    start_s: Annotated[float, typer.Option(min=0, help="seconds from a decision until the new replica scores")] = 20.0,
+    json_file: Annotated[Path | None, typer.Option("--json", help="file to write the figures to")] = None,
+    plot: Annotated[Path | None, typer.Option(help="PNG file to draw load, tiers and attainment to")] = None,
 ) -> None:
-    """Run planner, queue and autoscaling of a fleet against a virtual clock.
+    """Run the planner, queues and autoscaler of a fleet on a virtual clock.
 
-    Attainment is answers in time ÷ all requests; the mean quality is over all requests, those missed counting with
-    the quality of the order they came in. `oracle` is no policy but a bound that no policy can pass.
+    Attainment is the number of answers in time ÷ all requests. Mean quality is over all requests; one that is missed
+    counts with the quality of the order that it came in. `oracle` is not a policy but an upper bound for all policies.
     """
+    from rankfleet.bench.results import measured, write_results
     from rankfleet.estimates.profile import read_profile
     from rankfleet.simulate.inputs import requests_for, workload_named
-    from rankfleet.simulate.oracle import bound
+    from rankfleet.simulate.oracle import upper_bound
     from rankfleet.simulate.policies import policy_of
     from rankfleet.simulate.results import results
     from rankfleet.simulate.run import Simulation
@@ -54,14 +56,18 @@ def simulate(
 
     config, load = load_config(fleet), workload_named(workload)
     if config.profile is None:
-        raise ConfigError(f"{fleet} names no latency profile; measure one with `rankfleet profile`")
+        raise ConfigError(
+            f"{fleet} names no latency profile; measure one with `rankfleet profile` and name it as `profile`"
+        )
     models = read_profile(config.profile)
     if missing := sorted(set(config.tiers) - set(models)):
-        raise ConfigError(f"profile {config.profile} has no {', '.join(missing)}")
+        raise ConfigError(
+            f"profile {config.profile} has no tier {', '.join(missing)}; measure it with `rankfleet profile`"
+        )
     requests = requests_for(load, trace, rate_scale, arrivals, seconds, seed)
     started_s = time.perf_counter()
     if policy == "oracle":
-        figures: dict[str, Any] = bound(config, models, load, requests)
+        figures: dict[str, Any] = upper_bound(config, models, load, requests)
     else:
         budgets_ms = [each.slo_ms for each in load.classes.values() if each.slo_ms is not None]
         scaler = None if autoscale is None else scaler_of(autoscale, config, models, budgets_ms)
@@ -74,8 +80,7 @@ def simulate(
     figures = {**given, **figures, "simulated_in_s": round(took_s, 2)}
     show(figures)
     if json_file is not None:
-        json_file.parent.mkdir(parents=True, exist_ok=True)
-        json_file.write_text(json.dumps(figures, indent=2) + "\n", encoding="utf-8")
+        write_results(json_file, figures, measured())
     if plot is not None:
         from rankfleet.simulate.plot import draw
 
@@ -83,22 +88,13 @@ def simulate(
 
 
 def show(figures: dict[str, Any]) -> None:
-    """One row for all requests and one for each class."""
-    keys = ("requests", "attainment", "mean_quality", "refused", "given_up", "late", "p50_ms", "p99_ms")
-    table = Table("", *(key.replace("_", " ") for key in keys), box=None, padding=(0, 2, 0, 0))
-    for name, row in {"all": figures, **figures.get("classes", {})}.items():
-        table.add_row(name, *(cell(key, row.get(key)) for key in keys))
-    out.print(table)
+    """One row for all requests and one per class."""
+    from rankfleet.bench.tables import LOAD, figures_table, tier_shares
+
+    out.print(figures_table({"all": figures, **figures.get("classes", {})}, LOAD))
     if "tiers" in figures:
-        shares = ", ".join(f"{tier} {share:.1%}" for tier, share in figures["tiers"].items())
         out.print(
-            f"in time by {shares}; {figures['gpu_seconds']:.0f} seconds of work by {figures['replica_seconds']:.0f} of "
-            "replicas",
+            f"{tier_shares(figures['tiers'])}; {figures['gpu_seconds']:.0f} s of work in "
+            f"{figures['replica_seconds']:.0f} replica-seconds",
             soft_wrap=True,
         )
-
-
-def cell(key: str, value: float | None) -> str:
-    if value is None:
-        return ""
-    return f"{value:.2%}" if key == "attainment" else f"{value:.4f}" if key == "mean_quality" else f"{value:,}"

@@ -1,4 +1,4 @@
-"""From a fleet config to a Ray Serve application: `rankfleet.cluster.build:build` is the import path."""
+"""Builds the Ray Serve application of a fleet. Serve imports it as `rankfleet.cluster.build:build`."""
 
 from pathlib import Path
 from typing import Any
@@ -13,8 +13,12 @@ from rankfleet.core.config import parse_config, read_config
 
 
 def build(args: dict[str, Any]) -> Application:
-    """args: {"groups": names}, where a config file of Serve's gives each deployment its options
-    (`cluster/serve_config.py`); or {"config": the fleet as a mapping, or the path of its file}. Raises ConfigError."""
+    """The application of a fleet.
+
+    `args` is one of two: {"groups": names} if a Serve config gives each deployment its options
+    (`cluster/serve_config.py`), or {"config": the fleet file's content or its path}.
+    Raises ConfigError.
+    """
     options: dict[str, dict[str, Any]] = {}
     names = args.get("groups")
     if names is None:

@@ -1,18 +1,22 @@
-"""Environment variables that Ray and Serve read when they start, on the head and on every worker, and the folders that
-they name."""
+"""Environment variables that Ray and Serve read when they start, and the folders that they name."""
 
 import os
 import secrets
+import socket
 import stat
 import tempfile
 from collections.abc import Mapping, MutableMapping
 from pathlib import Path
 
-# Serve's low-latency path: HAProxy hands requests straight to the router, user code runs on the main loop. The
-# push intervals let the autoscaling policy see a burst within a second; the buckets lie around usual budgets.
-# Ranking twice does no harm, so HAProxy may send a request again when its router died. For that it has to have all of
-# it before it sends any, by an option that Serve has no setting for: it goes into the file behind one that has, and
-# so does the time after which a client that sends its request too slowly is cut off.
+from rankfleet.cluster.failures import LaunchError
+
+# For the head and every worker. Serve's low-latency settings: HAProxy passes requests directly to a router, and user
+# code runs on the main event loop. The push intervals let the autoscaling policy see a burst within a second. The
+# latency buckets are denser around usual budgets.
+# Ranking is idempotent, so HAProxy may send a request to another router when the first one died. It has to hold the
+# whole request for that (`option http-buffer-request`), for which Serve has no setting, nor for the time after which a
+# client that sends too slowly is cut off. Both stand behind the value of a setting that goes into HAProxy's
+# configuration as it is (cluster/ray_private.py).
 LOW_LATENCY = {
     "RAY_SERVE_ENABLE_HA_PROXY": "1",
     "RAY_SERVE_THROUGHPUT_OPTIMIZED": "1",
@@ -21,14 +25,13 @@ LOW_LATENCY = {
     "RAY_SERVE_HAPROXY_RETRY_ON": (
         "conn-failure empty-response\n    option http-buffer-request\n    timeout http-request 30s"
     ),
-    "RAY_SERVE_HAPROXY_TIMEOUT_CLIENT_S": "120",  # for clients that do not read their reply, which takes memory so long
+    "RAY_SERVE_HAPROXY_TIMEOUT_CLIENT_S": "120",  # a client that does not read its reply holds memory until then
     "RAY_SERVE_HAPROXY_TUNE_BUFSIZE": "262144",
     "RAY_SERVE_REQUEST_LATENCY_BUCKETS_MS": "5,10,20,35,50,75,100,150,200,350,500,1000,2000,5000",
 }
-# On one computer: logs go to Ray's files, not to the terminal; usage statistics are sent nowhere; other users of
-# the machine may not command the cluster. A busy computer may take longer than Serve's 5 s to start its proxy,
-# which Serve kills after three such waits. Models of the hub have been fetched by then, and the fleet's processes
-# know no proxy: they look into the cache and ask nobody.
+# For a fleet on one computer. Logs go to Ray's files and not to the terminal. No usage statistics are sent. A token
+# keeps other users of the computer out of the cluster. A busy computer may need more than Serve's default of 5 s to
+# start the proxy, which Serve kills after three such waits. The hub is not asked: models have been fetched before.
 LOCAL = {
     "RAY_SERVE_LOG_TO_STDERR": "0",
     "RAY_USAGE_STATS_ENABLED": "0",
@@ -36,36 +39,69 @@ LOCAL = {
     "RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S": "30",
     "HF_HUB_OFFLINE": "1",
 }
-# Ports Serve opens besides its HTTP port, and their defaults.
+# Ports that Serve opens besides its HTTP port, and their defaults.
 SIDE_PORTS = {
     "RAY_SERVE_HAPROXY_METRICS_PORT": 9101,
     "RAY_SERVE_HAPROXY_STATS_PORT": 8404,
     "RAY_SERVE_FALLBACK_PROXY_HTTP_PORT": 8500,
 }
 
-# Variables that send a program's connections through a proxy, in small or capital letters.
-PROXIES = frozenset({"http_proxy", "https_proxy", "all_proxy", "grpc_proxy"})
-# The path of a Unix socket has at most 107 bytes. HAProxy's take up to 78 of them behind the folder (the node's id,
-# "admin.sock", a process id, ".tmp"), Ray's up to 66 ("session_…/sockets/plasma_store").
+# Variables that send a program's connections through a proxy, in lower or upper case.
+PROXY_VARIABLES = frozenset({"http_proxy", "https_proxy", "all_proxy", "grpc_proxy"})
+# The path of a Unix socket has at most 107 bytes. After the folder, HAProxy needs up to 78 of them (the node's id,
+# "admin.sock", a process id, ".tmp"), and Ray up to 66 ("session_…/sockets/plasma_store").
 MAX_FOLDER_BYTES = 107 - 78
 MAX_RAY_TEMP_BYTES = 107 - 66
 
 
-def leave_proxies(environment: MutableMapping[str, str]) -> None:
-    """Remove the variables of PROXIES.
+def prepare_environment() -> None:
+    """Set what Ray and Serve read, for this process and all that it starts. Raises LaunchError, which says what to set,
+    if there is no folder for their files."""
+    remove_proxies(os.environ)
+    try:
+        os.environ.update(ray_temp_dir(os.environ) | token_location(os.environ) | haproxy_files(os.environ))
+    except OSError as error:
+        raise LaunchError(str(error)) from error
+    os.environ.update(LOW_LATENCY | LOCAL | side_ports())
 
-    A fleet's processes talk to each other and to nothing else, and they do so at the node's own address: gRPC, which
-    Serve's router uses, would ask the proxy for it, since `no_proxy=localhost` does not cover that address. Adding
-    every address of the node to `no_proxy` would do as well, but each library reads that variable in its own way.
+
+def remove_proxies(environment: MutableMapping[str, str]) -> None:
+    """Remove the variables of PROXY_VARIABLES.
+
+    The processes of a fleet talk only to each other, at the node's own address. gRPC, which Serve's router uses, would
+    go through the proxy for it, since `no_proxy=localhost` does not cover that address. Adding every address of the
+    node to `no_proxy` would help too, but each library reads that variable in its own way.
     """
-    for name in [name for name in environment if name.lower() in PROXIES]:
+    for name in [name for name in environment if name.lower() in PROXY_VARIABLES]:
         del environment[name]
 
 
-def user_folder() -> Path:
-    """A folder that only this user can write to, in the temporary folder: made where it is missing.
+def is_free(host: str, port: int) -> bool:
+    """Whether a server can listen there."""
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+        except OSError:
+            return False
+    return True
 
-    It is in /tmp where the temporary folder's own path is too long for sockets. Raises OSError that says what to set.
+
+def side_ports() -> dict[str, str]:
+    """Variables with free ports in place of those of SIDE_PORTS that are taken, for instance by another fleet."""
+    chosen = {}
+    for name, default in SIDE_PORTS.items():
+        if name not in os.environ and not is_free("0.0.0.0", default):
+            with socket.socket() as probe:
+                probe.bind(("127.0.0.1", 0))
+                chosen[name] = str(probe.getsockname()[1])
+    return chosen
+
+
+def user_folder() -> Path:
+    """A folder that only this user can write to, inside the temporary folder; created if it is missing.
+
+    It is in /tmp if the temporary folder's path is too long for sockets. Raises OSError that says what to set.
     """
     name = f"rankfleet-{os.getuid()}"
     folders = dict.fromkeys(Path(base) / name for base in (tempfile.gettempdir(), "/tmp"))
@@ -73,13 +109,13 @@ def user_folder() -> Path:
         if len(os.fsencode(folder)) <= MAX_FOLDER_BYTES and is_own(folder):
             return folder
     raise OSError(
-        f"{' and '.join(map(str, folders))} cannot be made, or belong to another user; set TMPDIR to a folder of yours "
-        f"whose path has at most {MAX_FOLDER_BYTES - len(name) - 1} bytes"
+        f"{' and '.join(map(str, folders))} cannot be created, or belong to another user; set TMPDIR to a folder of "
+        f"yours whose path has at most {MAX_FOLDER_BYTES - len(name) - 1} bytes"
     )
 
 
 def is_own(folder: Path) -> bool:
-    """Whether it is there or could be made, and nobody else can put anything into it: what lies there is trusted."""
+    """Whether a folder exists or could be created, and no other user can write to it. Its content is trusted then."""
     try:
         folder.mkdir(mode=0o700, exist_ok=True)
         found = folder.lstat()
@@ -90,7 +126,7 @@ def is_own(folder: Path) -> bool:
 
 
 def can_write(folder: Path) -> bool:
-    """Whether files can be made in it. It is made where it is missing."""
+    """Whether files can be created in a folder, which is created if it is missing."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError:
@@ -99,8 +135,11 @@ def can_write(folder: Path) -> bool:
 
 
 def haproxy_files(environment: Mapping[str, str]) -> dict[str, str]:
-    """Where HAProxy keeps its settings and sockets. Serve's own choice, /tmp/haproxy-serve, belongs to the first user
-    who starts a fleet on the machine, and no other can write there. Raises OSError."""
+    """Variables with the paths of HAProxy's configuration and sockets, without those that are set already.
+
+    Serve's default, /tmp/haproxy-serve, belongs to the first user who starts a fleet on the computer, and others cannot
+    write there. Raises OSError.
+    """
     files = {
         "RAY_SERVE_HAPROXY_CONFIG_FILE_LOC": "haproxy.cfg",
         "RAY_SERVE_HAPROXY_SOCKET_PATH": "admin.sock",
@@ -111,9 +150,11 @@ def haproxy_files(environment: Mapping[str, str]) -> dict[str, str]:
     return {name: str(user_folder() / file) for name, file in files.items() if name not in environment}
 
 
-def token_place(environment: Mapping[str, str]) -> dict[str, str]:
-    """Where Ray's token lies when the home folder cannot keep it: one is made in `user_folder`, where `apply` finds it
-    too. Empty where Ray can use its own place, ~/.ray, or the environment names another. Raises OSError."""
+def token_location(environment: Mapping[str, str]) -> dict[str, str]:
+    """RAY_AUTH_TOKEN_PATH if the home folder cannot hold Ray's token: a token is then created in `user_folder`.
+
+    Empty if Ray can use its default, ~/.ray, or the environment names a token. Raises OSError.
+    """
     if environment.get("RAY_AUTH_TOKEN") or environment.get("RAY_AUTH_TOKEN_PATH"):
         return {}
     home = environment.get("HOME")
@@ -127,24 +168,24 @@ def token_place(environment: Mapping[str, str]) -> dict[str, str]:
 
 
 def token_path(environment: Mapping[str, str]) -> str | None:
-    """The file with the token that a fleet of this environment has; None where it is in no file."""
+    """The file with the token of a fleet with this environment; None if the token is in no file."""
     if environment.get("RAY_AUTH_TOKEN"):
         return None
     return environment.get("RAY_AUTH_TOKEN_PATH") or str(Path(environment.get("HOME", "/"), ".ray", "auth_token"))
 
 
 def can_read(path: Path) -> bool:
-    """Whether it is a file with something in it that this user may read."""
+    """Whether this is a file that this user may read, and not an empty one."""
     try:
         return path.stat().st_size > 0 and os.access(path, os.R_OK)
     except OSError:
         return False
 
 
-def ray_temp(environment: Mapping[str, str]) -> dict[str, str]:
-    """RAY_TMPDIR for a machine where Ray's own choice does not do: it cannot be written, or its path is too long.
+def ray_temp_dir(environment: Mapping[str, str]) -> dict[str, str]:
+    """RAY_TMPDIR if Ray's default folder cannot be written or its path is too long for sockets; empty if it will do.
 
-    Empty where it does. Raises OSError where RAY_TMPDIR is set and does not do.
+    Raises OSError if RAY_TMPDIR is set to a folder that cannot be used.
     """
     base = Path(environment.get("RAY_TMPDIR") or environment.get("TMPDIR") or "/tmp")
     short = len(os.fsencode(base / "ray")) <= MAX_RAY_TEMP_BYTES
@@ -152,5 +193,5 @@ def ray_temp(environment: Mapping[str, str]) -> dict[str, str]:
         return {}
     if environment.get("RAY_TMPDIR"):
         why = "cannot be written" if short else f"is too long for Ray's sockets: {MAX_RAY_TEMP_BYTES - 4} bytes at most"
-        raise OSError(f"RAY_TMPDIR ({base}) {why}; set it to another folder, or to none")
+        raise OSError(f"RAY_TMPDIR ({base}) {why}; set it to another folder, or unset it")
     return {"RAY_TMPDIR": str(user_folder())}

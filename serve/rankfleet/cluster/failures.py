@@ -1,12 +1,12 @@
-"""Why a fleet does not start: the sentence that says what to do, out of what Ray and Serve say."""
+"""Why a fleet does not start: finds the sentence that says what to do in the messages of Ray and Serve."""
 
 import re
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from rankfleet.cluster.ray_private import logs_folder
 from rankfleet.cluster.serve_config import APP_NAME, ROUTER
 from rankfleet.core.errors import RankfleetError
 
@@ -14,89 +14,94 @@ if TYPE_CHECKING:
     from ray.serve.schema import ApplicationStatusOverview
 
 ANSI = re.compile(r"\x1b\[[0-9;]*m")
-OURS = re.compile(r"^rankfleet\.core\.errors\.\w+: ", re.MULTILINE)  # the last line of a traceback of ours
-HAPROXY = re.compile(r"^\[ALERT\]\s+\(\d+\) : (.*)$", re.MULTILINE)
-OTHERS = re.compile(r"^(?:[A-Za-z_]\w*\.)*[A-Z]\w*(?:Error|Exception|Exit|Interrupt)(?:: .*)?$", re.MULTILINE)
+# The last line of a traceback that ends in one of Rankfleet's errors, and of one that ends in another error.
+RANKFLEET_ERROR = re.compile(r"^rankfleet\.core\.errors\.\w+: ", re.MULTILINE)
+OTHER_ERROR = re.compile(r"^(?:[A-Za-z_]\w*\.)*[A-Z]\w*(?:Error|Exception|Exit|Interrupt)(?:: .*)?$", re.MULTILINE)
+HAPROXY_ALERT = re.compile(r"^\[ALERT\]\s+\(\d+\) : (.*)$", re.MULTILINE)
 
 
 class LaunchError(RankfleetError):
-    """The fleet could not be started or reached here; the message says why and what to do."""
+    """A fleet could not be started or reached on this computer. The message says why and what to do."""
 
     code = "launch"
 
 
 @dataclass(frozen=True)
-class Trouble:
-    """Why a replica of a deployment does not start. ours: the message is one of RankfleetError, and the next try would
-    end in the same way."""
+class StartFailure:
+    """Why replicas of a deployment do not start. `is_final`: the reason is one of Rankfleet's errors, and the next try
+    would fail in the same way."""
 
     deployment: str
     reason: str
-    ours: bool
+    is_final: bool
 
     def __str__(self) -> str:
-        who = "the router" if self.deployment == ROUTER else f"group {self.deployment}"
-        return f"{who} does not start: {self.reason}"
+        what = "the router" if self.deployment == ROUTER else f"group {self.deployment}"
+        return f"{what} does not start: {self.reason}"
 
 
 @contextmanager
-def one_sentence(what: str) -> Iterator[None]:
-    """Raises LaunchError for whatever goes wrong inside, with the last line of it and where the rest is."""
+def as_launch_error(what: str) -> Iterator[None]:
+    """Turn any exception raised inside into a LaunchError: what did not start, the root cause, and where the logs are.
+    Rankfleet's own errors pass unchanged."""
     try:
         yield
     except RankfleetError:
         raise
     except Exception as error:
-        raise LaunchError(f"{what} did not start: {reason_of(str(error))}{see_logs()}") from error
+        raise LaunchError(f"{what} did not start: {root_cause(str(error))}{where_logs_are()}") from error
 
 
-def see_logs() -> str:
-    """Where the logs of the cluster that this process has started are, as the end of a sentence."""
-    node = getattr(sys.modules.get("ray._private.worker"), "_global_node", None)
-    return f"; logs are in {node.get_logs_dir_path()}" if node else ""
+def where_logs_are() -> str:
+    """The logs of the cluster that this process has started, as the end of a sentence; empty if it has started none."""
+    folder = logs_folder()
+    return f"; logs are in {folder}" if folder else ""
 
 
-def why_failed(message: str, found: list[Trouble]) -> str:
-    """Errors of ours alone where there are any, since they say what to do; else all that Serve says, and the logs."""
-    if ours := [trouble.reason for trouble in found if trouble.ours]:
-        return "\n".join(dict.fromkeys(ours))
-    reasons = [str(trouble) for trouble in found] or [f"the fleet did not start: {reason_of(message)}"]
-    return "\n".join(dict.fromkeys(reasons)) + see_logs()
+def explain_failure(message: str, failures: list[StartFailure]) -> str:
+    """Only Rankfleet's errors if there are any, since they say what to do; else everything Serve says, and the logs.
+
+    `message`: Serve's message about the application.
+    """
+    if final := [failure.reason for failure in failures if failure.is_final]:
+        return "\n".join(dict.fromkeys(final))
+    reasons = [str(failure) for failure in failures] or [f"the fleet did not start: {root_cause(message)}"]
+    return "\n".join(dict.fromkeys(reasons)) + where_logs_are()
 
 
-def troubles(application: "ApplicationStatusOverview") -> list[Trouble]:
-    """Of the deployments that are not healthy, those whose replicas have failed to start."""
+def start_failures(application: "ApplicationStatusOverview") -> list[StartFailure]:
+    """The deployments that are not healthy because replicas failed to start."""
     return [
-        Trouble(name, reason_of(deployment.message), is_ours(deployment.message))
+        StartFailure(name, root_cause(deployment.message), has_rankfleet_error(deployment.message))
         for name, deployment in application.deployments.items()
         if deployment.status.value != "HEALTHY" and "failed to start" in deployment.message
     ]
 
 
-def is_ours(message: str) -> bool:
-    return OURS.search(ANSI.sub("", message)) is not None
+def has_rankfleet_error(message: str) -> bool:
+    return RANKFLEET_ERROR.search(ANSI.sub("", message)) is not None
 
 
-def reason_of(message: str) -> str:
-    """The sentence in what Serve says of a replica that failed: the error at the end of the tracebacks; without one
-    the first line."""
+def root_cause(message: str) -> str:
+    """The error at the end of the tracebacks in a message from Serve; its first line if it has no traceback."""
     text = ANSI.sub("", message)
-    if ours := list(OURS.finditer(text)):
-        return text[ours[-1].end() :].strip()
-    if alerts := HAPROXY.findall(text):
+    if errors := list(RANKFLEET_ERROR.finditer(text)):
+        return text[errors[-1].end() :].strip()
+    if alerts := HAPROXY_ALERT.findall(text):
         return f"HAProxy: {alerts[0].strip()}"
-    if others := OTHERS.findall(text):
+    if others := OTHER_ERROR.findall(text):
         return str(others[-1]).strip()
-    said = [line.strip() for line in (text.partition("Error:\n")[2] or text).splitlines() if line.strip()]
-    return said[0] if said else "Serve gives no reason"
+    lines = [line.strip() for line in (text.partition("Error:\n")[2] or text).splitlines() if line.strip()]
+    return lines[0] if lines else "Serve gives no reason"
 
 
-def watch(known: set[str]) -> Iterator[str]:
-    """Of a fleet that runs, what is wrong now and is not yet known: replicas that cannot start again."""
+def new_failures(known: set[str]) -> Iterator[str]:
+    """What is wrong with a running fleet and not in `known` yet, to which it is added: replicas that cannot start
+    again."""
     from ray import serve
 
     application = serve.status().applications.get(APP_NAME)
-    for trouble in map(str, troubles(application) if application else []):
-        if trouble not in known:
-            known.add(trouble)
-            yield trouble
+    for failure in map(str, start_failures(application) if application else []):
+        if failure not in known:
+            known.add(failure)
+            yield failure

@@ -1,26 +1,29 @@
-"""A replica of a group, as Ray Serve runs it: collects chunks, hands them to its worker, reports."""
+"""The deployment of a replica group: collects chunks, hands them to the replica's worker, reports to Serve."""
 
 import asyncio
 import inspect
 import logging
 import sys
-from collections.abc import AsyncIterator, Callable
-from concurrent.futures import Executor, ThreadPoolExecutor
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 from ray import serve
 
-from rankfleet.autoscaler.reports import of_replica
+from rankfleet.autoscaler.reports import replica_report
+from rankfleet.cluster.following import FleetFollower
+from rankfleet.cluster.loading import load_model, measure_model, model_fingerprint
 from rankfleet.cluster.telemetry import GroupTelemetry
-from rankfleet.core.config import FleetConfig, parse_config
-from rankfleet.core.errors import CheckpointError, ConfigError
-from rankfleet.core.fingerprint import fingerprint, model_name, settings_name
+from rankfleet.core.config import FleetConfig
+from rankfleet.core.fingerprint import settings_name
 from rankfleet.core.messages import Chunk, ChunkScores
-from rankfleet.estimates.latency import LatencyModel, Sample, fit
+from rankfleet.estimates.latency import LatencyModel, fit
 from rankfleet.estimates.profile import read_profile
 from rankfleet.estimates.quality import quality_table
-from rankfleet.replica.health import Entrance, check
-from rankfleet.replica.worker import HostedModel, Worker, submit_each
+from rankfleet.replica.collector import CollectorWatchdog, submit_each
+from rankfleet.replica.health import check
+from rankfleet.replica.hosting import HostedModel
+from rankfleet.replica.worker import Worker
 
 if TYPE_CHECKING:
     from rankfleet.engine.runtime.scorer import Scorer
@@ -28,57 +31,49 @@ if TYPE_CHECKING:
 P = ParamSpec("P")
 R = TypeVar("R")
 
-# The engine's thread needs the interpreter for moments between long native calls. By default it would wait 5 ms for
-# each of them while requests come in; so much longer would every batch take.
-SWITCH_S = 2e-4
-WARM_UP_S = 5.0  # most time spent on measuring one tier before it takes traffic
-UNUSED_S = 30.0  # a model that is no longer in the fleet file goes when nobody has asked for it for so long
+# Python's switch interval. The engine's thread needs the interpreter briefly between long native calls. At the default
+# of 5 ms it would wait that long each time while requests come in, and every batch would take that much longer.
+SWITCH_INTERVAL_S = 2e-4
+UNUSED_S = 30.0  # a model that has left the fleet file is dropped once no chunk has asked for it for this long
 
 log = logging.getLogger("ray.serve")
 
 
-def signed(function: Callable[P, R]) -> Callable[P, R]:
-    """With its signature at hand: `serve.batch` asks for it at every call, and working it out each time took a
-    twentieth of the replica's Python."""
+def cache_signature(function: Callable[P, R]) -> Callable[P, R]:
+    """Store a function's signature on it. `serve.batch` asks for the signature at every call, and computing it each
+    time took a twentieth of the replica's Python time."""
     function.__signature__ = inspect.signature(function)  # type: ignore[attr-defined]
     return function
 
 
 class ReplicaGroup:
-    """The deployment behind one group of the fleet."""
+    """One replica of a group."""
 
-    def __init__(self, name: str) -> None:
-        sys.setswitchinterval(SWITCH_S)
+    def __init__(
+        self,
+        name: str,
+        fingerprint: Callable[[FleetConfig, str], str] = model_fingerprint,
+        load: "Callable[[FleetConfig, str], tuple[str, Scorer, str]]" = load_model,
+    ) -> None:
+        sys.setswitchinterval(SWITCH_INTERVAL_S)
         self._name = name
+        self._fingerprint = fingerprint
+        self._load = load
         self._engine = ThreadPoolExecutor(1, thread_name_prefix="engine")
         self._loader = ThreadPoolExecutor(1, thread_name_prefix="loader")
         self._telemetry = GroupTelemetry(name)
-        self._entrance = Entrance()
+        self._collector = CollectorWatchdog()
         self._worker: Worker | None = None
-        self._following: asyncio.Task[None] | None = None
-        self._wanted: frozenset[str] = frozenset()  # fingerprints, by the last settings that could be followed
-        self._settings = ""  # by name, of the last that came
-        self._fault = ""
+        self._follower = FleetFollower(f"group {name}", self._start, self._change, self._drop_unused)
+        self._wanted: frozenset[str] = frozenset()  # fingerprints of the models of the file that is followed
+        self._settings = ""  # `settings_name` of the newest file
 
     async def reconfigure(self, settings: dict[str, Any]) -> None:
-        """Host what the fleet file says (`FleetConfig.for_groups`). At first before any traffic; later beside it, while
-        what is hosted already goes on, so this returns at once. What is wrong then changes nothing; routing stats and
-        the log say so: Serve would stop a replica that raises here."""
-        self._settings, self._fault = settings_name(settings), ""
-        if self._worker is None:
-            self._worker = await self._started(parse_config(settings))
-            self._wanted = self._worker.hosts
-            return
-        try:
-            fleet = parse_config(settings)
-        except ConfigError as error:
-            self._failed(error)
-            return
-        if self._following is not None:
-            self._following.cancel()
-        self._following = asyncio.create_task(self._follow(fleet))
+        """Host what the fleet file says (`FleetConfig.for_groups`); see `FleetFollower`."""
+        self._settings = settings_name(settings)
+        await self._follower.reconfigure(settings)
 
-    async def _started(self, fleet: FleetConfig) -> Worker:
+    async def _start(self, fleet: FleetConfig) -> None:
         group = fleet.groups[self._name]
         await self._set_threads(group.threads)
         worker = Worker(
@@ -88,53 +83,51 @@ class ReplicaGroup:
             group.batch_tokens,
             self._engine,
             self._telemetry.batch,
-            rule=fleet.routing,
-            settings=fleet.scheduling,
+            routing=fleet.routing,
+            scheduling=fleet.scheduling,
         )
         for tier in group.tiers:
-            worker.host(*await self._loaded(fleet, tier))
-        return worker
+            worker.host(*await self._load_measured(fleet, tier))
+        self._worker, self._wanted = worker, worker.hosts
 
-    async def _follow(self, fleet: FleetConfig) -> None:
-        """Load what is new, go by the new settings, and forget in time what is no longer wanted."""
-        worker = self._worker
-        assert worker is not None
-        try:
-            group = fleet.groups[self._name]
-            wanted = {}
-            for tier in group.tiers:
-                wanted[await self._in_loader(named, fleet, tier)] = tier
-            for name, tier in wanted.items():
-                if name not in worker.hosts:
-                    worker.host(*await self._loaded(fleet, tier))
-            worker.name({tier: name for name, tier in wanted.items()})
-            await self._set_threads(group.threads)
-            worker.adjust(quality_table(fleet).tiers, group.batch_tokens, fleet.routing, fleet.scheduling)
-            self._wanted = frozenset(wanted)
-        except Exception as error:
-            self._failed(error)
+    async def _change(self, fleet: FleetConfig) -> None:
+        """Load the models that are new, then go by the new settings."""
+        worker = self._ready
+        group = fleet.groups[self._name]
+        wanted = {}
+        for tier in group.tiers:
+            wanted[await self._in_loader(self._fingerprint, fleet, tier)] = tier
+        for name, tier in wanted.items():
+            if name not in worker.hosts:
+                worker.host(*await self._load_measured(fleet, tier))
+        # After A → B → A the models of A are still hosted: nothing is loaded, but the names have to go back to them.
+        worker.name({tier: name for name, tier in wanted.items()})
+        await self._set_threads(group.threads)
+        worker.adjust(quality_table(fleet).tiers, group.batch_tokens, fleet.routing, fleet.scheduling)
+        self._wanted = frozenset(wanted)
+
+    async def _drop_unused(self) -> None:
+        """Drop the models that the file does not name, each once no chunk has asked for it for UNUSED_S."""
+        worker = self._ready
         while worker.hosts - self._wanted:
             await asyncio.sleep(UNUSED_S / 10)
             for name in worker.forget(self._wanted, UNUSED_S):
                 log.info("model %s is no longer hosted", name)
 
-    def _failed(self, error: Exception) -> None:
-        self._fault = f"{type(error).__name__}: {error}" if not isinstance(error, CheckpointError) else str(error)
-        log.error("group %s goes on with what it hosts: %s", self._name, self._fault, exc_info=error)
-
-    async def _loaded(self, fleet: FleetConfig, tier: str) -> tuple[str, HostedModel]:
-        """Fingerprint and model of a tier, which has scored. Raises CheckpointError that names the tier."""
-        name, scorer, weights = await self._in_loader(load, fleet, tier)
-        stored = read_profile(fleet.profile) if fleet.profile else {}
-        samples = [sample async for sample in measured(fleet, tier, scorer, self._engine, tier in stored)]
-        return name, HostedModel(tier, scorer, stored.get(tier) or fit(samples), weights)
+    async def _load_measured(self, fleet: FleetConfig, tier: str) -> tuple[str, HostedModel]:
+        """A tier's model, which has scored its first batches, under its fingerprint. Raises CheckpointError that names
+        the tier."""
+        name, scorer, weights = await self._in_loader(self._load, fleet, tier)
+        profile = read_profile(fleet.profile) if fleet.profile else {}
+        samples = [sample async for sample in measure_model(fleet, tier, scorer, self._engine, tier in profile)]
+        return name, HostedModel(tier, scorer, profile.get(tier) or fit(samples), weights)
 
     async def _in_loader(self, call: Callable[[FleetConfig, str], R], fleet: FleetConfig, tier: str) -> R:
-        """In a thread that batches do not wait for."""
+        """Run in the loader's thread, so that batches do not wait for it."""
         return await asyncio.get_running_loop().run_in_executor(self._loader, call, fleet, tier)
 
     async def _set_threads(self, threads: int) -> None:
-        """For both threads that compute: OpenMP asks each for its own number."""
+        """Set the number of torch threads in both threads that compute: OpenMP keeps one number per thread."""
         import torch
 
         loop = asyncio.get_running_loop()
@@ -148,80 +141,41 @@ class ReplicaGroup:
         return self._worker
 
     async def latency(self) -> dict[str, LatencyModel]:
-        """Of each model hosted, by fingerprint, on this device, as batches take now."""
+        """Current latency model of each hosted model on this device, by fingerprint."""
         return self._ready.models
 
     async def score(self, chunk: Chunk) -> ChunkScores:
-        """Raw logits of a chunk. Raises what the future of `Worker.submit` does."""
-        scores = await self._entrance.through(self._collect(chunk))
+        """Raw logits of a chunk. Raises what the future of `Worker.submit` raises."""
+        scores = await self._collector.watch(self._collect(chunk))
         return await scores
 
     @serve.batch(max_batch_size=1024, batch_wait_timeout_s=0.0)
-    @signed
+    @cache_signature
     async def _collect(self, chunks: list[Chunk]) -> list["asyncio.Future[ChunkScores]"]:
-        """Concurrent chunks into the queue. Gives back futures, so that no chunk waits for its neighbours:
-        the order of work is the queue's to decide."""
+        """Put concurrent chunks into the worker's queue. Returns futures, so that no chunk waits for those it came
+        with: the queue decides the order of work."""
         return submit_each(self._ready.submit, chunks)
 
     def record_routing_stats(self) -> dict[str, Any]:
-        """Read by routers, which send a replica only what it hosts: fingerprints of models and of their weights; and
-        why it cannot follow its last settings, empty where it can."""
+        """Called by Serve, which passes the result on to routers.
+
+        `hosts`: fingerprints of the hosted models and of their weights; a router sends only chunks for these.
+        `settings`, `fault`: name of the newest settings, and why this replica cannot follow them; empty if it can.
+        """
         worker = self._worker
         if worker is None:
             return {}
-        return {"hosts": sorted(worker.hosts | worker.weights), "settings": self._settings, "fault": self._fault}
+        hosts = sorted(worker.hosts | worker.weights)
+        return {"hosts": hosts, "settings": self._settings, "fault": self._follower.fault}
 
     def record_autoscaling_stats(self) -> dict[str, float]:
-        """Read by the autoscaling policy."""
+        """Called by Serve, which passes the result on to the autoscaling policy."""
         if self._worker is None:
             return {}
         self._telemetry.load(self._worker.load)
-        return of_replica(self._worker.load)
+        return replica_report(self._worker.load)
 
     async def check_health(self) -> None:
-        """Serve replaces a replica that raises here."""
+        """Called by Serve, which replaces a replica that raises here."""
         if self._worker is not None:
-            await check(self._worker, self._entrance)
-
-
-def named(fleet: FleetConfig, tier: str) -> str:
-    """The fingerprint of a tier's model. Raises CheckpointError that names the tier."""
-    from rankfleet.engine.checkpoint.files import find_checkpoint
-
-    settings = fleet.tiers[tier]
-    try:
-        checkpoint = find_checkpoint(settings.model, settings.revision)
-    except CheckpointError as error:
-        raise CheckpointError(f"tier {tier}: {error}") from error
-    return model_name(tier, settings, fleet.groups[fleet.group_of(tier)].dtype, checkpoint.description)
-
-
-def load(fleet: FleetConfig, tier: str) -> "tuple[str, Scorer, str]":
-    """Fingerprint of a tier's model, the model, and the fingerprint of its weights. Raises CheckpointError that names
-    the tier."""
-    from rankfleet.engine.checkpoint.files import find_checkpoint
-    from rankfleet.engine.runtime.scorer import Scorer
-
-    settings, group = fleet.tiers[tier], fleet.groups[fleet.group_of(tier)]
-    name = named(fleet, tier)
-    try:
-        checkpoint = find_checkpoint(settings.model, settings.revision)
-        scorer = Scorer.load(checkpoint, group.dtype)
-    except CheckpointError as error:
-        raise CheckpointError(f"tier {tier}: {error}") from error
-    return name, scorer, fingerprint(name, checkpoint.weights_digest, scorer.dtype)
-
-
-async def measured(
-    fleet: FleetConfig, tier: str, scorer: "Scorer", executor: Executor, known: bool
-) -> AsyncIterator[Sample]:
-    """Timed batches of a tier, in between those of others. known: whether its latency is, so that it need only have
-    scored."""
-    from rankfleet.engine.runtime.measure import QUICK, measure
-
-    repeats, max_s = (1, 1.0) if known else (8, WARM_UP_S)
-    longest = min(fleet.tiers[tier].max_tokens or 512, scorer.max_pair)
-    samples = measure(scorer, longest, QUICK, repeats, max_s)
-    loop = asyncio.get_running_loop()
-    while (sample := await loop.run_in_executor(executor, next, samples, None)) is not None:
-        yield sample
+            await check(self._worker, self._collector)

@@ -1,53 +1,35 @@
-"""A fleet on this one computer: start Ray, start Serve, wait until it ranks, change it, stop it all again.
+"""Starts a fleet on this computer: Ray, Ray Serve, the deployments; and stops it again.
 
-Ray reads its settings from the environment when it is first imported, so nothing here imports it before they
-are there.
+Ray reads its settings from the environment when it is first imported, so nothing here imports it before they are set.
 """
 
-import asyncio
 import logging
 import os
 import sys
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import partial
 
-import httpx
-
-from rankfleet.cluster import changes
-from rankfleet.cluster.environment import (
-    LOCAL,
-    LOW_LATENCY,
-    haproxy_files,
-    leave_proxies,
-    ray_temp,
-    token_path,
-    token_place,
-    user_folder,
-)
-from rankfleet.cluster.failures import LaunchError, one_sentence, reason_of, troubles, why_failed
-from rankfleet.cluster.preflight import check_files, check_fits, check_port, room_to_surge, side_ports
-from rankfleet.cluster.running_fleets import Fleet, fleets, forget_fleet, note_fleet, pick_fleet
-from rankfleet.cluster.serve_config import APP_NAME, serve_config
+from rankfleet.cluster.deploy import deploy, wait_until_ready
+from rankfleet.cluster.environment import prepare_environment, token_path, user_folder
+from rankfleet.cluster.failures import LaunchError, as_launch_error
+from rankfleet.cluster.preflight import check_files, check_fits, check_port
+from rankfleet.cluster.running_fleets import RunningFleet, register_fleet, unregister_fleet
 from rankfleet.core.config import FleetConfig
-
-POLL_S = 0.25
 
 
 @dataclass(frozen=True)
 class StartedFleet:
-    """Where a started fleet is reached. metrics: Prometheus metrics of this node."""
+    """Where a started fleet is reached. `metrics`: URL of this node's Prometheus metrics."""
 
     address: str
     metrics: str
 
 
 def start(config: FleetConfig, host: str, port: int, progress: Callable[[str], None]) -> StartedFleet:
-    """Start the fleet and return where it is once it ranks. `progress` hears what is going on.
+    """Start a fleet and return when it answers. `progress`: called with each state as a line of text.
 
-    Raises CheckpointError, ConfigError, LaunchError, before anything is started where that can be known.
+    Raises CheckpointError, ConfigError and LaunchError; where possible, before anything is started.
     """
     check_port(host, port)
     check_fits(config)
@@ -62,8 +44,8 @@ def start(config: FleetConfig, host: str, port: int, progress: Callable[[str], N
         from ray.serve.schema import LoggingConfig
 
         progress("starting Ray")
-        with one_sentence("Ray"):
-            # "local": its own, whatever RAY_ADDRESS says and whatever else runs here.
+        with as_launch_error("Ray"):
+            # "local" starts a cluster of its own, whatever RAY_ADDRESS says and whatever else runs here.
             ray.init(
                 address="local",
                 num_cpus=os.cpu_count(),
@@ -74,23 +56,24 @@ def start(config: FleetConfig, host: str, port: int, progress: Callable[[str], N
             )
         logging.getLogger("ray.serve").setLevel(logging.ERROR)
         progress("starting Ray Serve")
-        with one_sentence("Ray Serve"):
+        with as_launch_error("Ray Serve"):
             serve.start(
                 http_options=HTTPOptions(host=host, port=port), logging_config=LoggingConfig(enable_access_log=False)
             )
     progress("starting the router and the replica groups")
-    with one_sentence("the fleet"):
+    with as_launch_error("the fleet"):
         deploy(config)
         address = f"http://{host}:{port}"
         wait_until_ready(address, progress)
-        note_fleet(Fleet(address, port, ray.get_runtime_context().gcs_address, token_path(os.environ)))
+        cluster = ray.get_runtime_context().gcs_address
+        register_fleet(RunningFleet(address, port, cluster, token_path(os.environ)))
         return StartedFleet(address, f"http://127.0.0.1:{ray.nodes()[0]['MetricsExportPort']}/metrics")
 
 
 @contextmanager
 def one_at_a_time(progress: Callable[[str], None]) -> Iterator[None]:
-    """Let another fleet of this user that is starting go first, until its ports are taken: two that look for free ports
-    at the same time find the same ones. Raises LaunchError."""
+    """Wait for another fleet of this user that is starting, until it has bound its ports: two starts that look for free
+    ports at the same time find the same ones. Raises LaunchError."""
     import fcntl
 
     try:
@@ -106,19 +89,8 @@ def one_at_a_time(progress: Callable[[str], None]) -> Iterator[None]:
         yield
 
 
-def prepare_environment() -> None:
-    """Set what Ray and Serve read, for this process and all that it starts. Raises LaunchError that says what to set
-    where there is no folder for their files."""
-    leave_proxies(os.environ)
-    try:
-        os.environ.update(ray_temp(os.environ) | token_place(os.environ) | haproxy_files(os.environ))
-    except OSError as error:
-        raise LaunchError(str(error)) from error
-    os.environ.update(LOW_LATENCY | LOCAL | side_ports())
-
-
 def prepare_kernels(config: FleetConfig, progress: Callable[[str], None]) -> None:
-    """Compile the CPU's kernels here and once, instead of in every replica at the same time."""
+    """Compile the CPU kernels once, here, instead of in every replica at the same time."""
     if any(group.gpus == 0 for group in config.groups.values()):
         from rankfleet.engine.native.library import library
 
@@ -126,104 +98,12 @@ def prepare_kernels(config: FleetConfig, progress: Callable[[str], None]) -> Non
         library()
 
 
-def apply(config: FleetConfig, progress: Callable[[str], None], port: int | None = None) -> None:
-    """Change the fleet that `rankfleet serve` runs on this computer to `config`, and return once it serves it. port:
-    which one, where there are several.
-
-    Raises CheckpointError, ConfigError; LaunchError when no fleet runs, or the change cannot work: then the fleet goes
-    on as it was.
-    """
-    check_fits(config)
-    check_files(config, progress)
-    fleet = pick_fleet(fleets(), port)
-    prepare_environment()
-    if fleet.token and "RAY_AUTH_TOKEN" not in os.environ:
-        os.environ["RAY_AUTH_TOKEN_PATH"] = fleet.token
-    import ray
-
-    def fitting(changed: FleetConfig) -> FleetConfig:
-        if not changed.updates.surge_percent or room_to_surge(changed):
-            return changed
-        progress("no cores are free for new replicas beside the old ones, so those stop first")
-        return changed.model_copy(update={"updates": changed.updates.model_copy(update={"surge_percent": 0})})
-
-    progress(f"changing the fleet at {fleet.address}")
-    try:
-        ray.init(address=fleet.cluster, logging_level=logging.ERROR, log_to_driver=False, namespace="serve")
-    except Exception as error:  # of many classes
-        raise LaunchError(
-            f"the fleet at {fleet.address} does not answer ({reason_of(str(error))}); where RAY_AUTH_TOKEN was set for "
-            "`rankfleet serve`, set it to the same"
-        ) from error
-    logging.getLogger("ray.serve").setLevel(logging.ERROR)
-    try:
-        # On an event loop, where handles work that run on the main one (`LOW_LATENCY`).
-        asyncio.run(
-            changes.change(config, partial(deploy, changed=True), lambda: is_running(progress), progress, fitting)
-        )
-    finally:
-        ray.shutdown()
-
-
-def deploy(config: FleetConfig, changed: bool = False) -> None:
-    """Hand the fleet to Serve and return at once. changed: it runs already, and only what differs is changed; as many
-    replicas as there are stay, where Serve would begin anew with `initial_replicas`.
-
-    The way of config files, which `serve deploy` and KubeRay go too: `serve.run` would restart every replica. Its
-    REST door needs Ray's dashboard, so this knocks at the controller itself.
-    """
-    from ray.serve.context import _get_global_client
-    from ray.serve.schema import ServeDeploySchema
-
-    logging.getLogger("ray.serve").setLevel(logging.ERROR)
-    client = _get_global_client()
-    if client is None:
-        raise LaunchError("Serve does not run on this cluster; start a fleet with `rankfleet serve`")
-    whole = serve_config(config)
-    if changed:
-        for deployment in whole["applications"][0]["deployments"]:
-            deployment["autoscaling_config"].pop("initial_replicas", None)
-    client.deploy_apps(ServeDeploySchema.model_validate(whole))
-
-
 def stop() -> None:
-    """End what `start` began: every process of this cluster is gone within seconds.
+    """Stop the fleet that `start` started: all processes of its cluster end within seconds.
 
-    Serve's own shutdown is left out on purpose. It drains HAProxy for half a minute, which a cluster that keeps
-    running needs and one that ends with its terminal does not.
+    Leaves out `serve.shutdown()`, which drains HAProxy for half a minute. That is of use to a cluster that keeps
+    running, but not to one that ends with its terminal.
     """
     if "ray" in sys.modules:
         sys.modules["ray"].shutdown()
-        forget_fleet()
-
-
-def wait_until_ready(address: str, progress: Callable[[str], None]) -> None:
-    """Until /readyz says so. Raises LaunchError when a deployment has failed."""
-    while True:
-        is_running(progress)
-        try:
-            if httpx.get(f"{address}/readyz", timeout=2, trust_env=False).status_code == 200:
-                return
-        except httpx.HTTPError:
-            pass  # the ingress is not up yet
-        time.sleep(POLL_S)
-
-
-def is_running(progress: Callable[[str], None]) -> bool:
-    """Whether all deployments are. Raises LaunchError, with the reason first, when one has failed: at once where its
-    replica raised an error of ours, and otherwise when Serve has tried often enough."""
-    from ray import serve
-    from ray.serve.schema import ApplicationStatus
-
-    application = serve.status().applications.get(APP_NAME)
-    if application is None:
-        return False
-    failed = application.status in (ApplicationStatus.DEPLOY_FAILED, ApplicationStatus.UNHEALTHY)
-    found = troubles(application)
-    if failed or any(trouble.ours for trouble in found):
-        raise LaunchError(why_failed(application.message, found))
-    waiting = [name for name, d in application.deployments.items() if d.status.value != "HEALTHY"]
-    again = "".join(f"; {trouble}; trying again" for trouble in found)
-    if application.deployments:
-        progress(f"waiting for {', '.join(waiting) or 'the first scores'}{again}")
-    return application.status == ApplicationStatus.RUNNING
+        unregister_fleet()

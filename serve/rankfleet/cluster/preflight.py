@@ -1,73 +1,53 @@
-"""What can be known to go wrong before anything is started or changed: files, ports, cores and GPUs."""
+"""Checks before anything is started or changed: files, ports, cores and GPUs."""
 
 import os
-import socket
 from collections.abc import Callable
 from pathlib import Path
 
-from rankfleet.cluster.environment import SIDE_PORTS
+from rankfleet.cluster.environment import is_free
 from rankfleet.cluster.failures import LaunchError
 from rankfleet.core.config import FleetConfig
 from rankfleet.core.errors import CheckpointError
 from rankfleet.engine.checkpoint.files import find_checkpoint
-from rankfleet.engine.runtime.loadable import check_checkpoint
+from rankfleet.engine.runtime.checkpoint_checks import check_checkpoint
 from rankfleet.estimates.profile import read_profile
 from rankfleet.estimates.quality import quality_table
 from rankfleet.retrieval.bm25 import Bm25Index
 
 
-def is_free(host: str, port: int) -> bool:
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((host, port))
-        except OSError:
-            return False
-    return True
-
-
 def check_port(host: str, port: int) -> None:
-    """Raises LaunchError when nothing can listen there."""
+    """Raises LaunchError if a server cannot listen there."""
     if not is_free(host, port):
         raise LaunchError(f"{host}:{port} is in use or not an address of this computer; choose another with --port")
 
 
-def side_ports() -> dict[str, str]:
-    """Free ports in place of those of Serve's side ports that are taken, as by another fleet on this computer."""
-    chosen = {}
-    for name, default in SIDE_PORTS.items():
-        if name not in os.environ and not is_free("0.0.0.0", default):
-            with socket.socket() as probe:
-                probe.bind(("127.0.0.1", 0))
-                chosen[name] = str(probe.getsockname()[1])
-    return chosen
-
-
 def check_files(config: FleetConfig, progress: Callable[[str], None], fetch: bool = True) -> list[str]:
-    """Everything that a fleet file names besides itself: `config check`, `serve` and `apply` all ask here.
+    """Check the files that a fleet file names: models, quality table, profile and index. `config check`, `serve` and
+    `apply` all use this.
 
-    Raises what replicas would raise for models, quality table, profile or index that are missing or wrong. Models of
-    the hub are fetched here once, not by every replica at the same time; with `fetch` False they are looked for in the
-    cache alone. Returns the tiers whose model could not be looked at because it is not there yet.
+    `fetch`: whether models are fetched from the hub, here and once, and not by every replica at the same time. If not,
+    only the cache is searched. Returns the tiers whose model could not be checked because it is not in the cache.
+
+    Raises what a replica would raise for a file that is missing or wrong.
     """
-    unseen = []
+    unchecked = []
     for name, tier in config.tiers.items():
         progress(f"model {name}: {tier.model}")
         try:
             checkpoint = find_checkpoint(tier.model, tier.revision, local_only=not fetch)
         except CheckpointError as error:
-            if not fetch and may_be_of_hub(tier.model):
-                unseen.append(name)
+            if not fetch and may_be_hub_id(tier.model):
+                unchecked.append(name)
                 continue
             cause = error.__cause__
             if isinstance(cause, OSError) and cause.filename:
                 raise CheckpointError(
-                    f"tier {name}: {tier.model} cannot be kept at {cause.filename}: {cause.strerror}; set HF_HOME to a "
-                    "folder that can be written"
+                    f"tier {name}: {tier.model} cannot be stored at {cause.filename}: {cause.strerror}; set HF_HOME to "
+                    "a folder that can be written"
                 ) from error
             raise CheckpointError(f"tier {name}: {error}") from error
-        if not fetch and may_be_of_hub(tier.model) and not any(checkpoint.folder.glob("*.safetensors")):
-            unseen.append(name)  # a router has fetched what it needs, and no replica the weights
+        if not fetch and may_be_hub_id(tier.model) and not any(checkpoint.folder.glob("*.safetensors")):
+            unchecked.append(name)  # a router has fetched its files, but no replica the weights
             continue
         try:
             check_checkpoint(checkpoint, config.groups[config.group_of(name)].dtype, tier.max_tokens)
@@ -78,45 +58,51 @@ def check_files(config: FleetConfig, progress: Callable[[str], None], fetch: boo
         read_profile(config.profile)
     if config.search:
         Bm25Index.load(Path(config.search.index))
-    return unseen
+    return unchecked
 
 
-def may_be_of_hub(model: str) -> bool:
+def may_be_hub_id(model: str) -> bool:
+    """Whether a tier's `model` has the form of a hub id, ORGANISATION/NAME, and not of a path."""
     return model.count("/") == 1 and not model.startswith((".", "/", "~"))
 
 
-def reserved(config: FleetConfig, count: Callable[[int], int] = lambda replicas: replicas) -> dict[str, float]:
-    """What the replicas to start with take. count: of how many there are, instead of those there should be."""
-    taken = {"CPU cores": config.router_cpus * count(config.routers), "GPUs": 0.0}
+def reserved_resources(
+    config: FleetConfig, count: Callable[[int], int] = lambda replicas: replicas
+) -> dict[str, float]:
+    """CPU cores and GPUs that the replicas reserve when the fleet starts.
+
+    `count`: maps the number of replicas of a deployment to the number that is counted.
+    """
+    reserved = {"CPU cores": config.router_cpus * count(config.routers), "GPUs": 0.0}
     for group in config.groups.values():
         replicas = count(max(1, group.replicas.min))
-        taken["CPU cores"] += group.cpus * replicas
-        taken["GPUs"] += group.gpus * replicas
-    return taken
+        reserved["CPU cores"] += group.cpus * replicas
+        reserved["GPUs"] += group.gpus * replicas
+    return reserved
 
 
-def here() -> dict[str, float]:
-    """What this computer has."""
+def machine_resources() -> dict[str, float]:
+    """CPU cores and GPUs of this computer."""
     import torch
 
     return {"CPU cores": float(os.cpu_count() or 1), "GPUs": float(torch.cuda.device_count())}
 
 
 def room_to_surge(config: FleetConfig) -> bool:
-    """Whether new replicas find room beside the old ones. Serve would wait for it for ever."""
-    there = here()
-    return all(needed <= there[what] for what, needed in reserved(config, config.updates.max_during_update).items())
+    """Whether this computer has room for new replicas beside the old ones. If not, Serve would wait for it forever."""
+    available = machine_resources()
+    needed = reserved_resources(config, config.updates.max_during_update)
+    return all(amount <= available[resource] for resource, amount in needed.items())
 
 
 def check_fits(config: FleetConfig) -> None:
-    """Raises LaunchError when the replicas to start with need more than this computer has: Ray would wait for it
-    for ever."""
-    groups, there = config.groups.values(), here()
-    for what, needed in reserved(config).items():
-        if needed > there[what]:
+    """Raises LaunchError if the replicas reserve more than this computer has: Ray would wait for it forever."""
+    available = machine_resources()
+    for resource, amount in reserved_resources(config).items():
+        if amount > available[resource]:
             raise LaunchError(
-                f"this fleet reserves {needed:g} {what} and the machine has {there[what]:g}; lower `cpus` or `gpus` of "
-                "the groups (fractions are fine), or take fewer groups"
+                f"this fleet reserves {amount:g} {resource} but the computer has {available[resource]:g}; lower `cpus` "
+                "or `gpus` of the groups (fractions are allowed), or use fewer groups"
             )
-    if named := sorted({name for group in groups for name in group.resources}):
-        raise LaunchError(f"custom resources ({', '.join(named)}) are for clusters; this computer has none")
+    if custom := sorted({name for group in config.groups.values() for name in group.resources}):
+        raise LaunchError(f"custom resources ({', '.join(custom)}) are for clusters; this computer has none")

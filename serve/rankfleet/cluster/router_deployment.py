@@ -1,4 +1,4 @@
-"""The ingress deployment: HTTP in, rankings out."""
+"""The router: Serve's ingress deployment, HTTP in, rankings out."""
 
 import asyncio
 import logging
@@ -15,14 +15,16 @@ from ray.serve.handle import DeploymentHandle
 from starlette.requests import ClientDisconnect
 from starlette.types import Receive, Scope, Send
 
-from rankfleet.api.app import build_api
-from rankfleet.api.bytes_in_flight import BytesInFlight
-from rankfleet.autoscaler.drain import drains_s
-from rankfleet.autoscaler.reports import of_router
-from rankfleet.autoscaler.sharing import Unit
-from rankfleet.cluster.telemetry import Telemetry
-from rankfleet.cluster.transport import ServeGroup
-from rankfleet.core.config import FleetConfig, parse_config
+from rankfleet.api.admission import Admission
+from rankfleet.api.app import HostProcess, build_api
+from rankfleet.autoscaler.drain import drain_times_s
+from rankfleet.autoscaler.reports import router_report
+from rankfleet.autoscaler.sharing import Resources
+from rankfleet.cluster.following import FleetFollower
+from rankfleet.cluster.ray_private import start_handle
+from rankfleet.cluster.telemetry import RouterTelemetry
+from rankfleet.cluster.transport import ServeGroupClient
+from rankfleet.core.config import FleetConfig
 from rankfleet.core.errors import ConfigError
 from rankfleet.core.fingerprint import settings_name
 from rankfleet.engine.text.tokenizer import PairTokenizer
@@ -35,32 +37,32 @@ from rankfleet.router.rollover import Rollover, Version
 from rankfleet.router.service import RankingService
 from rankfleet.router.tokenize import load_tokenizers, model_names
 
-LEARN_S = 2.0  # between questions to a group how fast it is
-LOOK_S = 0.1  # between looks whether replicas host the next version
-LOG_S = 10.0  # between lines in the log that say that they do not
-PATIENCE_S = 60.0
+LATENCY_PERIOD_S = 2.0  # how often a group is asked for its latency models
+LATENCY_TIMEOUT_S = 60.0  # how long its answer is waited for
+HOSTED_PERIOD_S = 0.1  # how often it is checked whether replicas host the next version
+LOG_PERIOD_S = 10.0  # how often the log says that they do not
 
 log = logging.getLogger("ray.serve")
 
 
-def log_place() -> str:
-    """Where this process writes its log, for messages: file and host."""
+def log_location() -> str:
+    """File and host to which this process writes its log, for messages."""
     for handler in log.handlers:
-        written = getattr(handler, "target", None) or handler  # Serve collects lines before it writes them
-        if path := getattr(written, "baseFilename", None):
+        file_handler = getattr(handler, "target", None) or handler  # Serve buffers lines before it writes them
+        if path := getattr(file_handler, "baseFilename", None):
             return f"{path} on {socket.gethostname()}"
     return f"the router's log on {socket.gethostname()}"
 
 
-class Serving:
-    """What serves one version of the fleet."""
+class FleetApp:
+    """One version of the fleet as it is served: the service and its HTTP app."""
 
     def __init__(self, service: RankingService, api: FastAPI) -> None:
         self.service, self.api = service, api
 
 
-class Prepared:
-    """What a version needs that takes time to load. Raises what its parts raise."""
+class FleetFiles:
+    """What has to be read from disk to serve one version of the fleet. Raises what its parts raise."""
 
     def __init__(self, fleet: FleetConfig) -> None:
         self.tokenizers: dict[str, PairTokenizer] = load_tokenizers(fleet.tiers)
@@ -75,22 +77,22 @@ class Router:
 
     def __init__(self, **groups: DeploymentHandle) -> None:
         self._handles = groups
-        self._telemetry = Telemetry()
+        self._telemetry = RouterTelemetry()
         self._clients = {
-            name: ServeGroup(name, handle, replica_view_of(name), self._telemetry.lost)
+            name: ServeGroupClient(name, handle, replica_view_of(name), self._telemetry.lost)
             for name, handle in groups.items()
         }
-        self._rollover: Rollover[Serving] = Rollover(lambda name, models: replica_view_of(name).hosting(models))
-        self._in_flight = BytesInFlight(0)
+        self._rollover: Rollover[FleetApp] = Rollover(lambda name, models: replica_view_of(name).hosting(models))
+        self._follower = FleetFollower("the router", self._start, self._turn_to)
+        self._admission = Admission(0)
         self._health = RouterHealth(self._probe)
         self._tasks: set[asyncio.Task[None]] = set()
-        self._turning: asyncio.Task[None] | None = None
-        self._settings = ""  # of groups, by name, that are to be served
+        self._settings = ""  # `settings_name` of what replicas of groups get from the newest file
         self._logged_s = 0.0
 
     def __serve_build_asgi_app__(self) -> Any:
-        async def to_version(scope: Scope, receive: Receive, send: Send) -> None:
-            """To the one that serves now. Serve sends requests only when there is one."""
+        async def current_app(scope: Scope, receive: Receive, send: Send) -> None:
+            """Pass each request to the version that is served now. Serve sends requests only once there is one."""
             if scope["type"] == "lifespan":
                 while True:
                     kind = (await receive())["type"]
@@ -99,10 +101,10 @@ class Router:
                         return
             await self._now.api(scope, receive, send)
 
-        return to_version
+        return current_app
 
     @property
-    def _now(self) -> Serving:
+    def _now(self) -> FleetApp:
         if self._rollover.now is None:
             raise RuntimeError("Serve has not configured this router")
         return self._rollover.now.serving
@@ -111,146 +113,135 @@ class Router:
         await self._now.service.probe()
 
     async def check_health(self) -> None:
-        """Serve replaces a router that raises here."""
+        """Called by Serve, which replaces a router that raises here."""
         if self._rollover.now is not None:
             await self._health.check()
 
     async def reconfigure(self, settings: dict[str, Any]) -> None:
-        """Serve what the fleet file says. At first before any traffic, when replicas host its models; later what is
-        served already goes on until they do, so this returns at once. What is wrong then changes nothing, and `state`
-        and the log say so: Serve would stop a replica that raises here."""
-        self._rollover.fault = ""
-        if self._rollover.now is None:
-            for handle in self._handles.values():
-                if not handle.is_initialized:
-                    handle._init()  # or nobody would say which replicas run before the first request
-            await self._follow(parse_config(settings))
-            self._tasks |= {asyncio.create_task(self._learn(name, handle)) for name, handle in self._handles.items()}
-            return
-        try:
-            fleet = parse_config(settings)
-        except ConfigError as error:
-            self._failed(error)
-            return
-        if self._turning is not None:
-            self._turning.cancel()
-        self._turning = asyncio.create_task(self._turn_to(fleet))
+        """Serve what the fleet file says; see `FleetFollower`."""
+        await self._follower.reconfigure(settings)
+
+    async def _start(self, fleet: FleetConfig) -> None:
+        for handle in self._handles.values():
+            start_handle(handle)  # otherwise it would not know the replicas before the first request
+        await self._turn_to(fleet)
+        self._tasks |= {asyncio.create_task(self._poll_latency(name)) for name in self._handles}
 
     async def _turn_to(self, fleet: FleetConfig) -> None:
-        try:
-            await self._follow(fleet)
-        except Exception as error:
-            self._failed(error)
-
-    def _failed(self, error: Exception) -> None:
-        log.error("the router goes on with the fleet as it was: %s", error, exc_info=error)
-        self._rollover.refuse(str(error))
-
-    async def _follow(self, fleet: FleetConfig) -> None:
-        """Prepare a version, and turn to it when replicas host its models. Raises what is wrong with it."""
+        """Prepare a version and serve it as soon as replicas host its models. Raises what is wrong with it."""
         if fleet.groups.keys() != self._handles.keys():
             raise ConfigError(
-                f"the file has groups {', '.join(fleet.groups)}, and this router was started for "
-                f"{', '.join(self._handles)}: hand Serve the whole config, as `rankfleet apply` and `k8s render` do"
+                f"the file has groups {', '.join(fleet.groups)}, but this router was started for "
+                f"{', '.join(self._handles)}; give Serve the whole config, as `rankfleet apply` and `k8s render` do"
             )
         self._settings = settings_name(fleet.for_groups)
         before = self._rollover.now
-        prepared = await asyncio.to_thread(Prepared, fleet)
+        files = await asyncio.to_thread(FleetFiles, fleet)
         service = RankingService(
             fleet,
-            prepared.tokenizers,
+            files.tokenizers,
             self._clients,
-            models=prepared.models,
+            models=files.models,
             before=before.serving.service if before else None,
         )
-        service.fleet.profiled(prepared.profile)
-        # Serve puts the request's id into the reply's headers itself.
+        service.fleet.use_profile(files.profile)
         api = build_api(
             service,
             self._telemetry,
-            prepared.index,
+            files.index,
             self._health,
-            log_place(),
-            adds_request_id=False,
-            in_flight=self._in_flight,
-            gone=(ClientDisconnect, TaskCancelledError),
-            not_changed=self._not_changed,
+            self._admission,
+            HostProcess(
+                log_location=log_location(),
+                adds_request_id=False,  # Serve does
+                disconnects=(ClientDisconnect, TaskCancelledError),
+                update_faults=self._faults,
+            ),
         )
-        version = Version(fleet, prepared.models, Serving(service, api))
+        version = Version(fleet, files.models, FleetApp(service, api))
         self._rollover.offer(version, time.monotonic())
         try:
             while not await self._can_serve(version):
-                await asyncio.sleep(LOOK_S)
+                await asyncio.sleep(HOSTED_PERIOD_S)
         except BaseException:
             self._rollover.drop(version)
             raise
-        self._rollover.turn()
+        self._rollover.switch()
         service.take_over()
-        self._in_flight.max_bytes = fleet.limits.max_bytes_in_flight
+        self._admission.max_bytes = fleet.limits.max_bytes_in_flight
         for name in fleet.groups:
-            replica_view_of(name).listen(partial(service.fleet.runs, name))
+            replica_view_of(name).listen(partial(service.fleet.set_running, name))
 
-    async def _can_serve(self, version: Version[Serving]) -> bool:
-        """Whether replicas host the models of a version, and have said how fast they are."""
+    async def _can_serve(self, version: Version[FleetApp]) -> bool:
+        """Whether replicas host the models of a version and have reported their latency models."""
         service = version.serving.service
         if missing := self._rollover.missing(time.monotonic()):
-            if (now := time.monotonic()) - self._logged_s > LOG_S:
+            if (now := time.monotonic()) - self._logged_s > LOG_PERIOD_S:
                 self._logged_s = now
                 log.info("waiting for groups %s to host %s", ", ".join(missing), dict(version.models))
             return False
         for name in version.config.groups:
             if service.fleet.awake(name):
                 try:
-                    async with asyncio.timeout(PATIENCE_S):
-                        service.fleet.learned(await self._handles[name].latency.remote())
-                except Exception as error:  # it has just gone, or is too busy; another may answer
-                    log.info("group %s has not said how fast it is: %s", name, type(error).__name__)
+                    service.fleet.update_latency(await self._latency_of(name))
+                except Exception as error:  # the replica has just gone, or is too busy; another one may answer
+                    log.info("group %s has not reported its latency: %s", name, type(error).__name__)
                     return False
-                await self._rehearse(service, name)
+                await self._warm_up(service, name)
         return service.fleet.ready and not self._rollover.missing(time.monotonic())
 
     async def state(self) -> dict[str, Any]:
-        """What this router serves: `config`, a whole fleet file; `next`: the groups that another one waits for, None
-        where none does; `faults`: why that cannot be served, as this router or replicas say."""
+        """What this router serves, for `rankfleet apply`.
+
+        `config`: the whole fleet file that is served; None before the first.
+        `next`: the groups that a newer file waits for; None if there is no newer file.
+        `faults`: why the newest file cannot be served, by this router or by replicas.
+        """
         rollover = self._rollover
         return {
             "router": serve.get_replica_context().replica_id.unique_id,
             "config": rollover.now.config.model_dump(mode="json") if rollover.now else None,
             "next": rollover.missing(time.monotonic()) if rollover.next else None,
-            "faults": self._not_changed(),
+            "faults": self._faults(),
         }
 
-    def _not_changed(self) -> list[str]:
-        """Why the newest fleet file is not served, as this router or replicas say."""
+    def _faults(self) -> list[str]:
+        """Why the newest fleet file is not served, by this router or by replicas of groups."""
         faults = {fault for name in self._handles for of, fault in replica_view_of(name).faults if of == self._settings}
-        return sorted(faults | ({self._rollover.fault} if self._rollover.fault else set()))
+        return sorted(faults | ({self._follower.fault} if self._follower.fault else set()))
 
     def record_autoscaling_stats(self) -> dict[str, float]:
-        """Read by the autoscaling policy: what has been asked for, and the settings, which can change live."""
+        """Called by Serve, which passes the result on to the autoscaling policy: the offered load, and the settings,
+        which can change live."""
         if self._rollover.now is None:
             return {}
         service = self._now.service
-        drains = drains_s(service.config, service.live, service.fleet.models)
-        units = {name: Unit(group.gpus, group.cpus) for name, group in service.config.groups.items()}
-        return of_router(service.offered, drains, service.live.autoscaling, units)
+        drains = drain_times_s(service.config, service.live, service.fleet.models)
+        units = {name: Resources(group.gpus, group.cpus) for name, group in service.config.groups.items()}
+        return router_report(service.offered, drains, service.live.autoscaling, units)
 
-    async def _learn(self, name: str, handle: DeploymentHandle) -> None:
-        """Ask a group for its latency models, again and again: what batches take changes with the load of the machine,
-        and admission has to know."""
+    async def _latency_of(self, group: str) -> dict[str, LatencyModel]:
+        """Latency models of a group, by fingerprint. Raises TimeoutError and what Serve raises."""
+        async with asyncio.timeout(LATENCY_TIMEOUT_S):
+            models: dict[str, LatencyModel] = await self._handles[group].latency.remote()
+            return models
+
+    async def _poll_latency(self, group: str) -> None:
+        """Keep asking a group for its latency models: what batches take changes with the load of the machine, and
+        admission depends on it."""
         while True:
-            await asyncio.sleep(LEARN_S)
+            await asyncio.sleep(LATENCY_PERIOD_S)
             service = self._now.service
-            # A question would wake a group that has no replica.
-            if name in service.config.groups and service.fleet.awake(name):
+            # A call would wake a group that has no replica.
+            if group in service.config.groups and service.fleet.awake(group):
                 try:
-                    async with asyncio.timeout(PATIENCE_S):
-                        models = await handle.latency.remote()
-                    self._now.service.fleet.learned(models)
-                except Exception as error:  # still starting, or failed and being restarted
-                    log.info("group %s has not reported: %s", name, type(error).__name__)
+                    models = await self._latency_of(group)
+                    self._now.service.fleet.update_latency(models)
+                except Exception as error:  # it is starting, or has failed and is being restarted
+                    log.info("group %s has not reported its latency: %s", group, type(error).__name__)
 
-    async def _rehearse(self, service: RankingService, group: str) -> None:
+    async def _warm_up(self, service: RankingService, group: str) -> None:
         try:
-            await service.rehearse(service.config.groups[group].tiers[0])
-        except Exception as error:  # then the first client pays
-            log.info("group %s was not rehearsed: %s", group, type(error).__name__)
+            await service.warm_up(service.config.groups[group].tiers[0])
+        except Exception as error:  # the first client's request opens the connections then
+            log.info("the connection to group %s was not warmed up: %s", group, type(error).__name__)

@@ -1,19 +1,23 @@
-"""Which fleets a user runs on this computer, so that a change reaches the one that is meant, never another cluster."""
+"""The fleets that this user runs on this computer, so that `rankfleet apply` reaches the right one and never another
+cluster."""
 
 import json
 import os
 from contextlib import suppress
 from dataclasses import asdict, dataclass
+from pathlib import Path
 
 from rankfleet.cluster.environment import user_folder
 from rankfleet.cluster.failures import LaunchError
 
-NOTES = "fleets"  # a folder in `user_folder`: one file for each fleet that runs, named by the process that started it
-
 
 @dataclass(frozen=True)
-class Fleet:
-    """One that runs on this computer. cluster: Ray's own address; token: the file with what opens it."""
+class RunningFleet:
+    """A fleet that runs on this computer.
+
+    `address`, `port`: of its HTTP API. `cluster`: address of its Ray cluster. `token`: path of the file with the token
+    that Ray asks for; None if the token is in no file.
+    """
 
     address: str
     port: int
@@ -21,42 +25,46 @@ class Fleet:
     token: str | None
 
 
-def note_fleet(fleet: Fleet) -> None:
-    """Write down for `apply` that this process runs a fleet."""
-    folder = user_folder() / NOTES
-    folder.mkdir(exist_ok=True)
-    (folder / str(os.getpid())).write_text(json.dumps(asdict(fleet)), encoding="utf-8")
+def registry() -> Path:
+    """A folder with one file per running fleet, named by the id of the process that started it. Raises OSError."""
+    return user_folder() / "fleets"
 
 
-def forget_fleet() -> None:
-    """This process runs one no more."""
+def register_fleet(fleet: RunningFleet) -> None:
+    """Write down that this process runs a fleet."""
+    registry().mkdir(exist_ok=True)
+    (registry() / str(os.getpid())).write_text(json.dumps(asdict(fleet)), encoding="utf-8")
+
+
+def unregister_fleet() -> None:
+    """Write down that this process runs no fleet any more."""
     with suppress(OSError):
-        (user_folder() / NOTES / str(os.getpid())).unlink(missing_ok=True)
+        (registry() / str(os.getpid())).unlink(missing_ok=True)
 
 
-def fleets() -> list[Fleet]:
-    """This user's: what `note_fleet` has written in processes that still run."""
+def running_fleets() -> list[RunningFleet]:
+    """This user's registered fleets whose process still runs."""
     found = []
     try:
-        notes = sorted((user_folder() / NOTES).iterdir())
+        files = sorted(registry().iterdir())
     except OSError:
         return []
-    for note in notes:
+    for file in files:
         try:
-            os.kill(int(note.name), 0)
-            found.append(Fleet(**json.loads(note.read_text(encoding="utf-8"))))
+            os.kill(int(file.name), 0)
+            found.append(RunningFleet(**json.loads(file.read_text(encoding="utf-8"))))
         except (OSError, ValueError, TypeError):
-            note.unlink(missing_ok=True)  # its process was killed, and could not do so itself
+            file.unlink(missing_ok=True)  # its process was killed and could not remove it
     return found
 
 
-def pick_fleet(found: list[Fleet], port: int | None) -> Fleet:
-    """The one that is meant. Never another cluster that happens to run here. Raises LaunchError."""
-    meant = [fleet for fleet in found if port in (None, fleet.port)]
-    if not meant:
+def pick_fleet(fleets: list[RunningFleet], port: int | None) -> RunningFleet:
+    """The fleet at this port, or the only one if no port is given. Raises LaunchError if there is none or several."""
+    matching = [fleet for fleet in fleets if port in (None, fleet.port)]
+    if not matching:
         where = "" if port is None else f" at port {port}"
         raise LaunchError(f"no fleet of yours runs on this computer{where}; start one with `rankfleet serve`")
-    if len(meant) > 1:
-        each = " or ".join(f"--port {fleet.port}" for fleet in meant)
-        raise LaunchError(f"{len(meant)} fleets of yours run on this computer; say which one to change: {each}")
-    return meant[0]
+    if len(matching) > 1:
+        ports = " or ".join(f"--port {fleet.port}" for fleet in matching)
+        raise LaunchError(f"{len(matching)} fleets of yours run on this computer; say which one to change: {ports}")
+    return matching[0]

@@ -1,14 +1,17 @@
-"""A fleet as Ray Serve's own config: what `rankfleet serve` deploys here is what KubeRay deploys there.
+"""A fleet as a Ray Serve config: `rankfleet serve` deploys the same config as KubeRay.
 
-Serve compares configs by their parts. The names of the groups go into `args`, where a change rolls all replicas; all
-else goes into each deployment's `user_config`, where a change restarts nothing: replicas load what is new beside what
-they host, and routers turn to it when they do. Numbers of replicas and what each reserves are options of one
-deployment, where the former restart nothing and the latter roll that deployment.
+What a change of the fleet file restarts depends on where Serve finds it:
+
+- `args` of the application: the names of the groups. A change restarts all replicas.
+- `user_config` of a deployment: nearly everything else. A change restarts nothing: replicas load new models beside the
+  ones they host, and routers turn to the new file when replicas host its models.
+- Options of a deployment: the number of replicas, where a change restarts nothing, and the resources of a replica,
+  where a change restarts that deployment.
 """
 
 from typing import Any
 
-from rankfleet.cluster.deployment_options import ROUTER, group_options, policy, router_options
+from rankfleet.cluster.deployment_options import ROUTER, autoscaling_policy, group_options, router_options
 from rankfleet.core.config import FleetConfig
 
 APP_NAME = "rankfleet"
@@ -16,21 +19,21 @@ IMPORT_PATH = "rankfleet.cluster.build:build"
 
 
 def application(config: FleetConfig) -> dict[str, Any]:
-    """One entry of `applications`."""
+    """The fleet as one entry of `applications`."""
     return {
         "name": APP_NAME,
         "route_prefix": "/",
         "import_path": IMPORT_PATH,
         "args": {"groups": sorted(config.groups)},
         "logging_config": {"enable_access_log": False},
-        "autoscaling_policy": policy(),
+        "autoscaling_policy": autoscaling_policy(),
         "deployments": [{"name": ROUTER} | router_options(config)]
         + [{"name": name} | group_options(config, name) for name in config.groups],
     }
 
 
 def serve_config(config: FleetConfig, host: str = "0.0.0.0", port: int = 8000) -> dict[str, Any]:
-    """The whole config (`serveConfigV2` of a RayService). host: the address each node's proxy listens on."""
+    """The whole config: `serveConfigV2` of a RayService. `host`, `port`: where each node's proxy listens."""
     return {
         "proxy_location": "EveryNode",
         "http_options": {"host": host, "port": port},

@@ -1,94 +1,116 @@
-"""Prometheus metrics, through Ray's own: they appear on every node's metrics port as `ray_rankfleet_…`."""
+"""Prometheus metrics, exported by Ray on every node's metrics port with `ray_` before each name.
+
+Names follow Prometheus's conventions: base units (`_seconds`, `_ratio`), and `_total` for counters. Ray's exporter adds
+`_total` to the name of a counter that lacks it and leaves one that has it as it is, so the names here are complete.
+"""
 
 import math
 
 from ray.util.metrics import Counter, Gauge, Histogram
 
 from rankfleet.core.messages import Ranking
-from rankfleet.estimates.load import Counts, ReplicaLoad
+from rankfleet.core.sections import UNSCORED
+from rankfleet.estimates.load import LoadCounters, ReplicaLoad
 
-LATENCY_MS: list[float] = [5, 10, 20, 35, 50, 75, 100, 150, 200, 350, 500, 1000, 2000, 5000]
+# Bucket boundaries, denser around usual budgets.
+DURATION_S: list[float] = [0.005, 0.01, 0.02, 0.035, 0.05, 0.075, 0.1, 0.15, 0.2, 0.35, 0.5, 1, 2, 5]
 
 
 def add(counter: Counter, amount: float, tags: dict[str, str]) -> None:
-    """Ray's counters refuse 0, which a reply in which nothing was scored comes to."""
+    """Increase a counter. Ray's counters refuse 0, which is what a reply without scores adds to some of them."""
     if amount > 0:
         counter.inc(amount, tags)
 
 
-class Telemetry:
-    """What a router counts."""
+class RouterTelemetry:
+    """Metrics of a router."""
 
     def __init__(self) -> None:
         self._requests = Counter(
-            "rankfleet_requests",
+            "rankfleet_requests_total",
             "Requests answered, by tier, SLO class, arm, whether the budget was met, and what was left out",
             ("tier", "slo_class", "arm", "slo", "left_out"),
         )
-        self._refused = Counter("rankfleet_refused", "Requests refused, by reason", ("code",))
-        self._lost = Counter("rankfleet_lost_chunks", "Chunks lost with their replica and sent again", ("group",))
-        self._latency = Histogram(
-            "rankfleet_latency_ms",
-            "Arrival at the router to answer",
-            boundaries=LATENCY_MS,
+        self._refused = Counter("rankfleet_refused_requests_total", "Requests refused, by error code", ("code",))
+        self._lost = Counter(
+            "rankfleet_lost_chunks_total", "Chunks lost with their replica and sent to another one", ("group",)
+        )
+        self._duration = Histogram(
+            "rankfleet_request_duration_seconds",
+            "Time from arrival at the router to the answer",
+            boundaries=DURATION_S,
             tag_keys=("tier",),
         )
-        self._accuracy = Histogram(
-            "rankfleet_time_of_prediction",
-            "Time from arrival to answer as a share of the 99th percentile that was predicted",
+        self._to_predicted = Histogram(
+            "rankfleet_request_duration_to_predicted_ratio",
+            "Time from arrival to the answer, divided by its predicted 99th percentile",
             boundaries=[0.25, 0.5, 0.75, 0.9, 1.0, 1.1, 1.25, 1.5, 2, 4],
             tag_keys=("tier",),
         )
         self._queue = Histogram(
-            "rankfleet_queue_ms", "Time in a replica's queue", boundaries=LATENCY_MS, tag_keys=("tier",)
+            "rankfleet_queue_duration_seconds",
+            "Time in a replica's queue, of the slowest chunk of a request",
+            boundaries=DURATION_S,
+            tag_keys=("tier",),
         )
-        self._pairs = Counter("rankfleet_pairs", "Pairs scored", ("tier",))
+        self._pairs = Counter("rankfleet_pairs_total", "Pairs scored", ("tier",))
         self._documents = Counter(
-            "rankfleet_documents", "Documents ranked, by whether their token ids were cached", ("tier", "cached")
+            "rankfleet_documents_total", "Documents ranked, by whether their token ids were cached", ("tier", "cached")
         )
 
     def answered(self, ranking: Ranking) -> None:
-        tier = {"tier": ranking.plan.tier}
+        """Count a request that was answered."""
+        tier = {"tier": ranking.plan.tier or UNSCORED}
         arm = f"{ranking.assignment.experiment}/{ranking.assignment.arm}" if ranking.assignment else ""
         slo = {True: "met", False: "missed", None: "none"}[ranking.met]
         tags = {"slo_class": ranking.slo_class or "", "arm": arm, "slo": slo, "left_out": left_out(ranking)}
         self._requests.inc(1, tier | tags)
         if math.isfinite(ranking.plan.predicted_ms) and ranking.plan.predicted_ms > 0:
-            self._accuracy.observe(ranking.timing.total_ms / ranking.plan.predicted_ms, tier)
-        self._latency.observe(ranking.timing.total_ms, tier)
-        self._queue.observe(ranking.timing.queue_ms, tier)
+            self._to_predicted.observe(ranking.timing.total_ms / ranking.plan.predicted_ms, tier)
+        self._duration.observe(ranking.timing.total_ms / 1e3, tier)
+        self._queue.observe(ranking.timing.queue_ms / 1e3, tier)
         add(self._pairs, ranking.pairs, tier)
         for cached, count in (("yes", ranking.cached), ("no", len(ranking.texts) - ranking.cached)):
             add(self._documents, count, tier | {"cached": cached})
 
     def refused(self, code: str) -> None:
+        """Count a request that was refused with this error code."""
         self._refused.inc(1, {"code": code})
 
     def lost(self, group: str) -> None:
+        """Count a chunk that was lost with its replica."""
         self._lost.inc(1, {"group": group})
 
 
 def left_out(ranking: Ranking) -> str:
-    """all: nothing was scored; part: tokens or candidates; stage: the second one; empty for nothing."""
+    """What was not done: `all` for a request without any scores, `part` for tokens or candidates, `stage` for the
+    second stage, and the empty string for nothing."""
     if not ranking.stages:
         return "all"
     return "stage" if ranking.partial else "part" if ranking.plan.degraded else ""
 
 
 class GroupTelemetry:
-    """What a replica of a group reports."""
+    """Metrics of one replica of a group. Loads are in seconds of predicted device time (`estimates/load.py`)."""
 
     def __init__(self, group: str) -> None:
         self._tags = {"group": group}
         self._backlog = Gauge(
-            "rankfleet_backlog_seconds", "Predicted work queued and running, at preferred tiers", ("group",)
+            "rankfleet_backlog_seconds", "Work queued and running, at the tiers of the unloaded plan", ("group",)
         )
-        self._wanted = Counter("rankfleet_work_wanted_seconds", "Work that came, at its preferred tiers", ("group",))
-        self._done = Counter("rankfleet_work_done_seconds", "Work done, at the tiers that did it", ("group",))
-        self._below = Counter(
-            "rankfleet_work_below_seconds", "Work, at its preferred tiers, that a lesser one has done", ("group",)
+        self._arrived = Counter(
+            "rankfleet_arrived_load_seconds_total", "Work that arrived, at the tiers of the unloaded plan", ("group",)
         )
-        self._counted = Counts()
+        self._served = Counter(
+            "rankfleet_served_load_seconds_total", "Work done, at the tiers of the unloaded plan", ("group",)
+        )
+        self._device = Counter("rankfleet_device_load_seconds_total", "Work done, at the tiers that did it", ("group",))
+        self._downgraded = Counter(
+            "rankfleet_downgraded_load_seconds_total",
+            "Work done by a lesser tier than that of the unloaded plan, at the tier of the unloaded plan",
+            ("group",),
+        )
+        self._counted = LoadCounters()
         self._batch = Histogram(
             "rankfleet_batch_tokens",
             "Tokens in a device batch",
@@ -97,16 +119,18 @@ class GroupTelemetry:
         )
 
     def batch(self, tokens: int, backlog_s: float) -> None:
+        """Count a device batch."""
         self._batch.observe(tokens, self._tags)
 
     def load(self, load: ReplicaLoad) -> None:
-        """What the autoscaler is told."""
+        """Export what the autoscaler is told."""
         self._backlog.set(load.backlog_s, self._tags)
-        counts, before = load.counts, self._counted
+        counts, before = load.counters, self._counted
         self._counted = counts
         for counter, seconds in (
-            (self._wanted, counts.arrived_load_s - before.arrived_load_s),
-            (self._done, counts.device_load_s - before.device_load_s),
-            (self._below, counts.downgraded_load_s - before.downgraded_load_s),
+            (self._arrived, counts.arrived_load_s - before.arrived_load_s),
+            (self._served, counts.served_load_s - before.served_load_s),
+            (self._device, counts.device_load_s - before.device_load_s),
+            (self._downgraded, counts.downgraded_load_s - before.downgraded_load_s),
         ):
             add(counter, seconds, self._tags)

@@ -1,4 +1,4 @@
-"""Chunks to a replica group through Serve, and what can happen on the way as errors of ours."""
+"""Sends chunks to a replica group through Serve, and turns what can go wrong on the way into Rankfleet's errors."""
 
 import asyncio
 import logging
@@ -17,8 +17,8 @@ from rankfleet.core.quiet import quietly
 from rankfleet.router.replica_view import Envelope, ReplicaView
 from rankfleet.router.retry import PATIENCE_S, silent_at_s
 
-WATCH_S = 0.5
-# What says that the replica is gone, not that it failed. A call it cut off ends as cancelled.
+WATCH_PERIOD_S = 0.5  # how often calls are checked for replicas that have fallen silent
+# Errors that mean the replica is gone, not that the chunk failed. A call that the replica cut off ends as cancelled.
 GONE = (RayActorError, NodeDiedError, TaskCancelledError, ReplicaUnavailableError, asyncio.CancelledError)
 GONE_CODES = {
     grpc.StatusCode.UNAVAILABLE,
@@ -34,17 +34,18 @@ log = logging.getLogger("ray.serve")
 
 @dataclass
 class ChunkCall:
-    """A chunk that is out. heard_s: when it was sent, or its replica was known to be alive since."""
+    """A chunk that was sent and is not answered yet. `alive_s`: when its replica was last known to be alive, at first
+    when the chunk was sent. `given_up`: why its answer is not waited for; empty while it is."""
 
     envelope: Envelope
     response: Any
     predicted_s: float
-    heard_s: float
+    alive_s: float
     given_up: str = ""
 
 
-class ServeGroup:
-    """A replica group behind its deployment handle."""
+class ServeGroupClient:
+    """A replica group, called through its deployment handle."""
 
     def __init__(
         self,
@@ -54,7 +55,7 @@ class ServeGroup:
         on_lost: Callable[[str], None] = lambda group: None,
         clock: Callable[[], float] = time.perf_counter,
     ) -> None:
-        """on_lost hears the group's name whenever a chunk is lost with its replica."""
+        """`on_lost`: called with the group's name for each chunk that is lost with its replica."""
         self._name = name
         self._handle = handle
         self._view = view
@@ -65,9 +66,12 @@ class ServeGroup:
         self._watching: asyncio.Task[None] | None = None
 
     async def score(self, chunk: Chunk, predicted_s: float) -> ChunkScores:
-        """Serve does not retry what was in flight on a replica that died: this says so by ReplicaLost. Raises the
-        replica's own errors as themselves, ScoringFailed for any other fault in it, Unavailable when the group runs
-        no replica."""
+        """Scores of a chunk. `predicted_s`: the time that its replica should need.
+
+        Raises ReplicaLost if the replica went away, because Serve does not retry what was in flight there. Errors that
+        the replica raised on purpose come back as they are, others as ScoringFailed. Raises Unavailable if the group
+        has no replica.
+        """
         envelope = Envelope(chunk)
         call = ChunkCall(envelope, self._method().remote(envelope), predicted_s, self._clock())
         self._calls[id(call)] = call
@@ -76,73 +80,77 @@ class ServeGroup:
         try:
             scores: ChunkScores = await call.response
         except BaseException as error:
-            fault = self._fault(error, call)
-            if fault is error:
+            ours = self._error_of(error, call)
+            if ours is error:
                 raise
-            raise fault from error
+            raise ours from error
         finally:
             del self._calls[id(call)]
-        self._heard(scores.replica)
+        self._mark_alive(scores.replica)
         self._view.answered(scores.replica, scores.backlog_s, scores.others_s)
         return scores
 
     def _method(self) -> Any:
-        """The method's own handle, made once: on the loop of requests, where handles begin to work."""
+        """The handle of `score`, made once, on the event loop of requests: a handle works on the loop it is made on."""
         if self._remote is None:
-            # Chunks are plain data: pickle takes half the time of Serve's default, which could send code as well.
+            # Chunks are plain data, for which pickle takes half the time of Serve's default, cloudpickle.
             self._remote = self._handle.options(
                 method_name="score", request_serialization="pickle", response_serialization="pickle"
             )
         return self._remote
 
-    def _fault(self, error: BaseException, call: ChunkCall) -> BaseException:
-        """The error of ours that stands for it; the same where it already is one, or the caller has gone."""
+    def _error_of(self, error: BaseException, call: ChunkCall) -> BaseException:
+        """Rankfleet's error for what a call raised; the same object if it is one, or if the caller was cancelled."""
         if call.given_up == "unassigned":
             return Unavailable(f"group {self._name} has had no replica for {PATIENCE_S:.0f} s; see `ray status`")
         task = asyncio.current_task()
         if isinstance(error, asyncio.CancelledError) and task is not None and task.cancelling():
             return error
-        fault = translate(error, self._name, call.envelope.replica)
-        if isinstance(fault, NotHosted):  # it is well, but others are asked first for a while
+        ours = as_rankfleet_error(error, self._name, call.envelope.replica)
+        if isinstance(ours, NotHosted):  # the replica is healthy, but others are preferred for a while
             self._view.eject(call.envelope.replica)
-        if isinstance(fault, ReplicaLost):
+        if isinstance(ours, ReplicaLost):
             why = call.given_up or type(error).__name__
-            log.warning("replica %s of group %s is lost with a chunk: %s", fault.replica or "?", self._name, why)
+            log.warning("replica %s of group %s was lost with a chunk: %s", ours.replica or "?", self._name, why)
             self._on_lost(self._name)
-            if fault.replica:
-                self._view.eject(fault.replica)
-        return fault
+            if ours.replica:
+                self._view.eject(ours.replica)
+        return ours
 
-    def _heard(self, replica: str) -> None:
+    def _mark_alive(self, replica: str) -> None:
         now = self._clock()
         for call in self._calls.values():
             if call.envelope.replica == replica:
-                call.heard_s = now
+                call.alive_s = now
 
     async def _watch(self) -> None:
-        """Give up on replicas that say nothing any more: the other end of a dead network does not hang up."""
-        woken = self._clock()
+        """Check all calls periodically while there are any. A connection over a dead network is not closed, so that a
+        replica behind it just falls silent."""
+        woken_s = self._clock()
         while self._calls:
-            await asyncio.sleep(WATCH_S)
-            late_s = self._clock() - woken - WATCH_S
-            woken = self._clock()
-            self.check(woken, late_s)
+            await asyncio.sleep(WATCH_PERIOD_S)
+            late_s = self._clock() - woken_s - WATCH_PERIOD_S
+            woken_s = self._clock()
+            self.check(woken_s, late_s)
 
     def check(self, now_s: float, late_s: float = 0.0) -> None:
-        """One look at all that is out. late_s: for which this process itself heard nothing."""
+        """Cancel the calls whose replica has fallen silent, and those that got no replica in time.
+
+        `late_s`: seconds for which this process did not run, so that it could hear from no replica.
+        """
         for call in self._calls.values():
-            call.heard_s += late_s
+            call.alive_s += late_s
             if not call.envelope.replica:
-                if now_s - call.heard_s > PATIENCE_S:
+                if now_s - call.alive_s > PATIENCE_S:
                     call.given_up = "unassigned"
-            elif now_s > silent_at_s(call.heard_s, call.predicted_s):
+            elif now_s > silent_at_s(call.alive_s, call.predicted_s):
                 call.given_up = "silent"
             if call.given_up:
                 call.response.cancel()
 
 
-def translate(error: BaseException, group: str, replica: str) -> BaseException:
-    """What went wrong, as an error of ours: ReplicaLost where another replica may do better."""
+def as_rankfleet_error(error: BaseException, group: str, replica: str) -> BaseException:
+    """Rankfleet's error for what Serve raised: ReplicaLost if another replica may succeed."""
     cause = error.cause if isinstance(error, RayTaskError) else error
     if isinstance(cause, RankfleetError):
         return cause

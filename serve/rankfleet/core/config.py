@@ -1,7 +1,7 @@
-"""One file describes a fleet: tiers, groups, SLO classes, experiments and limits.
+"""The fleet file: one YAML file with the tiers, groups, SLO classes, experiments and limits of a fleet.
 
-The same file feeds `serve`, `rank`, `profile`, `evaluate` and the Kubernetes manifests. Unknown keys and
-impossible values are errors that name the key.
+All commands read the same file, and so do the Kubernetes manifests. Unknown keys and impossible values are errors that
+name the key.
 """
 
 from pathlib import Path
@@ -14,7 +14,7 @@ from rankfleet.core.errors import ConfigError
 from rankfleet.core.passages import LongDocuments
 from rankfleet.core.sections import (
     AUTO,
-    NONE,
+    UNSCORED,
     Autoscaling,
     Experiment,
     Group,
@@ -32,64 +32,89 @@ from rankfleet.core.sections import (
 
 
 class LiveSettings(Section):
-    """What routers alone read: replicas of groups need not hear of a change."""
+    """The keys that only routers read, so that a change of them does not reach replicas of groups."""
 
-    default_model: Name = Field(AUTO, description="what a request without `model` gets: a tier, or `auto`")
-    slo_classes: dict[Name, SloClass] = Field({}, description="budgets by name; the name can be sent as `model`")
-    default_slo_class: Name | None = Field(None, description="the class of requests that name none; null for no budget")
+    default_model: Name = Field(
+        AUTO, description="what requests without `model` get: a tier, or `auto` for the planner's choice"
+    )
+    slo_classes: dict[Name, SloClass] = Field(
+        {}, description="latency budgets by name; a request names one as `slo_class` or `model`"
+    )
+    default_slo_class: Name | None = Field(
+        None, description="SLO class of requests that name none; null for best effort"
+    )
     long_documents: LongDocuments = Field(
-        "truncate", description="of documents beyond the pair limit: score the beginning, or the best passage"
+        "truncate",
+        description="for documents longer than a pair may be: score the beginning, or every passage and take the best",
     )
     passage_overlap_tokens: int = Field(
-        32, ge=0, description="shared by neighbouring passages, so that a sentence at a cut is whole in one of them"
+        32,
+        ge=0,
+        description="tokens that neighbouring passages share, so that a sentence at a cut is whole in one of them",
     )
-    experiments: dict[Name, Experiment] = Field({}, description="A/B splits by name; the first that applies counts")
-    autoscaling: Autoscaling = Field(Autoscaling(), description="when groups grow and shrink")
+    experiments: dict[Name, Experiment] = Field(
+        {}, description="A/B splits by name; a request takes part in the first that applies"
+    )
+    autoscaling: Autoscaling = Field(Autoscaling(), description="how many replicas each group gets")
 
 
-# What Serve takes as options of a deployment, so that a change touches that deployment alone.
+# Keys that become options of a deployment in Serve's config, so that a change touches that deployment alone: of the
+# file, and of each group.
 OPTIONS = ("autoscaling", "updates", "routers", "router_cpus")
-# The router is a deployment beside the groups, and takes each group as an argument by its name: these are its own.
-NOT_A_GROUP = ("config", "router", "self")
-SHIPPED_MODELS = Path(__file__).parent.parent / "models"
-# Keys of earlier versions, so that a file that still has one is told the new name.
-RENAMED = {"routing.crowd_window": "arrival_window", "scheduling.patient_share": "best_effort_share"}
 GROUP_OPTIONS = {"replicas", "cpus", "gpus", "resources"}
+# Names that a group may not have. The router is a deployment beside the groups, and its constructor takes each group as
+# a keyword argument.
+RESERVED_GROUPS = ("config", "router", "self")
+SHIPPED_MODELS = Path(__file__).parent.parent / "models"
+# Keys of earlier versions and their present names, for the message that refuses them.
+RENAMED = {
+    "autoscaling.hold_s": "downscale_window_s",
+    "autoscaling.rarely": "idle_utilisation",
+    "routing.crowd_window": "arrival_window",
+    "scheduling.patient_share": "best_effort_share",
+    "updates.drain_s": "graceful_shutdown_timeout_s",
+}
 
 
 class FleetConfig(LiveSettings):
-    """The whole file."""
+    """A whole fleet file."""
 
     tiers: dict[Name, Tier] = Field(min_length=1, description="rerankers by name")
-    groups: dict[Name, Group] = Field(min_length=1, description="replica groups by name; every tier has one home")
-    limits: Limits = Field(Limits(), description="what one request may ask for")
-    updates: Updates = Field(Updates(), description="how replicas go when others take their place")
-    quality: Quality = Field(Quality(), description="what is known of quality beyond one figure per tier")
-    routing: Routing = Field(Routing(), description="how far ahead replicas plan")
-    scheduling: Scheduling = Field(Scheduling(), description="what a replica does next")
-    search: Search | None = Field(None, description="the index behind /v1/search")
-    profile: str | None = Field(None, description="latency profile written by `rankfleet profile`")
-    routers: int = Field(1, ge=1, description="replicas of the router itself")
-    router_cpus: float = Field(0.5, ge=0, description="CPU cores reserved for each router replica")
-    token_cache_mb: float = Field(
-        64.0, ge=0, description="memory of each router for token ids of documents seen before; 0 for none"
+    groups: dict[Name, Group] = Field(
+        min_length=1, description="replica groups by name; every tier belongs to one group"
     )
-    overhead_ms: float = Field(3.0, ge=0, description="time per request outside of queue and engine")
+    limits: Limits = Field(Limits(), description="limits of one request, and of all in flight")
+    updates: Updates = Field(Updates(), description="how new replicas replace old ones")
+    quality: Quality = Field(Quality(), description="what is known about quality besides one figure per tier")
+    routing: Routing = Field(Routing(), description="how far ahead replicas plan")
+    scheduling: Scheduling = Field(Scheduling(), description="how a replica orders its work")
+    search: Search | None = Field(None, description="the index behind /v1/search; null for none")
+    profile: str | None = Field(
+        None, description="latency profile that `rankfleet profile` has written; null: replicas measure when they start"
+    )
+    routers: int = Field(1, ge=1, description="number of router replicas")
+    router_cpus: float = Field(0.5, ge=0, description="CPU cores reserved per router replica")
+    token_cache_mb: float = Field(
+        64.0,
+        ge=0,
+        description="memory per router replica for token ids of documents seen before, in MB; 0 for no cache",
+    )
+    overhead_ms: float = Field(3.0, ge=0, description="time per request besides queue and engine, in milliseconds")
 
     @field_validator("tiers")
     @classmethod
     def _no_reserved_names(cls, tiers: dict[str, Tier]) -> dict[str, Tier]:
-        for name in (AUTO, NONE):
+        for name in (AUTO, UNSCORED):
             if name in tiers:
-                raise ValueError(f"{name!r} is reserved; name the tier otherwise")
+                raise ValueError(f"{name!r} is reserved; give the tier another name")
         return tiers
 
     @field_validator("groups")
     @classmethod
     def _no_reserved_groups(cls, groups: dict[str, Group]) -> dict[str, Group]:
-        for name in NOT_A_GROUP:
+        for name in RESERVED_GROUPS:
             if name in groups:
-                raise ValueError(f"{name!r} is reserved; name the group otherwise")
+                raise ValueError(f"{name!r} is reserved; give the group another name")
         return groups
 
     @model_validator(mode="after")
@@ -102,10 +127,10 @@ class FleetConfig(LiveSettings):
                         f"groups.{group} hosts {tier!r}, which is not under tiers: {', '.join(self.tiers)}"
                     )
                 if tier in hosted:
-                    raise ValueError(f"tier {tier!r} is in groups {hosted[tier]} and {group}; give it one home")
+                    raise ValueError(f"tier {tier!r} is in groups {hosted[tier]} and {group}; keep it in one")
                 hosted[tier] = group
-        if homeless := [t for t in self.tiers if t not in hosted]:
-            raise ValueError(f"no group hosts {', '.join(homeless)}; add the tier to a group or remove it")
+        if unhosted := [tier for tier in self.tiers if tier not in hosted]:
+            raise ValueError(f"no group hosts {', '.join(unhosted)}; add the tier to a group or remove it")
         check_live(self, set(self.tiers), set(self.groups))
         return self
 
@@ -115,10 +140,13 @@ class FleetConfig(LiveSettings):
 
     @property
     def for_groups(self) -> dict[str, Any]:
-        """As plain data, what replicas of groups have to know: neither live settings, nor the options that Serve takes
-        beside (`cluster/deployment_options.py`), changes of which need not reach them."""
-        outside: dict[str, Any] = dict.fromkeys(LiveSettings.model_fields, True) | dict.fromkeys(OPTIONS, True)
-        return self.model_dump(mode="json", exclude=outside | {"groups": {"__all__": GROUP_OPTIONS}})
+        """The keys that replicas of groups need, as plain data.
+
+        Leaves out live settings and the options that Serve gets separately (`cluster/deployment_options.py`), so that a
+        change of these does not reach replicas.
+        """
+        left_out: dict[str, Any] = dict.fromkeys(LiveSettings.model_fields, True) | dict.fromkeys(OPTIONS, True)
+        return self.model_dump(mode="json", exclude=left_out | {"groups": {"__all__": GROUP_OPTIONS}})
 
     @property
     def live(self) -> LiveSettings:
@@ -126,14 +154,14 @@ class FleetConfig(LiveSettings):
 
 
 def check_live(live: LiveSettings, tiers: set[str], groups: set[str]) -> None:
-    """Raise ValueError where live settings name something that does not exist."""
+    """Raises ValueError if live settings name something that does not exist."""
     models = tiers | {AUTO}
     if live.default_model not in models:
         raise ValueError(f"default_model {live.default_model!r} is none of {', '.join(sorted(models))}")
     if live.default_slo_class is not None and live.default_slo_class not in live.slo_classes:
         raise ValueError(f"default_slo_class {live.default_slo_class!r} is not under slo_classes")
     if both := sorted(models & set(live.slo_classes)):
-        raise ValueError(f"{', '.join(both)}: an SLO class may not have the name of a tier or `auto`")
+        raise ValueError(f"{', '.join(both)}: an SLO class may not have the name of a tier, nor `auto`")
     if unknown := sorted(set(live.autoscaling.groups) - groups):
         raise ValueError(f"autoscaling.groups: no group is named {', '.join(unknown)}")
     for name, experiment in live.experiments.items():
@@ -153,9 +181,9 @@ def parse_config(settings: Any, source: str = "config") -> FleetConfig:
 
 
 def read_config(path: Path) -> FleetConfig:
-    """The fleet described by a YAML file. Relative paths in it are taken from the file's folder, and ~ is the home.
+    """The fleet described by a YAML file. Relative paths in it start at the file's folder; ~ is the home folder.
 
-    Raises ConfigError when the file is missing, is not YAML, or is wrong.
+    Raises ConfigError if the file is missing, is not YAML, or has wrong keys or values.
     """
     try:
         settings = yaml.safe_load(path.read_text(encoding="utf-8"))
@@ -165,32 +193,33 @@ def read_config(path: Path) -> FleetConfig:
         raise ConfigError(f"{path} is not valid YAML: {error}") from error
     config = parse_config(settings, str(path))
 
-    def named(key: str, value: str | None) -> str | None:
+    def resolved(key: str, value: str | None) -> str | None:
         try:
             return absolute(value, path.parent) if value else None
         except RuntimeError as error:
-            raise ConfigError(f"{path}: {key}: {value}: no home folder is known; give the whole path") from error
+            raise ConfigError(f"{path}: {key}: {value}: the home folder is unknown; give the absolute path") from error
 
     tiers = {
-        name: tier.model_copy(update={"model": named(f"tiers.{name}.model", tier.model)})
+        name: tier.model_copy(update={"model": resolved(f"tiers.{name}.model", tier.model)})
         if names_folder(tier.model, path.parent)
         else tier
         for name, tier in config.tiers.items()
     }
-    search = config.search and config.search.model_copy(update={"index": named("search.index", config.search.index)})
-    quality = config.quality.model_copy(update={"table": named("quality.table", config.quality.table)})
-    profile = named("profile", config.profile)
+    search = config.search and config.search.model_copy(update={"index": resolved("search.index", config.search.index)})
+    quality = config.quality.model_copy(update={"table": resolved("quality.table", config.quality.table)})
+    profile = resolved("profile", config.profile)
     return config.model_copy(update={"tiers": tiers, "search": search, "quality": quality, "profile": profile})
 
 
 def absolute(value: str, folder: Path) -> str:
-    """A path as it stands in a file of this folder. Raises RuntimeError for ~ where no home folder is known."""
+    """The absolute path of a path in a file of this folder. Raises RuntimeError for ~ if the home folder is unknown."""
     return str((folder / Path(value).expanduser()).resolve())
 
 
 def names_folder(model: str, folder: Path) -> bool:
-    """Whether a tier's `model`, in a file of this folder, is a relative path or one in the home folder, and not a
-    shipped name or a hub id. Those have exactly one slash; what looks like them may still be a folder that is there.
+    """Whether a tier's `model`, in a file of this folder, is a relative path or starts with ~.
+
+    Shipped names and hub ids are neither: they have exactly one slash. A folder that exists goes before a hub id.
     """
     if model.startswith("/"):
         return False
@@ -200,16 +229,14 @@ def names_folder(model: str, folder: Path) -> bool:
 
 
 def explain(error: ValidationError, source: str, max_lines: int = 20) -> str:
-    """One line a fault: where it is and what is wrong. A value that might have had several forms is named once."""
+    """One line per fault: its key and what is wrong. A value that may have several types is listed once."""
     lines: dict[tuple[object, ...], str] = {}
     for fault in error.errors(include_url=False, include_context=False, include_input=False):
         place, message = fault["loc"], fault["msg"].removeprefix("Value error, ")
         if fault["type"] == "extra_forbidden":
             message = "unknown key"
             if (now := RENAMED.get(".".join(map(str, place)))) is not None:
-                message = f"is called {now} now; rename it"
-        if len(place) > 2 and place[0] == "documents":
-            place, message = place[:2], 'must be a string or {"text": string}'
+                message = f"was renamed to {now}"
         where = ".".join(str(part) for part in place)
         lines.setdefault(place, f"{source}: {where + ': ' if where else ''}{message}")
     shown = list(lines.values())[:max_lines]

@@ -1,39 +1,43 @@
-"""Every error a person can meet, with its HTTP status and a message that says what to do.
+"""Every error that a person can meet: its HTTP status, and a message that says what is wrong and what to do.
 
 RankfleetError                  500
 ├── ConfigError                 the fleet file is wrong; nothing is started
 ├── CheckpointError             a model cannot be loaded
 ├── ScoringFailed               the engine failed on this request; the replica's log has the details
-├── InvalidPairs                token ids or lengths that the model does not have; never from a text
-├── NotHosted                   the replica has no such tier, or another model by that name: an update goes on
-├── ReplicaLost                 a replica went away with a chunk; another is asked, and no client sees it
-└── RequestError                400  the request is wrong; sending it again will not help
+├── InvalidPairs                token ids or lengths that the model cannot take; a text never causes it
+├── NotHosted                   the replica lacks the tier, or has another model by that name, during an update
+├── ReplicaLost                 a replica went away with a chunk; the chunk is retried, and no client sees the error
+├── InternalError               what a client is told of any error with status 500
+└── RequestError                400  the request is not answered; the message says whether to change it or to retry
     ├── InvalidRequest          422  a field is missing, unknown, of the wrong type, or out of range
     ├── Infeasible              422  not even an idle fleet could do this within the budget
     ├── TooLarge                413  more documents or bytes than the limits
     ├── UnknownModel            404  no tier, SLO class or alias of that name
-    ├── NotConfigured           404  the fleet file does not ask for this
-    ├── SlowSender              408  the body did not come in time
+    ├── NotConfigured           404  the fleet file does not configure this
+    ├── PathNotFound            404  the API has no such path
+    ├── MethodNotAllowed        405  the path does not take this method
+    ├── SlowSender              408  the body did not arrive in time
     ├── Overloaded              429  an idle fleet could do this, but not now; Retry-After says when
+    ├── ClientGone              499  the client disconnected; nobody reads the reply
     ├── Expired                 504  the budget ended in a queue, before any work was done
     └── Unavailable             503  no replica could answer
 """
 
 from typing import ClassVar
 
-QUOTED = 80  # characters of what a client sent that a message repeats
+MAX_QUOTED_CHARACTERS = 80
 
 
 def quote(text: str) -> str:
-    """In quotes, cut where it is long: what somebody sent, to be named in a message."""
-    return repr(text if len(text) <= QUOTED else f"{text[:QUOTED]}…")
+    """Text that a client sent, in quotes and cut where it is long, for a message."""
+    return repr(text if len(text) <= MAX_QUOTED_CHARACTERS else f"{text[:MAX_QUOTED_CHARACTERS]}…")
 
 
 class RankfleetError(Exception):
-    """Base of all errors. `code` is stable and meant for programs, the message for people."""
+    """Base of all errors. `code` is stable and meant for programs; the message is meant for people."""
 
     status: ClassVar[int] = 500
-    code: ClassVar[str] = "internal"
+    code: str = "internal"
 
 
 class ConfigError(RankfleetError):
@@ -57,7 +61,7 @@ class NotHosted(RankfleetError):
 
 
 class ReplicaLost(RankfleetError):
-    """`replica`: its name, empty where it is not known."""
+    """`replica`: its name; empty if unknown."""
 
     code = "replica_lost"
 
@@ -67,6 +71,17 @@ class ReplicaLost(RankfleetError):
 
     def __reduce__(self) -> tuple[object, ...]:
         return type(self), (str(self), self.replica)
+
+
+class InternalError(RankfleetError):
+    """`code`: that of the error that it reports, where that has one."""
+
+    def __init__(self, message: str, code: str = "internal") -> None:
+        super().__init__(message)
+        self.code = code
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return type(self), (str(self), self.code)
 
 
 class RequestError(RankfleetError):
@@ -104,8 +119,32 @@ class NotConfigured(RequestError):
     code = "not_configured"
 
 
+class PathNotFound(RequestError):
+    status = 404
+    code = "not_found"
+
+
+class MethodNotAllowed(RequestError):
+    """`allowed`: the methods that the path takes, separated by commas."""
+
+    status = 405
+    code = "method_not_allowed"
+
+    def __init__(self, message: str, allowed: str) -> None:
+        super().__init__(message)
+        self.allowed = allowed
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return type(self), (str(self), self.allowed)
+
+
+class ClientGone(RequestError):
+    status = 499
+    code = "client_gone"
+
+
 class Overloaded(RequestError):
-    """`retry_after_s`: predicted seconds until the work ahead has drained."""
+    """`retry_after_s`: predicted seconds until the work ahead is done."""
 
     status = 429
     code = "overloaded"

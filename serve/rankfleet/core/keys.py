@@ -1,4 +1,4 @@
-"""The keys of a fleet file, listed for documentation."""
+"""Lists the keys of a fleet file, for its documentation."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ from rankfleet.core.sections import Section
 
 @dataclass(frozen=True)
 class Key:
-    """One key of the file, for documentation."""
+    """One key of the file. `path` has NAME where the user chooses a name."""
 
     path: str
     type: str
@@ -20,21 +20,21 @@ class Key:
 
 
 def describe_keys(section: type[Section], prefix: str = "") -> Iterator[Key]:
-    """Every key below `section`, depth first. In paths NAME stands for a name of the user's choice."""
+    """Every key of a section and of the sections in it, depth first. `prefix`: path of the section, with a dot."""
     for name, field in section.model_fields.items():
         path = prefix + name
-        inner = [a for a in (field.annotation, *get_args(field.annotation)) if isinstance(a, type)]
-        nested = next((a for a in inner if issubclass(a, Section)), None)
-        named = get_origin(field.annotation) is dict
-        kind = "section" if nested and not named else "sections by name" if nested else type_name(field.annotation)
+        types = [a for a in (field.annotation, *get_args(field.annotation)) if isinstance(a, type)]
+        nested = next((a for a in types if issubclass(a, Section)), None)
+        is_by_name = get_origin(field.annotation) is dict
+        kind = "section" if nested and not is_by_name else "sections by name" if nested else type_name(field.annotation)
         default = "required" if field.is_required() else "" if nested else f"`{yaml_scalar(field.default)}`"
         yield Key(path, kind, default, field.description or "")
         if nested is not None:
-            yield from describe_keys(nested, f"{path}.NAME." if named else f"{path}.")
+            yield from describe_keys(nested, f"{path}.NAME." if is_by_name else f"{path}.")
 
 
 def type_name(annotation: Any) -> str:
-    """`str | None` → "text or null"."""
+    """A type in words for users: `str | None` is "text or null"."""
     words = {str: "text", int: "whole number", float: "number", type(None): "null"}
     if get_origin(annotation) is Annotated:
         return type_name(get_args(annotation)[0])

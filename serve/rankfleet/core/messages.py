@@ -1,11 +1,12 @@
-"""What a request is made of on its way: request → plan → chunks → scores → ranking.
+"""The data of one request on its way: request → decision → chunks → scores → ranking.
 
-All times are milliseconds unless a name says otherwise. Deadlines travel as slack, the time that is left, so
-that clocks of different machines need not agree.
+Times are milliseconds unless a name says otherwise. A deadline travels between machines as slack, the time that is
+left, so that their clocks need not agree.
 """
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from typing import Literal, NamedTuple
 
 import numpy as np
 
@@ -15,14 +16,16 @@ from rankfleet.core.passages import LongDocuments
 
 @dataclass(frozen=True)
 class RerankRequest:
-    """What to rank, and how long it may take, whatever wire format it came in.
+    """What to rank and how long it may take, independent of the wire format.
 
-    model: a tier, `auto`, or an SLO class; None for the fleet's default. slo_ms: budget counted from arrival
-    at the router, MIN_SLO_MS to MAX_SLO_MS; None for the class's own. user, session: ids by which experiments assign
-    an arm.
-    long_documents: None for the fleet's default. min_quality: nDCG@10 below which an answer is of no use. slo_class:
-    by name; None for that of the model, the API key, or the fleet. request_id: by which logs and the reply name it.
-    probe: whether the router asks itself, to see whether it answers: no limits hold, and nothing is learnt from it.
+    model: a tier, `auto`, or an SLO class; None for the fleet's default.
+    slo_ms: latency budget, counted from arrival at the router; None for the budget of the SLO class.
+    slo_class: name of an SLO class; None for the class of the model, of the API key, or the fleet's default.
+    user, session: ids by which an experiment assigns an arm.
+    long_documents: None for the fleet's default.
+    min_quality: the lowest expected nDCG@10 that is acceptable.
+    request_id: names the request in logs and in the reply.
+    probe: True for the router's own health check. Limits do not apply to it, and nothing is learned from it.
     """
 
     query: str
@@ -42,7 +45,7 @@ class RerankRequest:
 
 @dataclass(frozen=True)
 class Work:
-    """The size of a request as the latency model sees it: pairs, tokens, and the sum of squared lengths."""
+    """The size of some pairs, as the latency model needs it. squares: the sum of squared lengths in tokens."""
 
     pairs: int
     tokens: int
@@ -50,6 +53,7 @@ class Work:
 
     @staticmethod
     def of(lengths: np.ndarray) -> "Work":
+        """lengths: int [pairs], tokens of each pair."""
         wide = lengths.astype(np.int64)
         return Work(len(wide), int(wide.sum()), int((wide * wide).sum()))
 
@@ -65,35 +69,46 @@ class Work:
 
 @dataclass(frozen=True)
 class Chunk:
-    """A slice of a request's pairs: what is queued, batched, spread over replicas and retried.
+    """A slice of a request's pairs: the unit that is queued, batched, spread over replicas and retried.
 
-    tiers: those the replica may choose from when the work leaves its queue; `tier` alone where empty. request: the
-    same for all chunks of a request that was cut; None for one that was not. min_ms: 99th percentile of its device
-    time at the cheapest of its tiers; 0 where none has been measured. unloaded_tier: the tier it would get on an idle
-    fleet, wherever that is hosted; `tier` where empty. sender: the router it comes from. models: by tier, which model
-    the router means by that name (`core/fingerprint.py`); a replica that hosts another refuses the chunk. weights: as
-    in `ChunkScores.model`; where it is not empty, a replica with others refuses the chunk as well.
+    tiers: the tiers that may score it, the planned one first; never empty. The replica selects one of them when the
+        chunk leaves its queue.
+    slack_ms: time left until the deadline; None for best-effort work.
+    request: shared by the chunks of a request that was cut into several; None for a request of one chunk.
+    min_ms: device time at the cheapest of `tiers`, 99th percentile; 0 where none has been measured.
+    unloaded_tier: the tier that an idle fleet would have used; None where that is the planned one.
+    sender: id of the router that sent it.
+    models: by tier, the fingerprint of the model that the router means (`core/fingerprint.py`). A replica that hosts
+        another model of that name refuses the chunk.
+    weights: if given, a replica refuses the chunk unless its `ChunkScores.model` would be this.
     """
 
-    tier: str
+    tiers: tuple[str, ...]
     pairs: TokenizedPairs
     slack_ms: float | None = None
-    tiers: tuple[str, ...] = ()
     request: str | None = None
     min_ms: float = 0.0
-    unloaded_tier: str = ""
+    unloaded_tier: str | None = None
     sender: str = ""
     models: Mapping[str, str] = field(default_factory=dict)
-    weights: str = ""
+    weights: str | None = None
+
+    @property
+    def tier(self) -> str:
+        """The planned tier."""
+        return self.tiers[0]
 
 
 @dataclass(frozen=True)
 class ChunkScores:
-    """A chunk's raw logits, float32 [pairs], the tier that gave them, and what they took. model: fingerprint of the
-    weights and the precision they were computed with; scores of two models are never joined to one ranking.
+    """The scores of a chunk and what they cost.
 
-    backlog_s: predicted seconds of work still queued at the replica; others_s: of which for other routers than the one
-    that is answered, so that they learn of each other's.
+    logits: float32 [pairs], raw.
+    tier: the tier that scored them.
+    model: fingerprint of the weights and the precision they were computed in. Scores of two models are never joined
+        into one ranking.
+    backlog_s: predicted seconds of work still queued at the replica.
+    others_s: the part of `backlog_s` that other routers sent, so that routers learn of each other's load.
     """
 
     logits: np.ndarray
@@ -108,7 +123,8 @@ class ChunkScores:
 
 @dataclass
 class Timing:
-    """Milliseconds spent on a request, by part; queue and infer are those of the slowest chunk."""
+    """Where the time of a request went. Within a stage, queue and infer are those of the slowest chunk; stages add
+    up."""
 
     tokenize_ms: float = 0.0
     queue_ms: float = 0.0
@@ -118,9 +134,11 @@ class Timing:
 
 @dataclass(frozen=True)
 class RankedDocument:
-    """index: place in the request; logit: raw score by the tier that answered, None for one left unscored. In a
-    cascade those that only the first stage has scored have its score, lowered where it is above the second stage's:
-    logits fall in the order of the ranking."""
+    """index: place of the document in the request; logit: its raw score, None if it was not scored.
+
+    Logits never rise from one result to the next: in a cascade, the scores of documents that only the first stage has
+    scored are lowered below those of the second stage.
+    """
 
     index: int
     logit: float | None
@@ -128,7 +146,7 @@ class RankedDocument:
 
 @dataclass(frozen=True)
 class Assignment:
-    """The arm of an experiment that a request's user or session belongs to."""
+    """The arm of an experiment that a request belongs to, by its user or session."""
 
     experiment: str
     arm: str
@@ -137,72 +155,135 @@ class Assignment:
 
 @dataclass(frozen=True, slots=True)
 class Considered:
-    """A plan the planner looked at, and why it was or was not taken. how: what is left out, or the second stage;
-    empty for a tier that scores everything."""
+    """One plan that the planner looked at, and why it was taken or not.
 
-    tier: str
+    tier: the tier that would answer; None for the order as given.
+    how: what is left out, or the second stage; empty for a tier that scores everything.
+    """
+
+    tier: str | None
     quality: float
     predicted_ms: float
     verdict: str
     how: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class Stage:
-    """One pass of a plan: a tier, and how many of the best candidates so far it scores."""
+class Stage(NamedTuple):
+    """One pass of a plan over the best candidates so far.
+
+    tier: the planned tier. candidates: how many documents it scores. tiers: the tiers that the replica may choose
+    from when the work leaves its queue; contains `tier`, and is `(tier,)` where the choice is final.
+    """
 
     tier: str
     candidates: int
+    tiers: tuple[str, ...]
+
+    @staticmethod
+    def of(tier: str, candidates: int) -> "Stage":
+        """A stage whose tier is final."""
+        return Stage(tier, candidates, (tier,))
 
 
 @dataclass(frozen=True, slots=True)
 class UnloadedPlan:
-    """What a request would get on an idle fleet, of which the demand for replicas is made. tier: who would answer;
-    work_ms: group and device time of each stage, at its share of full batches."""
+    """What a request would get from an idle fleet. Autoscaling counts it as offered load.
 
-    tier: str
+    tier: the tier that would answer; None for a cascade.
+    work_ms: (group, device time in ms at its share of a full batch) for each stage.
+    """
+
+    tier: str | None
     work_ms: tuple[tuple[str, float], ...]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
-    """The router's decision for one request.
+    """The decision to score.
 
-    tier: who answers, or `none` where nothing is scored; predicted_ms: from arrival to answer, at the 99th
-    percentile, infinity where that is not known; fits: whether that is within the budget. allowed: the tiers a replica
-    may choose from when the work leaves its queue; empty where `tier` is final. stages: passes of a cascade; empty for
-    a single one. candidates: how many are scored, the others keeping their order behind them; None for all.
-    max_tokens: to which length pairs are cut; None for no cut of the planner's. degraded: what is left out since
-    nothing whole fits, for people. unloaded: None where not even an idle fleet could score anything in time.
+    stages: the passes, in order; never empty. The tier of the last one answers.
+    documents: how many are to be ranked. Those that no stage scores keep their order behind the others.
+    max_tokens: pairs are cut to this length; None if the planner cuts none.
+    quality: expected nDCG@10.
+    predicted_ms: from arrival to answer, 99th percentile; infinity if not known.
+    fits: whether `predicted_ms` is within the budget.
+    degraded: for people, what is left out because no complete plan fits; None if nothing is.
+    unloaded: None if not even an idle fleet could score anything in time.
     """
 
-    tier: str
+    stages: tuple[Stage, ...]
+    documents: int
     quality: float
     predicted_ms: float
     budget_ms: float | None
     fits: bool
     reason: str
-    considered: tuple[Considered, ...] = ()
-    allowed: tuple[str, ...] = ()
-    stages: tuple[Stage, ...] = ()
-    candidates: int | None = None
     max_tokens: int | None = None
     degraded: str | None = None
+    considered: tuple[Considered, ...] = ()
     unloaded: UnloadedPlan | None = None
+
+    @property
+    def tier(self) -> str:
+        """The tier that answers."""
+        return self.stages[-1].tier
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GivenOrder:
+    """The decision to score nothing and return the documents in the order given. Fields as in `Plan`; `quality` is
+    that of the retriever."""
+
+    quality: float
+    predicted_ms: float
+    budget_ms: float | None
+    reason: str
+    degraded: str = "the order as given"
+    considered: tuple[Considered, ...] = ()
+    unloaded: UnloadedPlan | None = None
+
+    @property
+    def tier(self) -> None:
+        return None
+
+    @property
+    def fits(self) -> Literal[False]:
+        return False
+
+
+@dataclass(frozen=True)
+class Refusal:
+    """The decision to refuse a request, because no acceptable plan can be had.
+
+    cause: `quality`, no plan of this fleet ranks well enough, whatever the time; `budget`, not even an idle fleet
+        could answer in time; `load`, an idle fleet could.
+    retry_after_s: for `load`, the predicted seconds until the backlog has drained. Else 0: retrying does not help.
+    """
+
+    cause: Literal["quality", "budget", "load"]
+    retry_after_s: float
+    reason: str
+    considered: tuple[Considered, ...] = ()
+    unloaded: UnloadedPlan | None = None
+
+
+Decision = Plan | GivenOrder | Refusal
 
 
 @dataclass(frozen=True)
 class Ranking:
-    """The answer: documents best first, and how it came about.
+    """The answer to a request.
 
-    passages: pairs scored of each document, in the order given; None where every document was one pair by the
-    request's choice. cached: documents whose token ids were known. stages: who has scored how many, in turn; empty
-    where nothing was scored. partial: whether the second stage was left out. slo_class: the one that applied. pairs:
-    how many were scored, in all stages.
+    documents: best first.
+    plan: the decision, with the stages that were carried out.
+    passages: pairs scored of each document, in the order given; None unless the request asked for passages.
+    cached: documents whose token ids were in the cache.
+    partial: whether the second stage was left out.
+    pairs, tokens: scored in all stages together.
     """
 
     documents: list[RankedDocument]
-    plan: Plan
+    plan: Plan | GivenOrder
     tokens: int
     truncated: list[int]
     timing: Timing
@@ -211,12 +292,16 @@ class Ranking:
     texts: list[str] = field(default_factory=list)
     passages: list[int] | None = None
     cached: int = 0
-    stages: tuple[Stage, ...] = ()
     partial: bool = False
     slo_class: str | None = None
     pairs: int = 0
 
     @property
+    def stages(self) -> tuple[Stage, ...]:
+        """What was scored; empty for the order as given."""
+        return self.plan.stages if isinstance(self.plan, Plan) else ()
+
+    @property
     def met(self) -> bool | None:
-        """Whether the budget was met; None where there was none."""
+        """Whether the budget was met; None if there was none."""
         return None if self.plan.budget_ms is None else self.timing.total_ms <= self.plan.budget_ms

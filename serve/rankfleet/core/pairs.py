@@ -10,15 +10,17 @@ MIN_CHUNK_TOKENS = 2048  # below this a second replica costs more in transfer th
 
 @dataclass(frozen=True)
 class TokenizedPairs:
-    """Token ids of n pairs, end to end without padding.
+    """Token ids of n pairs, concatenated without padding.
 
-    ids: int32 [total tokens]; lengths: int32 [n], tokens of each pair; seconds: int32 [n], where in its pair
-    the document begins (BERT gives tokens from there on type 1).
+    `ids`: int32 [total tokens].
+    `lengths`: int32 [n], tokens of each pair.
+    `document_offsets`: int32 [n], index within each pair of the first token of segment 1 (BERT's token type 1): the
+    document's first token, or the pair's length where the model has one segment.
     """
 
     ids: np.ndarray
     lengths: np.ndarray
-    seconds: np.ndarray
+    document_offsets: np.ndarray
 
     def __len__(self) -> int:
         return len(self.lengths)
@@ -28,27 +30,30 @@ class TokenizedPairs:
         return len(self.ids)
 
     def take(self, rows: np.ndarray) -> "TokenizedPairs":
-        """The pairs of these rows, in this order."""
+        """The pairs at these rows, in this order."""
         ends = np.cumsum(self.lengths)
         pieces = [self.ids[ends[row] - self.lengths[row] : ends[row]] for row in rows]
         ids = np.concatenate(pieces) if pieces else self.ids[:0]
-        return TokenizedPairs(ids, self.lengths[rows], self.seconds[rows])
+        return TokenizedPairs(ids, self.lengths[rows], self.document_offsets[rows])
 
     @staticmethod
     def join(parts: list["TokenizedPairs"]) -> "TokenizedPairs":
+        """All pairs of these parts, in order."""
         return TokenizedPairs(
-            np.concatenate([p.ids for p in parts]),
-            np.concatenate([p.lengths for p in parts]),
-            np.concatenate([p.seconds for p in parts]),
+            np.concatenate([part.ids for part in parts]),
+            np.concatenate([part.lengths for part in parts]),
+            np.concatenate([part.document_offsets for part in parts]),
         )
 
 
 def split_rows(lengths: np.ndarray, max_tokens: int, parts: int = 1) -> list[np.ndarray]:
-    """Rows cut into at least `parts` chunks (as far as there are rows) that are about equal in tokens, none of
-    more than `max_tokens` unless a single pair is longer than that.
+    """Rows of each chunk: at least `parts` chunks (fewer only if there are fewer rows), about equal in tokens.
 
-    Longest first, each to the lightest chunk: equal chunks let Serve's choice by count come close to a choice by
-    work. Where the bound is passed, as many chunks as were too heavy are added.
+    No chunk exceeds `max_tokens`, except one that holds a single longer pair.
+
+    Greedy: the longest pair first, each to the chunk with the fewest tokens. Equal chunks make a balancer that counts
+    requests, such as Serve's, come close to one that counts work. If chunks exceed the bound, the split is repeated
+    with as many more chunks as exceeded it.
     """
     count = min(max(1, len(lengths)), max(parts, -(-int(lengths.sum()) // max_tokens)))
     if count == 1:
@@ -56,7 +61,7 @@ def split_rows(lengths: np.ndarray, max_tokens: int, parts: int = 1) -> list[np.
     order = np.argsort(-lengths, kind="stable").tolist()
     while True:
         chunks: list[list[int]] = [[] for _ in range(count)]
-        loads = [(0, chunk) for chunk in range(count)]  # a heap: the lightest first
+        loads = [(0, chunk) for chunk in range(count)]  # a heap of (tokens, chunk)
         for row in order:
             load, chunk = loads[0]
             chunks[chunk].append(row)

@@ -1,7 +1,7 @@
-"""Which tokens of a query and of its documents go into which pair: pure arithmetic over lengths.
+"""Which tokens of a query and its documents go into which pair: pure arithmetic on lengths.
 
-A document that does not fit beside the query is cut (`truncate`), or becomes several passages that are scored
-apart and folded back by their maximum (`max_passages`).
+A document that does not fit beside the query is cut (`truncate`), or split into passages that are scored separately;
+the document's score is then that of its best passage (`max_passages`).
 """
 
 from dataclasses import dataclass, replace
@@ -14,7 +14,7 @@ LongDocuments = Literal["truncate", "max_passage"]
 
 @dataclass(frozen=True)
 class PassageRule:
-    """overlap_tokens: shared by neighbouring passages; most: passages of one document, the rest of it is cut."""
+    """overlap_tokens: shared by neighbouring passages. max_passages: of one document; the rest of it is cut."""
 
     overlap_tokens: int
     max_passages: int
@@ -22,11 +22,13 @@ class PassageRule:
 
 @dataclass(frozen=True)
 class PairLayout:
-    """The pairs of one request, all of a document's side by side, documents in the order given.
+    """The pairs of one request: documents in the order given, the passages of each side by side.
 
-    owners: int64 [pairs], the document; query: int64 [pairs], tokens of the query kept; starts, stops: int64
-    [pairs], the tokens of the document; firsts: int64 [documents], each document's first pair; truncated:
-    documents of which something is in no pair, or beside a query that was cut.
+    owners: int64 [pairs], place of the document.
+    query: int64 [pairs], how many tokens of the query are kept.
+    starts, stops: int64 [pairs], the range of the document's tokens.
+    firsts: int64 [documents], each document's first pair.
+    truncated: places of documents that are not read whole, or only beside a cut query.
     """
 
     owners: np.ndarray
@@ -41,19 +43,19 @@ class PairLayout:
 
     @property
     def tokens(self) -> np.ndarray:
-        """int64 [pairs], without special tokens."""
+        """int64 [pairs]: tokens of query and document, without special tokens."""
         return self.query + self.stops - self.starts
 
     @property
     def counts(self) -> np.ndarray:
-        """int64 [documents], pairs of each."""
+        """int64 [documents]: pairs of each."""
         if len(self.firsts) == len(self):
             return np.ones(len(self), dtype=np.int64)
         return np.diff(self.firsts, append=len(self))
 
     def cut(self, limit: int) -> "PairLayout":
-        """The same pairs, none with more than `limit` tokens of text: each keeps its beginning, so a passage that is
-        cut stays one passage."""
+        """The same pairs, each cut to at most `limit` tokens of text. A pair keeps its beginning, so the number of
+        passages stays the same."""
         query, texts = longest_first(self.query, self.stops - self.starts, limit)
         stops = self.starts + texts
         cut = self.owners[(query < self.query) | (stops < self.stops)]
@@ -61,13 +63,16 @@ class PairLayout:
         return replace(self, query=query, stops=stops, truncated=truncated)
 
     def best(self, logits: np.ndarray) -> np.ndarray:
-        """The scores of documents, [documents]: the largest of each one's pairs."""
+        """float [documents]: the score of each document's best pair. logits: float [pairs]."""
         return logits if len(self.firsts) == len(self) else np.maximum.reduceat(logits, self.firsts)
 
 
 def longest_first(first: int | np.ndarray, second: np.ndarray, limit: int) -> tuple[np.ndarray, np.ndarray]:
-    """How many tokens of a text and of each of others stay when two together may have `limit`: the longer text
-    gives way until both are equal, then both do (`truncation="longest_first"` of Transformers)."""
+    """How many tokens of each of two texts are kept if together they may have `limit`.
+
+    The longer text is cut until both are equal, then both are (`truncation="longest_first"` of Transformers).
+    first: tokens, one number or int64 [n]; second: int64 [n].
+    """
     short = np.minimum(first, second)
     long = np.maximum(short, limit - short)
     both_give = short + long > limit
@@ -80,7 +85,7 @@ def longest_first(first: int | np.ndarray, second: np.ndarray, limit: int) -> tu
 
 
 def truncate(query: int, documents: np.ndarray, limit: int) -> PairLayout:
-    """One pair a document. query: tokens; documents: int64 [n], tokens of each; limit: tokens of a pair."""
+    """One pair per document. query: its tokens. documents: int64 [n], tokens of each. limit: tokens of a pair."""
     kept, stops = longest_first(query, documents, limit)
     rows = np.arange(len(documents))
     cut = np.flatnonzero((kept < query) | (stops < documents))
@@ -88,10 +93,10 @@ def truncate(query: int, documents: np.ndarray, limit: int) -> PairLayout:
 
 
 def max_passages(query: int, documents: np.ndarray, limit: int, rule: PassageRule) -> PairLayout:
-    """As many passages as each document needs, of about equal length so that none is a mere tail.
+    """As many passages as each document needs, of about equal length so that the last is not a short remainder.
 
     With d tokens to place, room r beside the query and overlap v, n = ⌈(d − v) / (r − v)⌉ passages of
-    ⌈(d + (n − 1)·v) / n⌉ tokens. Where the room is small, the overlap is at most half of it.
+    ⌈(d + (n − 1)·v) / n⌉ tokens. The overlap is at most half of the room.
     """
     kept, room = longest_first(query, documents, limit)
     split = room < documents

@@ -1,4 +1,4 @@
-"""Calls whose errors are logged and never raised."""
+"""Calls whose errors are logged and not raised."""
 
 import functools
 import logging
@@ -11,7 +11,7 @@ P = ParamSpec("P")
 
 
 def quietly(call: Callable[P, object]) -> Callable[P, None]:
-    """`call`, whose errors are logged and not raised: figures about a request never fail it."""
+    """The same call, but its errors are logged and not raised. For metrics, which must not fail a request."""
 
     @functools.wraps(call)
     def guarded(*args: P.args, **kwargs: P.kwargs) -> None:

@@ -1,1 +1,1 @@
-"""Make a reranker of your own: a small student learns the raw scores of a teacher."""
+"""Distillation: a small student learns the raw scores of a teacher."""

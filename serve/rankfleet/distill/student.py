@@ -1,4 +1,4 @@
-"""Students: the first layers of an encoder under the Ettin head, over a vocabulary cut to size."""
+"""Students: the first layers of an encoder with the Ettin head and a reduced vocabulary."""
 
 import json
 import tempfile
@@ -21,22 +21,25 @@ SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 
 
 def pick_vocabulary(tokenizer: Tokenizer, texts: Iterable[str], size: int) -> list[str]:
-    """The `size` WordPiece tokens to keep, in their old order: specials, every ASCII character and its
-    continuation (so that any ASCII word still has a spelling), then the most frequent in `texts`."""
+    """The `size` WordPiece tokens to keep, in their old order.
+
+    Special tokens come first, then every ASCII character and its continuation, so that any ASCII word can still be
+    spelled, then the tokens most frequent in `texts`.
+    """
     vocabulary = tokenizer.get_vocab()
     counts: Counter[str] = Counter()
     for encoding in tokenizer.encode_batch_fast(list(texts), add_special_tokens=False):
         counts.update(encoding.tokens)
     characters = [piece for code in range(33, 127) for piece in (chr(code), f"##{chr(code)}")]
     by_frequency = [token for token, _ in counts.most_common()]
-    # Texts may use fewer tokens than asked for; BERT's list puts frequent whole words first.
+    # Where texts use fewer tokens than `size`, the rest comes from BERT's list, which has frequent whole words first.
     the_rest = sorted((t for t in vocabulary if not t.startswith("[unused")), key=vocabulary.__getitem__)
-    wanted = dict.fromkeys(t for t in (*SPECIAL, *characters, *by_frequency, *the_rest) if t in vocabulary)
-    return sorted(list(wanted)[:size], key=vocabulary.__getitem__)
+    ranked = dict.fromkeys(t for t in (*SPECIAL, *characters, *by_frequency, *the_rest) if t in vocabulary)
+    return sorted(list(ranked)[:size], key=vocabulary.__getitem__)
 
 
 def cut_vocabulary(tokenizer: Tokenizer, kept: list[str]) -> Tokenizer:
-    """The same WordPiece tokenizer over `kept` only, ids renumbered in that order."""
+    """The same WordPiece tokenizer with only the tokens `kept`, ids renumbered in that order."""
     spec: dict[str, Any] = json.loads(tokenizer.to_str())
     new_ids = {token: i for i, token in enumerate(kept)}
     spec["model"]["vocab"] = new_ids
@@ -56,10 +59,10 @@ def student_of_encoder(
     texts: Iterable[str] = (),
     max_tokens: int = 512,
 ) -> "CrossEncoder":
-    """The encoder at `source` under a fresh Ettin head (CLS → Dense → GELU → LayerNorm → Dense to one logit).
+    """The encoder at `source` with a new Ettin head (CLS → Dense → GELU → LayerNorm → Dense to one logit).
 
-    layers: its first so many, all by default. vocabulary_size: cut a WordPiece vocabulary to the tokens that
-    `texts` use most. Raises CheckpointError for an encoder whose layers are not known.
+    layers: keep only the first N, all by default; vocabulary_size: reduce a WordPiece vocabulary to the tokens most
+    frequent in `texts`. Raises CheckpointError for an encoder whose layers are not known.
     """
     from sentence_transformers import CrossEncoder
     from sentence_transformers.base.modules import Dense, Transformer
@@ -69,7 +72,7 @@ def student_of_encoder(
     config = AutoConfig.from_pretrained(source, trust_remote_code=False)
     for name in ("hidden_dropout_prob", "attention_probs_dropout_prob"):
         if hasattr(config, name):
-            setattr(config, name, 0.0)  # one pass over scores that hold no label noise needs no dropout
+            setattr(config, name, 0.0)  # one epoch on scores without label noise needs no dropout
     encoder = AutoModel.from_pretrained(source, config=config, dtype=torch.float32, trust_remote_code=False)
     if hasattr(encoder, "pooler"):
         encoder.pooler = None
@@ -93,7 +96,7 @@ def student_of_encoder(
     keep_layers(encoder, layers)
 
     hidden = encoder.config.hidden_size
-    with tempfile.TemporaryDirectory() as folder:  # Transformer is only ever built from a folder
+    with tempfile.TemporaryDirectory() as folder:  # Transformer can only be built from a folder
         encoder.save_pretrained(folder)
         tokenizer.save_pretrained(folder)
         transformer = Transformer(folder, max_seq_length=max_tokens)
@@ -111,11 +114,10 @@ def student_of_encoder(
 
 
 def student_of_reranker(source: Checkpoint, layers: int | None = None, inner: int | None = None) -> "CrossEncoder":
-    """The first `layers` layers of a reranker with its head, a start that has learned to compare already, and of
-    each MLP the `inner` units that weigh most."""
+    """The first `layers` layers of a trained reranker with its head, and the `inner` heaviest units of each MLP."""
     from sentence_transformers import CrossEncoder
 
-    with tempfile.TemporaryDirectory() as folder:  # int8 storage is ours alone
+    with tempfile.TemporaryDirectory() as folder:  # Sentence Transformers cannot read int8 storage
         write_float32(source, Path(folder) / "plain")
         student = CrossEncoder(str(Path(folder) / "plain"), model_kwargs={"dtype": torch.float32})
     keep_layers(student[0].model, layers)
@@ -124,7 +126,7 @@ def student_of_reranker(source: Checkpoint, layers: int | None = None, inner: in
 
 
 def keep_layers(encoder: Any, layers: int | None) -> None:
-    """Drop all but the first `layers` layers, in place. Raises CheckpointError where that cannot be."""
+    """Drop all but the first `layers` layers, in place. Raises CheckpointError where that is impossible."""
     home = encoder.encoder if hasattr(encoder, "encoder") else encoder
     name = next((n for n in ("layer", "layers") if hasattr(home, n)), None)
     if name is None:
@@ -133,7 +135,7 @@ def keep_layers(encoder: Any, layers: int | None) -> None:
     if layers is None:
         return
     if not 1 <= layers <= len(stack):
-        raise CheckpointError(f"the student has {len(stack)} layers; --layers {layers} is not among them")
+        raise CheckpointError(f"--layers {layers}: the student has {len(stack)} layers")
     setattr(home, name, stack[:layers])
     encoder.config.num_hidden_layers = layers
     if getattr(encoder.config, "layer_types", None):
@@ -141,16 +143,19 @@ def keep_layers(encoder: Any, layers: int | None) -> None:
 
 
 def keep_inner(encoder: Any, inner: int | None) -> None:
-    """Drop all but the `inner` heaviest units of each MLP, in place: those with the largest product of the norms of
-    the weights that lead in and out. Raises CheckpointError for encoders other than BERT's kind."""
+    """Drop all but the `inner` heaviest units of each MLP, in place.
+
+    A unit's weight is the norm of its input weights times that of its output weights. Raises CheckpointError for
+    encoders that are not BERT-shaped.
+    """
     if inner is None:
         return
     if not hasattr(encoder, "encoder") or not 1 <= inner <= encoder.config.intermediate_size:
-        raise CheckpointError(f"--inner {inner}: needs a BERT-shaped student with at least so many inner units")
+        raise CheckpointError(f"--inner {inner}: needs a BERT-shaped student with at least that many inner units")
     for layer in encoder.encoder.layer:
         up, down = layer.intermediate.dense, layer.output.dense
-        weight = up.weight.norm(dim=1) * down.weight.norm(dim=0)
-        kept = weight.topk(inner).indices.sort().values
+        unit_weight = up.weight.norm(dim=1) * down.weight.norm(dim=0)
+        kept = unit_weight.topk(inner).indices.sort().values
         up.weight = torch.nn.Parameter(up.weight.detach()[kept].clone())
         up.bias = torch.nn.Parameter(up.bias.detach()[kept].clone())
         down.weight = torch.nn.Parameter(down.weight.detach()[:, kept].clone())

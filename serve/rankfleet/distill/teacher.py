@@ -1,4 +1,4 @@
-"""Teacher scores: the raw logits that a student learns to give."""
+"""Teacher scores: the raw logits that a student learns."""
 
 import json
 from collections.abc import Callable, Iterator
@@ -11,7 +11,7 @@ from rankfleet.engine.runtime.scorer import Reranker
 
 
 def read_pairs(path: Path, scored: bool) -> Iterator[dict[str, Any]]:
-    """The lines of a JSONL file of {"query", "document"} and, if `scored`, "score".
+    """The objects of a JSONL file, with "query", "document" and, if `scored`, "score".
 
     Raises InvalidRequest that names file and line.
     """
@@ -32,12 +32,12 @@ def read_pairs(path: Path, scored: bool) -> Iterator[dict[str, Any]]:
 
 
 def count_pairs(path: Path, scored: bool) -> int:
-    """How many lines there are; reads and checks them all."""
+    """Number of lines; reads and checks them all."""
     return sum(1 for _ in read_pairs(path, scored))
 
 
 def drop_half_line(path: Path) -> None:
-    """Cut a file back to its last whole line: a run that was killed may have left half of one."""
+    """Truncate a file to its last whole line: a killed run may have left half a line."""
     with path.open("r+b") as file:
         written = file.read()
         if not written.endswith(b"\n"):
@@ -45,9 +45,9 @@ def drop_half_line(path: Path) -> None:
 
 
 def score_pairs(teacher: Reranker, pairs: Path, out: Path, progress: Callable[[int], None]) -> None:
-    """Write `pairs` to `out` with the teacher's score for each. `progress` hears how many are done.
+    """Write `pairs` to `out` with the teacher's score of each; `progress` is called with the number done.
 
-    What `out` holds already is kept, and scoring goes on behind it. Neighbouring lines of one query are scored
+    Lines already in `out` are kept, and scoring continues after them. Neighbouring lines with the same query are scored
     together.
     """
     if out.exists():

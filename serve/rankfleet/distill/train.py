@@ -15,12 +15,12 @@ if TYPE_CHECKING:
 
 SEED = 12
 WARMUP_SHARE = 0.03
-MICRO_BATCH = 64  # pairs on the device at once; larger batches are summed up over several
+MICRO_BATCH = 64  # pairs on the device at once; gradients of larger batches are accumulated
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """Settings of one run. `batch` counts pairs per optimiser step; `max_tokens` cuts pairs while training."""
+    """Settings of one run. batch: pairs per optimiser step; max_tokens: limit of a pair while training."""
 
     learning_rate: float
     batch: int
@@ -51,8 +51,8 @@ def published_recipe(parameters: int) -> Recipe:
 def train(student: "CrossEncoder", triples: Path, work: Path, recipe: Recipe, limit: int | None = None) -> None:
     """Train `student` on a JSONL file of {"query", "document", "score"} and save it to `work/student`.
 
-    `limit` takes the first so many triples. Checkpoints go to `work/checkpoints` every 5% of the steps, and a run
-    that was cut short goes on from the last one.
+    limit: use only the first N triples. Checkpoints go to `work/checkpoints` every 5% of the steps; an interrupted run
+    continues from the last one.
     """
     from datasets import load_dataset
     from sentence_transformers.cross_encoder import CrossEncoderTrainer, CrossEncoderTrainingArguments

@@ -1,1 +1,1 @@
-"""From checkpoint to scores: tokenizer → packing → attention → encoder → head. The only place for torch."""
+"""From a checkpoint and texts to raw logits: tokenizer → packing → encoder → head. Only this package uses torch."""

@@ -1,4 +1,4 @@
-"""How a replica is being asked: how much time requests bring, and how closely they follow one another."""
+"""How requests arrive: their typical budget, and how closely they follow one another."""
 
 import math
 from bisect import bisect_left, insort
@@ -7,80 +7,93 @@ from dataclasses import dataclass, field
 
 from rankfleet.core.sections import MAX_SLO_MS, MIN_SLO_MS, Routing
 
-REMEMBERED = 256  # budgets; with fewer a quartile is a matter of luck
+REMEMBERED_BUDGETS = 256  # with fewer, the lower quartile is mostly noise
 
 
 @dataclass(frozen=True, slots=True)
 class ArrivalStats:
-    """budget_ms: what requests typically bring (see `Budgets`); burst_rate_per_s: the rate of arrivals at the moments
-    when requests arrived, 0 for those that met nobody under way: whoever asks again when the last answer is there, and
-    only then, is held up by no choice of tier. For evenly random arrivals at a busy replica that is their mean rate;
-    the more they come in bursts, the further it lies above."""
+    """Recent arrivals in two numbers.
 
-    budget_ms: float = math.inf
+    typical_budget_ms: lower quartile of recent budgets (`RecentBudgets`); infinity if none has been seen
+    burst_rate_per_s: mean over recent arrivals of the rate of arrivals just before each. 0 counts for an arrival that
+        found nothing in progress: a client that waits for each answer before it sends its next request is delayed by
+        no choice of tier. For Poisson arrivals at a busy replica this is the mean rate; for bursts it is far higher,
+        since most requests arrive in a burst.
+    """
+
+    typical_budget_ms: float = math.inf
     burst_rate_per_s: float = 0.0
 
-    def horizon_ms(self, price: float, rule: Routing) -> float:
-        """Until when a backlog has to have drained, at this price per typical budget of device time.
+    def horizon_ms(self, price: float, routing: Routing) -> float:
+        """The time in which a backlog has to drain. price: of device time, per typical budget of it.
 
-        max(expected_arrivals ÷ crowd, horizon × budget × price ** horizon_exponent). The first keeps a calm fleet
-        from holding back for requests that will not come; the second lets a backlog wait longer for a step that
-        gains much. Infinite where no budget or no arrival has been seen.
+            max(expected_arrivals ÷ burst_rate, horizon · typical_budget · price ** horizon_exponent)
+
+        The first term is long when arrivals are sparse: no need to hold back for requests that will not come. The
+        second lets a backlog wait longer for a tier that gains much. Infinite if no budget or no burst has been seen.
         """
-        calm_ms = rule.expected_arrivals / self.burst_rate_per_s * 1e3 if self.burst_rate_per_s > 0 else math.inf
-        return max(calm_ms, rule.horizon * self.budget_ms * price**rule.horizon_exponent)
+        sparse_ms = routing.expected_arrivals / self.burst_rate_per_s * 1e3 if self.burst_rate_per_s > 0 else math.inf
+        return max(sparse_ms, routing.horizon * self.typical_budget_ms * price**routing.horizon_exponent)
 
 
 @dataclass
-class Budgets:
-    """The budgets of the last REMEMBERED requests. Typical is their lower quartile: the short ones count, and yet who
-    sends fewer than a quarter of the requests cannot move it below what the others bring, nor far above."""
+class RecentBudgets:
+    """The budgets of the last REMEMBERED_BUDGETS requests and their lower quartile.
+
+    The lower quartile, so that short budgets count, and yet a client with fewer than a quarter of the requests can
+    neither pull it below the others' budgets nor push it far above.
+    """
 
     _latest: deque[float] = field(default_factory=deque)
     _sorted: list[float] = field(default_factory=list)
 
     def add(self, budget_ms: float) -> None:
-        """budget_ms: counted as at least MIN_SLO_MS and at most MAX_SLO_MS."""
+        """Remember a budget, clamped to MIN_SLO_MS … MAX_SLO_MS."""
         budget_ms = min(MAX_SLO_MS, max(MIN_SLO_MS, budget_ms))
-        if len(self._latest) == REMEMBERED:
+        if len(self._latest) == REMEMBERED_BUDGETS:
             del self._sorted[bisect_left(self._sorted, self._latest.popleft())]
         self._latest.append(budget_ms)
         insort(self._sorted, budget_ms)
 
     @property
-    def typical_ms(self) -> float:
-        """Infinity where none has been seen."""
+    def lower_quartile_ms(self) -> float:
+        """Infinity before the first budget."""
         return self._sorted[len(self._sorted) // 4] if self._sorted else math.inf
 
 
 @dataclass
 class ArrivalMeter:
-    """Means over the arrivals of the last `memory_s` seconds or so, older ones fading exponentially."""
+    """Measures `ArrivalStats`. Arrivals are weighted by exp(−age ÷ memory_s)."""
 
-    rule: Routing
-    _budgets: Budgets = field(default_factory=Budgets)
-    _at_s: float = -math.inf
+    routing: Routing
+    _budgets: RecentBudgets = field(default_factory=RecentBudgets)
+    _last_arrival_s: float = -math.inf
     _rate_per_s: float = 0.0
-    _seen: float = 0.0
-    _rates: float = 0.0
-    _pace: ArrivalStats = field(default_factory=ArrivalStats)
+    _weight: float = 0.0  # sum of the weights of all arrivals
+    _weighted_rates: float = 0.0  # sum of weight · rate of arrivals just before
+    _stats: ArrivalStats = field(default_factory=ArrivalStats)
 
-    def arrived(self, budget_ms: float, now_s: float, alone: bool = False) -> None:
-        """One request came, with so much time left; infinity for no limit. alone: nothing else was under way."""
-        elapsed_s = max(0.0, now_s - self._at_s)
-        fade = math.exp(-elapsed_s / self.rule.memory_s)
+    def arrived(self, budget_ms: float, now_s: float, found_idle: bool = False) -> None:
+        """Count one request.
+
+        budget_ms: time left until its deadline; infinity for none
+        found_idle: whether nothing else was in progress when it arrived
+        """
+        elapsed_s = max(0.0, now_s - self._last_arrival_s)
+        fade = math.exp(-elapsed_s / self.routing.memory_s)
         if 0 < budget_ms < math.inf:
             self._budgets.add(budget_ms)
-        budget = self._budgets.typical_ms
-        # Without budgets there is no scale of time to judge a crowd by, and none is needed.
-        window_s = self.rule.arrival_window * budget / 1e3
+        typical_budget_ms = self._budgets.lower_quartile_ms
+        # Without budgets there is no scale of time by which to judge a burst, and none is needed.
+        window_s = self.routing.arrival_window * typical_budget_ms / 1e3
         rate = self._rate_per_s * math.exp(-elapsed_s / window_s) if window_s < math.inf else 0.0
-        self._seen = self._seen * fade + 1
-        self._rates = self._rates * fade + (0.0 if alone else rate)
+        self._weight = self._weight * fade + 1
+        self._weighted_rates = self._weighted_rates * fade + (0.0 if found_idle else rate)
         self._rate_per_s = rate + 1 / window_s
-        self._at_s = now_s
-        self._pace = ArrivalStats(budget, self._rates / self._seen)
+        self._last_arrival_s = now_s
+        self._stats = ArrivalStats(typical_budget_ms, self._weighted_rates / self._weight)
 
     @property
-    def arrivals(self) -> ArrivalStats:
-        return self._pace
+    def stats(self) -> ArrivalStats:
+        """As of the last arrival."""
+        return self._stats

@@ -1,70 +1,89 @@
-"""Latency models drift: another neighbour on the machine, another clock, another driver. They are corrected by
-what batches take, a little at a time."""
+"""Online correction of latency models by what batches take.
+
+A device drifts from its profile: other processes on the machine, another clock rate, another driver.
+"""
 
 import math
 from dataclasses import dataclass, field
 
 from rankfleet.estimates.latency import MIN_MS, LatencyModel
 
-GAIN = 0.2  # share of a batch's error that all tiers of the device take over: it is the device that got slower
-TIER_GAIN = 0.05  # and that this tier takes over besides: its model may be off where the others are not
-SPREAD_GAIN = 0.05  # share of the spread that the last batch makes up: about twenty batches show a change
-MAX_STEP = 0.05  # in log: one batch moves either part by at most 5%, however far off it was
-MAX_ERROR = 0.4  # in log: what one batch counts for in the spread at most
-MAX_FACTOR = 4.0  # beyond this the profile is of another device; measure anew
-HALF_S = 15.0  # in which an idle device is taken to be half as far from its profile
-P99 = 2.326  # standard deviations of a normal distribution up to its 99th percentile
+# Weights of exponential averages: the share of a batch's error that each part of the correction takes over.
+DEVICE_GAIN = 0.2  # the part that all models of the device share: usually it is the device that got slower
+MODEL_GAIN = 0.05  # the model's own part: its profile may be off where the others' are not
+VARIANCE_GAIN = 0.05  # the variance of the error: about twenty batches show a change
+MAX_LOG_STEP = 0.05  # one batch moves either part by at most 5%, however far off it was
+MAX_LOG_ERROR = 0.4  # a batch enters the variance with at most this error
+MAX_FACTOR = 4.0  # a device that differs more from its profile needs a new one
+HALF_LIFE_S = 15.0  # of the correction while the device is idle
+P99_SIGMAS = 2.326  # standard deviations of a normal distribution at its 99th percentile
 
 
 def clamp(value: float, limit: float) -> float:
+    """`value` within ±limit."""
     return max(-limit, min(limit, value))
 
 
 @dataclass
 class Correction:
-    """What a device does to its latency models: ln(measured ÷ predicted) is followed by a part that all tiers share
-    and a part of each tier's own, their sum kept within ±ln MAX_FACTOR; what they leave is taken to be normal, and
-    its variance is followed as well, from the profiled p99_factor = exp(P99·σ) on."""
+    """Follows ln(measured ÷ predicted) of the batches of one device.
 
-    _shared: float = 0.0
-    _own: dict[str, float] = field(default_factory=dict)
-    _variance: dict[str, float] = field(default_factory=dict)
-    _known: dict[str, float] = field(default_factory=dict)  # as profiled
+        ln factor(model) = device part + own part of the model,  within ±ln MAX_FACTOR
 
-    def observed(self, tier: str, model: LatencyModel, predicted_ms: float, measured_ms: float) -> None:
-        """A batch took `measured_ms` where `model`, uncorrected, says `predicted_ms`. What is not positive is
-        ignored, and below MIN_MS all times count as equal."""
+    The remaining error is taken to be normal with variance σ², which is followed too and starts at the profile's:
+    p99_factor = exp(P99_SIGMAS · σ).
+    """
+
+    _device_part: float = 0.0
+    _own_parts: dict[str, float] = field(default_factory=dict)
+    _variances: dict[str, float] = field(default_factory=dict)
+    _profiled_variances: dict[str, float] = field(default_factory=dict)
+
+    def observed(self, name: str, model: LatencyModel, predicted_ms: float, measured_ms: float) -> None:
+        """Learn from one batch of a model.
+
+        predicted_ms: the mean by the profiled, uncorrected `model`
+        measured_ms: what the batch took
+
+        Ignores times that are not positive and finite. Times below MIN_MS count as MIN_MS.
+        """
         if not (predicted_ms > 0 and 0 < measured_ms < math.inf):
             return
-        error = math.log(max(MIN_MS, measured_ms) / max(MIN_MS, predicted_ms * self.factor(tier)))
+        error = math.log(max(MIN_MS, measured_ms) / max(MIN_MS, predicted_ms * self.factor(name)))
         limit = math.log(MAX_FACTOR)
-        self._shared = clamp(self._shared + clamp(GAIN * error, MAX_STEP), limit)
-        own = self._own.get(tier, 0.0) + clamp(TIER_GAIN * error, MAX_STEP)
-        self._own[tier] = max(-limit - self._shared, min(limit - self._shared, own))
-        self._known[tier] = deviation(model) ** 2
-        known = self._variance.get(tier, self._known[tier])
-        self._variance[tier] = known + SPREAD_GAIN * (clamp(error, MAX_ERROR) ** 2 - known)
+        self._device_part = clamp(self._device_part + clamp(DEVICE_GAIN * error, MAX_LOG_STEP), limit)
+        own_part = self._own_parts.get(name, 0.0) + clamp(MODEL_GAIN * error, MAX_LOG_STEP)
+        self._own_parts[name] = max(-limit - self._device_part, min(limit - self._device_part, own_part))
+        self._profiled_variances[name] = log_sigma(model) ** 2
+        variance = self._variances.get(name, self._profiled_variances[name])
+        self._variances[name] = variance + VARIANCE_GAIN * (clamp(error, MAX_LOG_ERROR) ** 2 - variance)
 
     def rested(self, idle_s: float) -> None:
-        """Nothing has been scored for so long: what has slowed the device down may be over, and nobody would ever see
-        it where all are refused for it. Goes back to the profile, by half in each HALF_S."""
-        kept = 0.5 ** (idle_s / HALF_S)
-        self._shared *= kept
-        self._own = {tier: own * kept for tier, own in self._own.items()}
-        for tier, variance in self._variance.items():
-            self._variance[tier] = self._known[tier] + (variance - self._known[tier]) * kept
+        """Decay towards the profile, by half in each HALF_LIFE_S of idle time.
 
-    def factor(self, tier: str) -> float:
-        """Measured ÷ predicted, as far as it is followed."""
-        return math.exp(clamp(self._shared + self._own.get(tier, 0.0), math.log(MAX_FACTOR)))
+        What slowed the device down may be over. Without this a device that is so slow that every request is refused
+        would never be seen to have recovered.
+        """
+        kept = 0.5 ** (idle_s / HALF_LIFE_S)
+        self._device_part *= kept
+        self._own_parts = {name: own_part * kept for name, own_part in self._own_parts.items()}
+        for name, variance in self._variances.items():
+            profiled = self._profiled_variances[name]
+            self._variances[name] = profiled + (variance - profiled) * kept
 
-    def corrected(self, tier: str, model: LatencyModel) -> LatencyModel:
-        """The model with all its times multiplied by the factor, and the spread that is seen."""
-        factor = self.factor(tier)
-        p99_factor = math.exp(P99 * math.sqrt(self._variance[tier])) if tier in self._variance else model.p99_factor
+    def factor(self, name: str) -> float:
+        """Estimate of measured ÷ predicted time."""
+        return math.exp(clamp(self._device_part + self._own_parts.get(name, 0.0), math.log(MAX_FACTOR)))
+
+    def corrected(self, name: str, model: LatencyModel) -> LatencyModel:
+        """The profiled model with its times multiplied by the factor, and the p99_factor that is observed."""
+        factor = self.factor(name)
+        p99_factor = model.p99_factor
+        if name in self._variances:
+            p99_factor = math.exp(P99_SIGMAS * math.sqrt(self._variances[name]))
         return LatencyModel(model.alpha_ms * factor, model.beta_ms * factor, model.gamma_ms * factor, p99_factor)
 
 
-def deviation(model: LatencyModel) -> float:
-    """σ of ln(measured ÷ predicted) by the model's p99_factor."""
-    return math.log(model.p99_factor) / P99
+def log_sigma(model: LatencyModel) -> float:
+    """σ of ln(measured ÷ predicted) that the model's p99_factor stands for."""
+    return math.log(model.p99_factor) / P99_SIGMAS

@@ -1,5 +1,10 @@
-"""What a chunk may be scored with, and what each step up gains for the time it takes."""
+"""Which tiers are worth their time for one chunk: the concave frontier of quality over device time.
 
+A tier that another tier, or a mixture of two others, beats in quality for the same time is not on the frontier. Along
+the frontier each further millisecond gains less, so one price of device time decides how far up a chunk goes.
+"""
+
+import math
 from bisect import bisect_right
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
@@ -7,82 +12,106 @@ from typing import NamedTuple
 
 
 class TierOption(NamedTuple):
-    """One tier for one chunk. fixed_ms: what a batch of this tier costs however small; ms: what this chunk adds; both
-    at the 99th percentile. usual: the share of that which it takes as a rule."""
+    """One tier that may score a chunk. Times are 99th percentiles.
+
+    quality: nDCG@10
+    fixed_ms: what any batch of this tier costs, however small
+    marginal_ms: what this chunk adds to a batch
+    mean_over_p99: mean time ÷ 99th percentile, so that time · mean_over_p99 is the mean
+    """
 
     tier: str
     quality: float
     fixed_ms: float
-    ms: float
+    marginal_ms: float
     mean_over_p99: float = 1.0
 
 
 @dataclass(frozen=True, slots=True)
 class FrontierPoint:
-    """A tier worth its time. full_ms: `ms` and the chunk's share of the fixed cost of a full batch; the rest as in
-    `Option`."""
+    """A tier on the frontier.
+
+    amortized_ms: marginal_ms + fixed_ms · (tokens of the chunk ÷ tokens of a full batch)
+    The other fields are those of `TierOption`. Alone in a batch the chunk takes fixed_ms + marginal_ms.
+    """
 
     tier: str
     quality: float
     fixed_ms: float
-    ms: float
-    full_ms: float
+    marginal_ms: float
+    amortized_ms: float
     mean_over_p99: float = 1.0
 
 
 @dataclass(frozen=True, slots=True)
 class Frontier:
-    """The tiers that no mixture of others beats, cheapest first.
+    """The tiers worth their time, cheapest first.
 
-    negative_prices: by rung, minus the price up to which it is taken: what it gains over the rung below ÷ the
-    device milliseconds it takes more. Ascending, and minus infinity for the cheapest, which is always affordable.
+    negative_prices: for each point −(gain in quality over the point before ÷ additional amortized_ms); ascending, for
+        bisection. Minus infinity for the first point, which is taken at any price.
+    index_by_tier: tier → index in `points`
     """
 
     points: tuple[FrontierPoint, ...]
     negative_prices: tuple[float, ...]
-    by_tier: dict[str, int] = field(hash=False)
+    index_by_tier: dict[str, int] = field(hash=False)
 
-    def at(self, price: float) -> int:
-        """The rung taken at a price per device millisecond: the highest whose gain is worth it."""
-        return bisect_right(self.negative_prices, -price) - 1
+    def index_at(self, price_per_ms: float) -> int:
+        """Index of the point chosen at a price of device time: the last whose gain per millisecond is worth it."""
+        return bisect_right(self.negative_prices, -price_per_ms) - 1
 
 
-def scale_of(qualities: Iterable[float]) -> float:
-    """The range of qualities, in which prices are measured; 1 where all are equal."""
+def quality_range(qualities: Iterable[float]) -> float:
+    """Best − worst quality, the unit of prices; 1 if all are equal."""
     known = list(qualities)
     return max(known) - min(known) or 1.0
 
 
-def hull(ms: Sequence[float], quality: Sequence[float]) -> list[tuple[int, float]]:
-    """The upper concave hull of quality over time: places of its corners, cheapest first, and the price of each, its
-    gain over the corner before ÷ the milliseconds it takes more. The first has an infinite price: there is no
-    cheaper one."""
-    found: list[tuple[int, float]] = []
+def upper_hull(ms: Sequence[float], quality: Sequence[float]) -> list[tuple[int, float]]:
+    """The corners of the upper concave hull of quality over time, by ascending time, as (index, price).
+
+    The price of a corner is its gain over the corner before ÷ the additional milliseconds. It falls from corner to
+    corner; the first has an infinite price, since there is no cheaper one.
+    """
+    corners: list[tuple[int, float]] = []
     for i in sorted(range(len(ms)), key=lambda i: (ms[i], -quality[i])):
-        if found and quality[i] <= quality[found[-1][0]]:
+        if corners and quality[i] <= quality[corners[-1][0]]:
             continue
-        price = float("inf")
-        while found:
-            below, below_price = found[-1]
-            price = (quality[i] - quality[below]) / max(ms[i] - ms[below], 1e-12)
-            if price < below_price:
+        price = math.inf
+        while corners:
+            previous, previous_price = corners[-1]
+            price = (quality[i] - quality[previous]) / max(ms[i] - ms[previous], 1e-12)
+            if price < previous_price:
                 break
-            found.pop()  # the step to this one gains more for its time than the step to that one did
-        found.append((i, price))
-    return found
+            corners.pop()  # going on to i gains more per millisecond than going to `previous` did
+        corners.append((i, price))
+    return corners
 
 
-def frontier_of(options: Iterable[TierOption], share: float = 0.0, scale: float = 1.0) -> Frontier:
-    """The options worth their time, by price.
+def frontier_of(options: Iterable[TierOption], batch_share: float = 0.0, quality_unit: float = 1.0) -> Frontier:
+    """The frontier of the tiers that may score one chunk. Raises ValueError without options.
 
-    share: of a full batch that the chunk takes, in tokens; scale: the range of qualities that counts as 1, so
-    that prices mean the same whatever the measure. Raises ValueError without options.
+    batch_share: tokens of the chunk ÷ tokens of a full batch
+    quality_unit: the difference in quality that counts as 1 in prices (`quality_range`), so that a price means the
+        same whatever the measure of quality
     """
     points = [
-        FrontierPoint(o.tier, o.quality, o.fixed_ms, o.ms, o.ms + o.fixed_ms * share, o.mean_over_p99) for o in options
+        FrontierPoint(
+            option.tier,
+            option.quality,
+            option.fixed_ms,
+            option.marginal_ms,
+            option.marginal_ms + option.fixed_ms * batch_share,
+            option.mean_over_p99,
+        )
+        for option in options
     ]
     if not points:
-        raise ValueError("a chunk needs at least one tier it may be scored with")
-    corners = hull([point.full_ms for point in points], [point.quality / scale for point in points])
-    kept = tuple(points[i] for i, _ in corners)
-    return Frontier(kept, tuple(-price for _, price in corners), {point.tier: step for step, point in enumerate(kept)})
+        raise ValueError("a chunk needs at least one tier that may score it")
+    corners = upper_hull([point.amortized_ms for point in points], [point.quality / quality_unit for point in points])
+    on_frontier = tuple(points[i] for i, _ in corners)
+    return Frontier(
+        on_frontier,
+        tuple(-price for _, price in corners),
+        {point.tier: index for index, point in enumerate(on_frontier)},
+    )

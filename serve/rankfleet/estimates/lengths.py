@@ -1,4 +1,4 @@
-"""Lengths of a request's pairs: how much work is left when something is left out."""
+"""The token lengths of a request's pairs: how much work it is, whole, cut or in part."""
 
 from functools import cached_property
 
@@ -8,37 +8,42 @@ from rankfleet.core.messages import Work
 
 
 class Lengths:
-    """tokens: int [pairs], as given; frame: those of each pair that are no text, special tokens or a prompt; firsts:
-    int [documents], each document's first pair, by default one pair a document. Tiers with one vocabulary and limit
-    share one object, and so what it has worked out."""
+    """Lengths of all pairs. Results are cached; tiers with one vocabulary and limit share one object."""
 
-    def __init__(self, tokens: np.ndarray, frame: int = 0, firsts: np.ndarray | None = None) -> None:
+    def __init__(self, tokens: np.ndarray, template_tokens: int = 0, firsts: np.ndarray | None = None) -> None:
+        """
+        tokens: int [pairs], length of each pair
+        template_tokens: how many tokens of each pair are special tokens or a prompt, not query or document
+        firsts: int [documents], index of each document's first pair; None if every document is one pair
+        """
         self._tokens = tokens.astype(np.int64)
         self._firsts = firsts
-        self.frame = frame
+        self.template_tokens = template_tokens
         self._cut: dict[int, Work] = {}
 
     @cached_property
     def work(self) -> Work:
-        """All pairs, whole."""
+        """The work of all pairs, uncut."""
         return Work.of(self._tokens)
 
     @cached_property
     def longest(self) -> int:
+        """Tokens of the longest pair."""
         return int(self._tokens.max(initial=0))
 
     def cut(self, max_tokens: int) -> Work:
-        """All pairs, none longer than `max_tokens`."""
+        """The work of all pairs, each cut to `max_tokens`."""
         if max_tokens not in self._cut:
             self._cut[max_tokens] = Work.of(np.minimum(self._tokens, max_tokens))
         return self._cut[max_tokens]
 
     @property
     def documents(self) -> int:
+        """The number of documents."""
         return len(self._tokens if self._firsts is None else self._firsts)
 
     def first(self, count: int) -> Work:
-        """The first `count` documents, with all of their pairs."""
+        """The work of all pairs of the first `count` documents."""
         if count <= 0:
             return Work(0, 0, 0)
         pairs = min(count, self.documents)
@@ -48,6 +53,7 @@ class Lengths:
 
     @cached_property
     def _sums(self) -> list[tuple[int, int]]:
+        """Running sums of tokens and of squared lengths, by pair."""
         tokens = np.cumsum(self._tokens).tolist()
         squares = np.cumsum(self._tokens * self._tokens).tolist()
         return list(zip(tokens, squares, strict=True))

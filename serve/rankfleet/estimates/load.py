@@ -1,16 +1,27 @@
-"""What is counted for the autoscaler: sums that only grow, in seconds of predicted work, so that a report that is
-lost or late loses nothing. Rates are made of them where they are read (`autoscaler/demand.py`)."""
+"""Load counters for the autoscaler: seconds of predicted device time, as sums that only grow.
+
+A report that is lost or late loses nothing, because rates are computed where reports are read
+(`autoscaler/demand.py`).
+
+Work is measured at the tier of the request's unloaded plan, the one it would get on an idle fleet. Under load late
+binding gives requests cheaper tiers, and the work that was actually done would make an overloaded group look calm.
+"""
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
 
-class Counts(NamedTuple):
-    """Of one replica or one router, for one group. asked: work that requests would have got from the group on an
-    idle fleet, whatever became of them; wanted: that of it which reached a replica; squares: the sum of squares of
-    each request's, from which follows how far chance moves a rate; done: work done, at the tiers that did it;
-    finished: the same work at the tiers preferred; below: the part of `finished` that a lesser tier has done."""
+class LoadCounters(NamedTuple):
+    """Counters of one router or one replica, for one group. All but the squares are in seconds of device time.
+
+    offered_load_s: work of all requests at the router, refused ones too, by their unloaded plans
+    arrived_load_s: work of all chunks that reached a replica, by their unloaded plans
+    served_load_s: work of all chunks that were scored, by their unloaded plans
+    downgraded_load_s: the part of `served_load_s` that a tier of lower quality has scored
+    device_load_s: the same chunks as `served_load_s`, at the tiers that scored them
+    …_squares: sum of the squares of the single amounts, s²; squares ÷ sum is how far chance moves a rate
+    """
 
     offered_load_s: float = 0.0
     offered_load_squares: float = 0.0
@@ -23,58 +34,67 @@ class Counts(NamedTuple):
 
 @dataclass
 class ReplicaLoad:
-    """The books of one replica. Every `arrived` has its `left`."""
+    """The load of one replica. Every `arrived` is followed by one `left`.
+
+    backlog_s: work that waits or is being scored, by the unloaded plans
+    """
 
     backlog_s: float = 0.0
-    _waiting: int = 0
-    counts: Counts = field(default_factory=Counts)
+    _chunks: int = 0  # that have arrived and not left
+    counters: LoadCounters = field(default_factory=LoadCounters)
 
     def arrived(self, unloaded_ms: float) -> None:
-        """Work came that takes so long at its preferred tier."""
+        """A chunk arrived. unloaded_ms: its device time at the tier of its unloaded plan."""
         seconds = unloaded_ms / 1e3
-        counts = self.counts
-        self.counts = counts._replace(
-            arrived_load_s=counts.arrived_load_s + seconds,
-            arrived_load_squares=counts.arrived_load_squares + seconds * seconds,
+        counters = self.counters
+        self.counters = counters._replace(
+            arrived_load_s=counters.arrived_load_s + seconds,
+            arrived_load_squares=counters.arrived_load_squares + seconds * seconds,
         )
         self.backlog_s += seconds
-        self._waiting += 1
+        self._chunks += 1
 
     def left(self, unloaded_ms: float) -> None:
-        """It is scored, given up or cancelled."""
-        self._waiting -= 1
-        self.backlog_s = max(0.0, self.backlog_s - unloaded_ms / 1e3) if self._waiting else 0.0
+        """A chunk was scored, expired, failed or cancelled."""
+        self._chunks -= 1
+        self.backlog_s = max(0.0, self.backlog_s - unloaded_ms / 1e3) if self._chunks else 0.0
 
-    def scored(self, unloaded_ms: float, served_ms: float, below: bool) -> None:
-        """It was scored. served_ms: what it takes at the tier that did it; below: whether that is a lesser one."""
-        counts = self.counts
-        self.counts = counts._replace(
-            device_load_s=counts.device_load_s + served_ms / 1e3,
-            served_load_s=counts.served_load_s + unloaded_ms / 1e3,
-            downgraded_load_s=counts.downgraded_load_s + (unloaded_ms / 1e3 if below else 0.0),
+    def scored(self, unloaded_ms: float, device_ms: float, downgraded: bool) -> None:
+        """A chunk was scored.
+
+        unloaded_ms: its device time at the tier of its unloaded plan
+        device_ms: its device time at the tier that scored it
+        downgraded: whether that tier has a lower quality
+        """
+        counters = self.counters
+        self.counters = counters._replace(
+            device_load_s=counters.device_load_s + device_ms / 1e3,
+            served_load_s=counters.served_load_s + unloaded_ms / 1e3,
+            downgraded_load_s=counters.downgraded_load_s + (unloaded_ms / 1e3 if downgraded else 0.0),
         )
 
 
 @dataclass
 class OfferedLoad:
-    """The books of one router: what its requests would have got on an idle fleet, by group."""
+    """The load offered to one router, by group."""
 
-    counts: dict[str, Counts]
+    counters: dict[str, LoadCounters]
 
     @staticmethod
     def of(groups: Iterable[str]) -> "OfferedLoad":
-        return OfferedLoad({group: Counts() for group in groups})
+        """All groups at zero."""
+        return OfferedLoad({group: LoadCounters() for group in groups})
 
-    def know(self, groups: Iterable[str]) -> None:
+    def add_groups(self, groups: Iterable[str]) -> None:
         """Count for these groups too."""
         for group in groups:
-            self.counts.setdefault(group, Counts())
+            self.counters.setdefault(group, LoadCounters())
 
     def add(self, work_ms: Iterable[tuple[str, float]]) -> None:
-        """One request. work_ms: group and device time of each of its stages."""
+        """Count one request. work_ms: group and device time of each stage of its unloaded plan."""
         for group, ms in work_ms:
-            counts = self.counts[group]
-            self.counts[group] = counts._replace(
-                offered_load_s=counts.offered_load_s + ms / 1e3,
-                offered_load_squares=counts.offered_load_squares + (ms / 1e3) ** 2,
+            counters = self.counters[group]
+            self.counters[group] = counters._replace(
+                offered_load_s=counters.offered_load_s + ms / 1e3,
+                offered_load_squares=counters.offered_load_squares + (ms / 1e3) ** 2,
             )

@@ -1,6 +1,6 @@
-"""How good a plan's ranking will be: nDCG@10 by tier, depth, cascade and data set.
+"""Predicted quality of a ranking: nDCG@10 by tier, depth, pair length and cascade.
 
-A table is a JSON file that users can replace by their own:
+The table is a JSON file, which users replace by one of their own (`rankfleet evaluate --table`):
 
     {"data_sets": {"nfcorpus": {
         "retriever": 0.325,
@@ -8,7 +8,8 @@ A table is a JSON file that users can replace by their own:
         "tokens": {"large": {"128": 0.38}},
         "cascades": {"small>large": {"20": 0.385}}}}}
 
-A tier's figure may be given by depth, the number of candidates scored; `tokens` by the length pairs are cut to.
+Under `tiers` a figure may be given by depth, the number of candidates scored; `tokens` is by the length to which pairs
+are cut, `cascades` by the number of candidates that the large tier scores.
 """
 
 import itertools
@@ -22,63 +23,76 @@ from typing import Any
 from rankfleet.core.config import FleetConfig
 from rankfleet.core.errors import ConfigError
 
-Steps = Mapping[int, float]  # depth or length → nDCG@10
+Curve = Mapping[int, float]  # depth or pair length → nDCG@10
 
 
 @dataclass(frozen=True)
 class QualityTable:
-    """One data set. tiers: when all candidates are scored; depths, tokens: by tier; cascades: by (small, large)
-    and how many candidates the large one scores."""
+    """nDCG@10 on one data set.
+
+    tiers: by tier, with all candidates scored and no pair cut
+    retriever: of the order in which the candidates come
+    depths: by tier and number of candidates scored
+    tokens: by tier and the length to which pairs are cut
+    cascades: by (small, large) tier and number of candidates that the large one scores
+    """
 
     tiers: Mapping[str, float]
     retriever: float = 0.0
-    depths: Mapping[str, Steps] = field(default_factory=dict)
-    tokens: Mapping[str, Steps] = field(default_factory=dict)
-    cascades: Mapping[tuple[str, str], Steps] = field(default_factory=dict)
+    depths: Mapping[str, Curve] = field(default_factory=dict)
+    tokens: Mapping[str, Curve] = field(default_factory=dict)
+    cascades: Mapping[tuple[str, str], Curve] = field(default_factory=dict)
 
     @property
     def detailed(self) -> bool:
-        """Whether more is known than one figure per tier."""
+        """Whether the table has more than one figure per tier."""
         return bool(self.depths or self.tokens or self.cascades)
 
     def at_depth(self, tier: str, scored: int, given: int) -> float:
         """Quality when `tier` scores the first `scored` of `given` candidates.
 
-        Between the depths of the table linear in log(depth), from the retriever's own quality at depth 1. Without
-        depths the gain over the retriever is taken to grow evenly with the share that is scored: a guess that
-        ranks plans, and is marked as degraded where it is used.
+        Interpolated linearly in log(depth) between the depths of the table, starting with the retriever's quality at
+        depth 1. Without depths, a guess: the gain over the retriever grows linearly with scored ÷ given. The guess is
+        good enough to order plans, and every plan that rests on it is marked as degraded.
         """
         if scored <= 0:
             return self.retriever
         if scored >= given:
             return self.tiers[tier]
-        steps = self.depths.get(tier)
-        if not steps:
-            return self._shrunk(tier, scored / given)
-        known = sorted({1: self.retriever, **steps}.items())
+        curve = self.depths.get(tier)
+        if not curve:
+            return self._share_of_gain(tier, scored / given)
+        known = sorted({1: self.retriever, **curve}.items())
         for (low, worse), (high, better) in itertools.pairwise(known):
             if scored <= high:
                 return worse + (better - worse) * math.log(scored / low) / math.log(high / low)
         return known[-1][1]
 
     def at_length(self, tier: str, max_tokens: int, share: float) -> float:
-        """Quality when pairs are cut to `max_tokens`, which leaves `share` of all tokens. Without a figure in the
-        table the same guess as for depths."""
+        """Quality when pairs are cut to `max_tokens`, which leaves `share` of all tokens.
+
+        Without a figure in the table, a guess: `share` of the tier's gain over the retriever.
+        """
         known = self.tokens.get(tier, {}).get(max_tokens)
-        return self._shrunk(tier, share) if known is None else known
+        return self._share_of_gain(tier, share) if known is None else known
 
     def of_cascade(self, small: str, large: str, scored: int) -> float:
-        """Quality when `small` scores everything and `large` the best `scored`: of the nearest depth below that the
-        table has; without one, that of `small` alone."""
-        below = [step for step in self.cascades.get((small, large), ()) if step <= scored]
-        return self.cascades[small, large][max(below)] if below else self.tiers[small]
+        """Quality when `small` scores everything and `large` the best `scored` of it.
 
-    def _shrunk(self, tier: str, share: float) -> float:
+        The figure of the largest depth in the table that is not above `scored`; without one, that of `small` alone.
+        """
+        depths = [depth for depth in self.cascades.get((small, large), ()) if depth <= scored]
+        return self.cascades[small, large][max(depths)] if depths else self.tiers[small]
+
+    def _share_of_gain(self, tier: str, share: float) -> float:
         return self.retriever + (self.tiers[tier] - self.retriever) * share
 
 
 def quality_table(config: FleetConfig) -> QualityTable:
-    """As the fleet file has it. Raises ConfigError when its table cannot be read or lacks the data set."""
+    """The table that a fleet file names, or its figures by tier if it names none.
+
+    Raises ConfigError if the table cannot be read or lacks the data set.
+    """
     settings, tiers = config.quality, {name: tier.quality for name, tier in config.tiers.items()}
     if settings.table is None:
         return QualityTable(tiers, settings.retriever)
@@ -89,29 +103,36 @@ def quality_table(config: FleetConfig) -> QualityTable:
             raise ConfigError(f"quality.data_set: {name!r} is not in {settings.table}; it has {', '.join(data_sets)}")
         return parse_table(data_sets[name], tiers, settings.retriever)
     except OSError as error:
-        raise ConfigError(f"quality.table {settings.table}: {error.strerror}") from error
+        raise ConfigError(
+            f"quality.table {settings.table}: {error.strerror}; write it with `rankfleet evaluate --table`"
+        ) from error
     except (ValueError, KeyError, TypeError, AttributeError, StopIteration) as error:
         raise ConfigError(f"quality.table {settings.table} is not a table of qualities: {error!r}") from error
 
 
 def parse_table(data: Mapping[str, Any], tiers: Mapping[str, float], retriever: float) -> QualityTable:
-    """One data set of the file; what it does not say of a tier is as the fleet file has it."""
-    depths = {tier: steps_of(known) for tier, known in data.get("tiers", {}).items() if isinstance(known, dict)}
+    """Read one data set of a table.
+
+    data: its JSON object
+    tiers, retriever: figures of the fleet file, used where the table has none
+    """
+    depths = {tier: curve_of(known) for tier, known in data.get("tiers", {}).items() if isinstance(known, dict)}
     whole = {tier: float(known) for tier, known in data.get("tiers", {}).items() if not isinstance(known, dict)}
-    whole |= {tier: steps[max(steps)] for tier, steps in depths.items()}
+    whole |= {tier: curve[max(curve)] for tier, curve in depths.items()}
     cascades = {}
     for pair, known in data.get("cascades", {}).items():
         small, large = pair.split(">")
         if small in tiers and large in tiers:
-            cascades[small, large] = steps_of(known)
+            cascades[small, large] = curve_of(known)
     return QualityTable(
         {tier: whole.get(tier, quality) for tier, quality in tiers.items()},
         float(data.get("retriever", retriever)),
         depths,
-        {tier: steps_of(known) for tier, known in data.get("tokens", {}).items()},
+        {tier: curve_of(known) for tier, known in data.get("tokens", {}).items()},
         cascades,
     )
 
 
-def steps_of(known: Mapping[str, Any]) -> dict[int, float]:
-    return {int(step): float(quality) for step, quality in known.items()}
+def curve_of(known: Mapping[str, Any]) -> dict[int, float]:
+    """Raises ValueError for a key that is not a whole number."""
+    return {int(key): float(quality) for key, quality in known.items()}

@@ -1,16 +1,19 @@
-"""Late binding: which tier and which chunks go next, decided when the device is free and not before.
+"""What a replica scores next: one tier and one batch, decided when the device is free (late binding).
 
-Three steps, each a pure function of what waits, in order of deadline:
+`select_batch` applies four rules to the waiting chunks, which are in order of deadline:
 
-1. `feasible`: as many requests as can be in time at their cheapest tier, by the times that batches take as a rule: what
-   has a fair chance is tried. Where not all can, the largest are given up first (Moore's and Hodgson's rule, which
-   keeps most), at once and before they cost anything. All that follows counts with the 99th percentile.
-2. `price_of`: device time has a price, the same for everybody. At a price each chunk would take the highest tier
-   whose gain is worth its time, so a small chunk takes a larger tier than a large one. The price is the lowest at
-   which all that waits is done within the horizon and each by its deadline.
-3. `select_batch`: the first chunk gets its tier at that price, and others join its batch in order of deadline while the
-   first stays in time. Who would be served by a tier further than one step away waits for a batch of its own. The
-   first is the one with the earliest deadline, unless enough time is owed to work without one (`lead`).
+1. Feasibility (`feasible_chunks`). Keep as many chunks as can meet their deadlines one after the other, each at its
+   cheapest tier. If not all can, give up the largest until the rest can, which keeps the most (Moore–Hodgson). Times
+   are means here, so that a chunk is tried as long as the mean batch would be in time.
+2. Price (`find_price`). Which tier each chunk gets is a trade of quality against device time, which they share. The
+   Lagrange multiplier of that constraint is the price of device time: at a given price every chunk takes the best
+   tier whose gain is worth its time, so a small chunk takes a larger tier than a large chunk does. The price is the
+   lowest at which all feasible chunks are done by their deadlines and within the horizon, at the 99th percentile.
+3. Serving order (`serving_order`). The earliest deadline goes first. Best-effort chunks, which have no deadline, go
+   last; but they accrue a share of the device's time as a deficit, and go first once the deficit covers the first of
+   them (deficit round robin with two classes).
+4. Batch (`fill_batch`). The first chunk gets its tier at the price. Others join in serving order while the batch stays
+   within its time and tokens. A chunk whose own tier at the price is more than one point away on its frontier waits.
 """
 
 import heapq
@@ -26,15 +29,21 @@ from rankfleet.estimates.frontier import Frontier, FrontierPoint
 
 T = TypeVar("T")
 
-# Steps of 20%: finer ones change no figure in docs/routing.md. At the last, every gain is too dear.
-PRICES: tuple[float, ...] = tuple(0.01 * 1.2**step for step in range(70))
-AT_ONCE_MS = 1e-6  # rounding
+# Prices that are tried: 20% apart (finer ones change no figure in docs/routing.md), up to where no gain is worth it.
+PRICES: tuple[float, ...] = tuple(0.01 * 1.2**i for i in range(70))
+ROUNDING_MS = 1e-6  # by which a sum of times may miss a deadline
 
 
 @dataclass(frozen=True, slots=True)
-class Waiting(Generic[T]):
-    """One chunk in the queue. deadline_s: infinity for none; ladder: what it may be scored with and how long
-    that takes; item: what the caller wants back; request: the same for all chunks of a request that was cut."""
+class QueuedChunk(Generic[T]):
+    """A chunk that waits for the device.
+
+    tokens: of all its pairs
+    deadline_s: when its scores are due; infinity for best-effort work
+    frontier: the tiers that may score it and their times
+    item: what the caller gets back
+    request: equal for all chunks of one request; None for a request that is one chunk
+    """
 
     tokens: int
     deadline_s: float
@@ -44,8 +53,8 @@ class Waiting(Generic[T]):
 
     @property
     def min_ms(self) -> float:
-        """Its device time at the cheapest tier."""
-        return self.frontier.points[0].full_ms
+        """Device time at its cheapest tier, with its share of a full batch's fixed cost; 99th percentile."""
+        return self.frontier.points[0].amortized_ms
 
     @property
     def is_best_effort(self) -> bool:
@@ -53,175 +62,202 @@ class Waiting(Generic[T]):
         return self.deadline_s == math.inf
 
     @property
-    def last_start_s(self) -> float:
-        """Until when the device has to begin with it to be in time as a rule."""
+    def latest_start_s(self) -> float:
+        """When the device must start at the latest for it to be in time, alone at its cheapest tier in the mean."""
         point = self.frontier.points[0]
-        return self.deadline_s - (point.fixed_ms + point.ms) * point.mean_over_p99 / 1e3
+        return self.deadline_s - (point.fixed_ms + point.marginal_ms) * point.mean_over_p99 / 1e3
 
     def is_infeasible(self, now_s: float) -> bool:
-        """Whether it would be late, as a rule, even if the device began with it now."""
+        """Whether its latest start has passed."""
         point = self.frontier.points[0]
-        return (point.fixed_ms + point.ms) * point.mean_over_p99 > (self.deadline_s - now_s) * 1e3 + AT_ONCE_MS
+        mean_ms = (point.fixed_ms + point.marginal_ms) * point.mean_over_p99
+        return mean_ms > (self.deadline_s - now_s) * 1e3 + ROUNDING_MS
 
 
 @dataclass(frozen=True, slots=True)
-class BatchDecision(Generic[T]):
-    """What the device does next. batch: places in the queue, ascending; hopeless: places of those given up;
-    price: per typical budget of device time; ms: predicted time of the batch."""
+class BatchDecision:
+    """What the device does next.
 
-    tier: str
+    tier: that scores the batch; None if no waiting chunk is feasible
+    batch, infeasible: indices into the waiting chunks, ascending
+    price: of device time, per typical budget of it
+    predicted_ms: 99th percentile of the batch's time
+    horizon_ms: the time in which all feasible chunks have to be done
+    """
+
+    tier: str | None
     batch: tuple[int, ...]
     infeasible: tuple[int, ...]
-    price: float
-    ms: float
-    horizon_ms: float
+    price: float = 0.0
+    predicted_ms: float = 0.0
+    horizon_ms: float = 0.0
 
     @property
     def reason(self) -> str:
-        """One sentence for people."""
-        if not self.batch:
-            return f"nothing that waits can be in time; {len(self.infeasible)} given up"
-        given_up = f"; {len(self.infeasible)} given up" if self.infeasible else ""
+        """The decision in one sentence."""
+        if self.tier is None:
+            return f"no waiting chunk can meet its deadline; {len(self.infeasible)} infeasible"
+        given_up = f"; {len(self.infeasible)} infeasible" if self.infeasible else ""
         return (
-            f"{self.tier} for {len(self.batch)} of what waits, {self.ms:.0f} ms: all has to be done "
-            f"within {self.horizon_ms:.0f} ms{given_up}"
+            f"{self.tier} for a batch of {len(self.batch)}, {self.predicted_ms:.0f} ms: all waiting chunks have to be "
+            f"done within {self.horizon_ms:.0f} ms{given_up}"
         )
 
 
-def feasible(waiting: Sequence[Waiting[Any]], now_s: float) -> list[int]:
-    """Places of the chunks that can all be in time as a rule, one after the other, each at its cheapest tier."""
-    kept: list[int] = []
-    largest: list[tuple[float, int]] = []
-    gone: set[int] = set()
-    busy_ms = 0.0
-    for place, chunk in enumerate(waiting):
+def select_batch(
+    waiting: Sequence[QueuedChunk[Any]],
+    arrivals: ArrivalStats,
+    routing: Routing,
+    max_tokens: int,
+    now_s: float,
+    deficit_ms: float = 0.0,
+) -> BatchDecision:
+    """Decide the next batch.
+
+    waiting: in order of deadline, not empty
+    max_tokens: of one batch; a chunk that has more is scored alone
+    deficit_ms: device time that best-effort work has accrued
+    """
+    feasible = feasible_chunks(waiting, now_s)
+    infeasible = tuple(sorted(set(range(len(waiting))).difference(feasible))) if len(feasible) < len(waiting) else ()
+    if not feasible:
+        return BatchDecision(None, (), infeasible)
+    price = find_price([waiting[i] for i in feasible], arrivals, routing, now_s)
+    price_per_ms = price / arrivals.typical_budget_ms
+    order = serving_order(waiting, feasible, price_per_ms, deficit_ms)
+    first = waiting[order[0]]
+    left_ms = (first.deadline_s - now_s) * 1e3 + ROUNDING_MS
+    points = first.frontier.points
+    index = first.frontier.index_at(price_per_ms)
+    while index > 0 and points[index].fixed_ms + points[index].marginal_ms > left_ms:
+        index -= 1
+    point = points[index]
+    horizon_ms = arrivals.horizon_ms(price, routing)
+    if point.fixed_ms + point.marginal_ms > left_ms:  # in time at the mean only: let others join by the same measure
+        left_ms /= point.mean_over_p99
+    # A best-effort batch may take the deficit if others wait, else the horizon: new requests will wait for its end.
+    max_ms = deficit_ms if len(order) < len(feasible) else horizon_ms if first.is_best_effort else left_ms
+    batch, predicted_ms = fill_batch(waiting, order, point, price_per_ms, max_ms, max_tokens)
+    return BatchDecision(point.tier, batch, infeasible, price, predicted_ms, horizon_ms)
+
+
+def feasible_chunks(waiting: Sequence[QueuedChunk[Any]], now_s: float) -> list[int]:
+    """Indices of the chunks that can all be in time one after the other, each at its cheapest tier, at the mean.
+
+    Moore–Hodgson: go through the chunks by deadline; whenever one would be late, give up the largest so far.
+    """
+    tried: list[int] = []
+    largest: list[tuple[float, int]] = []  # heap of (−mean time, index)
+    given_up: set[int] = set()
+    busy_ms = 0.0  # when the last chunk so far would be done, from now
+    for i, chunk in enumerate(waiting):
         if chunk.is_infeasible(now_s):
             continue
         point = chunk.frontier.points[0]
-        left_ms = (chunk.deadline_s - now_s) * 1e3 + AT_ONCE_MS
-        if not kept:  # the first pays for starting a batch, the others share what further batches cost
-            busy_ms = (point.fixed_ms - (point.full_ms - point.ms)) * point.mean_over_p99
-        median_ms = point.full_ms * point.mean_over_p99
-        kept.append(place)
-        busy_ms += median_ms
-        heapq.heappush(largest, (-median_ms, place))
+        left_ms = (chunk.deadline_s - now_s) * 1e3 + ROUNDING_MS
+        if not tried:  # amortized times hold a share of the fixed cost; the first batch pays the rest of it at once
+            busy_ms = (point.fixed_ms - (point.amortized_ms - point.marginal_ms)) * point.mean_over_p99
+        mean_ms = point.amortized_ms * point.mean_over_p99
+        tried.append(i)
+        busy_ms += mean_ms
+        heapq.heappush(largest, (-mean_ms, i))
         while busy_ms > left_ms:
-            least, dropped = heapq.heappop(largest)
-            busy_ms += least
-            gone.add(dropped)
+            negative_ms, dropped = heapq.heappop(largest)
+            busy_ms += negative_ms
+            given_up.add(dropped)
             if not largest:
                 break
-    return [place for place in kept if place not in gone] if gone else kept
+    return [i for i in tried if i not in given_up] if given_up else tried
 
 
-def price_of(chunks: Sequence[Waiting[Any]], arrivals: ArrivalStats, rule: Routing, now_s: float) -> float:
-    """The lowest of PRICES at which `chunks`, in order of deadline, drain in time at the 99th percentile; as a rule,
-    where they do at none because some have no more than a fair chance."""
-    if drains(chunks, PRICES[0], arrivals, rule, now_s):  # a calm fleet
+def find_price(chunks: Sequence[QueuedChunk[Any]], arrivals: ArrivalStats, routing: Routing, now_s: float) -> float:
+    """The lowest of PRICES at which the feasible `chunks`, in order of deadline, drain in time.
+
+    In time means at the 99th percentile. If no price achieves that, because some chunks are feasible at the mean only,
+    it means at the mean.
+    """
+    if drains_in_time(chunks, PRICES[0], arrivals, routing, now_s):  # the usual case on a calm fleet
         return PRICES[0]
-    uncertain = chunks[0].frontier.points[0].mean_over_p99 < 1.0
-    as_a_rule = uncertain and not drains(chunks, PRICES[-1], arrivals, rule, now_s)
+    has_spread = chunks[0].frontier.points[0].mean_over_p99 < 1.0
+    at_mean = has_spread and not drains_in_time(chunks, PRICES[-1], arrivals, routing, now_s)
     low, high = 1, len(PRICES) - 1
     while low < high:
         middle = (low + high) // 2
-        if drains(chunks, PRICES[middle], arrivals, rule, now_s, as_a_rule):
+        if drains_in_time(chunks, PRICES[middle], arrivals, routing, now_s, at_mean):
             high = middle
         else:
             low = middle + 1
     return PRICES[low]
 
 
-def drains(
-    chunks: Sequence[Waiting[Any]],
+def drains_in_time(
+    chunks: Sequence[QueuedChunk[Any]],
     price: float,
     arrivals: ArrivalStats,
-    rule: Routing,
+    routing: Routing,
     now_s: float,
-    as_a_rule: bool = False,
+    at_mean: bool = False,
 ) -> bool:
-    """Whether all chunks, each at its tier by this price, are done within the horizon and by their deadlines, at the
-    99th percentile or as a rule. Those without a deadline wait behind all others and hold nobody up."""
-    per_ms = price / arrivals.budget_ms
-    max_ms = arrivals.horizon_ms(price, rule)
+    """Whether all chunks, each at its tier by this price, are done by their deadlines and within the horizon.
+
+    at_mean: by mean times, not by the 99th percentile. Best-effort chunks come last and do not count.
+    """
+    price_per_ms = price / arrivals.typical_budget_ms
+    horizon_ms = arrivals.horizon_ms(price, routing)
     first = chunks[0].frontier
-    point = first.points[first.at(per_ms)]
-    start_ms = (point.fixed_ms - (point.full_ms - point.ms)) * (point.mean_over_p99 if as_a_rule else 1.0)
-    start_ms += now_s * 1e3 - AT_ONCE_MS
+    point = first.points[first.index_at(price_per_ms)]
+    # As in `feasible_chunks`: the part of the first batch's fixed cost that amortized times leave out.
+    start_ms = (point.fixed_ms - (point.amortized_ms - point.marginal_ms)) * (point.mean_over_p99 if at_mean else 1.0)
+    start_ms += now_s * 1e3 - ROUNDING_MS
     busy_ms = 0.0
     for chunk in chunks:
         if chunk.deadline_s == math.inf:
             break
-        steps = chunk.frontier
-        point = steps.points[steps.at(per_ms)]
-        busy_ms += point.full_ms * point.mean_over_p99 if as_a_rule else point.full_ms
-        if busy_ms > max_ms or start_ms + busy_ms > chunk.deadline_s * 1e3:
+        frontier = chunk.frontier
+        point = frontier.points[frontier.index_at(price_per_ms)]
+        busy_ms += point.amortized_ms * point.mean_over_p99 if at_mean else point.amortized_ms
+        if busy_ms > horizon_ms or start_ms + busy_ms > chunk.deadline_s * 1e3:
             return False
     return True
 
 
-def lead(waiting: Sequence[Waiting[Any]], kept: list[int], per_ms: float, deficit_ms: float) -> list[int]:
-    """`kept`, or from the first without a deadline on, once its time is owed. per_ms: price of a millisecond."""
-    if deficit_ms <= 0 or not waiting[kept[-1]].is_best_effort:
-        return kept
-    first = bisect_left(kept, math.inf, key=lambda place: waiting[place].deadline_s)
-    chunk = waiting[kept[first]]
-    point = chunk.frontier.points[chunk.frontier.at(per_ms)]
-    return kept[first:] if point.fixed_ms + point.ms <= deficit_ms else kept
+def serving_order(
+    waiting: Sequence[QueuedChunk[Any]], feasible: list[int], price_per_ms: float, deficit_ms: float
+) -> list[int]:
+    """The feasible chunks in the order in which they may form the next batch.
+
+    All of them by deadline; or the best-effort ones alone, if the deficit covers the first of these in a batch of its
+    own.
+    """
+    if deficit_ms <= 0 or not waiting[feasible[-1]].is_best_effort:
+        return feasible
+    start = bisect_left(feasible, math.inf, key=lambda i: waiting[i].deadline_s)
+    frontier = waiting[feasible[start]].frontier
+    point = frontier.points[frontier.index_at(price_per_ms)]
+    return feasible[start:] if point.fixed_ms + point.marginal_ms <= deficit_ms else feasible
 
 
-def select_batch(
-    waiting: Sequence[Waiting[Any]],
-    arrivals: ArrivalStats,
-    rule: Routing,
-    max_tokens: int,
-    now_s: float,
-    deficit_ms: float = 0.0,
-) -> BatchDecision[Any]:
-    """The next batch out of `waiting`, which is in order of deadline and not empty. max_tokens: most tokens in one
-    batch, unless a single chunk has more; deficit_ms: device time owed to work without a deadline."""
-    kept = feasible(waiting, now_s)
-    infeasible = tuple(sorted(set(range(len(waiting))).difference(kept))) if len(kept) < len(waiting) else ()
-    if not kept:
-        return BatchDecision("", (), infeasible, 0.0, 0.0, 0.0)
-    price = price_of([waiting[place] for place in kept], arrivals, rule, now_s)
-    per_ms = price / arrivals.budget_ms
-    turn = lead(waiting, kept, per_ms, deficit_ms)
-    head = waiting[turn[0]]
-    left_ms = (head.deadline_s - now_s) * 1e3 + AT_ONCE_MS
-    step = head.frontier.at(per_ms)
-    while step > 0 and head.frontier.points[step].fixed_ms + head.frontier.points[step].ms > left_ms:
-        step -= 1
-    point = head.frontier.points[step]
-    horizon_ms = arrivals.horizon_ms(price, rule)
-    if point.fixed_ms + point.ms > left_ms:  # only a fair chance is left, and it is as fair for those that join
-        left_ms /= point.mean_over_p99
-    # Without a deadline of its own a batch may take as long as the horizon: who comes meanwhile has to wait for it.
-    max_ms = deficit_ms if len(turn) < len(kept) else horizon_ms if head.is_best_effort else left_ms
-    batch, ms = fill(waiting, turn, point, per_ms, max_ms, max_tokens)
-    return BatchDecision(point.tier, batch, infeasible, price, ms, horizon_ms)
-
-
-def fill(
-    waiting: Sequence[Waiting[Any]],
-    kept: Sequence[int],
+def fill_batch(
+    waiting: Sequence[QueuedChunk[Any]],
+    order: Sequence[int],
     point: FrontierPoint,
-    per_ms: float,
+    price_per_ms: float,
     max_ms: float,
     max_tokens: int,
 ) -> tuple[tuple[int, ...], float]:
-    """Places of the batch that the first of `kept` leads at `rung`, and its predicted ms."""
-    batch = [kept[0]]
-    tokens = waiting[kept[0]].tokens
-    ms = point.fixed_ms + point.ms
-    for place in kept[1:]:
-        chunk = waiting[place]
-        step = chunk.frontier.by_tier.get(point.tier)
-        if step is None or abs(step - chunk.frontier.at(per_ms)) > 1:
+    """The batch that starts with the first chunk of `order` at `point`: indices, and 99th percentile of its time."""
+    batch = [order[0]]
+    tokens = waiting[order[0]].tokens
+    batch_ms = point.fixed_ms + point.marginal_ms
+    for i in order[1:]:
+        chunk = waiting[i]
+        index = chunk.frontier.index_by_tier.get(point.tier)
+        if index is None or abs(index - chunk.frontier.index_at(price_per_ms)) > 1:
             continue
-        longer_ms = ms + chunk.frontier.points[step].ms
+        longer_ms = batch_ms + chunk.frontier.points[index].marginal_ms
         if tokens + chunk.tokens > max_tokens or longer_ms > max_ms:
             break
-        batch.append(place)
+        batch.append(i)
         tokens += chunk.tokens
-        ms = longer_ms
-    return tuple(batch), ms
+        batch_ms = longer_ms
+    return tuple(batch), batch_ms

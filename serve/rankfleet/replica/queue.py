@@ -1,17 +1,18 @@
-"""The queue of a replica: chunks by deadline, and a batch whenever the device is free.
+"""The queue of a replica: which chunks wait, in which order, and which leave it.
 
-`@serve.batch` collects chunks as they come; what the device takes next, and with which tier, is decided by
-`replica/batching.py` in the moment of taking. The rules, each held by a test:
+What leaves next is decided by `replica/batching.py` at the moment of `take`. The rules of the queue itself, each held
+by a test:
 
-- Work-conserving: while anything waits that can be in time, `take` gives a batch.
-- Earliest deadline first. Work without a deadline waits behind, but while it waits a share of the device's time is
-  owed to it (`owed`), so that it starves under no load.
-- What cannot be in time any more leaves as soon as that is certain, also while the device is busy (`expire`), and
-  what nobody waits for leaves at once (`cancel`). Neither costs device time.
-- Chunks of one request stand side by side at the place of the first, and when one of them is lost all are.
+- Work-conserving: while a feasible chunk waits, `take` returns a batch.
+- Earliest deadline first, then order of arrival. Best-effort chunks (no deadline) come last; while they wait they
+  accrue a share of the device's time as a deficit (`next_deficit_ms`), so that no load starves them.
+- An infeasible chunk leaves as soon as its latest start has passed, also while the device is busy (`expire`), and a
+  cancelled one at once (`cancel`). Neither costs device time.
+- The chunks of one request are adjacent, at the place of the first. If one of them is lost, all are.
 """
 
 import itertools
+import math
 from bisect import insort
 from collections.abc import Callable, Hashable, Iterable, Iterator
 from dataclasses import dataclass, field
@@ -19,144 +20,168 @@ from typing import Generic, TypeVar
 
 from rankfleet.core.sections import Routing, Scheduling
 from rankfleet.estimates.arrivals import ArrivalMeter, ArrivalStats
-from rankfleet.replica.batching import BatchDecision, Waiting, select_batch
+from rankfleet.replica.batching import BatchDecision, QueuedChunk, select_batch
 
 T = TypeVar("T")
 
-NOTHING_TO_DO: BatchDecision[object] = BatchDecision("", (), (), 0.0, 0.0, 0.0)
-SelectBatch = Callable[[list[Waiting[T]], ArrivalStats, Routing, int, float, float], "BatchDecision[T]"]
-Place = tuple[float, int, int]  # deadline and order of arrival of the request's first chunk, order of arrival
+NOTHING_WAITS: BatchDecision = BatchDecision(None, (), ())
+SelectBatch = Callable[[list[QueuedChunk[T]], ArrivalStats, Routing, int, float, float], BatchDecision]
+SortKey = tuple[float, int, int]  # deadline and entry id of the request's first chunk, entry id of the chunk
 
 
 @dataclass(frozen=True, slots=True)
 class Taken(Generic[T]):
-    """A batch and how it was chosen; hopeless: what was given up since it cannot be in time any more."""
+    """A batch that has left the queue, and the infeasible chunks that left with it.
 
-    bound: "BatchDecision[T]"
-    batch: list[Waiting[T]]
-    infeasible: list[Waiting[T]]
+    decision: how the batch was chosen. Its indices mean nothing any more.
+    """
+
+    decision: BatchDecision
+    batch: list[QueuedChunk[T]]
+    infeasible: list[QueuedChunk[T]]
 
 
-def owed(deficit_ms: float, ms: float, best_effort_ms: float, share: float) -> float:
-    """Device time owed to work without a deadline after a batch of `ms` in which it had `best_effort_ms`, while it
-    waited: `share` of all time, of which it has had some. Time that it had beyond that is no debt."""
-    return max(0.0, deficit_ms + share * ms - best_effort_ms)
+def next_deficit_ms(deficit_ms: float, batch_ms: float, best_effort_ms: float, share: float) -> float:
+    """The deficit of best-effort work after a batch: max(0, deficit + share · batch − best effort).
+
+    batch_ms: time of the batch
+    best_effort_ms: the part of it that best-effort chunks received
+    share: of the device's time that they accrue while any of them waits
+
+    Not below 0: time that they received beyond their share, because nothing else waited, does not count against them.
+    """
+    return max(0.0, deficit_ms + share * batch_ms - best_effort_ms)
 
 
 @dataclass
 class TokenQueue(Generic[T]):
-    """Chunks by deadline, then by order of arrival. max_tokens: limit of one batch; select_batch: the decision."""
+    """Waiting chunks.
+
+    max_tokens: of one batch
+    select_batch: the decision; the simulator compares others
+    deficit_ms: device time that best-effort work has accrued and not received
+    """
 
     max_tokens: int
-    rule: Routing = field(default_factory=Routing)
+    routing: Routing = field(default_factory=Routing)
     select_batch: SelectBatch[T] = select_batch
-    settings: Scheduling = field(default_factory=Scheduling)
+    scheduling: Scheduling = field(default_factory=Scheduling)
     deficit_ms: float = 0.0
-    _line: list[Place] = field(default_factory=list)
-    _chunks: dict[int, Waiting[T]] = field(default_factory=dict)
-    _firsts: dict[Hashable, Place] = field(default_factory=dict)
-    _order: "itertools.count[int]" = field(default_factory=itertools.count)
+    _sorted: list[SortKey] = field(default_factory=list)  # may hold keys of chunks that have left
+    _chunks: dict[int, QueuedChunk[T]] = field(default_factory=dict)  # entry id → chunk, in order of arrival
+    _first_keys: dict[Hashable, SortKey] = field(default_factory=dict)  # request → key of its first chunk
+    _entry_ids: "itertools.count[int]" = field(default_factory=itertools.count)
     _min_ms: float = 0.0
 
     def __post_init__(self) -> None:
-        self._meter = ArrivalMeter(self.rule)
+        self._arrivals = ArrivalMeter(self.routing)
 
-    def adjust(self, max_tokens: int, rule: Routing, settings: Scheduling) -> None:
-        """Go on by other settings; what waits is decided by them too."""
-        self.max_tokens, self.rule, self.settings = max_tokens, rule, settings
-        self._meter.rule = rule
+    def adjust(self, max_tokens: int, routing: Routing, scheduling: Scheduling) -> None:
+        """Change the settings. They apply to the chunks that wait, too."""
+        self.max_tokens, self.routing, self.scheduling = max_tokens, routing, scheduling
+        self._arrivals.routing = routing
 
     def __len__(self) -> int:
         return len(self._chunks)
 
-    def __iter__(self) -> Iterator[Waiting[T]]:
-        """What waits, in order of arrival."""
+    def __iter__(self) -> Iterator[QueuedChunk[T]]:
+        """The waiting chunks, in order of arrival."""
         return iter(self._chunks.values())
-
-    def put(self, waiting: Waiting[T], now_s: float, idle: bool = False) -> int:
-        """Queue a chunk. Returns a ticket for `cancel`. idle: whether the device is, so that the chunk meets nobody
-        if nothing waits either."""
-        self._meter.arrived((waiting.deadline_s - now_s) * 1e3, now_s, idle and not self._chunks)
-        entry_id = next(self._order)
-        deadline_s, first, _ = self._firsts.get(waiting.request, (waiting.deadline_s, entry_id, entry_id))
-        place = (deadline_s, first, entry_id)
-        if waiting.request is not None:
-            self._firsts.setdefault(waiting.request, place)
-        insort(self._line, place)
-        self._chunks[entry_id] = waiting
-        self._min_ms += waiting.min_ms
-        return entry_id
 
     @property
     def backlog_ms(self) -> float:
-        """Device time of everything that waits, each at its cheapest tier."""
+        """Device time of all waiting chunks, each at its cheapest tier."""
         return max(0.0, self._min_ms) if self._chunks else 0.0
 
     @property
-    def last_start_s(self) -> float:
-        """When the first of those that wait becomes hopeless; infinity for never."""
-        return min((chunk.last_start_s for chunk in self._chunks.values()), default=float("inf"))
+    def latest_start_s(self) -> float:
+        """When the next waiting chunk becomes infeasible; infinity if none ever does."""
+        return min((chunk.latest_start_s for chunk in self._chunks.values()), default=math.inf)
 
-    def cancel(self, entry_id: int) -> None:
-        """Forget a chunk that nobody waits for any more; nothing happens where it has left already."""
-        if entry_id in self._chunks:
-            self._out([entry_id])
-
-    def drop(self, request: Hashable) -> list[Waiting[T]]:
-        """Take out all chunks of a request."""
-        return self._out([entry_id for entry_id, chunk in self._chunks.items() if chunk.request == request])
-
-    def expire(self, now_s: float) -> list[Waiting[T]]:
-        """Take out what could not be in time even if the device were free, and what belongs to it."""
-        return self._lose([entry_id for entry_id, chunk in self._chunks.items() if chunk.is_infeasible(now_s)])
+    def put(self, chunk: QueuedChunk[T], now_s: float, device_idle: bool = False) -> int:
+        """Add a chunk and return its entry id, for `cancel`."""
+        found_idle = device_idle and not self._chunks
+        self._arrivals.arrived((chunk.deadline_s - now_s) * 1e3, now_s, found_idle)
+        entry_id = next(self._entry_ids)
+        deadline_s, first_id, _ = self._first_keys.get(chunk.request, (chunk.deadline_s, entry_id, entry_id))
+        key = (deadline_s, first_id, entry_id)
+        if chunk.request is not None:
+            self._first_keys.setdefault(chunk.request, key)
+        insort(self._sorted, key)
+        self._chunks[entry_id] = chunk
+        self._min_ms += chunk.min_ms
+        return entry_id
 
     def take(self, now_s: float) -> Taken[T]:
-        """The next batch, taken out together with what has become hopeless. The batch is empty only if nothing is
-        left that can be in time. A chunk above the bound of tokens is taken alone."""
-        infeasible: list[Waiting[T]] = []
-        while self._chunks:
-            if len(self._line) > len(self._chunks):
-                self._line = [place for place in self._line if place[2] in self._chunks]
-            entry_ids = [place[2] for place in self._line]
-            chunks = [self._chunks[entry_id] for entry_id in entry_ids]
-            bound = self.select_batch(chunks, self._meter.arrivals, self.rule, self.max_tokens, now_s, self.deficit_ms)
-            lost = self._lose([entry_ids[i] for i in bound.infeasible])
-            infeasible += lost
-            if bound.batch and len(lost) == len(bound.infeasible):
-                self._settle(bound, chunks)
-                return Taken(bound, self._out([entry_ids[i] for i in bound.batch]), infeasible)
-            # Some of the batch may have belonged to a request that has just been lost: decide anew for the others.
-        return Taken(NOTHING_TO_DO, [], infeasible)  # type: ignore[arg-type]
+        """Remove and return the next batch, and the chunks that are infeasible by now.
 
-    def _settle(self, bound: "BatchDecision[T]", chunks: list[Waiting[T]]) -> None:
-        """Book what the batch gives to work without a deadline, which stands last in line."""
-        if not chunks[-1].is_best_effort:
+        The batch is empty only if no feasible chunk is left.
+        """
+        infeasible: list[QueuedChunk[T]] = []
+        while self._chunks:
+            if len(self._sorted) > len(self._chunks):
+                self._sorted = [key for key in self._sorted if key[2] in self._chunks]
+            entry_ids = [key[2] for key in self._sorted]
+            waiting = [self._chunks[entry_id] for entry_id in entry_ids]
+            decision = self.select_batch(
+                waiting, self._arrivals.stats, self.routing, self.max_tokens, now_s, self.deficit_ms
+            )
+            lost = self._remove_with_siblings([entry_ids[i] for i in decision.infeasible])
+            infeasible += lost
+            if decision.batch and len(lost) == len(decision.infeasible):
+                self._account(decision, waiting)
+                return Taken(decision, self._remove([entry_ids[i] for i in decision.batch]), infeasible)
+            # A sibling of a lost chunk may be in the batch: decide anew for the chunks that are left.
+        return Taken(NOTHING_WAITS, [], infeasible)
+
+    def expire(self, now_s: float) -> list[QueuedChunk[T]]:
+        """Remove and return the chunks that would be late even if the device were free, and their siblings."""
+        expired = [entry_id for entry_id, chunk in self._chunks.items() if chunk.is_infeasible(now_s)]
+        return self._remove_with_siblings(expired)
+
+    def cancel(self, entry_id: int) -> None:
+        """Remove a chunk whose client has gone. Does nothing if it has left already."""
+        if entry_id in self._chunks:
+            self._remove([entry_id])
+
+    def remove_request(self, request: Hashable) -> list[QueuedChunk[T]]:
+        """Remove and return all chunks of a request."""
+        return self._remove([entry_id for entry_id, chunk in self._chunks.items() if chunk.request == request])
+
+    def _account(self, decision: BatchDecision, waiting: list[QueuedChunk[T]]) -> None:
+        """Update the deficit of best-effort work, which is last in `waiting`, by a batch that is taken."""
+        if not waiting[-1].is_best_effort:
             self.deficit_ms = 0.0
             return
-        batch = [chunks[i] for i in bound.batch]
-        part = sum(chunk.tokens for chunk in batch if chunk.is_best_effort) / max(
-            1, sum(chunk.tokens for chunk in batch)
+        batch = [waiting[i] for i in decision.batch]
+        best_effort_tokens = sum(chunk.tokens for chunk in batch if chunk.is_best_effort)
+        share_of_batch = best_effort_tokens / max(1, sum(chunk.tokens for chunk in batch))
+        self.deficit_ms = next_deficit_ms(
+            self.deficit_ms,
+            decision.predicted_ms,
+            decision.predicted_ms * share_of_batch,
+            self.scheduling.best_effort_share,
         )
-        self.deficit_ms = owed(self.deficit_ms, bound.ms, bound.ms * part, self.settings.best_effort_share)
 
-    def _lose(self, entry_ids: Iterable[int]) -> list[Waiting[T]]:
-        """Take these out, and what belongs to the same requests: a ranking of a part is of no use to anybody."""
-        gone = set(entry_ids)
-        if not gone:
+    def _remove_with_siblings(self, entry_ids: Iterable[int]) -> list[QueuedChunk[T]]:
+        """Remove chunks and all others of their requests: a ranking of a part of a request is of no use."""
+        removed = set(entry_ids)
+        if not removed:
             return []
-        if self._firsts and (requests := {self._chunks[entry_id].request for entry_id in gone} - {None}):
-            gone.update(entry_id for entry_id, chunk in self._chunks.items() if chunk.request in requests)
-        return self._out(sorted(gone))
+        if self._first_keys and (requests := {self._chunks[entry_id].request for entry_id in removed} - {None}):
+            removed.update(entry_id for entry_id, chunk in self._chunks.items() if chunk.request in requests)
+        return self._remove(sorted(removed))
 
-    def _out(self, entry_ids: Iterable[int]) -> list[Waiting[T]]:
-        out = [self._chunks.pop(entry_id) for entry_id in entry_ids]
-        self._min_ms -= sum(chunk.min_ms for chunk in out)
+    def _remove(self, entry_ids: Iterable[int]) -> list[QueuedChunk[T]]:
+        """Remove and return chunks. Their keys in `_sorted` go with the next `take`."""
+        removed = [self._chunks.pop(entry_id) for entry_id in entry_ids]
+        self._min_ms -= sum(chunk.min_ms for chunk in removed)
         if not self._chunks:
-            self._line.clear()
-            self._firsts.clear()
+            self._sorted.clear()
+            self._first_keys.clear()
             self._min_ms = 0.0
-        elif self._firsts:
+        elif self._first_keys:
             left = {chunk.request for chunk in self._chunks.values()}
-            for request in {chunk.request for chunk in out} - left:
-                self._firsts.pop(request, None)
-        return out
+            for request in {chunk.request for chunk in removed} - left:
+                self._first_keys.pop(request, None)
+        return removed

@@ -1,4 +1,4 @@
-"""BM25 over a folder on disk, through bm25s: English stems, memory-mapped, with the documents beside it."""
+"""A BM25 index in a folder on disk, by bm25s: English stems, memory-mapped, with its documents."""
 
 import json
 from collections.abc import Iterable
@@ -18,7 +18,7 @@ DOCUMENTS, OFFSETS, MANIFEST = "documents.jsonl", "offsets.npy", "rankfleet.json
 
 @dataclass(frozen=True)
 class Hit:
-    """A document found. score: BM25, above 0."""
+    """A document that matches. score: BM25, above 0."""
 
     id: str
     text: str
@@ -36,7 +36,7 @@ def load_bm25s() -> tuple[Any, Any]:
 
 
 class Bm25Index:
-    """An index in memory or on disk; `search` may be called from several threads."""
+    """A BM25 index in memory or on disk; `search` may be called from several threads."""
 
     def __init__(self, bm25: Any, documents: "list[Document] | StoredDocuments") -> None:
         self._bm25 = bm25
@@ -47,7 +47,7 @@ class Bm25Index:
 
     @classmethod
     def build(cls, documents: Iterable[Document], show_progress: bool = False) -> "Bm25Index":
-        """Index documents in memory. Raises InvalidRequest when there are none, or none has a word to find."""
+        """Index documents in memory. Raises InvalidRequest when there are none, or none has a word to search by."""
         bm25s, stemmer = load_bm25s()
         kept = list(documents)
         if not kept:
@@ -60,10 +60,11 @@ class Bm25Index:
         return cls(bm25, kept)
 
     def save(self, folder: Path) -> None:
-        """Write the index and its documents to `folder`, in place of an index that is there.
+        """Write the index and its documents to `folder`; an index that is there is replaced.
 
-        Old files are unlinked, not overwritten: who has them mapped goes on reading them, whereas a mapped file
-        that shrinks kills its reader. The manifest goes first and comes last, so half an index is never opened.
+        Old files are unlinked, not overwritten: processes that have them mapped go on reading them, whereas truncating
+        a mapped file kills its readers. The manifest is removed first and written last, so that half an index is never
+        opened.
         """
         folder.mkdir(parents=True, exist_ok=True)
         for name in (MANIFEST, DOCUMENTS, OFFSETS, *(path.name for path in folder.glob("*.index.*"))):
@@ -81,7 +82,7 @@ class Bm25Index:
 
     @classmethod
     def load(cls, folder: Path) -> "Bm25Index":
-        """Open an index, memory-mapped. Raises ConfigError when the folder holds none."""
+        """Open an index, memory-mapped. Raises ConfigError when the folder has none."""
         bm25s, _ = load_bm25s()
         try:
             manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
@@ -91,12 +92,12 @@ class Bm25Index:
             return cls(bm25, StoredDocuments(folder))
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise ConfigError(
-                f"{folder} is no index; build one with `rankfleet index build DIR --out {folder}`"
+                f"{folder} is not an index; build one with `rankfleet index build DIR --out {folder}`"
             ) from error
 
     def search(self, query: str, k: int) -> list[Hit]:
         """At most k documents that share a stem with the query, best first; equal scores in corpus order."""
-        # A stemmer may not be called by two threads at once; a new one costs less than a microsecond.
+        # A stemmer must not be called by two threads at once; a new one costs less than a microsecond.
         bm25s, stemmer = load_bm25s()
         tokens = bm25s.tokenize([query], stopwords="en", stemmer=stemmer, return_ids=False, show_progress=False)
         known = [token for token in tokens[0] if token in self._bm25.vocab_dict]
@@ -105,16 +106,16 @@ class Bm25Index:
         scores = self._bm25.get_scores(known)
         rows = np.flatnonzero(scores > 0)
         if len(rows) > k:
-            # All that tie with the last one that fits stay in until the sort: a partition alone picks any of them.
-            least = np.partition(scores[rows], len(rows) - k)[len(rows) - k]
-            rows = rows[scores[rows] >= least]
+            # Keep all rows that tie with the k-th score until the sort; a partition alone would keep any of them.
+            kth_score = np.partition(scores[rows], len(rows) - k)[len(rows) - k]
+            rows = rows[scores[rows] >= kth_score]
         rows = rows[np.argsort(-scores[rows], kind="stable")][:k]
         found = [(self._documents[int(row)], float(scores[row])) for row in rows]
         return [Hit(document.id, document.text, score) for document, score in found]
 
 
 class StoredDocuments:
-    """Documents read from disk by row when asked for."""
+    """Documents read from disk when a row is accessed."""
 
     def __init__(self, folder: Path) -> None:
         self._text = np.memmap(folder / DOCUMENTS, dtype=np.uint8, mode="r")

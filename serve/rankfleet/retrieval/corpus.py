@@ -13,7 +13,7 @@ from rankfleet.core.errors import InvalidRequest
 
 @dataclass(frozen=True)
 class Document:
-    """One document. text: title and body, as they are indexed and ranked."""
+    """One document. text: title and body, as indexed and ranked."""
 
     id: str
     text: str
@@ -90,7 +90,7 @@ def read_jsonl(file: Path) -> Iterator[tuple[int, dict[str, Any]]]:
                 if not line.strip():
                     continue
                 try:
-                    record = orjson.loads(line)  # refuses lone surrogates, which no file or reply can hold
+                    record = orjson.loads(line)  # refuses lone surrogates, which cannot be written back as UTF-8
                 except ValueError as error:
                     raise InvalidRequest(f"{file}:{number}: not JSON ({error})") from error
                 if not isinstance(record, dict):

@@ -1,4 +1,4 @@
-"""What a router knows of one request while it is answered: what was asked, and what has been scored so far."""
+"""What a router knows of one request while it works on it, and the ranking that comes of it."""
 
 import math
 from dataclasses import dataclass, replace
@@ -6,21 +6,30 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from rankfleet.core.errors import Infeasible, InvalidRequest, Overloaded, RequestError, ScoringFailed
-from rankfleet.core.messages import Assignment, Plan, RerankRequest, Stage, Timing
-from rankfleet.core.sections import NONE
-from rankfleet.router.dispatch import DispatchResult
+from rankfleet.core.messages import (
+    Assignment,
+    GivenOrder,
+    Plan,
+    RankedDocument,
+    Ranking,
+    Refusal,
+    RerankRequest,
+    Stage,
+    Timing,
+)
+from rankfleet.estimates.quality import QualityTable
+from rankfleet.router.dispatch import Scores
 from rankfleet.router.plan_options import PlanRequest
-from rankfleet.router.planner import Refusal
 from rankfleet.router.resolve import Target
+from rankfleet.router.retry import Deadline
 from rankfleet.router.tokenize import Part, TokenizedTexts
 
 EXPIRED = "the budget ended in the queue"
-NO_SECOND = "no time was left for the second stage"
 
 
 @dataclass(frozen=True)
-class CheckedRequest:
-    """A request that has been checked: who may answer it, and when it came."""
+class ResolvedRequest:
+    """A request that has passed the checks: which tiers may answer it, its experiment's arm, and when it arrived."""
 
     request: RerankRequest
     target: Target
@@ -28,32 +37,40 @@ class CheckedRequest:
     arrived_s: float
 
 
-@dataclass
+@dataclass(frozen=True)
 class TokenizedRequest:
-    """A request that has been read: what it wants, its texts as token ids, and what the planner is told."""
+    """A request with its texts as token ids, and what the planner is asked."""
 
-    request: RerankRequest
-    target: Target
-    assignment: Assignment | None
+    resolved: ResolvedRequest
     texts: TokenizedTexts
-    ask: PlanRequest
+    plan_request: PlanRequest
     timing: Timing
 
     @property
     def deadline_s(self) -> float:
-        return math.inf if self.ask.budget_ms is None else self.ask.arrived_s + self.ask.budget_ms / 1e3
+        """By the router's clock; infinity for none."""
+        budget_ms = self.plan_request.budget_ms
+        return math.inf if budget_ms is None else self.plan_request.arrived_s + budget_ms / 1e3
 
-    @property
-    def late_is_fine(self) -> bool:
-        """A tier that was asked for answers late rather than not at all, unless the class says refuse."""
-        return self.ask.pinned is not None and self.ask.when_none_fits == "degrade"
+    def deadline(self, plan: Plan) -> Deadline:
+        """Until when the first stage is waited for. A pinned tier that cannot be in time promises its predicted time,
+        and answers late rather than not at all, unless its SLO class says refuse."""
+        request = self.plan_request
+        promised_s = -math.inf if plan.fits else request.arrived_s + plan.predicted_ms / 1e3
+        at_s = max(self.deadline_s, promised_s)
+        if request.pinned is not None and request.when_none_fits == "degrade":
+            return Deadline(at_s, grace_s=math.inf)
+        return Deadline(at_s)
 
 
 @dataclass
 class Answer:
-    """What has been scored so far. order: places of the scored documents, best first; scores: by place; these come
-    first in the request; stages: who has scored how many; left_out: why the second stage was, if it was; fault: where
-    that was for an error."""
+    """What has been scored so far.
+
+    order: int [scored documents], their places, best first. scores: float [scored documents], by place; the scored
+    documents are the first of the request. stages: those carried out. passages: pairs of each scored document.
+    left_out: why the second stage was left out, empty if it was not. fault: the error behind that, if there was one.
+    """
 
     order: np.ndarray
     scores: np.ndarray
@@ -61,49 +78,94 @@ class Answer:
     tokens: int
     truncated: list[int]
     passages: list[int]
-    pairs: int = 0
+    pairs: int
     left_out: str = ""
     fault: Exception | None = None
 
     @staticmethod
-    def empty() -> "Answer":
-        return Answer(np.empty(0, dtype=np.int64), np.empty(0), (), 0, [], [])
-
-    @staticmethod
-    def of(scored: DispatchResult, part: Part) -> "Answer":
-        """Of a single stage: by score, ties in the order given."""
-        scores = document_scores(scored, part)
+    def of(scores: Scores, part: Part) -> "Answer":
+        """The answer of a single stage: by score, ties in the order given."""
+        by_document = document_scores(scores, part)
         layout = part.layout
-        stages = (Stage(scored.tier, len(layout.firsts)),)
-        order = np.argsort(-scores, kind="stable")
+        stages = (Stage.of(scores.tier, len(layout.firsts)),)
+        order = np.argsort(-by_document, kind="stable")
         passages = layout.counts.tolist()
-        return Answer(order, scores, stages, part.pairs.tokens, layout.truncated, passages, len(part.pairs))
+        return Answer(order, by_document, stages, part.pairs.tokens, layout.truncated, passages, len(part.pairs))
+
+    def quality(self, plan: Plan, table: QualityTable) -> float:
+        """Expected nDCG@10 of what was carried out, which may be less or other than what was planned."""
+        first, *second = self.stages
+        if second:
+            planned = plan.stages[1].candidates
+            done = min(planned, second[0].candidates)
+            return plan.quality if done == planned else table.of_cascade(first.tier, second[0].tier, done)
+        if self.left_out or first.tier != plan.tier:
+            return table.tiers[first.tier]
+        return plan.quality
+
+    def carried_out(self, plan: Plan, table: QualityTable) -> Plan:
+        """The plan with the stages that were carried out. Its reason says where they differ from those planned."""
+        last, quality = self.stages[-1], self.quality(plan, table)
+        reason = plan.reason
+        if (last.tier, quality) != (plan.tier, plan.quality):
+            if self.left_out:
+                reason += f"; {self.left_out}, {last.tier} answers"
+            elif last.tier == plan.tier:
+                reason += f"; time was left for {last.candidates} of the best"
+            else:
+                reason += f"; {last.tier} was taken for the slack left when its turn came"
+        return replace(plan, stages=self.stages, quality=quality, reason=reason)
 
 
-def document_scores(scored: DispatchResult, part: Part) -> np.ndarray:
-    """[documents]: each one's best passage. Raises ScoringFailed."""
-    if not np.isfinite(scored.logits).all():
-        raise ScoringFailed(f"tier {scored.tier} gave scores that are not finite")
-    return part.layout.best(scored.logits)
+def document_scores(scores: Scores, part: Part) -> np.ndarray:
+    """float [documents]: the score of each document's best passage. Raises ScoringFailed if a score is not finite."""
+    if not np.isfinite(scores.logits).all():
+        raise ScoringFailed(f"tier {scores.tier} gave scores that are not finite")
+    return part.layout.best(scores.logits)
 
 
-def refused(decision: Refusal) -> RequestError:
-    """The error that a client gets. Only load passes, so only then it is told to try again."""
-    if decision.cause == "quality":
-        return InvalidRequest(f"{decision.reason}; ask for less, or leave min_quality out")
-    if decision.cause == "budget":
-        return Infeasible(f"{decision.reason}; allow more time or send fewer documents")
-    return Overloaded(f"{decision.reason}; retry later or allow more time", decision.retry_after_s)
-
-
-def note(timing: Timing, scored: DispatchResult) -> None:
-    """Stages follow one another: their times add up."""
-    timing.queue_ms += scored.queue_ms
-    timing.infer_ms += scored.infer_ms
-
-
-def unscored(decision: Plan, quality: float) -> Plan:
-    """What is left of a plan when its time has run out before its turn came. quality: of the order as given."""
+def given_order(plan: Plan, quality: float) -> GivenOrder:
+    """What is left of a plan whose time ran out in the queue. quality: of the order given."""
     how = "the order as given"
-    reason = f"{decision.reason}; {EXPIRED}: {how} instead"
-    return replace(decision, tier=NONE, quality=quality, fits=False, reason=reason, candidates=0, degraded=how)
+    return GivenOrder(
+        quality=quality,
+        predicted_ms=plan.predicted_ms,
+        budget_ms=plan.budget_ms,
+        reason=f"{plan.reason}; {EXPIRED}: {how} instead",
+        degraded=how,
+        considered=plan.considered,
+        unloaded=plan.unloaded,
+    )
+
+
+def ranking_of(tokenized: TokenizedRequest, plan: Plan | GivenOrder, answer: Answer | None) -> Ranking:
+    """The ranking. plan: as it was carried out. answer: None for the order as given."""
+    request, texts = tokenized.resolved.request, tokenized.texts
+    count = len(request.documents)
+    scored = [] if answer is None else [RankedDocument(int(i), float(answer.scores[i])) for i in answer.order]
+    documents = scored + [RankedDocument(i, None) for i in range(len(scored), count)]
+    passages = [] if answer is None else answer.passages
+    return Ranking(
+        documents=documents[: request.top_n],
+        plan=plan,
+        tokens=answer.tokens if answer else 0,
+        truncated=answer.truncated if answer else [],
+        timing=tokenized.timing,
+        assignment=tokenized.resolved.assignment,
+        request_id=request.request_id,
+        texts=request.documents,
+        passages=passages + [0] * (count - len(passages)) if texts.passages else None,
+        cached=texts.cached,
+        partial=bool(answer and answer.left_out),
+        slo_class=tokenized.resolved.target.slo_name,
+        pairs=answer.pairs if answer else 0,
+    )
+
+
+def refused(refusal: Refusal) -> RequestError:
+    """The error that a client gets. Only load passes, so only then is it told to retry."""
+    if refusal.cause == "quality":
+        return InvalidRequest(f"{refusal.reason}; ask for less, or leave min_quality out")
+    if refusal.cause == "budget":
+        return Infeasible(f"{refusal.reason}; allow more time or send fewer documents")
+    return Overloaded(f"{refusal.reason}; retry later or allow more time", refusal.retry_after_s)

@@ -14,7 +14,7 @@ BUCKETS = 10_000
 
 
 def bucket(experiment: str, seed: str, unit: str) -> int:
-    """0 … 9,999, uniform over units and independent between experiments."""
+    """0 to 9,999, uniform over units and independent between experiments."""
     digest = hashlib.sha256("\0".join((experiment, seed, unit)).encode("utf-8", "surrogatepass")).digest()
     return int.from_bytes(digest[:8], "big") % BUCKETS
 
@@ -32,7 +32,7 @@ def arm_of(name: str, experiment: Experiment, unit: str) -> str:
 
 
 def assign(experiments: dict[str, Experiment], request: RerankRequest) -> Assignment | None:
-    """The first experiment whose unit the request names, and its arm; None where no experiment applies."""
+    """The arm of the first experiment whose unit (user or session) the request names; None if there is none."""
     for name, experiment in experiments.items():
         unit = request.user if experiment.unit == "user" else request.session
         if unit is not None:

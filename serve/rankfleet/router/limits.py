@@ -1,11 +1,11 @@
-"""What one request may ask for."""
+"""Limits on the texts of one request (`limits` in the fleet file)."""
 
 from rankfleet.core.errors import InvalidRequest, TooLarge
 from rankfleet.core.sections import Limits
 
 
 def check_query(query: str, limits: Limits) -> None:
-    """Raise InvalidRequest or TooLarge, saying what is allowed."""
+    """Raises InvalidRequest for an empty query, and TooLarge for one beyond the limit."""
     if not query.strip():
         raise InvalidRequest("query is empty; send the text that documents are to be ranked for")
     if len(query) > limits.max_query_bytes or len(query.encode()) > limits.max_query_bytes:
@@ -13,7 +13,7 @@ def check_query(query: str, limits: Limits) -> None:
 
 
 def check_documents(documents: list[str], limits: Limits) -> None:
-    """Raise InvalidRequest or TooLarge, naming the document and what is allowed."""
+    """Raises InvalidRequest for no documents, and TooLarge for too many or for one that is too long."""
     if not documents:
         raise InvalidRequest("documents is empty; send at least one document")
     if len(documents) > limits.max_documents:
@@ -23,6 +23,7 @@ def check_documents(documents: list[str], limits: Limits) -> None:
         )
     max_bytes = limits.max_document_bytes
     for i, document in enumerate(documents):
+        # The number of characters, a lower bound, spares encoding a text that is far too long.
         if len(document) > max_bytes or len(document.encode()) > max_bytes:
             raise TooLarge(
                 f"documents.{i} is longer than the {max_bytes} bytes allowed; cut it into passages and rank those"

@@ -1,4 +1,4 @@
-"""The plans that a request may be given, each with its predicted time and quality."""
+"""The plans that a request may be given, each with its predicted time and expected quality."""
 
 import math
 from collections.abc import Iterator, Mapping
@@ -8,14 +8,14 @@ from typing import Literal, NamedTuple
 
 from rankfleet.core.messages import Stage, Work
 from rankfleet.core.pairs import MIN_CHUNK_TOKENS
-from rankfleet.core.sections import NONE, Routing
+from rankfleet.core.sections import Routing
 from rankfleet.estimates.arrivals import ArrivalStats
-from rankfleet.estimates.frontier import scale_of
+from rankfleet.estimates.frontier import quality_range
 from rankfleet.estimates.latency import LatencyModel
 from rankfleet.estimates.lengths import Lengths
 from rankfleet.estimates.quality import QualityTable
 
-LENGTHS = (256, 128, 64)  # tokens to which pairs are cut, where the table has a figure or nothing whole fits
+CUT_LENGTHS = (256, 128, 64)  # tokens that pairs are cut to when no complete plan fits
 MIN_TEXT_TOKENS = 32  # tokens of query and document that a pair must keep for its score to mean anything
 
 
@@ -31,10 +31,16 @@ class TierState:
 
 @dataclass(frozen=True, slots=True)
 class GroupState:
-    """backlog_s: predicted seconds of queued and running work ÷ ready replicas; ahead_s: of that, what goes before
-    the request that is planned (None: all of it); whole_tokens: requests up to so many tokens go to one replica,
-    which binds the tier late (0 where a group has one tier); pace: of arrivals at one replica; asleep: whether no
-    replica runs, so that a request would wait for one to start; batch_tokens: of a full batch."""
+    """What the planner knows of a replica group.
+
+    replicas: how many are ready.
+    backlog_s: predicted seconds of queued and running work ÷ ready replicas.
+    ahead_s: the part of `backlog_s` that is served before the request being planned; None for all of it.
+    whole_tokens: requests up to this size go to one replica, which selects the tier late; 0 if a group has one tier.
+    arrivals: at one replica.
+    asleep: no replica runs, so a request would wait for one to start.
+    batch_tokens: size of a full batch.
+    """
 
     replicas: int
     backlog_s: float
@@ -49,15 +55,18 @@ class GroupState:
         return (self.backlog_s if self.ahead_s is None else self.ahead_s) * 1e3
 
     def parts(self, work: Work) -> int:
-        """Into how many chunks a request is cut."""
+        """How many chunks a request of this size is cut into."""
         return 1 if work.tokens <= self.whole_tokens else spread(work, self.replicas)
 
 
 @dataclass(frozen=True, slots=True)
 class FleetSnapshot:
-    """The fleet as a router sees it at one instant. overhead_ms: what a request costs outside of queue and
-    engine (HTTP, tokens, transfer); table: what is known of quality beyond one figure per tier; start_s: until a
-    group that is asleep would answer."""
+    """The fleet as a router sees it at one instant: everything that a decision uses besides the request.
+
+    overhead_ms: time per request outside of queue and engine (HTTP, tokenizing, transfer).
+    table: quality of cascades, depths and cut pairs; None if only one figure per tier is known.
+    start_s: seconds until a group that is asleep would answer.
+    """
 
     tiers: tuple[TierState, ...]
     groups: Mapping[str, GroupState]
@@ -68,7 +77,7 @@ class FleetSnapshot:
 
     @property
     def idle(self) -> "FleetSnapshot":
-        """The same fleet with every group awake and nothing to do."""
+        """The same fleet with every group awake and no backlog."""
         groups = {name: replace(group, backlog_s=0.0, ahead_s=0.0, asleep=False) for name, group in self.groups.items()}
         return replace(self, groups=groups)
 
@@ -83,19 +92,21 @@ class FleetSnapshot:
 
     @property
     def scale(self) -> float:
-        """The range of the tiers' qualities: the unit of prices."""
-        return scale_of(tier.quality for tier in self.tiers)
+        """The range of the tiers' qualities: the unit in which prices of device time are stated."""
+        return quality_range(tier.quality for tier in self.tiers)
 
 
 @dataclass(frozen=True, slots=True)
 class PlanRequest:
-    """What is to be planned.
+    """What the planner needs to know of a request.
 
-    work: by tier, since vocabularies and limits differ; tiers that are not in it are not considered. budget_ms
-    counts from `arrived_s`, seconds on the same clock as `now_s`. pinned: who has chosen the one tier, if
-    anybody: the request by name, the arm of an experiment, or the fleet's default model. min_quality: nDCG@10 below
-    which an answer is of no use. lengths: of the pairs by tier; without them no plan cuts pairs. stages: the most
-    passes the caller can carry out.
+    work: by tier, because vocabularies and length limits differ. Tiers that are missing are not considered.
+    arrived_s: seconds on the clock of `now_s`; the budget counts from here.
+    pinned: what fixed the one tier in `work`: the request (by name), the arm of an experiment, or the fleet's default
+        model; None if the planner chooses.
+    min_quality: the lowest acceptable nDCG@10.
+    lengths: of the pairs, by tier; None rules out plans that cut pairs.
+    max_stages: how many passes the caller can carry out.
     """
 
     work: Mapping[str, Work]
@@ -105,172 +116,219 @@ class PlanRequest:
     when_none_fits: Literal["degrade", "refuse"] = "degrade"
     min_quality: float = 0.0
     lengths: Mapping[str, Lengths] | None = None
-    stages: int = 1
+    max_stages: int = 1
 
     @property
     def documents(self) -> int:
-        """How many are to be ranked; where lengths are not known, one a pair."""
+        """How many are to be ranked; without `lengths`, one per pair."""
         if self.lengths is not None:
             return next(iter(self.lengths.values())).documents
         return next(iter(self.work.values())).pairs
 
 
 class PlanOption(NamedTuple):
-    """One plan. engine_ms: its device time on one replica; the other fields are those of `Plan`."""
+    """One plan that could be taken.
 
-    tier: str
+    stages: as in `Plan`. group: that of the first stage. engine_ms: device time on one replica, 99th percentile.
+    how: what is left out, or the second stage; empty for one tier on everything.
+    """
+
+    stages: tuple[Stage, ...]
     group: str
     quality: float
     predicted_ms: float
     engine_ms: float
     how: str = ""
-    stages: tuple[Stage, ...] = ()
-    candidates: int | None = None
     max_tokens: int | None = None
+
+    @property
+    def tier(self) -> str:
+        """The tier that would answer."""
+        return self.stages[-1].tier
+
+
+class GivenOrderOption(NamedTuple):
+    """Leaving the documents in the order given: always possible, and takes no device time."""
+
+    quality: float
+    predicted_ms: float
+    how: str = "the order as given"
+
+    @property
+    def tier(self) -> None:
+        return None
 
 
 QUALITY = attrgetter("quality")
 
 
 def spread(work: Work, replicas: int) -> int:
-    """Into how many chunks a request is cut: one for each ready replica, while each is worth its transfer."""
+    """How many chunks to cut work into: one per ready replica, while each has at least MIN_CHUNK_TOKENS."""
     return max(1, min(replicas, work.tokens // MIN_CHUNK_TOKENS))
 
 
 def engine_ms(tier: TierState, work: Work, fleet: FleetSnapshot) -> float:
-    """99th percentile of device time, spread over the group's replicas; infinity for a tier not measured."""
+    """99th percentile of the device time, spread over the group's replicas; infinity for a tier not measured yet."""
     if tier.latency is None:
         return math.inf
     parts = fleet.groups[tier.group].parts(work)
     return tier.latency.p99_ms(work if parts == 1 else work.share(parts))
 
 
-def whole(ask: PlanRequest, fleet: FleetSnapshot, elapsed_ms: float) -> list[PlanOption]:
-    """Every tier on everything, best first: elapsed + overhead + what is ahead + engine. A group that is asleep has to
-    start first."""
+def complete_options(request: PlanRequest, fleet: FleetSnapshot, elapsed_ms: float) -> list[PlanOption]:
+    """Every tier on everything, best first: predicted = elapsed + overhead + work ahead + engine.
+
+    In place of the work ahead, a group that is asleep has the time until a replica has started.
+    """
     waits = {
         name: elapsed_ms + fleet.overhead_ms + (fleet.start_s * 1e3 if group.asleep else group.ahead_ms)
         for name, group in fleet.groups.items()
     }
+    late = late_binding_tiers(request, fleet)
+    documents = request.documents
     found = []
     for tier in fleet.tiers:
-        if (work := ask.work.get(tier.name)) is not None:
+        if (work := request.work.get(tier.name)) is not None:
             ms = engine_ms(tier, work, fleet)
-            found.append(PlanOption(tier.name, tier.group, tier.quality, waits[tier.group] + ms, ms))
+            tiers = late[tier.group] if work.tokens <= fleet.groups[tier.group].whole_tokens else ()
+            stage = Stage(tier.name, documents, tiers or (tier.name,))
+            found.append(PlanOption((stage,), tier.group, tier.quality, waits[tier.group] + ms, ms))
     found.sort(key=QUALITY, reverse=True)
     return found
 
 
-def known_parts(ask: PlanRequest, fleet: FleetSnapshot, base: list[PlanOption]) -> Iterator[PlanOption]:
-    """Cascades, first candidates and cut pairs whose quality stands in the table: plans like any other."""
+def late_binding_tiers(request: PlanRequest, fleet: FleetSnapshot) -> dict[str, tuple[str, ...]]:
+    """By group, the tiers among which a replica may select when a request leaves its queue: those that are measured
+    and rank well enough. None for a pinned tier."""
+    found: dict[str, tuple[str, ...]] = dict.fromkeys(fleet.groups, ())
+    if request.pinned is None:
+        for tier in fleet.tiers:
+            if tier.latency is not None and tier.quality >= request.min_quality and tier.name in request.work:
+                found[tier.group] += (tier.name,)
+    return found
+
+
+def partial_options(request: PlanRequest, fleet: FleetSnapshot, complete: list[PlanOption]) -> Iterator[PlanOption]:
+    """Cascades, first candidates and cut pairs whose quality is in the table: plans like any other.
+
+    complete: the options that score everything.
+    """
     table = fleet.table
     if table is None:
         return
-    tiers = {c.tier: c for c in base if math.isfinite(c.predicted_ms)}
-    states = {tier.name: tier for tier in fleet.tiers if tier.name in tiers}
-    for (small, large), steps in table.cascades.items() if ask.stages > 1 else ():
-        if small in tiers and large in tiers:
-            yield from cascades(states[large], tiers[small], ask, steps, fleet)
+    bases = {option.tier: option for option in complete if math.isfinite(option.predicted_ms)}
+    states = {tier.name: tier for tier in fleet.tiers if tier.name in bases}
+    for (small, large), by_depth in table.cascades.items() if request.max_stages > 1 else ():
+        if small in bases and large in bases:
+            yield from cascades(states[large], bases[small], request, by_depth, fleet)
     for name, state in states.items():
         for depth in table.depths.get(name, ()):
-            if depth < ask.documents:
-                yield first_candidates(ask, fleet, state, tiers[name], depth)
+            if depth < request.documents:
+                yield first_candidates(request, fleet, state, bases[name], depth)
         for length in table.tokens.get(name, ()):
-            if (cut := cut_pairs(ask, fleet, state, tiers[name], length)) is not None:
+            if (cut := cut_pairs(request, fleet, state, bases[name], length)) is not None:
                 yield cut
 
 
 def cascades(
-    large: TierState, first: PlanOption, ask: PlanRequest, steps: Mapping[int, float], fleet: FleetSnapshot
+    large: TierState, first: PlanOption, request: PlanRequest, by_depth: Mapping[int, float], fleet: FleetSnapshot
 ) -> Iterator[PlanOption]:
-    """`first` on everything, then `large` on the best k. The second stage waits in its group's queue as well,
-    where that is another group."""
-    again_ms = fleet.overhead_ms
+    """`first` on everything, then `large` on the best k, for each k in `by_depth` (k → nDCG@10).
+
+    If `large` is in another group, the second stage waits in that group's queue as well.
+    """
+    second_wait_ms = fleet.overhead_ms
     if large.group != first.group:
-        again_ms += fleet.groups[large.group].ahead_ms
-    for k, quality in steps.items():
-        if k < ask.documents:
-            ms = engine_ms(large, part_of(ask.work[large.name], k, ask), fleet)
-            stages = (Stage(first.tier, ask.documents), Stage(large.name, k))
+        second_wait_ms += fleet.groups[large.group].ahead_ms
+    for k, quality in by_depth.items():
+        if k < request.documents:
+            ms = engine_ms(large, part_of(request.work[large.name], k, request), fleet)
             yield PlanOption(
-                large.name,
+                (Stage.of(first.tier, request.documents), Stage.of(large.name, k)),
                 first.group,
                 quality,
-                first.predicted_ms + again_ms + ms,
+                first.predicted_ms + second_wait_ms + ms,
                 first.engine_ms + ms,
                 f"best {k} by {first.tier}",
-                stages,
             )
 
 
-def part_of(work: Work, documents: int, ask: PlanRequest) -> Work:
-    """Of all work of a request, that of so many documents of the mean size."""
-    share = documents / ask.documents
+def part_of(work: Work, documents: int, request: PlanRequest) -> Work:
+    """The work of some of a request's documents, if all were of the mean size."""
+    share = documents / request.documents
     return Work(math.ceil(work.pairs * share), math.ceil(work.tokens * share), math.ceil(work.squares * share))
 
 
 def first_candidates(
-    ask: PlanRequest, fleet: FleetSnapshot, tier: TierState, base: PlanOption, depth: int
+    request: PlanRequest, fleet: FleetSnapshot, tier: TierState, base: PlanOption, depth: int
 ) -> PlanOption:
-    """The first `depth` candidates scored, the others behind them as given."""
-    ms = engine_ms(tier, first_work(ask, tier, depth), fleet)
-    quality = fleet.quality.at_depth(tier.name, depth, ask.documents)
-    how = f"first {depth} of {ask.documents}"
-    return PlanOption(
-        tier.name, tier.group, quality, base.predicted_ms - base.engine_ms + ms, ms, how, candidates=depth
-    )
+    """`tier` scores the first `depth` candidates; the others follow in the order given. base: `tier` on everything."""
+    ms = engine_ms(tier, first_work(request, tier, depth), fleet)
+    quality = fleet.quality.at_depth(tier.name, depth, request.documents)
+    how = f"first {depth} of {request.documents}"
+    stages = (Stage.of(tier.name, depth),)
+    return PlanOption(stages, tier.group, quality, base.predicted_ms - base.engine_ms + ms, ms, how)
 
 
-def first_work(ask: PlanRequest, tier: TierState, depth: int) -> Work:
-    """Of the first `depth` documents."""
-    if ask.lengths is None:
-        return part_of(ask.work[tier.name], depth, ask)
-    return ask.lengths[tier.name].first(depth)
+def first_work(request: PlanRequest, tier: TierState, depth: int) -> Work:
+    """The work of the first `depth` documents."""
+    if request.lengths is None:
+        return part_of(request.work[tier.name], depth, request)
+    return request.lengths[tier.name].first(depth)
 
 
 def cut_pairs(
-    ask: PlanRequest, fleet: FleetSnapshot, tier: TierState, base: PlanOption, max_tokens: int
+    request: PlanRequest, fleet: FleetSnapshot, tier: TierState, base: PlanOption, max_tokens: int
 ) -> PlanOption | None:
-    """Pairs cut to `max_tokens`; None where none is longer, nothing to speak of would be left beside a prompt, or
-    lengths are not known."""
-    if ask.lengths is None:
+    """`tier` scores everything with pairs cut to `max_tokens`. base: `tier` on everything.
+
+    None if no pair is longer, if less than MIN_TEXT_TOKENS of text would be left, or if lengths are not known.
+    """
+    if request.lengths is None:
         return None
-    lengths = ask.lengths[tier.name]
-    if lengths.longest <= max_tokens or max_tokens < lengths.frame + MIN_TEXT_TOKENS:
+    lengths = request.lengths[tier.name]
+    if lengths.longest <= max_tokens or max_tokens < lengths.template_tokens + MIN_TEXT_TOKENS:
         return None
     work = lengths.cut(max_tokens)
     ms = engine_ms(tier, work, fleet)
-    quality = fleet.quality.at_length(tier.name, max_tokens, work.tokens / ask.work[tier.name].tokens)
+    quality = fleet.quality.at_length(tier.name, max_tokens, work.tokens / request.work[tier.name].tokens)
     how = f"{max_tokens} tokens a pair"
-    return PlanOption(
-        tier.name, tier.group, quality, base.predicted_ms - base.engine_ms + ms, ms, how, max_tokens=max_tokens
-    )
+    stages = (Stage.of(tier.name, request.documents),)
+    return PlanOption(stages, tier.group, quality, base.predicted_ms - base.engine_ms + ms, ms, how, max_tokens)
 
 
-def degraded(
-    ask: PlanRequest, fleet: FleetSnapshot, base: list[PlanOption], budget_ms: float, elapsed_ms: float
+def degraded_options(
+    request: PlanRequest, fleet: FleetSnapshot, complete: list[PlanOption], budget_ms: float
 ) -> list[PlanOption]:
-    """What can be done when nothing whole fits: the best cut of tokens that fits; else the best share of the
-    candidates that does; else the order as given, which always comes last."""
-    measured = [(tier, c) for tier in fleet.tiers for c in base if c.tier == tier.name and math.isfinite(c.engine_ms)]
-    tried = [cut for tier, c in measured for n in LENGTHS if (cut := cut_pairs(ask, fleet, tier, c, n)) is not None]
+    """What can be done when no complete plan fits, best first: pairs cut to CUT_LENGTHS; if none of these fits either,
+    each tier on as many of the first candidates as it has time for."""
+    measured = [
+        (tier, option)
+        for tier in fleet.tiers
+        for option in complete
+        if option.tier == tier.name and math.isfinite(option.engine_ms)
+    ]
+    tried = [
+        cut
+        for tier, option in measured
+        for length in CUT_LENGTHS
+        if (cut := cut_pairs(request, fleet, tier, option, length)) is not None
+    ]
     if not any(cut.predicted_ms <= budget_ms for cut in tried):
-        for tier, c in measured:
-            depth = affordable(ask, fleet, tier, budget_ms - (c.predicted_ms - c.engine_ms))
-            if 0 < depth < ask.documents:
-                tried.append(first_candidates(ask, fleet, tier, c, depth))
-    tried.sort(key=lambda c: -c.quality)
-    waits_ms = elapsed_ms + fleet.overhead_ms
-    given = PlanOption(NONE, base[0].group, fleet.quality.retriever, waits_ms, 0.0, "the order as given", candidates=0)
-    return [*tried, given]
+        for tier, option in measured:
+            depth = affordable_depth(request, fleet, tier, budget_ms - (option.predicted_ms - option.engine_ms))
+            if 0 < depth < request.documents:
+                tried.append(first_candidates(request, fleet, tier, option, depth))
+    tried.sort(key=lambda option: -option.quality)
+    return tried
 
 
-def affordable(ask: PlanRequest, fleet: FleetSnapshot, tier: TierState, left_ms: float) -> int:
-    """How many of the first candidates `tier` can score in `left_ms`, by halving: time grows with their number."""
-    low, high = 0, ask.documents
+def affordable_depth(request: PlanRequest, fleet: FleetSnapshot, tier: TierState, left_ms: float) -> int:
+    """How many of the first candidates `tier` can score in `left_ms`, by bisection: time grows with their number."""
+    low, high = 0, request.documents
     while low < high:
         middle = (low + high + 1) // 2
-        if engine_ms(tier, first_work(ask, tier, middle), fleet) <= left_ms:
+        if engine_ms(tier, first_work(request, tier, middle), fleet) <= left_ms:
             low = middle
         else:
             high = middle - 1

@@ -1,212 +1,217 @@
-"""Which plan a request gets: the best one that fits its budget and does not hold up those behind it."""
+"""Which plan a request gets: the best one that fits its budget without making those behind it late.
+
+`plan` is a pure function of (request, snapshot, now); the simulator calls `choose`, which is `plan` without the words.
+"""
 
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
 
-from rankfleet.core.messages import Considered, Plan, UnloadedPlan
-from rankfleet.estimates.frontier import hull
-from rankfleet.router.plan_options import FleetSnapshot, PlanOption, PlanRequest, degraded, known_parts, whole
+from rankfleet.core.messages import Considered, Decision, GivenOrder, Plan, Refusal, UnloadedPlan
+from rankfleet.estimates.frontier import upper_hull
+from rankfleet.router.plan_options import (
+    QUALITY,
+    FleetSnapshot,
+    GivenOrderOption,
+    PlanOption,
+    PlanRequest,
+    complete_options,
+    degraded_options,
+    partial_options,
+)
 from rankfleet.router.unloaded import unloaded_plan
 
-
-@dataclass(frozen=True)
-class Refusal:
-    """Nothing that is asked for can be had. cause: `quality`, no plan of this fleet ranks so well, whatever the time;
-    `budget`, not even an idle fleet could do it in time; `load`, an idle fleet could. retry_after_s: until the backlog
-    would have drained, for the last of these; for the others trying again does not help."""
-
-    cause: Literal["quality", "budget", "load"]
-    retry_after_s: float
-    reason: str
-    considered: tuple[Considered, ...] = ()
-    unloaded: UnloadedPlan | None = None
+Option = PlanOption | GivenOrderOption
 
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """What is done, without the words. chosen: None for a refusal; found: all that was looked at, best first;
-    crowded: those better than chosen that would hold up others; fastest: of those good enough, if any, the first to be
-    done; allowed: the tiers a replica may bind late."""
+    """A decision without the words.
 
-    chosen: PlanOption | None
+    chosen: None for a refusal.
+    fits: whether `chosen` is complete and within the budget.
+    found: all options that were looked at, best first.
+    deferred: the options better than `chosen` that would have made others late.
+    fastest: of the options that rank well enough, the first to be done; of all options if none does.
+    """
+
+    chosen: Option | None
     fits: bool
-    found: Sequence[PlanOption]
-    crowded: Sequence[PlanOption]
+    found: Sequence[Option]
+    deferred: Sequence[PlanOption]
     fastest: PlanOption
-    allowed: tuple[str, ...] = ()
 
 
-def plan(ask: PlanRequest, fleet: FleetSnapshot, now_s: float) -> Plan | Refusal:
-    """Decide for one request, and say why. See `choose`."""
-    choice = choose(ask, fleet, now_s)
-    considered = explain(choice, ask)
-    chosen, fastest = choice.chosen, choice.fastest
-    unloaded = unloaded_plan(choice.found, ask, fleet, now_s)
+def plan(request: PlanRequest, fleet: FleetSnapshot, now_s: float) -> Decision:
+    """Decide for one request, and say why. The rules are those of `choose`."""
+    choice = choose(request, fleet, now_s)
+    chosen = choice.chosen
+    considered = tuple(
+        Considered(option.tier, option.quality, option.predicted_ms, verdict(option, choice, request), option.how)
+        for option in choice.found
+    )
+    unloaded = unloaded_plan(choice.found, request, fleet, now_s)
     if chosen is None:
-        return refusal(choice, ask, fleet, considered, unloaded)
-    degraded_to = chosen.how if not choice.fits and ask.pinned is None else None
+        return refusal(choice, request, fleet, considered, unloaded)
+    if isinstance(chosen, GivenOrderOption):
+        return GivenOrder(
+            quality=chosen.quality,
+            predicted_ms=chosen.predicted_ms,
+            budget_ms=request.budget_ms,
+            reason=f"{reason_why_none_fits(choice.fastest, request, fleet)}; {chosen.how} instead",
+            degraded=chosen.how,
+            considered=considered,
+            unloaded=unloaded,
+        )
+    degraded = chosen.how if not choice.fits and request.pinned is None else None
     if choice.fits:
-        reason = reason_for(chosen, ask, choice.found, fleet)
+        reason = reason_for(chosen, request, choice.found, fleet)
     else:
-        by = "" if chosen.candidates == 0 else f" by {chosen.tier}"
-        reason = reason_why_not(fastest, ask, fleet) + (f"; {chosen.how}{by} instead" if degraded_to else "")
+        reason = reason_why_none_fits(choice.fastest, request, fleet)
+        reason += f"; {chosen.how} by {chosen.tier} instead" if degraded else ""
     return Plan(
-        chosen.tier,
-        chosen.quality,
-        chosen.predicted_ms,
-        ask.budget_ms,
-        choice.fits,
-        reason,
-        considered,
-        choice.allowed,
-        chosen.stages,
-        chosen.candidates,
-        chosen.max_tokens,
-        degraded_to,
-        unloaded,
+        stages=chosen.stages,
+        documents=request.documents,
+        quality=chosen.quality,
+        predicted_ms=chosen.predicted_ms,
+        budget_ms=request.budget_ms,
+        fits=choice.fits,
+        reason=reason,
+        max_tokens=chosen.max_tokens,
+        degraded=degraded,
+        considered=considered,
+        unloaded=unloaded,
     )
 
 
-def refusal(
-    choice: Choice,
-    ask: PlanRequest,
-    fleet: FleetSnapshot,
-    considered: tuple[Considered, ...],
-    unloaded: UnloadedPlan | None,
-) -> Refusal:
-    """What is wrong, and whether it will pass."""
-    fastest = choice.fastest
-    best, by = reach(ask, fleet)
-    if best < ask.min_quality:
-        reason = f"min_quality {ask.min_quality:.10g} is out of reach: the best here is {best:.10g}, by {by}"
-        return Refusal("quality", 0.0, reason, considered, unloaded)
-    idle = choose(ask, fleet.idle, ask.arrived_s) if unloaded is None else None
-    if idle is not None and idle.chosen is None:
-        return Refusal(
-            "budget", 0.0, f"{reason_why_not(idle.fastest, ask, fleet.idle)} even on an idle fleet", considered
-        )
-    why = reason_why_not(fastest, ask, fleet)
-    if fleet.groups[fastest.group].asleep:
-        return Refusal("load", fleet.start_s, why, considered, unloaded)
-    over_ms = math.inf if ask.budget_ms is None else fastest.predicted_ms - ask.budget_ms
-    drained_ms = fleet.groups[fastest.group].backlog_s * 1e3
-    return Refusal("load", max(0.05, min(over_ms, drained_ms) / 1e3), why, considered, unloaded)
-
-
-def reach(ask: PlanRequest, fleet: FleetSnapshot) -> tuple[float, str]:
-    """The best quality that any plan has, whatever it takes and whatever sleeps, and the tier that gives it."""
-    known = [(tier.quality, tier.name) for tier in fleet.tiers if tier.name in ask.work]
-    if ask.pinned is None and fleet.table is not None:
-        for (small, large), steps in fleet.table.cascades.items() if ask.stages > 1 else ():
-            if small in ask.work and large in ask.work:
-                known.append((max(steps.values()), large))
-        for by_step in (fleet.table.depths, fleet.table.tokens):
-            known += [(max(steps.values()), tier) for tier, steps in by_step.items() if tier in ask.work]
-    return max(known)
-
-
-def choose(ask: PlanRequest, fleet: FleetSnapshot, now_s: float) -> Choice:
+def choose(request: PlanRequest, fleet: FleetSnapshot, now_s: float) -> Choice:
     """Decide for one request.
 
-    predicted = elapsed + overhead + what is ahead in the tier's group + p99 of the engine on this work. Taken is the
-    best plan that fits the budget and with which the group's backlog still drains within its horizon
-    (`estimates/arrivals.py`); where only the horizon is in the way, the fastest that fits. Without a budget the best
-    answers, whatever is waiting. A tier that has not been measured fits a budget only as long as no other has been
-    measured either.
+    predicted = elapsed + overhead + work ahead in the tier's group + p99 of the engine on this work.
+
+    - With a budget: the best option that fits it and with which the group's backlog still drains within its horizon
+      (`estimates/arrivals.py`). If only the horizon rules options out, the fastest that fits.
+    - Without a budget: the best option, whatever the backlog.
+    - A tier that has not been measured fits a budget only while no other has been measured either.
+    - If nothing fits: see `when_none_fits`.
     """
-    elapsed_ms = (now_s - ask.arrived_s) * 1e3
-    found = whole(ask, fleet, elapsed_ms)
-    known = any(c.predicted_ms < math.inf for c in found)
-    if ask.pinned is None and fleet.table is not None and fleet.table.detailed:
-        found = sorted([*found, *known_parts(ask, fleet, found)], key=lambda c: -c.quality)
-    budget_ms = math.inf if ask.budget_ms is None else ask.budget_ms
-    good = [c for c in found if c.quality >= ask.min_quality]
-    fastest = min(good or found, key=lambda c: c.predicted_ms)
-    fitting = [c for c in good if c.predicted_ms <= budget_ms]
-    if not known and not fitting:
-        fitting = [c for c in good if not fleet.groups[c.group].asleep]
+    elapsed_ms = (now_s - request.arrived_s) * 1e3
+    found = complete_options(request, fleet, elapsed_ms)
+    measured = any(option.predicted_ms < math.inf for option in found)
+    if request.pinned is None and fleet.table is not None and fleet.table.detailed:
+        found = sorted([*found, *partial_options(request, fleet, found)], key=QUALITY, reverse=True)
+    budget_ms = math.inf if request.budget_ms is None else request.budget_ms
+    good = [option for option in found if option.quality >= request.min_quality]
+    fastest = min(good or found, key=lambda option: option.predicted_ms)
+    fitting = [option for option in good if option.predicted_ms <= budget_ms]
+    if not measured and not fitting:
+        fitting = [option for option in good if not fleet.groups[option.group].asleep]
         if fitting:
-            return Choice(fitting[0], True, found, (), fastest, late_binding(fitting[0], ask, fleet))
+            return Choice(fitting[0], True, found, (), fastest)
     if not fitting:
-        return none_fits(ask, fleet, found, fastest, budget_ms, elapsed_ms)
-    chosen, crowded = (fitting[0], []) if ask.budget_ms is None else considerate(fitting, fastest, fleet)
-    return Choice(chosen, True, found, crowded, fastest, late_binding(chosen, ask, fleet))
+        return when_none_fits(request, fleet, found, fastest, budget_ms, elapsed_ms)
+    chosen, deferred = (fitting[0], []) if request.budget_ms is None else best_within_horizon(fitting, fastest, fleet)
+    return Choice(chosen, True, found, deferred, fastest)
 
 
-def considerate(
+def best_within_horizon(
     fitting: Sequence[PlanOption], fastest: PlanOption, fleet: FleetSnapshot
 ) -> tuple[PlanOption, list[PlanOption]]:
-    """The best plan that does not hold up those behind, and the better ones that would: with them the group's whole
-    backlog is more than its horizon, at the price up to which the plan is taken. The fastest holds up nobody."""
-    crowded: list[PlanOption] = []
+    """The best option with which the group's backlog drains within its horizon, and the better ones that were passed
+    over because it would not.
+
+    The horizon grows with the price of device time up to which an option is worth taking: its gain in quality per
+    millisecond over the next cheaper one on the concave frontier. The fastest option is never passed over.
+    """
+    deferred: list[PlanOption] = []
     prices: dict[str, dict[int, float]] = {}  # group → place in `fitting` → price per typical budget
-    for place, candidate in enumerate(fitting):
-        group = fleet.groups[candidate.group]
-        if candidate is fastest or group.arrivals.burst_rate_per_s <= 0:  # or nobody else has been seen to come
-            return candidate, crowded
-        if candidate.group not in prices:
-            here = [i for i, c in enumerate(fitting) if c.group == candidate.group]
-            corners = hull([fitting[i].engine_ms for i in here], [fitting[i].quality for i in here])
-            unit = fleet.scale / group.arrivals.budget_ms
-            prices[candidate.group] = {here[i]: price / unit for i, price in corners}
-        max_ms = group.arrivals.horizon_ms(prices[candidate.group].get(place, 0.0), fleet.rule)
-        if group.backlog_s * 1e3 + candidate.engine_ms <= max_ms:
-            return candidate, crowded
-        crowded.append(candidate)
-    return fastest, crowded
+    for place, option in enumerate(fitting):
+        group = fleet.groups[option.group]
+        if option is fastest or group.arrivals.burst_rate_per_s <= 0:  # or no other request has been seen to come
+            return option, deferred
+        if option.group not in prices:
+            here = [i for i, other in enumerate(fitting) if other.group == option.group]
+            corners = upper_hull([fitting[i].engine_ms for i in here], [fitting[i].quality for i in here])
+            unit = fleet.scale / group.arrivals.typical_budget_ms
+            prices[option.group] = {here[i]: price / unit for i, price in corners}
+        horizon_ms = group.arrivals.horizon_ms(prices[option.group].get(place, 0.0), fleet.rule)
+        if group.backlog_s * 1e3 + option.engine_ms <= horizon_ms:
+            return option, deferred
+        deferred.append(option)
+    return fastest, deferred
 
 
-def none_fits(
-    ask: PlanRequest,
+def when_none_fits(
+    request: PlanRequest,
     fleet: FleetSnapshot,
     found: Sequence[PlanOption],
     fastest: PlanOption,
     budget_ms: float,
     elapsed_ms: float,
 ) -> Choice:
-    """Late where the tier was asked for by name, else less than everything, or a refusal, as the class wishes. What
-    ranks below the quality asked for is no answer to anybody."""
+    """A refusal if the SLO class says so or nothing ranks well enough; the pinned tier, late, if there is one; else
+    the best degraded option that fits, or the order as given."""
     refused = Choice(None, False, found, (), fastest)
-    if ask.when_none_fits == "refuse" or fastest.quality < ask.min_quality:
+    if request.when_none_fits == "refuse" or fastest.quality < request.min_quality:
         return refused
-    if ask.pinned is not None:
+    if request.pinned is not None:
         return Choice(fastest, False, found, (), fastest)
-    less = degraded(ask, fleet, list(found), budget_ms, elapsed_ms)
-    chosen = next((c for c in less if c.predicted_ms <= budget_ms), less[-1])
-    if chosen.quality < ask.min_quality:
+    less = degraded_options(request, fleet, list(found), budget_ms)
+    given = GivenOrderOption(fleet.quality.retriever, elapsed_ms + fleet.overhead_ms)
+    chosen = next((option for option in less if option.predicted_ms <= budget_ms), given)
+    if chosen.quality < request.min_quality:
         return refused
-    return Choice(chosen, False, [*found, *less], (), fastest)
+    return Choice(chosen, False, [*found, *less, given], (), fastest)
 
 
-def late_binding(chosen: PlanOption, ask: PlanRequest, fleet: FleetSnapshot) -> tuple[str, ...]:
-    """Where nothing is left out and the group keeps the request whole, all tiers that are good enough."""
-    group = fleet.groups[chosen.group]
-    if chosen.how or ask.pinned is not None or ask.work[chosen.tier].tokens > group.whole_tokens:
-        return ()
-    return tuple(
-        t.name
-        for t in fleet.tiers
-        if t.group == chosen.group and t.latency is not None and t.quality >= ask.min_quality and t.name in ask.work
-    )
+def refusal(
+    choice: Choice,
+    request: PlanRequest,
+    fleet: FleetSnapshot,
+    considered: tuple[Considered, ...],
+    unloaded: UnloadedPlan | None,
+) -> Refusal:
+    """Why the request is refused, and whether retrying helps."""
+    fastest = choice.fastest
+    best, by = best_quality(request, fleet)
+    if best < request.min_quality:
+        reason = f"min_quality {request.min_quality:.10g} is out of reach: the best here is {best:.10g}, by {by}"
+        return Refusal("quality", 0.0, reason, considered, unloaded)
+    idle = choose(request, fleet.idle, request.arrived_s) if unloaded is None else None
+    if idle is not None and idle.chosen is None:
+        reason = f"{reason_why_none_fits(idle.fastest, request, fleet.idle)} even on an idle fleet"
+        return Refusal("budget", 0.0, reason, considered)
+    reason = reason_why_none_fits(fastest, request, fleet)
+    if fleet.groups[fastest.group].asleep:
+        return Refusal("load", fleet.start_s, reason, considered, unloaded)
+    over_ms = math.inf if request.budget_ms is None else fastest.predicted_ms - request.budget_ms
+    drained_ms = fleet.groups[fastest.group].backlog_s * 1e3
+    return Refusal("load", max(0.05, min(over_ms, drained_ms) / 1e3), reason, considered, unloaded)
 
 
-def explain(choice: Choice, ask: PlanRequest) -> tuple[Considered, ...]:
-    """A few words on every plan."""
-    return tuple(Considered(c.tier, c.quality, c.predicted_ms, verdict(c, choice, ask), c.how) for c in choice.found)
+def best_quality(request: PlanRequest, fleet: FleetSnapshot) -> tuple[float, str]:
+    """The best quality of any plan, whatever it takes and whatever is asleep, and the tier that gives it."""
+    known = [(tier.quality, tier.name) for tier in fleet.tiers if tier.name in request.work]
+    if request.pinned is None and fleet.table is not None:
+        for (small, large), by_depth in fleet.table.cascades.items() if request.max_stages > 1 else ():
+            if small in request.work and large in request.work:
+                known.append((max(by_depth.values()), large))
+        for by_tier in (fleet.table.depths, fleet.table.tokens):
+            known += [(max(figures.values()), tier) for tier, figures in by_tier.items() if tier in request.work]
+    return max(known)
 
 
-def verdict(candidate: PlanOption, choice: Choice, ask: PlanRequest) -> str:
-    if candidate is choice.chosen:
+def verdict(option: Option, choice: Choice, request: PlanRequest) -> str:
+    """In a few words, why an option was taken or not."""
+    if option is choice.chosen:
         return "chosen"
-    if math.isinf(candidate.predicted_ms):
+    if math.isinf(option.predicted_ms):
         return "not measured yet"
-    if candidate.quality < ask.min_quality:
-        return f"below the quality of {ask.min_quality:g} asked for"
-    if ask.budget_ms is not None and candidate.predicted_ms > ask.budget_ms:
-        return f"too slow by {candidate.predicted_ms - ask.budget_ms:.0f} ms"
-    if candidate in choice.crowded:
+    if option.quality < request.min_quality:
+        return f"below the quality of {request.min_quality:g} asked for"
+    if request.budget_ms is not None and option.predicted_ms > request.budget_ms:
+        return f"too slow by {option.predicted_ms - request.budget_ms:.0f} ms"
+    if option in choice.deferred:
         return "would hold up those behind"
     return "fits, but ranks worse"
 
@@ -215,25 +220,26 @@ STARTING = "no replica runs; one is being started"
 PINNED = {"name": "asked for by name", "arm": "given by the experiment", "default": "this fleet's default model"}
 
 
-def reason_for(chosen: PlanOption, ask: PlanRequest, found: Sequence[PlanOption], fleet: FleetSnapshot) -> str:
-    """One sentence for people."""
+def reason_for(chosen: PlanOption, request: PlanRequest, found: Sequence[Option], fleet: FleetSnapshot) -> str:
+    """One sentence on why a plan that fits was chosen."""
     waits = f"; {STARTING}, and the answer waits for it" if fleet.groups[chosen.group].asleep else ""
-    if ask.pinned is not None:
-        return f"{chosen.tier} is {PINNED[ask.pinned]}{waits}"
+    if request.pinned is not None:
+        return f"{chosen.tier} is {PINNED[request.pinned]}{waits}"
     name = f"{chosen.tier} ({chosen.how})" if chosen.how else chosen.tier
     if waits:
         return f"{name} ranks best{waits}"
     if math.isinf(chosen.predicted_ms):
         return f"{name} ranks best; how long it takes has not been measured yet"
-    if ask.budget_ms is None:
+    if request.budget_ms is None:
         return f"no budget: {name} ranks best"
-    within = f"predicted {chosen.predicted_ms:.0f} of {ask.budget_ms:.0f} ms"
-    better = [c for c in found if c.quality > chosen.quality]
+    within = f"predicted {chosen.predicted_ms:.0f} of {request.budget_ms:.0f} ms"
+    better = [option for option in found if option.quality > chosen.quality and option.tier is not None]
     if not better:
         return f"{name} ranks best and fits: {within}"
-    slow = [c.tier for c in better if not c.how and ask.budget_ms < c.predicted_ms < math.inf]
-    unready = [c.tier for c in better if not c.how and math.isinf(c.predicted_ms)]
-    held = [c.tier for c in better if not c.how and c.predicted_ms <= ask.budget_ms]
+    complete = [option for option in better if not option.how]
+    slow = [str(option.tier) for option in complete if request.budget_ms < option.predicted_ms < math.inf]
+    unready = [str(option.tier) for option in complete if math.isinf(option.predicted_ms)]
+    held = [str(option.tier) for option in complete if option.predicted_ms <= request.budget_ms]
     parts = [f"{name} is the best that fits: {within}"]
     parts += [f"too slow: {', '.join(slow)}"] if slow else []
     parts += [f"not ready: {', '.join(unready)}"] if unready else []
@@ -241,13 +247,14 @@ def reason_for(chosen: PlanOption, ask: PlanRequest, found: Sequence[PlanOption]
     return "; ".join(parts)
 
 
-def reason_why_not(fastest: PlanOption, ask: PlanRequest, fleet: FleetSnapshot) -> str:
-    """One sentence on why nothing fits."""
-    if fastest.quality < ask.min_quality:
-        return f"no plan that ranks as well as {ask.min_quality:g} can be had now"
+def reason_why_none_fits(fastest: PlanOption, request: PlanRequest, fleet: FleetSnapshot) -> str:
+    """One sentence on why no complete plan fits."""
+    if fastest.quality < request.min_quality:
+        return f"no plan that ranks as well as {request.min_quality:g} can be had now"
     if fleet.groups[fastest.group].asleep:
-        return f"{STARTING}, and {ask.budget_ms:.0f} ms are not enough to wait for it"
-    if ask.pinned is not None:
-        late = f"though {fastest.predicted_ms:.0f} ms are predicted and {ask.budget_ms:.0f} allowed"
-        return f"{fastest.tier} is {PINNED[ask.pinned]}, {late}"
-    return f"no tier fits {ask.budget_ms:.0f} ms; the fastest, {fastest.tier}, would take {fastest.predicted_ms:.0f} ms"
+        return f"{STARTING}, and {request.budget_ms:.0f} ms are not enough to wait for it"
+    if request.pinned is not None:
+        late = f"though {fastest.predicted_ms:.0f} ms are predicted and {request.budget_ms:.0f} allowed"
+        return f"{fastest.tier} is {PINNED[request.pinned]}, {late}"
+    took = f"{fastest.predicted_ms:.0f} ms"
+    return f"no tier fits {request.budget_ms:.0f} ms; the fastest, {fastest.tier}, would take {took}"

@@ -1,4 +1,4 @@
-"""Who may answer a request, and in what time: tiers, SLO class and budget from what it names."""
+"""Which tiers may answer a request, its SLO class and its budget, from the names in the request."""
 
 import hashlib
 from collections.abc import Iterable
@@ -15,8 +15,10 @@ NO_CLASS = SloClass()
 
 @dataclass(frozen=True)
 class Target:
-    """tiers: those that may answer; pinned: who has narrowed them down to one, if anybody; slo: the class that
-    applies; budget_ms: the request's own, else the class's."""
+    """tiers: those that may answer; never empty.
+    pinned: what fixed the one tier, as in `PlanRequest`; None if the planner chooses.
+    slo: the class that applies. budget_ms: the request's own, else that of the class.
+    """
 
     tiers: tuple[str, ...]
     pinned: Literal["name", "arm", "default"] | None
@@ -26,9 +28,10 @@ class Target:
 
 
 def target_of(request: RerankRequest, live: LiveSettings, tiers: Iterable[str], arm_model: str | None) -> Target:
-    """arm_model: what an experiment gives the request, if any. Raises UnknownModel.
+    """What a request asks for. arm_model: the model of its experiment's arm; None if it is in no experiment.
 
-    The class: named by the request, by its model, by its API key, or the default, the first of these.
+    The SLO class is the first of these: named by the request, named as its model, given by its API key, the default.
+    Raises UnknownModel for a model or class that this fleet does not have.
     """
     tiers = tuple(tiers)
     name, pinned = request.model, "name"

@@ -1,5 +1,5 @@
-"""From one version of a fleet to the next without a request lost: a router turns to the new one when replicas host its
-models, and ends what it has begun with the old."""
+"""From one version of a fleet to the next without losing a request: a router switches to the new version when replicas
+host its models, and finishes with the old one what it has begun."""
 
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
@@ -9,14 +9,14 @@ from rankfleet.core.config import FleetConfig
 
 T = TypeVar("T")
 
-STRAGGLERS_S = 60.0  # for which all replicas of a group are waited for; then those that host the models are enough
+STRAGGLERS_S = 60.0  # how long all replicas of a group are waited for; after that, some that host the models are enough
 
 Hosting = Callable[[str, Collection[str]], tuple[int, int]]
 
 
 @dataclass(frozen=True)
 class Version(Generic[T]):
-    """A fleet file, the fingerprints of its models by tier, and what serves it."""
+    """One version of the fleet. models: fingerprints by tier. serving: what serves requests by it."""
 
     config: FleetConfig
     models: Mapping[str, str]
@@ -25,35 +25,32 @@ class Version(Generic[T]):
 
 @dataclass
 class Rollover(Generic[T]):
-    """Time is an argument, in seconds of any steady clock. hosting: of a group, how many of its running replicas host
-    all of these models, and how many run."""
+    """The version that is served and the one that comes next. Time is an argument, in seconds of any steady clock.
+
+    hosting: (group, fingerprints) → (running replicas that host all of these models, running replicas).
+    """
 
     hosting: Hosting
     now: Version[T] | None = None
     next: Version[T] | None = None
-    fault: str = ""
     _offered_s: float = field(default=0.0)
 
     def offer(self, version: Version[T], now_s: float) -> None:
-        """The next version; one that was still waiting is dropped."""
-        self.next, self.fault, self._offered_s = version, "", now_s
-
-    def refuse(self, fault: str) -> None:
-        """What came cannot be served, for this reason."""
-        self.next, self.fault = None, fault
+        """Wait for this version; drop one that was still waited for."""
+        self.next, self._offered_s = version, now_s
 
     def drop(self, version: Version[T]) -> None:
-        """It is not waited for any more."""
+        """Stop waiting for this version."""
         if self.next is version:
             self.next = None
 
-    def turn(self) -> None:
-        """Serve the next version from here on."""
+    def switch(self) -> None:
+        """Serve the next version from now on."""
         if self.next is not None:
             self.now, self.next = self.next, None
 
     def missing(self, now_s: float) -> list[str]:
-        """Groups that do not host what the next version needs yet."""
+        """The groups that do not host the next version's models yet."""
         if self.next is None:
             return []
         return [name for name in self.next.config.groups if not self._hosted(self.next, name, now_s)]
@@ -61,8 +58,8 @@ class Rollover(Generic[T]):
     def _hosted(self, version: Version[T], name: str, now_s: float) -> bool:
         group = version.config.groups[name]
         if self.now is not None and all(self.now.models.get(tier) == version.models[tier] for tier in group.tiers):
-            return True  # nothing is new in it
+            return True  # its models are those that are served now
         have, running = self.hosting(name, [version.models[tier] for tier in group.tiers])
         if running == 0:
-            return group.replicas.min == 0  # whoever starts begins with the new version
+            return group.replicas.min == 0  # a replica that starts will begin with the new version
         return have == running or (have > 0 and now_s - self._offered_s > STRAGGLERS_S)

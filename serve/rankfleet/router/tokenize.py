@@ -1,4 +1,4 @@
-"""A request's texts as token ids, and its pairs as each tier would see them."""
+"""A request's texts as token ids, and its pairs as each tier sees them."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -13,21 +13,22 @@ from rankfleet.core.pairs import TokenizedPairs
 from rankfleet.core.passages import PairLayout, PassageRule
 from rankfleet.core.sections import Tier
 from rankfleet.engine.checkpoint.files import find_checkpoint
-from rankfleet.engine.text.encoder import TextEncoder
+from rankfleet.engine.runtime.loading import load_tokenizer
+from rankfleet.engine.text.text_encoder import TextEncoder
 from rankfleet.engine.text.token_cache import TokenCache
 from rankfleet.engine.text.tokenizer import PairTokenizer
 from rankfleet.estimates.lengths import Lengths
 
 
 def load_tokenizers(tiers: Mapping[str, Tier]) -> dict[str, PairTokenizer]:
-    """By tier. Tiers of one family share a vocabulary: one tokenizer then serves all, and texts are encoded once.
+    """The tokenizers, by tier. Tiers that share a vocabulary share one object, so that texts are encoded once for all.
 
-    Raises CheckpointError where one cannot be had, or a tier's `max_tokens` leaves no room for texts.
+    Raises CheckpointError if one cannot be loaded, or if a tier's `max_tokens` leaves no room for texts.
     """
     tokenizers: dict[str, PairTokenizer] = {}
     by_text: dict[str, PairTokenizer] = {}
     for name, tier in tiers.items():
-        tokenizer = PairTokenizer.load(find_checkpoint(tier.model, tier.revision, weights=False))
+        tokenizer = load_tokenizer(find_checkpoint(tier.model, tier.revision, weights=False))
         if tier.max_tokens is not None:
             try:
                 tokenizer.check_limit(tier.max_tokens)
@@ -38,7 +39,7 @@ def load_tokenizers(tiers: Mapping[str, Tier]) -> dict[str, PairTokenizer]:
 
 
 def model_names(config: FleetConfig) -> dict[str, str]:
-    """Fingerprints by tier (`core/fingerprint.py`). Raises CheckpointError."""
+    """The fingerprint of each tier's model (`core/fingerprint.py`). Raises CheckpointError."""
     return {
         name: model_name(
             name,
@@ -52,7 +53,7 @@ def model_names(config: FleetConfig) -> dict[str, str]:
 
 @dataclass(frozen=True)
 class Part:
-    """Some of a request's documents as one tier sees them: pairs in the order of the layout."""
+    """Some of a request's documents as one tier sees them. pairs: in the order of the layout."""
 
     pairs: TokenizedPairs
     layout: PairLayout
@@ -62,9 +63,11 @@ class Part:
 class TokenizedTexts:
     """A request as token ids.
 
-    tiers: tokenizer and the longest pair in tokens (None for the tokenizer's own limit), by name; ids: (query,
-    documents) by vocabulary; layouts: by tier; passages: how long documents are cut, None where only their
-    beginning is scored; cached: documents whose ids were known, in every vocabulary asked for.
+    tiers: by name, the tokenizer and the longest pair in tokens (None for the tokenizer's own limit).
+    ids: token ids of (query, documents), by vocabulary.
+    layouts: by tier.
+    passages: how long documents are split; None if only their beginning is scored.
+    cached: documents whose ids were in the cache, for every vocabulary.
     """
 
     tiers: Mapping[str, tuple[PairTokenizer, int | None]]
@@ -74,7 +77,7 @@ class TokenizedTexts:
     cached: int
 
     def lengths(self) -> dict[str, Lengths]:
-        """Of the pairs by tier, worked out once for tiers that see them alike."""
+        """The lengths of the pairs, by tier; one object for tiers that see the same pairs."""
         known: dict[int, Lengths] = {}
         for tier, layout in self.layouts.items():
             if id(layout) not in known:
@@ -83,17 +86,17 @@ class TokenizedTexts:
         return {tier: known[id(layout)] for tier, layout in self.layouts.items()}
 
     def document_lengths(self, tier: str) -> np.ndarray:
-        """int [documents]: tokens of all pairs of each."""
+        """int [documents]: tokens of all pairs of each document."""
         layout = self.layouts[tier]
         return np.add.reduceat(self.tiers[tier][0].pair_lengths(layout), layout.firsts)
 
     def alike(self, tiers: tuple[str, ...], tier: str) -> tuple[str, ...]:
-        """Those of `tiers` that see the same pairs as `tier`."""
-        return tuple(t for t in tiers if self.layouts[t] is self.layouts[tier])
+        """`tier`, then those of `tiers` that see the same pairs as it."""
+        return (tier, *(t for t in tiers if t != tier and self.layouts[t] is self.layouts[tier]))
 
     def part(self, tier: str, documents: np.ndarray | None = None, max_tokens: int | None = None) -> Part:
-        """documents: places of those wanted, all by default; max_tokens: cut pairs to so many tokens, by which a
-        document does not become more passages."""
+        """The pairs of some documents. documents: their places; None for all. max_tokens: cut each pair to this length;
+        the number of passages stays the same."""
         tokenizer, limit = self.tiers[tier]
         query, ids = self.ids[tokenizer.encoder]
         layout = self.layouts[tier]
@@ -102,7 +105,7 @@ class TokenizedTexts:
             layout = tokenizer.layout(query, ids, limit, self.passages)
         if max_tokens is not None:
             layout = layout.cut(max_tokens - tokenizer.template.tokens)
-        return Part(tokenizer.lay_out(query, ids, layout), layout)
+        return Part(tokenizer.build_pairs(query, ids, layout), layout)
 
 
 def tokenize(
@@ -111,16 +114,16 @@ def tokenize(
     cache: TokenCache,
     passages: PassageRule | None,
 ) -> TokenizedTexts:
-    """Encode query and documents once for each vocabulary, as far as its tiers can use them.
+    """Encode query and documents once for each vocabulary, as far as its tiers can read them.
 
-    tiers: tokenizer and the longest pair in tokens (None for the tokenizer's own limit), by name.
+    tiers: as in `TokenizedTexts`.
     """
     by_encoder: dict[TextEncoder, list[tuple[PairTokenizer, int | None]]] = {}
     for tokenizer, limit in tiers.values():
         by_encoder.setdefault(tokenizer.encoder, []).append((tokenizer, limit))
     ids, cached = {}, len(request.documents)
     for encoder, users in by_encoder.items():
-        query = encoder.encode([request.query])[0]
+        query = encoder.encode_queries([request.query])[0]
         max_tokens = max(tokenizer.reach(query, limit, passages) for tokenizer, limit in users)
         documents, hits = cache.encode(encoder, request.documents, max_tokens)
         ids[encoder], cached = (query, documents), min(cached, hits)

@@ -1,2 +1,3 @@
-"""A fleet against a virtual clock: the planner, queue and autoscaling functions that serve, under made-up or
-recorded arrivals. Nothing here imports Ray or torch, or reads a clock."""
+"""The simulator: planner, queue and autoscaling policy on a virtual clock, under random or recorded arrivals.
+
+It runs the functions that serve traffic. Nothing here imports Ray or torch, or reads a clock."""

@@ -1,4 +1,4 @@
-"""What a simulation runs on, as the command line names it."""
+"""The inputs of a simulation as a command line names them: workload and requests."""
 
 from pathlib import Path
 
@@ -12,7 +12,7 @@ SHIPPED = Path(__file__).parent.parent / "configs" / "workloads"
 
 
 def workload_named(name: str) -> Workload:
-    """A file's path, or a shipped name. Raises ConfigError."""
+    """The workload of this path or shipped name; a path goes first. Raises ConfigError."""
     shipped = SHIPPED / f"{name}.yaml"
     return read_workload(shipped if shipped.exists() and not Path(name).exists() else Path(name))
 
@@ -20,7 +20,13 @@ def workload_named(name: str) -> Workload:
 def requests_for(
     workload: Workload, trace: Path | None, rate_scale: float, arrivals: str | None, seconds: float | None, seed: int
 ) -> Requests:
-    """Arrivals of a trace or a process, each with a class and a size. The same seed gives the same requests."""
+    """Requests that arrive as in a trace or by a random process. The same seed gives the same requests.
+
+    trace: CSV file, its counts multiplied by `rate_scale`; or None for `arrivals`, such as poisson:rate=60
+    seconds: how long requests arrive; None for the whole trace, or the workload's `seconds`
+
+    Raises ConfigError.
+    """
     if (trace is None) == (arrivals is None):
         raise ConfigError(f"give either --trace FILE or --arrivals, which is {FORMS}")
     rng = np.random.default_rng(seed)

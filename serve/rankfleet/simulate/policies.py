@@ -1,4 +1,4 @@
-"""Ways to run a fleet, to be compared on the same queue: which tiers a request may get, and how work is bound."""
+"""Routing policies to compare on the same queue: which tiers a request may get, and how batches are selected."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -6,38 +6,43 @@ from typing import Any
 
 from rankfleet.core.config import FleetConfig
 from rankfleet.core.errors import ConfigError
+from rankfleet.core.messages import Stage
 from rankfleet.core.sections import Routing
 from rankfleet.estimates.arrivals import ArrivalStats
 from rankfleet.estimates.latency import LatencyModel
-from rankfleet.replica.batching import AT_ONCE_MS, BatchDecision, Waiting, feasible, select_batch
+from rankfleet.replica.batching import ROUNDING_MS, BatchDecision, QueuedChunk, feasible_chunks, select_batch
 from rankfleet.replica.queue import SelectBatch
 from rankfleet.router.plan_options import FleetSnapshot, PlanOption, PlanRequest
 from rankfleet.router.planner import Choice, choose
 
 FORMS = "slo, static:TIER, table:FRACTION, slackfit or oracle"
-BUCKETS = 16  # of latency, as SlackFit cuts them
+BUCKETS = 16  # of latency, as many as SlackFit has
 
 Choose = Callable[[PlanRequest, FleetSnapshot, float], Choice]
 
 
 @dataclass(frozen=True)
 class Policy:
-    """choose: what the router does with a request; bind: what a replica does with its queue; looks: whether the
-    choice depends on the state of the fleet."""
+    """A routing policy.
+
+    choose: what the router does with a request
+    select_batch: what a replica does with its queue
+    uses_fleet_state: whether `choose` depends on backlogs
+    """
 
     name: str
     choose: Choose
     select_batch: SelectBatch[Any] = select_batch
-    looks: bool = False
+    uses_fleet_state: bool = False
 
 
 def policy_of(spec: str, fleet: FleetConfig, models: Mapping[str, LatencyModel]) -> Policy:
-    """Raises ConfigError for one that does not exist."""
+    """The policy of a command line. Raises ConfigError if there is none."""
     name, _, value = spec.partition(":")
     if spec == "slo":
-        return Policy(spec, choose, looks=True)
+        return Policy(spec, choose, uses_fleet_state=True)
     if spec == "slackfit":
-        return Policy(spec, anything(fleet), slackfit)
+        return Policy(spec, all_tiers(fleet), slackfit)
     if name == "static" and value in fleet.tiers:
         return Policy(spec, static(fleet, value))
     if name == "table":
@@ -50,69 +55,74 @@ def policy_of(spec: str, fleet: FleetConfig, models: Mapping[str, LatencyModel])
     raise ConfigError(f"policy {spec!r} does not exist; write {FORMS}, with a tier of {', '.join(fleet.tiers)}")
 
 
-def given(fleet: FleetConfig, tier: str, allowed: tuple[str, ...] = ()) -> Choice:
-    """A choice that asks nobody."""
-    candidate = PlanOption(tier, fleet.group_of(tier), fleet.tiers[tier].quality, 0.0, 0.0)
-    return Choice(candidate, True, (), (), candidate, allowed)
+def fixed_choice(fleet: FleetConfig, tiers: tuple[str, ...], documents: int) -> Choice:
+    """A choice that is made without planning: one stage, for which the replica may select among `tiers`."""
+    stage = Stage(tiers[0], documents, tiers)
+    option = PlanOption((stage,), fleet.group_of(tiers[0]), fleet.tiers[tiers[0]].quality, 0.0, 0.0)
+    return Choice(option, True, (), (), option)
 
 
 def static(fleet: FleetConfig, tier: str) -> Choose:
-    """Every request gets the same tier."""
-    choice = given(fleet, tier)
-    return lambda ask, snapshot, now_s: choice
+    """Give every request the same tier."""
+    return lambda request, snapshot, now_s: fixed_choice(fleet, (tier,), request.documents)
 
 
 def table(fleet: FleetConfig, models: Mapping[str, LatencyModel], share: float) -> Choose:
-    """The best tier that takes at most a share of the request's budget on an idle device; else the fastest."""
-    choices = {name: given(fleet, name) for name in sorted(fleet.tiers, key=lambda name: -fleet.tiers[name].quality)}
+    """Give a request the best tier that takes at most `share` of its budget on an idle device, else the fastest."""
+    best_first = sorted(fleet.tiers, key=lambda name: -fleet.tiers[name].quality)
 
-    def pick(ask: PlanRequest, snapshot: FleetSnapshot, now_s: float) -> Choice:
-        times = {name: models[name].p99_ms(ask.work[name]) for name in choices}
-        max_ms = float("inf") if ask.budget_ms is None else share * ask.budget_ms
-        return choices[next((n for n in choices if times[n] <= max_ms), min(times, key=times.__getitem__))]
+    def choose_from_table(request: PlanRequest, snapshot: FleetSnapshot, now_s: float) -> Choice:
+        times_ms = {name: models[name].p99_ms(request.work[name]) for name in best_first}
+        max_ms = float("inf") if request.budget_ms is None else share * request.budget_ms
+        fitting = (name for name in best_first if times_ms[name] <= max_ms)
+        tier = next(fitting, min(times_ms, key=times_ms.__getitem__))
+        return fixed_choice(fleet, (tier,), request.documents)
 
-    return pick
+    return choose_from_table
 
 
-def anything(fleet: FleetConfig) -> Choose:
-    """All tiers of the first group."""
+def all_tiers(fleet: FleetConfig) -> Choose:
+    """Let the replica select among all tiers of the first group."""
     tiers = tuple(next(iter(fleet.groups.values())).tiers)
-    choice = given(fleet, tiers[0], tiers)
-    return lambda ask, snapshot, now_s: choice
+    return lambda request, snapshot, now_s: fixed_choice(fleet, tiers, request.documents)
 
 
 def slackfit(
-    waiting: Sequence[Waiting[Any]],
+    waiting: Sequence[QueuedChunk[Any]],
     arrivals: ArrivalStats,
-    rule: Routing,
+    routing: Routing,
     max_tokens: int,
     now_s: float,
     deficit_ms: float,
-) -> BatchDecision[Any]:
-    """SlackFit (SuperServe, NSDI 2025): the least slack picks a bucket of latency, and in the bucket the largest
-    batch is taken, then the best tier.
+) -> BatchDecision:
+    """SlackFit (SuperServe, NSDI 2025), with the arguments of `select_batch`.
 
-    The buckets part the range from the fastest batch of one to the slowest full batch of what waits.
+    The least slack selects a bucket of latency; in it the largest batch is taken, then the best tier. The buckets
+    divide the range from the fastest batch of one chunk to the slowest full batch of the waiting chunks.
     """
-    kept = feasible(waiting, now_s)
-    infeasible = tuple(sorted(set(range(len(waiting))).difference(kept)))
-    if not kept:
-        return BatchDecision("", (), infeasible, 0.0, 0.0, 0.0)
-    head = waiting[kept[0]]
-    left_ms = (head.deadline_s - now_s) * 1e3 + AT_ONCE_MS
-    choices: list[tuple[float, int, float, str]] = []  # ms, chunks, quality, tier
-    for point in head.frontier.points:
+    feasible = feasible_chunks(waiting, now_s)
+    infeasible = tuple(sorted(set(range(len(waiting))).difference(feasible)))
+    if not feasible:
+        return BatchDecision(None, (), infeasible)
+    first = waiting[feasible[0]]
+    left_ms = (first.deadline_s - now_s) * 1e3 + ROUNDING_MS
+    options: list[tuple[float, int, float, str]] = []  # ms, chunks, quality, tier
+    for point in first.frontier.points:
         ms, tokens = point.fixed_ms, 0
-        for count, place in enumerate(kept, start=1):
-            step = waiting[place].frontier.by_tier.get(point.tier)
-            tokens += waiting[place].tokens
-            if step is None or (count > 1 and tokens > max_tokens):
+        for count, i in enumerate(feasible, start=1):
+            index = waiting[i].frontier.index_by_tier.get(point.tier)
+            tokens += waiting[i].tokens
+            if index is None or (count > 1 and tokens > max_tokens):
                 break
-            ms += waiting[place].frontier.points[step].ms
-            choices.append((ms, count, point.quality, point.tier))
-    low, high = min(choices)[0], max(choices)[0]
-    width = (high - low) / BUCKETS or 1.0
-    fits = [choice for choice in choices if choice[0] <= left_ms] or [min(choices)]
-    top = max(int((ms - low) / width) for ms, *_ in fits)
-    ms, count, _, tier = max((c for c in fits if int((c[0] - low) / width) == top), key=lambda c: (c[1], c[2]))
-    return BatchDecision(tier, tuple(kept[:count]), infeasible, 0.0, ms, left_ms)
+            ms += waiting[i].frontier.points[index].marginal_ms
+            options.append((ms, count, point.quality, point.tier))
+    fastest_ms, slowest_ms = min(options)[0], max(options)[0]
+    width_ms = (slowest_ms - fastest_ms) / BUCKETS or 1.0
+
+    def bucket(option: tuple[float, int, float, str]) -> int:
+        return int((option[0] - fastest_ms) / width_ms)
+
+    in_time = [option for option in options if option[0] <= left_ms] or [min(options)]
+    top = max(bucket(option) for option in in_time)
+    ms, count, _, tier = max((o for o in in_time if bucket(o) == top), key=lambda option: (option[1], option[2]))
+    return BatchDecision(tier, tuple(feasible[:count]), infeasible, 0.0, ms, left_ms)

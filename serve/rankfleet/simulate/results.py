@@ -1,4 +1,4 @@
-"""What a simulation showed, as the JSON object that is written."""
+"""The figures of a simulation, as the JSON object that `rankfleet simulate` writes."""
 
 from typing import Any
 
@@ -8,11 +8,15 @@ from rankfleet.core.config import FleetConfig
 from rankfleet.simulate.run import GIVEN_UP, IN_TIME, LATE, REFUSED, Outcome
 from rankfleet.simulate.workload import Requests, Workload
 
-PARTS = 60  # of the time simulated, for what is shown over time
+INTERVALS = 60  # into which the simulated time is divided
 
 
 def results(outcome: Outcome, requests: Requests, fleet: FleetConfig, workload: Workload) -> dict[str, Any]:
-    """attainment: in time ÷ all; mean_quality over all, those missed counting with the retriever's own quality."""
+    """Figures of all requests, by class, by tier, and over time.
+
+    attainment: requests answered in time ÷ all requests
+    mean_quality: nDCG@10, mean over all requests; one that was not answered in time counts with the retriever's
+    """
     in_time = outcome.state == IN_TIME
     qualities = np.array([*(tier.quality for tier in fleet.tiers.values()), fleet.quality.retriever])
     quality = np.where(in_time, qualities[outcome.tier], fleet.quality.retriever)
@@ -44,14 +48,14 @@ def results(outcome: Outcome, requests: Requests, fleet: FleetConfig, workload: 
 
 
 def over_time(outcome: Outcome, requests: Requests, fleet: FleetConfig, quality: np.ndarray) -> dict[str, Any]:
-    """Means over PARTS equal parts of the time; parts without requests hold nulls."""
+    """Figures of INTERVALS equal intervals of time; null for an interval without requests."""
     in_time = outcome.state == IN_TIME
-    edges = np.linspace(0.0, float(requests.arrived_s[-1]) if len(requests) else 1.0, PARTS + 1)
-    part = np.clip(np.searchsorted(edges, requests.arrived_s, side="right") - 1, 0, PARTS - 1)
-    count = np.bincount(part, minlength=PARTS)
+    edges = np.linspace(0.0, float(requests.arrived_s[-1]) if len(requests) else 1.0, INTERVALS + 1)
+    interval = np.clip(np.searchsorted(edges, requests.arrived_s, side="right") - 1, 0, INTERVALS - 1)
+    count = np.bincount(interval, minlength=INTERVALS)
 
     def mean(values: np.ndarray) -> list[float | None]:
-        sums = np.bincount(part, weights=values, minlength=PARTS)
+        sums = np.bincount(interval, weights=values, minlength=INTERVALS)
         return [round(float(s / c), 5) if c else None for s, c in zip(sums, count, strict=True)]
 
     return {

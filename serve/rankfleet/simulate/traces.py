@@ -1,4 +1,4 @@
-"""When requests come: recorded counts per second, or a random process."""
+"""Arrival times: from recorded counts per second, or by a random process."""
 
 import csv
 from pathlib import Path
@@ -11,10 +11,10 @@ FORMS = "gamma:rate=60,cv=4 or poisson:rate=60"
 
 
 def from_trace(path: Path, rate_scale: float, rng: np.random.Generator) -> np.ndarray:
-    """Arrival times in seconds, ascending, of a CSV of `second,requests`.
+    """Arrival times of a CSV of `second,requests`, float64 [requests], in seconds, ascending.
 
-    Each count is multiplied by `rate_scale`, what is left of a request being drawn with its probability; the
-    requests of a second are spread in it evenly at random. Raises ConfigError when the file is no such trace.
+    Each count is multiplied by `rate_scale` and rounded at random such that its mean is kept. The requests of a second
+    are uniform in it. Raises ConfigError if the file is not such a trace.
     """
     counts = read_counts(path) * rate_scale
     whole = np.floor(counts)
@@ -24,22 +24,27 @@ def from_trace(path: Path, rate_scale: float, rng: np.random.Generator) -> np.nd
 
 
 def read_counts(path: Path) -> np.ndarray:
-    """Requests in each second, float64 [seconds]."""
+    """Requests in each second, float64 [seconds]. Raises ConfigError."""
     try:
         with path.open(encoding="utf-8", newline="") as file:
             counts = np.array([float(row["requests"]) for row in csv.DictReader(file)])
     except OSError as error:
         raise ConfigError(f"trace {path}: {error.strerror}") from error
     except (KeyError, ValueError, TypeError) as error:
-        raise ConfigError(f"trace {path} is no CSV with a column `requests` of counts per second") from error
+        raise ConfigError(f"trace {path} is not a CSV with a column `requests` of counts per second") from error
     if len(counts) == 0 or counts.min() < 0 or counts.sum() <= 0:
         raise ConfigError(f"trace {path} holds no requests")
     return counts
 
 
 def from_process(spec: str, seconds: float, rng: np.random.Generator) -> np.ndarray:
-    """Arrival times of a renewal process. `gamma`: the gaps are gamma distributed with mean 1 ÷ rate and a
-    coefficient of variation cv, so of shape 1 ÷ cv²; `poisson` is cv = 1. Raises ConfigError for another spec."""
+    """Arrival times of a renewal process, float64 [requests], in seconds, ascending.
+
+    spec: `gamma:rate=R,cv=V` has gaps of mean 1 ÷ R and coefficient of variation V, gamma distributed with shape
+        1 ÷ V²; `poisson:rate=R` is V = 1
+
+    Raises ConfigError for any other spec.
+    """
     name, _, rest = spec.partition(":")
     try:
         given = {key: float(value) for key, value in (pair.split("=") for pair in rest.split(","))}

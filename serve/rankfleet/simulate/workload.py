@@ -1,4 +1,4 @@
-"""Who asks for what: classes of budgets and numbers of candidates, drawn at random for each arrival."""
+"""Workloads: the budgets and numbers of candidates that requests have."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +14,7 @@ from rankfleet.core.sections import Name, Section
 
 
 class RequestClass(Section):
-    """Requests with one budget."""
+    """A class of requests with one budget."""
 
     slo_ms: float | None = Field(gt=0, description="budget per request; null for none")
     share: float = Field(gt=0, description="of all requests, relative to the other classes")
@@ -22,14 +22,14 @@ class RequestClass(Section):
 
 
 class Candidates(Section):
-    """Requests of one size."""
+    """A size of requests."""
 
     count: int = Field(ge=1, description="documents of a request")
     share: float = Field(gt=0, description="of all requests, relative to the other sizes")
 
 
 class Workload(Section):
-    """The whole file."""
+    """A workload file. Class and size of a request are independent."""
 
     classes: dict[Name, RequestClass] = Field(min_length=1, description="by name")
     candidates: list[Candidates] = Field(min_length=1, description="sizes, drawn independently of the class")
@@ -45,7 +45,7 @@ class Workload(Section):
 
 
 def read_workload(path: Path) -> Workload:
-    """Raises ConfigError that names every wrong key."""
+    """Read a workload file. Raises ConfigError that names every wrong key."""
     try:
         return Workload.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")))
     except OSError as error:
@@ -58,7 +58,12 @@ def read_workload(path: Path) -> Workload:
 
 @dataclass(frozen=True)
 class Requests:
-    """n requests in order of arrival. arrived_s: float64 [n]; kind: int [n], place of its class; pairs: int [n]."""
+    """Requests in order of arrival.
+
+    arrived_s: float64 [requests]
+    kind: int [requests], index of the request's class in the workload
+    pairs: int [requests], number of candidates
+    """
 
     arrived_s: np.ndarray
     kind: np.ndarray
@@ -69,7 +74,7 @@ class Requests:
 
 
 def draw(workload: Workload, arrived_s: np.ndarray, rng: np.random.Generator) -> Requests:
-    """A class and a size for each arrival."""
+    """Draw a class and a size for each arrival."""
 
     def pick(shares: list[float]) -> np.ndarray:
         return rng.choice(len(shares), len(arrived_s), p=np.array(shares) / sum(shares))

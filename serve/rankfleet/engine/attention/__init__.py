@@ -1,1 +1,1 @@
-"""Packed batches, and attention over them."""
+"""Packed batches, and back-ends that compute attention over them."""

@@ -1,4 +1,4 @@
-"""Packed batches: the tokens of many pairs end to end, sorted by length, with no padding anywhere."""
+"""Packed batches: the tokens of many pairs end to end, sorted by length, without padding."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -26,11 +26,14 @@ class Run:
 
 @dataclass(frozen=True)
 class PackedBatch:
-    """Index tensors of one forward pass, built once and shared by all layers.
+    """Index tensors of one forward pass, built once and shared by all layers. All are int32.
 
-    All int32. token_ids, positions, type_ids: [tokens]; firsts, lasts: [pairs], each pair's first and last token;
-    lengths: [pairs]; bounds: [pairs + 1], where each pair begins and, last, where the batch ends;
-    max_length: tokens of the longest pair; host_lengths: `lengths` on the host.
+    `token_ids`, `positions` (in the pair), `type_ids`: [tokens].
+    `firsts`, `lasts`: [pairs], index of each pair's first and last token.
+    `lengths`: [pairs].
+    `bounds`: [pairs + 1], index of each pair's first token, and last the end of the batch.
+    `max_length`: tokens of the longest pair, or more.
+    `host_lengths`: `lengths` in host memory.
     """
 
     token_ids: torch.Tensor
@@ -45,7 +48,7 @@ class PackedBatch:
 
     @cached_property
     def runs(self) -> list[Run]:
-        """The same pairs in neighbours of equal length. Not for batches that hold empty pairs."""
+        """The batch as runs of pairs of equal length. Not for batches with empty pairs."""
         starts = np.flatnonzero(np.diff(self.host_lengths, prepend=-1))
         counts = np.diff(starts, append=len(self.host_lengths))
         runs, at = [], 0
@@ -56,8 +59,10 @@ class PackedBatch:
 
 
 def index_buffer(pairs: TokenizedPairs) -> np.ndarray:
-    """All index arrays of a batch in one int32 array, so that one copy takes them to the device:
-    token ids, positions, types [tokens each], firsts, lasts, lengths [pairs each], bounds [pairs + 1]."""
+    """All index arrays of a batch in one int32 array, so that one copy uploads them.
+
+    In order: token ids, positions, types [tokens each], firsts, lasts, lengths [pairs each], bounds [pairs + 1].
+    """
     tokens, rows = pairs.tokens, len(pairs)
     buffer = np.empty(3 * tokens + 4 * rows + 1, dtype=np.int32)
     ids, positions, types = buffer[: 3 * tokens].reshape(3, tokens)
@@ -66,17 +71,17 @@ def index_buffer(pairs: TokenizedPairs) -> np.ndarray:
     lengths[:] = pairs.lengths
     bounds[0] = 0
     np.cumsum(lengths, out=bounds[1:])
-    # An empty pair at the end of a padded batch would point behind it.
+    # Empty pairs at the end of a padded batch would otherwise point past it.
     np.minimum(bounds[:-1], tokens - 1, out=firsts)
     np.maximum(bounds[1:] - 1, 0, out=lasts)
     ids[:] = pairs.ids
     positions[:] = np.arange(tokens, dtype=np.int32) - np.repeat(bounds[:-1], lengths)
-    types[:] = positions >= np.repeat(pairs.seconds, lengths)
+    types[:] = positions >= np.repeat(pairs.document_offsets, lengths)
     return buffer
 
 
 def read_buffer(buffer: torch.Tensor, tokens: int, max_length: int, host_lengths: np.ndarray) -> PackedBatch:
-    """The batch whose `index_buffer` this is, on whatever device it lies."""
+    """The batch that `index_buffer` wrote into `buffer`, as views of it on its device."""
     rows = len(host_lengths)
     ids, positions, types = buffer[: 3 * tokens].view(3, tokens)
     firsts, lasts, lengths = buffer[3 * tokens : 3 * tokens + 3 * rows].view(3, rows)
@@ -85,13 +90,13 @@ def read_buffer(buffer: torch.Tensor, tokens: int, max_length: int, host_lengths
 
 
 def pack(pairs: TokenizedPairs, device: torch.device) -> PackedBatch:
-    """Pairs that are already sorted by length, as index tensors on `device`."""
+    """A batch of pairs that are sorted by length, on `device`."""
     buffer = upload(index_buffer(pairs), device)
     return read_buffer(buffer, pairs.tokens, int(pairs.lengths.max(initial=0)), pairs.lengths)
 
 
 def batches(lengths: np.ndarray, max_tokens: int) -> Iterator[np.ndarray]:
-    """Rows in order of length, in batches of at most `max_tokens` tokens (one pair at least)."""
+    """Rows of each batch, sorted by length: at most `max_tokens` tokens, or one longer pair."""
     order = np.argsort(lengths, kind="stable")
     start, tokens = 0, 0
     for at, row in enumerate(order):

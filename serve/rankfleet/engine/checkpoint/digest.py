@@ -1,4 +1,4 @@
-"""Digests of a model's files, by which processes on different machines can tell that they mean the same model."""
+"""Digests of a model's files, with which processes on different machines tell whether they hold the same model."""
 
 import hashlib
 from collections.abc import Iterable
@@ -6,14 +6,15 @@ from pathlib import Path
 
 from rankfleet.core.errors import CheckpointError
 
-DIGITS = 16  # 64 bits: against mix-ups, not against forgery
+DIGITS = 16  # 64 bits: they detect mistakes, not forgery
 
 
 def digest_of(folder: Path, files: Iterable[Path]) -> str:
-    """The first 16 hexadecimal digits of a SHA-256 over names, relative to the folder, and bytes of these files. A
-    file counts once; the order in which files are given does not matter.
+    """The first 16 hexadecimal digits of a SHA-256 over the names, relative to the folder, and contents of these files.
 
-    In a shell:  sha256sum FILES | LC_ALL=C sort -k 2 | sha256sum | cut -c -16
+    Neither the order of `files` nor duplicates matter. In a shell:
+
+        sha256sum FILES | LC_ALL=C sort -k 2 | sha256sum | cut -c -16
 
     Raises CheckpointError for a file that cannot be read.
     """

@@ -1,120 +1,50 @@
-"""Checkpoints on disk: a folder or a hub id becomes a config and named tensors.
+"""Checkpoints on disk: config, tokenizer, settings and named tensors of a folder or hub id.
 
-Safetensors only, no remote code. Two layouts are read:
+Safetensors only, no remote code. Two formats are read:
 
-- Sentence Transformers: `modules.json` names a chain; the encoder lies at the root, the head in `1_Pooling/`,
-  `2_Dense/`, … each with its own `config.json` and `model.safetensors`.
-- Transformers: a `…ForSequenceClassification` model with one label.
+- Sentence Transformers: `modules.json` lists a chain of modules. The encoder is at the root, the head in `1_Pooling/`,
+  `2_Dense/` and so on, each with its own `config.json` and `model.safetensors`.
+- Transformers: a `...ForSequenceClassification` model with one label.
 
-Which of the two a folder is, and what counts of the files beside the model, is decided as Sentence Transformers 6
-decides it for a CrossEncoder: `modules.json` counts where `config_sentence_transformers.json` says that a CrossEncoder
-was saved (`is_cross_encoder`). The activation that is saved with it (Sentence Transformers 3:
-`sbert_ce_default_activation_function`, 4 and 5: `sentence_transformers` in config.json, 6: `activation_fn`) is left
-alone: scores are raw logits here, and who shows them decides what to make of them.
+Which format a folder has, and which of its files apply, is decided as in Sentence Transformers 6 for a CrossEncoder:
+`modules.json` applies if `config_sentence_transformers.json` says that a CrossEncoder was saved (`is_cross_encoder`).
+The activation that is saved with it (Sentence Transformers 3: `sbert_ce_default_activation_function`, 4 and 5:
+`sentence_transformers` in config.json, 6: `activation_fn`) is not applied: scores are raw logits here, and whoever
+shows them converts them.
 """
 
-import json
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import torch
-from safetensors import safe_open
-from safetensors.torch import load_file
-
 from rankfleet.core.errors import CheckpointError
 from rankfleet.engine.checkpoint.digest import digest_of
-from rankfleet.engine.checkpoint.weights import META, Weights, one_line
+from rankfleet.engine.checkpoint.tensors import read_json, read_tensors, weight_files
+from rankfleet.engine.checkpoint.weights import Weights, one_line
 
-SCALE_SUFFIX = ".int8_scale"
 MODELS = Path(__file__).parents[2] / "models"  # checkpoints that ship with the package
 DESCRIPTION = ["*.json", "*.txt", "*.model", "*.jinja"]  # at the root: enough to tokenize
-# Of the files that DESCRIPTION fetches, those without a bearing on scores. The index of shards is of the weights: it
-# changes when the same model is saved in other pieces.
+# Files that match DESCRIPTION and do not change scores. The index of shards belongs to the weights: it changes when the
+# same model is saved in other shards.
 NOT_OF_THE_MODEL = [".*", "*.index.json", "README*", "LICENSE*"]
 WEIGHTS = ["*.safetensors", "*/model.safetensors"]
-ENCODER_KINDS = ("Transformer", "CrossEncoder")  # modules that are the model at the root
+ENCODER_KINDS = ("Transformer", "CrossEncoder")  # modules that are the encoder at the root
 OLD_NORMS = {"LayerNorm.gamma": "LayerNorm.weight", "LayerNorm.beta": "LayerNorm.bias"}  # TensorFlow's names
-SETTINGS = [  # of the encoder's module; the later ones are of releases before 2020
-    f"sentence_{kind}_config.json"
-    for kind in ("bert", "roberta", "distilbert", "camembert", "albert", "xlm-roberta", "xlnet")
+SETTINGS = [  # of the encoder's module; the later names are of releases before 2020
+    "sentence_bert_config.json",
+    "sentence_roberta_config.json",
+    "sentence_distilbert_config.json",
+    "sentence_camembert_config.json",
+    "sentence_albert_config.json",
+    "sentence_xlm-roberta_config.json",
+    "sentence_xlnet_config.json",
 ]
-STORED = {  # by their names in a safetensors file; what is not here is none that holds weights
-    "F64": torch.float64,
-    "F32": torch.float32,
-    "F16": torch.float16,
-    "BF16": torch.bfloat16,
-    "F8_E4M3": torch.float8_e4m3fn,
-    "F8_E5M2": torch.float8_e5m2,
-    "I64": torch.int64,
-    "I32": torch.int32,
-    "I8": torch.int8,
-    "U8": torch.uint8,
-    "BOOL": torch.bool,
-}
-
-
-def read_json(path: Path) -> Any:
-    """The JSON in a checkpoint's file. Raises CheckpointError that names the file."""
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise CheckpointError(f"{path} is missing: {path.parent} is not a complete checkpoint") from None
-    except (OSError, ValueError) as error:
-        raise CheckpointError(f"{path} cannot be read: {error}") from error
-
-
-def weight_files(folder: Path) -> list[Path]:
-    """`model.safetensors`, or the shards that its index names. Raises CheckpointError where there is neither."""
-    single, index = folder / "model.safetensors", folder / "model.safetensors.index.json"
-    if single.exists():
-        return [single]
-    if not index.exists():
-        raise CheckpointError(f"{folder} has no model.safetensors; only safetensors checkpoints are loaded")
-    try:
-        names = sorted(set(read_json(index)["weight_map"].values()))
-    except (KeyError, TypeError, AttributeError) as error:
-        raise CheckpointError(f"{index} has no weight_map from tensors to files") from error
-    for name in names:
-        if Path(name).name != name:
-            raise CheckpointError(f"{index} names a shard outside of its folder: {name}")
-    return [folder / name for name in names]
-
-
-def read_tensors(folder: Path, *, values: bool = True) -> dict[str, torch.Tensor]:
-    """All tensors of `weight_files`. values: False reads the headers of the files alone, and gives tensors on the
-    device `meta`, which have a shape and a type.
-
-    A tensor stored as int8 with a float scale per row (`NAME.int8_scale`, [rows, 1]) comes back as float32.
-    """
-    tensors: dict[str, torch.Tensor] = {}
-    for path in weight_files(folder):
-        try:
-            tensors.update(load_file(path) if values else read_headers(path))
-        except Exception as error:  # safetensors raises its own class, OSError or a header error
-            raise CheckpointError(f"{path} is not a readable safetensors file: {one_line(error)}") from error
-    for name in [n for n in tensors if n.endswith(SCALE_SUFFIX)]:
-        scale, target = tensors.pop(name), name.removesuffix(SCALE_SUFFIX)
-        if target not in tensors:
-            raise CheckpointError(f"{folder} has {name!r}, a scale, without the tensor {target!r}")
-        tensors[target] = tensors[target].float() * scale.float()
-    return tensors
-
-
-def read_headers(path: Path) -> dict[str, torch.Tensor]:
-    """The tensors of a safetensors file without their values."""
-    with safe_open(path, framework="pt") as file:
-        slices = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118 (it is not a dict)
-        return {
-            name: torch.empty(part.get_shape(), dtype=STORED.get(part.get_dtype(), torch.int8), device=META)
-            for name, part in slices.items()
-        }
 
 
 @dataclass(frozen=True)
 class HeadModule:
-    """One link of a Sentence Transformers head: its class name, config and tensors."""
+    """One module of a Sentence Transformers head. `kind`: its class name."""
 
     kind: str
     config: dict[str, Any]
@@ -123,25 +53,25 @@ class HeadModule:
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A model folder. Everything is read when asked for."""
+    """A model folder. Its files are read on first access."""
 
     folder: Path
 
     @cached_property
     def config(self) -> Any:
-        """The encoder's `transformers` config, with defaults filled in as its own class fills them."""
+        """The encoder's Transformers config, with the defaults of its class."""
         from transformers import AutoConfig
 
         if not (self.folder / "config.json").exists():
             raise CheckpointError(f"{self.folder} has no config.json: it is not a model folder")
         try:
             return AutoConfig.from_pretrained(self.folder, trust_remote_code=False)
-        except Exception as error:  # whatever is wrong in it; Transformers checks it in many places
+        except Exception as error:  # Transformers validates it in many places
             raise CheckpointError(f"{self.folder / 'config.json'} cannot be read: {one_line(error)}") from error
 
     @cached_property
     def tokenizer(self) -> Any:
-        """The fast tokenizer as Transformers builds it for this checkpoint, and Sentence Transformers lets it be."""
+        """The fast tokenizer that Transformers builds for this checkpoint, as Sentence Transformers changes it."""
         from tokenizers import normalizers
         from transformers import AutoTokenizer
 
@@ -153,19 +83,19 @@ class Checkpoint:
             raise CheckpointError(f"{self.folder} has only a slow tokenizer; add its tokenizer.json")
         inner = loaded.backend_tokenizer
         if self.settings.get("do_lower_case"):
-            there: Any = inner.normalizer
-            steps = [] if there is None else [there]
-            if isinstance(there, normalizers.Sequence):
-                steps = [*there]  # type: ignore[misc]  # it can be walked through, which its stubs do not say
+            normalizer: Any = inner.normalizer
+            steps = [] if normalizer is None else [normalizer]
+            if isinstance(normalizer, normalizers.Sequence):
+                steps = [*normalizer]  # type: ignore[misc]  # it is iterable, which its stubs do not say
             if not any(isinstance(step, normalizers.Lowercase) for step in steps):
                 inner.normalizer = normalizers.Sequence([normalizers.Lowercase(), *steps])
-        # tokenizer.json may ask for both; a text is cut and padded by who asks for its ids.
+        # tokenizer.json may ask for both; here pairs are truncated later, and never padded.
         inner.no_truncation()
         inner.no_padding()
         return loaded
 
     def read_optional(self, name: str) -> dict[str, Any]:
-        """The JSON object in a file at the root; empty where there is no such file."""
+        """The JSON object in a file at the root; empty if there is no such file."""
         path = self.folder / name
         found = read_json(path) if path.exists() else {}
         if not isinstance(found, dict):
@@ -174,26 +104,34 @@ class Checkpoint:
 
     @cached_property
     def is_cross_encoder(self) -> bool:
-        """Whether a chain of modules was saved here by a CrossEncoder. Sentence Transformers gives the modules of
-        another kind of model up, and so reads the folder as a plain classifier."""
+        """Whether a CrossEncoder saved its chain of modules here.
+
+        Sentence Transformers ignores the modules of any other kind of model, and loads the folder as a classifier.
+        """
         described = self.read_optional("config_sentence_transformers.json")
         return (self.folder / "modules.json").exists() and described.get("model_type") == "CrossEncoder"
 
     @cached_property
     def description_of_model(self) -> dict[str, Any]:
-        """What a CrossEncoder saved of itself: prompts, activation; empty where it did not save a chain."""
+        """A CrossEncoder's description of itself, such as prompts and activation; empty for a plain classifier."""
         return self.read_optional("config_sentence_transformers.json") if self.is_cross_encoder else {}
 
     @cached_property
     def settings(self) -> dict[str, Any]:
-        """What a CrossEncoder saved of its first module; empty where it did not save a chain."""
+        """A CrossEncoder's settings of its first module; empty for a plain classifier."""
         if not self.is_cross_encoder:
             return {}
         return next((found for name in SETTINGS if (found := self.read_optional(name))), {})
 
+    @property
+    def tokenizer_options(self) -> dict[str, Any]:
+        """The settings for the tokenizer, under their key of today or that of releases before 6."""
+        found: dict[str, Any] = self.settings.get("processor_kwargs") or self.settings.get("tokenizer_args") or {}
+        return found
+
     @cached_property
     def default_prompt(self) -> str:
-        """What a CrossEncoder puts before every query, unless it is told otherwise; empty where there is none."""
+        """What a CrossEncoder puts before every query by default; empty if it has no such prompt."""
         name = self.description_of_model.get("default_prompt_name")
         prompts: dict[str, str | None] = self.description_of_model.get("prompts") or {}
         if name is None:
@@ -225,8 +163,10 @@ class Checkpoint:
         return [(kind, self.folder / inside) for kind, inside in named]
 
     def head(self, *, values: bool = True) -> list[HeadModule]:
-        """The modules behind the encoder, in order; empty where the head is part of the encoder's own file. values:
-        as `read_tensors` has it."""
+        """The modules after the encoder, in order; empty if the head is in the encoder's own file.
+
+        `values`: as in `read_tensors`.
+        """
         if not self.is_cross_encoder:
             return []
         return [
@@ -240,7 +180,7 @@ class Checkpoint:
         ]
 
     def weights(self, *, values: bool = True) -> Weights:
-        """The tensors of the encoder's folder, by today's names. values: as `read_tensors` has it."""
+        """The tensors of the encoder's folder, by today's names. `values`: as in `read_tensors`."""
         tensors = read_tensors(self.folder, values=values)
         for old, new in OLD_NORMS.items():
             tensors = {name.replace(old, new): tensor for name, tensor in tensors.items()}
@@ -248,12 +188,12 @@ class Checkpoint:
 
     @cached_property
     def description(self) -> str:
-        """Fingerprint, 16 hexadecimal digits, of what the model is apart from its weights: the same where pairs are
-        tokenized and laid out alike, in whatever folder, with or without the weights beside it.
+        """Fingerprint, 16 hexadecimal digits, of the model without its weights: the same in any folder in which pairs
+        are tokenized and laid out in the same way, with or without weights beside it.
 
-        Counted are the files of DESCRIPTION at the root, and each module's config.json. Not counted is what says
-        nothing of the model (NOT_OF_THE_MODEL), hidden files, and other folders, such as a hub's cache, exports or a
-        trainer's own checkpoints.
+        It covers the files of DESCRIPTION at the root and each module's config.json. It does not cover files that do
+        not describe the model (NOT_OF_THE_MODEL), hidden files, and other folders, such as a hub's cache, exports or a
+        trainer's checkpoints.
         """
         files = [
             path
@@ -266,10 +206,10 @@ class Checkpoint:
 
     @cached_property
     def weights_digest(self) -> str:
-        """Fingerprint, 16 hexadecimal digits, of the weight files that `Scorer.load` reads, byte by byte: the same
-        weights stored in another precision or in other shards give another. Takes about a second per 1.5 GB.
+        """Fingerprint, 16 hexadecimal digits, of the bytes of the weight files that `Scorer.load` reads.
 
-        Raises CheckpointError where the weights are not there.
+        The same weights in another precision or in other shards have another fingerprint. Takes about a second per
+        1.5 GB. Raises CheckpointError if the weights are missing.
         """
         folders = [folder for _, folder in self.modules if (folder / "model.safetensors").exists()]
         return digest_of(self.folder, [path for folder in (self.folder, *folders) for path in weight_files(folder)])
@@ -278,10 +218,12 @@ class Checkpoint:
 def find_checkpoint(
     model: str, revision: str | None = None, *, weights: bool = True, local_only: bool = False
 ) -> Checkpoint:
-    """The checkpoint for a shipped name (`demo/small`), a folder, or a hub id (fetched once, then from the
-    local cache; `weights=False` leaves the weights there, `local_only` looks in the cache alone).
+    """The checkpoint of a shipped name (`demo/small`), a folder, or a hub id.
 
-    Raises CheckpointError that says what to do when it cannot be had.
+    A hub id is downloaded once, then read from the local cache. `weights`: False leaves the weights on the hub.
+    `local_only`: look only in the cache.
+
+    Raises CheckpointError that says what to do if it cannot be found or downloaded.
     """
     shipped = MODELS / model
     if (shipped / "config.json").exists():
@@ -301,7 +243,7 @@ def find_checkpoint(
             Path(snapshot_download(model, revision=revision, allow_patterns=patterns, local_files_only=local_only))
         )
     except Exception as error:
-        # Offline, blocked, not found, gated, wrong revision: many classes, one answer.
+        # Offline, blocked, not found, gated, wrong revision: many error classes with the same remedy.
         raise CheckpointError(
             f"cannot get {model}{f' at {revision}' if revision else ''} from the Hugging Face hub "
             f"({type(error).__name__}).\n"

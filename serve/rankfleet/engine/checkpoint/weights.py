@@ -1,4 +1,4 @@
-"""Named tensors handed out as layers."""
+"""Named tensors of a checkpoint, checked, converted and combined into layers."""
 
 import math
 from collections.abc import Iterator
@@ -12,12 +12,12 @@ from torch.nn import functional
 from rankfleet.core.errors import CheckpointError
 
 CPU = torch.device("cpu")
-META = torch.device("meta")  # tensors with a shape and no values: enough to see whether a model fits together
+META = torch.device("meta")  # for tensors with a shape and no values, which show whether a model fits together
 
 
 @contextmanager
 def naming(folder: Path) -> Iterator[None]:
-    """A CheckpointError raised within is raised with the folder in its message, before the reason, if it has none."""
+    """Put the folder before the message of a CheckpointError that is raised inside, unless it is already there."""
     try:
         yield
     except CheckpointError as error:
@@ -27,7 +27,7 @@ def naming(folder: Path) -> Iterator[None]:
 
 
 def one_line(error: BaseException) -> str:
-    """What a library says, which may be several lines, as part of a sentence."""
+    """A library's error message, which may span several lines, as part of a sentence."""
     return " ".join(str(error).split()) or type(error).__name__
 
 
@@ -44,6 +44,8 @@ class Linear:
 
 @dataclass(frozen=True)
 class LayerNorm:
+    """(x − mean) / sqrt(variance + eps) · weight + bias."""
+
     weight: torch.Tensor
     bias: torch.Tensor | None
     eps: float
@@ -53,14 +55,19 @@ class LayerNorm:
 
 
 def all_finite(tensor: torch.Tensor) -> bool:
-    """Whether no value is NaN or infinite. By the extremes, which NaN passes through: 0.2 s for 10⁹ values on two
-    cores, where `isfinite(tensor).all()` takes 7 s and memory for a mask."""
+    """Whether no value is NaN or infinite.
+
+    Computed from minimum and maximum, which NaN propagates to: 0.2 s for 10⁹ values on two cores, where
+    `isfinite(tensor).all()` takes 7 s and the memory of a mask.
+    """
     return not tensor.numel() or all(map(math.isfinite, torch.stack(torch.aminmax(tensor)).tolist()))
 
 
 class Weights:
-    """The tensors of one folder under one prefix, each moved to a device and precision, and checked, when it is
-    asked for. Encoders and heads of every path take theirs from here, and leave alone what they do not use."""
+    """The tensors of one folder under one prefix. Each is checked and moved to a device and precision on access.
+
+    All encoders and heads read their tensors from here; those that are not read may hold anything.
+    """
 
     def __init__(
         self,
@@ -70,7 +77,7 @@ class Weights:
         device: torch.device = CPU,
         prefix: str = "",
     ) -> None:
-        """tensors: by name, without the prefix that they have in the file; folder: where they were read, for
+        """`tensors`: by name without `prefix`, which they have in the file. `folder`: where they were read from, for
         messages."""
         self._tensors = tensors
         self.folder = folder
@@ -82,12 +89,12 @@ class Weights:
         return name in self._tensors
 
     def to(self, dtype: torch.dtype, device: torch.device) -> "Weights":
-        """The same tensors, to be handed out in this precision on this device."""
+        """The same tensors, which are then converted to this precision and device on access."""
         return Weights(self._tensors, self.folder, dtype, device, self._prefix)
 
     def under(self, prefix: str) -> "Weights":
-        """The tensors whose names start with `prefix`, without it; all of them if none does (a bare encoder
-        saves its names without the prefix its classifier adds)."""
+        """The tensors whose names start with `prefix`, by the rest of their names; all tensors if none starts so: a
+        bare encoder is saved without the prefix that a model with a head adds."""
         inside = {n.removeprefix(prefix): t for n, t in self._tensors.items() if n.startswith(prefix)}
         if not inside:
             return self
@@ -98,10 +105,10 @@ class Weights:
         return set(self._tensors)
 
     def tensor(self, name: str, *shape: int) -> torch.Tensor:
-        """shape: what the config makes of it; none if any will do.
+        """The tensor of this name. `shape`: as the config implies; none to accept any.
 
-        Raises CheckpointError that names folder and tensor when it is absent, of another shape or not of floating
-        point, or holds NaN or infinity once it is in the precision asked for: every score would be NaN.
+        Raises CheckpointError that names folder and tensor if it is missing, has another shape, is not floating point,
+        or holds NaN or infinity in the precision asked for, with which every score would be NaN.
         """
         full = self._prefix + name
         if name not in self._tensors:
@@ -126,7 +133,7 @@ class Weights:
         return tensor
 
     def linear(self, *names: str, out: int, inner: int, bias: bool = True) -> Linear:
-        """One linear layer, or several over the same input stacked into one. out: outputs of each; inner: inputs."""
+        """One linear layer, or several of the same input stacked into one. `out`: outputs of each. `inner`: inputs."""
         weight = torch.cat([self.tensor(f"{n}.weight", out, inner) for n in names])
         return Linear(weight, torch.cat([self.tensor(f"{n}.bias", out) for n in names]) if bias else None)
 

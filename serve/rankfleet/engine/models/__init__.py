@@ -1,1 +1,1 @@
-"""Encoders and heads, one file a family."""
+"""Encoders in PyTorch's operations, one file a family, and heads."""

@@ -18,10 +18,11 @@ def identity(x: torch.Tensor) -> torch.Tensor:
     return x
 
 
-# By the names in config.json. Several names are one function: the compiled kernels recognise GELU by it.
+GELU: Activation = functional.gelu  # the exact one; the compiled kernels have no other
+# By the names in config.json, several of which mean the same function.
 ACTIVATIONS: dict[str, Activation] = {
-    "gelu": functional.gelu,
-    "gelu_python": functional.gelu,
+    "gelu": GELU,
+    "gelu_python": GELU,
     "gelu_new": gelu_tanh,
     "gelu_fast": gelu_tanh,
     "gelu_accurate": gelu_tanh,
@@ -40,7 +41,8 @@ ACTIVATIONS: dict[str, Activation] = {
     "sigmoid": torch.sigmoid,
     "linear": identity,
 }
-# Classes of torch.nn that Sentence Transformers builds without arguments. PReLU has weights, Softmax a dimension.
+# Classes of torch.nn that Sentence Transformers builds without arguments. Not PReLU, which has weights, nor Softmax,
+# which needs a dimension.
 TORCH_CLASSES = {
     *("CELU", "ELU", "GELU", "Hardshrink", "Hardsigmoid", "Hardswish", "Hardtanh", "Identity", "LeakyReLU"),
     *("LogSigmoid", "Mish", "ReLU", "ReLU6", "SELU", "SiLU", "Sigmoid", "Softplus", "Softshrink", "Softsign"),
@@ -50,7 +52,7 @@ TORCH_MODULES = ("torch.nn", "torch.nn.modules.activation", "torch.nn.modules.li
 
 
 def activation(name: str) -> Activation:
-    """By the name in config.json (`gelu`). Raises CheckpointError for a name it does not know."""
+    """The activation of this name in config.json, such as `gelu`. Raises CheckpointError for an unknown name."""
     known = ACTIVATIONS.get(name)
     if known is None:
         raise CheckpointError(f"activation {name!r} is not one of {', '.join(ACTIVATIONS)}")
@@ -58,10 +60,10 @@ def activation(name: str) -> Activation:
 
 
 def torch_activation(path: object) -> Activation:
-    """By the class that Sentence Transformers writes down (`torch.nn.modules.activation.GELU`).
+    """The activation of this class, as Sentence Transformers saves it (`torch.nn.modules.activation.GELU`).
 
-    Raises CheckpointError for what it does not load, such as null, and for a class outside of torch. Without remote
-    code Sentence Transformers takes Tanh in its place, which is not what the model was trained with.
+    Raises CheckpointError for what Sentence Transformers does not load, such as null, and for a class outside of torch:
+    without remote code Sentence Transformers replaces it by Tanh, which is not what the model was trained with.
     """
     if not isinstance(path, str):
         raise CheckpointError(
@@ -75,6 +77,6 @@ def torch_activation(path: object) -> Activation:
             f"{', '.join(sorted(TORCH_CLASSES))}"
         )
     if name == "GELU":
-        return ACTIVATIONS["gelu"]
+        return GELU
     found: Activation = getattr(torch.nn, name)()
     return found

@@ -1,4 +1,4 @@
-"""Heads: from the encoder's hidden states to one raw logit per pair."""
+"""Heads: from the encoder's hidden states to one raw logit per pair, in each of the formats that checkpoints have."""
 
 from collections.abc import Callable
 from typing import Any
@@ -10,16 +10,15 @@ from rankfleet.core.errors import CheckpointError
 from rankfleet.engine.attention.packing import PackedBatch
 from rankfleet.engine.checkpoint.files import HeadModule
 from rankfleet.engine.checkpoint.weights import Weights, naming
-from rankfleet.engine.models.activations import activation, torch_activation
+from rankfleet.engine.models.activations import torch_activation
 
-CAUSAL = ("qwen2",)  # language models: the score is read off the logits behind the last token
 Step = Callable[[torch.Tensor], torch.Tensor]
 
 
 def mean_of_tokens(hidden: torch.Tensor, batch: PackedBatch) -> torch.Tensor:
-    """[tokens, hidden] → [pairs, hidden]."""
+    """The mean of each pair's hidden states: [tokens, hidden] → [pairs, hidden]."""
     sums = torch.zeros((len(batch.lengths), hidden.shape[-1]), dtype=torch.float32, device=hidden.device)
-    # The size given spares a GPU the wait for the sum of the lengths.
+    # With output_size given, the host does not wait for a GPU to sum the lengths.
     pair_of_token = torch.repeat_interleave(
         torch.arange(len(batch.lengths), device=hidden.device), batch.lengths, output_size=len(hidden)
     )
@@ -31,6 +30,7 @@ class Head:
     """Pooling, then a chain of steps to [pairs, 1]."""
 
     def __init__(self, pooling: str, steps: list[Step]) -> None:
+        """`pooling`: `cls` (the first token), `mean` (of all tokens) or `last` (the last token)."""
         if pooling not in ("cls", "mean", "last"):
             raise CheckpointError(f"pooling {pooling!r} is not supported; rerankers use cls, mean or last")
         self.pooling = pooling
@@ -38,7 +38,7 @@ class Head:
 
     @property
     def pooled_only(self) -> bool:
-        """Whether the encoder need give no more than one token of each pair: the first, or the last if causal."""
+        """Whether one token of each pair is enough: its first, or its last in a causal model."""
         return self.pooling != "mean"
 
     def __call__(self, hidden: torch.Tensor, batch: PackedBatch) -> torch.Tensor:
@@ -50,8 +50,10 @@ class Head:
 
 
 def chained_head(modules: list[HeadModule], hidden: int, dtype: torch.dtype, device: torch.device) -> Head:
-    """The head that Sentence Transformers modules describe: Pooling → Dense → LayerNorm → Dense. hidden: width of the
-    encoder. Raises CheckpointError that names the module's folder."""
+    """The head of a chain of Sentence Transformers modules, such as Pooling → Dense → LayerNorm → Dense.
+
+    `hidden`: width of the encoder. Raises CheckpointError that names the folder of a module that is not supported.
+    """
     if modules[0].kind != "Pooling":
         raise CheckpointError(f"the module behind the encoder is {modules[0].kind}; it has to be Pooling")
     with naming(modules[0].weights.folder):
@@ -79,7 +81,7 @@ def chained_head(modules: list[HeadModule], hidden: int, dtype: torch.dtype, dev
 
 
 def dense_output(config: dict[str, Any]) -> str:
-    """The name of a Dense module's output: `sentence_embedding`, or `scores` of the last one."""
+    """The name of a Dense module's output: `scores` in the last one, `sentence_embedding` in the others."""
     source = config.get("module_input_name", "sentence_embedding")
     output = config.get("module_output_name") or source
     if source != "sentence_embedding" or output not in ("sentence_embedding", "scores"):
@@ -88,20 +90,22 @@ def dense_output(config: dict[str, Any]) -> str:
 
 
 def dense_steps(config: dict[str, Any], weights: Weights) -> list[Step]:
-    """A Dense module: linear, then activation. Where its config names none it is Tanh, as Sentence Transformers has
-    it."""
+    """A Dense module: linear, then activation, by default Tanh as in Sentence Transformers."""
     if config.get("use_residual"):
         raise CheckpointError("a Dense module with use_residual is not supported")
     bias = bool(config.get("bias", True))
     if unknown := weights.names - {"linear.weight", *(["linear.bias"] if bias else [])}:
-        raise CheckpointError(f"tensor {min(unknown)!r} is none that a Dense module with this config.json has")
+        raise CheckpointError(f"tensor {min(unknown)!r} does not belong to a Dense module with this config.json")
     linear = weights.linear("linear", out=config["out_features"], inner=config["in_features"], bias=bias)
     return [linear, torch_activation(config.get("activation_function", "torch.nn.Tanh"))]
 
 
 def logit_head(score: dict[str, Any], weights: Weights) -> Head:
-    """Sentence Transformers' LogitScore behind a language model: the logit of one token, less that of another if
-    there is one. Two rows of the output matrix are all it takes; their difference is formed in float32."""
+    """Sentence Transformers' LogitScore on a language model: the logit of `true_token_id`, minus that of
+    `false_token_id` if there is one.
+
+    Only these rows of the output matrix are needed; their difference is computed in float32.
+    """
     name = "lm_head.weight" if "lm_head.weight" in weights else "model.embed_tokens.weight"  # the latter if tied
     rows = weights.tensor(name)
 
@@ -116,25 +120,8 @@ def logit_head(score: dict[str, Any], weights: Weights) -> Head:
     return Head("last", [lambda x: x.float() @ direction[:, None]])
 
 
-def head_of(modules: list[HeadModule], config: Any, weights: Weights) -> Head:
-    """The head of any kind of checkpoint, on the device and in the precision of the weights. modules: as
-    `Checkpoint.head` lists them; weights: of the encoder's folder. Raises CheckpointError for a head that does not go
-    with the encoder."""
-    with naming(weights.folder):
-        scored = [module.kind for module in modules] == ["LogitScore"]
-        if scored != (config.model_type in CAUSAL):
-            raise CheckpointError(
-                f"a {config.model_type} reranker is read with{'' if not scored else 'out'} LogitScore"
-            )
-        if scored:
-            return logit_head(modules[0].config, weights)
-        if not modules:
-            return classification_head(config, weights)
-        return chained_head(modules, config.hidden_size, weights.dtype, weights.device)
-
-
 def pooling_mode(config: dict[str, Any]) -> str:
-    """Of a Pooling module's config, in today's spelling or that of older releases (`pooling_mode_cls_token`)."""
+    """The mode of a Pooling module, from today's key or those of older releases (`pooling_mode_cls_token`)."""
     if "pooling_mode" in config:
         return str(config["pooling_mode"])
     modes = [
@@ -145,29 +132,23 @@ def pooling_mode(config: dict[str, Any]) -> str:
 
 
 def labels_of(config: Any) -> int:
-    """Outputs of the classifier. A config without an architecture for classification says nothing of labels, and the
-    default of Transformers, two, is not meant: Sentence Transformers takes one."""
+    """Number of the classifier's outputs.
+
+    A config whose architecture is not a classifier does not state labels. Transformers would default to two, Sentence
+    Transformers takes one.
+    """
     named = any(name.endswith("ForSequenceClassification") for name in config.architectures or ())
     return int(config.num_labels) if named else 1
 
 
-def classification_head(config: Any, weights: Weights) -> Head:
-    """The head inside a Transformers `…ForSequenceClassification` checkpoint with one label."""
+def has_classifier(weights: Weights) -> bool:
+    """Whether a checkpoint holds the classifier of a `...ForSequenceClassification` model."""
+    return any(name.startswith("classifier.") for name in weights.names)
+
+
+def check_classifier(config: Any, weights: Weights) -> None:
+    """Raises CheckpointError unless the checkpoint holds a classifier with one label."""
     if (labels := labels_of(config)) != 1:
         raise CheckpointError(f"the classifier has {labels} labels; a reranker has one")
-    if not any(name.startswith("classifier.") for name in weights.names):
+    if not has_classifier(weights):
         raise CheckpointError(f"there is no classifier; a {config.model_type} encoder alone gives no score")
-    hidden = config.hidden_size
-    if config.model_type == "bert":
-        pooler = weights.linear("bert.pooler.dense", out=hidden, inner=hidden)
-        return Head("cls", [pooler, torch.tanh, weights.linear("classifier", out=1, inner=hidden)])
-    if config.model_type in ("roberta", "xlm-roberta"):
-        dense = weights.linear("classifier.dense", out=hidden, inner=hidden)
-        return Head("cls", [dense, torch.tanh, weights.linear("classifier.out_proj", out=1, inner=hidden)])
-    steps: list[Step] = [
-        weights.linear("head.dense", out=hidden, inner=hidden, bias=config.classifier_bias),
-        activation(config.classifier_activation),
-        weights.norm("head.norm", config.norm_eps, hidden, config.norm_bias),
-        weights.linear("classifier", out=1, inner=hidden),
-    ]
-    return Head(config.classifier_pooling, steps)

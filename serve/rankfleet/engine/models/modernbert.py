@@ -1,5 +1,5 @@
-"""ModernBERT encoder over packed batches (Warner et al. 2024): pre-norm, GeGLU, rotary positions, attention
-that sees everything in every third layer and a window of neighbours in the others."""
+"""The ModernBERT family (Warner et al. 2024): pre-norm, GeGLU, rotary positions, global attention in every third
+layer and a sliding window in the others."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -8,18 +8,24 @@ from typing import Any
 import torch
 
 from rankfleet.core.errors import CheckpointError
-from rankfleet.engine.attention.packed import Attention
 from rankfleet.engine.attention.packing import PackedBatch
+from rankfleet.engine.attention.protocol import Attention
 from rankfleet.engine.checkpoint.weights import LayerNorm, Linear, Weights
-from rankfleet.engine.models.activations import activation
+from rankfleet.engine.models.activations import GELU, activation
+from rankfleet.engine.models.family import Family
 from rankfleet.engine.models.fused import Fused, add_norm
+from rankfleet.engine.models.heads import Head
 from rankfleet.engine.models.rotary import Rotary, rotate
+from rankfleet.engine.models.torch_encoder import TorchEncoder
+from rankfleet.engine.native.layout import NativeLayout, NativeModel, widths_fit
+from rankfleet.engine.native.structs import LayerStruct, NativeWeights
+from rankfleet.engine.text.pair_template import tokenizer_template
 
 
 @dataclass(frozen=True)
 class ModernBertLayer:
     kind: str  # full_attention or sliding_attention
-    attention_norm: LayerNorm | None  # the first layer has none: the embeddings are normed already
+    attention_norm: LayerNorm | None  # None in the first layer, whose input is the normed embeddings
     qkv: Linear
     attention_out: Linear
     mlp_norm: LayerNorm
@@ -27,7 +33,7 @@ class ModernBertLayer:
     mlp_out: Linear
 
 
-class ModernBertEncoder:
+class ModernBertEncoder(TorchEncoder):
     def __init__(self, config: Any, weights: Weights, attention: Attention) -> None:
         self.attention = attention
         self.heads: int = config.num_attention_heads
@@ -40,7 +46,7 @@ class ModernBertEncoder:
         eps: float = config.norm_eps
         hidden, inner, bias = config.hidden_size, config.intermediate_size, config.norm_bias
         attention_bias, mlp_bias = config.attention_bias, config.mlp_bias
-        self.words = weights.tensor("embeddings.tok_embeddings.weight", config.vocab_size, hidden)
+        self.word_embeddings = weights.tensor("embeddings.tok_embeddings.weight", config.vocab_size, hidden)
         self.embedding_norm = weights.norm("embeddings.norm", eps, hidden, bias)
         self.layers = [
             ModernBertLayer(
@@ -60,7 +66,7 @@ class ModernBertEncoder:
         self.add_norm: Callable[..., tuple[torch.Tensor, torch.Tensor]] = add_norm
 
     def fuse(self) -> None:
-        """Compile the element-wise steps: on a GPU they are bound by memory, and each pass over it counts."""
+        """Compile the element-wise steps: on a GPU they are bound by memory bandwidth."""
         self.rotate, self.gate, self.add_norm = Fused(self.rotate), Fused(self.gate), Fused(self.add_norm)
 
     def _gate(self, x: torch.Tensor) -> torch.Tensor:
@@ -69,24 +75,11 @@ class ModernBertEncoder:
         return self.act(gelu) * gate
 
     @property
-    def vocabulary(self) -> int:
-        """Token ids are below this."""
-        return self.words.shape[0]
-
-    @property
-    def hidden(self) -> int:
-        """Width of the residual stream."""
-        return self.words.shape[1]
-
-    @property
     def inner(self) -> int:
-        """Width of the MLP."""
         return self.layers[0].mlp_out.weight.shape[1]
 
     def __call__(self, batch: PackedBatch, pooled_only: bool = False) -> torch.Tensor:
-        """Hidden states after the final norm: [tokens, hidden], or [pairs, hidden] of each pair's first token, for
-        which most of the last layer need not be computed."""
-        x = self.embedding_norm(self.words[batch.token_ids])
+        x = self.embedding_norm(self.word_embeddings[batch.token_ids])
         width = x.shape[-1] // self.heads
         rotary = {kind: Rotary.at(batch.positions, theta, width) for kind, theta in self.theta.items()}
         after = [layer.attention_norm for layer in self.layers[1:] if layer.attention_norm] + [self.final_norm]
@@ -108,3 +101,66 @@ class ModernBertEncoder:
             out = layer.mlp_out(self.gate(layer.mlp_in(normed)))
             x, normed = self.add_norm(x, out, next_norm.weight, next_norm.bias, next_norm.eps)
         return normed
+
+
+def modernbert_head(config: Any, weights: Weights) -> Head:
+    """The first token or the mean of all through a linear layer, activation and norm to a linear classifier."""
+    hidden = config.hidden_size
+    return Head(
+        config.classifier_pooling,
+        [
+            weights.linear("head.dense", out=hidden, inner=hidden, bias=config.classifier_bias),
+            activation(config.classifier_activation),
+            weights.norm("head.norm", config.norm_eps, hidden, config.norm_bias),
+            weights.linear("classifier", out=1, inner=hidden),
+        ],
+    )
+
+
+def modernbert_fits(encoder: ModernBertEncoder) -> bool:
+    # With rotary positions a head has to be one tile of the kernels.
+    return encoder.act is GELU and widths_fit(encoder, head_widths=(64,), gated=True)
+
+
+def modernbert_native(encoder: ModernBertEncoder, weights: NativeWeights, max_length: int) -> NativeModel:
+    tables = {}  # float32 [max_length, 32 cos and 32 sin] by kind of layer
+    for kind, theta in encoder.theta.items():
+        rotary = Rotary.at(torch.arange(max_length), theta, 64)
+        tables[kind] = weights.keep(torch.cat([rotary.cos[:, 0, :32], rotary.sin[:, 0, :32]], dim=1))
+    layers = [
+        LayerStruct(
+            attention_norm=weights.norm(layer.attention_norm),
+            mlp_norm=weights.norm(layer.mlp_norm),
+            qkv=weights.linear(layer.qkv),
+            attention_out=weights.linear(layer.attention_out),
+            mlp_in=weights.linear(layer.mlp_in, gated=True),
+            mlp_out=weights.linear(layer.mlp_out),
+            window=encoder.window if layer.kind == "sliding_attention" else -1,
+            rotary=tables[layer.kind],
+        )
+        for layer in encoder.layers
+    ]
+    struct = weights.model(
+        layers,
+        word_embeddings=encoder.word_embeddings,
+        position_embeddings=None,
+        type_embeddings=None,
+        embedding_norm=encoder.embedding_norm,
+        final_norm=encoder.final_norm,
+        heads=encoder.heads,
+        pre_norm=True,
+        gated=True,
+    )
+    return NativeModel(struct)
+
+
+MODERNBERT = Family(
+    encoder=ModernBertEncoder,
+    prefix="model.",
+    head=modernbert_head,
+    pooled="first",
+    position_offset=None,
+    left_padding_shifts=False,
+    prompt=tokenizer_template,
+    native=NativeLayout(fits=modernbert_fits, build=modernbert_native),
+)

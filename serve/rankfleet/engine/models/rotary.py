@@ -1,4 +1,4 @@
-"""Rotary positions (Su et al. 2021): each pair of a head's dimensions is turned by position × frequency."""
+"""Rotary positions (Su et al. 2021): each pair of a head's dimensions is rotated by position × frequency."""
 
 from dataclasses import dataclass
 
@@ -6,9 +6,9 @@ import torch
 
 
 def rotate(x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tensor:
-    """x turned: x · cos + (−right half, left half) · sin, in float32 as the reference does.
+    """x rotated: x · cos + (−right half, left half) · sin, in float32 as in Transformers.
 
-    x: [tokens, …, head dim]; cos, sin: float32, as many dimensions, broadcast over those between.
+    `x`: [tokens, ..., head dim]. `cos`, `sin`: float32 of as many dimensions, broadcast over those between.
     """
     wide = x.float()
     left, right = wide.chunk(2, dim=-1)
@@ -24,16 +24,16 @@ class Rotary:
 
     @staticmethod
     def at(positions: torch.Tensor, theta: float, width: int) -> "Rotary":
-        """positions: [tokens]; width: of a head."""
+        """Of these positions, [tokens]. `width`: of a head."""
         exponents = torch.arange(0, width, 2, device=positions.device, dtype=torch.float32) / width
         angles = positions.float()[:, None] * theta**-exponents
         angles = torch.cat([angles, angles], dim=-1)[:, None, :]
         return Rotary(angles.cos(), angles.sin())
 
     def __call__(self, x: torch.Tensor) -> torch.Tensor:
-        """x: [tokens, heads, head dim]."""
+        """`x`, [tokens, heads, head dim], rotated."""
         return rotate(x, self.cos, self.sin)
 
     def rows(self, at: torch.Tensor) -> "Rotary":
-        """Of some tokens only."""
+        """For the tokens at these indices only."""
         return Rotary(self.cos[at], self.sin[at])

@@ -1,15 +1,15 @@
-// Attention of one head within one pair, softmax(q kᵀ / √d) v, on windows or on everything.
+// Attention of one head within one pair, softmax(q kᵀ / √d) v, with or without a sliding window.
 #pragma once
 #include <algorithm>
 
 #include "matmul.hpp"
 
-// Pair, head and queries [first, last), counted from the pair's first token.
+// A work item of attention: pair, head and queries [first, last), counted from the pair's first token.
 struct Item {
     int32_t pair, head, first, last;
 };
 
-// Columns of 16 × 16 units become rows.
+// Transposes 16 × 16 units; rows from `rows` on are zero.
 inline void transpose(const uint32_t* from, long step, int rows, uint32_t* to) {
     __m512i a[16], b[16];
     for (int i = 0; i < 16; i++) a[i] = i < rows ? _mm512_loadu_si512(from + i * step) : _mm512_setzero_si512();
@@ -34,7 +34,7 @@ inline void transpose(const uint32_t* from, long step, int rows, uint32_t* to) {
 }
 
 template <class E, int D>
-struct Attention {
+struct HeadAttention {
     using Element = typename E::Element;
     static constexpr int UNITS = D / E::UNIT;  // of one query or key
     static constexpr int VECTORS = D / LANES;  // of one value
@@ -44,8 +44,8 @@ struct Attention {
     std::vector<float> scores;     // [STRIP][keys]
     std::vector<Element> weights;  // [STRIP][keys]
 
-    // Queries [first, last) of one head. qkv: rows of 3 × hidden, the pair's first token first; out: rows of hidden.
-    // window: how far a query sees to each side, below 0 for all.
+    // Queries [first, last) of one head. qkv: rows of 3 × hidden from the pair's first token on; out: rows of hidden.
+    // window: how far a query attends to each side; negative: to the whole pair.
     void run(const Element* qkv, int hidden, int length, int head, int first, int last, int window, Element* out) {
         const long step = 3 * hidden;
         int low = window < 0 ? 0 : std::max(0, first - window) / LANES * LANES;
@@ -64,7 +64,7 @@ struct Attention {
     }
 
   private:
-    // Keys [low, high) as columns of units, values as units along the keys; absent ones are zero.
+    // Keys [low, high) as columns of units, values as units along the keys, both padded with zeros.
     void pack(const Element* key, const Element* value, long step, int low, int high) {
         int panels = (high - low + LANES - 1) / LANES;
         if (keys.size() < (size_t)panels * LANES * UNITS) {
@@ -81,13 +81,13 @@ struct Attention {
             for (int d = 0; d < D; d += LANES) {
                 auto vector = [&](int k) { return low + k < high ? load(value + (low + k) * step + d) : all(0.f); };
                 __m512i units = _mm512_castps_si512(vector(at));
-                if constexpr (E::UNIT == 2)  // two bfloat16 side by side: the first key's in the lower half
+                if constexpr (E::UNIT == 2)  // two bfloat16 in a unit, the first key's in the lower half
                     units = _mm512_or_si512(_mm512_srli_epi32(units, 16), _mm512_castps_si512(vector(at + 1)));
                 _mm512_storeu_si512(&values[(size_t)(at / E::UNIT) * D + d], units);
             }
     }
 
-    // R queries from `strip` on, against keys [from, to).
+    // R queries from `strip` on against keys [from, to).
     template <int R>
     void strip_of(const Element* query, long query_step, int strip, int from, int to, int low, int window, int room,
                   Element* out, long out_step) {
@@ -105,10 +105,10 @@ struct Attention {
             });
         float total[R];
         for (int r = 0; r < R; r++) {
-            // Columns that this query sees: [see, stop) of the strip's.
-            int see = window < 0 ? 0 : std::max(0, strip + r - window - from);
-            int stop = window < 0 ? to - from : std::min(to, strip + r + window + 1) - from;
-            total[r] = softmax(&scores[(size_t)r * room], &weights[(size_t)r * room], width, see, stop);
+            // The keys that this query attends to: columns [begin, end) of the strip's.
+            int begin = window < 0 ? 0 : std::max(0, strip + r - window - from);
+            int end = window < 0 ? to - from : std::min(to, strip + r + window + 1) - from;
+            total[r] = softmax(&scores[(size_t)r * room], &weights[(size_t)r * room], width, begin, end);
         }
         auto sums = tile<E, R, VECTORS>(reinterpret_cast<const uint32_t*>(weights.data()), room / E::UNIT,
                                         &values[(size_t)((from - low) / E::UNIT) * D], LANES, D, width / E::UNIT);
@@ -119,20 +119,19 @@ struct Attention {
                 store(out + r * out_step + v * LANES, _mm512_mul_ps(sums.at[r][v], all(1.f / total[r])));
     }
 
-    // to = exp((from - max) / √D) on [see, stop), zero elsewhere. Returns the sum.
-    static float softmax(const float* from, Element* to, int width, int see, int stop) {
-        auto seen = [&](int c) {
+    // to = exp((from - max) / √D) on [begin, end), zero elsewhere. Returns the sum.
+    static float softmax(const float* from, Element* to, int width, int begin, int end) {
+        auto inside = [&](int c) {
             __m512i at = _mm512_add_epi32(_mm512_set1_epi32(c), _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15));
-            return (__mmask16)(_mm512_cmpge_epi32_mask(at, _mm512_set1_epi32(see)) & _mm512_cmplt_epi32_mask(at, _mm512_set1_epi32(stop)));
+            return (__mmask16)(_mm512_cmpge_epi32_mask(at, _mm512_set1_epi32(begin)) & _mm512_cmplt_epi32_mask(at, _mm512_set1_epi32(end)));
         };
-        constexpr float LEAST = -3e38f;
-        Vec most = all(LEAST);
-        for (int c = 0; c < width; c += LANES) most = _mm512_mask_max_ps(most, seen(c), most, load(from + c));
+        Vec max = all(-3e38f);
+        for (int c = 0; c < width; c += LANES) max = _mm512_mask_max_ps(max, inside(c), max, load(from + c));
         const Vec scale = all(1.44269504f / (D == 64 ? 8.f : 5.65685425f));
-        Vec top = _mm512_mul_ps(all(_mm512_reduce_max_ps(most)), scale);
+        Vec top = _mm512_mul_ps(all(_mm512_reduce_max_ps(max)), scale);
         Vec sum = all(0.f);
         for (int c = 0; c < width; c += LANES) {
-            Vec power = _mm512_maskz_mov_ps(seen(c), exp2<E>(_mm512_fmsub_ps(load(from + c), scale, top)));
+            Vec power = _mm512_maskz_mov_ps(inside(c), exp2<E>(_mm512_fmsub_ps(load(from + c), scale, top)));
             sum = _mm512_add_ps(sum, power);
             store(to + c, power);
         }

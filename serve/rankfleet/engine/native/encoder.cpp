@@ -1,8 +1,9 @@
-// A transformer encoder over a packed batch: ModernBERT (pre-norm, rotary, gated) and BERT (post-norm).
+// The forward pass of a transformer encoder over a packed batch: pre-norm, gated and rotary (ModernBERT), or post-norm
+// with a position table (BERT).
 //
-// Two phases a layer, each shared between threads with a barrier behind it: blocks of rows up to q, k, v; then
-// attention, pair by pair and head by head. A block goes through output projection, MLP and the next layer's
-// q, k, v in one go, so what it needs stays in the core's own cache. The residual stream is float32.
+// A layer has two phases, each shared between threads and ended by a barrier: blocks of rows up to q, k and v; then
+// attention, by pair and head. A block goes through the output projection, the MLP and the next layer's q, k and v
+// without a break, so that its data stays in the core's own cache. The residual stream is float32.
 #include <omp.h>
 
 #include <cmath>
@@ -11,37 +12,37 @@
 #include "attention.hpp"
 
 struct Norm {
-    const float* weight;  // null for no norm
+    const float* weight;  // null: no norm
     const float* bias;
 };
 
 struct Layer {
     Norm attention_norm, mlp_norm;
     Linear qkv, attention_out, mlp_in, mlp_out;
-    int64_t window;      // how far a token sees to each side; below 0 for all
-    const float* rotary; // [positions][2][32] cos and sin; null for none
+    int64_t window;      // how far a token attends to each side; negative: to the whole pair
+    const float* rotary; // [positions][2][32] cos and sin; null: no rotary positions
 };
 
 struct Model {
-    const float* words;    // [vocabulary][hidden]
-    const float* places;   // [positions][hidden] or null
-    const float* types;    // [types][hidden] or null
+    const float* word_embeddings;      // [vocabulary][hidden]
+    const float* position_embeddings;  // [positions][hidden] or null
+    const float* type_embeddings;      // [types][hidden] or null
     Norm embedding_norm, final_norm;
     const Layer* layers;
     int64_t hidden, layer_count, head_width, pre_norm, gated;
     float eps;
 };
 
-// offsets [pairs + 1]: where each pair begins; token_ids, positions (in the pair), place_ids (rows of `places`),
-// type_ids [tokens].
+// bounds [pairs + 1]: each pair's first token and, last, the end of the batch. token_ids, positions (in the pair),
+// position_ids (rows of the position table), type_ids: [tokens].
 struct Batch {
-    const int32_t *offsets, *token_ids, *positions, *place_ids, *type_ids;
+    const int32_t *bounds, *token_ids, *positions, *position_ids, *type_ids;
     const Item* items;
     int64_t tokens, pairs, item_count;
 };
 
 // Buffers of at least `tokens` rows. hidden: [tokens][hidden]; qkv: [tokens][3 hidden]; attended [tokens][hidden].
-struct Space {
+struct Workspace {
     float* hidden;
     void *qkv, *attended;
 };
@@ -61,25 +62,25 @@ inline void norm(float* row, const Norm& n, int width, float eps, auto&& put) {
     }
 }
 
-// T: operands of the matrix products with weights; E: of attention; D: width of a head.
+// T: element type of the matrix products with weights; E: of attention; D: width of a head.
 template <class T, class E, int D>
 struct Encoder {
     using Element = typename E::Element;
     const Model& model;
     const Batch& batch;
-    const Space& space;
+    const Workspace& workspace;
     const int hidden = model.hidden;
-    Element* const qkv = static_cast<Element*>(space.qkv);
-    Element* const attended = static_cast<Element*>(space.attended);
+    Element* const qkv = static_cast<Element*>(workspace.qkv);
+    Element* const attended = static_cast<Element*>(workspace.attended);
 
     // One per thread.
     struct Scratch {
         Rows<T> rows, inner;
-        Attention<E, D> attention;
+        HeadAttention<E, D> attention;
     };
 
-    // [hidden] float32 of each pair's first token if `first_only`, else of all tokens, go to `out`.
-    void run(bool first_only, int threads, float* out) {
+    // Writes hidden states, float32 [hidden], to `out`: of each pair's first token if `pooled_only`, else of all tokens.
+    void run(bool pooled_only, int threads, float* out) {
 #pragma omp parallel num_threads(threads)
         {
             Scratch scratch;
@@ -89,7 +90,7 @@ struct Encoder {
             for (int b = 0; b < blocks; b++) {
                 int first = b * BLOCK, rows = std::min<int>(BLOCK, batch.tokens - first);
                 embed(first, rows);
-                project(model.layers[0], first, rows, scratch, last == 0 && first_only);
+                project(model.layers[0], first, rows, scratch, last == 0 && pooled_only);
             }
             for (int l = 0; l < last; l++) {
 #pragma omp for schedule(dynamic)
@@ -97,12 +98,13 @@ struct Encoder {
 #pragma omp for schedule(dynamic)
                 for (int b = 0; b < blocks; b++) {
                     int first = b * BLOCK, rows = std::min<int>(BLOCK, batch.tokens - first);
-                    finish(model.layers[l], space.hidden + (long)first * hidden, attended + (long)first * hidden, rows, scratch);
-                    project(model.layers[l + 1], first, rows, scratch, l + 1 == last && first_only);
+                    finish(model.layers[l], workspace.hidden + (long)first * hidden, attended + (long)first * hidden,
+                           rows, scratch);
+                    project(model.layers[l + 1], first, rows, scratch, l + 1 == last && pooled_only);
                 }
             }
-            // The last layer is finished for the rows that are asked for.
-            if (first_only) {
+            // The last layer is computed for the rows that are written out.
+            if (pooled_only) {
                 int heads = hidden / D;
 #pragma omp for schedule(dynamic, 4)
                 for (int i = 0; i < batch.pairs * heads; i++) {
@@ -113,13 +115,15 @@ struct Encoder {
 #pragma omp for schedule(dynamic)
                 for (int g = 0; g < groups; g++) {
                     int first = g * BLOCK, rows = std::min<int>(BLOCK, batch.pairs - first);
-                    std::vector<Element> seen((size_t)rows * hidden);
+                    std::vector<Element> attended_rows((size_t)rows * hidden);
                     for (int r = 0; r < rows; r++) {
-                        long token = batch.offsets[first + r];
-                        std::memcpy(out + (long)(first + r) * hidden, space.hidden + token * hidden, hidden * sizeof(float));
-                        std::memcpy(&seen[(size_t)r * hidden], attended + token * hidden, hidden * sizeof(Element));
+                        long token = batch.bounds[first + r];
+                        std::memcpy(out + (long)(first + r) * hidden, workspace.hidden + token * hidden,
+                                    hidden * sizeof(float));
+                        std::memcpy(&attended_rows[(size_t)r * hidden], attended + token * hidden,
+                                    hidden * sizeof(Element));
                     }
-                    close(model.layers[last], out + (long)first * hidden, seen.data(), rows, scratch);
+                    finish_last(model.layers[last], out + (long)first * hidden, attended_rows.data(), rows, scratch);
                 }
             } else {
 #pragma omp for schedule(dynamic)
@@ -127,8 +131,10 @@ struct Encoder {
 #pragma omp for schedule(dynamic)
                 for (int b = 0; b < blocks; b++) {
                     int first = b * BLOCK, rows = std::min<int>(BLOCK, batch.tokens - first);
-                    std::memcpy(out + (long)first * hidden, space.hidden + (long)first * hidden, (size_t)rows * hidden * sizeof(float));
-                    close(model.layers[last], out + (long)first * hidden, attended + (long)first * hidden, rows, scratch);
+                    std::memcpy(out + (long)first * hidden, workspace.hidden + (long)first * hidden,
+                                (size_t)rows * hidden * sizeof(float));
+                    finish_last(model.layers[last], out + (long)first * hidden, attended + (long)first * hidden, rows,
+                                scratch);
                 }
             }
         }
@@ -137,13 +143,15 @@ struct Encoder {
     void embed(int first, int rows) {
         for (int r = 0; r < rows; r++) {
             int token = first + r;
-            float* x = space.hidden + (long)token * hidden;
-            const float* word = model.words + (long)batch.token_ids[token] * hidden;
-            const float* place = model.places ? model.places + (long)batch.place_ids[token] * hidden : nullptr;
-            const float* type = model.types ? model.types + (long)batch.type_ids[token] * hidden : nullptr;
+            float* x = workspace.hidden + (long)token * hidden;
+            const float* word = model.word_embeddings + (long)batch.token_ids[token] * hidden;
+            const float* positions = model.position_embeddings;
+            const float* position = positions ? positions + (long)batch.position_ids[token] * hidden : nullptr;
+            const float* types = model.type_embeddings;
+            const float* type = types ? types + (long)batch.type_ids[token] * hidden : nullptr;
             for (int c = 0; c < hidden; c += LANES) {
                 Vec sum = load(word + c);
-                if (place) sum = _mm512_add_ps(sum, load(place + c));
+                if (position) sum = _mm512_add_ps(sum, load(position + c));
                 if (type) sum = _mm512_add_ps(sum, load(type + c));
                 store(x + c, sum);
             }
@@ -151,7 +159,7 @@ struct Encoder {
         }
     }
 
-    // Rows of the residual stream as operands: normed if the layer norms first.
+    // Rows of the residual stream as operands of a product, normed in a pre-norm model.
     void read(float* x, const Norm& n, int rows, Rows<T>& to) {
         to.shape(hidden);
         for (int r = 0; r < rows; r++) {
@@ -165,22 +173,22 @@ struct Encoder {
         to.seal(rows);
     }
 
-    // q, k, v of a block of tokens; q of first tokens alone where nothing else is asked for.
-    void project(const Layer& layer, int first, int rows, Scratch& s, bool first_only) {
-        read(space.hidden + (long)first * hidden, layer.attention_norm, rows, s.rows);
+    // q, k and v of a block of tokens; if `pooled_only`, q of first tokens only.
+    void project(const Layer& layer, int first, int rows, Scratch& s, bool pooled_only) {
+        read(workspace.hidden + (long)first * hidden, layer.attention_norm, rows, s.rows);
         auto put = [&](int r, int column, Vec(&y)[4]) { put_qkv(layer, first + r, column, y); };
-        matmul(s.rows, 0, rows, layer.qkv, first_only ? hidden : 0, 3 * hidden, put);
-        if (!first_only) return;
+        matmul(s.rows, 0, rows, layer.qkv, pooled_only ? hidden : 0, 3 * hidden, put);
+        if (!pooled_only) return;
         for (int r = 0; r < rows; r++)
             if (batch.positions[first + r] == 0) matmul(s.rows, r, r + 1, layer.qkv, 0, hidden, put);
     }
 
-    // A tile of 64 columns is one head where there are rotary positions: v[0..1] turn against v[2..3].
+    // With rotary positions a tile of 64 columns is one head: v[0..1] are rotated against v[2..3].
     void put_qkv(const Layer& layer, int token, int column, Vec (&y)[4]) {
         if (layer.rotary && column < 2 * hidden) {
-            const float* turn = layer.rotary + (long)batch.positions[token] * 64;
+            const float* rotary = layer.rotary + (long)batch.positions[token] * 64;
             for (int v = 0; v < 2; v++) {
-                Vec cos = load(turn + v * LANES), sin = load(turn + 32 + v * LANES);
+                Vec cos = load(rotary + v * LANES), sin = load(rotary + 32 + v * LANES);
                 Vec left = y[v], right = y[v + 2];
                 y[v] = _mm512_fmsub_ps(left, cos, _mm512_mul_ps(right, sin));
                 y[v + 2] = _mm512_fmadd_ps(right, cos, _mm512_mul_ps(left, sin));
@@ -190,38 +198,38 @@ struct Encoder {
     }
 
     void attend(const Layer& layer, const Item& item, Scratch& s) {
-        long begin = batch.offsets[item.pair];
-        int length = batch.offsets[item.pair + 1] - begin;
+        long begin = batch.bounds[item.pair];
+        int length = batch.bounds[item.pair + 1] - begin;
         const Element* rows = qkv + begin * 3 * hidden;
         s.attention.run(rows, hidden, length, item.head, item.first, item.last, layer.window, attended + begin * hidden);
     }
 
-    // Output projection and MLP of rows of the residual stream x, in place.
-    void finish(const Layer& layer, float* x, const Element* seen, int rows, Scratch& s) {
+    // Adds output projection and MLP to rows of the residual stream x, in place. attended_rows: attention's output.
+    void finish(const Layer& layer, float* x, const Element* attended_rows, int rows, Scratch& s) {
         s.rows.shape(hidden);
         for (int r = 0; r < rows; r++)
-            for (int c = 0; c < hidden; c += LANES) s.rows.put(r, c, load(seen + (long)r * hidden + c));
+            for (int c = 0; c < hidden; c += LANES) s.rows.put(r, c, load(attended_rows + (long)r * hidden + c));
         s.rows.seal(rows);
         auto add = [&](int r, int column, Vec(&y)[4]) {
             float* to = x + (long)r * hidden + column;
             for (int v = 0; v < 4; v++) store(to + v * LANES, _mm512_add_ps(load(to + v * LANES), y[v]));
         };
         matmul(s.rows, 0, rows, layer.attention_out, 0, hidden, add);
-        renorm(x, layer.attention_norm, rows);
+        post_norm(x, layer.attention_norm, rows);
         read(x, layer.mlp_norm, rows, s.rows);
         s.inner.shape(layer.mlp_out.in);
         matmul(s.rows, 0, rows, layer.mlp_in, 0, layer.mlp_in.out, [&](int r, int column, Vec(&y)[4]) {
-            if (model.gated)  // each tile holds 32 columns and the 32 gates that belong to them
+            if (model.gated)  // each tile holds 32 columns and their 32 gates
                 for (int v = 0; v < 2; v++) s.inner.put(r, column / 2 + v * LANES, _mm512_mul_ps(gelu<E>(y[v]), y[v + 2]));
             else
                 for (int v = 0; v < 4; v++) s.inner.put(r, column + v * LANES, gelu<E>(y[v]));
         });
         s.inner.seal(rows);
         matmul(s.inner, 0, rows, layer.mlp_out, 0, hidden, add);
-        renorm(x, layer.mlp_norm, rows);
+        post_norm(x, layer.mlp_norm, rows);
     }
 
-    void renorm(float* x, const Norm& n, int rows) {
+    void post_norm(float* x, const Norm& n, int rows) {
         if (model.pre_norm) return;
         for (int r = 0; r < rows; r++) {
             float* row = x + (long)r * hidden;
@@ -229,8 +237,9 @@ struct Encoder {
         }
     }
 
-    void close(const Layer& layer, float* x, const Element* seen, int rows, Scratch& s) {
-        finish(layer, x, seen, rows, s);
+    // `finish` for the last layer, and the model's final norm.
+    void finish_last(const Layer& layer, float* x, const Element* attended_rows, int rows, Scratch& s) {
+        finish(layer, x, attended_rows, rows, s);
         if (!model.final_norm.weight) return;
         for (int r = 0; r < rows; r++) {
             float* row = x + (long)r * hidden;
@@ -240,11 +249,12 @@ struct Encoder {
 };
 
 template <class T, class E>
-void forward_of(const Model& model, const Batch& batch, const Space& space, bool first_only, int threads, float* out) {
+void forward_of(const Model& model, const Batch& batch, const Workspace& workspace, bool pooled_only, int threads,
+                float* out) {
     if (model.head_width == 32)
-        Encoder<T, E, 32>{model, batch, space}.run(first_only, threads, out);
+        Encoder<T, E, 32>{model, batch, workspace}.run(pooled_only, threads, out);
     else
-        Encoder<T, E, 64>{model, batch, space}.run(first_only, threads, out);
+        Encoder<T, E, 64>{model, batch, workspace}.run(pooled_only, threads, out);
 }
 
 #ifdef __AVX512BF16__
@@ -253,18 +263,18 @@ using Half = Bfloat16;
 using Half = Float32;
 #endif
 
-enum Kind { FLOAT32, BFLOAT16, INT8 };
+enum Dtype { FLOAT32, BFLOAT16, INT8 };
 
-extern "C" void rankfleet_forward(int kind, const Model* model, const Batch* batch, const Space* space, int first_only,
-                                  int threads, float* out) {
-    if (kind == FLOAT32)
-        forward_of<Float32, Float32>(*model, *batch, *space, first_only, threads, out);
+extern "C" void rankfleet_forward(int dtype, const Model* model, const Batch* batch, const Workspace* workspace,
+                                  int pooled_only, int threads, float* out) {
+    if (dtype == FLOAT32)
+        forward_of<Float32, Float32>(*model, *batch, *workspace, pooled_only, threads, out);
 #ifdef __AVX512BF16__
-    if (kind == BFLOAT16)
-        forward_of<Bfloat16, Bfloat16>(*model, *batch, *space, first_only, threads, out);
+    if (dtype == BFLOAT16)
+        forward_of<Bfloat16, Bfloat16>(*model, *batch, *workspace, pooled_only, threads, out);
 #endif
 #ifdef __AVX512VNNI__
-    if (kind == INT8)
-        forward_of<Int8, Half>(*model, *batch, *space, first_only, threads, out);
+    if (dtype == INT8)
+        forward_of<Int8, Half>(*model, *batch, *workspace, pooled_only, threads, out);
 #endif
 }

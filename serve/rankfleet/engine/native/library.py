@@ -1,4 +1,4 @@
-"""The compiled kernels: found in the cache or built there once, for the instructions this processor has."""
+"""The compiled kernels as a shared library: built once for this processor's instructions, then read from the cache."""
 
 import ctypes
 import hashlib
@@ -15,20 +15,20 @@ from pathlib import Path
 log = logging.getLogger("rankfleet")
 
 SOURCES = sorted(Path(__file__).parent.glob("*.?pp"))
-NEEDED = ("avx512f", "avx512bw", "avx512vl", "avx512dq", "fma")
+REQUIRED = ("avx512f", "avx512bw", "avx512vl", "avx512dq", "fma")
 OPTIONAL = {"avx512_bf16": "avx512bf16", "avx512_vnni": "avx512vnni"}  # /proc/cpuinfo's name → the compiler's
 
 
 @dataclass(frozen=True)
 class Library:
-    """forward: the C function `rankfleet_forward`; dtypes: the precisions it can compute in here."""
+    """`forward`: the C function `rankfleet_forward`. `dtypes`: the precisions that it can compute in here."""
 
     forward: "ctypes._NamedFuncPointer"
     dtypes: frozenset[str]
 
 
 def cpu_flags(cpuinfo: Path = Path("/proc/cpuinfo")) -> frozenset[str]:
-    """Names of the instruction sets of this processor; none where Linux does not tell."""
+    """Names of this processor's instruction sets; empty if Linux does not list them."""
     try:
         lines = cpuinfo.read_text(encoding="utf-8", errors="replace").splitlines()
     except OSError:
@@ -37,7 +37,7 @@ def cpu_flags(cpuinfo: Path = Path("/proc/cpuinfo")) -> frozenset[str]:
 
 
 def cache_folder() -> Path:
-    """Where compiled kernels are kept: $RANKFLEET_CACHE, else the user's cache folder. Raises OSError where there is
+    """The folder for compiled kernels: $RANKFLEET_CACHE, else the user's cache folder. Raises OSError if there is
     neither."""
     if named := os.environ.get("RANKFLEET_CACHE"):
         return Path(named)
@@ -49,8 +49,8 @@ def cache_folder() -> Path:
 
 
 def supported_dtypes(flags: frozenset[str]) -> frozenset[str]:
-    """What can be computed with these instructions."""
-    if not flags.issuperset(NEEDED):
+    """The precisions that can be computed with these instruction sets."""
+    if not flags.issuperset(REQUIRED):
         return frozenset()
     also = {"bfloat16": "avx512_bf16", "int8": "avx512_vnni"}
     return frozenset({"float32", *(dtype for dtype, flag in also.items() if flag in flags)})
@@ -58,16 +58,16 @@ def supported_dtypes(flags: frozenset[str]) -> frozenset[str]:
 
 @cache
 def library() -> Library | None:
-    """The kernels, or None with a logged reason where they cannot be had: another processor, no compiler."""
+    """The kernels; None, with a logged reason, if they cannot run here or cannot be built."""
     flags = cpu_flags()
     dtypes = supported_dtypes(flags)
     if not dtypes:
         log.info("no compiled kernels: they need a processor with AVX-512; using PyTorch's operations")
         return None
-    options = [f"-m{f}" for f in NEEDED] + [f"-m{name}" for flag, name in OPTIONAL.items() if flag in flags]
+    options = [f"-m{f}" for f in REQUIRED] + [f"-m{name}" for flag, name in OPTIONAL.items() if flag in flags]
     try:
         forward = load(options, cache_folder()).rankfleet_forward
-    except (OSError, ValueError) as error:  # ValueError: quotes in CXX that do not close
+    except (OSError, ValueError) as error:  # ValueError: unbalanced quotes in CXX
         log.warning("no compiled kernels (%s); using PyTorch's operations, which take about twice the time", error)
         return None
     forward.restype = None
@@ -75,7 +75,7 @@ def library() -> Library | None:
 
 
 def load(options: list[str], folder: Path) -> ctypes.CDLL:
-    """The shared object for these compiler options. One in the cache that cannot be loaded is built again."""
+    """The library for these compiler options. One in the cache that cannot be loaded is built again."""
     path = compiled(options, folder)
     try:
         return ctypes.CDLL(str(path))
@@ -86,18 +86,18 @@ def load(options: list[str], folder: Path) -> ctypes.CDLL:
 
 
 def compiled(options: list[str], folder: Path) -> Path:
-    """The shared object for these compiler options, built unless it lies in the folder already.
+    """The path of the library for these compiler options, built unless the folder holds it already.
 
-    Raises OSError when there is no compiler, it fails, or the folder cannot be written.
+    Raises OSError if there is no compiler, it fails, or the folder cannot be written.
     """
-    found = [there for name in ("g++", "clang++") if (there := shutil.which(name))]
+    found = [program for name in ("g++", "clang++") if (program := shutil.which(name))]
     compiler = shlex.split(os.environ.get("CXX", "")) or found[:1]
     source = b"\0".join(path.read_bytes() for path in SOURCES)
-    threads = openmp()  # part of the key: another PyTorch may have its library elsewhere, under another name
+    threads = openmp()  # part of the key: with another PyTorch it has another path
     command = ["-std=c++20", "-O3", "-fopenmp", "-fPIC", "-shared", *options]
     key = hashlib.sha256(source + " ".join([*command, *threads]).encode()).hexdigest()[:20]
     path = folder / f"kernels-{key}.so"
-    if os.path.exists(path):  # unlike Path.exists() also False in a folder that may not be looked into
+    if os.path.exists(path):  # unlike Path.exists(), False in a folder without read permission
         return path
     if not compiler:
         raise FileNotFoundError("no C++ compiler found; install g++ or set CXX")
@@ -108,12 +108,12 @@ def compiled(options: list[str], folder: Path) -> Path:
         done = subprocess.run([*compiler, *command, main, *threads, "-o", str(built)], capture_output=True, text=True)
         if done.returncode:
             raise OSError(f"{compiler[0]} failed: {done.stderr.strip()[:500]}")
-        os.replace(built, path)  # several replicas may build at once: the last one wins, with the same file
+        os.replace(built, path)  # several replicas may build at once: all write the same file
     return path
 
 
 def scratch_in(folder: Path) -> "tempfile.TemporaryDirectory[str]":
-    """A folder inside, to build in. Raises OSError that says what to set where nothing can be written there."""
+    """A temporary folder inside, to build in. Raises OSError that says what to set if it cannot be created."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
         return tempfile.TemporaryDirectory(dir=folder)
@@ -123,7 +123,7 @@ def scratch_in(folder: Path) -> "tempfile.TemporaryDirectory[str]":
 
 
 def openmp() -> list[str]:
-    """PyTorch's own OpenMP library, so that both share one pool of threads; the system's where PyTorch has none."""
+    """PyTorch's own OpenMP library, so that both share one thread pool; empty, for the system's, if it has none."""
     import torch
 
     root = Path(torch.__file__).parent

@@ -1,15 +1,15 @@
-// Matrix products on a few rows: sums of a tile of rows × 64 columns stay in registers over the inner dimension.
+// Matrix products of few rows: the sums of a tile of rows × 64 columns stay in registers over the inner dimension.
 #pragma once
 #include <type_traits>
 #include <vector>
 
 #include "vector.hpp"
 
-constexpr int STRIP = 6;    // rows whose sums are in registers at once: 6 × 4 of 32 registers
+constexpr int STRIP = 6;    // rows of a tile: 6 × 4 of the 32 registers hold its sums
 constexpr int COLUMNS = 64; // columns of a tile
-constexpr int BLOCK = 48;   // rows that share one walk through the weights
+constexpr int BLOCK = 48;   // rows that share one pass over the weights
 
-// One 32-bit unit of a row times 16 columns, added to the sums of the 16 columns.
+// Adds one 32-bit unit of a row times 16 columns to the sums of the 16 columns.
 template <class T>
 struct Dot {
     using Sums = Vec;
@@ -37,7 +37,7 @@ inline Vec dot<Bfloat16>(Vec sums, __m512i unit, __m512i columns) {
 #ifdef __AVX512VNNI__
 template <>
 inline __m512i dot<Int8>(__m512i sums, __m512i unit, __m512i columns) {
-    // The intrinsic makes GCC 12 copy every sum through the stack.
+    // With the intrinsic, GCC 12 copies every sum through the stack.
     asm("vpdpbusd %2, %1, %0" : "+v"(sums) : "v"(unit), "v"(columns));
     return sums;
 }
@@ -49,8 +49,8 @@ struct Tile {
     typename Dot<T>::Sums at[R][V];
 };
 
-// rows: R rows of `units`, `row_step` units apart. columns: for each unit V vectors, `vector_step` apart, and
-// `unit_step` from unit to unit.
+// rows: R rows of `units` units, `row_step` units apart. columns: V vectors for each unit, `vector_step` apart within
+// it, and `unit_step` from one unit to the next.
 template <class T, int R, int V>
 [[gnu::always_inline]] inline Tile<T, R, V> tile(const uint32_t* rows, long row_step, const uint32_t* columns,
                                                  long vector_step, long unit_step, int units) {
@@ -73,17 +73,17 @@ template <class T, int R, int V>
     return sums;
 }
 
-// Call f with `count` in [1, MOST] as a constant.
-template <int MOST, class F>
+// Calls f with `count`, in [1, MAX], as a compile-time constant.
+template <int MAX, class F>
 inline void with_constant(int count, F&& f) {
-    if constexpr (MOST > 1) {
-        if (count < MOST) return with_constant<MOST - 1>(count, static_cast<F&&>(f));
+    if constexpr (MAX > 1) {
+        if (count < MAX) return with_constant<MAX - 1>(count, static_cast<F&&>(f));
     }
-    f(std::integral_constant<int, MOST>{});
+    f(std::integral_constant<int, MAX>{});
 }
 
-// y = x Wᵀ + b, as Python lays it out. weight: units [out / 64][in / UNIT][64]; for int8 also scale [out] and
-// shift [out] = Σ W, by which the rows' zero points are taken off again.
+// y = x Wᵀ + b, laid out by structs.py. weight: units [out / 64][in / UNIT][64]. For int8 also scale [out], and
+// shift [out] = Σ W, with which the rows' zero points are subtracted again.
 struct Linear {
     const uint32_t* weight;
     const float* bias;
@@ -92,7 +92,7 @@ struct Linear {
     int64_t in, out;
 };
 
-// A block of rows as the left side of products. Values are put in as floats, then sealed.
+// A block of rows as the left operand of products. Values are put in as floats; `seal` ends that.
 template <class T>
 struct Rows {
     std::vector<typename T::Element> data;
@@ -108,7 +108,7 @@ struct Rows {
     int step() const { return width / T::UNIT; }
 };
 
-// Each row's range [least, most] becomes 0 … 255: value = scale × (byte − zero). The range includes 0.
+// Each row's range [min, max], widened to include 0, becomes 0 … 255: value = scale × (byte − zero).
 template <>
 struct Rows<Int8> {
     std::vector<uint8_t> data;
@@ -128,14 +128,14 @@ struct Rows<Int8> {
     void seal(int rows) {
         for (int r = 0; r < rows; r++) {
             const float* from = &values[(size_t)r * width];
-            Vec least = all(0.f), most = all(1e-12f);
+            Vec min = all(0.f), max = all(1e-12f);
             for (int c = 0; c < width; c += LANES) {
                 Vec v = load(from + c);
-                least = _mm512_min_ps(least, v);
-                most = _mm512_max_ps(most, v);
+                min = _mm512_min_ps(min, v);
+                max = _mm512_max_ps(max, v);
             }
-            float low = _mm512_reduce_min_ps(least);
-            scale[r] = (_mm512_reduce_max_ps(most) - low) / 255.f;
+            float low = _mm512_reduce_min_ps(min);
+            scale[r] = (_mm512_reduce_max_ps(max) - low) / 255.f;
             zero[r] = (int32_t)(-low / scale[r] + .5f);
             Vec up = all(1.f / scale[r]);
             for (int c = 0; c < width; c += LANES) {
@@ -149,7 +149,7 @@ struct Rows<Int8> {
     int step() const { return width / Int8::UNIT; }
 };
 
-// Sums of one row and vector as floats, bias added.
+// The sums of one row and vector as floats, with the bias added.
 template <class T>
 inline Vec finished(const Linear& w, const Rows<T>&, int, int column, Vec sums) {
     return _mm512_add_ps(sums, load(w.bias + column));
@@ -161,7 +161,7 @@ inline Vec finished(const Linear& w, const Rows<Int8>& rows, int row, int column
     return _mm512_fmadd_ps(_mm512_cvtepi32_ps(sums), scale, load(w.bias + column));
 }
 
-// Rows [begin, end) of x by columns [from, to) of the layer: done(row, column, Vec[4]) gets each 64 columns of a row.
+// Rows [begin, end) of x times columns [from, to) of the layer. done(row, column, Vec[4]) receives 64 columns of a row.
 template <class T, class Done>
 inline void matmul(const Rows<T>& x, int begin, int end, const Linear& w, int from, int to, Done&& done) {
     int units = w.in / T::UNIT;

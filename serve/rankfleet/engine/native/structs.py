@@ -1,5 +1,6 @@
-"""What the compiled code reads: C structures, and weights in the order in which it walks through them."""
+"""The C structures that the compiled kernels read (`encoder.cpp`, field by field), and weights in their tile order."""
 
+from collections.abc import Sequence
 from ctypes import POINTER, Structure, c_float, c_int64, c_void_p
 
 import torch
@@ -7,7 +8,7 @@ import torch
 from rankfleet.engine.checkpoint import weights
 
 COLUMNS = 64  # columns of a tile
-UNIT = {"float32": 1, "bfloat16": 2, "int8": 4}  # elements in 32 bits
+UNIT = {"float32": 1, "bfloat16": 2, "int8": 4}  # elements in a 32-bit unit
 
 
 class NormStruct(Structure):
@@ -40,9 +41,9 @@ class LayerStruct(Structure):
 
 class ModelStruct(Structure):
     _fields_ = (
-        ("words", c_void_p),
-        ("places", c_void_p),
-        ("types", c_void_p),
+        ("word_embeddings", c_void_p),
+        ("position_embeddings", c_void_p),
+        ("type_embeddings", c_void_p),
         ("embedding_norm", NormStruct),
         ("final_norm", NormStruct),
         ("layers", POINTER(LayerStruct)),
@@ -57,10 +58,10 @@ class ModelStruct(Structure):
 
 class BatchStruct(Structure):
     _fields_ = (
-        ("offsets", c_void_p),
+        ("bounds", c_void_p),
         ("token_ids", c_void_p),
         ("positions", c_void_p),
-        ("place_ids", c_void_p),
+        ("position_ids", c_void_p),
         ("type_ids", c_void_p),
         ("items", c_void_p),
         ("tokens", c_int64),
@@ -74,14 +75,15 @@ class WorkspaceStruct(Structure):
 
 
 class NativeWeights:
-    """Puts tensors where the compiled code reads them, and keeps them alive."""
+    """Copies tensors into the order that the kernels read, and keeps the copies alive."""
 
     def __init__(self, dtype: str) -> None:
+        """`dtype`: of the matrix products: float32, bfloat16 or int8."""
         self.dtype = dtype
         self._kept: list[torch.Tensor] = []
 
     def keep(self, tensor: torch.Tensor | None, dtype: torch.dtype = torch.float32) -> int | None:
-        """The address of a contiguous copy, or None."""
+        """The address of a contiguous copy; None for None."""
         if tensor is None:
             return None
         self._kept.append(tensor.to(dtype).contiguous())
@@ -91,8 +93,10 @@ class NativeWeights:
         return NormStruct(self.keep(norm.weight), self.keep(norm.bias)) if norm else NormStruct(None, None)
 
     def linear(self, linear: weights.Linear, gated: bool = False) -> LinearStruct:
-        """W [out, in] as [out / 64][in / unit][64] units. gated: the second half of the rows are the gates of the
-        first; each tile gets 32 columns and their gates."""
+        """W [out, in] in tiles: [out / 64][in / unit][64] units.
+
+        `gated`: the second half of the rows are the gates of the first half; each tile gets 32 rows and their gates.
+        """
         weight, bias = linear.weight.float(), linear.bias
         if bias is None:
             bias = torch.zeros(len(weight))
@@ -108,10 +112,40 @@ class NativeWeights:
         out, inner, unit = *weight.shape, UNIT[self.dtype]
         tiles = weight.view(out // COLUMNS, COLUMNS, inner // unit, unit).transpose(1, 2)
         return LinearStruct(
-            self.keep(tiles, getattr(torch, self.dtype)),
-            self.keep(bias),
-            self.keep(scale),
-            self.keep(shift, torch.int32),
-            inner,
-            out,
+            weight=self.keep(tiles, getattr(torch, self.dtype)),
+            bias=self.keep(bias),
+            scale=self.keep(scale),
+            shift=self.keep(shift, torch.int32),
+            inputs=inner,
+            outputs=out,
+        )
+
+    def model(
+        self,
+        layers: Sequence[LayerStruct],
+        *,
+        word_embeddings: torch.Tensor,
+        position_embeddings: torch.Tensor | None,
+        type_embeddings: torch.Tensor | None,
+        embedding_norm: weights.LayerNorm,
+        final_norm: weights.LayerNorm | None,
+        heads: int,
+        pre_norm: bool,
+        gated: bool,
+    ) -> ModelStruct:
+        """A whole model. `pre_norm`: layers norm their input and not their output. `gated`: the MLP has gates."""
+        hidden = word_embeddings.shape[1]
+        return ModelStruct(
+            word_embeddings=self.keep(word_embeddings),
+            position_embeddings=self.keep(position_embeddings),
+            type_embeddings=self.keep(type_embeddings),
+            embedding_norm=self.norm(embedding_norm),
+            final_norm=self.norm(final_norm),
+            layers=(LayerStruct * len(layers))(*layers),
+            hidden=hidden,
+            layer_count=len(layers),
+            head_width=hidden // heads,
+            pre_norm=pre_norm,
+            gated=gated,
+            eps=embedding_norm.eps,
         )

@@ -44,8 +44,8 @@ inline void store(uint16_t* to, Vec v) {
 
 inline Vec all(float value) { return _mm512_set1_ps(value); }
 
-// 2^x: whole part by exponent, rest r in [-1/2, 1/2] by its Taylor series Σ (r ln 2)^k / k!, cut where the
-// remainder is below the element's precision (5e-9 for float32, 4e-5 for bfloat16).
+// 2^x: the whole part by exponent, the rest r in [-1/2, 1/2] by its Taylor series Σ (r ln 2)^k / k!, truncated where
+// the remainder is below the element's precision (5e-9 for float32, 4e-5 for bfloat16).
 template <class E>
 inline Vec exp2(Vec x) {
     Vec whole = _mm512_roundscale_ps(x, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
@@ -57,7 +57,7 @@ inline Vec exp2(Vec x) {
     return _mm512_scalef_ps(sum, whole);
 }
 
-// x Φ(x) with Φ from Abramowitz & Stegun's erf: 7.1.26 (error below 1.5e-7) for float32, 7.1.25 (2.5e-5) otherwise.
+// GELU: x Φ(x), with Φ from Abramowitz & Stegun's erf, 7.1.26 (error below 1.5e-7) for float32, else 7.1.25 (2.5e-5).
 template <class E>
 inline Vec gelu(Vec x) {
     constexpr bool exact = sizeof(typename E::Element) == 4;

@@ -1,1 +1,1 @@
-"""Loading a model onto a device and scoring pairs with it."""
+"""Loading a checkpoint onto a device, scoring pairs with it, and timing it."""

@@ -1,9 +1,11 @@
-"""CUDA graphs: a forward pass of a small model is a hundred kernels of a few microseconds, which a GPU runs faster
-than a host can start them. Recorded once, they start as one.
+"""CUDA graphs of forward passes.
 
-A graph has fixed shapes and fixed memory. So there is one per bucket, a number of tokens and rows; a batch is filled
-up with pairs that nobody asked for, and empty rows, to the next bucket; its index arrays are copied to where the graph
-reads them. What fits no bucket runs as usual.
+A forward pass of a small model is a hundred kernels of a few microseconds each, which a GPU runs faster than a host can
+launch them. Recorded in a graph, they are launched at once.
+
+A graph has fixed shapes and fixed memory. So one is recorded for each bucket, a number of tokens and rows. A batch is
+padded to the next bucket with filler pairs, whose scores are dropped, and with empty rows; its index arrays are copied
+to the memory that the graph reads. A batch that fits no bucket runs without a graph.
 """
 
 import logging
@@ -21,60 +23,63 @@ from rankfleet.engine.attention.upload import upload
 
 log = logging.getLogger(__name__)
 
-SMALLEST = 256  # tokens; below it a bucket more would save nothing
-STEPS = 4  # buckets from one power of two to the next: on average a tenth of a batch is filling
+MIN_TOKENS = 256  # of a bucket; a smaller one would save nothing
+STEPS_PER_OCTAVE = 4  # buckets from one power of two to the next: on average a tenth of a batch is filler
 TOKENS_PER_ROW = 32  # a bucket has room for pairs of this mean length
-LONGEST = 512  # tokens of the longest pair: kernels start blocks for pairs of this length, so no more than needed
-FILLER = 128  # tokens of the longest filling pair: short, for their attention is wasted
+MAX_PAIR = 512  # tokens of the longest pair: kernels launch blocks for pairs of this length, so no more than needed
+MAX_FILLER = 128  # tokens of the longest filler pair: short, because attention within it is wasted
 WARM_UPS = 3  # runs before a recording, in which libraries choose kernels and the compiler compiles
 
 
 @dataclass(frozen=True, order=True)
 class Bucket:
-    """Fixed sizes of a recorded batch: tokens of all pairs together, and pairs."""
+    """Fixed size of a recorded batch: tokens of all pairs together, and number of pairs."""
 
     tokens: int
     rows: int
 
 
 def buckets_to(max_tokens: int) -> list[Bucket]:
-    """Smallest first: from 256 tokens in quarters of each power of two, up to `max_tokens`."""
-    sizes, octave = [], SMALLEST
+    """All buckets up to `max_tokens`, smallest first: from 256 tokens on, in quarters of each power of two."""
+    sizes, octave = [], MIN_TOKENS
     while octave <= max_tokens:
-        sizes += [octave + octave * step // STEPS for step in range(STEPS)]
+        sizes += [octave + octave * step // STEPS_PER_OCTAVE for step in range(STEPS_PER_OCTAVE)]
         octave *= 2
     return [Bucket(tokens, tokens // TOKENS_PER_ROW) for tokens in sizes if tokens <= max_tokens]
 
 
-def filling(bucket: Bucket, tokens: int, filler: int) -> int:
-    """How many filling pairs take a batch of `tokens` to the bucket's."""
-    return -(-(bucket.tokens - tokens) // filler)
+def filler_pairs(bucket: Bucket, tokens: int, max_filler: int) -> int:
+    """How many filler pairs pad a batch of `tokens` to the bucket."""
+    return -(-(bucket.tokens - tokens) // max_filler)
 
 
-def choose(buckets: Iterable[Bucket], lengths: np.ndarray, longest: int, filler: int) -> Bucket | None:
-    """The smallest bucket that these pairs and their filling fit; None where there is none, or for a pair that is
-    longer than `longest`. buckets: smallest first; lengths: [pairs]."""
-    if lengths.max(initial=0) > longest:
+def choose(buckets: Iterable[Bucket], lengths: np.ndarray, max_pair: int, max_filler: int) -> Bucket | None:
+    """The smallest bucket with room for these pairs and their filler; None if there is none, or if a pair is longer
+    than `max_pair`.
+
+    `buckets`: smallest first. `lengths`: [pairs]. `max_filler`: tokens of a filler pair.
+    """
+    if lengths.max(initial=0) > max_pair:
         return None
     tokens = int(lengths.sum())
     for bucket in buckets:
-        if bucket.tokens >= tokens and bucket.rows >= len(lengths) + filling(bucket, tokens, filler):
+        if bucket.tokens >= tokens and bucket.rows >= len(lengths) + filler_pairs(bucket, tokens, max_filler):
             return bucket
     return None
 
 
-def padded(pairs: TokenizedPairs, bucket: Bucket, filler: int) -> TokenizedPairs:
-    """The pairs, then filling pairs of token 0, then empty ones, to exactly the bucket's tokens and rows."""
+def pad_to_bucket(pairs: TokenizedPairs, bucket: Bucket, max_filler: int) -> TokenizedPairs:
+    """The pairs, then filler pairs of token 0, then empty ones: exactly the bucket's tokens and rows."""
     missing, rows = bucket.tokens - pairs.tokens, bucket.rows - len(pairs)
     lengths = np.zeros(rows, dtype=np.int32)
-    full, rest = divmod(missing, filler)
-    lengths[:full] = filler
+    full, rest = divmod(missing, max_filler)
+    lengths[:full] = max_filler
     if rest:
         lengths[full] = rest
     return TokenizedPairs(
         np.concatenate([pairs.ids, np.zeros(missing, dtype=np.int32)]),
         np.concatenate([pairs.lengths, lengths]),
-        np.concatenate([pairs.seconds, np.zeros(rows, dtype=np.int32)]),
+        np.concatenate([pairs.document_offsets, np.zeros(rows, dtype=np.int32)]),
     )
 
 
@@ -82,11 +87,11 @@ class Recorder(Protocol):
     """Records device work that reads and writes fixed memory."""
 
     def record(self, work: Callable[[], torch.Tensor]) -> tuple[torch.Tensor, Callable[[], None]]:
-        """The tensor that `work` gives back, and what fills it anew from the memory that `work` reads."""
+        """The tensor that `work` returns, and a function that recomputes it from the memory that `work` reads."""
 
 
 class CudaRecorder:
-    """Graphs that share one pool of memory, since no two of them ever run at once."""
+    """Records CUDA graphs that share one memory pool, since no two of them run at the same time."""
 
     def __init__(self, device: torch.device) -> None:
         self._pool = torch.cuda.graph_pool_handle()
@@ -100,7 +105,7 @@ class CudaRecorder:
                 work()
         torch.cuda.synchronize(self._device)
         graph = torch.cuda.CUDAGraph()
-        # Of this thread alone: elsewhere in the process another model may be loading.
+        # Capture this thread only: another one of the process may be loading a model.
         with torch.cuda.graph(graph, pool=self._pool, stream=self._stream, capture_error_mode="thread_local"):
             out = work()
         return out, graph.replay
@@ -108,7 +113,7 @@ class CudaRecorder:
 
 @dataclass(frozen=True)
 class Recording:
-    """index: int32, where the graph reads `index_buffer`; logits: float32 [rows], where it writes."""
+    """A recorded pass. `index`: int32, where it reads `index_buffer`. `logits`: float32 [rows], where it writes."""
 
     index: torch.Tensor
     logits: torch.Tensor
@@ -116,7 +121,7 @@ class Recording:
 
 
 class Graphs:
-    """The recorded forward passes of one model. Not for several threads at once."""
+    """The recorded forward passes of one model. Not thread-safe."""
 
     def __init__(
         self,
@@ -124,26 +129,31 @@ class Graphs:
         recorder: Recorder,
         device: torch.device,
         buckets: list[Bucket],
-        longest: int = LONGEST,
-        filler: int = FILLER,
+        max_pair: int = MAX_PAIR,
+        max_filler: int = MAX_FILLER,
     ) -> None:
-        """forward: a batch to logits, float32 [pairs]. longest: tokens of a pair, at most what the model takes."""
+        """`forward`: a batch to logits, float32 [pairs]. `max_pair`: tokens of the longest pair, at most what the model
+        takes. `max_filler`: tokens of the longest filler pair."""
         self._forward = forward
         self._recorder = recorder
         self._device = device
         self._buckets = buckets
-        self._longest = longest
-        self._filler = min(filler, longest)
+        self._max_pair = max_pair
+        self._max_filler = min(max_filler, max_pair)
         self._recordings: dict[Bucket, Recording] = {}
-        self.runs: Counter[Bucket | None] = Counter()  # by bucket; None: batches that fitted none
+        self.runs: Counter[Bucket | None] = Counter()  # batches by bucket; None: those that fitted none
 
     @property
     def recorded(self) -> list[Bucket]:
+        """Buckets with a recording, smallest first."""
         return sorted(self._recordings)
 
     def capture(self) -> None:
-        """Record all buckets, the largest first, so that the others find its memory. What cannot be recorded is
-        logged and will run as usual; only want of memory leaves hope for smaller ones."""
+        """Record all buckets, the largest first, so that the others reuse its memory.
+
+        A failure is logged, and such batches run without a graph. After running out of memory the smaller buckets are
+        still tried; any other failure ends the recording.
+        """
         for bucket in sorted(set(self._buckets) - set(self._recordings), reverse=True):
             try:
                 self._recordings[bucket] = self._record(bucket)
@@ -154,23 +164,23 @@ class Graphs:
                 return
 
     def _record(self, bucket: Bucket) -> Recording:
-        nothing = TokenizedPairs(*(np.empty(0, dtype=np.int32) for _ in range(3)))
-        pairs = padded(nothing, bucket, self._filler)
+        no_pairs = TokenizedPairs(*(np.empty(0, dtype=np.int32) for _ in range(3)))
+        pairs = pad_to_bucket(no_pairs, bucket, self._max_filler)
         index = upload(index_buffer(pairs), self._device).clone()
 
         def work() -> torch.Tensor:
-            return self._forward(read_buffer(index, bucket.tokens, self._longest, pairs.lengths))
+            return self._forward(read_buffer(index, bucket.tokens, self._max_pair, pairs.lengths))
 
         logits, replay = self._recorder.record(work)
         return Recording(index, logits, replay)
 
     def run(self, pairs: TokenizedPairs) -> torch.Tensor | None:
-        """Logits of a batch, float32 [pairs] on the device; None where no recording fits it."""
-        bucket = choose(self.recorded, pairs.lengths, self._longest, self._filler)
+        """Logits of a batch, float32 [pairs] on the device; None if no recording fits it."""
+        bucket = choose(self.recorded, pairs.lengths, self._max_pair, self._max_filler)
         self.runs[bucket] += 1
         if bucket is None:
             return None
         recording = self._recordings[bucket]
-        recording.index.copy_(upload(index_buffer(padded(pairs, bucket, self._filler)), self._device))
+        recording.index.copy_(upload(index_buffer(pad_to_bucket(pairs, bucket, self._max_filler)), self._device))
         recording.replay()
-        return recording.logits[: len(pairs)].clone()  # the next run writes there
+        return recording.logits[: len(pairs)].clone()  # the next run overwrites it

@@ -1,4 +1,4 @@
-"""In which precision a model computes."""
+"""The precision that a model computes in."""
 
 import torch
 
@@ -10,10 +10,10 @@ TORCH_DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
 
 def choose_dtype(dtype: str, device: torch.device) -> str:
-    """What `auto` means on this device: bfloat16 where its products are faster than those of float32, which is on
-    GPUs that have it and on CPUs with AVX512-BF16 or AMX; else float32. Other names stay as they are.
+    """The precision to compute in: `dtype`, or what `auto` means on this device.
 
-    Raises CheckpointError for int8 where it cannot be computed.
+    `auto` is bfloat16 where its matrix products are faster than those of float32 (GPUs that have it, CPUs with
+    AVX512-BF16 or AMX), else float32. Raises CheckpointError for int8 where it cannot be computed.
     """
     if dtype == "int8":
         kernels = library() if device.type == "cpu" else None

@@ -1,4 +1,4 @@
-"""The scorer: one checkpoint on one device, pairs in, raw logits out."""
+"""The scorer: one checkpoint on one device, from pairs to raw logits."""
 
 from collections.abc import Sequence
 
@@ -8,34 +8,41 @@ import torch
 from rankfleet.core.errors import CheckpointError
 from rankfleet.core.pairs import TokenizedPairs
 from rankfleet.core.passages import PassageRule
-from rankfleet.engine.attention.packed import Attention
 from rankfleet.engine.attention.packing import PackedBatch, batches, pack
+from rankfleet.engine.attention.protocol import Attention
 from rankfleet.engine.attention.varlen import VarlenAttention
 from rankfleet.engine.checkpoint.files import Checkpoint
-from rankfleet.engine.models.heads import Head, head_of
-from rankfleet.engine.models.modernbert import ModernBertEncoder
-from rankfleet.engine.runtime.cudagraph import LONGEST, Bucket, CudaRecorder, Graphs, Recorder, buckets_to
-from rankfleet.engine.runtime.encoders import Encoder, TorchEncoder, compiled_encoder, torch_encoder
-from rankfleet.engine.runtime.loadable import check_checkpoint
-from rankfleet.engine.runtime.pair_checks import check_pairs, probe
+from rankfleet.engine.models.heads import Head
+from rankfleet.engine.models.torch_encoder import TorchEncoder
+from rankfleet.engine.native.encoder import NativeEncoder
+from rankfleet.engine.runtime.checkpoint_checks import check_checkpoint
+from rankfleet.engine.runtime.cudagraph import MAX_PAIR, Bucket, CudaRecorder, Graphs, Recorder, buckets_to
+from rankfleet.engine.runtime.loading import (
+    build_encoder,
+    build_head,
+    build_native_encoder,
+    load_tokenizer,
+    max_pair_tokens,
+)
+from rankfleet.engine.runtime.pair_checks import check_pairs, probe_pair
 from rankfleet.engine.runtime.pass_budget import DTYPE_BYTES, pass_budget
 from rankfleet.engine.runtime.precision import TORCH_DTYPES, choose_dtype
-from rankfleet.engine.text.tokenizer import PairTokenizer, max_pair_tokens
+from rankfleet.engine.text.tokenizer import PairTokenizer
 
 
 class Scorer:
-    """Scores equal those of `sentence_transformers.CrossEncoder` on the same checkpoint, without activation, up to
-    the precision asked for."""
+    """Gives the scores of `sentence_transformers.CrossEncoder` on the same checkpoint, without activation, up to the
+    precision asked for."""
 
     def __init__(
         self,
-        encoder: Encoder,
+        encoder: TorchEncoder | NativeEncoder,
         head: Head,
         device: torch.device,
         dtype: str,
         max_pair: int,
     ) -> None:
-        """dtype: of the matrix products. max_pair: tokens of the longest pair the encoder takes."""
+        """`dtype`: of the matrix products. `max_pair`: tokens of the longest pair that the encoder takes."""
         self._encoder = encoder
         self._head = head
         self._device = device
@@ -54,53 +61,57 @@ class Scorer:
         attention: Attention | None = None,
         graphs: bool = True,
     ) -> "Scorer":
-        """dtype: float32, bfloat16, int8 (CPU only), or auto. device: a torch device, by default the GPU where there
-        is one. compiled: use the compiled kernels where they can be had. attention: compute in PyTorch's operations
-        with this back-end. graphs: record CUDA graphs, where device and back-end can.
+        """A scorer for this checkpoint.
 
-        Raises CheckpointError for what `check_checkpoint` refuses, and when the dtype cannot be computed here, or
-        weights or the scores of a first pair are not finite.
+        `dtype`: float32, bfloat16, int8 (CPU only) or auto.
+        `device`: a torch device; by default the GPU if there is one.
+        `compiled`: use the compiled kernels where they run.
+        `attention`: compute in PyTorch's operations with this back-end.
+        `graphs`: record CUDA graphs where device and back-end allow it.
+
+        Raises CheckpointError for whatever `check_checkpoint` refuses, for a dtype that cannot be computed here, and
+        for weights or scores of a first pair that are not finite.
         """
         check_checkpoint(checkpoint, dtype)
         config = checkpoint.config
-        where = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
-        dtype = choose_dtype(dtype, where)
+        on_device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+        dtype = choose_dtype(dtype, on_device)
         max_pair = max_pair_tokens(checkpoint)
         weights = checkpoint.weights()
-        encoder: Encoder | None = None
-        if compiled and attention is None and where.type == "cpu":
-            encoder = compiled_encoder(config, weights, dtype, max_pair)
+        encoder: TorchEncoder | NativeEncoder | None = None
+        if compiled and attention is None and on_device.type == "cpu":
+            encoder = build_native_encoder(config, weights, dtype, max_pair)
         if encoder is None and dtype == "int8":
-            raise CheckpointError(f"{checkpoint.folder}: int8 is computed by the compiled kernels alone, on a CPU")
-        # Behind the kernels the head is float64: a pair's score is then the same whatever its neighbours.
-        weights = weights.to(TORCH_DTYPES[dtype] if encoder is None else torch.float64, where)
+            raise CheckpointError(f"{checkpoint.folder}: int8 is computed only by the compiled kernels, on a CPU")
+        # After the kernels the head computes in float64: then a pair's score does not depend on its neighbours.
+        weights = weights.to(TORCH_DTYPES[dtype] if encoder is None else torch.float64, on_device)
         if encoder is None:
-            encoder = torch_encoder(config, weights, attention)
-        head = head_of(checkpoint.head(), config, weights)
-        scorer = cls(encoder, head, where, dtype, max_pair)
-        # An attention of the caller's may have to be told of a batch beforehand.
-        if attention is None and not np.isfinite(scorer.score(probe(encoder.vocabulary, max_pair))).all():
+            encoder = build_encoder(config, weights, attention)
+        head = build_head(checkpoint.head(), config, weights)
+        scorer = cls(encoder, head, on_device, dtype, max_pair)
+        # The caller's own attention back-end may not be ready for a batch yet.
+        if attention is None and not np.isfinite(scorer.score(probe_pair(encoder.vocabulary, max_pair))).all():
             raise CheckpointError(
                 f"{checkpoint.folder} computes scores that are not finite (NaN or infinity) from finite weights, in "
                 f"{dtype}: the file is damaged or was saved after training diverged"
             )
-        if where.type == "cuda":
+        if on_device.type == "cuda":
             scorer.prepare(graphs)
         return scorer
 
     def prepare(self, graphs: bool) -> None:
-        """On CUDA, before the first batch: compile element-wise steps and record graphs."""
-        if isinstance(self._encoder, ModernBertEncoder):
-            self._encoder.fuse()
-        varlen = isinstance(self._encoder, TorchEncoder) and isinstance(self._encoder.attention, VarlenAttention)
-        if graphs and varlen:
+        """Compile element-wise steps and record graphs, on CUDA and before the first batch."""
+        if not isinstance(self._encoder, TorchEncoder):
+            return
+        self._encoder.fuse()
+        if graphs and isinstance(self._encoder.attention, VarlenAttention):
             self.record(CudaRecorder(self._device), buckets_to(self.budget.tokens))
 
     @torch.inference_mode()
     def record(self, recorder: Recorder, buckets: list[Bucket]) -> None:
-        """Record forward passes of these sizes, which batches then use. Attention must be by a variable-length
+        """Record forward passes of these sizes, which batches then replay. Attention must be by a variable-length
         kernel: runs of equal length have no fixed shape."""
-        graphs = Graphs(self.forward, recorder, self._device, buckets, min(LONGEST, self.max_pair))
+        graphs = Graphs(self.forward, recorder, self._device, buckets, min(MAX_PAIR, self.max_pair))
         graphs.capture()
         self.graphs = graphs
 
@@ -110,22 +121,23 @@ class Scorer:
 
     @torch.inference_mode()
     def score(self, pairs: TokenizedPairs) -> np.ndarray:
-        """Raw logits, float32 [n], in the order of `pairs`. Raises InvalidPairs for what this model does not take."""
+        """Raw logits, float32 [n], in the order of `pairs`. Raises InvalidPairs for pairs that the model cannot
+        score."""
         check_pairs(pairs, self._encoder.vocabulary, self.max_pair)
         scores = np.empty(len(pairs), dtype=np.float32)
-        done = []
-        # Nothing waits for the device before all batches are on their way.
+        launched = []
+        # All batches are launched before the first result is waited for.
         for rows in batches(pairs.lengths, self.budget.tokens):
             batch = pairs.take(rows)
             logits = self.graphs.run(batch) if self.graphs else None
-            done.append((rows, self.forward(pack(batch, self._device)) if logits is None else logits))
-        for rows, logits in done:
+            launched.append((rows, self.forward(pack(batch, self._device)) if logits is None else logits))
+        for rows, logits in launched:
             scores[rows] = logits.cpu().numpy()
         return scores
 
 
 class Reranker:
-    """A scorer with its tokenizer: texts in, scores out. For use without a cluster."""
+    """A scorer with its tokenizer, from texts to scores. For use without a cluster."""
 
     def __init__(self, scorer: Scorer, tokenizer: PairTokenizer) -> None:
         self.scorer = scorer
@@ -135,9 +147,9 @@ class Reranker:
     def load(
         cls, checkpoint: Checkpoint, dtype: str = "auto", device: str | None = None, max_tokens: int | None = None
     ) -> "Reranker":
-        """max_tokens: cut pairs to so many tokens, at most what the checkpoint takes. The rest: see Scorer.load."""
-        return cls(Scorer.load(checkpoint, dtype, device), PairTokenizer.load(checkpoint, max_tokens))
+        """`max_tokens`: cut pairs to this length, at most what the checkpoint takes. Others: see `Scorer.load`."""
+        return cls(Scorer.load(checkpoint, dtype, device), load_tokenizer(checkpoint, max_tokens))
 
     def score(self, query: str, documents: Sequence[str], passages: PassageRule | None = None) -> np.ndarray:
-        """Raw logits, float32 [documents]. passages: score documents that are too long by their best passage."""
+        """Raw logits, float32 [documents]. `passages`: score documents that are too long by their best passage."""
         return self.tokenizer.score(self.scorer.score, query, documents, passages)

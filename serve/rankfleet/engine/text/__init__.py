@@ -1,1 +1,1 @@
-"""Texts to token ids, and token ids to pairs."""
+"""From texts to token ids, and from token ids to pairs."""

@@ -1,12 +1,12 @@
 """Encoding the beginning of a long text without encoding all of it.
 
-A text may be cut where its tokenizer is sure to see a boundary, whatever stands on the other side:
+A text may be cut where its tokenizer sees a boundary whatever stands on both sides:
 
-- before the first of a run of spaces or line ends: words never reach over white space;
-- between a mark such as a full stop and a letter, for scripts that use no spaces.
+- before the first of a run of spaces or line ends, since words never contain white space;
+- between a punctuation mark, such as a full stop, and a letter, for scripts without spaces.
 
-Neither Unicode composition nor reordering crosses such a place. This holds for byte-level BPE with the GPT-2
-pattern and for BERT's word pieces (`may_cut`), and so do the ids: those of both sides are those of the whole.
+Unicode composition and reordering do not cross such a place either. So the ids of the two parts, joined, are those of
+the whole text. This holds for byte-level BPE with the GPT-2 pattern and for BERT's WordPiece; `may_cut` tells.
 """
 
 import re
@@ -15,19 +15,19 @@ from typing import Any
 
 import numpy as np
 
-# An apostrophe is left out: with the letter behind it, it may be a contraction, which is one piece.
-MARKS = ".,;:!?)。，、！？；：」』）।؟،"
-MARK = re.compile(rf"(?<=[{re.escape(MARKS)}])(?=[^\W\d_])")
-CUT = re.compile(rf"(?<=\S)(?=[ \n])|{MARK.pattern}")
-NOT_BLANK = "\x1c\x1d\x1e\x1f"  # white space to Python, but to tokenizers a mark that words may reach over
-LEAST = 256  # characters of a window; fewer are not worth a call
+# Without the apostrophe: together with the next letter it may be a contraction, which is one piece.
+PUNCTUATION = ".,;:!?)。，、！？；：」』）।؟،"
+AFTER_PUNCTUATION = re.compile(rf"(?<=[{re.escape(PUNCTUATION)}])(?=[^\W\d_])")
+CUT = re.compile(rf"(?<=\S)(?=[ \n])|{AFTER_PUNCTUATION.pattern}")
+NOT_SPACE = "\x1c\x1d\x1e\x1f"  # white space in Python, but symbols that a piece may contain in tokenizers
+MIN_WINDOW = 256  # characters; fewer are not worth a call
 ASCII_PER_TOKEN, OTHER_PER_TOKEN = 5, 2  # characters; English has 4 to 5, most other scripts fewer
 
 Encode = Callable[[list[str]], list[np.ndarray]]
 
 
 def may_cut(settings: dict[str, Any]) -> bool:
-    """Whether the tokenizer of these settings (its JSON) keeps to the rule above."""
+    """Whether the rule above holds for the tokenizer with these settings (its JSON)."""
     normalizer, pre = (settings.get(key) or {} for key in ("normalizer", "pre_tokenizer"))
     kind = (settings["model"]["type"], pre.get("type"), normalizer.get("type"))
     if kind in (("BPE", "ByteLevel", None), ("BPE", "ByteLevel", "NFC")):
@@ -41,24 +41,26 @@ def may_cut(settings: dict[str, Any]) -> bool:
 
 
 def window_end(text: str, start: int, size: int) -> int:
-    """Where a window of about `size` characters may end: the last allowed cut in its second half, or if there
-    is none, in one twice as large, and so on up to the end of the text."""
-    while start + size + size // 4 < len(text):  # a small rest is not worth a call of its own
+    """Where a window of about `size` characters from `start` on may end: the last possible cut in its second half.
+
+    If there is none, the window is doubled, up to the end of the text.
+    """
+    while start + size + size // 4 < len(text):  # a small remainder is not worth a call of its own
         low, high = start + size // 2, start + size
-        for blank in (" ", "\n"):
-            at = text.rfind(blank, low, high)
-            while at > low and text[at - 1].isspace() and text[at - 1] not in NOT_BLANK:
+        for space in (" ", "\n"):
+            at = text.rfind(space, low, high)
+            while at > low and text[at - 1].isspace() and text[at - 1] not in NOT_SPACE:
                 at -= 1
             if at > low:
                 return at
-        if marks := [match.start() for match in MARK.finditer(text, low, high)]:
-            return marks[-1]
+        if cuts := [match.start() for match in AFTER_PUNCTUATION.finditer(text, low, high)]:
+            return cuts[-1]
         size *= 2
     return len(text)
 
 
 def encode_beginnings(encode: Encode, texts: Sequence[str], max_tokens: int) -> list[tuple[np.ndarray, bool]]:
-    """Of each text, all token ids and True, or at least the first `most` of them and False."""
+    """Of each text all token ids and True, or its first `max_tokens` ids and False."""
     ids: list[list[np.ndarray]] = [[] for _ in texts]
     ends = [0] * len(texts)
     pending = list(range(len(texts)))
@@ -67,7 +69,7 @@ def encode_beginnings(encode: Encode, texts: Sequence[str], max_tokens: int) -> 
         for i in pending:
             text, start = texts[i], ends[i]
             ends[i] = window_end(text, start, window_size(text, max_tokens - sum(map(len, ids[i]))))
-            windows.append(text[start : ends[i]])  # the whole text is not copied
+            windows.append(text[start : ends[i]])  # copies the window only
         for i, part in zip(pending, encode(windows), strict=True):
             ids[i].append(part)
         pending = [i for i in pending if ends[i] < len(texts[i]) and sum(map(len, ids[i])) < max_tokens]
@@ -79,5 +81,5 @@ def encode_beginnings(encode: Encode, texts: Sequence[str], max_tokens: int) -> 
 
 
 def window_size(text: str, missing: int) -> int:
-    """Characters that should give the tokens that are missing."""
-    return LEAST + missing * (ASCII_PER_TOKEN if text.isascii() else OTHER_PER_TOKEN)
+    """Characters that probably give the `missing` tokens."""
+    return MIN_WINDOW + missing * (ASCII_PER_TOKEN if text.isascii() else OTHER_PER_TOKEN)

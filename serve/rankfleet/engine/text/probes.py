@@ -1,8 +1,8 @@
-"""Texts on which two tokenizers are compared: what their rules, and their Unicode tables, may disagree about."""
+"""Texts on which two tokenizers are compared, chosen where their rules or Unicode tables may differ."""
 
 import random
 
-BLANKS = [
+SPACES = [
     " ", "  ", "   ", "\n", "\n\n", "\r\n", "\t", " \n ", "\u00a0", "\u0085", "\u2003", "\u3000", "\u200b", "\ufeff",
 ]  # fmt: skip
 PIECES = [
@@ -26,18 +26,20 @@ PLAIN = [
 
 
 def probe_texts(added: list[str], random_texts: int = 150, seed: int = 12) -> list[str]:
-    """Each piece alone, in the middle and at the ends of words and blanks, then random rows of pieces, blanks and
-    the tokenizer's added tokens. Always the same texts for the same arguments."""
-    deal = random.Random(seed)
+    """Each piece alone and next to words and spaces, then random sequences of pieces, spaces and `added` tokens.
+
+    Deterministic: the same texts for the same arguments.
+    """
+    rng = random.Random(seed)
     pieces = [*PIECES, *added]
-    texts = [*PLAIN, *BLANKS, *pieces]
-    texts += [f"a{piece}b {piece} {piece}\u0338{piece}" for piece in (*BLANKS, *pieces)]
+    texts = [*PLAIN, *SPACES, *pieces]
+    texts += [f"a{piece}b {piece} {piece}\u0338{piece}" for piece in (*SPACES, *pieces)]
     texts += [" " * count + "x" + " " * count for count in range(40)]
     for _ in range(random_texts):
-        row = []
-        for _ in range(deal.randrange(1, 30)):
-            row.append(deal.choice(pieces))
-            if deal.random() < 0.6:
-                row.append(deal.choice(BLANKS) * deal.choice((1, 1, 1, 2, 5)))
-        texts.append("".join(row))
+        sequence = []
+        for _ in range(rng.randrange(1, 30)):
+            sequence.append(rng.choice(pieces))
+            if rng.random() < 0.6:
+                sequence.append(rng.choice(SPACES) * rng.choice((1, 1, 1, 2, 5)))
+        texts.append("".join(sequence))
     return texts

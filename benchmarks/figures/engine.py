@@ -1,0 +1,134 @@
+"""Figures of the engine and of ranking quality: docs/performance.md, README.md, cascades in docs/routing.md."""
+
+from collections.abc import Callable
+from functools import partial
+
+from benchmarks.figures.stored import conditions, stored, versions
+
+from rankfleet.bench.tables import markdown
+
+SHAPES = ("17m", "32m")
+PEERS = ("sentence-transformers-fp32", "sentence-transformers-bf16", "onnxruntime", "openvino")
+BEST_OF = ("sentence-transformers", "onnxruntime", "openvino")  # entries that repeat a peer's best precision
+DEMO_TIERS = {"small": "2 slim layers", "medium": "2 layers", "large": "4 layers"}
+
+
+def contest(shape: str) -> str:
+    """One run of benchmarks/contest."""
+    figures = stored(f"engine_{shape}")
+    peers = {name: entry for name, entry in figures["peers"].items() if name not in BEST_OF}
+    own = {f"**Rankfleet** {dtype}": entry for dtype, entry in figures["by_dtype"].items()}
+    rows = []
+    for name, entry in (own | peers).items():
+        if "pairs_per_s" not in entry:
+            rows.append([name, "not run", "", "", "", ""])
+            continue
+        keys = ("bound_fraction", "first_token_bound_fraction")
+        bounds = [f"{entry[key]:.0%}" if name in own else "" for key in keys]
+        batch = str(entry.get("batch_size", "packed"))
+        rows.append([name, f"{entry['pairs_per_s']:.0f}", batch, *bounds, f"{entry['max_abs_difference']:.4f}"])
+    work, measured = figures["work"], figures["measured"]
+    rates = ", ".join(f"{rate:.0f} in {dtype}" for dtype, rate in measured["matmul_gflop_per_s"].items())
+    caption = conditions(
+        measured,
+        f"{figures['threads']} threads",
+        f"{work['pairs']} pairs with a mean of {work['mean_tokens']:.0f} tokens and at most {work['longest_tokens']}",
+        f"median of {figures['rounds']} rounds",
+    )
+    quiet = "no other load on the machine" if measured["undisturbed"] else "other load on the machine"
+    header = ["", "pairs/s", "batch size", "of the bound", "less what is skipped", "largest difference"]
+    return (
+        f"{markdown(header, rows)}\n\n{caption}; matrix products alone in GFLOP/s: {rates}; {quiet}. "
+        f"{versions(measured)}."
+    )
+
+
+def ratios() -> str:
+    """Rankfleet ÷ each peer, by precision."""
+    runs = [stored(f"engine_{shape}")["ratio_by_dtype"] for shape in SHAPES]
+    rows = []
+    for dtype in runs[0]:
+        for peer in PEERS:
+            found = [run[dtype].get(peer) for run in runs]
+            rows.append([f"{dtype} ÷ {peer}", *("not run" if ratio is None else f"{ratio:.1f}×" for ratio in found)])
+    return markdown(["", *SHAPES], rows)
+
+
+def ratio(shape: str, dtype: str, peer: str) -> str:
+    return f"{stored(f'engine_{shape}')['ratio_by_dtype'][dtype][peer]:.1f} times"
+
+
+def precision() -> str:
+    figures = stored("precision")
+    rows = [
+        [
+            tier,
+            dtype,
+            f"{entry['mean']:.4f}",
+            f"{entry['difference']:+.4f}",
+            f"{entry['tau']:.4f}",
+            f"{entry['worst_tau']:.4f}",
+        ]
+        for tier, by_dtype in figures["tiers"].items()
+        for dtype, entry in by_dtype.items()
+    ]
+    measured = figures["measured"]
+    header = ["demo tier", "precision", "nDCG@10", "difference", "mean τ", "worst τ"]
+    queries = f"{measured['queries']} queries of four collections"
+    return (
+        f"{markdown(header, rows, left=2)}\n\n{conditions(measured, queries)}, BM25's top {measured['top_k']} reranked."
+    )
+
+
+def largest_difference(dtype: str) -> str:
+    """By how much nDCG@10 in this precision differs from float32, over all tiers."""
+    return f"{max(abs(tier[dtype]['difference']) for tier in stored('precision')['tiers'].values()):.4f}"
+
+
+def tokenizing() -> str:
+    figures = stored("tokenizing")
+    ms = figures["median_ms"]
+    rows = [[name, f"{ms[f'{name} cold']:.2f}", f"{ms[f'{name} cached']:.2f}"] for name in ("tiktoken", "tokenizers")]
+    documents = f"{figures['documents']} documents with a mean of {figures['mean_tokens']:.0f} tokens"
+    caption = conditions(figures["measured"], "one thread", documents, "ModernBERT's vocabulary")
+    return f"{markdown(['ms, median', 'cold', 'cached'], rows)}\n\n{caption}; {versions(figures['measured'])}."
+
+
+def demo_quality() -> str:
+    """Means over the collections that the demo tiers are tested on."""
+    mean = stored("demo_quality")["mean"]
+    named = {"BM25's own order": mean["retriever"]}
+    named |= {f"{tier} ({layers})": mean["tiers"][tier] for tier, layers in DEMO_TIERS.items()}
+    rows = [[name, f"{row['ndcg@10']:.3f}", f"{row['mrr@10']:.3f}"] for name, row in named.items()]
+    return markdown(["mean of four collections", "nDCG@10", "MRR@10"], rows)
+
+
+def cascades() -> str:
+    figures = stored("cascades")
+    measured = figures["measured"]
+    rows = []
+    for name, plan in figures["plans"].items():
+        less = "" if plan["times_less"] is None else f"{plan['times_less']:.2f}"
+        rows.append([name, f"{plan['mean']:.4f}", f"{plan['difference']:+.4f}", f"{plan['by_large']:.0f}", less])
+    header = ["", "nDCG@10", "against large on all", "pairs by large", "times less device time"]
+    caption = conditions(
+        measured,
+        f"{measured['small']} and {measured['large']} in {measured['dtype']} on one thread",
+        f"mean of four collections with {measured['queries']} queries",
+        f"BM25's top {measured['top_k']}",
+    )
+    return f"{markdown(header, rows)}\n\n{caption}."
+
+
+FIGURES: dict[str, Callable[[], str]] = {
+    **{f"engine-{shape}": partial(contest, shape) for shape in SHAPES},
+    "ratios": ratios,
+    "ratio-sentence-transformers": partial(ratio, "17m", "bfloat16", "sentence-transformers-fp32"),
+    "ratio-openvino": partial(ratio, "17m", "bfloat16", "openvino-bf16"),
+    "precision": precision,
+    "precision-bfloat16": partial(largest_difference, "bfloat16"),
+    "precision-int8": partial(largest_difference, "int8"),
+    "tokenizing": tokenizing,
+    "demo-quality": demo_quality,
+    "cascades": cascades,
+}

@@ -1,0 +1,203 @@
+"""Figures of fleets that ran: docs/batching.md, docs/faults.md, and live figures of docs/routing.md and
+autoscaling.md."""
+
+import itertools
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+from benchmarks.figures.stored import conditions, stored, versions
+
+from rankfleet.bench.tables import Column, markdown
+
+ARRIVALS = {"even": "every 10 ms", "random": "at random"}
+COLLECTORS = {
+    "short": "`@serve.batch`, wait 5 ms",
+    "long": "`@serve.batch`, wait 100 ms",
+    "queue": "`@serve.batch`, wait 0, and the queue",
+}
+SCENARIOS = {
+    "calm": "nothing happens",
+    "kill": "a replica killed every 10 s, every third a router",
+    "hang": "a replica stopped, as if its network were gone",
+    "node": "a node removed without notice",
+    "redeploy": "a changed fleet file that replaces every replica",
+    "cancel": "a tenth of the clients disconnect",
+    "overload": "five times the peak of goodput",
+}
+OUTCOMES = (
+    *(Column(key) for key in ("requests", "ok", "refused", "failed", "late", "unscored")),
+    Column("p50_ms", ".0f"),
+    Column("p99_ms", ".0f"),
+)
+
+
+def batching() -> str:
+    figures = stored("batching")
+    rows = []
+    for arrivals, collector in itertools.product(ARRIVALS, COLLECTORS):
+        row = figures["median"][f"{arrivals} {collector}"]
+        cells = (f"{row[key]:g}" for key in ("batches", "mean_size", "p50_ms", "p99_ms", "idle_ms"))
+        rows.append([ARRIVALS[arrivals], COLLECTORS[collector], *cells])
+    header = ["arrivals", "collector", "batches", "mean size", "p50 ms", "p99 ms", "alone on an idle device, ms"]
+    caption = conditions(figures["measured"], f"median of {figures['rounds']} rounds", versions(figures["measured"]))
+    return f"{markdown(header, rows, left=2)}\n\n{caption}."
+
+
+def spread() -> str:
+    figures = stored("spread")
+    rows = []
+    for case, row in figures["placed by work"].items():
+        other = figures["placed by Serve"][case]["ratio"]
+        rows.append([case, f"{row['one_ms']:.0f}", f"{row['two_ms']:.0f}", f"{row['ratio']:.2f}", f"{other:.2f}"])
+    header = ["tier, tokens per pair", "one replica, ms", "two, ms", "ratio", "ratio with Serve's own choice"]
+    return f"{markdown(header, rows)}\n\n{conditions(figures['measured'])}, median of {figures['rounds']} rounds."
+
+
+def bare_serve() -> str:
+    figures = stored("bare_serve")
+    rows = []
+    for tier, name in itertools.product(figures["rankfleet"], ("bare", "rankfleet")):
+        one, eight = (figures[name][tier][clients] for clients in ("1", "8"))
+        beside = f"{one['with_queue_p50_ms']:.1f} / {one['with_queue_p95_ms']:.1f}"
+        rows.append([tier, name, beside, f"{(eight['requests'] + figures['warm_up_calls']) / figures['seconds']:.0f}"])
+    header = ["tier", "", "one client, beside the engine, p50 / p95 ms", "eight clients, requests/s"]
+    caption = conditions(figures["measured"], f"median of {figures['rounds']} rounds")
+    return f"{markdown(header, rows, left=2)}\n\n{caption}."
+
+
+def cost_beside_bare_serve() -> str:
+    """What the stack adds to a bare application with one client, at the median, over the tiers."""
+    figures = stored("bare_serve")
+    added = (
+        figures["rankfleet"][tier]["1"]["with_queue_p50_ms"] - figures["bare"][tier]["1"]["with_queue_p50_ms"]
+        for tier in figures["rankfleet"]
+    )
+    return f"{max(added):.1f} ms"
+
+
+def overhead() -> str:
+    figures = stored("serve")
+    rows = []
+    for tier, by_clients in figures["overhead_ms"].items():
+        for clients, row in by_clients.items():
+            own = f"{row['p50_ms']:.1f} / {row['p95_ms']:.1f}"
+            waited = f"{row['with_queue_p50_ms']:.1f} / {row['with_queue_p95_ms']:.1f}"
+            rows.append([tier, clients, f"{row['engine_p50_ms']:.1f}", own, waited])
+    header = [
+        "tier",
+        "clients",
+        "engine, p50 ms",
+        "overhead, p50 / p95 ms",
+        "with the wait for the device, p50 / p95 ms",
+    ]
+    return f"{markdown(header, rows)}\n\n{conditions(figures['measured'])}."
+
+
+def saturation() -> str:
+    figures = stored("serve")["saturation"]
+    rows = [
+        [size, f"{row['engine_pairs_per_s']:.0f}", f"{row['stack_pairs_per_s']:.0f}", f"{row['ratio']:.2f}"]
+        for size, row in figures.items()
+        if isinstance(row, dict)
+    ]
+    header = [f"at saturation, tier {figures['tier']}", "engine alone, pairs/s", "the whole stack, pairs/s", "ratio"]
+    return markdown(header, rows)
+
+
+def faults() -> str:
+    """Scenarios, overload and memory, with their conditions."""
+    figures = stored("faults")
+    scenarios = {name: figures[name] for name in SCENARIOS if name in figures}
+    rows = [[f"`{n}`", SCENARIOS[n], *(c.cell(row) for c in OUTCOMES)] for n, row in scenarios.items()]
+    measured, settings = figures["measured"], figures["calm"]["settings"]
+    dates = ", ".join(sorted({row["measured"]["date"] for row in [*scenarios.values(), figures["soak"]]}))
+    replicas = ", ".join(f"{count} of {name}" for name, count in settings["replicas"].items())
+    return "\n\n".join(
+        [
+            markdown(["scenario", "what", *(c.header for c in OUTCOMES)], rows, left=2),
+            overload(figures["overload"]),
+            memory(figures["soak"]),
+            f"{measured['machine']}, {versions(measured)}, {dates}; replicas: {replicas}. The load generator and the "
+            "start of every new replica take time from the same cores, which shows most in the latencies. Late: "
+            "answered after the budget as the client sees it. Unscored: in the order given, since the budget had "
+            "ended.",
+        ]
+    )
+
+
+def overload(row: dict[str, Any]) -> str:
+    again = row["normal_again_s"]
+    ended = "did not return to normal" if again is None else f"was normal again {again:.1f} s after the load ended"
+    return (
+        f"Overload: the peak of goodput was {row['peak_goodput_per_s']:.1f} requests per second; at five times that "
+        f"load it was {row['goodput_per_s']:.1f} ({row['goodput_share']:.0%}). Refusals took "
+        f"{row['refused_p50_ms']:.0f} ms at the median, {row['refused_p90_ms']:.0f} ms at the 90th and "
+        f"{row['refused_p99_ms']:.0f} ms at the 99th percentile, as clients saw them. Latency {ended}; normal is "
+        f"within 1.5 times the calm 99th percentile, {row['calm_p99_ms']:.0f} ms."
+    )
+
+
+def memory(row: dict[str, Any]) -> str:
+    columns = (Column("first_mib", ".0f"), Column("last_mib", ".0f"), Column("growth", "+.1%"))
+    rows = [[name.split()[0], *(c.cell(process) for c in columns)] for name, process in row["processes"].items()]
+    return (
+        f"Memory: over {row['minutes']:g} minutes at {row['load']:.0%} of the fleet's capacity "
+        f"({row['rate_per_s']:.1f} requests per second), the fastest-growing process grew by {row['max_growth']:.1%} "
+        f"after the first {row['warm_s']} s; {row['requests']} requests, {row['failed']} failed.\n\n"
+        + markdown(["process", "MiB at first", "at last", "growth"], rows)
+    )
+
+
+def autoscaling_live() -> str:
+    """This policy and Ray Serve's default one on a local cluster."""
+    figures = stored("autoscaling_live")
+    measured, (before_s, loaded_s, _) = figures["measured"], figures["seconds"]
+    rows = []
+    for policy in ("need", "ray"):
+        run = figures[policy]
+        first_seen = {int(count): at for at, count, _ in reversed(run["replicas"])}
+        changes = ", ".join(f"{n} from {at - before_s:+.1f} s" for n, at in sorted(first_seen.items()) if n > 1) or "1"
+        rows.append(
+            [
+                f"`{policy}`",
+                changes,
+                f"{run['rate']:g}",
+                f"{run['attainment']:.2%}",
+                f"{run['mean_quality']:.4f}",
+                f"{run['first_half']['p99_ms']:.0f}",
+                f"{run['second_half']['p99_ms']:.0f}",
+            ]
+        )
+    header = ["policy", "replicas, from", "requests/s", "in time", "mean nDCG@10", "p99 ms, first half", "second half"]
+    return (
+        "Live (`benchmarks/autoscaling_live.py`): demo tiers on a local cluster of two nodes with fake GPUs, "
+        f"{conditions(measured, versions(measured))}; 20 or 40 documents of about 64 tokens, budgets of 200 and "
+        f"1,000 ms; a quarter of the load for {before_s:.0f} s, then {loaded_s:.0f} s of about 1.3 times what one "
+        "replica can do at the tiers of an unloaded plan; 1 to 2 replicas. All replicas, the router and the clients "
+        "share two cores, so a second replica gains less than it would on hardware of its own.\n\n"
+        + markdown(header, rows, left=2)
+    )
+
+
+def under_load(source: str, key: str, format: str) -> str:
+    """A figure of the fleet under load ("live"), or of the simulation of the same requests ("simulated")."""
+    figures = stored("bench_serve")
+    return f"{(figures if source == 'live' else figures['simulated'])[key]:{format}}"
+
+
+FIGURES: dict[str, Callable[[], str]] = {
+    "batching": batching,
+    "spread": spread,
+    "bare-serve": bare_serve,
+    "bare-serve-added": cost_beside_bare_serve,
+    "overhead": overhead,
+    "saturation": saturation,
+    "faults": faults,
+    "autoscaling-live": autoscaling_live,
+    **{
+        f"{source}-{key}": partial(under_load, source, name, format)
+        for source in ("live", "simulated")
+        for key, name, format in (("attainment", "attainment", ".1%"), ("quality", "mean_quality", ".3f"))
+    },
+}

@@ -1,0 +1,85 @@
+"""Bounds on the requests in progress in one router: how many, and how much memory they take together."""
+
+import contextlib
+import sys
+from collections.abc import Iterable, Iterator
+
+from fastapi import Request
+
+from rankfleet.core.errors import Overloaded, TooLarge
+from rankfleet.core.sections import BYTES_PER_BODY_BYTE
+
+MAX_REQUESTS = 4000  # as many as HAProxy's connections
+MAX_JSON_VALUES = 1_000_000  # parsing more takes seconds, in which the router answers nobody else
+RETRY_AFTER_S = 0.5  # about how long a router takes to finish the largest bodies
+# Memory that parsing adds, measured at its peak: 34 bytes for each value in an array, 143 for an object with one key,
+# and about the same for an array in an array. Commas, colons and brackets inside texts are counted too, so this
+# estimates rather too much than too little.
+VALUE_BYTES, NESTED_BYTES = 40, 150
+
+
+def parsing_bytes(body: bytes | bytearray) -> int:
+    """The most memory that parsing this JSON body takes: the body, its texts at four bytes a character, and its values,
+    of which a few megabytes can hold millions. Raises TooLarge for more than MAX_JSON_VALUES."""
+    nested, values = body.count(b"[") + body.count(b"{") + body.count(b":"), body.count(b",")
+    if nested + values > MAX_JSON_VALUES:
+        raise TooLarge(f"the body has more than {MAX_JSON_VALUES} commas, colons and brackets; send fewer documents")
+    return BYTES_PER_BODY_BYTE * len(body) + VALUE_BYTES * values + NESTED_BYTES * nested
+
+
+def texts_bytes(texts: Iterable[str]) -> int:
+    """Memory that texts take: one, two or four bytes a character, by the widest character of each."""
+    return sum(map(sys.getsizeof, texts))
+
+
+class Reservation:
+    """The memory that one request has reserved."""
+
+    def __init__(self, admission: "Admission") -> None:
+        self._admission = admission
+        self.bytes = 0
+
+    def resize(self, to_bytes: int) -> None:
+        """Reserve this much instead. Raises TooLarge where it is more than all requests may take together, and
+        Overloaded where other requests leave too little."""
+        admission = self._admission
+        if to_bytes > admission.max_bytes:
+            allowed = f"more than {admission.max_bytes}"
+            raise TooLarge(f"reading this body takes about {to_bytes} bytes of memory, {allowed}; send fewer documents")
+        if to_bytes > self.bytes and admission.reserved_bytes - self.bytes + to_bytes > admission.max_bytes:
+            raise Overloaded("the requests under way leave no memory for this one; retry shortly", RETRY_AFTER_S)
+        admission.reserved_bytes += to_bytes - self.bytes
+        self.bytes = to_bytes
+
+
+class Admission:
+    """The requests in progress in one router."""
+
+    def __init__(self, max_bytes: int) -> None:
+        """max_bytes: of memory that all of them may take together (`limits.max_bytes_in_flight`)."""
+        self.max_bytes = max_bytes
+        self.reserved_bytes = 0
+        self.requests = 0
+
+    @contextlib.contextmanager
+    def enter(self) -> Iterator[Reservation]:
+        """Count a request, and free its reservation when it ends."""
+        reservation = Reservation(self)
+        self.requests += 1
+        try:
+            yield reservation
+        finally:
+            self.requests -= 1
+            self.reserved_bytes -= reservation.bytes
+
+    def check(self) -> None:
+        """Raises Overloaded where too many requests are in progress."""
+        if self.requests > MAX_REQUESTS:
+            raise Overloaded(f"{MAX_REQUESTS} requests are under way; retry shortly", RETRY_AFTER_S)
+
+
+def reservation_of(request: Request) -> Reservation:
+    """The request's reservation, which it has until its reply is sent (`api/gate.py`)."""
+    reservation = request.scope["rankfleet.reservation"]
+    assert isinstance(reservation, Reservation)
+    return reservation

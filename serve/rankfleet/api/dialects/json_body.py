@@ -1,0 +1,40 @@
+"""Request bodies in JSON, parsed strictly."""
+
+import difflib
+from collections.abc import Sequence
+from typing import Self
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from rankfleet.core.config import explain
+from rankfleet.core.errors import InvalidRequest, quote
+
+MAX_ERRORS = 5  # of a body that a message lists
+
+
+class JsonBody(BaseModel):
+    """A request body. Types are not converted, `null` means the default, and an unknown field is an error: the client
+    expects it to have an effect."""
+
+    # Unknown fields are kept while parsing, so that `parse` can accept null and suggest the nearest known name.
+    model_config = ConfigDict(strict=True, extra="allow", json_schema_extra={"additionalProperties": False})
+
+    @classmethod
+    def parse(cls, body: bytes) -> Self:
+        """Parse a whole body, in one step from bytes. Raises InvalidRequest, which names the field that is wrong."""
+        try:
+            parsed = cls.model_validate_json(body)
+        except ValidationError as error:
+            message = explain(error, "request body", max_lines=MAX_ERRORS)
+            raise InvalidRequest(f"{message}\nsee /docs for the format") from None
+        if unknown := [name for name, value in (parsed.model_extra or {}).items() if value is not None]:
+            known = list(cls.model_fields)
+            raise InvalidRequest("\n".join(unknown_field(name, known) for name in unknown[:MAX_ERRORS]))
+        return parsed
+
+
+def unknown_field(name: str, known: Sequence[str]) -> str:
+    """An error message with the nearest known name, or all of them."""
+    near = difflib.get_close_matches(name[:80], known, 1, 0.5)
+    suggestion = f"did you mean {near[0]}?" if near else f"known are {', '.join(known)}"
+    return f"request body: {quote(name)} is unknown; {suggestion}"

@@ -1,0 +1,241 @@
+"""Rankfleet's own wire format: /v1/rerank, /v1/plan and /v1/search."""
+
+import math
+from dataclasses import dataclass
+from typing import Annotated, Any, cast
+
+from pydantic import FailFast, Field, GetCoreSchemaHandler, WithJsonSchema
+from pydantic_core import CoreSchema
+
+from rankfleet.api.dialects.dialect import Dialect, ParsedRequest, ParsedSearch, Reply, Route, SearchOutcome
+from rankfleet.api.dialects.json_body import JsonBody
+from rankfleet.api.dialects.native_replies import (
+    Document,
+    ErrorReply,
+    PlanReply,
+    RerankReply,
+    SearchReply,
+    error_json,
+    name_hit,
+    nothing_found_json,
+    plan_json,
+    ranking_json,
+    server_timing,
+)
+from rankfleet.api.headers import RequestHeaders
+from rankfleet.core.errors import InvalidRequest, RankfleetError
+from rankfleet.core.messages import Decision, Ranking, RerankRequest
+from rankfleet.core.passages import LongDocuments
+from rankfleet.core.sections import MAX_SLO_MS, MIN_SLO_MS, SloMs
+
+DEFAULT_SEARCH_RESULTS = 10
+
+
+class OneError:
+    """One error for a document that is neither of the two types, in place of one for each type."""
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        message = 'must be a string or {"text": string}'
+        schema = {**handler(source), "custom_error_type": "document", "custom_error_message": message}
+        return cast(CoreSchema, schema)
+
+
+Documents = Annotated[
+    list[Annotated[Document, OneError()]],
+    FailFast(),  # else a body of a few megabytes could hold millions of errors
+    WithJsonSchema(
+        {
+            "type": "array",
+            "minItems": 1,
+            "items": {
+                "anyOf": [
+                    {"type": "string"},
+                    {"type": "object", "properties": {"text": {"type": "string"}}, "required": ["text"]},
+                ]
+            },
+        }
+    ),
+]
+BUDGET = {"anyOf": [{"type": "number", "minimum": MIN_SLO_MS, "maximum": MAX_SLO_MS}, {"type": "null"}]}
+
+
+class NativeBody(JsonBody):
+    """The fields of every native request."""
+
+    query: str = Field(description="the text that documents are ranked for")
+    model: str | None = Field(None, description="a tier, `auto`, or an SLO class; the fleet's default if left out")
+    top_n: int | None = Field(None, ge=1, description="number of results to return; all if left out")
+    return_documents: bool | None = Field(None, description="whether results contain their documents, as sent")
+    slo_ms: Annotated[SloMs | None, WithJsonSchema(BUDGET)] = Field(
+        None, description="latency budget in milliseconds, from arrival at the router; else the SLO class's"
+    )
+    slo_class: str | None = Field(None, description="an SLO class of the fleet; `slo_ms` takes precedence over its own")
+    min_quality: float | None = Field(
+        None, ge=0, le=1, description="lowest acceptable quality (nDCG@10): the request is refused rather than go below"
+    )
+    long_documents: LongDocuments | None = Field(
+        None,
+        description="`truncate` scores the beginning of a long document, `max_passage` its best passage; "
+        "the fleet's default if left out",
+    )
+    user: str | None = Field(None, description="user id, for experiments that assign users to arms")
+    session: str | None = Field(None, description="session id, for experiments that assign sessions to arms")
+
+    def request(self, documents: list[str], headers: RequestHeaders, top_n: int | None) -> RerankRequest:
+        return RerankRequest(
+            query=self.query,
+            documents=documents,
+            top_n=top_n,
+            model=self.model,
+            slo_ms=self.slo_ms if self.slo_ms is not None else headers.slo_ms,
+            slo_class=self.slo_class or headers.slo_class,
+            min_quality=self.min_quality or 0.0,
+            api_key=headers.api_key,
+            user=self.user,
+            session=self.session,
+            long_documents=self.long_documents,
+            request_id=headers.request_id,
+        )
+
+
+class RerankBody(NativeBody):
+    """The body of /v1/rerank and /v1/plan."""
+
+    documents: Documents = Field(description="strings, or objects with their text under `text`")
+
+
+class SearchBody(NativeBody):
+    """The body of /v1/search."""
+
+    top_n: int | None = Field(
+        None, ge=1, description=f"number of results to return; {DEFAULT_SEARCH_RESULTS} if left out"
+    )
+    top_k: int | None = Field(
+        None, ge=1, description="number of documents to retrieve and rerank; the fleet's default if left out"
+    )
+    return_documents: bool | None = Field(
+        None, description="false leaves the texts of the documents out of the results"
+    )
+
+
+@dataclass(slots=True)
+class NativeRerank(ParsedRequest):
+    """documents: as sent, where the results are to contain them."""
+
+    documents: list[Document] | None
+
+
+@dataclass(slots=True)
+class NativeSearch(ParsedSearch):
+    return_documents: bool
+
+
+def parse_rerank(body: bytes, headers: RequestHeaders) -> NativeRerank:
+    """Raises InvalidRequest."""
+    parsed = RerankBody.parse(body)
+    texts = [text_of(i, document) for i, document in enumerate(parsed.documents)]
+    request = parsed.request(texts, headers, parsed.top_n)
+    texts_only = all(isinstance(document, str) for document in parsed.documents)
+    return NativeRerank(request, texts_only, parsed.documents if parsed.return_documents else None)
+
+
+def parse_search(body: bytes, headers: RequestHeaders) -> NativeSearch:
+    """Raises InvalidRequest."""
+    parsed = SearchBody.parse(body)
+    request = parsed.request([], headers, parsed.top_n or DEFAULT_SEARCH_RESULTS)
+    return NativeSearch(request, False, parsed.top_k, parsed.return_documents is not False)
+
+
+def text_of(index: int, document: Document) -> str:
+    """Raises InvalidRequest where there is no text, or the document could not be returned as it was sent."""
+    if isinstance(document, str):
+        return document
+    text = document.get("text")
+    if not isinstance(text, str):
+        raise InvalidRequest(f'request body: documents.{index}: must be a string or {{"text": string}}')
+    if not has_finite_numbers(document):
+        raise InvalidRequest(f"request body: documents.{index}: NaN and infinity are not JSON; send null")
+    return text
+
+
+def has_finite_numbers(value: Any) -> bool:
+    """Whether all numbers inside a JSON value are finite."""
+    if isinstance(value, dict):
+        return all(map(has_finite_numbers, value.values()))
+    if isinstance(value, list):
+        return all(map(has_finite_numbers, value))
+    return not isinstance(value, float) or math.isfinite(value)
+
+
+def reply_to_rerank(ranking: Ranking, parsed: NativeRerank) -> Reply:
+    return Reply(ranking_json(ranking, parsed.documents), {"Server-Timing": server_timing(ranking.timing)})
+
+
+def reply_to_plan(decision: Decision, parsed: NativeRerank) -> Reply:
+    return Reply(plan_json(decision))
+
+
+def reply_to_search(found: SearchOutcome, parsed: NativeSearch) -> Reply:
+    timing = f"retrieve;dur={found.retrieve_ms:.2f}"
+    ranking = found.ranking
+    if ranking is None:
+        return Reply(nothing_found_json(parsed.request.request_id, found.retrieve_ms), {"Server-Timing": timing})
+    content = ranking_json(ranking, ranking.texts if parsed.return_documents else None)
+    for result in content["results"]:
+        name_hit(result, found.hits)
+    content["rankfleet"]["truncated"] = [found.hits[i].id for i in ranking.truncated]
+    content["rankfleet"]["timing_ms"]["retrieve"] = round(found.retrieve_ms, 2)
+    return Reply(content, {"Server-Timing": f"{timing}, {server_timing(ranking.timing)}"})
+
+
+def error_reply(error: RankfleetError, request_id: str) -> Reply:
+    return Reply(error_json(error, request_id), status=error.status)
+
+
+QUERY = "How do vaccines protect against disease?"
+EXAMPLE = {
+    "query": QUERY,
+    "documents": [
+        "The stock market closed higher on Friday after strong earnings.",
+        "A vaccine trains the immune system to recognise a germ, so that it can fight the disease later.",
+    ],
+    "slo_ms": 200,
+}
+NATIVE = Dialect(
+    name="native",
+    error=error_reply,
+    error_type=ErrorReply,
+    rerank=[
+        Route(
+            "/v1/rerank",
+            "Rank documents for a query",
+            RerankBody,
+            EXAMPLE,
+            RerankReply,
+            parse_rerank,
+            reply_to_rerank,
+        )
+    ],
+    plan=[
+        Route(
+            "/v1/plan",
+            "Show the plan for a request, and why, without scoring",
+            RerankBody,
+            EXAMPLE,
+            PlanReply,
+            parse_rerank,
+            reply_to_plan,
+        )
+    ],
+    search=[
+        Route(
+            "/v1/search",
+            "Retrieve documents from the index and rank them",
+            SearchBody,
+            {"query": QUERY, "top_n": 3, "slo_ms": 200},
+            SearchReply,
+            parse_search,
+            reply_to_search,
+        )
+    ],
+)

@@ -1,0 +1,295 @@
+"""Native replies: their JSON, and its types for the OpenAPI page. A test compares the two."""
+
+import math
+from collections.abc import Sequence
+from typing import Annotated, Any, Literal, NotRequired
+
+from pydantic import Field
+from typing_extensions import TypedDict
+
+from rankfleet.core.errors import RankfleetError
+from rankfleet.core.messages import Decision, Plan, Ranking, Refusal, Timing
+from rankfleet.core.sections import UNSCORED
+from rankfleet.retrieval.bm25 import Hit
+
+Document = str | dict[str, Any]  # of a request: a text, or an object with its text under `text`
+RELEVANCE = "sigmoid of `logit`; 0 for a document that was not scored"
+LOGIT = "raw score; null for a document that was not scored"
+PASSAGES = "number of passages scored, with `long_documents: max_passage`"
+
+
+class Result(TypedDict):
+    index: Annotated[int, Field(description="the document's place in the request, from 0")]
+    relevance_score: Annotated[float, Field(description=RELEVANCE, ge=0, le=1)]
+    logit: Annotated[float | None, Field(description=LOGIT)]
+    passages: NotRequired[Annotated[int, Field(description=PASSAGES)]]
+    document: NotRequired[
+        Annotated[
+            dict[str, Any],
+            Field(description='with `return_documents`: the object as sent, or {"text": …} for a string'),
+        ]
+    ]
+
+
+class Retrieval(TypedDict):
+    rank: Annotated[int, Field(description="the document's place in the retriever's order, from 1")]
+    score: Annotated[float, Field(description="BM25 score")]
+
+
+class SearchResult(TypedDict):
+    id: Annotated[str, Field(description="the document's id in the index")]
+    relevance_score: Annotated[float, Field(description=RELEVANCE, ge=0, le=1)]
+    logit: Annotated[float | None, Field(description=LOGIT)]
+    retrieval: Retrieval
+    passages: NotRequired[Annotated[int, Field(description=PASSAGES)]]
+    document: NotRequired[
+        Annotated[dict[str, Any], Field(description='{"text": …}, unless `return_documents` is false')]
+    ]
+
+
+class Usage(TypedDict):
+    total_tokens: Annotated[int, Field(description="tokens scored, in all stages")]
+
+
+class TimingMs(TypedDict):
+    tokenize: float
+    queue: Annotated[float, Field(description="wait in a replica's queue, of the slowest chunk of each stage")]
+    infer: Annotated[float, Field(description="time on the device, of the slowest chunk of each stage")]
+    total: Annotated[float, Field(description="from arrival at the router to the reply")]
+    retrieve: NotRequired[Annotated[float, Field(description="/v1/search only")]]
+
+
+class StageReply(TypedDict):
+    tier: str
+    candidates: Annotated[int, Field(description="number of documents that the stage scores")]
+
+
+Slo = TypedDict(
+    "Slo",
+    {
+        "class": Annotated[str | None, Field(description="the SLO class that applied")],
+        "budget_ms": float,
+        "met": Annotated[bool, Field(description="whether the reply was ready within the budget")],
+        "degraded": Annotated[bool, Field(description="whether no complete plan fitted the budget")],
+        "partial": Annotated[bool, Field(description="whether the second stage was left out or failed")],
+    },
+)
+
+
+class ExperimentReply(TypedDict):
+    name: str
+    arm: str
+
+
+class Details(TypedDict):
+    """How the ranking came about."""
+
+    tier: Annotated[str, Field(description="the tier that answered; `none` for documents in the order sent")]
+    reason: Annotated[str, Field(description="why this plan was chosen")]
+    quality: Annotated[
+        float | None, Field(description="expected nDCG@10 of what was done; null where nothing was found to rank")
+    ]
+    predicted_ms: Annotated[
+        float | None,
+        Field(description="predicted 99th percentile from arrival to reply; null before the tier is measured"),
+    ]
+    timing_ms: Annotated[TimingMs, Field(description="measured")]
+    stages: Annotated[list[StageReply], Field(description="in order; empty where nothing was scored")]
+    truncated: Annotated[
+        list[int | str],
+        Field(description="documents that a stage did not read to the end: `index`, or `id` for /v1/search"),
+    ]
+    slo: NotRequired[Annotated[Slo, Field(description="if there was a budget")]]
+    degraded: NotRequired[Annotated[str, Field(description="what was left out, if no complete plan fitted")]]
+    experiment: NotRequired[Annotated[ExperimentReply, Field(description="if the request was assigned to an arm")]]
+
+
+class RerankReply(TypedDict):
+    id: Annotated[str, Field(description="the request's id, as in `x-request-id` and in the log")]
+    model: Annotated[str, Field(description="the tier that answered")]
+    results: Annotated[list[Result], Field(description="best first")]
+    usage: Usage
+    rankfleet: Details
+
+
+class SearchReply(TypedDict):
+    id: Annotated[str, Field(description="the request's id, as in `x-request-id` and in the log")]
+    model: Annotated[str, Field(description="the tier that answered")]
+    results: Annotated[list[SearchResult], Field(description="best first")]
+    usage: Usage
+    rankfleet: Details
+
+
+class ConsideredReply(TypedDict):
+    tier: str
+    how: Annotated[str, Field(description="what is left out, or the second stage; `everything` for neither")]
+    quality: float
+    predicted_ms: float | None
+    verdict: Annotated[str, Field(description="why it was or was not chosen")]
+
+
+class PlanReply(TypedDict):
+    refused: bool
+    reason: str
+    considered: Annotated[list[ConsideredReply], Field(description="every plan that was considered, best first")]
+    cause: NotRequired[
+        Annotated[
+            Literal["quality", "budget", "load"],
+            Field(
+                description="of a refusal: no tier reaches `min_quality`, not even an idle fleet meets the budget, "
+                "or the fleet is too busy now"
+            ),
+        ]
+    ]
+    retry_after_s: NotRequired[Annotated[float | None, Field(description="of a refusal; null unless `cause` is load")]]
+    tier: NotRequired[str]
+    quality: NotRequired[float]
+    predicted_ms: NotRequired[float | None]
+    budget_ms: NotRequired[float | None]
+    fits: NotRequired[Annotated[bool, Field(description="whether the predicted time is within the budget")]]
+    degraded: NotRequired[Annotated[str | None, Field(description="what is left out, if no complete plan fits")]]
+    stages: NotRequired[list[StageReply]]
+    max_tokens: NotRequired[Annotated[int | None, Field(description="pairs are cut to this length; null for no cut")]]
+    late_binding_tiers: NotRequired[
+        Annotated[list[str], Field(description="tiers a replica may choose from; empty where the tier is final")]
+    ]
+
+
+class ErrorBody(TypedDict):
+    code: Annotated[str, Field(description="stable, for programs")]
+    message: Annotated[str, Field(description="what is wrong and what to do, for people")]
+    request_id: str
+
+
+class ErrorReply(TypedDict):
+    error: ErrorBody
+
+
+def error_json(error: RankfleetError, request_id: str) -> dict[str, Any]:
+    return {"error": {"code": error.code, "message": str(error), "request_id": request_id}}
+
+
+def ranking_json(ranking: Ranking, documents: Sequence[Document] | None) -> dict[str, Any]:
+    """Results best first, and under `rankfleet` how they came about. documents: for the results to contain."""
+    results = []
+    for document in ranking.documents:
+        result: dict[str, Any] = {
+            "index": document.index,
+            "relevance_score": 0.0 if document.logit is None else sigmoid(document.logit),
+            "logit": document.logit,
+        }
+        if ranking.passages is not None:
+            result["passages"] = ranking.passages[document.index]
+        if documents is not None:
+            sent = documents[document.index]
+            result["document"] = {"text": sent} if isinstance(sent, str) else sent
+        results.append(result)
+    return {
+        "id": ranking.request_id,
+        "model": ranking.plan.tier or UNSCORED,
+        "results": results,
+        "usage": {"total_tokens": ranking.tokens},
+        "rankfleet": details_json(ranking),
+    }
+
+
+def details_json(ranking: Ranking) -> dict[str, Any]:
+    """Which tier answered, why, what was predicted and what it took."""
+    plan, timing = ranking.plan, ranking.timing
+    details: dict[str, Any] = {
+        "tier": plan.tier or UNSCORED,
+        "reason": plan.reason,
+        "quality": plan.quality,
+        "predicted_ms": finite_ms(plan.predicted_ms),
+        "timing_ms": {
+            "tokenize": round(timing.tokenize_ms, 2),
+            "queue": round(timing.queue_ms, 2),
+            "infer": round(timing.infer_ms, 2),
+            "total": round(timing.total_ms, 2),
+        },
+        "stages": [{"tier": stage.tier, "candidates": stage.candidates} for stage in ranking.stages],
+        "truncated": ranking.truncated,
+    }
+    if plan.budget_ms is not None:
+        details["slo"] = {
+            "class": ranking.slo_class,
+            "budget_ms": plan.budget_ms,
+            "met": ranking.met,
+            "degraded": not plan.fits,
+            "partial": ranking.partial,
+        }
+    if plan.degraded is not None:
+        details["degraded"] = plan.degraded
+    if ranking.assignment is not None:
+        details["experiment"] = {"name": ranking.assignment.experiment, "arm": ranking.assignment.arm}
+    return details
+
+
+def plan_json(decision: Decision) -> dict[str, Any]:
+    """The decision, and every plan that was considered, best first."""
+    content: dict[str, Any] = {"refused": isinstance(decision, Refusal), "reason": decision.reason}
+    if isinstance(decision, Refusal):
+        content["cause"] = decision.cause
+        content["retry_after_s"] = round(decision.retry_after_s, 3) if decision.cause == "load" else None
+    else:
+        stages = decision.stages if isinstance(decision, Plan) else ()
+        content |= {
+            "tier": decision.tier or UNSCORED,
+            "quality": decision.quality,
+            "predicted_ms": finite_ms(decision.predicted_ms),
+            "budget_ms": decision.budget_ms,
+            "fits": decision.fits,
+            "degraded": decision.degraded,
+            "stages": [{"tier": stage.tier, "candidates": stage.candidates} for stage in stages],
+            "max_tokens": decision.max_tokens if isinstance(decision, Plan) else None,
+            "late_binding_tiers": stages[0].tiers if stages and len(stages[0].tiers) > 1 else (),
+        }
+    content["considered"] = [
+        {
+            "tier": considered.tier or UNSCORED,
+            "how": considered.how or "everything",
+            "quality": round(considered.quality, 5),
+            "predicted_ms": finite_ms(considered.predicted_ms),
+            "verdict": considered.verdict,
+        }
+        for considered in decision.considered
+    ]
+    return content
+
+
+def nothing_found_json(request_id: str, retrieve_ms: float) -> dict[str, Any]:
+    """The reply of a search that has nothing to rank."""
+    took_ms = round(retrieve_ms, 2)
+    details: dict[str, Any] = {
+        "tier": UNSCORED,
+        "reason": "no document shares a word with the query",
+        "quality": None,
+        "predicted_ms": None,
+        "timing_ms": {"retrieve": took_ms, "tokenize": 0.0, "queue": 0.0, "infer": 0.0, "total": took_ms},
+        "stages": [],
+        "truncated": [],
+    }
+    return {"id": request_id, "model": UNSCORED, "results": [], "usage": {"total_tokens": 0}, "rankfleet": details}
+
+
+def name_hit(result: dict[str, Any], hits: list[Hit]) -> None:
+    """Name a result of a search by its document's id and retrieval rank in place of its index."""
+    hit = hits[result["index"]]
+    result["id"] = hit.id
+    result["retrieval"] = {"rank": result.pop("index") + 1, "score": round(hit.score, 4)}
+
+
+def sigmoid(logit: float) -> float:
+    """1 / (1 + e^-logit) in float64, so that high scores stay apart: in bfloat16 10.8 and 9.9 give the same."""
+    return 1 / (1 + math.exp(-logit)) if logit >= 0 else math.exp(logit) / (1 + math.exp(logit))
+
+
+def finite_ms(ms: float) -> float | None:
+    """None for the infinity of a tier that has not been measured."""
+    return round(ms, 2) if math.isfinite(ms) else None
+
+
+def server_timing(timing: Timing) -> str:
+    """The Server-Timing header (W3C), which browsers and proxies can show."""
+    tokenize, queue = f"tokenize;dur={timing.tokenize_ms:.2f}", f"queue;dur={timing.queue_ms:.2f}"
+    return f"{tokenize}, {queue}, infer;dur={timing.infer_ms:.2f}, total;dur={timing.total_ms:.2f}"

@@ -1,0 +1,97 @@
+"""Errors as HTTP responses, in the dialect of the path that was asked for."""
+
+import logging
+import math
+
+from fastapi import Request, Response
+from starlette.exceptions import HTTPException
+
+from rankfleet.api.dialects.dialect import Dialect
+from rankfleet.api.dialects.registry import dialect_of
+from rankfleet.api.headers import request_id_of
+from rankfleet.api.http import json_response
+from rankfleet.api.outcomes import Outcomes
+from rankfleet.core.errors import (
+    ClientGone,
+    InternalError,
+    MethodNotAllowed,
+    Overloaded,
+    PathNotFound,
+    RankfleetError,
+)
+
+log = logging.getLogger("ray.serve")
+
+# What a route that ranks can answer besides 200, for the OpenAPI page.
+DESCRIPTIONS = {
+    404: "no tier or SLO class of that name, or no index",
+    408: "the body did not arrive in time",
+    413: "more documents or bytes than the limits",
+    422: "a field is missing, unknown or out of range; or not even an idle fleet can do what it asks for",
+    429: "too busy now; `Retry-After` and `retry-after-ms` say when to retry",
+    500: "failed inside the fleet; the message says where the log is",
+    503: "no replica could answer",
+    504: "the budget ended before any work was done",
+}
+
+
+class ErrorResponses:
+    """Makes a response of any error, counts it, and logs it where it is a fault of the fleet."""
+
+    def __init__(self, outcomes: Outcomes, log_location: str, disconnects: tuple[type[Exception], ...]) -> None:
+        """log_location: where people find the log. disconnects: errors which mean that the client disconnected."""
+        self._outcomes = outcomes
+        self._log_location = log_location
+        self._disconnects = disconnects
+
+    def of(self, request: Request, error: Exception) -> Response:
+        """The response to an error, which is counted."""
+        if isinstance(error, self._disconnects):
+            error = ClientGone("the client went away")
+        if isinstance(error, RankfleetError) and error.status != 500:
+            self._outcomes.refused(error.code)
+            return error_response(request, error)
+        return error_response(request, self._internal(request, error))
+
+    async def not_routed(self, request: Request, error: HTTPException) -> Response:
+        """The response where no route has the path, or it does not take the method."""
+        path = request.url.path[:200]
+        if error.status_code != 405:
+            return error_response(request, PathNotFound(f"there is nothing at {path}; GET / lists what there is"))
+        allowed = (error.headers or {}).get("Allow", "")
+        return error_response(request, MethodNotAllowed(f"{path} does not take {request.method}; see /docs", allowed))
+
+    def _internal(self, request: Request, error: Exception) -> InternalError:
+        """A fault of the fleet: count it, log it, and say where to look."""
+        request_id = request_id_of(request.scope)
+        expected = isinstance(error, RankfleetError)
+        code = error.code if isinstance(error, RankfleetError) else InternalError.code
+        self._outcomes.failed(code, expected)
+        log.error("request %s failed: %s", request_id, error, exc_info=error)
+        what = f"{error}" if expected else f"this request failed inside the fleet ({type(error).__name__})"
+        return InternalError(f"{what}; look for request {request_id} in {self._log_location}", code)
+
+
+def error_response(request: Request, error: RankfleetError) -> Response:
+    """An error in the dialect of the request's path."""
+    reply = dialect_of(request.scope["path"]).error(error, request_id_of(request.scope))
+    return json_response(reply.content, reply.status, {**http_headers(error), **reply.headers})
+
+
+def http_headers(error: RankfleetError) -> dict[str, str]:
+    """Headers that clients of every dialect understand."""
+    if isinstance(error, Overloaded):
+        # Rounded up: a client that comes back too early is refused again. Some clients prefer milliseconds.
+        seconds, milliseconds = math.ceil(error.retry_after_s), math.ceil(error.retry_after_s * 1e3)
+        return {"Retry-After": str(max(1, seconds)), "retry-after-ms": str(milliseconds)}
+    if isinstance(error, MethodNotAllowed):
+        return {"Allow": error.allowed}
+    return {}
+
+
+def documented_errors(dialect: Dialect) -> dict[int | str, dict[str, object]]:
+    """The errors of a dialect's routes, for the OpenAPI page."""
+    return {
+        status: {"model": dialect.error_type, "description": description}
+        for status, description in DESCRIPTIONS.items()
+    }

@@ -1,0 +1,71 @@
+"""Request headers: budget, SLO class, API key, request id."""
+
+import re
+import uuid
+from collections.abc import Container, Mapping
+from typing import Any, NamedTuple
+
+from fastapi import Request
+
+from rankfleet.core.errors import InvalidRequest, quote
+from rankfleet.core.sections import check_slo_ms
+
+REQUEST_ID = "x-request-id"
+PREFIX = "x-rankfleet-"
+SLO_MS, SLO_CLASS = "x-rankfleet-slo-ms", "x-rankfleet-slo-class"
+VALID_ID = re.compile(r"[!-~]{1,128}")
+
+
+class RequestHeaders(NamedTuple):
+    """What a request's headers say. They are the same for every dialect, for clients that cannot change the body.
+
+    slo_ms, slo_class: `x-rankfleet-slo-ms` and `x-rankfleet-slo-class`; the body takes precedence.
+    api_key: of `Authorization: Bearer`, `x-api-key` or `api-key`.
+    """
+
+    slo_ms: float | None = None
+    slo_class: str | None = None
+    api_key: str | None = None
+    request_id: str = ""
+
+
+def request_headers(request: Request, fields: Container[str]) -> RequestHeaders:
+    """The headers of a request whose body has these fields.
+
+    Raises InvalidRequest for an impossible budget, for an unknown header that begins with `x-rankfleet-`, and for a
+    field of the body in the query string, which is not read.
+    """
+    headers = request.headers
+    for name in headers:
+        if name.startswith(PREFIX) and name not in (SLO_MS, SLO_CLASS):
+            raise InvalidRequest(f"header {quote(name)} is unknown; there are {SLO_MS} and {SLO_CLASS}")
+    if request.scope.get("query_string"):
+        for name in request.query_params:
+            if name in fields:
+                raise InvalidRequest(f"{name} is not read from the query string; put it into the body")
+    scheme, _, bearer = headers.get("authorization", "").partition(" ")
+    key = bearer.strip() if scheme.lower() == "bearer" else headers.get("x-api-key", headers.get("api-key"))
+    slo_ms = parse_slo_ms(headers.get(SLO_MS))
+    return RequestHeaders(slo_ms, headers.get(SLO_CLASS), key, request_id_of(request.scope))
+
+
+def parse_slo_ms(text: str | None) -> float | None:
+    """Milliseconds. Raises InvalidRequest."""
+    if text is None:
+        return None
+    try:
+        slo_ms = float(text.replace("_", "?"))  # Python would read 1_000 as 1000
+    except ValueError:
+        raise InvalidRequest(f"header {SLO_MS}: {quote(text)} is not a number of milliseconds") from None
+    try:
+        return check_slo_ms(slo_ms)
+    except ValueError as error:
+        raise InvalidRequest(f"header {SLO_MS}: {error}") from None
+
+
+def request_id_of(scope: Mapping[str, Any]) -> str:
+    """The client's `x-request-id` where it is safe to log, else a new id. Later calls return the same."""
+    if "rankfleet.request_id" not in scope:
+        sent = next((value.decode("latin-1") for name, value in scope["headers"] if name == b"x-request-id"), "")
+        scope["rankfleet.request_id"] = sent if VALID_ID.fullmatch(sent) else uuid.uuid4().hex  # type: ignore[index]
+    return str(scope["rankfleet.request_id"])

@@ -1,0 +1,61 @@
+"""A tier's model in a replica: its fingerprint, the loaded model, and its measured latency."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from concurrent.futures import Executor
+from typing import TYPE_CHECKING
+
+from rankfleet.core.config import FleetConfig
+from rankfleet.core.errors import CheckpointError
+from rankfleet.core.fingerprint import fingerprint, model_name
+from rankfleet.estimates.latency import Sample
+
+if TYPE_CHECKING:
+    from rankfleet.engine.runtime.scorer import Scorer
+
+MAX_MEASURE_S = 5.0  # for one tier, before it takes traffic
+
+
+def model_fingerprint(fleet: FleetConfig, tier: str) -> str:
+    """The fingerprint of a tier's model. Raises CheckpointError that names the tier."""
+    from rankfleet.engine.checkpoint.files import find_checkpoint
+
+    settings = fleet.tiers[tier]
+    try:
+        checkpoint = find_checkpoint(settings.model, settings.revision)
+    except CheckpointError as error:
+        raise CheckpointError(f"tier {tier}: {error}") from error
+    return model_name(tier, settings, fleet.groups[fleet.group_of(tier)].dtype, checkpoint.description)
+
+
+def load_model(fleet: FleetConfig, tier: str) -> "tuple[str, Scorer, str]":
+    """Fingerprint of a tier's model, the model, and the fingerprint of its weights. Raises CheckpointError that names
+    the tier."""
+    from rankfleet.engine.checkpoint.files import find_checkpoint
+    from rankfleet.engine.runtime.scorer import Scorer
+
+    settings, group = fleet.tiers[tier], fleet.groups[fleet.group_of(tier)]
+    name = model_fingerprint(fleet, tier)
+    try:
+        checkpoint = find_checkpoint(settings.model, settings.revision)
+        scorer = Scorer.load(checkpoint, group.dtype)
+    except CheckpointError as error:
+        raise CheckpointError(f"tier {tier}: {error}") from error
+    return name, scorer, fingerprint(name, checkpoint.weights_digest, scorer.dtype)
+
+
+async def measure_model(
+    fleet: FleetConfig, tier: str, scorer: "Scorer", executor: Executor, is_profiled: bool
+) -> AsyncIterator[Sample]:
+    """Timed batches of a tier, run between the batches of others.
+
+    `is_profiled`: its latency is known from a profile, so that a few batches suffice to warm it up.
+    """
+    from rankfleet.engine.runtime.measure import QUICK, measure
+
+    repeats, max_s = (1, 1.0) if is_profiled else (8, MAX_MEASURE_S)
+    longest = min(fleet.tiers[tier].max_tokens or 512, scorer.max_pair)
+    samples = measure(scorer, longest, QUICK, repeats, max_s)
+    loop = asyncio.get_running_loop()
+    while (sample := await loop.run_in_executor(executor, next, samples, None)) is not None:
+        yield sample

@@ -1,0 +1,58 @@
+"""The private parts of Ray that Rankfleet uses, all in one place, each with the public way it waits for.
+
+Ray may change them in any release, so pyproject.toml keeps Ray below the next minor version, and
+tests/unit/test_ray_private.py checks that each part exists with the signature used here.
+
+Two parts need no call and stand where they are used:
+
+- `RAY_SERVE_HAPROXY_RETRY_ON` (cluster/environment.py): Serve writes its value into HAProxy's configuration as it is,
+  so that further options can stand behind it. Public way: a setting for `option http-buffer-request`.
+- `DeploymentID` (cluster/autoscaling_policy.py): the type of the keys that Serve gives to a policy and takes back,
+  named in annotations only. Public way: an export beside `ray.serve.config.AutoscalingContext`.
+
+Nothing here imports Ray before it is called: Ray reads its settings from the environment when it is first imported.
+"""
+
+import sys
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from ray.serve.handle import DeploymentHandle
+    from ray.serve.request_router import RequestRouter
+
+
+def controller_client() -> Any:
+    """Serve's client for the controller of this cluster; None if Serve does not run there. Its `deploy_apps` hands over
+    a whole config.
+
+    Public way: `serve deploy`, which needs Ray's dashboard; `serve.run` would restart every replica.
+    """
+    from ray.serve.context import _get_global_client
+
+    return _get_global_client(raise_if_no_controller_running=False)
+
+
+def start_handle(handle: "DeploymentHandle") -> None:
+    """Make a handle follow its deployment's replicas now, and not only from its first request on.
+
+    Public way: none; a handle is otherwise started by `options()` or `remote()`.
+    """
+    if not handle.is_initialized:
+        handle._init()
+
+
+def deployment_of(router: "RequestRouter") -> str:
+    """Name of the deployment whose requests a request router routes.
+
+    Public way: a property beside `RequestRouter.app_name`.
+    """
+    return str(router._deployment_id.name)
+
+
+def logs_folder() -> str | None:
+    """Where the cluster that this process has started writes its logs; None if it has started none.
+
+    Public way: none without Ray's dashboard.
+    """
+    node = getattr(sys.modules.get("ray._private.worker"), "_global_node", None)
+    return str(node.get_logs_dir_path()) if node else None

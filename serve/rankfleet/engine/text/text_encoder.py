@@ -1,0 +1,88 @@
+"""Texts to token ids: through tiktoken where it gives the same ids, else through the checkpoint's own tokenizer."""
+
+import hashlib
+import json
+import logging
+from collections.abc import Sequence
+from typing import ClassVar
+from weakref import WeakValueDictionary
+
+import numpy as np
+from tokenizers import Tokenizer
+
+from rankfleet.engine.text.beginnings import encode_beginnings, may_cut
+from rankfleet.engine.text.bpe import ByteLevelBpe, NotByteLevel
+from rankfleet.engine.text.pair_template import PLAIN, TextWrap
+
+log = logging.getLogger(__name__)
+
+
+class TextEncoder:
+    """Encodes texts by one vocabulary and its rules. Tiers with the same vocabulary share one instance, and with it
+    the token ids of their documents."""
+
+    _instances: ClassVar["WeakValueDictionary[str, TextEncoder]"] = WeakValueDictionary()
+
+    def __init__(self, tokenizer: Tokenizer, wrap: TextWrap = PLAIN, *, fast: bool = True) -> None:
+        """`wrap`: what is done to every text first. `fast`: use tiktoken if it gives the same ids; to check that takes
+        about half a second."""
+        tokenizer.no_truncation()
+        tokenizer.no_padding()
+        self._tokenizer = tokenizer
+        self._wrap = wrap
+        self.identity = identity_of(tokenizer, wrap)
+        settings = json.loads(tokenizer.to_str())
+        self._may_cut = may_cut(settings)
+        self._bpe: ByteLevelBpe | None = None
+        if fast:
+            try:
+                self._bpe = ByteLevelBpe(settings, self._encode_own, self._normalize)
+            except NotByteLevel as reason:
+                log.info("texts are encoded by tokenizers and not by tiktoken: %s", reason)
+
+    @classmethod
+    def shared(cls, tokenizer: Tokenizer, wrap: TextWrap = PLAIN) -> "TextEncoder":
+        """The existing encoder of this vocabulary, or a new one."""
+        tokenizer.no_truncation()
+        tokenizer.no_padding()
+        encoder = cls._instances.get(identity := identity_of(tokenizer, wrap))
+        if encoder is None:
+            encoder = cls._instances[identity] = cls(tokenizer, wrap)
+        return encoder
+
+    @property
+    def backend(self) -> str:
+        """`tiktoken` or `tokenizers`."""
+        return "tokenizers" if self._bpe is None else "tiktoken"
+
+    def encode_queries(self, queries: list[str]) -> list[np.ndarray]:
+        """int32 token ids of each query, with the default prompt if there is one, without special tokens."""
+        return self._encode([self._wrap.query(query) for query in queries])
+
+    def encode_documents(self, documents: Sequence[str]) -> list[np.ndarray]:
+        """int32 token ids of each document, without special tokens."""
+        return self._encode(self._wrapped(documents))
+
+    def encode_beginnings(self, documents: Sequence[str], max_tokens: int) -> list[tuple[np.ndarray, bool]]:
+        """Of each document all token ids and True, or, if it is much longer, its first `max_tokens` and False."""
+        if self._may_cut:
+            return encode_beginnings(self._encode, self._wrapped(documents), max_tokens)
+        return [(ids, True) for ids in self.encode_documents(documents)]
+
+    def _wrapped(self, texts: Sequence[str]) -> list[str]:
+        return [*texts] if self._wrap == PLAIN else [self._wrap.document(text) for text in texts]
+
+    def _encode(self, texts: list[str]) -> list[np.ndarray]:
+        return self._encode_own(texts) if self._bpe is None else self._bpe.encode(texts)
+
+    def _encode_own(self, texts: list[str]) -> list[np.ndarray]:
+        encodings = self._tokenizer.encode_batch_fast(texts, add_special_tokens=False) if texts else []
+        return [np.array(encoding.ids, dtype=np.int32) for encoding in encodings]
+
+    def _normalize(self, text: str) -> str:
+        return self._tokenizer.normalizer.normalize_str(text)
+
+
+def identity_of(tokenizer: Tokenizer, wrap: TextWrap) -> str:
+    """A hash of vocabulary and rules: encoders with the same identity give the same ids for every text."""
+    return hashlib.sha256(f"{wrap}\0{tokenizer.to_str()}".encode()).hexdigest()

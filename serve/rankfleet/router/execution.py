@@ -1,0 +1,106 @@
+"""A plan carried out: stage after stage, within the deadline."""
+
+import logging
+import math
+from collections.abc import Callable
+
+import numpy as np
+
+from rankfleet.core.config import FleetConfig
+from rankfleet.core.errors import Expired, Overloaded, RankfleetError
+from rankfleet.core.messages import Plan, Stage, Timing
+from rankfleet.router.answer import Answer, TokenizedRequest, document_scores
+from rankfleet.router.cascade import ranked, second_stage
+from rankfleet.router.dispatch import Dispatcher, Scores
+from rankfleet.router.fleet import FleetView
+from rankfleet.router.retry import Deadline
+
+NO_TIME = "no time was left for the second stage"
+
+log = logging.getLogger("ray.serve")
+
+
+class PlanExecution:
+    """Carries out plans over one fleet."""
+
+    def __init__(
+        self, config: FleetConfig, fleet: FleetView, dispatcher: Dispatcher, clock: Callable[[], float]
+    ) -> None:
+        self._config = config
+        self._fleet = fleet
+        self._dispatcher = dispatcher
+        self._clock = clock
+
+    async def run(self, plan: Plan, tokenized: TokenizedRequest) -> Answer:
+        """Score as planned.
+
+        Raises Expired if the deadline passed before the first stage was scored, Overloaded if the second stage was
+        left out and the ranking without it is below the quality asked for, and whatever the replicas raise.
+        """
+        first = plan.stages[0]
+        texts = tokenized.texts
+        documents = None if first.candidates == plan.documents else np.arange(first.candidates)
+        part = texts.part(first.tier, documents, plan.max_tokens)
+        tiers = first.tiers if len(first.tiers) == 1 else texts.alike(first.tiers, first.tier)
+        unloaded_tier = plan.unloaded.tier if plan.unloaded is not None else None
+        scores = await self._dispatcher.score(tiers, part.pairs, tokenized.deadline(plan), unloaded_tier)
+        answer = Answer.of(scores, part)
+        add_times(tokenized.timing, scores)
+        if len(plan.stages) > 1:
+            await self._second_stage(plan.stages[1], answer, tokenized)
+            if answer.quality(plan, self._fleet.quality) < tokenized.plan_request.min_quality:
+                if answer.fault is not None:
+                    raise answer.fault
+                why = answer.left_out or "the second stage scored fewer than planned"
+                raise self.too_late(f"{why}, and what is left is below min_quality", plan)
+        return answer
+
+    async def _second_stage(self, stage: Stage, answer: Answer, tokenized: TokenizedRequest) -> None:
+        """Let the larger tier score the best candidates so far, as many as there is time for. Whatever becomes of it,
+        the answer of the first stage stays."""
+        model, quality = self._fleet.latency(stage.tier), self._fleet.quality
+        if model is None:
+            answer.left_out = NO_TIME
+            return
+        deadline_s, now_s = tokenized.deadline_s, self._clock()
+        left_ms = math.inf
+        if not math.isinf(deadline_s):
+            group = self._config.group_of(stage.tier)
+            ahead_ms = self._fleet.snapshot(now_s, deadline_s).groups[group].ahead_ms
+            left_ms = (deadline_s - now_s) * 1e3 - ahead_ms - self._config.overhead_ms
+        retrieved = quality.retriever > 0
+        lengths = tokenized.texts.document_lengths(stage.tier)
+        kept = second_stage(stage, answer.scores, lengths, model, left_ms, retrieved)
+        if len(kept) == 0:
+            answer.left_out = NO_TIME
+            return
+        part = tokenized.texts.part(stage.tier, kept)
+        try:
+            scores = await self._dispatcher.score((stage.tier,), part.pairs, Deadline(deadline_s, grace_s=0.0))
+            second = document_scores(scores, part)
+        except Expired:
+            answer.left_out = NO_TIME
+            return
+        except Exception as error:
+            known = isinstance(error, RankfleetError)
+            request_id = tokenized.resolved.request.request_id
+            log.warning("request %s: no second stage: %s", request_id, error, exc_info=not known)
+            answer.left_out, answer.fault = f"the second stage failed ({type(error).__name__})", error
+            return
+        answer.order, answer.scores = ranked(answer.scores, kept, second, retrieved)
+        answer.stages += (Stage.of(scores.tier, len(kept)),)
+        answer.tokens += part.pairs.tokens
+        answer.pairs += len(part.pairs)
+        answer.truncated = sorted({*answer.truncated, *(int(kept[i]) for i in part.layout.truncated)})
+        add_times(tokenized.timing, scores)
+
+    def too_late(self, why: str, plan: Plan) -> Overloaded:
+        """The error for a request whose time ran out and for which what is left is no acceptable answer."""
+        group = self._fleet.snapshot(self._clock()).groups[self._config.group_of(plan.tier)]
+        return Overloaded(f"{why}; retry later or allow more time", max(0.05, group.backlog_s))
+
+
+def add_times(timing: Timing, scores: Scores) -> None:
+    """Stages follow one another, so their times add up."""
+    timing.queue_ms += scores.queue_ms
+    timing.infer_ms += scores.infer_ms

@@ -1,0 +1,218 @@
+"""Serve's own routing loop with our request router in it: real replicas, requests and metadata of Ray's, no actors."""
+
+import asyncio
+import itertools
+
+import numpy as np
+import pytest
+from ray.serve._private.common import DeploymentHandleSource, DeploymentID, RequestMetadata, RunningReplicaInfo
+from ray.serve.request_router import PendingRequest, ReplicaID, RequestRouter, RunningReplica
+
+from rankfleet.cluster.request_router import LeastWorkRouter
+from rankfleet.core.messages import Chunk
+from rankfleet.core.pairs import TokenizedPairs
+from rankfleet.router import replica_view
+from rankfleet.router.replica_view import Envelope, replica_view_of
+
+GROUP = DeploymentID(name="demo", app_name="rankfleet")
+PAIRS = TokenizedPairs(np.arange(4, dtype=np.int32), np.array([4], np.int32), np.array([2], np.int32))
+A, B = "fingerprint of a", "fingerprint of b"
+
+
+class WithoutActor(RunningReplicaInfo):
+    """What Serve's controller says of a replica; its actor cannot be looked up without a cluster."""
+
+    def get_actor_handle(self) -> None:  # type: ignore[override]
+        return None
+
+
+class Replica(RunningReplica):
+    """A replica that says how many requests it has without an actor."""
+
+    queue_len = 0
+
+    async def get_queue_len(self, *, deadline_s: float) -> int:
+        return self.queue_len
+
+
+def replica(name: str, *models: str, fault: str = "", silent: bool = False) -> Replica:
+    """models: that it reports to host. silent: it has not reported anything yet."""
+    stats = {"hosts": list(models), "settings": "s1", "fault": fault}
+    info = WithoutActor(ReplicaID(name, GROUP), "n", "192.0.2.1", None, f"actor {name}", 4000)
+    return Replica(WithoutActor(**vars_of(info) | {"routing_stats": {} if silent else stats}))
+
+
+def vars_of(info: RunningReplicaInfo) -> dict[str, object]:
+    return {name: value for name, value in vars(info).items() if not name.startswith("_")}
+
+
+@pytest.fixture(autouse=True)
+def _no_views_of_other_tests(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(replica_view, "VIEWS", {})
+
+
+def router(*replicas: Replica) -> LeastWorkRouter:
+    """As Serve makes it for a handle inside the router's replica."""
+    made = LeastWorkRouter(
+        deployment_id=GROUP, handle_source=DeploymentHandleSource.REPLICA, use_replica_queue_len_cache=True
+    )
+    made.initialize_state()
+    made.update_replicas(list(replicas))
+    for each in replicas:
+        made.on_new_queue_len_info(each.replica_id, 0)
+    return made
+
+
+IDS = itertools.count()
+
+
+def request(ms: float = 10.0, model: str = A, weights: str | None = None, call: str = "score") -> PendingRequest:
+    """A call with a chunk of this predicted time. weights: those that score the rest of its ranking."""
+    chunk = Chunk(("small",), PAIRS, models={"small": model}, weights=weights, min_ms=ms)
+    number = next(IDS)
+    metadata = RequestMetadata(f"request {number}", f"internal {number}", call_method=call)
+    return PendingRequest([Envelope(chunk)] if call == "score" else [], {}, metadata)
+
+
+async def sent(router: RequestRouter, pending: PendingRequest) -> str:
+    """The replica that Serve sends a request to, by its own loop."""
+    async with asyncio.timeout(5):
+        chosen = await router._choose_replica_for_request(pending)
+    router.on_request_routed(pending, chosen.replica_id, object())  # type: ignore[arg-type]
+    return chosen.replica_id.unique_id
+
+
+def completed(router: RequestRouter, pending: PendingRequest, replica: str) -> None:
+    router.on_request_completed(ReplicaID(replica, GROUP), pending.metadata.internal_request_id)
+
+
+async def test_a_chunk_goes_to_the_replica_with_the_least_predicted_work() -> None:
+    demo = router(replica("r1", A), replica("r2", A))
+    first = await sent(demo, request(ms=50.0))
+    other = {"r1": "r2", "r2": "r1"}[first]
+    assert [await sent(demo, request(ms=30.0)) for _ in range(3)] == [other, other, first], "50 ms against 30 + 30"
+
+
+async def test_an_answered_chunk_counts_no_more() -> None:
+    demo = router(replica("r1", A), replica("r2", A))
+    large = request(ms=50.0)
+    first = await sent(demo, large)
+    assert await sent(demo, request(ms=20.0)) != first
+    completed(demo, large, first)
+    assert await sent(demo, request(ms=20.0)) == first
+
+
+async def test_chunks_that_are_sent_at_once_are_spread() -> None:
+    demo = router(*(replica(name, A) for name in ("r1", "r2", "r3", "r4")))
+    async with asyncio.timeout(5):
+        assert sorted(await asyncio.gather(*(sent(demo, request()) for _ in range(8)))) == sorted(
+            ["r1", "r2", "r3", "r4"] * 2
+        )
+
+
+async def test_a_chunk_goes_to_a_replica_that_hosts_its_model_even_if_that_is_busier() -> None:
+    demo = router(replica("r1", A), replica("r2", B))
+    assert [await sent(demo, request(ms=90.0, model=B)) for _ in range(3)] == ["r2", "r2", "r2"]
+
+
+async def test_the_second_part_of_a_ranking_goes_to_the_same_weights() -> None:
+    demo = router(replica("r1", A, "w1"), replica("r2", A, "w2"))
+    assert [await sent(demo, request(weights="w2")) for _ in range(3)] == ["r2", "r2", "r2"]
+
+
+async def test_other_replicas_are_preferred_to_one_that_lost_a_chunk() -> None:
+    demo = router(replica("r1", A), replica("r2", A))
+    replica_view_of("demo").eject("r1")
+    assert [await sent(demo, request()) for _ in range(3)] == ["r2", "r2", "r2"]
+
+
+async def test_work_for_other_routers_counts_too() -> None:
+    demo = router(replica("r1", A), replica("r2", A))
+    replica_view_of("demo").answered("r1", backlog_s=60.0, others_s=60.0)
+    assert [await sent(demo, request()) for _ in range(3)] == ["r2", "r2", "r2"]
+
+
+async def test_an_envelope_names_the_replica_that_got_its_chunk() -> None:
+    demo = router(replica("r1", A))
+    pending = request()
+    assert pending.args[0].replica == ""
+    await sent(demo, pending)
+    assert pending.args[0].replica == "r1"
+
+
+async def test_calls_without_a_chunk_are_routed_as_well() -> None:
+    demo = router(replica("r1", A))
+    assert await sent(demo, request(call="latency")) == "r1"
+
+
+def full(name: str) -> Replica:
+    """A replica that has as many requests as Serve lets it have."""
+    made = replica(name, A)
+    made.queue_len = made.max_ongoing_requests
+    return made
+
+
+async def is_balanced(demo: LeastWorkRouter) -> bool:
+    """Whether no work is counted at either of two replicas: two small chunks then go to one each."""
+    return {await sent(demo, request(ms=1.0)), await sent(demo, request(ms=1.0))} == {"r1", "r2"}
+
+
+async def test_a_full_replica_is_passed_over_and_no_work_is_counted_there() -> None:
+    demo, busy = router(), full("r1")
+    demo.update_replicas([busy, replica("r2", A)])
+    demo.on_new_queue_len_info(busy.replica_id, busy.queue_len)
+    for _ in range(4):  # whichever of the two is chosen first
+        chunk = request(ms=50.0)
+        assert await sent(demo, chunk) == "r2"
+        completed(demo, chunk, "r2")
+    busy.queue_len = 0
+    demo.on_new_queue_len_info(busy.replica_id, 0)
+    assert await is_balanced(demo)
+
+
+async def test_a_request_that_is_cancelled_while_it_waits_counts_nowhere() -> None:
+    demo, busy = router(), full("r1")
+    demo.update_replicas([busy])
+    demo.on_new_queue_len_info(busy.replica_id, busy.queue_len)
+    waiting = asyncio.create_task(sent(demo, request(ms=50.0)))
+    while not demo._chosen:
+        await asyncio.sleep(0)
+    waiting.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await waiting
+    busy.queue_len = 0
+    other = replica("r2", A)
+    demo.update_replicas([busy, other])
+    for each in (busy, other):
+        demo.on_new_queue_len_info(each.replica_id, 0)
+    assert await is_balanced(demo)
+
+
+async def test_requests_that_waited_for_a_replica_are_sent_in_order_of_arrival() -> None:
+    demo = router()
+    order: list[int] = []
+
+    async def ask(number: int) -> None:
+        await sent(demo, request())
+        order.append(number)
+
+    waiting = [asyncio.create_task(ask(number)) for number in range(5)]
+    await asyncio.sleep(0)
+    first = replica("r1", A)
+    demo.on_new_queue_len_info(first.replica_id, 0)
+    demo.update_replicas([first])
+    async with asyncio.timeout(5):
+        await asyncio.gather(*waiting)
+    assert order == [0, 1, 2, 3, 4]
+
+
+async def test_the_router_is_told_which_replicas_run_what_they_host_and_who_cannot_follow() -> None:
+    demo = router(replica("r1", A, B), replica("r2", A, fault="tier b: no such folder"), replica("r3", silent=True))
+    view = replica_view_of("demo")
+    assert view.running == {"r1", "r2", "r3"}
+    assert view.hosts == {"r1": {A, B}, "r2": {A}}
+    assert view.faults == [("s1", "tier b: no such folder")]
+    demo.on_replica_actor_died(ReplicaID("r2", GROUP))
+    assert (view.running, view.faults) == ({"r1", "r3"}, [])
+    demo.update_replicas([replica("r3", B)])
+    assert (view.running, view.hosts) == ({"r3"}, {"r3": {B}})
