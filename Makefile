@@ -7,7 +7,7 @@ PYTHON ?= $(shell for p in python3 python3.11 python3.12 python3.13; do \
 	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
 
 .DEFAULT_GOAL := help
-.PHONY: help install serve test lint unit docs clean
+.PHONY: help install serve test check lint unit docs clean
 
 help: ## list the verbs
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-9s %s\n", $$1, $$2}'
@@ -37,8 +37,11 @@ lint: $(VENV)/.dev ## check style, types and layers
 unit: $(VENV)/.dev ## run the unit tests alone: seconds, no Ray
 	$(BIN)/pytest tests/unit -q
 
-test: lint ## lint and run all tests
+test: lint ## lint and run the unit, engine and integration tests
 	$(BIN)/pytest
+
+check: $(VENV)/.dev ## run the tests that need environments of their own: the minimal install
+	$(BIN)/pytest tests/check
 
 docs: $(VENV)/.dev ## rewrite the measured figures of README and docs from benchmarks/results
 	$(BIN)/python -m benchmarks.figures

@@ -43,16 +43,20 @@ class MeanQuality:
         return {"ndcg@10": round(self.ndcg_10, 4), "mrr@10": round(self.mrr_10, 4)}
 
 
-def measure_run(run: Run, qrels: Mapping[str, Mapping[str, int]]) -> MeanQuality:
-    """Quality of a run over all queries of `qrels`; a query without results counts as 0.
-
-    Raises RankfleetError with an install hint where ir_measures is missing.
-    """
+def check_installed() -> None:
+    """Raises RankfleetError that names the extra where its packages are missing."""
     try:
-        import ir_measures
-        from ir_measures import RR, nDCG
+        import bm25s  # noqa: F401
+        import ir_measures  # noqa: F401
     except ImportError as error:
         raise RankfleetError("evaluating needs more packages:  pip install 'rankfleet[eval]'") from error
+
+
+def measure_run(run: Run, qrels: Mapping[str, Mapping[str, int]]) -> MeanQuality:
+    """Quality of a run over all queries of `qrels`; a query without results counts as 0."""
+    import ir_measures
+    from ir_measures import RR, nDCG
+
     ndcg, rr = nDCG @ 10, RR @ 10
     result = ir_measures.calc_aggregate([ndcg, rr], {q: dict(g) for q, g in qrels.items()}, run)
     return MeanQuality(float(result[ndcg]), float(result[rr]))

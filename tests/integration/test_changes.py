@@ -1,170 +1,124 @@
-"""`rankfleet apply` under steady load: whatever changes, no request fails, and what cannot work changes nothing."""
+"""`rankfleet apply` under steady load: no change makes a request fail; one that cannot work changes nothing."""
 
 import shutil
 import subprocess
 import sys
-import threading
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
-import httpx
 import pytest
-import yaml
 from safetensors.torch import load_file, save_file
 
 from rankfleet.engine.checkpoint.files import MODELS
 from rankfleet.engine.native.library import library
-from tests.integration.conftest import RunningFleet
-from tests.integration.test_live import replicas, wait_for
-from tests.integration.test_serve import DOCUMENTS, QUERY
+from tests.integration.fleet import DOCUMENTS, QUERY, FleetFile, Load, RunningFleet, wait_for
 
-Fleet = dict[str, Any]
 INT8 = (kernels := library()) is not None and "int8" in kernels.dtypes
-
-
-class Load:
-    """A few clients that ask all the time: for any tier, for one by name, as a user of an experiment."""
-
-    def __init__(self, url: str) -> None:
-        self.answered = 0
-        self.failed: list[str] = []
-        self._url = url
-        self._over = threading.Event()
-        wishes: list[dict[str, Any]] = [{}, {"model": "small"}, {"model": "large"}, {"user": "u"}]
-        self._clients = [threading.Thread(target=self._ask, args=(wish,)) for wish in wishes]
-
-    def _ask(self, wish: dict[str, Any]) -> None:
-        body = {"query": QUERY, "documents": DOCUMENTS, "slo_ms": 5000} | wish
-        with httpx.Client(base_url=self._url, timeout=30, trust_env=False) as http:
-            while not self._over.is_set():
-                try:
-                    reply = http.post("/v1/rerank", json=body)
-                    if reply.status_code != 200 or not reply.json()["rankfleet"]["stages"]:
-                        self.failed.append(f"{wish}: {reply.status_code} {reply.text[:300]}")
-                except httpx.HTTPError as error:
-                    self.failed.append(f"{wish}: {error!r}")
-                self.answered += 1
-                time.sleep(0.03)
-
-    def __enter__(self) -> "Load":
-        for client in self._clients:
-            client.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._over.set()
-        for client in self._clients:
-            client.join()
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Models of other content than those that the fleet begins with."""
+    """A folder with `new`, a model that the fleet does not begin with."""
     folder = tmp_path_factory.mktemp("models")
     shutil.copytree(MODELS / "demo/medium", folder / "new")
     return folder
 
 
 @pytest.fixture
-def changed(running_fleet: RunningFleet) -> Iterator[Callable[[Callable[[Fleet], None]], None]]:
-    """Apply the running fleet's file with something changed; in the end as it was."""
-    wait_for(lambda: len(replicas(running_fleet, "demo")) == 1, "one replica")
-    file = running_fleet.config.with_name("changed.yaml")
-
-    def change(how: Callable[[Fleet], None]) -> None:
-        settings = yaml.safe_load(running_fleet.config.read_text())
-        how(settings)
-        file.write_text(yaml.safe_dump(settings))
-        running_fleet.command("apply", str(file))
-
-    yield change
-    running_fleet.command("apply", str(running_fleet.config))
+def fleet(running_fleet: RunningFleet) -> Iterator[RunningFleet]:
+    """The running fleet with one replica in its group; in the end its own file is applied again."""
+    running_fleet.wait_for_replicas(1)
+    yield running_fleet
+    running_fleet.apply()
 
 
-def models(fleet: RunningFleet) -> dict[str, str]:
-    return {m["id"]: m.get("model", "") for m in fleet.http.get("/v1/models").json()["data"]}
+def test_no_request_fails_while_the_fleet_changes(fleet: RunningFleet, folder: Path) -> None:
+    before = fleet.replicas()
+    with Load(fleet.url) as load:
+
+        def apply(change: Callable[[FleetFile], None]) -> None:
+            answered = load.answered
+            fleet.apply(change)
+            assert load.answered > answered
+            assert not load.failed, f"{change.__name__}: {load.failed[:3]}"
+
+        def add_a_tier(file: FleetFile) -> None:
+            file["tiers"]["tiny"] = {"model": str(folder / "new"), "quality": 0.2}
+            file["groups"]["demo"]["tiers"].append("tiny")
+
+        apply(add_a_tier)
+        assert fleet.rerank(QUERY, DOCUMENTS, model="tiny").status_code == 200
+
+        def change_a_model(file: FleetFile) -> None:
+            file["tiers"]["small"]["model"] = str(folder / "new")
+
+        apply(change_a_model)
+        assert fleet.models()["small"] == str(folder / "new")
+
+        def remove_a_tier(file: FleetFile) -> None:
+            del file["tiers"]["medium"]
+            file["groups"]["demo"]["tiers"].remove("medium")
+
+        apply(remove_a_tier)
+        assert fleet.rerank(QUERY, DOCUMENTS, model="medium").status_code == 404
+
+        def change_precision_threads_and_batches(file: FleetFile) -> None:
+            file["groups"]["demo"] |= {"dtype": "float32", "threads": 2, "batch_tokens": 8192}
+
+        apply(change_precision_threads_and_batches)
+
+        def change_classes_split_limits_and_maximum(file: FleetFile) -> None:
+            file["slo_classes"]["fast"] = {"slo_ms": 30000}
+            file["experiments"]["size"]["arms"]["large"]["weight"] = 0
+            file["limits"] = {"max_documents": 500}
+            file["groups"]["demo"]["replicas"] = {"min": 1, "max": 3}
+
+        apply(change_classes_split_limits_and_maximum)
+        reply = fleet.rerank(QUERY, DOCUMENTS, model="fast", user="user-1")
+        assert reply.json()["rankfleet"]["slo"]["budget_ms"] == 30000
+        assert fleet.rerank(QUERY, DOCUMENTS, user="user-1").json()["rankfleet"]["tier"] == "small"
+        assert fleet.rerank(QUERY, ["a"] * 501).status_code == 413
+        after = fleet.replicas()
+        assert after.router == before.router, "no process was restarted up to here"
+        assert after.demo >= before.demo
+
+        def change_cores_and_precision(file: FleetFile) -> None:
+            file["groups"]["demo"] |= {"cpus": 0.25, "dtype": "int8" if INT8 else "float32"}
+
+        apply(change_cores_and_precision)
+        assert fleet.replicas().demo.isdisjoint(before.demo), "Ray reserves cores when a process starts"
 
 
-def test_no_request_fails_while_the_fleet_changes(
-    running_fleet: RunningFleet, changed: Callable[[Callable[[Fleet], None]], None], folder: Path
-) -> None:
-    group = lambda **settings: lambda fleet: fleet["groups"]["demo"].update(settings)  # noqa: E731
-
-    def add_tier(fleet: Fleet) -> None:
-        fleet["tiers"]["tiny"] = {"model": str(folder / "new"), "quality": 0.2}
-        fleet["groups"]["demo"]["tiers"].append("tiny")
-
-    def swap_model(fleet: Fleet) -> None:
-        fleet["tiers"]["small"]["model"] = str(folder / "new")
-
-    def remove_tier(fleet: Fleet) -> None:
-        del fleet["tiers"]["medium"]
-        fleet["groups"]["demo"]["tiers"].remove("medium")
-
-    before = replicas(running_fleet, "router"), replicas(running_fleet, "demo")
-    with Load(str(running_fleet.http.base_url)) as load:
-        for name, how in {
-            "a tier more": add_tier,
-            "another model by a name": swap_model,
-            "a tier less": remove_tier,
-            "another precision": group(dtype="float32"),
-            "threads and batches": group(threads=2, batch_tokens=8192),
-            "classes": lambda fleet: fleet["slo_classes"].update(fast={"slo_ms": 30}),
-            "a split": lambda fleet: fleet["experiments"]["size"]["arms"]["small"].update(weight=10),
-            "limits": lambda fleet: fleet.update(limits={"max_documents": 500}),
-            "more replicas at most": group(replicas={"min": 1, "max": 3}),
-            "cores and precision": group(cpus=0.25, dtype="int8" if INT8 else "float32"),
-        }.items():
-            asked = load.answered
-            changed(how)
-            assert load.answered > asked
-            assert not load.failed, f"{name}: {load.failed[:3]}"
-            if name == "a tier more":
-                assert running_fleet.rerank(QUERY, DOCUMENTS, model="tiny").status_code == 200
-            if name == "another model by a name":
-                assert models(running_fleet)["small"] == str(folder / "new")
-            if name == "a tier less":
-                assert running_fleet.rerank(QUERY, DOCUMENTS, model="medium").status_code == 404
-            if name == "more replicas at most":
-                assert replicas(running_fleet, "router") == before[0], "no process was restarted"
-                assert replicas(running_fleet, "demo") >= before[1]
+def no_weights(path: Path) -> None:
+    """Weights that `apply` itself finds to be wrong."""
+    path.write_bytes(b"nothing of use")
 
 
-def no_file(weights: Path) -> None:
-    weights.write_bytes(b"nothing of use")
-
-
-def not_finite(weights: Path) -> None:
-    """Which only a replica finds out."""
-    tensors = load_file(weights)
+def not_finite(path: Path) -> None:
+    """Weights that only a replica finds to be wrong."""
+    tensors = load_file(path)
     name = next(name for name, tensor in tensors.items() if tensor.is_floating_point())
-    save_file(tensors | {name: tensors[name] * float("nan")}, weights)
+    save_file(tensors | {name: tensors[name] * float("nan")}, path)
 
 
-@pytest.mark.parametrize("breaks", [no_file, not_finite])
-def test_a_change_that_cannot_work_changes_nothing(
-    running_fleet: RunningFleet, folder: Path, breaks: Callable[[Path], None]
-) -> None:
-    settings = yaml.safe_load(running_fleet.config.read_text())
-    broken = folder / breaks.__name__
-    shutil.copytree(MODELS / "demo/medium", broken)
-    breaks(broken / "model.safetensors")
-    settings["tiers"]["small"]["model"] = str(broken)
-    file = running_fleet.config.with_name("broken.yaml")
-    file.write_text(yaml.safe_dump(settings))
-    with Load(str(running_fleet.http.base_url)) as load:
-        error = running_fleet.refused("apply", str(file))
-        assert "tier small" in error
-        assert str(broken) in error
-        assert running_fleet.http.get("/readyz").status_code == 200
-        assert models(running_fleet)["small"] == "demo/small"
-        settings["tiers"]["small"]["model"] = str(folder / "new")
-        file.write_text(yaml.safe_dump(settings))
-        running_fleet.command("apply", str(file))  # corrected at once
-        assert models(running_fleet)["small"] == str(folder / "new")
-        running_fleet.command("apply", str(running_fleet.config))
+def test_a_change_that_cannot_work_changes_nothing(running_fleet: RunningFleet, folder: Path) -> None:
+    def use(model: Path) -> Callable[[FleetFile], None]:
+        return lambda file: file["tiers"]["small"].update(model=str(model))
+
+    with Load(running_fleet.url) as load:
+        for spoil in (no_weights, not_finite):
+            broken = folder / spoil.__name__
+            shutil.copytree(MODELS / "demo/medium", broken)
+            spoil(broken / "model.safetensors")
+            error = running_fleet.refused_apply(use(broken))
+            assert "tier small" in error
+            assert str(broken) in error
+            assert running_fleet.http.get("/readyz").status_code == 200
+            assert running_fleet.models()["small"] == "demo/small"
+        running_fleet.apply(use(folder / "new"))  # the corrected file works at once
+        assert running_fleet.models()["small"] == str(folder / "new")
+        running_fleet.apply()
+        assert running_fleet.models()["small"] == "demo/small"
     assert not load.failed, load.failed[:3]
 
 
@@ -196,15 +150,14 @@ ray.shutdown()
 
 
 def test_a_config_written_by_hand_that_is_wrong_keeps_the_old_one(running_fleet: RunningFleet) -> None:
-    before = replicas(running_fleet, "router"), replicas(running_fleet, "demo")
-    port = running_fleet.http.base_url.port
-    with Load(str(running_fleet.http.base_url)) as load:
-        arguments = [sys.executable, "-c", BY_HAND, str(running_fleet.config), str(port)]
+    before = running_fleet.wait_for_replicas(1)
+    with Load(running_fleet.url) as load:
+        arguments = [sys.executable, "-c", BY_HAND, str(running_fleet.config), str(running_fleet.serving.port)]
         subprocess.run(arguments, check=True, timeout=60)
-        wait_for(lambda: "not_changed" in running_fleet.http.get("/readyz").json(), "a reason")
-        (why,) = running_fleet.http.get("/readyz").json()["not_changed"]
-        assert "tiers" in why
-        running_fleet.command("apply", str(running_fleet.config))
-        wait_for(lambda: running_fleet.http.get("/readyz").json() == {"status": "ready"}, "the fleet file")
+        wait_for(lambda: "not_changed" in running_fleet.http.get("/readyz").json(), "/readyz has a reason")
+        (reason,) = running_fleet.http.get("/readyz").json()["not_changed"]
+        assert "tiers" in reason
+        running_fleet.apply()
+        wait_for(lambda: running_fleet.http.get("/readyz").json() == {"status": "ready"}, "the file is served again")
     assert not load.failed, load.failed[:3]
-    assert (replicas(running_fleet, "router"), replicas(running_fleet, "demo")) == before
+    assert running_fleet.replicas() == before

@@ -1,4 +1,4 @@
-"""The overlays under k8s/, built by Kustomize and held against the schemas of Kubernetes' and Serve's readers."""
+"""The overlays under k8s/, built by Kustomize and checked against the schemas of KubeRay and Serve."""
 
 import gzip
 import importlib
@@ -25,7 +25,7 @@ UPGRADES = {"NewCluster", "NewClusterWithIncrementalUpgrade", "None"}  # the ope
 
 @pytest.fixture(scope="module", params=OVERLAYS, ids=lambda overlay: overlay.name)
 def objects(request: pytest.FixtureRequest) -> list[dict[str, Any]]:
-    """All objects of an overlay."""
+    """All Kubernetes objects of one overlay."""
     if shutil.which("kubectl") is None:
         pytest.skip("kubectl is not installed; it builds the overlays")
     built = subprocess.run(["kubectl", "kustomize", request.param], capture_output=True, text=True, timeout=60)
@@ -45,7 +45,7 @@ def serve_config(service: dict[str, Any]) -> dict[str, Any]:
 
 
 def unknown_keys(model: type[BaseModel], data: dict[str, Any], place: str = "") -> Iterator[str]:
-    """Keys that the model would drop without a word."""
+    """Keys that the model would drop silently."""
     for key, value in data.items():
         where = f"{place}.{key}".lstrip(".")
         if key not in model.model_fields:
@@ -66,8 +66,10 @@ def models_in(annotation: Any) -> Iterator[type[BaseModel]]:
 
 
 def strict(schema: Any) -> Any:
-    """A CRD's schema as the API server reads it with `--validate=strict`: no unknown keys; numbers may stand for
-    quantities; what has a default need not be given."""
+    """A CRD's schema as the API server applies it with `--validate=strict`.
+
+    Unknown keys are errors, quantities may be numbers, and a required key with a default may be left out.
+    """
     if isinstance(schema, list):
         return [strict(part) for part in schema]
     if not isinstance(schema, dict):
@@ -87,7 +89,7 @@ def strict(schema: Any) -> Any:
 def crd() -> dict[str, Any]:
     """The schema of ray.io/v1 RayService."""
     if not CRD.exists():
-        pytest.skip("the RayService CRD is not at hand")
+        pytest.skip(f"the RayService CRD is not at {CRD}")
     definition = yaml.load(gzip.decompress(CRD.read_bytes()), getattr(yaml, "CSafeLoader", yaml.SafeLoader))
     (version,) = (v for v in definition["spec"]["versions"] if v["name"] == "v1")
     schema = version["schema"]["openAPIV3Schema"]
@@ -96,7 +98,7 @@ def crd() -> dict[str, Any]:
     return strict(schema)
 
 
-def test_the_service_is_what_the_crd_asks_for(service: dict[str, Any], crd: dict[str, Any]) -> None:
+def test_the_service_follows_the_crd(service: dict[str, Any], crd: dict[str, Any]) -> None:
     faults = jsonschema.Draft202012Validator(crd).iter_errors(service)
     assert [f"{fault.json_path}: {fault.message[:200]}" for fault in faults] == []
 
@@ -110,7 +112,7 @@ def test_the_service_is_what_the_crd_asks_for(service: dict[str, Any], crd: dict
         (["spec", "rayClusterConfig", "workerGroupSpecs", 0, "maxReplicas"], "2", "not of type 'integer'"),
     ],
 )
-def test_the_crd_check_sees_mistakes(
+def test_the_crd_check_finds_mistakes(
     service: dict[str, Any], crd: dict[str, Any], path: list[str], value: object, message: str
 ) -> None:
     wrong = yaml.safe_load(yaml.safe_dump(service))
@@ -118,10 +120,11 @@ def test_the_crd_check_sees_mistakes(
     for key in path[:-1]:
         place = place[key]
     place[path[-1]] = value
-    assert [f for f in jsonschema.Draft202012Validator(crd).iter_errors(wrong) if message in f.message]
+    faults = [fault.message for fault in jsonschema.Draft202012Validator(crd).iter_errors(wrong)]
+    assert any(message in fault for fault in faults), faults
 
 
-def test_rules_of_the_operator_that_the_crd_does_not_hold(service: dict[str, Any]) -> None:
+def test_the_service_follows_the_rules_that_the_operator_alone_checks(service: dict[str, Any]) -> None:
     spec = service["spec"]
     cluster = spec["rayClusterConfig"]
     assert spec["upgradeStrategy"]["type"] in UPGRADES
@@ -129,9 +132,9 @@ def test_rules_of_the_operator_that_the_crd_does_not_hold(service: dict[str, Any
     groups = [cluster["headGroupSpec"], *cluster["workerGroupSpecs"]]
     for group in groups:
         pod = group["template"]["spec"]
-        assert pod.get("restartPolicy", "Never") == "Never", "autoscaler v2 replaces pods, it restarts none"
+        assert pod.get("restartPolicy", "Never") == "Never", "autoscaler v2 replaces pods and restarts none"
         reserved = {"num-cpus", "num-gpus", "memory", "resources"} & set(group.get("rayStartParams", {}))
-        assert not (reserved and group.get("resources")), "resources are given in one place"
+        assert not (reserved and group.get("resources")), "resources may be given in one place only"
         environment = {entry["name"] for entry in pod["containers"][0]["env"]}
         assert not environment & {"RAY_REDIS_ADDRESS", "REDIS_PASSWORD", "RAY_enable_autoscaler_v2"}
         assert len({entry["image"] for g in groups for entry in g["template"]["spec"]["containers"]}) == 1
@@ -139,12 +142,12 @@ def test_rules_of_the_operator_that_the_crd_does_not_hold(service: dict[str, Any
         assert workers["minReplicas"] <= workers["replicas"] <= workers["maxReplicas"]
 
 
-def test_serve_takes_its_config_and_drops_no_key(serve_config: dict[str, Any]) -> None:
+def test_serve_accepts_its_config_and_drops_no_key(serve_config: dict[str, Any]) -> None:
     ServeDeploySchema.model_validate(serve_config)
     assert list(unknown_keys(ServeDeploySchema, serve_config)) == []
 
 
-def test_the_check_for_dropped_keys_sees_them() -> None:
+def test_the_check_for_dropped_keys_finds_them() -> None:
     config = {
         "http_options": {"prt": 8000},
         "applications": [
@@ -205,7 +208,7 @@ def test_policies_and_monitors_select_the_pods(objects: list[dict[str, Any]], se
         assert {endpoint["port"] for endpoint in o["spec"].get("podMetricsEndpoints", [])} <= ports
 
 
-def test_the_operator_may_reach_the_dashboard_and_all_pods_dns(objects: list[dict[str, Any]]) -> None:
+def test_the_operator_can_reach_the_dashboard_and_every_pod_can_reach_dns(objects: list[dict[str, Any]]) -> None:
     policies = {o["metadata"]["name"]: o["spec"] for o in objects if o["kind"] == "NetworkPolicy"}
     (operator,) = policies["rankfleet-head"]["ingress"]
     assert operator["from"][0]["podSelector"]["matchLabels"] == {"app.kubernetes.io/component": "kuberay-operator"}
@@ -214,7 +217,7 @@ def test_the_operator_may_reach_the_dashboard_and_all_pods_dns(objects: list[dic
     assert {port["protocol"] for rule in dns for port in rule["ports"]} == {"TCP", "UDP"}
 
 
-def test_redis_is_there_where_the_head_relies_on_it(objects: list[dict[str, Any]], service: dict[str, Any]) -> None:
+def test_redis_is_deployed_where_the_head_relies_on_it(objects: list[dict[str, Any]], service: dict[str, Any]) -> None:
     options = service["spec"]["rayClusterConfig"].get("gcsFaultToleranceOptions")
     redis = {o["kind"]: o for o in objects if o["metadata"]["name"] == "rankfleet-redis"}
     assert (options is not None) == bool(redis)

@@ -1,4 +1,4 @@
-"""Requests that have taken a fleet down, or were answered wrongly: each gets a clear answer, and harms nobody else."""
+"""Requests that once took a fleet down or were answered wrongly: each gets a clear answer and harms no other."""
 
 import json
 import socket
@@ -6,15 +6,14 @@ from concurrent.futures import ThreadPoolExecutor
 
 import httpx
 
-from tests.integration.conftest import RunningFleet
-from tests.integration.test_live import replicas
-from tests.integration.test_serve import DOCUMENTS, QUERY, RIGHT
+from tests.integration.fleet import DOCUMENTS, QUERY, RIGHT, RunningFleet
 
 BODY = {"query": QUERY, "documents": DOCUMENTS}
 LONG = f"{RIGHT} " * 55  # more than 5 kB
 
 
 def values(piece: bytes, size: int) -> bytes:
+    """A body of about `size` bytes whose documents are `piece` over and over."""
     return b'{"query": "a", "documents": [' + piece * (size // len(piece)) + b'"a"]}'
 
 
@@ -40,13 +39,11 @@ ODD = [
 ]
 
 
-def test_poisons_get_an_answer_and_two_hundred_ordinary_requests_are_in_time(running_fleet: RunningFleet) -> None:
-    before = replicas(running_fleet, "router"), replicas(running_fleet, "demo")
-    port = running_fleet.http.base_url.port
-    assert port is not None
-    slow = [socket.create_connection(("127.0.0.1", port)) for _ in range(20)]
-    for each in slow:  # they claim a body of 50 MB, and say no more
-        each.sendall(b"POST /v1/rerank HTTP/1.1\r\nHost: a\r\nContent-Length: 50000000\r\n\r\n{")
+def test_bad_requests_get_an_answer_and_200_ordinary_ones_after_them_are_in_time(running_fleet: RunningFleet) -> None:
+    before = running_fleet.replicas()
+    slow = [socket.create_connection(("127.0.0.1", running_fleet.serving.port)) for _ in range(20)]
+    for connection in slow:  # each claims a body of 50 MB and sends one byte of it
+        connection.sendall(b"POST /v1/rerank HTTP/1.1\r\nHost: a\r\nContent-Length: 50000000\r\n\r\n{")
 
     def send(content: bytes) -> httpx.Response:
         return running_fleet.http.post("/v1/rerank", content=content)
@@ -66,15 +63,16 @@ def test_poisons_get_an_answer_and_two_hundred_ordinary_requests_are_in_time(run
     ordinary = [running_fleet.rerank(QUERY, DOCUMENTS, slo_ms=1000).json() for _ in range(200)]
     assert [reply["rankfleet"]["slo"]["met"] for reply in ordinary] == [True] * 200
     assert {reply["results"][0]["index"] for reply in ordinary} == {1}
-    assert all(reply["rankfleet"]["stages"] for reply in ordinary), "scored, every one"
+    assert all(reply["rankfleet"]["stages"] for reply in ordinary), "every one was scored"
     assert running_fleet.http.get("/readyz").json() == {"status": "ready"}
-    assert replicas(running_fleet, "router") == before[0]
-    assert replicas(running_fleet, "demo") >= before[1]
-    for each in slow:
-        each.close()
+    after = running_fleet.replicas()
+    assert after.router == before.router
+    assert after.demo >= before.demo
+    for connection in slow:
+        connection.close()
 
 
-def test_clients_find_their_way(running_fleet: RunningFleet) -> None:
+def test_slashes_heads_and_request_ids_work_as_clients_expect(running_fleet: RunningFleet) -> None:
     http = running_fleet.http
     assert http.post("/v1/rerank/", json=BODY).status_code == 200
     assert http.head("/health").status_code == 200

@@ -3,19 +3,17 @@
 import json
 import subprocess
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import httpx
 import pytest
+import torch
 
-from tests.integration.conftest import RunningFleet
-
-QUERY = "How do vaccines protect against disease?"
-RIGHT = "A vaccine trains the immune system to recognise a germ, so that it can fight the disease later."
-DOCUMENTS = [
-    "The stock market closed higher on Friday after strong earnings.",
-    RIGHT,
-    "Heavy rain is expected in the north of the country this weekend.",
-]
+from rankfleet.cli.serve import EXAMPLE
+from rankfleet.engine.checkpoint.files import find_checkpoint
+from rankfleet.engine.checkpoint.storage import write_float32
+from rankfleet.engine.runtime.scorer import Reranker
+from tests.integration.fleet import DOCUMENTS, PASSAGES, QUERY, RIGHT, RunningFleet, wait_for
 
 
 @pytest.mark.parametrize("tier", ["small", "medium", "large", "auto"])
@@ -25,17 +23,23 @@ def test_the_right_document_comes_first(running_fleet: RunningFleet, tier: str) 
     assert reply.json()["results"][0]["document"]["text"] == RIGHT
 
 
-def test_scores_are_those_of_the_engine_alone(running_fleet: RunningFleet) -> None:
-    from rankfleet.engine.checkpoint.files import find_checkpoint
-    from rankfleet.engine.runtime.scorer import Reranker
+def test_scores_are_those_of_sentence_transformers(running_fleet: RunningFleet, tmp_path: Path) -> None:
+    from sentence_transformers import CrossEncoder
 
+    checkpoint = find_checkpoint("demo/medium")
+    write_float32(checkpoint, tmp_path / "medium")
+    reference = CrossEncoder(str(tmp_path / "medium"), device="cpu", model_kwargs={"dtype": torch.float32})
     texts = [*DOCUMENTS, "", "word " * 700, "мир 世界 😀"]
-    expected = Reranker.load(find_checkpoint("demo/medium"), device="cpu").score(QUERY, texts)
+    expected = reference.predict([(QUERY, text) for text in texts], activation_fn=torch.nn.Identity())
+    alone = Reranker.load(checkpoint, device="cpu").score(QUERY, texts)
     results = running_fleet.rerank(QUERY, texts, model="medium").json()["results"]
-    assert {r["index"]: r["logit"] for r in results} == pytest.approx(dict(enumerate(expected.tolist())), abs=1e-4)
+    served = [result["logit"] for result in sorted(results, key=lambda result: result["index"])]
+    # The fleet's precision may be bfloat16, whose 8 significant bits are 0.4% of logits of up to 6.
+    assert served == pytest.approx(expected.tolist(), abs=0.03)
+    assert served == pytest.approx(alone.tolist(), abs=1e-4), "the way through the fleet changes no score"
 
 
-def test_the_reply_tells_what_happened(running_fleet: RunningFleet) -> None:
+def test_the_reply_names_tier_reason_stages_and_times(running_fleet: RunningFleet) -> None:
     reply = running_fleet.rerank(QUERY, [*DOCUMENTS, "word " * 700], model="small", slo_ms=20000)
     fleet = reply.json()["rankfleet"]
     assert fleet["tier"] == "small"
@@ -50,31 +54,42 @@ def test_the_reply_tells_what_happened(running_fleet: RunningFleet) -> None:
 
 
 def test_concurrent_requests_get_their_own_answers(running_fleet: RunningFleet) -> None:
-    def ask(i: int) -> tuple[int, list[dict]]:
-        documents = [f"passage number {j} of request {i}" for j in range(1 + i % 7)]
-        return i, running_fleet.rerank(f"request {i}", documents, model="small").json()["results"]
+    def ask(i: int) -> list[int]:
+        """Indices of the documents, best first; request i has 1 to 7 documents, and the right one at place i mod n."""
+        documents = [f"{PASSAGES[3]} {j}" for j in range(1 + i % 7)]
+        documents[i % len(documents)] = RIGHT
+        return [r["index"] for r in running_fleet.rerank(QUERY, documents, model="small").json()["results"]]
 
     with ThreadPoolExecutor(16) as pool:
-        for i, results in pool.map(ask, range(64)):
-            assert sorted(r["index"] for r in results) == list(range(1 + i % 7))
+        for i, order in enumerate(pool.map(ask, range(64))):
+            count = 1 + i % 7
+            assert sorted(order) == list(range(count))
+            assert order[0] == i % count
 
 
-def test_a_bad_request_disturbs_nobody(running_fleet: RunningFleet) -> None:
-    bad = [b"", b"{", b'{"query": "\xff"}', b'{"query": "a", "documents": ["\\udfff"]}', b"[" * 100_000]
-    bad.append(b'{"query": "a", "documents": ["' + b"x" * 5_000_000 + b'"]}')
+def test_bad_requests_do_not_disturb_good_ones(running_fleet: RunningFleet) -> None:
+    bad = {
+        b"": 422,
+        b"{": 422,
+        b'{"query": "\xff"}': 422,
+        b'{"query": "a", "documents": ["\\udfff"]}': 422,
+        b"[" * 100_000: 422,
+        b'{"query": "a", "documents": ["' + b"x" * 5_000_000 + b'"]}': 413,
+    }
 
-    def ask(i: int) -> int:
-        if i % 2:
-            return running_fleet.http.post("/v1/rerank", content=bad[i // 2 % len(bad)]).status_code
+    def good(_: int) -> int:
         return running_fleet.rerank(QUERY, DOCUMENTS, model="small").status_code
 
+    def refused(content: bytes) -> int:
+        return running_fleet.http.post("/v1/rerank", content=content).status_code
+
     with ThreadPoolExecutor(8) as pool:
-        codes = list(pool.map(ask, range(48)))
-    assert set(codes[::2]) == {200}
-    assert set(codes[1::2]) <= {413, 422}
+        answered, codes = pool.map(good, range(24)), pool.map(refused, [*bad] * 4)
+        assert list(codes) == [*bad.values()] * 4
+        assert set(answered) == {200}
 
 
-def test_a_client_that_goes_away_harms_nobody(running_fleet: RunningFleet) -> None:
+def test_a_client_that_goes_away_disturbs_no_other(running_fleet: RunningFleet) -> None:
     for _ in range(5):
         with pytest.raises(httpx.ReadTimeout):
             running_fleet.http.post(
@@ -91,7 +106,7 @@ def test_routes(running_fleet: RunningFleet) -> None:
     assert "swagger" in http.get("/docs").text.lower()
 
 
-def test_a_budget_too_short_is_refused_at_once_where_the_class_says_so(running_fleet: RunningFleet) -> None:
+def test_an_infeasible_budget_is_refused_at_once_where_the_class_says_so(running_fleet: RunningFleet) -> None:
     reply = running_fleet.rerank(QUERY, [RIGHT] * 500, model="interactive", slo_ms=5)
     assert (reply.status_code, reply.json()["error"]["code"]) == (422, "infeasible")
     assert "retry-after" not in reply.headers, "the fleet is idle: trying again would not help"
@@ -100,10 +115,18 @@ def test_a_budget_too_short_is_refused_at_once_where_the_class_says_so(running_f
 
 def test_budgets_choose_tiers(running_fleet: RunningFleet) -> None:
     documents = [f"{RIGHT} {i}" for i in range(60)]
-    roomy = running_fleet.rerank(QUERY, documents, model="relaxed").json()["rankfleet"]
-    # A little more than the small tier was predicted to take, and less than the large one was.
-    explained = {m: running_fleet.rerank(QUERY, documents, model=m).json()["rankfleet"] for m in ("small", "large")}
-    low, high = (explained[model]["predicted_ms"] for model in ("small", "large"))
+    relaxed = {"query": QUERY, "documents": documents, "model": "relaxed"}
+    # The load of earlier tests makes device time dear until it is forgotten; a plan adds none.
+    wait_for(
+        lambda: running_fleet.http.post("/v1/plan", json=relaxed).json()["tier"] == "large",
+        "an idle fleet plans the large tier for a budget of 20 s",
+    )
+    roomy = running_fleet.http.post("/v1/rerank", json=relaxed).json()["rankfleet"]
+    # More than the small tier is predicted to take, and less than the large one is.
+    low, high = (
+        running_fleet.rerank(QUERY, documents, model=tier).json()["rankfleet"]["predicted_ms"]
+        for tier in ("small", "large")
+    )
     between = low + (high - low) / 4
     tight = running_fleet.rerank(QUERY, documents, slo_ms=between).json()["rankfleet"]
     assert roomy["tier"] == "large"
@@ -123,10 +146,8 @@ def test_search_finds_and_ranks(running_fleet: RunningFleet) -> None:
 
 
 def test_the_readme_request_works(running_fleet: RunningFleet) -> None:
-    """The very command that the README and the start of a fleet show."""
-    from rankfleet.cli.serve import EXAMPLE
-
-    command = EXAMPLE.format(address=str(running_fleet.http.base_url).rstrip("/"))
+    """The command that README and a starting fleet show."""
+    command = EXAMPLE.format(address=running_fleet.url)
     reply = json.loads(subprocess.run(["bash", "-c", command], capture_output=True, check=True).stdout)
     assert reply["results"][0]["index"] == 1
 
@@ -136,5 +157,6 @@ def test_a_plan_is_explained_without_scoring(running_fleet: RunningFleet) -> Non
     reply = running_fleet.http.post("/v1/plan", json=body).json()
     verdicts = {each["tier"]: each["verdict"] for each in reply["considered"]}
     assert set(verdicts) == {"small", "medium", "large"}
-    # Which one depends on how crowded the fleet has been just now.
+    # Which tier it is depends on the load of the last seconds.
     assert [tier for tier, verdict in verdicts.items() if verdict == "chosen"] == [reply["tier"]]
+    assert "results" not in reply

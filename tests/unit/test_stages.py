@@ -35,14 +35,14 @@ class TwoMinds(FakeGroup):
         return ChunkScores(logits, 1.0, 2.0, "r1", 0.0, tier)
 
 
-def service(tmp_path: Path, group: FakeGroup, scale: float = 1.0) -> RankingService:
-    """Times in milliseconds × scale: small takes 10, large 1 and 12.5 a token, which is 413 for everything."""
+def service(tmp_path: Path, group: FakeGroup) -> RankingService:
+    """Times in milliseconds: small takes 10, large 1 and 12.5 a token, which is 413 for everything."""
     table = tmp_path / "table.json"
     table.write_text(json.dumps(TABLE))
-    config = fleet(quality={"table": str(table), "retriever": 0.2}, overhead_ms=3 * scale)
+    config = fleet(quality={"table": str(table), "retriever": 0.2}, overhead_ms=3)
     one = RankingService(config, dict.fromkeys(config.tiers, word_tokenizer()), {"demo": group}, clock=FakeClock())
     models = {"small": (10.0, 0.0), "medium": (900.0, 0.0), "large": (1.0, 12.5)}
-    one.fleet.update_latency({tier: LatencyModel(a * scale, b * scale, 0) for tier, (a, b) in models.items()})
+    one.fleet.update_latency({tier: LatencyModel(a, b, 0) for tier, (a, b) in models.items()})
     return one
 
 
@@ -72,16 +72,21 @@ async def test_without_time_for_a_second_stage_the_first_answers(tmp_path: Path)
     assert ranking.plan.reason.endswith("no time was left for the second stage, small answers")
 
 
-async def test_a_second_stage_that_does_not_come_back_in_time_is_given_up(tmp_path: Path) -> None:
+async def test_a_second_stage_that_does_not_come_back_in_time_is_given_up(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     class Hanging(TwoMinds):
         async def score(self, chunk: Chunk, predicted_s: float) -> ChunkScores:
             if chunk.tier == "large":
                 self.chunks.append(chunk)
+                loop = asyncio.get_running_loop()
+                deadline_s = loop.time() + 0.3
+                monkeypatch.setattr(loop, "time", lambda: deadline_s)
                 await asyncio.Event().wait()
             return await super().score(chunk, predicted_s)
 
     group = Hanging()
-    ranking = await service(tmp_path, group, scale=0.01).rank(RerankRequest("cat", DOCUMENTS, slo_ms=3))
+    ranking = await service(tmp_path, group).rank(RerankRequest("cat", DOCUMENTS, slo_ms=300))
     assert [c.tier for c in group.chunks] == ["small", "large"]
     assert (ranking.plan.tier, ranking.partial) == ("small", True)
 

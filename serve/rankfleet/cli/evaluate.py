@@ -33,8 +33,9 @@ def evaluate(
 ) -> None:
     """Measure nDCG@10, MRR@10 and latency of each tier on judged queries."""
     from rankfleet.bench.results import measured, write_json, write_results
-    from rankfleet.evaluate import mean_of, mean_of_steps
+    from rankfleet.evaluate import check_installed, mean_of, mean_of_steps
 
+    check_installed()
     fleet = load_config(config)
     names = tiers.split(",") if tiers else list(fleet.tiers)
     for name in names:

@@ -1,0 +1,97 @@
+"""Environments of their own for what a development environment would hide. `make check` runs these tests."""
+
+import os
+import shutil
+import subprocess
+import sys
+import venv
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+INSTALL_S = 1200
+COMMAND_S = 180
+# Variables that would let the environment see this checkout, or the packages of another environment.
+LEAKING = {"PYTHONPATH", "PYTHONHOME", "VIRTUAL_ENV", "RAY_ADDRESS"}
+
+
+@dataclass
+class Environment:
+    """A virtual environment with Rankfleet in it, and a folder outside the checkout to run commands in."""
+
+    path: Path
+    folder: Path
+
+    @property
+    def rankfleet(self) -> Path:
+        return self.path / "bin" / "rankfleet"
+
+    @property
+    def variables(self) -> dict[str, str]:
+        """Environment variables of its commands: nothing is downloaded, and kernels are compiled anew."""
+        own = {
+            "PATH": f"{self.path / 'bin'}:{os.environ['PATH']}",
+            "RANKFLEET_CACHE": str(self.folder / "cache"),
+            "HF_HUB_OFFLINE": "1",
+        }
+        return {name: value for name, value in os.environ.items() if name not in LEAKING} | own
+
+    def run(self, *arguments: str | Path) -> "subprocess.CompletedProcess[str]":
+        return subprocess.run(
+            arguments, cwd=self.folder, env=self.variables, capture_output=True, text=True, timeout=COMMAND_S
+        )
+
+    def python(self, code: str) -> str:
+        """What a piece of Python prints."""
+        done = self.run(self.path / "bin" / "python", "-c", code)
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+
+def pip(python: str | Path, *arguments: str | Path) -> None:
+    options = ["--disable-pip-version-check", "--quiet", "--progress-bar", "off"]
+    constraints: list[str | Path] = ["--constraint", ROOT / "constraints.txt"]
+    done = subprocess.run(
+        [python, "-m", "pip", arguments[0], *options, *constraints, *arguments[1:]],
+        capture_output=True,
+        text=True,
+        timeout=INSTALL_S,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.fixture(scope="session")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A wheel of what git has, or would add: not of what earlier builds have left in the checkout."""
+    folder = tmp_path_factory.mktemp("wheel")
+    listed = subprocess.run(
+        ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    for name in filter(None, listed.stdout.split("\0")):
+        source, copy = ROOT / name, folder / "source" / name
+        if source.is_symlink() or source.exists():  # git lists files that were deleted and not yet committed
+            copy.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(source, copy, follow_symlinks=False)
+    # Without isolation: with the setuptools that constraints.txt pins and `make install` installs.
+    pip(sys.executable, "wheel", "--no-deps", "--no-build-isolation", "--wheel-dir", folder, folder / "source")
+    (built,) = folder.glob("*.whl")
+    return built
+
+
+@pytest.fixture(scope="session")
+def minimal(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Environment]:
+    """Rankfleet as `pip install rankfleet` installs it: from a wheel, without extras, outside the checkout."""
+    path = tmp_path_factory.mktemp("minimal")
+    environment = Environment(path / "venv", path / "folder")
+    environment.folder.mkdir()
+    venv.create(environment.path, symlinks=True, with_pip=True)
+    pip(environment.path / "bin" / "python", "install", wheel)
+    yield environment
+    shutil.rmtree(path)  # it takes about 1.5 GB

@@ -1,0 +1,118 @@
+"""Rankfleet without extras, installed from a wheel: it ranks and serves, and names the extra that a verb needs."""
+
+import json
+import zipfile
+from pathlib import Path
+
+import httpx
+import pytest
+import yaml
+
+from rankfleet.engine.native.library import library
+from tests.check.conftest import Environment
+from tests.serving import READY, serving
+
+QUERY = "How do vaccines protect against disease?"
+DOCUMENTS = [
+    "The stock market closed higher on Friday after strong earnings.",
+    "A vaccine trains the immune system to recognise a germ, so that it can fight the disease later.",
+    "Heavy rain is expected in the north of the country this weekend.",
+]
+OF_EXTRAS = ("bm25s", "datasets", "flash_attn", "ir_measures", "matplotlib", "onnxruntime", "sentence_transformers")
+
+
+def test_the_wheel_holds_the_package_and_its_data_and_nothing_else(wheel: Path) -> None:
+    with zipfile.ZipFile(wheel) as archive:
+        names = set(archive.namelist())
+    assert {
+        "rankfleet/py.typed",
+        "rankfleet/cli/__init__.py",
+        "rankfleet/configs/demo.yaml",
+        "rankfleet/configs/profiles/h100-published.json",
+        "rankfleet/configs/workloads/mixed.yaml",
+        "rankfleet/engine/native/encoder.cpp",
+        "rankfleet/engine/native/attention.hpp",
+        *(f"rankfleet/models/demo/{tier}/model.safetensors" for tier in ("small", "medium", "large")),
+        *(f"rankfleet/models/demo/{tier}/tokenizer.json" for tier in ("small", "medium", "large")),
+    } <= names
+    top = {name.split("/")[0] for name in names}
+    assert {folder for folder in top if not folder.endswith(".dist-info")} == {"rankfleet"}
+    assert not [name for name in names if "contest" in name or "benchmarks" in name or "tests" in name]
+
+
+def test_the_environment_has_the_wheel_and_no_extra(minimal: Environment) -> None:
+    where = minimal.python("import rankfleet; print(rankfleet.__file__)").strip()
+    assert Path(where).is_relative_to(minimal.path)
+    code = f"import importlib.util as u; print([name for name in {OF_EXTRAS} if u.find_spec(name)])"
+    assert minimal.python(code).strip() == "[]"
+
+
+def test_rank_puts_the_right_document_first(minimal: Environment) -> None:
+    done = minimal.run(minimal.rankfleet, "rank", QUERY, *DOCUMENTS)
+    assert done.returncode == 0, done.stderr
+    first = next(line for line in done.stdout.splitlines() if line.lstrip().startswith("1 "))
+    assert "A vaccine trains" in first
+
+
+def test_kernels_compile_from_the_sources_in_the_wheel(minimal: Environment) -> None:
+    if library() is None:
+        pytest.skip("needs a CPU with AVX-512 and a C++ compiler")
+    code = "from rankfleet.engine.native.library import library; print(library() is not None)"
+    assert minimal.python(code).strip() == "True"
+
+
+def test_serve_answers_and_ctrl_c_leaves_no_process(minimal: Environment) -> None:
+    output = minimal.folder / "serve.txt"
+    command = (minimal.rankfleet,)
+    with serving("demo", output, command, minimal.variables, cwd=minimal.folder) as fleet:
+        assert READY in fleet.wait_for(READY), output.read_text()
+        reply = httpx.post(
+            f"http://127.0.0.1:{fleet.port}/v1/rerank",
+            json={"query": QUERY, "documents": DOCUMENTS},
+            timeout=30,
+            trust_env=False,
+        )
+        assert reply.status_code == 200, reply.text
+        assert reply.json()["results"][0]["index"] == 1
+        assert fleet.stop() == 0, output.read_text()
+    assert fleet.started, "no process was seen to be left"
+
+
+@pytest.mark.parametrize("name", ["demo", "laptop", "gpu", "fleet"])
+def test_config_check_finds_the_shipped_fleets(minimal: Environment, name: str) -> None:
+    done = minimal.run(minimal.rankfleet, "config", "check", name)
+    assert done.returncode == 0, done.stderr
+    assert f"{name} is valid" in done.stdout
+
+
+def test_k8s_render_writes_a_ray_service(minimal: Environment) -> None:
+    done = minimal.run(minimal.rankfleet, "k8s", "render", "--config", "fleet")
+    assert done.returncode == 0, done.stderr
+    assert "RayService" in {rendered["kind"] for rendered in yaml.safe_load_all(done.stdout)}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "extra"),
+    [
+        (("evaluate", "--data", "beir", "--tiers", "small"), "eval"),
+        (("distill", "--student", "demo/small", "--data", "beir/corpus.jsonl", "--out", "student"), "train"),
+        (("index", "build", "beir", "--out", "index"), "search"),
+        (("simulate", "--arrivals", "poisson:rate=20", "--seconds", "5", "--plot", "run.png"), "eval"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else value[0],
+)
+def test_a_verb_that_needs_an_extra_names_it(minimal: Environment, arguments: tuple[str, ...], extra: str) -> None:
+    write_collection(minimal.folder / "beir")
+    done = minimal.run(minimal.rankfleet, *arguments)
+    assert done.returncode == 1, done.stdout
+    assert f"pip install 'rankfleet[{extra}]'" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def write_collection(folder: Path) -> None:
+    """A BEIR folder with two documents and one judged query."""
+    (folder / "qrels").mkdir(parents=True, exist_ok=True)
+    documents = [{"_id": f"d{i}", "title": "", "text": text} for i, text in enumerate(DOCUMENTS)]
+    (folder / "corpus.jsonl").write_text("".join(json.dumps(document) + "\n" for document in documents))
+    (folder / "queries.jsonl").write_text(json.dumps({"_id": "q", "text": QUERY}) + "\n")
+    (folder / "qrels" / "test.tsv").write_text("query-id\tcorpus-id\tscore\nq\td1\t1\n")
