@@ -8,8 +8,9 @@ from rankfleet.estimates.arrivals import ArrivalStats
 from rankfleet.estimates.latency import LatencyModel
 from rankfleet.estimates.lengths import Lengths
 from rankfleet.estimates.quality import QualityTable
-from rankfleet.router.plan_options import FleetSnapshot, GroupState, PlanRequest, TierState, spread
+from rankfleet.router.plan_options import PlanRequest
 from rankfleet.router.planner import plan
+from rankfleet.router.snapshot import FleetSnapshot, GroupState, TierState, spread
 
 # 1,000 tokens take 10, 40 and 160 ms.
 TIERS = tuple(

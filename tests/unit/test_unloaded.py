@@ -9,8 +9,9 @@ from rankfleet.core.messages import Decision, Plan, Refusal, Stage, UnloadedPlan
 from rankfleet.estimates.latency import LatencyModel
 from rankfleet.estimates.lengths import Lengths
 from rankfleet.estimates.quality import QualityTable
-from rankfleet.router.plan_options import FleetSnapshot, GroupState, PlanRequest, TierState
+from rankfleet.router.plan_options import PlanRequest
 from rankfleet.router.planner import plan
+from rankfleet.router.snapshot import FleetSnapshot, GroupState, TierState
 from tests.unit.fakes import fleet as config
 
 # Two groups. 1,000 tokens take 10, 40 and 160 ms, and each batch 8 ms more.

@@ -17,8 +17,8 @@ from rankfleet.core.errors import Expired, NotHosted, ReplicaLost, Unavailable
 from rankfleet.core.messages import Chunk, ChunkScores, Work
 from rankfleet.core.pairs import TokenizedPairs, split_rows
 from rankfleet.router.fleet import FleetView
-from rankfleet.router.plan_options import spread
 from rankfleet.router.retry import PATIENCE_S, Deadline, retry
+from rankfleet.router.snapshot import spread
 
 EXPIRED = "the budget ended before a replica answered"
 UPDATE_RETRY_S = 0.1  # between tries to find a replica that hosts the router's version of a model

@@ -12,7 +12,7 @@ from rankfleet.estimates.arrivals import ArrivalMeter, ArrivalStats
 from rankfleet.estimates.latency import LatencyModel
 from rankfleet.estimates.quality import QualityTable, quality_table
 from rankfleet.router.inflight import BacklogReport
-from rankfleet.router.plan_options import FleetSnapshot, GroupState, TierState
+from rankfleet.router.snapshot import FleetSnapshot, GroupState, TierState
 
 LOST_S = 10.0  # how long a lost replica does not count; Serve notices a dead one within this time
 REPORT_VALID_S = 30.0  # how long a replica counts as ready after it has answered

@@ -11,7 +11,6 @@ from rankfleet.core.messages import Considered, Decision, GivenOrder, Plan, Refu
 from rankfleet.estimates.frontier import upper_hull
 from rankfleet.router.plan_options import (
     QUALITY,
-    FleetSnapshot,
     GivenOrderOption,
     PlanOption,
     PlanRequest,
@@ -20,6 +19,7 @@ from rankfleet.router.plan_options import (
     partial_options,
     with_late_binding,
 )
+from rankfleet.router.snapshot import FleetSnapshot
 from rankfleet.router.unloaded import unloaded_plan
 
 Option = PlanOption | GivenOrderOption

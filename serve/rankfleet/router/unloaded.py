@@ -4,7 +4,8 @@ import math
 from collections.abc import Iterable
 
 from rankfleet.core.messages import UnloadedPlan, Work
-from rankfleet.router.plan_options import FleetSnapshot, GivenOrderOption, PlanOption, PlanRequest, part_of
+from rankfleet.router.plan_options import GivenOrderOption, PlanOption, PlanRequest, part_of
+from rankfleet.router.snapshot import FleetSnapshot
 
 
 def unloaded_plan(

@@ -12,8 +12,9 @@ from rankfleet.estimates.arrivals import ArrivalStats
 from rankfleet.estimates.latency import LatencyModel
 from rankfleet.replica.batching import ROUNDING_MS, BatchDecision, QueuedChunk, feasible_chunks, select_batch
 from rankfleet.replica.queue import SelectBatch
-from rankfleet.router.plan_options import FleetSnapshot, PlanOption, PlanRequest
+from rankfleet.router.plan_options import PlanOption, PlanRequest
 from rankfleet.router.planner import Choice, choose
+from rankfleet.router.snapshot import FleetSnapshot
 
 FORMS = "slo, static:TIER, table:FRACTION, slackfit or oracle"
 BUCKETS = 16  # of latency, as many as SlackFit has

@@ -19,7 +19,8 @@ from rankfleet.estimates.load import OfferedLoad
 from rankfleet.replica.batching import QueuedChunk
 from rankfleet.replica.queue import TokenQueue
 from rankfleet.router.fleet import FleetView
-from rankfleet.router.plan_options import PlanOption, PlanRequest, spread
+from rankfleet.router.plan_options import PlanOption, PlanRequest
+from rankfleet.router.snapshot import spread
 from rankfleet.router.unloaded import unloaded_plan
 from rankfleet.simulate.costs import RequestCosts
 from rankfleet.simulate.events import EventQueue
