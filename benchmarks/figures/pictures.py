@@ -191,7 +191,8 @@ class Autoscaling(Picture):
                 below.step(at, [*ready, ready[-1]], where="post", color=self.scalers[name], label=label, linewidth=1)
             below.set_ylabel("ready replicas")
             below.set_xlabel("minutes")
-            below.set_ylim(bottom=0)
+            peak = max(count for run in data[load]["scalers"].values() for *_, count in run["replicas"])
+            below.set_ylim(0, 1.35 * peak)  # the legend stands above the lines
             below.legend(fontsize=7, loc="upper left")
 
 
