@@ -42,6 +42,7 @@ def apply(config: FleetConfig, progress: Callable[[str], None], port: int | None
     if fleet.token and "RAY_AUTH_TOKEN" not in os.environ:
         os.environ["RAY_AUTH_TOKEN_PATH"] = fleet.token
     import ray
+    from ray import serve  # noqa: F401  (importing it sets its log level, which is changed below)
 
     def with_room(changed: FleetConfig) -> FleetConfig:
         """The same fleet; without surge if this computer has no cores for new replicas beside the old ones."""
