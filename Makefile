@@ -38,9 +38,10 @@ unit: $(VENV)/.dev ## run the unit tests alone: seconds, no Ray
 	$(BIN)/pytest tests/unit -q
 
 test: lint ## lint and run the unit, engine and integration tests
-	$(BIN)/pytest
+	$(BIN)/pytest -m 'not slow'
 
-check: $(VENV)/.dev ## run the tests that need environments of their own: the minimal install
+check: $(VENV)/.dev ## run what takes long or needs an environment of its own: the largest models, the minimal install
+	$(BIN)/pytest -m slow
 	$(BIN)/pytest tests/check
 
 docs: $(VENV)/.dev ## rewrite the measured figures of README and docs from benchmarks/results

@@ -142,8 +142,8 @@ class FleetConfig(LiveSettings):
     def for_groups(self) -> dict[str, Any]:
         """The keys that replicas of groups need, as plain data.
 
-        Leaves out live settings and the options that Serve gets separately (`cluster/deployment_options.py`), so that a
-        change of these does not reach replicas.
+        Leaves out live settings and the options that Serve gets separately, so that a change of these does not reach
+        replicas.
         """
         left_out: dict[str, Any] = dict.fromkeys(LiveSettings.model_fields, True) | dict.fromkeys(OPTIONS, True)
         return self.model_dump(mode="json", exclude=left_out | {"groups": {"__all__": GROUP_OPTIONS}})
