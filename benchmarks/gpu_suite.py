@@ -28,7 +28,11 @@ from rankfleet.bench.results import measured, read_results, write_results  # noq
 from rankfleet.estimates.latency import LatencyModel  # noqa: E402
 from rankfleet.estimates.profile import profile_json  # noqa: E402
 
-PACKAGES = ("sentence-transformers", "flash-attn", "triton")  # whose versions are recorded besides the usual ones
+PACKAGES = (
+    "sentence-transformers",
+    "flash-attn",
+    "triton",
+)  # recorded besides the versions of every result
 PARTS: dict[str, Callable[[RandomModel], Result]] = {
     "correctness": correctness,
     "ablation": ablation,

@@ -91,10 +91,10 @@ def sample_words(rng: random.Random) -> Iterator[str]:
             yield word
 
 
-def training_texts(texts: int, words_each: int = 120, seed: int = 1) -> list[str]:
-    """Texts to train a tokenizer on."""
-    run = sample_words(random.Random(seed))
-    return [" ".join(next(run) for _ in range(words_each)) for _ in range(texts)]
+def training_texts(texts: int) -> list[str]:
+    """Texts of 120 words each, to train a tokenizer on."""
+    run = sample_words(random.Random(1))
+    return [" ".join(next(run) for _ in range(120)) for _ in range(texts)]
 
 
 def pair_lengths(pairs: int, mean: int, max_tokens: int, seed: int = 0) -> list[int]:

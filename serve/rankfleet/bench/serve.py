@@ -33,11 +33,10 @@ def under_load(
     workload: Workload,
     requests: Requests,
     seed: int,
-    progress: Callable[[int], None] = lambda sent: None,
 ) -> dict[str, Any]:
     """Attainment and quality, for all and by class."""
     planned = calls(requests, workload, *token_counter(fleet), seed)
-    replies = asyncio.run(open_loop(url, planned, progress))
+    replies = asyncio.run(open_loop(url, planned))
     return load_summary(replies, list(workload.classes), fleet.quality.retriever)
 
 

@@ -109,20 +109,17 @@ async def send(client: aiohttp.ClientSession, call: Call, due_s: float) -> Reply
     return Reply(call, 200, took_ms, fleet["tier"], fleet["quality"], scored, timing["infer"], timing["queue"], done_s)
 
 
-async def open_loop(
-    url: str, planned: Sequence[Call], progress: Callable[[int], None] = lambda sent: None
-) -> list[Reply]:
+async def open_loop(url: str, planned: Sequence[Call]) -> list[Reply]:
     """Send every call when it is due, whether or not earlier ones are answered."""
     timeout_s = TIMEOUT_S + max((c.budget_ms or 0.0 for c in planned), default=0.0) / 1e3
     async with session(url, timeout_s) as client:
         start_s = time.perf_counter() + 0.05
         tasks = []
-        for sent, call in enumerate(planned, start=1):
+        for call in planned:
             due_s = start_s + call.at_s
             if (wait_s := due_s - time.perf_counter()) > 0:
                 await asyncio.sleep(wait_s)
             tasks.append(asyncio.create_task(send(client, call, due_s)))
-            progress(sent)
         return list(await asyncio.gather(*tasks))
 
 

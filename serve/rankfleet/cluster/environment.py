@@ -12,7 +12,7 @@ from rankfleet.cluster.failures import LaunchError
 
 # For the head and every worker. Serve's low-latency settings: HAProxy passes requests directly to a router, and user
 # code runs on the main event loop. The push intervals let the autoscaling policy see a burst within a second. The
-# latency buckets are denser around usual budgets.
+# latency buckets are denser around typical budgets.
 # Ranking is idempotent, so HAProxy may send a request to another router when the first one died. It has to hold the
 # whole request for that (`option http-buffer-request`), for which Serve has no setting, nor for the time after which a
 # client that sends too slowly is cut off. Both stand behind the value of a setting that goes into HAProxy's

@@ -12,7 +12,7 @@ from rankfleet.core.messages import Ranking
 from rankfleet.core.sections import UNSCORED
 from rankfleet.estimates.load import LoadCounters, ReplicaLoad
 
-# Bucket boundaries, denser around usual budgets.
+# Bucket boundaries, denser around typical budgets.
 DURATION_S: list[float] = [0.005, 0.01, 0.02, 0.035, 0.05, 0.075, 0.1, 0.15, 0.2, 0.35, 0.5, 1, 2, 5]
 
 

@@ -107,7 +107,7 @@ class ServeGroupClient:
         if isinstance(error, asyncio.CancelledError) and task is not None and task.cancelling():
             return error
         ours = as_rankfleet_error(error, self._name, call.envelope.replica)
-        if isinstance(ours, NotHosted):  # the replica is healthy, but others are preferred for a while
+        if isinstance(ours, NotHosted):  # the replica is healthy, but others are asked first for a while
             self._view.eject(call.envelope.replica)
         if isinstance(ours, ReplicaLost):
             why = call.given_up or type(error).__name__

@@ -17,6 +17,7 @@ from rankfleet.engine.checkpoint.storage import write_float32
 if TYPE_CHECKING:
     from sentence_transformers import CrossEncoder
 
+MAX_TOKENS = 512  # of a pair that a student with a vocabulary of its own scores
 SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 
 
@@ -57,7 +58,6 @@ def student_of_encoder(
     layers: int | None = None,
     vocabulary_size: int | None = None,
     texts: Iterable[str] = (),
-    max_tokens: int = 512,
 ) -> "CrossEncoder":
     """The encoder at `source` with a new Ettin head (CLS → Dense → GELU → LayerNorm → Dense to one logit).
 
@@ -85,7 +85,7 @@ def student_of_encoder(
         old_ids = [full.token_to_id(token) for token in kept]
         tokenizer = PreTrainedTokenizerFast(
             tokenizer_object=cut_vocabulary(full, kept),
-            model_max_length=max_tokens,
+            model_max_length=MAX_TOKENS,
             model_input_names=["input_ids", "token_type_ids", "attention_mask"],
             **{f"{t.strip('[]').lower()}_token": t for t in SPECIAL},
         )
@@ -99,7 +99,7 @@ def student_of_encoder(
     with tempfile.TemporaryDirectory() as folder:  # Transformer can only be built from a folder
         encoder.save_pretrained(folder)
         tokenizer.save_pretrained(folder)
-        transformer = Transformer(folder, max_seq_length=max_tokens)
+        transformer = Transformer(folder, max_seq_length=MAX_TOKENS)
     return CrossEncoder(
         modules=[
             transformer,

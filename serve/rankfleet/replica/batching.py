@@ -176,7 +176,7 @@ def find_price(chunks: Sequence[QueuedChunk[Any]], arrivals: ArrivalStats, routi
     In time means at the 99th percentile. If no price achieves that, because some chunks are feasible at the mean only,
     it means at the mean.
     """
-    if drains_in_time(chunks, PRICES[0], arrivals, routing, now_s):  # the usual case on a calm fleet
+    if drains_in_time(chunks, PRICES[0], arrivals, routing, now_s):  # at low load, the most frequent case
         return PRICES[0]
     has_spread = chunks[0].frontier.points[0].mean_over_p99 < 1.0
     at_mean = has_spread and not drains_in_time(chunks, PRICES[-1], arrivals, routing, now_s)

@@ -23,19 +23,20 @@ PLAIN = [
     "Patients were given the drug twice a day; 12% reported a headache!",
     "def rank(query, documents):\n    return sorted(\n        documents,\n        key=score)\n",
 ]
+RANDOM_TEXTS = 150
 
 
-def probe_texts(added: list[str], random_texts: int = 150, seed: int = 12) -> list[str]:
+def probe_texts(added: list[str]) -> list[str]:
     """Each piece alone and next to words and spaces, then random sequences of pieces, spaces and `added` tokens.
 
     Deterministic: the same texts for the same arguments.
     """
-    rng = random.Random(seed)
+    rng = random.Random(12)
     pieces = [*PIECES, *added]
     texts = [*PLAIN, *SPACES, *pieces]
     texts += [f"a{piece}b {piece} {piece}\u0338{piece}" for piece in (*SPACES, *pieces)]
     texts += [" " * count + "x" + " " * count for count in range(40)]
-    for _ in range(random_texts):
+    for _ in range(RANDOM_TEXTS):
         sequence = []
         for _ in range(rng.randrange(1, 30)):
             sequence.append(rng.choice(pieces))
