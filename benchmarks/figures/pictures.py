@@ -26,7 +26,8 @@ from benchmarks.paths import ROOT
 
 from rankfleet.bench.results import read_results
 from rankfleet.core.config import read_config
-from rankfleet.core.messages import Plan, Work
+from rankfleet.core.messages import Plan
+from rankfleet.core.work import Work
 from rankfleet.estimates.profile import read_profile
 from rankfleet.router.fleet import FleetView
 from rankfleet.router.plan_options import PlanRequest

@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 
 from rankfleet.core.errors import ScoringFailed
-from rankfleet.core.messages import Chunk, Work
+from rankfleet.core.messages import Chunk
 from rankfleet.core.pairs import TokenizedPairs
+from rankfleet.core.work import Work
 from rankfleet.estimates.latency import LatencyModel
 from rankfleet.replica.hosting import HostedModel, HostedModels
 

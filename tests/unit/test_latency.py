@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from rankfleet.core.errors import ConfigError
-from rankfleet.core.messages import Work
+from rankfleet.core.work import Work
 from rankfleet.estimates.latency import LatencyModel, Sample, fit, held_out_errors
 from rankfleet.estimates.profile import profile_json, read_profile
 

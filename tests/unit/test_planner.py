@@ -1,9 +1,10 @@
 import numpy as np
 import pytest
 
-from rankfleet.core.messages import GivenOrder, Plan, Refusal, Stage, Work
+from rankfleet.core.messages import GivenOrder, Plan, Refusal, Stage
 from rankfleet.core.pairs import MIN_CHUNK_TOKENS
 from rankfleet.core.sections import Routing
+from rankfleet.core.work import Work
 from rankfleet.estimates.arrivals import ArrivalStats
 from rankfleet.estimates.latency import LatencyModel
 from rankfleet.estimates.lengths import Lengths

@@ -3,7 +3,8 @@
 import pytest
 
 from rankfleet.core.errors import Overloaded
-from rankfleet.core.messages import RerankRequest, Work
+from rankfleet.core.messages import RerankRequest
+from rankfleet.core.work import Work
 from rankfleet.estimates.latency import LatencyModel
 from rankfleet.router.service import RankingService
 from rankfleet.router.token_bound import REMEMBERED, TokenLowerBound

@@ -3,8 +3,8 @@
 from collections.abc import Mapping
 
 from rankfleet.core.config import FleetConfig, LiveSettings
-from rankfleet.core.messages import Work
 from rankfleet.core.pairs import MIN_CHUNK_TOKENS
+from rankfleet.core.work import Work
 from rankfleet.estimates.latency import LatencyModel
 
 TYPICAL_PAIR_TOKENS = 128  # squared lengths enter the time of a chunk

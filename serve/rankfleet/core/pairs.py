@@ -2,8 +2,11 @@
 
 import heapq
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
+
+from rankfleet.core.work import Work
 
 MIN_CHUNK_TOKENS = 2048  # below this a second replica costs more in transfer than it saves in scoring
 
@@ -28,6 +31,11 @@ class TokenizedPairs:
     @property
     def tokens(self) -> int:
         return len(self.ids)
+
+    @cached_property
+    def work(self) -> Work:
+        """Their size. Computed once: a copy that is sent to another process takes it along."""
+        return Work.of(self.lengths)
 
     def take(self, rows: np.ndarray) -> "TokenizedPairs":
         """The pairs at these rows, in this order."""

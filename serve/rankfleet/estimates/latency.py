@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from rankfleet.core.messages import Work
+from rankfleet.core.work import Work
 from rankfleet.estimates.frontier import TierOption
 
 MIN_MS = 1.0  # the rest of a request costs more than that: below it a relative error says nothing

@@ -4,7 +4,7 @@ from functools import cached_property
 
 import numpy as np
 
-from rankfleet.core.messages import Work
+from rankfleet.core.work import Work
 
 
 class Lengths:

@@ -12,8 +12,9 @@ from typing import Protocol
 import numpy as np
 
 from rankfleet.core.errors import ScoringFailed
-from rankfleet.core.messages import Chunk, Work
+from rankfleet.core.messages import Chunk
 from rankfleet.core.pairs import TokenizedPairs
+from rankfleet.core.work import Work
 from rankfleet.estimates.correction import Correction
 from rankfleet.estimates.frontier import TierOption, quality_range
 from rankfleet.estimates.latency import LatencyModel

@@ -12,9 +12,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from rankfleet.core.errors import Expired, NotHosted
-from rankfleet.core.messages import Chunk, ChunkScores, Work
+from rankfleet.core.messages import Chunk, ChunkScores
 from rankfleet.core.quiet import quietly
 from rankfleet.core.sections import Routing, Scheduling
+from rankfleet.core.work import Work
 from rankfleet.estimates.frontier import frontier_of
 from rankfleet.estimates.latency import LatencyModel
 from rankfleet.estimates.load import ReplicaLoad

@@ -5,7 +5,8 @@ from bisect import bisect_right
 
 import numpy as np
 
-from rankfleet.core.messages import Stage, Work
+from rankfleet.core.messages import Stage
+from rankfleet.core.work import Work
 from rankfleet.estimates.latency import LatencyModel
 
 FUSION = 60  # damps the influence of the first ranks; the constant of Cormack, Clarke and Büttcher (SIGIR 2009)

@@ -14,8 +14,9 @@ import numpy as np
 
 from rankfleet.core.config import FleetConfig
 from rankfleet.core.errors import Expired, NotHosted, ReplicaLost, Unavailable
-from rankfleet.core.messages import Chunk, ChunkScores, Work
+from rankfleet.core.messages import Chunk, ChunkScores
 from rankfleet.core.pairs import TokenizedPairs, split_rows
+from rankfleet.core.work import Work
 from rankfleet.router.fleet import FleetView
 from rankfleet.router.retry import PATIENCE_S, Deadline, retry
 from rankfleet.router.snapshot import spread

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 
 from rankfleet.core.config import FleetConfig
-from rankfleet.core.messages import Work
+from rankfleet.core.work import Work
 from rankfleet.estimates.arrivals import ArrivalMeter, ArrivalStats
 from rankfleet.estimates.latency import LatencyModel
 from rankfleet.estimates.quality import QualityTable, quality_table

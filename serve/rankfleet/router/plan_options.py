@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from operator import attrgetter
 from typing import Literal, NamedTuple
 
-from rankfleet.core.messages import Stage, Work
+from rankfleet.core.messages import Stage
+from rankfleet.core.work import Work
 from rankfleet.estimates.lengths import Lengths
 from rankfleet.router.snapshot import FleetSnapshot, TierState
 

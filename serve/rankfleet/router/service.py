@@ -12,8 +12,9 @@ from dataclasses import replace
 
 from rankfleet.core.config import FleetConfig, LiveSettings
 from rankfleet.core.errors import Expired, Overloaded, Unavailable
-from rankfleet.core.messages import Decision, Plan, Ranking, Refusal, RerankRequest, Timing, Work
+from rankfleet.core.messages import Decision, Plan, Ranking, Refusal, RerankRequest, Timing
 from rankfleet.core.passages import PassageRule
+from rankfleet.core.work import Work
 from rankfleet.engine.text.token_cache import TokenCache
 from rankfleet.engine.text.tokenizer import PairTokenizer
 from rankfleet.estimates.lengths import Lengths

@@ -3,9 +3,9 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
-from rankfleet.core.messages import Work
 from rankfleet.core.pairs import MIN_CHUNK_TOKENS
 from rankfleet.core.sections import Routing
+from rankfleet.core.work import Work
 from rankfleet.estimates.arrivals import ArrivalStats
 from rankfleet.estimates.frontier import quality_range
 from rankfleet.estimates.latency import LatencyModel

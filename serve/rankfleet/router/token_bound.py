@@ -5,7 +5,8 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from rankfleet.core.messages import RerankRequest, Work
+from rankfleet.core.messages import RerankRequest
+from rankfleet.core.work import Work
 
 REMEMBERED = 256  # the last requests; the one with the fewest tokens per character counts
 MARGIN = 0.9  # for texts with even fewer

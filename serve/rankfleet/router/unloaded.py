@@ -3,7 +3,8 @@
 import math
 from collections.abc import Iterable
 
-from rankfleet.core.messages import UnloadedPlan, Work
+from rankfleet.core.messages import UnloadedPlan
+from rankfleet.core.work import Work
 from rankfleet.router.plan_options import GivenOrderOption, PlanOption, PlanRequest, part_of
 from rankfleet.router.snapshot import FleetSnapshot
 

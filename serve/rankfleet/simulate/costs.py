@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 
 from rankfleet.core.config import FleetConfig
-from rankfleet.core.messages import Work
+from rankfleet.core.work import Work
 from rankfleet.estimates.frontier import Frontier, frontier_of, quality_range
 from rankfleet.estimates.latency import LatencyModel
 

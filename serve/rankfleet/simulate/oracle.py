@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 
 from rankfleet.core.config import FleetConfig
-from rankfleet.core.messages import Work
+from rankfleet.core.work import Work
 from rankfleet.estimates.frontier import upper_hull
 from rankfleet.estimates.latency import LatencyModel
 from rankfleet.simulate.workload import Requests, Workload

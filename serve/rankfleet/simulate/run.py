@@ -12,7 +12,8 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from rankfleet.core.config import FleetConfig
-from rankfleet.core.messages import UnloadedPlan, Work
+from rankfleet.core.messages import UnloadedPlan
+from rankfleet.core.work import Work
 from rankfleet.estimates.correction import log_sigma
 from rankfleet.estimates.latency import LatencyModel
 from rankfleet.estimates.load import OfferedLoad

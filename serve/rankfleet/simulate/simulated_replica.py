@@ -4,7 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from rankfleet.core.messages import Work
+from rankfleet.core.work import Work
 from rankfleet.estimates.load import LoadCounters, ReplicaLoad
 from rankfleet.replica.batching import QueuedChunk
 from rankfleet.replica.queue import TokenQueue

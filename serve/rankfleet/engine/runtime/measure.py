@@ -7,8 +7,8 @@ from collections.abc import Iterable, Iterator
 
 import numpy as np
 
-from rankfleet.core.messages import Work
 from rankfleet.core.pairs import TokenizedPairs
+from rankfleet.core.work import Work
 from rankfleet.engine.runtime.scorer import Scorer
 from rankfleet.estimates.latency import Sample
 
