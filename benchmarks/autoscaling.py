@@ -23,6 +23,7 @@ from rankfleet.core.work import Work
 from rankfleet.estimates.latency import LatencyModel
 from rankfleet.estimates.profile import read_profile
 from rankfleet.router.fleet import FleetView
+from rankfleet.router.ledger import Ledger
 from rankfleet.router.plan_options import PlanRequest
 from rankfleet.router.planner import choose
 from rankfleet.router.unloaded import unloaded_plan
@@ -102,7 +103,7 @@ class ScalingBench:
 
     def work_s(self) -> np.ndarray:
         """Seconds of work, at the tiers of an unloaded plan, that arrive in each tick."""
-        view = FleetView(self.fleet)
+        view = FleetView(self.fleet, {name: Ledger() for name in self.fleet.groups})
         view.update_latency(self.models)
         snapshot = view.snapshot(0.0)
         classes = list(self.workload.classes.values())

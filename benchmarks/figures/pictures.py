@@ -30,6 +30,7 @@ from rankfleet.core.messages import Plan
 from rankfleet.core.work import Work
 from rankfleet.estimates.profile import read_profile
 from rankfleet.router.fleet import FleetView
+from rankfleet.router.ledger import Ledger
 from rankfleet.router.plan_options import PlanRequest
 from rankfleet.router.planner import plan
 
@@ -78,7 +79,7 @@ class Budgets(Picture):
     def data(self) -> Any:
         fleet = read_config(SIM_FLEET)
         models = read_profile(str(fleet.profile))
-        view = FleetView(fleet)
+        view = FleetView(fleet, {name: Ledger() for name in fleet.groups})
         view.update_latency(models)
         snapshot = view.snapshot(0.0)
         work = Work(CANDIDATES, CANDIDATES * TOKENS, CANDIDATES * TOKENS**2)

@@ -13,6 +13,7 @@ from rankfleet.core.messages import Plan, Refusal
 from rankfleet.estimates.lengths import Lengths
 from rankfleet.estimates.profile import read_profile
 from rankfleet.router.fleet import FleetView
+from rankfleet.router.ledger import Entry, Ledger
 from rankfleet.router.plan_options import PlanRequest
 from rankfleet.router.planner import plan as decide
 
@@ -42,7 +43,8 @@ def plan(
         raise ConfigError(f"--when-none-fits must be degrade or refuse, not {when_none_fits!r}")
     if model is not None:
         pick_tier(fleet, model)
-    view = FleetView(fleet)
+    ledgers = {name: Ledger() for name in fleet.groups}
+    view = FleetView(fleet, ledgers)
     view.update_latency(read_profile(stored))
     lengths = {
         name: Lengths(np.full(candidates, min(tokens, tier.max_tokens or tokens)))
@@ -59,8 +61,8 @@ def plan(
         lengths,
         max_stages=2,
     )
-    for name in fleet.groups:
-        view.chunk_sent(name, backlog_ms * view.replicas(name, 0.0), 0.0, deadline_s=0.0)
+    for name, ledger in ledgers.items():
+        ledger.open(Entry(backlog_ms * view.replicas(name, 0.0), deadline_s=0.0, sent_s=0.0), 0.0)
     decision = decide(ask, view.snapshot(0.0), 0.0)
     rows = [
         (

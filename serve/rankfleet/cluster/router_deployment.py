@@ -4,7 +4,6 @@ import asyncio
 import logging
 import socket
 import time
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +21,7 @@ from rankfleet.autoscaler.reports import router_report
 from rankfleet.autoscaler.sharing import Resources
 from rankfleet.cluster.following import FleetFollower
 from rankfleet.cluster.ray_private import start_handle
+from rankfleet.cluster.request_router import LeastWorkRouter
 from rankfleet.cluster.telemetry import RouterTelemetry
 from rankfleet.cluster.transport import ServeGroupClient
 from rankfleet.core.config import FleetConfig
@@ -32,7 +32,7 @@ from rankfleet.estimates.latency import LatencyModel
 from rankfleet.estimates.profile import read_profile
 from rankfleet.retrieval.bm25 import Bm25Index
 from rankfleet.router.health import RouterHealth
-from rankfleet.router.replica_view import replica_view_of
+from rankfleet.router.ledger import Ledger
 from rankfleet.router.rollover import Rollover, Version
 from rankfleet.router.service import RankingService
 from rankfleet.router.tokenize import load_tokenizers, model_names
@@ -78,11 +78,10 @@ class Router:
     def __init__(self, **groups: DeploymentHandle) -> None:
         self._handles = groups
         self._telemetry = RouterTelemetry()
-        self._clients = {
-            name: ServeGroupClient(name, handle, replica_view_of(name), self._telemetry.lost)
-            for name, handle in groups.items()
-        }
-        self._rollover: Rollover[FleetApp] = Rollover(lambda name, models: replica_view_of(name).hosting(models))
+        self._clients = {name: ServeGroupClient(name, handle) for name, handle in groups.items()}
+        self._ledgers = {name: Ledger() for name in groups}
+        LeastWorkRouter.ledgers.update(self._ledgers)
+        self._rollover: Rollover[FleetApp] = Rollover(lambda name, models: self._ledgers[name].hosting(models))
         self._follower = FleetFollower("the router", self._start, self._turn_to)
         self._admission = Admission(0)
         self._health = RouterHealth(self._probe)
@@ -141,8 +140,10 @@ class Router:
             fleet,
             files.tokenizers,
             self._clients,
+            self._ledgers,
             models=files.models,
             before=before.serving.service if before else None,
+            on_lost=self._telemetry.lost,
         )
         service.fleet.use_profile(files.profile)
         api = build_api(
@@ -169,8 +170,6 @@ class Router:
         self._rollover.switch()
         service.take_over()
         self._admission.max_bytes = fleet.limits.max_bytes_in_flight
-        for name in fleet.groups:
-            replica_view_of(name).listen(partial(service.fleet.set_running, name))
 
     async def _can_serve(self, version: Version[FleetApp]) -> bool:
         """Whether replicas host the models of a version and have reported their latency models."""
@@ -207,7 +206,7 @@ class Router:
 
     def _faults(self) -> list[str]:
         """Why the newest fleet file is not served, by this router or by replicas of groups."""
-        faults = {fault for name in self._handles for of, fault in replica_view_of(name).faults if of == self._settings}
+        faults = {fault for ledger in self._ledgers.values() for of, fault in ledger.faults if of == self._settings}
         return sorted(faults | ({self._follower.fault} if self._follower.fault else set()))
 
     def record_autoscaling_stats(self) -> dict[str, float]:

@@ -61,16 +61,7 @@ class NotHosted(RankfleetError):
 
 
 class ReplicaLost(RankfleetError):
-    """`replica`: its name; empty if unknown."""
-
     code = "replica_lost"
-
-    def __init__(self, message: str, replica: str = "") -> None:
-        super().__init__(message)
-        self.replica = replica
-
-    def __reduce__(self) -> tuple[object, ...]:
-        return type(self), (str(self), self.replica)
 
 
 class InternalError(RankfleetError):

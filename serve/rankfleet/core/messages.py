@@ -51,7 +51,6 @@ class Chunk:
         chunk leaves its queue.
     slack_ms: time left until the deadline; None for best-effort work.
     request: shared by the chunks of a request that was cut into several; None for a request of one chunk.
-    min_ms: device time at the cheapest of `tiers`, 99th percentile; 0 where none has been measured.
     unloaded_tier: the tier that an idle fleet would have used; None where that is the planned one.
     sender: id of the router that sent it.
     models: by tier, the fingerprint of the model that the router means (`core/fingerprint.py`). A replica that hosts
@@ -63,7 +62,6 @@ class Chunk:
     pairs: TokenizedPairs
     slack_ms: float | None = None
     request: str | None = None
-    min_ms: float = 0.0
     unloaded_tier: str | None = None
     sender: str = ""
     models: Mapping[str, str] = field(default_factory=dict)

@@ -22,7 +22,7 @@ from rankfleet.router.dispatch import Scores
 from rankfleet.router.plan_options import PlanRequest
 from rankfleet.router.resolve import Target
 from rankfleet.router.retry import Deadline
-from rankfleet.router.tokenize import Part, TokenizedTexts
+from rankfleet.router.texts import Part, RequestTexts
 
 EXPIRED = "the budget ended in the queue"
 
@@ -42,7 +42,7 @@ class TokenizedRequest:
     """A request with its texts as token ids, and what the planner is asked."""
 
     resolved: ResolvedRequest
-    texts: TokenizedTexts
+    texts: RequestTexts
     plan_request: PlanRequest
     timing: Timing
 

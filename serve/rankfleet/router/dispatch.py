@@ -1,11 +1,11 @@
 """Pairs out to a group's replicas, and their scores back."""
 
 import asyncio
+import itertools
 import logging
 import math
 import uuid
-from collections.abc import Awaitable, Callable, Mapping
-from contextlib import AbstractAsyncContextManager
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import Protocol
@@ -13,16 +13,17 @@ from typing import Protocol
 import numpy as np
 
 from rankfleet.core.config import FleetConfig
-from rankfleet.core.errors import Expired, NotHosted, ReplicaLost, Unavailable
+from rankfleet.core.errors import Expired, RankfleetError, ReplicaLost, Unavailable
 from rankfleet.core.messages import Chunk, ChunkScores
 from rankfleet.core.pairs import TokenizedPairs, split_rows
+from rankfleet.core.quiet import quietly
 from rankfleet.core.work import Work
 from rankfleet.router.fleet import FleetView
-from rankfleet.router.retry import PATIENCE_S, Deadline, retry
+from rankfleet.router.ledger import Entry
+from rankfleet.router.retry import PATIENCE_S, Attempts, Deadline
 from rankfleet.router.snapshot import spread
 
-EXPIRED = "the budget ended before a replica answered"
-UPDATE_RETRY_S = 0.1  # between tries to find a replica that hosts the router's version of a model
+WATCH_PERIOD_S = 0.5  # how often chunks in flight are checked for replicas that have fallen silent
 
 log = logging.getLogger("ray.serve")
 
@@ -30,10 +31,11 @@ log = logging.getLogger("ray.serve")
 class GroupClient(Protocol):
     """A replica group, wherever it runs."""
 
-    async def score(self, chunk: Chunk, predicted_s: float) -> ChunkScores:
-        """Score a chunk on one replica. predicted_s: how long the answer is predicted to take.
+    async def score(self, chunk: Chunk, entry: Entry) -> ChunkScores:
+        """Score a chunk on the replica that the group's ledger chooses for `entry`.
 
-        Raises ReplicaLost if the replica went away with the chunk, and whatever the replica raises.
+        Raises ReplicaLost if the replica went away with the chunk, Unavailable if the group cannot get one, and
+        whatever the replica raises.
         """
         ...
 
@@ -53,21 +55,20 @@ class Scores:
     infer_ms: float = 0.0
 
 
-def slices_of(lengths: np.ndarray, batch_tokens: int, replicas: int) -> list[np.ndarray]:
-    """The rows of each chunk. lengths: int [pairs], tokens.
+def slices_of(lengths: np.ndarray, work: Work, batch_tokens: int, replicas: int) -> list[np.ndarray]:
+    """The rows of each chunk. lengths: int [pairs], tokens. work: their size.
 
     Every replica gets the same number of chunks, so that none works on while the others are done; fewer replicas are
     used where a chunk would be too small to be worth its transfer.
     """
-    work = Work.of(lengths)
     parts = spread(work, replicas)
     rounds = -(-work.tokens // (parts * batch_tokens))
     return split_rows(lengths, batch_tokens, parts * rounds)
 
 
 class Dispatcher:
-    """Cuts work into chunks of about equal tokens, sends them, and sends again what was lost with its replica. Records
-    in the fleet view what is in flight."""
+    """Cuts work into chunks of about equal tokens, sends them, and sends again what a replica refuses, loses or fails.
+    Keeps the groups' ledgers."""
 
     def __init__(
         self,
@@ -75,19 +76,20 @@ class Dispatcher:
         fleet: FleetView,
         groups: Mapping[str, GroupClient],
         clock: Callable[[], float],
-        timeout: Callable[[float | None], AbstractAsyncContextManager[object]] = asyncio.timeout,
         models: Mapping[str, str] = MappingProxyType({}),
-        sleep: Callable[[float], Awaitable[object]] = asyncio.sleep,
+        on_lost: Callable[[str], None] = lambda group: None,
     ) -> None:
-        """models: by tier, as in `Chunk`. timeout, sleep: those of asyncio, or stand-ins."""
+        """models: by tier, as in `Chunk`. on_lost: called with the group's name for each chunk lost with a replica."""
         self._config = config
         self._fleet = fleet
         self._groups = groups
         self._clock = clock
-        self._timeout = timeout
         self._models = models
-        self._sleep = sleep
+        self._on_lost = quietly(on_lost)
         self._sender = uuid.uuid4().hex
+        self._numbers = itertools.count()
+        self._timeouts: dict[Entry, asyncio.Timeout] = {}
+        self._watching: asyncio.Task[None] | None = None
 
     async def score(
         self,
@@ -130,13 +132,13 @@ class Dispatcher:
         if len(pairs) == 0:
             return scores
         group = self._config.group_of(tiers[0])
-        slices = slices_of(pairs.lengths, self._config.groups[group].batch_tokens, replicas)
+        slices = slices_of(pairs.lengths, pairs.work, self._config.groups[group].batch_tokens, replicas)
         cut = len(slices) > 1
         named = tiers if unloaded_tier is None else (*tiers, unloaded_tier)
         chunk = Chunk(
             tiers[:1] if cut else tiers,  # one tier has to score all pairs
             pairs,
-            request=uuid.uuid4().hex if cut else None,
+            request=f"{self._sender}-{next(self._numbers)}" if cut else None,
             unloaded_tier=unloaded_tier,
             sender=self._sender,
             models={tier: self._models[tier] for tier in named if tier in self._models},
@@ -164,51 +166,82 @@ class Dispatcher:
         return scores
 
     async def _send(self, group: str, chunk: Chunk, deadline: Deadline) -> ChunkScores:
-        """Send one chunk to one replica after the other, while they go away and time is left."""
-        work = Work.of(chunk.pairs.lengths)
+        """Send one chunk to one replica after the other, while they fail and time is left."""
+        ledger = self._fleet.ledgers[group]
+        work = chunk.pairs.work
         models = [model for tier in chunk.tiers if (model := self._fleet.latency(tier)) is not None]
-        min_ms = self._fleet.min_ms(dict.fromkeys(chunk.tiers, work), 0.0)
-        mean_ms = min((model.mean_ms(work) for model in models), default=0.0)
         p99_ms = max((model.p99_ms(work) for model in models), default=0.0)
-        first_s = self._clock()
-        at_s = deadline.at_s
-        losses = 0
+        min_ms = min((model.mean_ms(work) for model in models), default=0.0)
+        predicted_ms = self._fleet.queue_ms(chunk.tiers, work)
+        usable = usable_models(chunk)
+        attempts = Attempts(group, deadline, self._clock(), min_ms)
         while True:
-            sent_s = self._clock()
-            slack_ms = None if math.isinf(at_s) else (at_s - sent_s) * 1e3
-            predicted_s = self._fleet.backlog_s(group, sent_s) + p99_ms / 1e3
-            entry_id = self._fleet.chunk_sent(group, min_ms, sent_s, at_s)
+            now_s = self._clock()
+            answer_s = self._fleet.backlog_s(group, now_s) + p99_ms / 1e3
+            entry = Entry(predicted_ms, attempts.at_s, now_s, answer_s, usable, attempts.tried)
             try:
-                async with self._timeout(deadline.wait_s(sent_s)):
-                    back = await self._groups[group].score(
-                        replace(chunk, slack_ms=slack_ms, min_ms=min_ms), predicted_s
-                    )
-            except TimeoutError as error:
-                raise Expired(EXPIRED) from error
-            except Expired:
-                if not deadline.late_is_fine or math.isinf(at_s):
-                    raise
-                at_s = math.inf
-                continue
-            except NotHosted as error:
-                # During an update, replicas and routers of two versions run side by side.
+                back = await self._ask(group, replace(chunk, slack_ms=attempts.slack_ms(now_s)), entry, deadline)
+            except RankfleetError as error:
                 now_s = self._clock()
-                if now_s >= deadline.last_try_s:
-                    raise Expired(f"{error}, and none that does answered in time") from error
-                if now_s - first_s > PATIENCE_S:
-                    raise Unavailable(f"group {group}: {error}, for {PATIENCE_S:.0f} s; is an update stuck?") from error
-                await self._sleep(min(UPDATE_RETRY_S, deadline.last_try_s - now_s))
+                if isinstance(error, ReplicaLost):
+                    self._count_loss(group, entry, error)
+                    ledger.eject(entry.replica, now_s)
+                has_other = ledger.has_other({*attempts.tried, entry.replica})
+                if (pause_s := attempts.after(error, entry.replica, has_other, now_s)) > 0:
+                    await asyncio.sleep(pause_s)
                 continue
-            except ReplicaLost as lost:
-                losses += 1
-                self._fleet.replica_lost(group, lost.replica, self._clock())
-                verdict = retry(losses, first_s, self._clock(), deadline.last_try_s, mean_ms)
-                if not verdict.in_time:
-                    raise Expired(verdict.reason) from lost
-                if not verdict.again:
-                    raise Unavailable(f"group {group}: {verdict.reason}; see the replicas' logs, then retry") from lost
-                continue
-            finally:
-                self._fleet.chunk_done(group, entry_id, self._clock())
-            self._fleet.replica_reported(group, back.replica, back.backlog_s, self._clock(), back.others_s)
+            if attempts.failed:
+                ledger.eject(attempts.failed, self._clock())
             return back
+
+    async def _ask(self, group: str, chunk: Chunk, entry: Entry, deadline: Deadline) -> ChunkScores:
+        """The answer of one replica. Raises Expired if it does not come in time, ReplicaLost if the replica is silent
+        or gone, and what the replica raises."""
+        ledger = self._fleet.ledgers[group]
+        ledger.open(entry, entry.sent_s)
+        self._start_watching()
+        try:
+            async with asyncio.timeout(deadline.wait_s(entry.sent_s)) as self._timeouts[entry]:
+                back = await self._groups[group].score(chunk, entry)
+        except TimeoutError as error:
+            if not entry.given_up:
+                raise Expired("the budget ended before a replica answered") from error
+            if not entry.replica:
+                message = f"group {group} has had no replica for {PATIENCE_S:.0f} s; see `ray status`"
+                raise Unavailable(message) from error
+            raise ReplicaLost(f"{entry.replica} of group {group} fell silent") from error
+        finally:
+            del self._timeouts[entry]
+            ledger.close(entry, self._clock())
+        ledger.answered(back.replica, back.backlog_s, self._clock(), back.others_s)
+        return back
+
+    def _count_loss(self, group: str, entry: Entry, error: ReplicaLost) -> None:
+        log.warning("replica %s of group %s was lost with a chunk: %s", entry.replica or "?", group, error)
+        self._on_lost(group)
+
+    def _start_watching(self) -> None:
+        if self._watching is None or self._watching.done():
+            self._watching = asyncio.create_task(self._watch())
+
+    async def _watch(self) -> None:
+        """While chunks are in flight, end the wait for those whose replica has fallen silent."""
+        woken_s = self._clock()
+        while self._timeouts:
+            await asyncio.sleep(WATCH_PERIOD_S)
+            now_s = self._clock()
+            stalled = now_s - woken_s > 2 * WATCH_PERIOD_S
+            woken_s = now_s
+            for ledger in self._fleet.ledgers.values():
+                if stalled:
+                    ledger.resumed(now_s)
+                for entry in ledger.silent(now_s):
+                    if entry in self._timeouts:  # else it was sent for another version of the fleet
+                        self._timeouts[entry].reschedule(-math.inf)
+
+
+def usable_models(chunk: Chunk) -> tuple[str, ...]:
+    """Fingerprints of which a replica has to host at least one to score this chunk; empty for any replica."""
+    if chunk.weights is not None:
+        return (chunk.weights,)
+    return tuple(chunk.models[tier] for tier in chunk.tiers if tier in chunk.models)

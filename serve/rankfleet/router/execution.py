@@ -66,7 +66,7 @@ class PlanExecution:
         left_ms = math.inf
         if not math.isinf(deadline_s):
             group = self._config.group_of(stage.tier)
-            ahead_ms = self._fleet.snapshot(now_s, deadline_s).groups[group].ahead_ms
+            ahead_ms = self._fleet.snapshot(now_s).groups[group].ahead_ms(deadline_s, math.inf, now_s)
             left_ms = (deadline_s - now_s) * 1e3 - ahead_ms - self._config.overhead_ms
         retrieved = quality.retriever > 0
         lengths = tokenized.texts.document_lengths(stage.tier)
@@ -96,8 +96,8 @@ class PlanExecution:
 
     def too_late(self, why: str, plan: Plan) -> Overloaded:
         """The error for a request whose time ran out and for which what is left is no acceptable answer."""
-        group = self._fleet.snapshot(self._clock()).groups[self._config.group_of(plan.tier)]
-        return Overloaded(f"{why}; retry later or allow more time", max(0.05, group.backlog_s))
+        backlog_s = self._fleet.backlog_s(self._config.group_of(plan.tier), self._clock())
+        return Overloaded(f"{why}; retry later or allow more time", max(0.05, backlog_s))
 
 
 def add_times(timing: Timing, scores: Scores) -> None:

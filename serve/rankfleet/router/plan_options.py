@@ -9,7 +9,7 @@ from typing import Literal, NamedTuple
 from rankfleet.core.messages import Stage
 from rankfleet.core.work import Work
 from rankfleet.estimates.lengths import Lengths
-from rankfleet.router.snapshot import FleetSnapshot, TierState
+from rankfleet.router.snapshot import FleetSnapshot, TierState, cheapest_ms, spread
 
 CUT_LENGTHS = (256, 128, 64)  # tokens that pairs are cut to when no complete plan fits
 MIN_TEXT_TOKENS = 32  # tokens of query and document that a pair must keep for its score to mean anything
@@ -81,58 +81,73 @@ class GivenOrderOption(NamedTuple):
 QUALITY = attrgetter("quality")
 
 
-def engine_ms(tier: TierState, work: Work, fleet: FleetSnapshot) -> float:
-    """99th percentile of the device time, spread over the group's replicas; infinity for a tier not measured yet."""
+def engine_ms(tier: TierState, work: Work, fleet: FleetSnapshot, whole: bool = False) -> float:
+    """99th percentile of the device time; infinity for a tier not measured yet.
+
+    whole: whether the work goes to one replica, which selects the tier late. Else it is spread over the group's.
+    """
     if tier.latency is None:
         return math.inf
-    parts = fleet.groups[tier.group].parts(work)
+    parts = 1 if whole else spread(work, fleet.groups[tier.group].replicas)
     return tier.latency.p99_ms(work if parts == 1 else work.share(parts))
 
 
-def complete_options(request: PlanRequest, fleet: FleetSnapshot, elapsed_ms: float) -> list[PlanOption]:
+def complete_options(request: PlanRequest, fleet: FleetSnapshot, now_s: float) -> list[PlanOption]:
     """Every tier on everything, best first: predicted = elapsed + overhead + work ahead + engine.
 
     In place of the work ahead, a group that is asleep has the time until a replica has started.
     """
-    waits = {
-        name: elapsed_ms + fleet.overhead_ms + (fleet.start_s * 1e3 if group.asleep else group.ahead_ms)
-        for name, group in fleet.groups.items()
-    }
-    documents = request.documents
+    tiers = [tier for tier in fleet.tiers if tier.name in request.work]
+    waits, late = {}, {}
+    for name in {tier.group for tier in tiers}:
+        ahead_ms = ahead_of(request, fleet, name, now_s)
+        waits[name] = (now_s - request.arrived_s) * 1e3 + fleet.overhead_ms + ahead_ms
+        late[name] = late_tiers(request, fleet, name)
     found = []
-    for tier in fleet.tiers:
-        if (work := request.work.get(tier.name)) is not None:
-            ms = engine_ms(tier, work, fleet)
-            stages = (Stage(tier.name, documents, (tier.name,)),)
-            found.append(PlanOption(stages, tier.group, tier.quality, waits[tier.group] + ms, ms))
+    for tier in tiers:
+        choices = late[tier.group] if tier.name in late[tier.group] else (tier.name,)
+        ms = engine_ms(tier, request.work[tier.name], fleet, whole=len(choices) > 1)
+        stages = (Stage(tier.name, request.documents, choices),)
+        found.append(PlanOption(stages, tier.group, tier.quality, waits[tier.group] + ms, ms))
     found.sort(key=QUALITY, reverse=True)
     return found
 
 
-def with_late_binding(option: PlanOption, request: PlanRequest, fleet: FleetSnapshot) -> PlanOption:
-    """The option with all tiers of its group that the replica may choose from when the work leaves its queue: those
-    that are measured and rank well enough.
+def ahead_of(request: PlanRequest, fleet: FleetSnapshot, group: str, now_s: float) -> float:
+    """Predicted milliseconds that a request waits for a group: for the work ahead of it, or for a replica to start."""
+    state = fleet.groups[group]
+    if state.asleep:
+        return fleet.start_s * 1e3
+    if request.budget_ms is None:
+        return state.ahead_ms(math.inf, math.inf, now_s)
+    measured = (
+        (tier.latency, request.work[tier.name], fleet.groups[tier.group].batch_tokens)
+        for tier in fleet.tiers
+        if tier.latency is not None and tier.name in request.work
+    )
+    return state.ahead_ms(request.arrived_s + request.budget_ms / 1e3, cheapest_ms(measured), now_s)
 
-    The same option if something is left out, the tier is pinned, not measured, or the request is too large to go to
-    one replica whole.
-    """
-    group = fleet.groups[option.group]
-    if option.how or request.pinned is not None or request.work[option.tier].tokens > group.whole_tokens:
-        return option
-    tiers = tuple(
+
+def late_tiers(request: PlanRequest, fleet: FleetSnapshot, group: str) -> tuple[str, ...]:
+    """The tiers of a group that the replica may choose from when a request leaves its queue: those that are measured
+    and rank well enough. None if the tier is pinned, or the request is too large to go to one replica whole."""
+    whole_tokens = fleet.groups[group].whole_tokens
+    if request.pinned is not None or not whole_tokens:
+        return ()
+    return tuple(
         tier.name
         for tier in fleet.tiers
-        if tier.group == option.group
+        if tier.group == group
         and tier.latency is not None
         and tier.quality >= request.min_quality
-        and tier.name in request.work
+        and (work := request.work.get(tier.name)) is not None
+        and work.tokens <= whole_tokens
     )
-    if option.tier not in tiers:
-        return option
-    return option._replace(stages=(option.stages[0]._replace(tiers=tiers),))
 
 
-def partial_options(request: PlanRequest, fleet: FleetSnapshot, complete: list[PlanOption]) -> Iterator[PlanOption]:
+def partial_options(
+    request: PlanRequest, fleet: FleetSnapshot, complete: list[PlanOption], now_s: float
+) -> Iterator[PlanOption]:
     """Cascades, first candidates and cut pairs whose quality is in the table: plans like any other.
 
     complete: the options that score everything.
@@ -144,7 +159,7 @@ def partial_options(request: PlanRequest, fleet: FleetSnapshot, complete: list[P
     states = {tier.name: tier for tier in fleet.tiers if tier.name in bases}
     for (small, large), by_depth in table.cascades.items() if request.max_stages > 1 else ():
         if small in bases and large in bases:
-            yield from cascades(states[large], bases[small], request, by_depth, fleet)
+            yield from cascades(states[small], states[large], bases[small], request, by_depth, fleet, now_s)
     for name, state in states.items():
         for depth in table.depths.get(name, ()):
             if depth < request.documents:
@@ -155,26 +170,27 @@ def partial_options(request: PlanRequest, fleet: FleetSnapshot, complete: list[P
 
 
 def cascades(
-    large: TierState, first: PlanOption, request: PlanRequest, by_depth: Mapping[int, float], fleet: FleetSnapshot
+    small: TierState,
+    large: TierState,
+    base: PlanOption,
+    request: PlanRequest,
+    by_depth: Mapping[int, float],
+    fleet: FleetSnapshot,
+    now_s: float,
 ) -> Iterator[PlanOption]:
-    """`first` on everything, then `large` on the best k, for each k in `by_depth` (k → nDCG@10).
+    """`small` on everything, then `large` on the best k, for each k in `by_depth` (k → nDCG@10). base: `small` alone.
 
     If `large` is in another group, the second stage waits in that group's queue as well.
     """
-    second_wait_ms = fleet.overhead_ms
-    if large.group != first.group:
-        second_wait_ms += fleet.groups[large.group].ahead_ms
+    first_ms = engine_ms(small, request.work[small.name], fleet)
+    wait_ms = base.predicted_ms - base.engine_ms + fleet.overhead_ms
+    if large.group != small.group:
+        wait_ms += ahead_of(request, fleet, large.group, now_s)
     for k, quality in by_depth.items():
         if k < request.documents:
-            ms = engine_ms(large, part_of(request.work[large.name], k, request), fleet)
-            yield PlanOption(
-                (Stage.of(first.tier, request.documents), Stage.of(large.name, k)),
-                first.group,
-                quality,
-                first.predicted_ms + second_wait_ms + ms,
-                first.engine_ms + ms,
-                f"best {k} by {first.tier}",
-            )
+            ms = first_ms + engine_ms(large, part_of(request.work[large.name], k, request), fleet)
+            stages = (Stage.of(small.name, request.documents), Stage.of(large.name, k))
+            yield PlanOption(stages, small.group, quality, wait_ms + ms, ms, f"best {k} by {small.name}")
 
 
 def part_of(work: Work, documents: int, request: PlanRequest) -> Work:

@@ -17,7 +17,6 @@ from rankfleet.router.plan_options import (
     complete_options,
     degraded_options,
     partial_options,
-    with_late_binding,
 )
 from rankfleet.router.snapshot import FleetSnapshot
 from rankfleet.router.unloaded import unloaded_plan
@@ -97,10 +96,10 @@ def choose(request: PlanRequest, fleet: FleetSnapshot, now_s: float) -> Choice:
     - If nothing fits: see `when_none_fits`.
     """
     elapsed_ms = (now_s - request.arrived_s) * 1e3
-    found = complete_options(request, fleet, elapsed_ms)
+    found = complete_options(request, fleet, now_s)
     measured = any(option.predicted_ms < math.inf for option in found)
     if request.pinned is None and fleet.table is not None and fleet.table.detailed:
-        found = sorted([*found, *partial_options(request, fleet, found)], key=QUALITY, reverse=True)
+        found = sorted([*found, *partial_options(request, fleet, found, now_s)], key=QUALITY, reverse=True)
     budget_ms = math.inf if request.budget_ms is None else request.budget_ms
     good = [option for option in found if option.quality >= request.min_quality]
     fastest = min(good or found, key=lambda option: option.predicted_ms)
@@ -112,8 +111,6 @@ def choose(request: PlanRequest, fleet: FleetSnapshot, now_s: float) -> Choice:
     chosen, deferred = fitting[0], list[PlanOption]()
     if request.budget_ms is not None and measured:
         chosen, deferred = best_within_horizon(fitting, fastest, fleet)
-    place = next(i for i, option in enumerate(found) if option is chosen)
-    found[place] = chosen = with_late_binding(chosen, request, fleet)
     return Choice(chosen, True, found, deferred, fastest)
 
 

@@ -1,16 +1,19 @@
-"""How long a chunk is waited for, and whether it is sent again when its replica is lost.
+"""How long a chunk is waited for, and whether it is sent again when a replica refuses, loses or fails it.
 
 Scoring twice does no harm, so another replica is asked as long as it can answer in time.
 """
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
-MAX_ATTEMPTS = 4
+from rankfleet.core.errors import Expired, NotHosted, RankfleetError, ReplicaLost, ScoringFailed, Unavailable
+
+MAX_LOSSES = 4
 PATIENCE_S = 120.0  # how long a chunk without a deadline is retried, and how long it waits for a first replica
 GRACE_S = 1.0  # an answer that comes a little after the deadline is worth more than none
 SILENCE_S = 5.0  # a replica with work is lost when it says nothing for this long ...
 SILENCE_FACTOR = 5.0  # ... and for this many times the predicted time
+UPDATE_RETRY_S = 0.1  # between rounds through the replicas to find one that hosts the router's version of a model
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,32 +42,89 @@ class Deadline:
         return None if self.last_try_s == math.inf else max(0.0, self.at_s - now_s) + self.grace_s
 
 
-@dataclass(frozen=True)
-class Verdict:
-    """again: whether to ask another replica. in_time: False if only the lack of time is against it."""
+@dataclass
+class Attempts:
+    """The tries to have one chunk scored by a group.
 
-    again: bool
-    in_time: bool
-    reason: str
-
-
-def retry(attempts: int, first_s: float, now_s: float, last_try_s: float, min_ms: float) -> Verdict:
-    """Whether a chunk that was lost `attempts` times is sent again.
-
-    first_s: when it was first sent. last_try_s: as in `Deadline`. min_ms: device time that it takes at least.
+    first_s: when it was first sent. min_ms: device time that it takes at least.
+    tried: replicas that have refused, lost or failed it, and are asked again only if no other is left.
+    failed: the replica on which scoring failed; empty if none did. If another one can score the chunk, that replica is
+        at fault, else the chunk is.
+    lost: replicas that went away with it. at_s: the deadline that the next try is queued with.
     """
-    if now_s + min_ms / 1e3 > last_try_s:
-        return Verdict(False, False, "its replica went away, and no time was left to ask another")
-    if attempts >= MAX_ATTEMPTS:
-        return Verdict(False, True, f"{attempts} replicas went away, one after the other")
-    if now_s - first_s >= PATIENCE_S:
-        return Verdict(False, True, f"no replica has answered for {now_s - first_s:.0f} s")
-    return Verdict(True, True, f"attempt {attempts} was lost with its replica")
+
+    group: str
+    deadline: Deadline
+    first_s: float
+    min_ms: float
+    tried: list[str] = field(default_factory=list)
+    failed: str = ""
+    lost: list[str] = field(default_factory=list)
+    at_s: float = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.at_s = self.deadline.at_s
+
+    def slack_ms(self, now_s: float) -> float | None:
+        """As `Chunk.slack_ms`, for a try that is sent now."""
+        return None if self.at_s == math.inf else (self.at_s - now_s) * 1e3
+
+    def after(self, error: RankfleetError, replica: str, has_other: bool, now_s: float) -> float:
+        """How many seconds to wait before the next try. Raises what the request gets if there is none.
+
+        replica: the one that was asked; empty if it is not known. has_other: whether a replica runs that has not been
+        tried, this one being tried now.
+        """
+        if replica and replica not in self.tried:
+            self.tried.append(replica)
+        match error:
+            case ReplicaLost():
+                return self._after_loss(error, replica or "a replica", now_s)
+            case NotHosted():
+                return self._after_refusal(error, has_other, now_s)
+            case ScoringFailed() if has_other and not self.failed and self._can_be_in_time(now_s):
+                self.failed = replica
+                return 0.0
+            case Expired() if self.deadline.late_is_fine and self.at_s < math.inf:
+                self.at_s = math.inf
+                return 0.0
+        raise error
+
+    def _can_be_in_time(self, now_s: float) -> bool:
+        return now_s + self.min_ms / 1e3 <= self.deadline.last_try_s
+
+    def _after_loss(self, error: RankfleetError, replica: str, now_s: float) -> float:
+        """Another replica is asked at once, a bounded number of times and for a bounded time."""
+        self.lost.append(replica)
+        if not self._can_be_in_time(now_s):
+            raise Expired(f"{replica} went away, and no time was left to ask another replica") from error
+        why = ""
+        if len(self.lost) >= MAX_LOSSES:
+            why = f"{len(self.lost)} replicas went away, one after the other: {', '.join(self.lost)}"
+        elif now_s - self.first_s >= PATIENCE_S:
+            why = f"no replica has answered for {now_s - self.first_s:.0f} s; {replica} went away"
+        if why:
+            raise Unavailable(f"group {self.group}: {why}; see the replicas' logs, then retry") from error
+        return 0.0
+
+    def _after_refusal(self, error: RankfleetError, has_other: bool, now_s: float) -> float:
+        """During an update, replicas and routers of two versions run side by side: ask one after the other, and begin
+        again after a while."""
+        last_try_s = self.deadline.last_try_s
+        if now_s >= last_try_s:
+            raise Expired(f"{error}, and none that does answered in time") from error
+        if now_s - self.first_s > PATIENCE_S:
+            message = f"group {self.group}: {error}, for {PATIENCE_S:.0f} s; is an update stuck?"
+            raise Unavailable(message) from error
+        if has_other:
+            return 0.0
+        self.tried.clear()
+        return min(UPDATE_RETRY_S, last_try_s - now_s)
 
 
-def silent_at_s(heard_s: float, predicted_s: float) -> float:
+def silent_at_s(heard_s: float, answer_s: float) -> float:
     """When a replica that has work and last gave a sign of life at `heard_s` counts as lost.
 
-    predicted_s: how long its answer was predicted to take.
+    answer_s: how long its answer was predicted to take.
     """
-    return heard_s + max(SILENCE_S, SILENCE_FACTOR * predicted_s)
+    return heard_s + max(SILENCE_S, SILENCE_FACTOR * answer_s)

@@ -5,28 +5,27 @@ argument.
 """
 
 import asyncio
-import math
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 
 from rankfleet.core.config import FleetConfig, LiveSettings
-from rankfleet.core.errors import Expired, Overloaded, Unavailable
-from rankfleet.core.messages import Decision, Plan, Ranking, Refusal, RerankRequest, Timing
+from rankfleet.core.errors import Overloaded, Unavailable
+from rankfleet.core.messages import Decision, Ranking, Refusal, RerankRequest, Timing
 from rankfleet.core.passages import PassageRule
 from rankfleet.core.work import Work
 from rankfleet.engine.text.token_cache import TokenCache
 from rankfleet.engine.text.tokenizer import PairTokenizer
 from rankfleet.estimates.lengths import Lengths
 from rankfleet.estimates.load import OfferedLoad
-from rankfleet.router.answer import EXPIRED, ResolvedRequest, TokenizedRequest, given_order, ranking_of, refused
-from rankfleet.router.dispatch import Dispatcher, GroupClient
-from rankfleet.router.execution import PlanExecution
+from rankfleet.router.answer import ResolvedRequest, TokenizedRequest, ranking_of, refused
+from rankfleet.router.dispatch import GroupClient
 from rankfleet.router.experiments import assign
 from rankfleet.router.fleet import FleetView
+from rankfleet.router.fleet_router import FleetRouter, OnDecision
+from rankfleet.router.ledger import Ledger
 from rankfleet.router.limits import check_documents, check_query
 from rankfleet.router.plan_options import PlanRequest
-from rankfleet.router.planner import plan
 from rankfleet.router.resolve import target_of
 from rankfleet.router.token_bound import TokenLowerBound
 from rankfleet.router.tokenize import TokenizedTexts, tokenize
@@ -47,28 +46,42 @@ class RankingService:
         config: FleetConfig,
         tokenizers: Mapping[str, PairTokenizer],
         groups: Mapping[str, GroupClient],
+        ledgers: Mapping[str, Ledger],
         clock: Callable[[], float] = time.perf_counter,
         models: Mapping[str, str] | None = None,
         before: "RankingService | None" = None,
+        on_decision: OnDecision | None = None,
+        on_lost: Callable[[str], None] = lambda group: None,
     ) -> None:
         """tokenizers: by tier; tiers that share a vocabulary may share one object.
+        groups, ledgers: by group; shared by all versions of the fleet that a process serves.
         clock: seconds of a steady clock.
         models: by tier, the fingerprint of its model (`Chunk.models`).
         before: the service of the previous version of the fleet. It finishes the requests it has begun; its counts,
             estimates and caches go on in this one.
+        on_decision, on_lost: as in `FleetRouter`.
         """
         self.config = config
         self.live: LiveSettings = config.live
-        self.fleet: FleetView = FleetView(config, models or {}, before.fleet if before else None)
+        self.fleet: FleetView = FleetView(config, ledgers, models or {}, before.fleet if before else None)
         self.offered: OfferedLoad = before.offered if before else OfferedLoad.of(config.groups)
         self.offered.add_groups(config.groups)
         self.clock = clock
         self._tokenizers = tokenizers
         self._cache: TokenCache = before._cache if before else TokenCache(int(config.token_cache_mb * 1e6))
-        self._dispatcher = Dispatcher(config, self.fleet, groups, clock, models=models or {})
-        self._execution = PlanExecution(config, self.fleet, self._dispatcher, clock)
         self._token_bound: TokenLowerBound = before._token_bound if before else TokenLowerBound()
         self._waker: GroupWaker = GroupWaker(self._wake_up, before._waker if before else None)
+        self._router = FleetRouter(
+            config,
+            self.fleet,
+            groups,
+            clock,
+            models or {},
+            self.offered,
+            on_decision=on_decision,
+            on_lost=on_lost,
+            wake=self._waker.wake,
+        )
 
     def take_over(self) -> None:
         """Serve from now on; the service before this one only finishes what it has begun."""
@@ -84,32 +97,19 @@ class RankingService:
         """
         resolved = self._resolve(request, arrived_s)
         if (early := self._refuse_early(resolved)) is not None:
-            self._count(resolved, early)
             raise refused(early)
         tokenized = await self._tokenized(resolved)
         if not request.probe:
             self._token_bound.learn(request, tokenized.plan_request.work, self._limits(resolved.target.tiers))
-        decision = self._decide(tokenized.plan_request)
-        self._count(resolved, decision)
-        if isinstance(decision, Refusal):
-            raise refused(decision)
-        answer = None
-        if isinstance(decision, Plan):
-            try:
-                answer = await self._execution.run(decision, tokenized)
-                decision = answer.carried_out(decision, self.fleet.quality)
-            except Expired as error:
-                quality = self.fleet.quality.retriever
-                if resolved.target.slo.when_none_fits == "refuse" or quality < request.min_quality:
-                    raise self._execution.too_late(EXPIRED, decision) from error
-                decision = given_order(decision, quality)
+        plan, answer = await self._router.route(tokenized)
         tokenized.timing.total_ms = (self.clock() - resolved.arrived_s) * 1e3
-        return ranking_of(tokenized, decision, answer)
+        return ranking_of(tokenized, plan, answer)
 
     async def explain(self, request: RerankRequest) -> Decision:
         """What would be decided now, without scoring. Raises as `rank` does for what is wrong with the request."""
         resolved = self._resolve(request)
-        return self._refuse_early(resolved) or self._decide((await self._tokenized(resolved)).plan_request)
+        early = self._refuse_early(resolved, counted=False)
+        return early or self._router.decide((await self._tokenized(resolved)).plan_request)
 
     def check(self, request: RerankRequest) -> None:
         """Raises UnknownModel for a model or an SLO class that this fleet does not have."""
@@ -140,7 +140,7 @@ class RankingService:
         pay for that. Nothing is decided or learned. Raises what replicas raise."""
         for _ in range(WARM_UPS):
             tokenized = await self._tokenized(self._resolve(replace(PROBE, model=tier)))
-            await self._dispatcher.score((tier,), tokenized.texts.part(tier).pairs)
+            await self._router.dispatcher.score((tier,), tokenized.texts.part(tier).pairs)
 
     def _resolve(self, request: RerankRequest, arrived_s: float | None = None) -> ResolvedRequest:
         """Check a request, and find which tiers may answer it."""
@@ -151,18 +151,28 @@ class RankingService:
         target = target_of(request, self.live, self.config.tiers, assignment.model if assignment else None)
         return ResolvedRequest(request, target, assignment, self.clock() if arrived_s is None else arrived_s)
 
-    def _refuse_early(self, resolved: ResolvedRequest) -> Refusal | None:
-        """A refusal before tokenizing, if the request would be refused even at the lower bound of its tokens."""
+    def _refuse_early(self, resolved: ResolvedRequest, counted: bool = True) -> Refusal | None:
+        """A refusal before tokenizing, if the request would be refused even at the lower bound of its tokens.
+
+        counted: whether the request counts as offered load.
+        """
         target = resolved.target
         if target.budget_ms is None or target.slo.when_none_fits != "refuse" or not self.fleet.busy:
             return None  # an idle router has the time to count exactly
         work = self._token_bound.lower_bound(resolved.request, self._limits(target.tiers))
-        decision = self._decide(self._plan_request(resolved, work)) if work else None
-        if not isinstance(decision, Refusal) or decision.cause != "budget":
-            return decision if isinstance(decision, Refusal) else None
-        # The number of tokens is an estimate, and the router is busy: an idle one would count.
-        reason = f"this looks like too much for {target.budget_ms:.0f} ms, and others are under way"
-        return replace(decision, cause="load", retry_after_s=EARLY_RETRY_S, reason=reason)
+        if not work:
+            return None
+        request = self._plan_request(resolved, work)
+        decision = self._router.decide(request)
+        if not isinstance(decision, Refusal):
+            return None
+        if decision.cause == "budget":
+            # The number of tokens is an estimate, and the router is busy: an idle one would count.
+            reason = f"this looks like too much for {target.budget_ms:.0f} ms, and others are under way"
+            decision = replace(decision, cause="load", retry_after_s=EARLY_RETRY_S, reason=reason)
+        if counted:
+            self._router.count(request, decision, resolved.request.probe)
+        return decision
 
     async def _tokenized(self, resolved: ResolvedRequest) -> TokenizedRequest:
         started_s = self.clock()
@@ -197,32 +207,6 @@ class RankingService:
             lengths,
             MAX_STAGES,
         )
-
-    def _decide(self, request: PlanRequest) -> Decision:
-        """Plan for the fleet as this request finds it: the work ahead of it depends on its deadline and size."""
-        now_s = self.clock()
-        if request.budget_ms is None:
-            return plan(request, self.fleet.snapshot(now_s), now_s)
-        min_ms = self.fleet.min_ms(request.work, math.inf)
-        snapshot = self.fleet.snapshot(now_s, request.arrived_s + request.budget_ms / 1e3, min_ms)
-        return plan(request, snapshot, now_s)
-
-    def _count(self, resolved: ResolvedRequest, decision: Decision) -> None:
-        """Count the offered load, whatever was decided: more replicas could have served it. A request that not even an
-        idle fleet could serve is no load, and its budget says nothing about those of others.
-
-        If nothing is scored and the best tier is asleep, wake its group.
-        """
-        if decision.unloaded is not None and not resolved.request.probe:
-            self.fleet.request_arrived(resolved.target.budget_ms, self.clock())
-            self.offered.add(decision.unloaded.work_ms)
-        if isinstance(decision, Plan) or (isinstance(decision, Refusal) and decision.cause != "load"):
-            return
-        for each in decision.considered:
-            if each.tier is not None and each.quality >= resolved.request.min_quality:
-                if not self.fleet.awake(group := self.config.group_of(each.tier)):
-                    self._waker.wake(group)
-                return
 
     async def _wake_up(self, group: str) -> None:
         await self.warm_up(self.config.groups[group].tiers[0])

@@ -1,6 +1,7 @@
 """The fleet as a router sees it at one instant: everything that a decision uses besides the request."""
 
-from collections.abc import Mapping
+import math
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
 from rankfleet.core.pairs import MIN_CHUNK_TOKENS
@@ -10,6 +11,9 @@ from rankfleet.estimates.arrivals import ArrivalStats
 from rankfleet.estimates.frontier import quality_range
 from rankfleet.estimates.latency import LatencyModel
 from rankfleet.estimates.quality import QualityTable
+
+BURST_BUDGETS = 2.0  # in budgets: a group that has been busy for longer is overloaded, not hit by a burst
+SIMILAR_SIZE = 1.25  # work up to this many times as large as a request is of about its size
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +32,8 @@ class GroupState:
 
     replicas: how many are ready.
     backlog_s: predicted seconds of queued and running work ÷ ready replicas.
-    ahead_s: the part of `backlog_s` that is served before the request being planned; None for all of it.
+    in_flight: (predicted ms, deadline) of each chunk that this router has in flight there.
+    busy_since_s: since when it has had any there without a break.
     whole_tokens: requests up to this size go to one replica, which selects the tier late; 0 if a group has one tier.
     arrivals: at one replica.
     asleep: no replica runs, so a request would wait for one to start.
@@ -37,19 +42,29 @@ class GroupState:
 
     replicas: int
     backlog_s: float
-    ahead_s: float | None = None
+    in_flight: tuple[tuple[float, float], ...] = ()
+    busy_since_s: float = 0.0
     whole_tokens: int = 0
     arrivals: ArrivalStats = field(default_factory=ArrivalStats)
     asleep: bool = False
     batch_tokens: int = 1
 
-    @property
-    def ahead_ms(self) -> float:
-        return (self.backlog_s if self.ahead_s is None else self.ahead_s) * 1e3
+    def ahead_ms(self, deadline_s: float, min_ms: float, now_s: float) -> float:
+        """The part of the backlog that is served before a request of this deadline. min_ms: as `cheapest_ms` of it.
 
-    def parts(self, work: Work) -> int:
-        """How many chunks a request of this size is cut into."""
-        return 1 if work.tokens <= self.whole_tokens else spread(work, self.replicas)
+        With late binding, that is the share of work in flight with an earlier deadline that is smaller: work of the
+        same size may be dropped in favour of the request (`replica/batching.py`), and accepted work can still be given
+        smaller tiers. That is right during a burst. If the group has been busy for longer, work of about the request's
+        size would be dropped as well, only later, so it counts too. With a single tier the prediction has to hold even
+        if more urgent work arrives, so everything counts. Work of other routers is taken to be like this router's own.
+        """
+        in_flight_ms = sum(ms for ms, _ in self.in_flight)
+        if not self.whole_tokens or deadline_s == math.inf or in_flight_ms <= 0:
+            return self.backlog_s * 1e3
+        burst = now_s - self.busy_since_s <= BURST_BUDGETS * (deadline_s - now_s)
+        max_ms = min_ms - 1e-9 if burst else min_ms * SIMILAR_SIZE
+        ahead_ms = sum(ms for ms, deadline in self.in_flight if deadline <= deadline_s and ms <= max_ms)
+        return self.backlog_s * 1e3 * min(1.0, ahead_ms / in_flight_ms)
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,8 +86,8 @@ class FleetSnapshot:
     @property
     def idle(self) -> "FleetSnapshot":
         """The same fleet with every group awake and no backlog."""
-        groups = {name: replace(group, backlog_s=0.0, ahead_s=0.0, asleep=False) for name, group in self.groups.items()}
-        return replace(self, groups=groups)
+        idle = {"backlog_s": 0.0, "in_flight": (), "asleep": False}
+        return replace(self, groups={name: replace(group, **idle) for name, group in self.groups.items()})
 
     @property
     def quality(self) -> QualityTable:
@@ -87,3 +102,18 @@ class FleetSnapshot:
 def spread(work: Work, replicas: int) -> int:
     """How many chunks to cut work into: one per ready replica, while each has at least MIN_CHUNK_TOKENS."""
     return max(1, min(replicas, work.tokens // MIN_CHUNK_TOKENS))
+
+
+def cheapest_ms(tiers: Iterable[tuple[LatencyModel, Work, int]]) -> float:
+    """Device time at the cheapest of these tiers, with its share of a batch's fixed cost, at the 99th percentile: what
+    a queue counts for some work.
+
+    tiers: latency model, size of the work in the tier's tokens, and tokens of a full batch. Infinity for no tiers.
+    """
+    return min(
+        (
+            model.amortized_ms(work, min(1.0, work.tokens / batch_tokens)) * model.p99_factor
+            for model, work, batch_tokens in tiers
+        ),
+        default=math.inf,
+    )

@@ -9,7 +9,6 @@ from rankfleet.core.config import FleetConfig
 from rankfleet.core.errors import CheckpointError
 from rankfleet.core.fingerprint import model_name
 from rankfleet.core.messages import RerankRequest
-from rankfleet.core.pairs import TokenizedPairs
 from rankfleet.core.passages import PairLayout, PassageRule
 from rankfleet.core.sections import Tier
 from rankfleet.engine.checkpoint.files import find_checkpoint
@@ -18,6 +17,7 @@ from rankfleet.engine.text.text_encoder import TextEncoder
 from rankfleet.engine.text.token_cache import TokenCache
 from rankfleet.engine.text.tokenizer import PairTokenizer
 from rankfleet.estimates.lengths import Lengths
+from rankfleet.router.texts import Part
 
 
 def load_tokenizers(tiers: Mapping[str, Tier]) -> dict[str, PairTokenizer]:
@@ -49,14 +49,6 @@ def model_names(config: FleetConfig) -> dict[str, str]:
         )
         for name, tier in config.tiers.items()
     }
-
-
-@dataclass(frozen=True)
-class Part:
-    """Some of a request's documents as one tier sees them. pairs: in the order of the layout."""
-
-    pairs: TokenizedPairs
-    layout: PairLayout
 
 
 @dataclass(frozen=True)

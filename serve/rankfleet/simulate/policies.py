@@ -1,51 +1,49 @@
 """Routing policies to compare on the same queue: which tiers a request may get, and how batches are selected."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from rankfleet.core.config import FleetConfig
 from rankfleet.core.errors import ConfigError
-from rankfleet.core.messages import Stage
+from rankfleet.core.messages import Plan, Stage
 from rankfleet.core.sections import Routing
 from rankfleet.estimates.arrivals import ArrivalStats
 from rankfleet.estimates.latency import LatencyModel
 from rankfleet.replica.batching import ROUNDING_MS, BatchDecision, QueuedChunk, feasible_chunks, select_batch
 from rankfleet.replica.queue import SelectBatch
+from rankfleet.router.fleet_router import Decide
 from rankfleet.router.plan_options import PlanOption, PlanRequest
-from rankfleet.router.planner import Choice, choose
+from rankfleet.router.planner import plan
 from rankfleet.router.snapshot import FleetSnapshot
+from rankfleet.router.unloaded import device_time
 
 FORMS = "slo, static:TIER, table:FRACTION, slackfit or oracle"
 BUCKETS = 16  # of latency, as many as SlackFit has
-
-Choose = Callable[[PlanRequest, FleetSnapshot, float], Choice]
 
 
 @dataclass(frozen=True)
 class Policy:
     """A routing policy.
 
-    choose: what the router does with a request
+    decide: what the router does with a request
     select_batch: what a replica does with its queue
-    uses_fleet_state: whether `choose` depends on backlogs
     """
 
     name: str
-    choose: Choose
+    decide: Decide
     select_batch: SelectBatch[Any] = select_batch
-    uses_fleet_state: bool = False
 
 
 def policy_of(spec: str, fleet: FleetConfig, models: Mapping[str, LatencyModel]) -> Policy:
     """The policy of a command line. Raises ConfigError if there is none."""
     name, _, value = spec.partition(":")
     if spec == "slo":
-        return Policy(spec, choose, uses_fleet_state=True)
+        return Policy(spec, plan)
     if spec == "slackfit":
         return Policy(spec, all_tiers(fleet), slackfit)
     if name == "static" and value in fleet.tiers:
-        return Policy(spec, static(fleet, value))
+        return Policy(spec, static(value))
     if name == "table":
         try:
             share = float(value)
@@ -56,36 +54,46 @@ def policy_of(spec: str, fleet: FleetConfig, models: Mapping[str, LatencyModel])
     raise ConfigError(f"policy {spec!r} does not exist; write {FORMS}, with a tier of {', '.join(fleet.tiers)}")
 
 
-def fixed_choice(fleet: FleetConfig, tiers: tuple[str, ...], documents: int) -> Choice:
-    """A choice that is made without planning: one stage, for which the replica may select among `tiers`."""
-    stage = Stage(tiers[0], documents, tiers)
-    option = PlanOption((stage,), fleet.group_of(tiers[0]), fleet.tiers[tiers[0]].quality, 0.0, 0.0)
-    return Choice(option, True, (), (), option)
+def fixed_plan(tiers: tuple[str, ...], request: PlanRequest, fleet: FleetSnapshot) -> Plan:
+    """A plan that is made without planning: one stage, for which the replica may select among `tiers`."""
+    state = next(state for state in fleet.tiers if state.name == tiers[0])
+    stages = (Stage(tiers[0], request.documents, tiers),)
+    option = PlanOption(stages, state.group, state.quality, 0.0, 0.0)
+    return Plan(
+        stages=stages,
+        documents=request.documents,
+        quality=state.quality,
+        predicted_ms=0.0,
+        budget_ms=request.budget_ms,
+        fits=True,
+        reason="fixed",
+        unloaded=device_time(option, request, fleet),
+    )
 
 
-def static(fleet: FleetConfig, tier: str) -> Choose:
+def static(tier: str) -> Decide:
     """Give every request the same tier."""
-    return lambda request, snapshot, now_s: fixed_choice(fleet, (tier,), request.documents)
+    return lambda request, snapshot, now_s: fixed_plan((tier,), request, snapshot)
 
 
-def table(fleet: FleetConfig, models: Mapping[str, LatencyModel], share: float) -> Choose:
+def table(fleet: FleetConfig, models: Mapping[str, LatencyModel], share: float) -> Decide:
     """Give a request the best tier that takes at most `share` of its budget on an idle device, else the fastest."""
     best_first = sorted(fleet.tiers, key=lambda name: -fleet.tiers[name].quality)
 
-    def choose_from_table(request: PlanRequest, snapshot: FleetSnapshot, now_s: float) -> Choice:
+    def decide_by_table(request: PlanRequest, snapshot: FleetSnapshot, now_s: float) -> Plan:
         times_ms = {name: models[name].p99_ms(request.work[name]) for name in best_first}
         max_ms = float("inf") if request.budget_ms is None else share * request.budget_ms
         fitting = (name for name in best_first if times_ms[name] <= max_ms)
         tier = next(fitting, min(times_ms, key=times_ms.__getitem__))
-        return fixed_choice(fleet, (tier,), request.documents)
+        return fixed_plan((tier,), request, snapshot)
 
-    return choose_from_table
+    return decide_by_table
 
 
-def all_tiers(fleet: FleetConfig) -> Choose:
+def all_tiers(fleet: FleetConfig) -> Decide:
     """Let the replica select among all tiers of the first group."""
     tiers = tuple(next(iter(fleet.groups.values())).tiers)
-    return lambda request, snapshot, now_s: fixed_choice(fleet, tiers, request.documents)
+    return lambda request, snapshot, now_s: fixed_plan(tiers, request, snapshot)
 
 
 def slackfit(

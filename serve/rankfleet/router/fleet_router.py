@@ -1,0 +1,101 @@
+"""Decides for requests that are known in tokens, and carries the decisions out. Knows nothing of texts, HTTP or Ray, so
+that the simulator runs it too."""
+
+from collections.abc import Callable, Mapping
+
+from rankfleet.core.config import FleetConfig
+from rankfleet.core.errors import Expired
+from rankfleet.core.messages import Decision, GivenOrder, Plan, Refusal
+from rankfleet.estimates.load import OfferedLoad
+from rankfleet.router.answer import EXPIRED, Answer, TokenizedRequest, given_order, refused
+from rankfleet.router.dispatch import Dispatcher, GroupClient
+from rankfleet.router.execution import PlanExecution
+from rankfleet.router.fleet import FleetView
+from rankfleet.router.plan_options import PlanRequest
+from rankfleet.router.planner import plan
+from rankfleet.router.snapshot import FleetSnapshot
+
+Decide = Callable[[PlanRequest, FleetSnapshot, float], Decision]
+OnDecision = Callable[[PlanRequest, FleetSnapshot, float, Decision], None]
+
+
+class FleetRouter:
+    """Routes requests over one version of the fleet."""
+
+    def __init__(
+        self,
+        config: FleetConfig,
+        fleet: FleetView,
+        groups: Mapping[str, GroupClient],
+        clock: Callable[[], float],
+        models: Mapping[str, str],
+        offered: OfferedLoad,
+        *,
+        decide: Decide = plan,
+        on_decision: OnDecision | None = None,
+        on_lost: Callable[[str], None] = lambda group: None,
+        wake: Callable[[str], None] = lambda group: None,
+    ) -> None:
+        """
+        clock: seconds of a steady clock
+        models: by tier, as in `Chunk`
+        offered: the load that is counted here
+        decide: the planner; the simulator compares others
+        on_decision: called with everything that a decision was made from, and the decision
+        on_lost: as in `Dispatcher`
+        wake: starts a replica of a group that is asleep
+        """
+        self.fleet = fleet
+        self.dispatcher = Dispatcher(config, fleet, groups, clock, models, on_lost)
+        self._config = config
+        self._execution = PlanExecution(config, fleet, self.dispatcher, clock)
+        self._clock = clock
+        self._offered = offered
+        self._plan = decide
+        self._on_decision = on_decision
+        self._wake = wake
+
+    async def route(self, tokenized: TokenizedRequest) -> tuple[Plan | GivenOrder, Answer | None]:
+        """Decide for a request and carry it out. Returns the plan as carried out, and the answer; None for the order as
+        given. Raises what `RankingService.rank` says."""
+        request = tokenized.plan_request
+        decision = self.decide(request)
+        self.count(request, decision, tokenized.resolved.request.probe)
+        if isinstance(decision, Refusal):
+            raise refused(decision)
+        if isinstance(decision, GivenOrder):
+            return decision, None
+        try:
+            answer = await self._execution.run(decision, tokenized)
+        except Expired as error:
+            quality = self.fleet.quality.retriever
+            if request.when_none_fits == "refuse" or quality < request.min_quality:
+                raise self._execution.too_late(EXPIRED, decision) from error
+            return given_order(decision, quality), None
+        return answer.carried_out(decision, self.fleet.quality), answer
+
+    def decide(self, request: PlanRequest) -> Decision:
+        """Decide for the fleet as it is now, without consequences."""
+        now_s = self._clock()
+        snapshot = self.fleet.snapshot(now_s)
+        decision = self._plan(request, snapshot, now_s)
+        if self._on_decision is not None:
+            self._on_decision(request, snapshot, now_s, decision)
+        return decision
+
+    def count(self, request: PlanRequest, decision: Decision, probe: bool = False) -> None:
+        """Count the offered load, whatever was decided: more replicas could have served it. A request that not even an
+        idle fleet could serve is no load, and its budget says nothing about those of others.
+
+        If nothing is scored and the best tier is asleep, wake its group.
+        """
+        if decision.unloaded is not None and not probe:
+            self.fleet.request_arrived(request.budget_ms, self._clock())
+            self._offered.add(decision.unloaded.work_ms)
+        if isinstance(decision, Plan) or (isinstance(decision, Refusal) and decision.cause != "load"):
+            return
+        for each in decision.considered:
+            if each.tier is not None and each.quality >= request.min_quality:
+                if not self.fleet.awake(group := self._config.group_of(each.tier)):
+                    self._wake(group)
+                return
