@@ -19,6 +19,7 @@ from rankfleet.api.app import HostProcess, build_api
 from rankfleet.autoscaler.drain import drain_times_s
 from rankfleet.autoscaler.reports import router_report
 from rankfleet.autoscaler.sharing import Resources
+from rankfleet.cluster.decision_file import DecisionFile
 from rankfleet.cluster.following import FleetFollower
 from rankfleet.cluster.ray_private import start_handle
 from rankfleet.cluster.request_router import LeastWorkRouter
@@ -80,6 +81,7 @@ class Router:
         self._telemetry = RouterTelemetry()
         self._clients = {name: ServeGroupClient(name, handle) for name, handle in groups.items()}
         self._ledgers = {name: Ledger() for name in groups}
+        self._decisions = DecisionFile(f"decisions-{serve.get_replica_context().replica_id.unique_id}")
         LeastWorkRouter.ledgers.update(self._ledgers)
         self._rollover: Rollover[FleetApp] = Rollover(lambda name, models: self._ledgers[name].hosting(models))
         self._follower = FleetFollower("the router", self._start, self._turn_to)
@@ -143,6 +145,7 @@ class Router:
             self._ledgers,
             models=files.models,
             before=before.serving.service if before else None,
+            on_decision=self._decisions.write,
             on_lost=self._telemetry.lost,
         )
         service.fleet.use_profile(files.profile)
@@ -169,6 +172,7 @@ class Router:
             raise
         self._rollover.switch()
         service.take_over()
+        self._decisions.adjust(fleet.decision_log)
         self._admission.max_bytes = fleet.limits.max_bytes_in_flight
 
     async def _can_serve(self, version: Version[FleetApp]) -> bool:

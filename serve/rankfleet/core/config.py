@@ -16,6 +16,7 @@ from rankfleet.core.sections import (
     AUTO,
     UNSCORED,
     Autoscaling,
+    DecisionLog,
     Experiment,
     Group,
     Limits,
@@ -56,6 +57,7 @@ class LiveSettings(Section):
         {}, description="A/B splits by name; a request takes part in the first that applies"
     )
     autoscaling: Autoscaling = Field(Autoscaling(), description="how many replicas each group gets")
+    decision_log: DecisionLog = Field(DecisionLog(), description="routing decisions written to files")
 
 
 # Keys that become options of a deployment in Serve's config, so that a change touches that deployment alone: of the

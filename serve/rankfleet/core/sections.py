@@ -289,6 +289,15 @@ class Scheduling(Section):
     )
 
 
+class DecisionLog(Section):
+    """Routing decisions with everything they were made from, for `rankfleet plan --replay`. Holds no texts."""
+
+    folder: str | None = Field(
+        None, description="where each router replica writes a file of decisions; null: none are written"
+    )
+    share: float = Field(0.01, gt=0, le=1, description="share of the decisions that are written, chosen at random")
+
+
 class Search(Section):
     """The first stage of /v1/search."""
 

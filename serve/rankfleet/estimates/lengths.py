@@ -16,44 +16,44 @@ class Lengths:
         template_tokens: how many tokens of each pair are special tokens or a prompt, not query or document
         firsts: int [documents], index of each document's first pair; None if every document is one pair
         """
-        self._tokens = tokens.astype(np.int64)
-        self._firsts = firsts
+        self.tokens = tokens.astype(np.int64)
+        self.firsts = firsts
         self.template_tokens = template_tokens
         self._cut: dict[int, Work] = {}
 
     @cached_property
     def work(self) -> Work:
         """The work of all pairs, uncut."""
-        return Work.of(self._tokens)
+        return Work.of(self.tokens)
 
     @cached_property
     def longest(self) -> int:
         """Tokens of the longest pair."""
-        return int(self._tokens.max(initial=0))
+        return int(self.tokens.max(initial=0))
 
     def cut(self, max_tokens: int) -> Work:
         """The work of all pairs, each cut to `max_tokens`."""
         if max_tokens not in self._cut:
-            self._cut[max_tokens] = Work.of(np.minimum(self._tokens, max_tokens))
+            self._cut[max_tokens] = Work.of(np.minimum(self.tokens, max_tokens))
         return self._cut[max_tokens]
 
     @property
     def documents(self) -> int:
         """The number of documents."""
-        return len(self._tokens if self._firsts is None else self._firsts)
+        return len(self.tokens if self.firsts is None else self.firsts)
 
     def first(self, count: int) -> Work:
         """The work of all pairs of the first `count` documents."""
         if count <= 0:
             return Work(0, 0, 0)
         pairs = min(count, self.documents)
-        if self._firsts is not None:
-            pairs = int(self._firsts[count]) if count < self.documents else len(self._tokens)
+        if self.firsts is not None:
+            pairs = int(self.firsts[count]) if count < self.documents else len(self.tokens)
         return Work(pairs, *self._sums[pairs - 1])
 
     @cached_property
     def _sums(self) -> list[tuple[int, int]]:
         """Running sums of tokens and of squared lengths, by pair."""
-        tokens = np.cumsum(self._tokens).tolist()
-        squares = np.cumsum(self._tokens * self._tokens).tolist()
+        tokens = np.cumsum(self.tokens).tolist()
+        squares = np.cumsum(self.tokens * self.tokens).tolist()
         return list(zip(tokens, squares, strict=True))

@@ -16,7 +16,7 @@ from rankfleet.router.planner import plan
 from rankfleet.router.snapshot import FleetSnapshot
 
 Decide = Callable[[PlanRequest, FleetSnapshot, float], Decision]
-OnDecision = Callable[[PlanRequest, FleetSnapshot, float, Decision], None]
+OnDecision = Callable[[str, PlanRequest, FleetSnapshot, float, Decision], None]
 
 
 class FleetRouter:
@@ -41,7 +41,7 @@ class FleetRouter:
         models: by tier, as in `Chunk`
         offered: the load that is counted here
         decide: the planner; the simulator compares others
-        on_decision: called with everything that a decision was made from, and the decision
+        on_decision: called with the request's id, everything that a decision was made from, and the decision
         on_lost: as in `Dispatcher`
         wake: starts a replica of a group that is asleep
         """
@@ -59,7 +59,7 @@ class FleetRouter:
         """Decide for a request and carry it out. Returns the plan as carried out, and the answer; None for the order as
         given. Raises what `RankingService.rank` says."""
         request = tokenized.plan_request
-        decision = self.decide(request)
+        decision = self.decide(request, tokenized.resolved.request.request_id)
         self.count(request, decision, tokenized.resolved.request.probe)
         if isinstance(decision, Refusal):
             raise refused(decision)
@@ -74,13 +74,13 @@ class FleetRouter:
             return given_order(decision, quality), None
         return answer.carried_out(decision, self.fleet.quality), answer
 
-    def decide(self, request: PlanRequest) -> Decision:
+    def decide(self, request: PlanRequest, request_id: str = "") -> Decision:
         """Decide for the fleet as it is now, without consequences."""
         now_s = self._clock()
         snapshot = self.fleet.snapshot(now_s)
         decision = self._plan(request, snapshot, now_s)
         if self._on_decision is not None:
-            self._on_decision(request, snapshot, now_s, decision)
+            self._on_decision(request_id, request, snapshot, now_s, decision)
         return decision
 
     def count(self, request: PlanRequest, decision: Decision, probe: bool = False) -> None:

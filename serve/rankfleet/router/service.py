@@ -109,7 +109,7 @@ class RankingService:
         """What would be decided now, without scoring. Raises as `rank` does for what is wrong with the request."""
         resolved = self._resolve(request)
         early = self._refuse_early(resolved, counted=False)
-        return early or self._router.decide((await self._tokenized(resolved)).plan_request)
+        return early or self._router.decide((await self._tokenized(resolved)).plan_request, request.request_id)
 
     def check(self, request: RerankRequest) -> None:
         """Raises UnknownModel for a model or an SLO class that this fleet does not have."""
@@ -163,7 +163,7 @@ class RankingService:
         if not work:
             return None
         request = self._plan_request(resolved, work)
-        decision = self._router.decide(request)
+        decision = self._router.decide(request, resolved.request.request_id)
         if not isinstance(decision, Refusal):
             return None
         if decision.cause == "budget":

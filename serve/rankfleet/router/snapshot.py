@@ -86,8 +86,11 @@ class FleetSnapshot:
     @property
     def idle(self) -> "FleetSnapshot":
         """The same fleet with every group awake and no backlog."""
-        idle = {"backlog_s": 0.0, "in_flight": (), "asleep": False}
-        return replace(self, groups={name: replace(group, **idle) for name, group in self.groups.items()})
+
+        def at_rest(group: GroupState) -> GroupState:
+            return replace(group, backlog_s=0.0, in_flight=(), asleep=False)
+
+        return replace(self, groups={name: at_rest(group) for name, group in self.groups.items()})
 
     @property
     def quality(self) -> QualityTable:

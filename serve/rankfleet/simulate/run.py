@@ -28,11 +28,11 @@ from rankfleet.router.fleet_router import FleetRouter
 from rankfleet.router.ledger import Ledger
 from rankfleet.router.plan_options import PlanRequest
 from rankfleet.router.resolve import Target
+from rankfleet.simulate import virtual_time
 from rankfleet.simulate.group import SimulatedGroup
 from rankfleet.simulate.policies import Policy
 from rankfleet.simulate.scaling import TICK_S, Scaler
 from rankfleet.simulate.texts import SimulatedTexts
-from rankfleet.simulate.virtual_time import VirtualLoop
 from rankfleet.simulate.workload import RequestClass, Requests, Workload
 
 REFUSED, GIVEN_UP, LATE, IN_TIME = range(4)
@@ -97,14 +97,13 @@ class Simulation:
 
     def run(self, requests: Requests) -> Outcome:
         """Simulate all requests until the last is answered."""
-        loop = VirtualLoop()
-        self._clock = loop.time
         self._outcome = Outcome.of(len(requests))
-        loop.run_until_complete(self._run(requests))
+        virtual_time.run(self._run(requests))
         return self._outcome
 
     async def _run(self, requests: Requests) -> None:
         fleet = self._fleet
+        self._clock = asyncio.get_running_loop().time
         ledgers = {name: Ledger() for name in fleet.groups}
         self._view = FleetView(fleet, ledgers)
         self._view.update_latency(self._models)

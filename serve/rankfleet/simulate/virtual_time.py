@@ -90,7 +90,7 @@ class VirtualLoop(asyncio.AbstractEventLoop):
     ) -> Any:
         return self.call_at(self._now_s + delay, callback, *args, context=context)
 
-    def call_at(self, when: float, callback: Callable[..., object], *args: Any, context: Context | None = None) -> Any:
+    def call_at(self, when: float, callback: Callable[..., object], *args: Any, context: Context | None = None) -> Any:  # type: ignore[override]
         handle = Timer(max(when, self._now_s), callback, args, context or copy_context())
         heapq.heappush(self._timers, (handle.when_s, next(self._numbers), handle))
         return handle
@@ -112,3 +112,8 @@ class VirtualLoop(asyncio.AbstractEventLoop):
 
     def call_exception_handler(self, context: dict[str, Any]) -> None:
         self.faults.append(context)
+
+
+def run(coroutine: Coroutine[Any, Any, T]) -> T:
+    """Run a coroutine on a new virtual loop; `asyncio.get_running_loop().time` is its clock."""
+    return VirtualLoop().run_until_complete(coroutine)  # type: ignore[abstract]
