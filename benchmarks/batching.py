@@ -23,6 +23,8 @@ from rankfleet.cluster.environment import LOCAL, LOW_LATENCY
 from rankfleet.core.messages import Chunk, ChunkScores
 from rankfleet.core.pairs import TokenizedPairs
 from rankfleet.estimates.latency import LatencyModel
+from rankfleet.replica.device import executor_scorer
+from rankfleet.replica.hosting import HostedModel
 from rankfleet.replica.worker import Worker
 
 RATE, SECONDS, BATCH_MS, MAX_BATCH_SIZE = 100.0, 3.0, 100.0, 16
@@ -77,15 +79,9 @@ def application() -> Any:
 
         def __init__(self) -> None:
             self.device = FixedTimeDevice()
-            latency = LatencyModel(BATCH_MS, 0.0, 0.0)
-            self.worker = Worker(
-                "r",
-                {"t": self.device},
-                {"t": latency},
-                {"t": 0.5},
-                MAX_BATCH_SIZE * PAIRS.tokens,
-                ThreadPoolExecutor(1),
-            )
+            model = HostedModel("t", self.device, LatencyModel(BATCH_MS, 0.0, 0.0))
+            batch_tokens = MAX_BATCH_SIZE * PAIRS.tokens
+            self.worker = Worker("r", {"t": model}, {"t": 0.5}, batch_tokens, executor_scorer(ThreadPoolExecutor(1)))
 
         async def score(self, chunk: Chunk) -> ChunkScores:
             return await (await self.collect(chunk))

@@ -6,7 +6,7 @@ import pytest
 
 from rankfleet.core.sections import Routing
 from rankfleet.estimates.arrivals import ArrivalStats
-from rankfleet.estimates.frontier import TierOption, frontier_of
+from rankfleet.estimates.frontier import Frontier, TierOption
 from rankfleet.replica.batching import QueuedChunk, feasible_chunks, select_batch
 
 ROUTING = Routing(horizon=0.235, horizon_exponent=0.54)
@@ -20,8 +20,8 @@ def chunk(
 ) -> QueuedChunk[str]:
     """small takes 10 ms · size, medium 40, large 160; their qualities are 0.5 apart."""
     times = (("small", 0.0, 10.0), ("medium", 0.5, 40.0), ("large", 1.0, 160.0))
-    options = [TierOption(tier, quality, fixed_ms, ms * size) for tier, quality, ms in times[:tiers]]
-    return QueuedChunk(tokens, deadline_ms / 1e3, frontier_of(options), "")
+    options = [TierOption(tier, quality, fixed_ms, ms * size, ms * size) for tier, quality, ms in times[:tiers]]
+    return QueuedChunk(tokens, deadline_ms / 1e3, Frontier.of(options), "")
 
 
 def selected(
@@ -88,7 +88,7 @@ def test_a_batch_stays_within_its_tokens_and_the_deadline_of_its_first_chunk() -
 
 
 def test_a_chunk_that_the_tier_may_not_score_waits() -> None:
-    other = QueuedChunk(10, 1.0, frontier_of([TierOption("other", 0.5, 0.0, 10.0)]), "")
+    other = QueuedChunk(10, 1.0, Frontier.of([TierOption("other", 0.5, 0.0, 10.0, 10.0)]), "")
     assert selected(chunk(20, tiers=1), other, chunk(1000, tiers=1)) == ("small", (0, 2))
 
 
@@ -127,7 +127,7 @@ def test_a_deficit_is_of_no_use_without_best_effort_work() -> None:
 def test_a_chunk_is_feasible_as_long_as_it_is_in_time_at_the_mean() -> None:
     # 20 ms at the 99th percentile, 10 at the mean.
     def chunk(slack_ms: float) -> QueuedChunk[str]:
-        return QueuedChunk(10, slack_ms / 1e3, frontier_of([TierOption("t", 0.5, 0.0, 20.0, mean_over_p99=0.5)]), "x")
+        return QueuedChunk(10, slack_ms / 1e3, Frontier.of([TierOption("t", 0.5, 0.0, 20.0, 20.0, 0.5)]), "x")
 
     assert not chunk(10.0).is_infeasible(0.0)
     assert chunk(9.9).is_infeasible(0.0)
@@ -138,7 +138,7 @@ def test_a_chunk_is_feasible_as_long_as_it_is_in_time_at_the_mean() -> None:
 
 def test_a_batch_in_time_at_the_mean_only_is_filled_by_mean_times() -> None:
     # A batch costs 12 ms and each chunk 2 at the 99th percentile, half of that at the mean; 10 ms are left.
-    frontier = frontier_of([TierOption("t", 0.5, 12.0, 2.0, mean_over_p99=0.5)], batch_share=0.05)
+    frontier = Frontier.of([TierOption("t", 0.5, 12.0, 2.0, 2.6, mean_over_p99=0.5)])  # a twentieth of a full batch
     waiting = [QueuedChunk(5, 0.010, frontier, i) for i in range(3)]
     assert feasible_chunks(waiting, 0.0) == [0, 1, 2]
     assert select_batch(waiting, CALM, ROUTING, 100, 0.0).batch == (0, 1, 2)
@@ -148,8 +148,9 @@ def test_a_queue_in_time_at_the_mean_only_does_not_cost_the_first_chunk_its_tier
     # Six chunks of 20 ms at the 99th percentile, 10 at the mean, are due in 110 ms. Before them is one of a quarter of
     # that size, whose medium tier takes 20 ms, or 10 at the mean.
     def chunk(deadline_ms: float, size: float) -> QueuedChunk[str]:
-        options = [TierOption("small", 0.0, 0.0, 20.0 * size, 0.5), TierOption("medium", 0.5, 0.0, 80.0 * size, 0.5)]
-        return QueuedChunk(10, deadline_ms / 1e3, frontier_of(options), "")
+        times = (("small", 0.0, 20.0 * size), ("medium", 0.5, 80.0 * size))
+        options = [TierOption(tier, quality, 0.0, ms, ms, 0.5) for tier, quality, ms in times]
+        return QueuedChunk(10, deadline_ms / 1e3, Frontier.of(options), "")
 
     waiting = [chunk(100.0, 0.25), *(chunk(110.0, 1.0) for _ in range(6))]
     assert select_batch(waiting, CALM, ROUTING, 10, 0.0).tier == "medium"

@@ -4,17 +4,17 @@ import math
 
 import pytest
 
-from rankfleet.estimates.frontier import TierOption, frontier_of, quality_range, upper_hull
+from rankfleet.estimates.frontier import Frontier, TierOption, quality_range, upper_hull
 
 OPTIONS = [
-    TierOption("small", 0.3, 0.0, 10.0),
-    TierOption("medium", 0.4, 0.0, 40.0),
-    TierOption("large", 0.5, 0.0, 160.0),
+    TierOption("small", 0.3, 0.0, 10.0, 10.0),
+    TierOption("medium", 0.4, 0.0, 40.0, 40.0),
+    TierOption("large", 0.5, 0.0, 160.0, 160.0),
 ]
 
 
 def test_the_price_of_a_point_is_its_gain_over_its_additional_time() -> None:
-    frontier = frontier_of(OPTIONS, quality_unit=0.2)
+    frontier = Frontier.of(OPTIONS, quality_unit=0.2)
     # Half of the unit for 30 ms, the other half for 120 ms.
     assert frontier.negative_prices == pytest.approx((-math.inf, -0.5 / 30, -0.5 / 120))
 
@@ -24,24 +24,19 @@ def test_the_price_of_a_point_is_its_gain_over_its_additional_time() -> None:
     [(0.0, "large"), (0.004, "large"), (0.0042, "medium"), (0.016, "medium"), (0.017, "small"), (9.0, "small")],
 )
 def test_a_higher_price_takes_a_cheaper_tier(price: float, tier: str) -> None:
-    frontier = frontier_of(OPTIONS, quality_unit=0.2)  # prices 0.0167 and 0.00417
+    frontier = Frontier.of(OPTIONS, quality_unit=0.2)  # prices 0.0167 and 0.00417
     assert frontier.points[frontier.index_at(price)].tier == tier
 
 
 @pytest.mark.parametrize(
     "option",
     [
-        TierOption("slow", 0.25, 0.0, 20.0),  # small is better and faster
-        TierOption("lean", 0.31, 0.0, 39.0),  # 0.01 for 29 ms, and the next 0.09 for 1 ms: medium is worth it first
+        TierOption("slow", 0.25, 0.0, 20.0, 20.0),  # small is better and faster
+        TierOption("lean", 0.31, 0.0, 39.0, 39.0),  # 0.01 for 29 ms; the next 0.09 for 1 ms: medium is worth it first
     ],
 )
 def test_a_tier_that_others_beat_is_not_on_the_frontier(option: TierOption) -> None:
-    assert [point.tier for point in frontier_of([*OPTIONS, option]).points] == ["small", "medium", "large"]
-
-
-def test_amortized_time_holds_a_share_of_the_fixed_cost() -> None:
-    (point,) = frontier_of([TierOption("only", 0.5, 6.0, 10.0)], batch_share=0.1).points
-    assert (point.marginal_ms, point.amortized_ms) == (10.0, pytest.approx(10.6))
+    assert [point.tier for point in Frontier.of([*OPTIONS, option]).points] == ["small", "medium", "large"]
 
 
 def test_the_hull_has_corners_and_prices() -> None:
@@ -56,4 +51,4 @@ def test_the_quality_range_of_equal_qualities_is_one() -> None:
 
 def test_a_frontier_needs_a_tier() -> None:
     with pytest.raises(ValueError, match="at least one tier"):
-        frontier_of([])
+        Frontier.of([])

@@ -137,6 +137,22 @@ def test_chunks_are_scored_as_one_batch_and_split_again() -> None:
     assert [each.tolist() for each in scores] == [[0.5, 0.5], [0.5]]
 
 
+def test_a_hosted_model_without_a_scorer_has_costs() -> None:
+    models = HostedModels({"t": 0.3})
+    models.host("a1", HostedModel("t", None, LATENCY), 0.0)
+    # Half of a full batch: half of the 4 ms that a batch costs, and 8 ms of its own.
+    assert models.option("a1", Work(2, 8, 32), 16) == ("a1", 0.3, 4.0, 8.0, 10.0, 1.0)
+
+
+def test_the_quality_range_is_that_of_all_hosted_models(models: HostedModels) -> None:
+    models.host("c1", model("x"), 0.0)
+    assert models.quality_range == pytest.approx(0.4)  # the quality of x is not known: 0
+    models.forget({"a1", "b1"}, set(), 0.0, 1.0)
+    assert models.quality_range == pytest.approx(0.1)
+    models.adjust({"u": 0.5})
+    assert models.quality_range == pytest.approx(0.2)
+
+
 def test_scores_that_are_not_finite_are_an_error() -> None:
     with pytest.raises(ScoringFailed, match="tier t gave scores that are not finite"):
         HostedModel("t", Constant(float("nan")), LATENCY).score_chunks([chunk()])

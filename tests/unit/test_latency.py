@@ -46,9 +46,13 @@ def test_amortized_time_has_a_share_of_the_fixed_cost() -> None:
     assert LatencyModel(2.0, 0.01, 0.0001).amortized_ms(work(300, 50000), 0.25) == pytest.approx(8.5)
 
 
-def test_an_option_has_fixed_and_marginal_time_at_the_99th_percentile() -> None:
-    option = LatencyModel(2.0, 0.01, 0.0001, 1.25).option("t", 0.5, work(300, 50000))
-    assert option == ("t", 0.5, pytest.approx(2.5), pytest.approx(10.0), pytest.approx(0.8))
+@pytest.mark.parametrize(("batch_tokens", "amortized_ms"), [(1200, 10.625), (300, 12.5), (100, 12.5)])
+def test_a_chunk_costs_its_own_time_and_a_share_of_the_fixed_time(batch_tokens: int, amortized_ms: float) -> None:
+    # 2 ms for the batch and 8 for the chunk at the mean, a quarter more at the 99th percentile. A quarter of a full
+    # batch pays a quarter of the 2.5 ms; a chunk above the size of a batch pays them once.
+    cost = LatencyModel(2.0, 0.01, 0.0001, 1.25).cost(work(300, 50000), batch_tokens)
+    assert cost == pytest.approx((2.5, 10.0, amortized_ms, 0.8))
+    assert cost.mean_amortized_ms == pytest.approx(0.8 * amortized_ms)
 
 
 def test_a_fit_needs_three_samples() -> None:

@@ -21,6 +21,7 @@ from rankfleet.estimates.latency import LatencyModel, fit
 from rankfleet.estimates.profile import read_profile
 from rankfleet.estimates.quality import quality_table
 from rankfleet.replica.collector import CollectorWatchdog, submit_each
+from rankfleet.replica.device import executor_scorer
 from rankfleet.replica.health import check
 from rankfleet.replica.hosting import HostedModel
 from rankfleet.replica.worker import Worker
@@ -81,7 +82,7 @@ class ReplicaGroup:
             {},
             quality_table(fleet).tiers,
             group.batch_tokens,
-            self._engine,
+            executor_scorer(self._engine),
             self._telemetry.batch,
             routing=fleet.routing,
             scheduling=fleet.scheduling,

@@ -12,28 +12,7 @@ from typing import NamedTuple
 
 
 class TierOption(NamedTuple):
-    """One tier that may score a chunk. Times are 99th percentiles.
-
-    quality: nDCG@10
-    fixed_ms: what any batch of this tier costs, however small
-    marginal_ms: what this chunk adds to a batch
-    mean_over_p99: mean time ÷ 99th percentile, so that time · mean_over_p99 is the mean
-    """
-
-    tier: str
-    quality: float
-    fixed_ms: float
-    marginal_ms: float
-    mean_over_p99: float = 1.0
-
-
-@dataclass(frozen=True, slots=True)
-class FrontierPoint:
-    """A tier on the frontier.
-
-    amortized_ms: marginal_ms + fixed_ms · (tokens of the chunk ÷ tokens of a full batch)
-    The other fields are those of `TierOption`. Alone in a batch the chunk takes fixed_ms + marginal_ms.
-    """
+    """One tier that may score a chunk: nDCG@10, and the fields of its `Cost`."""
 
     tier: str
     quality: float
@@ -52,9 +31,23 @@ class Frontier:
     index_by_tier: tier → index in `points`
     """
 
-    points: tuple[FrontierPoint, ...]
+    points: tuple[TierOption, ...]
     negative_prices: tuple[float, ...]
     index_by_tier: dict[str, int] = field(hash=False)
+
+    @staticmethod
+    def of(options: Sequence[TierOption], quality_unit: float = 1.0) -> "Frontier":
+        """The frontier of the tiers that may score one chunk. Raises ValueError without options.
+
+        quality_unit: the difference in quality that counts as 1 in prices (`quality_range`), so that a price means the
+            same whatever the measure of quality
+        """
+        if not options:
+            raise ValueError("a chunk needs at least one tier that may score it")
+        corners = upper_hull([o.amortized_ms for o in options], [o.quality / quality_unit for o in options])
+        points = tuple(options[i] for i, _ in corners)
+        prices = tuple(-price for _, price in corners)
+        return Frontier(points, prices, {point.tier: index for index, point in enumerate(points)})
 
     def index_at(self, price_per_ms: float) -> int:
         """Index of the point chosen at a price of device time: the last whose gain per millisecond is worth it."""
@@ -89,29 +82,6 @@ def upper_hull(ms: Sequence[float], quality: Sequence[float]) -> list[tuple[int,
 
 
 def frontier_of(options: Iterable[TierOption], batch_share: float = 0.0, quality_unit: float = 1.0) -> Frontier:
-    """The frontier of the tiers that may score one chunk. Raises ValueError without options.
-
-    batch_share: tokens of the chunk ÷ tokens of a full batch
-    quality_unit: the difference in quality that counts as 1 in prices (`quality_range`), so that a price means the
-        same whatever the measure of quality
-    """
-    points = [
-        FrontierPoint(
-            option.tier,
-            option.quality,
-            option.fixed_ms,
-            option.marginal_ms,
-            option.marginal_ms + option.fixed_ms * batch_share,
-            option.mean_over_p99,
-        )
-        for option in options
-    ]
-    if not points:
-        raise ValueError("a chunk needs at least one tier that may score it")
-    corners = upper_hull([point.amortized_ms for point in points], [point.quality / quality_unit for point in points])
-    on_frontier = tuple(points[i] for i, _ in corners)
-    return Frontier(
-        on_frontier,
-        tuple(-price for _, price in corners),
-        {point.tier: index for index, point in enumerate(on_frontier)},
-    )
+    """`Frontier.of` for options of `LatencyModel.option`. batch_share: tokens of the chunk ÷ tokens of a full batch."""
+    share = min(1.0, batch_share)
+    return Frontier.of([o._replace(amortized_ms=o.marginal_ms + o.fixed_ms * share) for o in options], quality_unit)

@@ -6,7 +6,7 @@
 import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -22,6 +22,28 @@ class Sample:
 
     work: Work
     ms: float
+
+
+class Cost(NamedTuple):
+    """What a chunk costs at one tier. Times are 99th percentiles.
+
+    fixed_ms: what any batch of this tier costs, however small
+    marginal_ms: what this chunk adds to a batch
+    amortized_ms: marginal_ms + fixed_ms · (tokens of the chunk ÷ tokens of a full batch, at most 1)
+    mean_over_p99: mean time ÷ 99th percentile, so that time · mean_over_p99 is the mean
+
+    Alone in a batch the chunk takes fixed_ms + marginal_ms.
+    """
+
+    fixed_ms: float
+    marginal_ms: float
+    amortized_ms: float
+    mean_over_p99: float = 1.0
+
+    @property
+    def mean_amortized_ms(self) -> float:
+        """Mean device time of the chunk in a full batch, the measure of load."""
+        return self.amortized_ms * self.mean_over_p99
 
 
 @dataclass(frozen=True)
@@ -51,12 +73,17 @@ class LatencyModel:
         """99th percentile of the time of a batch of this work."""
         return self.mean_ms(work) * self.p99_factor
 
+    def cost(self, work: Work, batch_tokens: int) -> Cost:
+        """What a chunk of this work costs. batch_tokens: of a full batch."""
+        fixed_ms = self.alpha_ms * self.p99_factor
+        marginal_ms = (self.beta_ms * work.tokens + self.gamma_ms * work.squares) * self.p99_factor
+        amortized_ms = marginal_ms + fixed_ms * min(1.0, work.tokens / batch_tokens)
+        return Cost(fixed_ms, marginal_ms, amortized_ms, 1.0 / self.p99_factor)
+
     def option(self, tier: str, quality: float, work: Work) -> TierOption:
-        """This tier as an option for a chunk: fixed and marginal time at the 99th percentile."""
-        marginal_ms = self.beta_ms * work.tokens + self.gamma_ms * work.squares
-        return TierOption(
-            tier, quality, self.alpha_ms * self.p99_factor, marginal_ms * self.p99_factor, 1 / self.p99_factor
-        )
+        """This tier as an option for a chunk, without its share of the fixed cost, which `frontier_of` adds."""
+        cost = self.cost(work, 1)
+        return TierOption(tier, quality, cost.fixed_ms, cost.marginal_ms, cost.marginal_ms, cost.mean_over_p99)
 
     def to_json(self) -> dict[str, float]:
         return asdict(self)

@@ -8,7 +8,7 @@ binding gives requests cheaper tiers, and the work that was actually done would 
 """
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import NamedTuple
 
 
@@ -32,25 +32,38 @@ class LoadCounters(NamedTuple):
     downgraded_load_s: float = 0.0
 
 
-@dataclass
+@dataclass(slots=True)
 class ReplicaLoad:
     """The load of one replica. Every `arrived` is followed by one `left`.
 
     backlog_s: work that waits or is being scored, by the unloaded plans
+    The other fields are those of `LoadCounters`.
     """
 
     backlog_s: float = 0.0
     _chunks: int = 0  # that have arrived and not left
-    counters: LoadCounters = field(default_factory=LoadCounters)
+    _arrived_s: float = 0.0
+    _arrived_squares: float = 0.0
+    _device_s: float = 0.0
+    _served_s: float = 0.0
+    _downgraded_s: float = 0.0
+
+    @property
+    def counters(self) -> LoadCounters:
+        """The counters so far, for a report."""
+        return LoadCounters(
+            arrived_load_s=self._arrived_s,
+            arrived_load_squares=self._arrived_squares,
+            device_load_s=self._device_s,
+            served_load_s=self._served_s,
+            downgraded_load_s=self._downgraded_s,
+        )
 
     def arrived(self, unloaded_ms: float) -> None:
         """A chunk arrived. unloaded_ms: its device time at the tier of its unloaded plan."""
         seconds = unloaded_ms / 1e3
-        counters = self.counters
-        self.counters = counters._replace(
-            arrived_load_s=counters.arrived_load_s + seconds,
-            arrived_load_squares=counters.arrived_load_squares + seconds * seconds,
-        )
+        self._arrived_s += seconds
+        self._arrived_squares += seconds * seconds
         self.backlog_s += seconds
         self._chunks += 1
 
@@ -66,12 +79,10 @@ class ReplicaLoad:
         device_ms: its device time at the tier that scored it
         downgraded: whether that tier has a lower quality
         """
-        counters = self.counters
-        self.counters = counters._replace(
-            device_load_s=counters.device_load_s + device_ms / 1e3,
-            served_load_s=counters.served_load_s + unloaded_ms / 1e3,
-            downgraded_load_s=counters.downgraded_load_s + (unloaded_ms / 1e3 if downgraded else 0.0),
-        )
+        self._device_s += device_ms / 1e3
+        self._served_s += unloaded_ms / 1e3
+        if downgraded:
+            self._downgraded_s += unloaded_ms / 1e3
 
 
 @dataclass

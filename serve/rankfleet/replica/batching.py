@@ -25,7 +25,7 @@ from typing import Any, Generic, TypeVar
 
 from rankfleet.core.sections import Routing
 from rankfleet.estimates.arrivals import ArrivalStats
-from rankfleet.estimates.frontier import Frontier, FrontierPoint
+from rankfleet.estimates.frontier import Frontier, TierOption
 
 T = TypeVar("T")
 
@@ -240,7 +240,7 @@ def serving_order(
 def fill_batch(
     waiting: Sequence[QueuedChunk[Any]],
     order: Sequence[int],
-    point: FrontierPoint,
+    point: TierOption,
     price_per_ms: float,
     max_ms: float,
     max_tokens: int,

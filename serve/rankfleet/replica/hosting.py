@@ -33,17 +33,19 @@ class HostedModel:
     """A loaded model.
 
     tier: its tier in the fleet file
+    scorer: None in a simulation, which asks only how long it takes
     latency: as profiled on this device
     weights: fingerprint of its weights and of the precision they are computed in
     """
 
     tier: str
-    scorer: PairScorer
+    scorer: PairScorer | None
     latency: LatencyModel
     weights: str = ""
 
     def score(self, pairs: TokenizedPairs) -> np.ndarray:
         """Raw logits, float32 [pairs]. Raises ScoringFailed if they are not finite or not one per pair."""
+        assert self.scorer is not None, f"tier {self.tier} is simulated"
         logits = self.scorer.score(pairs)
         if logits.shape != (len(pairs),) or not np.isfinite(logits).all():
             raise ScoringFailed(f"tier {self.tier} gave scores that are not finite, or not one for each pair")
@@ -68,6 +70,8 @@ class HostedModels:
         self._failures: dict[str, int] = {}  # fingerprint → batches that have failed since its last success
         self._quality = dict(quality)
         self._correction = Correction()
+        self._corrected: dict[str, LatencyModel] = {}  # by fingerprint, since the correction last changed
+        self.quality_range = 1.0  # best − worst quality of the tiers that are hosted, the unit of prices
 
     def __getitem__(self, fingerprint: str) -> HostedModel:
         return self._models[fingerprint]
@@ -87,6 +91,7 @@ class HostedModels:
         self._models[fingerprint] = model
         self._current[model.tier] = fingerprint
         self._requested_s[fingerprint] = now_s
+        self._hosting_changed()
 
     def set_current(self, fingerprints: Mapping[str, str]) -> None:
         """Let each tier go by the hosted model of this fingerprint.
@@ -114,7 +119,13 @@ class HostedModels:
             if self._current.get(tier) == fingerprint:
                 del self._current[tier]
             self._failures.pop(fingerprint, None)
+        self._hosting_changed()
         return gone
+
+    def _hosting_changed(self) -> None:
+        self._corrected.clear()
+        if self._models:
+            self.quality_range = quality_range(map(self.quality, self._models))
 
     def resolve(self, tier: str | None, chunk: Chunk) -> str | None:
         """The fingerprint of the hosted model that the chunk's router means by a tier; None if it is not hosted.
@@ -134,6 +145,7 @@ class HostedModels:
     def adjust(self, quality: Mapping[str, float]) -> None:
         """Change the qualities. Tiers that have left the fleet file keep their last: chunks may still ask for them."""
         self._quality = {**self._quality, **quality}
+        self._hosting_changed()
 
     def quality(self, fingerprint: str) -> float:
         """nDCG@10 of a hosted model's tier."""
@@ -144,18 +156,18 @@ class HostedModels:
         known = None if tier is None else self._quality.get(tier)
         return known is not None and self.quality(fingerprint) < known
 
-    @property
-    def quality_range(self) -> float:
-        """Best − worst quality of the tiers that are hosted, the unit of prices."""
-        return quality_range(self.quality(fingerprint) for fingerprint in self._current.values())
-
-    def option(self, fingerprint: str, work: Work) -> TierOption:
-        """A model as an option for a chunk."""
-        return self.latency(fingerprint).option(fingerprint, self.quality(fingerprint), work)
+    def option(self, fingerprint: str, work: Work, batch_tokens: int) -> TierOption:
+        """A model as an option for a chunk. batch_tokens: of a full batch."""
+        cost = self.latency(fingerprint).cost(work, batch_tokens)
+        return TierOption(fingerprint, self.quality(fingerprint), *cost)
 
     def latency(self, fingerprint: str) -> LatencyModel:
         """As profiled, corrected by what batches have taken."""
-        return self._correction.corrected(fingerprint, self._models[fingerprint].latency)
+        latency = self._corrected.get(fingerprint)
+        if latency is None:
+            latency = self._correction.corrected(fingerprint, self._models[fingerprint].latency)
+            self._corrected[fingerprint] = latency
+        return latency
 
     @property
     def latencies(self) -> dict[str, LatencyModel]:
@@ -165,12 +177,14 @@ class HostedModels:
     def rested(self, idle_s: float) -> None:
         """The device has been idle."""
         self._correction.rested(idle_s)
+        self._corrected.clear()
 
     def succeeded(self, fingerprint: str, works: Iterable[Work], measured_ms: float) -> None:
         """A model has scored a batch of these chunks in `measured_ms`."""
         self._failures.pop(fingerprint, None)
         profiled = self._models[fingerprint].latency
         self._correction.observed(fingerprint, profiled, profiled.mean_ms(Work.sum(works)), measured_ms)
+        self._corrected.clear()
 
     def failed(self, fingerprint: str) -> None:
         """A model has failed on a batch."""

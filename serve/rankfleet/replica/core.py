@@ -1,0 +1,274 @@
+"""What a replica decides, without a clock, an event loop or a device: what waits, what is scored next, what it reports.
+
+The worker (`replica/worker.py`) drives it for a device, the simulator for a simulated one:
+
+    submit a chunk → take a batch → finish it, or let it fail → take the next …
+
+Time is an argument, `now_s`, in seconds of any steady clock. Every chunk leaves exactly once: it is scored, fails,
+expires or is cancelled.
+"""
+
+import math
+from collections import defaultdict, deque
+from collections.abc import Container, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from rankfleet.core.errors import NotHosted
+from rankfleet.core.messages import Chunk, ChunkScores
+from rankfleet.core.sections import Routing, Scheduling
+from rankfleet.estimates.frontier import Frontier
+from rankfleet.estimates.latency import LatencyModel
+from rankfleet.estimates.load import ReplicaLoad
+from rankfleet.replica.batching import QueuedChunk, select_batch
+from rankfleet.replica.hosting import HostedModel, HostedModels
+from rankfleet.replica.queue import SelectBatch, TokenQueue
+
+# A batch that takes longer than both STUCK_S and STUCK_FACTOR times its prediction will not come back.
+STUCK_S = 30.0
+STUCK_FACTOR = 20.0
+NO_LOGITS = np.empty(0, np.float32)
+
+
+@dataclass(slots=True, eq=False)
+class PendingChunk:
+    """A chunk that was submitted.
+
+    queued_s: when that was
+    unloaded_ms: mean device time at the tier of its unloaded plan; load is measured by this one
+    latest_start_s: when the device must start at the latest for it to be in time
+    entry_id: in the queue
+    has_left: whether it was scored, has failed, has expired or was cancelled
+    """
+
+    chunk: Chunk
+    queued_s: float
+    unloaded_ms: float
+    latest_start_s: float = math.inf
+    entry_id: int = -1
+    has_left: bool = False
+
+
+Queued = QueuedChunk[PendingChunk]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Batch:
+    """What is on the device. predicted_ms: 99th percentile of its time."""
+
+    fingerprint: str
+    model: HostedModel
+    queued: Sequence[Queued]
+    predicted_ms: float
+    started_s: float
+
+    @property
+    def chunks(self) -> list[Chunk]:
+        """What is to be scored."""
+        return [queued.item.chunk for queued in self.queued]
+
+    @property
+    def tokens(self) -> int:
+        """Of all its pairs."""
+        return sum(queued.tokens for queued in self.queued)
+
+
+class ReplicaCore:
+    """One replica with one device.
+
+    hosted: its models
+    load: for the autoscaler
+    running: the batch on the device; None while that is free
+    """
+
+    def __init__(
+        self,
+        replica: str,
+        quality: Mapping[str, float],
+        batch_tokens: int,
+        routing: Routing = Routing(),  # noqa: B008  (frozen)
+        scheduling: Scheduling = Scheduling(),  # noqa: B008  (frozen)
+        select_batch: SelectBatch[PendingChunk] = select_batch,
+    ) -> None:
+        """
+        replica: the name that answers carry
+        quality: nDCG@10 by tier, hosted here or not
+        select_batch: the decision; the simulator compares others
+        """
+        self.hosted = HostedModels(quality)
+        self.load = ReplicaLoad()
+        self.running: Batch | None = None
+        self._replica = replica
+        self._queue: TokenQueue[PendingChunk] = TokenQueue(batch_tokens, routing, select_batch, scheduling)
+        self._again: deque[tuple[str, Queued]] = deque()  # chunks of failed batches and their models
+        self._idle_since_s = math.inf  # idle time until then is in the latency correction
+
+    def adjust(self, quality: Mapping[str, float], batch_tokens: int, routing: Routing, scheduling: Scheduling) -> None:
+        """Change the settings. They apply to the chunks that wait, too."""
+        self.hosted.adjust(quality)
+        self._queue.adjust(batch_tokens, routing, scheduling)
+
+    def forget(self, kept: Container[str], unused_s: float, now_s: float) -> list[str]:
+        """Drop the models that no chunk has asked for within `unused_s` and none in the queue or on the device needs.
+
+        kept: fingerprints that stay in any case. Returns the fingerprints of the models that were dropped.
+        """
+        in_use = {name for queued in self._queue for name in queued.frontier.index_by_tier}
+        in_use.update(name for name, _ in self._again)
+        if self.running is not None:
+            in_use.add(self.running.fingerprint)
+        return self.hosted.forget(kept, in_use, unused_s, now_s)
+
+    def models(self, now_s: float) -> dict[str, LatencyModel]:
+        """Latency models by fingerprint, corrected by what batches have taken."""
+        self._correct_for_idle_time(now_s)
+        return self.hosted.latencies
+
+    # Chunks come and go
+
+    def submit(self, chunk: Chunk, now_s: float) -> PendingChunk:
+        """Queue a chunk. Raises NotHosted if no tier that may score it is hosted here as its router means it."""
+        hosted, work, batch_tokens = self.hosted, chunk.pairs.work, self._queue.max_tokens
+        names = [name for tier in chunk.tiers if (name := hosted.resolve(tier, chunk)) is not None]
+        if not names:
+            raise NotHosted(f"this replica does not host tier {chunk.tier!r} as the router means it")
+        self._correct_for_idle_time(now_s)
+        frontier = Frontier.of([hosted.option(name, work, batch_tokens) for name in names], hosted.quality_range)
+        # The model it would get on an idle fleet; if that is not hosted here, the planned one or else the first.
+        unloaded = hosted.resolve(chunk.unloaded_tier, chunk) or hosted.resolve(chunk.tier, chunk) or names[0]
+        hosted.requested((*names, unloaded), now_s)
+        pending = PendingChunk(chunk, now_s, hosted.latency(unloaded).cost(work, batch_tokens).mean_amortized_ms)
+        deadline_s = math.inf if chunk.slack_ms is None else now_s + chunk.slack_ms / 1e3
+        queued = QueuedChunk(work.tokens, deadline_s, frontier, pending, chunk.request)
+        pending.latest_start_s = queued.latest_start_s
+        pending.entry_id = self._queue.put(queued, now_s, device_idle=self.running is None and not self._again)
+        self.load.arrived(pending.unloaded_ms)
+        return pending
+
+    def cancel(self, pending: PendingChunk) -> None:
+        """The sender has gone. A chunk that waits costs no device time; a batch that has started is finished."""
+        if not pending.has_left:
+            self._leave(pending)
+            self._queue.cancel(pending.entry_id)
+
+    def expire(self, now_s: float) -> list[PendingChunk]:
+        """Remove and return the chunks that would be late even if the device were free now."""
+        return self._all_leave(self._queue.expire(now_s))
+
+    def take(self, now_s: float) -> tuple[Batch | None, list[PendingChunk]]:
+        """Put the next batch on the device, which must be free. Returns it, and the chunks that have expired.
+
+        The batch is None only if no feasible chunk is left; then none waits.
+        """
+        late: list[Queued] = []
+        while self._again:
+            name, queued = self._again.popleft()
+            if queued.is_infeasible(now_s):
+                late.append(queued)
+            elif not queued.item.has_left:
+                point = queued.frontier.points[queued.frontier.index_by_tier[name]]
+                return self._start(name, [queued], point.fixed_ms + point.marginal_ms, now_s), self._all_leave(late)
+        taken = self._queue.take(now_s)
+        decision, expired = taken.decision, self._all_leave((*late, *taken.infeasible))
+        if decision.tier is None:
+            return None, expired
+        return self._start(decision.tier, taken.batch, decision.predicted_ms, now_s), expired
+
+    def finish(
+        self, logits: Sequence[np.ndarray] | None, infer_ms: float, now_s: float
+    ) -> list[tuple[PendingChunk, ChunkScores]]:
+        """The batch on the device was scored in `infer_ms`. Returns the chunks that have not left, and their scores.
+
+        logits: float32 [pairs] of each chunk; None in a simulation
+        """
+        batch = self._free(now_s)
+        hosted, model, name = self.hosted, batch.model, batch.fingerprint
+        hosted.succeeded(name, (queued.item.chunk.pairs.work for queued in batch.queued), infer_ms)
+        backlog_s, own_ms = self.backlog_s(now_s), self._waiting_ms_by_sender()
+        answers = []
+        for queued, scores in zip(batch.queued, logits or [NO_LOGITS] * len(batch.queued), strict=True):
+            pending, point = queued.item, queued.frontier.points[queued.frontier.index_by_tier[name]]
+            chunk, device_ms = pending.chunk, point.amortized_ms * point.mean_over_p99
+            self.load.scored(pending.unloaded_ms, device_ms, hosted.is_below(name, chunk.unloaded_tier))
+            if pending.has_left:
+                continue
+            self._leave(pending)
+            queue_ms = (now_s - pending.queued_s) * 1e3 - infer_ms
+            others_s = max(0.0, backlog_s - own_ms.get(chunk.sender, 0.0) / 1e3)
+            answer = ChunkScores(
+                scores, queue_ms, infer_ms, self._replica, backlog_s, model.tier, others_s, model.weights
+            )
+            answers.append((pending, answer))
+        return answers
+
+    def fail(self, now_s: float) -> list[PendingChunk]:
+        """The batch on the device has failed. Returns the chunks that fail with it.
+
+        The chunks of a batch of several are scored again one by one, so that only those at fault fail.
+        """
+        batch = self._free(now_s)
+        if len(batch.queued) > 1:
+            self._again.extend((batch.fingerprint, queued) for queued in batch.queued)
+            return []
+        self.hosted.failed(batch.fingerprint)
+        return self._all_leave(batch.queued)
+
+    # Reports
+
+    @property
+    def waiting(self) -> int:
+        """How many chunks wait."""
+        return len(self._queue) + len(self._again)
+
+    @property
+    def latest_start_s(self) -> float:
+        """When the next waiting chunk becomes infeasible; infinity if none ever does."""
+        return self._queue.latest_start_s
+
+    def backlog_s(self, now_s: float) -> float:
+        """Predicted seconds of the waiting chunks and of the rest of the batch on the device."""
+        ms = self._queue.backlog_ms + sum(queued.min_ms for _, queued in self._again)
+        if self.running is not None:
+            ms += max(0.0, self.running.predicted_ms - (now_s - self.running.started_s) * 1e3)
+        return ms / 1e3
+
+    def stuck(self, now_s: float) -> bool:
+        """Whether the batch on the device has taken so long that it will not come back."""
+        if self.running is None:
+            return False
+        return now_s - self.running.started_s > max(STUCK_S, STUCK_FACTOR * self.running.predicted_ms / 1e3)
+
+    def _start(self, name: str, queued: Sequence[Queued], predicted_ms: float, now_s: float) -> Batch:
+        assert self.running is None, "the device has one batch at a time"
+        self.running = Batch(name, self.hosted[name], queued, predicted_ms, now_s)
+        return self.running
+
+    def _free(self, now_s: float) -> Batch:
+        batch, self.running, self._idle_since_s = self.running, None, now_s
+        assert batch is not None, "no batch is on the device"
+        return batch
+
+    def _leave(self, pending: PendingChunk) -> None:
+        pending.has_left = True
+        self.load.left(pending.unloaded_ms)
+
+    def _all_leave(self, leaving: Iterable[Queued]) -> list[PendingChunk]:
+        """Let chunks leave, and return those that have not left before."""
+        left = [queued.item for queued in leaving if not queued.item.has_left]
+        for pending in left:
+            self._leave(pending)
+        return left
+
+    def _waiting_ms_by_sender(self) -> Mapping[str, float]:
+        """Device time of the waiting chunks of each router."""
+        waiting_ms: defaultdict[str, float] = defaultdict(float)
+        for queued in (*self._queue, *(queued for _, queued in self._again)):
+            waiting_ms[queued.item.chunk.sender] += queued.min_ms
+        return waiting_ms
+
+    def _correct_for_idle_time(self, now_s: float) -> None:
+        """Let the latency correction decay by the time that the device has been idle."""
+        if self.running is None and not self.waiting:
+            self.hosted.rested(max(0.0, now_s - self._idle_since_s))
+            self._idle_since_s = now_s
