@@ -52,7 +52,6 @@ class Chunk:
     slack_ms: time left until the deadline; None for best-effort work.
     request: shared by the chunks of a request that was cut into several; None for a request of one chunk.
     unloaded_tier: the tier that an idle fleet would have used; None where that is the planned one.
-    sender: id of the router that sent it.
     models: by tier, the fingerprint of the model that the router means (`core/fingerprint.py`). A replica that hosts
         another model of that name refuses the chunk.
     weights: if given, a replica refuses the chunk unless its `ChunkScores.model` would be this.
@@ -63,7 +62,6 @@ class Chunk:
     slack_ms: float | None = None
     request: str | None = None
     unloaded_tier: str | None = None
-    sender: str = ""
     models: Mapping[str, str] = field(default_factory=dict)
     weights: str | None = None
 
@@ -81,8 +79,7 @@ class ChunkScores:
     tier: the tier that scored them.
     model: fingerprint of the weights and the precision they were computed in. Scores of two models are never joined
         into one ranking.
-    backlog_s: predicted seconds of work still queued at the replica.
-    others_s: the part of `backlog_s` that other routers sent, so that routers learn of each other's load.
+    backlog_s: predicted seconds of work at the replica, queued and running, whichever router sent it.
     """
 
     logits: np.ndarray
@@ -91,7 +88,6 @@ class ChunkScores:
     replica: str
     backlog_s: float
     tier: str
-    others_s: float = 0.0
     model: str = ""
 
 

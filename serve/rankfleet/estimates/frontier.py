@@ -79,9 +79,3 @@ def upper_hull(ms: Sequence[float], quality: Sequence[float]) -> list[tuple[int,
             corners.pop()  # going on to i gains more per millisecond than going to `previous` did
         corners.append((i, price))
     return corners
-
-
-def frontier_of(options: Iterable[TierOption], batch_share: float = 0.0, quality_unit: float = 1.0) -> Frontier:
-    """`Frontier.of` for options of `LatencyModel.option`. batch_share: tokens of the chunk ÷ tokens of a full batch."""
-    share = min(1.0, batch_share)
-    return Frontier.of([o._replace(amortized_ms=o.marginal_ms + o.fixed_ms * share) for o in options], quality_unit)

@@ -11,7 +11,6 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from rankfleet.core.work import Work
-from rankfleet.estimates.frontier import TierOption
 
 MIN_MS = 1.0  # the rest of a request costs more than that: below it a relative error says nothing
 
@@ -65,10 +64,6 @@ class LatencyModel:
         """Mean time of a batch of this work."""
         return self.alpha_ms + self.beta_ms * work.tokens + self.gamma_ms * work.squares
 
-    def amortized_ms(self, work: Work, batch_share: float) -> float:
-        """Mean time of work in a full batch: its own, and α · batch_share. batch_share: its share of the batch."""
-        return self.mean_ms(work) - self.alpha_ms * (1.0 - batch_share)
-
     def p99_ms(self, work: Work) -> float:
         """99th percentile of the time of a batch of this work."""
         return self.mean_ms(work) * self.p99_factor
@@ -79,11 +74,6 @@ class LatencyModel:
         marginal_ms = (self.beta_ms * work.tokens + self.gamma_ms * work.squares) * self.p99_factor
         amortized_ms = marginal_ms + fixed_ms * min(1.0, work.tokens / batch_tokens)
         return Cost(fixed_ms, marginal_ms, amortized_ms, 1.0 / self.p99_factor)
-
-    def option(self, tier: str, quality: float, work: Work) -> TierOption:
-        """This tier as an option for a chunk, without its share of the fixed cost, which `frontier_of` adds."""
-        cost = self.cost(work, 1)
-        return TierOption(tier, quality, cost.fixed_ms, cost.marginal_ms, cost.marginal_ms, cost.mean_over_p99)
 
     def to_json(self) -> dict[str, float]:
         return asdict(self)

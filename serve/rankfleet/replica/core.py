@@ -9,7 +9,7 @@ expires or is cancelled.
 """
 
 import math
-from collections import defaultdict, deque
+from collections import deque
 from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -28,7 +28,6 @@ from rankfleet.replica.queue import SelectBatch, TokenQueue
 # A batch that takes longer than both STUCK_S and STUCK_FACTOR times its prediction will not come back.
 STUCK_S = 30.0
 STUCK_FACTOR = 20.0
-NO_LOGITS = np.empty(0, np.float32)
 
 
 @dataclass(slots=True, eq=False)
@@ -175,30 +174,34 @@ class ReplicaCore:
             return None, expired
         return self._start(decision.tier, taken.batch, decision.predicted_ms, now_s), expired
 
-    def finish(
-        self, logits: Sequence[np.ndarray] | None, infer_ms: float, now_s: float
-    ) -> list[tuple[PendingChunk, ChunkScores]]:
-        """The batch on the device was scored in `infer_ms`. Returns the chunks that have not left, and their scores.
-
-        logits: float32 [pairs] of each chunk; None in a simulation
-        """
+    def finish(self, infer_ms: float, now_s: float) -> Batch:
+        """The batch on the device was scored in `infer_ms`. Returns it, for `answers`."""
         batch = self._free(now_s)
-        hosted, model, name = self.hosted, batch.model, batch.fingerprint
+        hosted, name = self.hosted, batch.fingerprint
         hosted.succeeded(name, (queued.item.chunk.pairs.work for queued in batch.queued), infer_ms)
-        backlog_s, own_ms = self.backlog_s(now_s), self._waiting_ms_by_sender()
-        answers = []
-        for queued, scores in zip(batch.queued, logits or [NO_LOGITS] * len(batch.queued), strict=True):
-            pending, point = queued.item, queued.frontier.points[queued.frontier.index_by_tier[name]]
-            chunk, device_ms = pending.chunk, point.amortized_ms * point.mean_over_p99
-            self.load.scored(pending.unloaded_ms, device_ms, hosted.is_below(name, chunk.unloaded_tier))
+        for queued in batch.queued:
+            point = queued.frontier.points[queued.frontier.index_by_tier[name]]
+            is_below = hosted.is_below(name, queued.item.chunk.unloaded_tier)
+            self.load.scored(queued.item.unloaded_ms, point.amortized_ms * point.mean_over_p99, is_below)
+        return batch
+
+    def answers(
+        self, batch: Batch, logits: Sequence[np.ndarray], infer_ms: float, now_s: float
+    ) -> list[tuple[PendingChunk, ChunkScores]]:
+        """The chunks of a batch that is finished, without those that have left, and their scores.
+
+        logits: float32 [pairs] of each chunk. To be called once the next batch is taken, so that the backlog that is
+        reported with the scores contains its time at its tier.
+        """
+        backlog_s, answers = self.backlog_s(now_s), []
+        for queued, scores in zip(batch.queued, logits, strict=True):
+            pending = queued.item
             if pending.has_left:
                 continue
             self._leave(pending)
             queue_ms = (now_s - pending.queued_s) * 1e3 - infer_ms
-            others_s = max(0.0, backlog_s - own_ms.get(chunk.sender, 0.0) / 1e3)
-            answer = ChunkScores(
-                scores, queue_ms, infer_ms, self._replica, backlog_s, model.tier, others_s, model.weights
-            )
+            model = batch.model
+            answer = ChunkScores(scores, queue_ms, infer_ms, self._replica, backlog_s, model.tier, model.weights)
             answers.append((pending, answer))
         return answers
 
@@ -259,13 +262,6 @@ class ReplicaCore:
         for pending in left:
             self._leave(pending)
         return left
-
-    def _waiting_ms_by_sender(self) -> Mapping[str, float]:
-        """Device time of the waiting chunks of each router."""
-        waiting_ms: defaultdict[str, float] = defaultdict(float)
-        for queued in (*self._queue, *(queued for _, queued in self._again)):
-            waiting_ms[queued.item.chunk.sender] += queued.min_ms
-        return waiting_ms
 
     def _correct_for_idle_time(self, now_s: float) -> None:
         """Let the latency correction decay by the time that the device has been idle."""

@@ -136,28 +136,33 @@ class Worker:
 
     async def _run_batches(self) -> None:
         """Score batch after batch until no chunk waits."""
-        while True:
-            batch, expired = self._core.take(self._clock())
-            self._fail_expired(expired)
-            if batch is None:
-                return
-            self._expiry.at(self._core.latest_start_s)
-            await self._run(batch)
+        batch = self._take()
+        while batch is not None:
+            try:
+                self._on_batch(batch.tokens, self.backlog_s)
+                logits, infer_s = await self._score(batch.model, batch.chunks)
+            except BaseException as error:
+                self._fail(batch, error)
+                if not isinstance(error, Exception):  # the task is being cancelled
+                    raise
+                batch = self._take()
+                continue
+            scored, now_s = self._core.finish(infer_s * 1e3, self._clock()), self._clock()
+            batch = self._take()
+            for pending, scores in self._core.answers(scored, logits, infer_s * 1e3, now_s):
+                self._futures.pop(pending).set_result(scores)
 
-    async def _run(self, batch: Batch) -> None:
-        """Score one batch and answer its chunks."""
-        try:
-            self._on_batch(batch.tokens, self.backlog_s)
-            logits, infer_s = await self._score(batch.model, batch.chunks)
-        except BaseException as error:
-            for pending in self._core.fail(self._clock()):
-                self._futures.pop(pending).set_exception(error)
-            if not isinstance(error, Exception):  # the task is being cancelled
-                raise
-            log.exception("tier %s failed on a batch of %d chunks", batch.model.tier, len(batch.queued))
-            return
-        for pending, scores in self._core.finish(logits, infer_s * 1e3, self._clock()):
-            self._futures.pop(pending).set_result(scores)
+    def _take(self) -> Batch | None:
+        """Put the next batch on the device, and fail the chunks that have expired."""
+        batch, expired = self._core.take(self._clock())
+        self._fail_expired(expired)
+        self._expiry.at(self._core.latest_start_s)
+        return batch
+
+    def _fail(self, batch: Batch, error: BaseException) -> None:
+        log.error("tier %s failed on a batch of %d chunks", batch.model.tier, len(batch.queued), exc_info=error)
+        for pending in self._core.fail(self._clock()):
+            self._futures.pop(pending).set_exception(error)
 
     def _expire(self) -> None:
         """Fail the chunks that have become infeasible while the device is busy."""

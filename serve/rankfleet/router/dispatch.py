@@ -140,7 +140,6 @@ class Dispatcher:
             pairs,
             request=f"{self._sender}-{next(self._numbers)}" if cut else None,
             unloaded_tier=unloaded_tier,
-            sender=self._sender,
             models={tier: self._models[tier] for tier in named if tier in self._models},
             weights=weights,
         )
@@ -172,13 +171,15 @@ class Dispatcher:
         models = [model for tier in chunk.tiers if (model := self._fleet.latency(tier)) is not None]
         p99_ms = max((model.p99_ms(work) for model in models), default=0.0)
         min_ms = min((model.mean_ms(work) for model in models), default=0.0)
+        planned = self._fleet.latency(chunk.tier)
+        run_ms = planned.mean_ms(work) if planned is not None else 0.0
         predicted_ms = self._fleet.queue_ms(chunk.tiers, work)
         usable = usable_models(chunk)
         attempts = Attempts(group, deadline, self._clock(), min_ms)
         while True:
             now_s = self._clock()
             answer_s = self._fleet.backlog_s(group, now_s) + p99_ms / 1e3
-            entry = Entry(predicted_ms, attempts.at_s, now_s, answer_s, usable, attempts.tried)
+            entry = Entry(predicted_ms, attempts.at_s, now_s, run_ms, answer_s, usable, attempts.tried)
             try:
                 back = await self._ask(group, replace(chunk, slack_ms=attempts.slack_ms(now_s)), entry, deadline)
             except RankfleetError as error:
@@ -213,7 +214,7 @@ class Dispatcher:
         finally:
             del self._timeouts[entry]
             ledger.close(entry, self._clock())
-        ledger.answered(back.replica, back.backlog_s, self._clock(), back.others_s)
+        ledger.answered(back.replica, back.backlog_s, self._clock())
         return back
 
     def _count_loss(self, group: str, entry: Entry, error: ReplicaLost) -> None:

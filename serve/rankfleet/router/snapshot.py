@@ -113,10 +113,4 @@ def cheapest_ms(tiers: Iterable[tuple[LatencyModel, Work, int]]) -> float:
 
     tiers: latency model, size of the work in the tier's tokens, and tokens of a full batch. Infinity for no tiers.
     """
-    return min(
-        (
-            model.amortized_ms(work, min(1.0, work.tokens / batch_tokens)) * model.p99_factor
-            for model, work, batch_tokens in tiers
-        ),
-        default=math.inf,
-    )
+    return min((model.cost(work, batch_tokens).amortized_ms for model, work, batch_tokens in tiers), default=math.inf)

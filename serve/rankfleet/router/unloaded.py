@@ -33,8 +33,8 @@ def device_time(option: PlanOption, request: PlanRequest, fleet: FleetSnapshot) 
         state = next(state for state in fleet.tiers if state.name == tier)
         if state.latency is None:
             return None
-        share = min(1.0, work.tokens / fleet.groups[state.group].batch_tokens)
-        work_ms.append((state.group, state.latency.amortized_ms(work, share)))
+        cost = state.latency.cost(work, fleet.groups[state.group].batch_tokens)
+        work_ms.append((state.group, cost.mean_amortized_ms))
     return UnloadedPlan(option.tier if len(option.stages) == 1 else None, tuple(work_ms))
 
 

@@ -57,8 +57,8 @@ def tier_options(
     for name, tier in fleet.tiers.items():
         length = min(workload.tokens, tier.max_tokens or workload.tokens)
         work = Work(pairs, pairs * length, pairs * length * length)
-        batch_share = min(1.0, work.tokens / fleet.groups[fleet.group_of(name)].batch_tokens)
-        options.append((tier.quality, models[name].amortized_ms(work, batch_share) / devices))
+        batch_tokens = fleet.groups[fleet.group_of(name)].batch_tokens
+        options.append((tier.quality, models[name].cost(work, batch_tokens).mean_amortized_ms / devices))
     return options
 
 

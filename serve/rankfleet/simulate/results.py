@@ -18,8 +18,7 @@ def results(outcome: Outcome, requests: Requests, fleet: FleetConfig, workload: 
     mean_quality: nDCG@10, mean over all requests; one that was not answered in time counts with the retriever's
     """
     in_time = outcome.state == IN_TIME
-    qualities = np.array([*(tier.quality for tier in fleet.tiers.values()), fleet.quality.retriever])
-    quality = np.where(in_time, qualities[outcome.tier], fleet.quality.retriever)
+    quality = np.where(in_time, outcome.quality, fleet.quality.retriever)
     n = len(requests)
 
     def figures(rows: np.ndarray) -> dict[str, Any]:

@@ -13,8 +13,7 @@ import numpy as np
 
 from rankfleet.core.config import FleetConfig
 from rankfleet.core.errors import Expired, RequestError
-from rankfleet.core.messages import RerankRequest, Timing
-from rankfleet.core.pairs import TokenizedPairs
+from rankfleet.core.messages import Chunk, RerankRequest, Timing
 from rankfleet.core.sections import SloClass
 from rankfleet.core.work import Work
 from rankfleet.estimates.correction import log_sigma
@@ -38,6 +37,9 @@ from rankfleet.simulate.workload import RequestClass, Requests, Workload
 REFUSED, GIVEN_UP, LATE, IN_TIME = range(4)
 LATENCY_PERIOD_S = 2.0  # how often the router asks a group for its latency models
 MAX_STAGES = 2
+# Rounds of the event loop after which an idle device has begun with a request: it is routed, sent in chunks, and taken
+# from a queue. Requests that arrive at the same instant come one after the other, as through any router.
+SETTLING_ROUNDS = 3
 
 
 @dataclass
@@ -132,6 +134,8 @@ class Simulation:
                 await asyncio.sleep(wait_s)
             tasks.add(task := asyncio.create_task(self._request(number, classes[kind], pairs)))
             task.add_done_callback(tasks.discard)
+            for _ in range(SETTLING_ROUNDS):
+                await asyncio.sleep(0)
         while tasks:
             await asyncio.wait(tasks)
 
@@ -194,15 +198,15 @@ class Simulation:
         simulated.scale_to(group.replicas.max if self._scaler is None else max(1, group.replicas.min), 0.0)
         return simulated
 
-    async def _score(self, model: HostedModel, chunks: Sequence[TokenizedPairs]) -> tuple[list[np.ndarray], float]:
+    async def _score(self, model: HostedModel, chunks: Sequence[Chunk]) -> tuple[list[np.ndarray], float]:
         """A device: takes the time of the batch, and scores all pairs alike."""
-        ms = model.latency.mean_ms(Work.sum(pairs.work for pairs in chunks))
+        ms = model.latency.mean_ms(Work.sum(chunk.pairs.work for chunk in chunks))
         if self._sigma[model.tier]:
             ms *= math.exp(self._sigma[model.tier] * self._rng.standard_normal())
         self._outcome.gpu_s += ms / 1e3
         self._outcome.batches += 1
         await asyncio.sleep(ms / 1e3)
-        return [np.zeros(len(pairs), np.float32) for pairs in chunks], ms / 1e3
+        return [np.zeros(len(chunk.pairs), np.float32) for chunk in chunks], ms / 1e3
 
     async def _poll_latency(self) -> None:
         """Ask each group for its latency models, as routers do."""
