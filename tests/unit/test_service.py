@@ -131,6 +131,7 @@ async def test_a_new_version_keeps_estimates_and_counts() -> None:
         (RerankRequest("cat", []), InvalidRequest, "documents is empty"),
         (RerankRequest("cat", ["a"] * 4), TooLarge, "4 documents are more than the 3 allowed"),
         (RerankRequest("cat", ["a", "ж" * 6]), TooLarge, "documents.1 is longer than the 10 bytes"),
+        (RerankRequest("cat", ["a" * 10, "жжжжж", "😀😀😀"]), TooLarge, "documents.2 is longer than the 10 bytes"),
         (RerankRequest("c" * 21, ["a"]), TooLarge, "query is longer than the 20 bytes"),
         (RerankRequest("cat", ["a"], model="huge"), UnknownModel, "no model 'huge'; this fleet has auto, small"),
     ],

@@ -144,7 +144,7 @@ class RankingService:
         """Check a request, and find which tiers may answer it."""
         if not request.probe:
             check_query(request.query, self.config.limits)
-            check_documents(request.documents, self.config.limits)
+            check_documents(request, self.config.limits)
         assignment = None if request.model in self.config.tiers else assign(self.live.experiments, request)
         target = target_of(request, self.live, self.config.tiers, assignment.model if assignment else None)
         return ResolvedRequest(request, target, assignment, self.clock() if arrived_s is None else arrived_s)
