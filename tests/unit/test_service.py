@@ -332,6 +332,9 @@ async def test_candidates_that_are_not_scored_follow_those_that_are() -> None:
     assert [d.logit for d in ranking.documents] == [5.0, 5.0, None, None]
     assert len(group.chunks[0].pairs) == 2
     assert ranking.plan.degraded == "first 2 of 4"
+    for top_n in (1, 3):
+        some = await one.rank(RerankRequest("cat", ["a", "dog", "sun", "x"], slo_ms=15, top_n=top_n))
+        assert some.documents == ranking.documents[:top_n]
 
 
 async def test_a_pinned_tier_that_cannot_be_in_time_gets_its_predicted_time() -> None:
