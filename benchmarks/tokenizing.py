@@ -46,7 +46,7 @@ async def main() -> None:
     rng = random.Random(12)
     words = read_words(options.texts) if options.texts else made_up_words(rng)
     requests = [make_request(rng, words, encoders["tiktoken"], options) for _ in range(options.requests)]
-    tokens = [sum(map(len, encoders["tiktoken"].encode(documents))) for _, documents in requests]
+    tokens = [sum(map(len, encoders["tiktoken"].encode_documents(documents))) for _, documents in requests]
     times: dict[str, list[float]] = {}
     for query, documents in requests:
         for name, encoder in encoders.items():
