@@ -8,13 +8,14 @@ are runs of words from the file given, or else made-up English-like words.
 """
 
 import argparse
+import asyncio
 import json
 import os
 import random
 import statistics
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable
 from pathlib import Path
 
 os.environ["RAYON_NUM_THREADS"] = "1"  # tokenizers would take every core; read when it is imported
@@ -31,7 +32,7 @@ MAX_TOKENS = 512
 SYLLABLES = ["ta", "ri", "mo", "ne", "lo", "su", "ka", "pe", "th", "er", "ing", "al", "ion", "st", "un", "ce"]
 
 
-def main() -> None:
+async def main() -> None:
     options = arguments()
     tokenizer = Tokenizer.from_file(str(options.tokenizer))
     started_s = time.perf_counter()
@@ -45,15 +46,16 @@ def main() -> None:
     rng = random.Random(12)
     words = read_words(options.texts) if options.texts else made_up_words(rng)
     requests = [make_request(rng, words, encoders["tiktoken"], options) for _ in range(options.requests)]
-    tokens = [sum(map(len, encoders["tiktoken"].encode(documents))) for _, documents in requests]
+    tokens = [sum(map(len, encoders["tiktoken"].encode_documents(documents))) for _, documents in requests]
     times: dict[str, list[float]] = {}
     for query, documents in requests:
         for name, encoder in encoders.items():
             cache = TokenCache(10**9)
             for state in ("cold", "cached"):
                 copies = [text.encode().decode() for text in documents]  # as after parsing: no hash kept in them
-                run = lambda c=cache, e=encoder, q=query, d=copies: tokenize(pairs, e, c, q, d)  # noqa: E731
-                times.setdefault(f"{name} {state}", []).append(time_ms(run))
+                times.setdefault(f"{name} {state}", []).append(
+                    await time_ms(tokenize(pairs, encoder, cache, query, copies))
+                )
 
     figures = {name: round(statistics.median(ms), 3) for name, ms in times.items()}
     lowest = {name: round(min(ms), 3) for name, ms in times.items()}
@@ -75,16 +77,18 @@ def main() -> None:
         write_results(options.json, facts, measured(packages=("tiktoken",)))
 
 
-def tokenize(pairs: PairTokenizer, encoder: TextEncoder, cache: TokenCache, query: str, documents: list[str]) -> None:
+async def tokenize(
+    pairs: PairTokenizer, encoder: TextEncoder, cache: TokenCache, query: str, documents: list[str]
+) -> None:
     """What the router does with the texts of one request."""
     query_ids = encoder.encode_queries([query])[0]
-    ids, _ = cache.encode(encoder, documents, pairs.reach(query_ids))
+    ids, _ = await cache.encode(encoder, documents, pairs.reach(query_ids))
     pairs.build_pairs(query_ids, ids, pairs.layout(query_ids, ids))
 
 
-def time_ms(run: Callable[[], None]) -> float:
+async def time_ms(work: Awaitable[None]) -> float:
     started_s = time.perf_counter()
-    run()
+    await work
     return (time.perf_counter() - started_s) * 1e3
 
 
@@ -129,4 +133,4 @@ def arguments() -> argparse.Namespace:
 
 
 if __name__ == "__main__":
-    main()
+    asyncio.run(main())

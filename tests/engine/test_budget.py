@@ -5,9 +5,11 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
+from rankfleet.engine.attention.packing import batches
 from rankfleet.engine.runtime import pass_budget as budget
 from rankfleet.engine.runtime.cgroup import memory_left
 from rankfleet.engine.runtime.pass_budget import bytes_per_token, free_memory, pass_budget
@@ -40,6 +42,18 @@ scores = scorer.score(pairs([8192, *[30] * 1000]))
 assert np.isfinite(scores).all()
 print(json.dumps({"before": before, "peak": resident("VmHWM"), "budget": scorer.budget.bytes}))
 """
+
+
+@pytest.mark.parametrize(
+    ("lengths", "rows"),
+    [
+        ([5, 1, 3, 9, 2, 6], [[1, 4, 2], [0], [5], [3]]),  # 1 + 2 + 3 tokens are just within 6; 9 exceed it alone
+        ([2, 2, 2, 2], [[0, 1, 2], [3]]),
+        ([], []),
+    ],
+)
+def test_a_pass_takes_the_shortest_pairs_that_are_left(lengths: list[int], rows: list[list[int]]) -> None:
+    assert [batch.tolist() for batch in batches(np.array(lengths, dtype=np.int32), 6)] == rows
 
 
 @pytest.mark.parametrize("path", ["compiled", "plain"])

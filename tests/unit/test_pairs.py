@@ -10,6 +10,8 @@ def test_take_keeps_each_pair_whole() -> None:
     assert taken.ids.tolist() == [3, 4, 5, 0]
     assert taken.lengths.tolist() == [3, 1]
     assert taken.document_offsets.tolist() == [2, 0]
+    none = pairs.take(np.array([], dtype=np.int64))
+    assert (none.tokens, none.ids.dtype, len(none)) == (0, np.int32, 0)
 
 
 def test_join_is_the_inverse_of_take() -> None:

@@ -131,6 +131,7 @@ async def test_a_new_version_keeps_estimates_and_counts() -> None:
         (RerankRequest("cat", []), InvalidRequest, "documents is empty"),
         (RerankRequest("cat", ["a"] * 4), TooLarge, "4 documents are more than the 3 allowed"),
         (RerankRequest("cat", ["a", "ж" * 6]), TooLarge, "documents.1 is longer than the 10 bytes"),
+        (RerankRequest("cat", ["a" * 10, "жжжжж", "😀😀😀"]), TooLarge, "documents.2 is longer than the 10 bytes"),
         (RerankRequest("c" * 21, ["a"]), TooLarge, "query is longer than the 20 bytes"),
         (RerankRequest("cat", ["a"], model="huge"), UnknownModel, "no model 'huge'; this fleet has auto, small"),
     ],
@@ -331,6 +332,9 @@ async def test_candidates_that_are_not_scored_follow_those_that_are() -> None:
     assert [d.logit for d in ranking.documents] == [5.0, 5.0, None, None]
     assert len(group.chunks[0].pairs) == 2
     assert ranking.plan.degraded == "first 2 of 4"
+    for top_n in (1, 3):
+        some = await one.rank(RerankRequest("cat", ["a", "dog", "sun", "x"], slo_ms=15, top_n=top_n))
+        assert some.documents == ranking.documents[:top_n]
 
 
 async def test_a_pinned_tier_that_cannot_be_in_time_gets_its_predicted_time() -> None:

@@ -1,3 +1,4 @@
+import asyncio
 import gc
 import sys
 import threading
@@ -12,22 +13,24 @@ from tests.unit.fakes import WORDS, bpe_tokenizer, word_tokenizer
 
 
 class CountingEncoder:
-    """One token a word, the word's length. Remembers the texts it encoded."""
+    """One token a word, the word's length. Remembers the texts it encoded, and in which threads."""
 
     def __init__(self, identity: str = "ab" * 32) -> None:
         self.identity = identity
         self.asked: list[str] = []
+        self.threads: list[int] = []
 
     def encode_beginnings(self, texts: list[str], max_tokens: int) -> list[tuple[np.ndarray, bool]]:
         self.asked += texts
+        self.threads.append(threading.get_ident())
         ids = [np.array([len(word) for word in text.split()], dtype=np.int32) for text in texts]
         return [(i[:max_tokens].copy(), len(i) <= max_tokens) for i in ids]
 
 
-def ask(
+async def ask(
     cache: TokenCache, encoder: CountingEncoder, *documents: str, max_tokens: int = 100
 ) -> tuple[list[list[int]], int]:
-    ids, hits = cache.encode(encoder, list(documents), max_tokens)  # type: ignore[arg-type]
+    ids, hits = await cache.encode(encoder, list(documents), max_tokens)  # type: ignore[arg-type]
     return [i.tolist() for i in ids], hits
 
 
@@ -35,68 +38,79 @@ def ask(
 TWO_TOKENS = sys.getsizeof(bytes(16)) + sys.getsizeof((1, 2)) + sys.getsizeof(np.empty(0, np.int32)) + 8 + 104
 
 
-def test_a_document_is_encoded_once() -> None:
+async def test_a_document_is_encoded_once() -> None:
     cache, encoder = TokenCache(10**6), CountingEncoder()
-    assert ask(cache, encoder, "a bb", "ccc", "a bb") == ([[1, 2], [3], [1, 2]], 0)
-    assert ask(cache, encoder, "ccc", "dddd", "a bb") == ([[3], [4], [1, 2]], 2)
+    assert await ask(cache, encoder, "a bb", "ccc", "a bb") == ([[1, 2], [3], [1, 2]], 0)
+    assert await ask(cache, encoder, "ccc", "dddd", "a bb") == ([[3], [4], [1, 2]], 2)
     assert encoder.asked == ["a bb", "ccc", "dddd"]
 
 
-def test_vocabularies_are_kept_apart() -> None:
+async def test_a_thread_encodes_what_is_long_and_not_cached() -> None:
+    cache, encoder = TokenCache(10**6), CountingEncoder()
+    texts = ["a" * 2000, "b" * 2000, "c"]
+    assert await ask(cache, encoder, *texts[:2]) == ([[2000], [2000]], 0)
+    assert await ask(cache, encoder, *texts) == ([[2000], [2000], [1]], 2)
+    assert encoder.threads == [threading.get_ident()] * 2, "4000 characters, and one"
+    assert await ask(cache, encoder, "d" * 4001) == ([[4001]], 0)
+    assert encoder.threads[2] != threading.get_ident()
+    assert await ask(cache, encoder, "e" * 200_001, "c") == ([[200_001], [1]], 1)
+
+
+async def test_vocabularies_are_kept_apart() -> None:
     cache, one, other = TokenCache(10**6), CountingEncoder("ab" * 32), CountingEncoder("cd" * 32)
-    ask(cache, one, "a")
-    assert ask(cache, other, "a") == ([[1]], 0)
+    await ask(cache, one, "a")
+    assert await ask(cache, other, "a") == ([[1]], 0)
     assert len(cache) == 2
 
 
-def test_the_least_recently_used_goes_first() -> None:
+async def test_the_least_recently_used_goes_first() -> None:
     cache, encoder = TokenCache(3 * TWO_TOKENS), CountingEncoder()
-    ask(cache, encoder, "a a", "b b", "c c")
+    await ask(cache, encoder, "a a", "b b", "c c")
     assert cache.bytes == 3 * TWO_TOKENS
-    ask(cache, encoder, "a a")
-    ask(cache, encoder, "d d")
+    await ask(cache, encoder, "a a")
+    await ask(cache, encoder, "d d")
     assert (len(cache), cache.bytes) == (3, 3 * TWO_TOKENS)
-    assert ask(cache, encoder, "a a", "c c", "d d")[1] == 3
-    assert ask(cache, encoder, "b b")[1] == 0
+    assert (await ask(cache, encoder, "a a", "c c", "d d"))[1] == 3
+    assert (await ask(cache, encoder, "b b"))[1] == 0
 
 
-def test_an_entry_larger_than_the_cache_is_not_kept() -> None:
+async def test_an_entry_larger_than_the_cache_is_not_kept() -> None:
     cache, encoder = TokenCache(TWO_TOKENS - 1), CountingEncoder()
-    assert ask(cache, encoder, "a a") == ([[1, 1]], 0)
+    assert await ask(cache, encoder, "a a") == ([[1, 1]], 0)
     assert (len(cache), cache.bytes) == (0, 0)
 
 
-def test_a_cache_of_no_bytes_keeps_nothing() -> None:
+async def test_a_cache_of_no_bytes_keeps_nothing() -> None:
     cache, encoder = TokenCache(0), CountingEncoder()
-    assert [ask(cache, encoder, "a")[1] for _ in range(2)] == [0, 0]
+    assert [(await ask(cache, encoder, "a"))[1] for _ in range(2)] == [0, 0]
 
 
-def test_a_cached_beginning_serves_requests_for_no_more_tokens() -> None:
+async def test_a_cached_beginning_serves_requests_for_no_more_tokens() -> None:
     cache, encoder = TokenCache(10**6), CountingEncoder()
-    assert ask(cache, encoder, "a bb ccc dddd", max_tokens=2) == ([[1, 2]], 0)
-    assert ask(cache, encoder, "a bb ccc dddd", max_tokens=1)[1] == 1
-    assert ask(cache, encoder, "a bb ccc dddd", max_tokens=3) == ([[1, 2, 3]], 0)
-    assert ask(cache, encoder, "a bb ccc dddd", max_tokens=2) == ([[1, 2, 3]], 1)
-    assert ask(cache, encoder, "a bb ccc dddd", max_tokens=9) == ([[1, 2, 3, 4]], 0)
-    assert ask(cache, encoder, "a bb ccc dddd", max_tokens=99)[1] == 1
+    assert await ask(cache, encoder, "a bb ccc dddd", max_tokens=2) == ([[1, 2]], 0)
+    assert (await ask(cache, encoder, "a bb ccc dddd", max_tokens=1))[1] == 1
+    assert await ask(cache, encoder, "a bb ccc dddd", max_tokens=3) == ([[1, 2, 3]], 0)
+    assert await ask(cache, encoder, "a bb ccc dddd", max_tokens=2) == ([[1, 2, 3]], 1)
+    assert await ask(cache, encoder, "a bb ccc dddd", max_tokens=9) == ([[1, 2, 3, 4]], 0)
+    assert (await ask(cache, encoder, "a bb ccc dddd", max_tokens=99))[1] == 1
     assert cache.bytes == TWO_TOKENS + 8
 
 
-def test_cached_ids_are_read_only() -> None:
+async def test_cached_ids_are_read_only() -> None:
     cache = TokenCache(10**6)
-    (ids,), _ = cache.encode(word_tokenizer().encoder, ["a cat"], 10)
+    (ids,), _ = await cache.encode(word_tokenizer().encoder, ["a cat"], 10)
     with pytest.raises(ValueError, match="read-only"):
         ids[0] = 7
 
 
-def test_counted_bytes_are_what_memory_grows_by() -> None:
+async def test_counted_bytes_are_what_memory_grows_by() -> None:
     cache, encoder = TokenCache(10**9), TextEncoder.shared(bpe_tokenizer())
     texts = [f"{i} the wing of an aircraft {'at speed ' * (i % 9)}" for i in range(20_000)]
     encoder.encode_documents(texts[:10])
     gc.collect()
     tracemalloc.start()
     for start in range(0, len(texts), 100):
-        cache.encode(encoder, texts[start : start + 100], 1000)
+        await cache.encode(encoder, texts[start : start + 100], 1000)
     gc.collect()
     grown = tracemalloc.get_traced_memory()[0]
     tracemalloc.stop()
@@ -109,13 +123,13 @@ def test_threads_that_share_a_cache_get_their_own_documents() -> None:
     expected = dict(zip(texts, (ids.tolist() for ids in tokenizer.encode(texts)), strict=True))
     faults: list[str] = []
 
-    def work(offset: int) -> None:
+    async def work(offset: int) -> None:
         for i in range(60):
             asked = [texts[(offset + i * k) % len(texts)] for k in range(5)]
-            ids, _ = cache.encode(tokenizer.encoder, asked, 10)
+            ids, _ = await cache.encode(tokenizer.encoder, asked, 10)
             faults.extend(text for text, found in zip(asked, ids, strict=True) if found.tolist() != expected[text])
 
-    threads = [threading.Thread(target=work, args=(offset,)) for offset in range(8)]
+    threads = [threading.Thread(target=lambda at=offset: asyncio.run(work(at))) for offset in range(8)]
     for thread in threads:
         thread.start()
     for thread in threads:

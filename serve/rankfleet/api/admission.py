@@ -4,6 +4,7 @@ import contextlib
 import sys
 from collections.abc import Iterable, Iterator
 
+import numpy as np
 from fastapi import Request
 
 from rankfleet.core.errors import Overloaded, TooLarge
@@ -21,7 +22,9 @@ VALUE_BYTES, NESTED_BYTES = 40, 150
 def parsing_bytes(body: bytes | bytearray) -> int:
     """The most memory that parsing this JSON body takes: the body, its texts at four bytes a character, and its values,
     of which a few megabytes can hold millions. Raises TooLarge for more than MAX_JSON_VALUES."""
-    nested, values = body.count(b"[") + body.count(b"{") + body.count(b":"), body.count(b",")
+    letters = np.frombuffer(body, dtype=np.uint8)  # several times as fast as bytes.count
+    values, *others = (int(np.count_nonzero(letters == ord(letter))) for letter in ",:[{")
+    nested = sum(others)
     if nested + values > MAX_JSON_VALUES:
         raise TooLarge(f"the body has more than {MAX_JSON_VALUES} commas, colons and brackets; send fewer documents")
     return BYTES_PER_BODY_BYTE * len(body) + VALUE_BYTES * values + NESTED_BYTES * nested

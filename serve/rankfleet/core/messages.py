@@ -6,6 +6,7 @@ left, so that their clocks need not agree.
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Literal, NamedTuple
 
 import numpy as np
@@ -41,6 +42,11 @@ class RerankRequest:
     api_key: str | None = None
     request_id: str = ""
     probe: bool = False
+
+    @cached_property
+    def characters(self) -> list[int]:
+        """Of each document."""
+        return [*map(len, self.documents)]
 
 
 @dataclass(frozen=True)

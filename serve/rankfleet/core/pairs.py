@@ -39,9 +39,9 @@ class TokenizedPairs:
 
     def take(self, rows: np.ndarray) -> "TokenizedPairs":
         """The pairs at these rows, in this order."""
-        ends = np.cumsum(self.lengths)
-        pieces = [self.ids[ends[row] - self.lengths[row] : ends[row]] for row in rows]
-        ids = np.concatenate(pieces) if pieces else self.ids[:0]
+        stops = np.cumsum(self.lengths)
+        ranges = zip((stops - self.lengths)[rows].tolist(), stops[rows].tolist(), strict=True)
+        ids = np.concatenate([self.ids[:0], *(self.ids[start:stop] for start, stop in ranges)])
         return TokenizedPairs(ids, self.lengths[rows], self.document_offsets[rows])
 
     @staticmethod

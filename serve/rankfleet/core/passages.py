@@ -73,12 +73,14 @@ def longest_first(first: int | np.ndarray, second: np.ndarray, limit: int) -> tu
     The longer text is cut until both are equal, then both are (`truncation="longest_first"` of Transformers).
     first: tokens, one number or int64 [n]; second: int64 [n].
     """
+    fits = first + second <= limit
+    if fits.all():
+        return np.full_like(second, first), second
     short = np.minimum(first, second)
     long = np.maximum(short, limit - short)
     both_give = short + long > limit
     short = np.where(both_give, limit // 2, short)
     long = np.where(both_give, limit - limit // 2, long)
-    fits = first + second <= limit
     kept_first = np.where(fits, first, np.where(first <= second, short, long))
     kept_second = np.where(fits, second, np.where(first <= second, long, short))
     return kept_first, kept_second

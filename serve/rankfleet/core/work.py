@@ -18,7 +18,7 @@ class Work:
     def of(lengths: np.ndarray) -> "Work":
         """lengths: int [pairs], tokens of each pair."""
         wide = lengths.astype(np.int64)
-        return Work(len(wide), int(wide.sum()), int((wide * wide).sum()))
+        return Work(len(wide), int(wide.sum()), int(wide @ wide))
 
     @staticmethod
     def sum(works: Iterable["Work"]) -> "Work":

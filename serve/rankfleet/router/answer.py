@@ -142,11 +142,14 @@ def ranking_of(tokenized: TokenizedRequest, plan: Plan | GivenOrder, answer: Ans
     """The ranking. plan: as it was carried out. answer: None for the order as given."""
     request, texts = tokenized.resolved.request, tokenized.texts
     count = len(request.documents)
-    scored = [] if answer is None else [RankedDocument(int(i), float(answer.scores[i])) for i in answer.order]
-    documents = scored + [RankedDocument(i, None) for i in range(len(scored), count)]
+    documents = []
+    if answer is not None:
+        order = answer.order[: request.top_n]
+        documents = [*map(RankedDocument, order.tolist(), answer.scores[order].tolist())]
+    documents += [RankedDocument(i, None) for i in range(count)[len(documents) : request.top_n]]
     passages = [] if answer is None else answer.passages
     return Ranking(
-        documents=documents[: request.top_n],
+        documents=documents,
         plan=plan,
         tokens=answer.tokens if answer else 0,
         truncated=answer.truncated if answer else [],

@@ -1,7 +1,10 @@
 """Limits on the texts of one request (`limits` in the fleet file)."""
 
 from rankfleet.core.errors import InvalidRequest, TooLarge
+from rankfleet.core.messages import RerankRequest
 from rankfleet.core.sections import Limits
+
+MAX_CHARACTER_BYTES = 4  # of UTF-8
 
 
 def check_query(query: str, limits: Limits) -> None:
@@ -12,8 +15,9 @@ def check_query(query: str, limits: Limits) -> None:
         raise TooLarge(f"query is longer than the {limits.max_query_bytes} bytes allowed")
 
 
-def check_documents(documents: list[str], limits: Limits) -> None:
+def check_documents(request: RerankRequest, limits: Limits) -> None:
     """Raises InvalidRequest for no documents, and TooLarge for too many or for one that is too long."""
+    documents, max_bytes = request.documents, limits.max_document_bytes
     if not documents:
         raise InvalidRequest("documents is empty; send at least one document")
     if len(documents) > limits.max_documents:
@@ -21,10 +25,11 @@ def check_documents(documents: list[str], limits: Limits) -> None:
             f"{len(documents)} documents are more than the {limits.max_documents} allowed; "
             "send fewer, or split them over several requests"
         )
-    max_bytes = limits.max_document_bytes
-    for i, document in enumerate(documents):
+    if max(request.characters) * MAX_CHARACTER_BYTES <= max_bytes:
+        return
+    for i, (document, characters) in enumerate(zip(documents, request.characters, strict=True)):
         # The number of characters, a lower bound, spares encoding a text that is far too long.
-        if len(document) > max_bytes or len(document.encode()) > max_bytes:
+        if characters > max_bytes or len(document.encode()) > max_bytes:
             raise TooLarge(
                 f"documents.{i} is longer than the {max_bytes} bytes allowed; cut it into passages and rank those"
             )

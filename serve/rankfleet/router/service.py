@@ -4,7 +4,6 @@ Knows nothing of HTTP or Ray: replica groups are reached through the `GroupClien
 argument.
 """
 
-import asyncio
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import replace
@@ -35,7 +34,6 @@ MAX_STAGES = 2
 WARM_UPS = 3
 PROBE = RerankRequest("is anybody there", ["a document that says so"], slo_ms=10_000.0, probe=True)
 EARLY_RETRY_S = 0.5  # retry time of a request refused by an estimate of its tokens
-INLINE_CHARACTERS = 4000  # encoding fewer takes less of the event loop's time than handing them to a thread
 
 
 class RankingService:
@@ -146,7 +144,7 @@ class RankingService:
         """Check a request, and find which tiers may answer it."""
         if not request.probe:
             check_query(request.query, self.config.limits)
-            check_documents(request.documents, self.config.limits)
+            check_documents(request, self.config.limits)
         assignment = None if request.model in self.config.tiers else assign(self.live.experiments, request)
         target = target_of(request, self.live, self.config.tiers, assignment.model if assignment else None)
         return ResolvedRequest(request, target, assignment, self.clock() if arrived_s is None else arrived_s)
@@ -183,15 +181,12 @@ class RankingService:
         return TokenizedRequest(resolved, texts, self._plan_request(resolved, work, lengths), timing)
 
     async def _tokenize(self, request: RerankRequest, tiers: tuple[str, ...]) -> TokenizedTexts:
-        """Encode the texts once for each vocabulary; in a thread if that may take milliseconds."""
+        """Encode the texts once for each vocabulary."""
         passages = None
         if (request.long_documents or self.live.long_documents) == "max_passage":
             passages = PassageRule(self.live.passage_overlap_tokens, self.config.limits.max_passages)
         tokenizers = {tier: (self._tokenizers[tier], self.config.tiers[tier].max_tokens) for tier in tiers}
-        if len(request.query) + sum(map(len, request.documents)) <= INLINE_CHARACTERS:
-            return tokenize(request, tokenizers, self._cache, passages)
-        loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(None, tokenize, request, tokenizers, self._cache, passages)
+        return await tokenize(request, tokenizers, self._cache, passages)
 
     def _plan_request(
         self, resolved: ResolvedRequest, work: Mapping[str, Work], lengths: Mapping[str, Lengths] | None = None

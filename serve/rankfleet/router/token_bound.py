@@ -23,9 +23,9 @@ class TokenLowerBound:
     def learn(self, request: RerankRequest, work: Mapping[str, Work], limits: Mapping[str, int]) -> None:
         """work: of the request's pairs, by tier. limits: the longest pair of each tier in tokens.
         Requests with a pair that may have been cut are ignored."""
-        characters = sum(map(len, request.documents)) + len(request.documents) * len(request.query)
+        characters = sum(request.characters) + len(request.documents) * len(request.query)
         min_tokens = min((w.tokens for w in work.values()), default=0)
-        longest = max(map(len, request.documents)) + len(request.query)
+        longest = max(request.characters) + len(request.query)
         if min_tokens == 0 or longest > min(limits.values()):
             return  # a pair may have been cut; with fewer characters than the limit has tokens, none can have been
         left = self._ratios[0] if len(self._ratios) == REMEMBERED else np.inf
@@ -37,6 +37,7 @@ class TokenLowerBound:
         """By tier; empty before the first request was learned from."""
         if not self._ratios:
             return {}
-        characters = np.fromiter(map(len, request.documents), np.float64, len(request.documents))
-        lengths = np.maximum(1.0, self._min_ratio * MARGIN * (characters + len(request.query))).astype(np.int64)
-        return {tier: Work.of(np.minimum(lengths, limit)) for tier, limit in limits.items()}
+        characters = np.array(request.characters) + len(request.query)
+        lengths = np.maximum(1.0, self._min_ratio * MARGIN * characters).astype(np.int64)
+        work = {limit: Work.of(np.minimum(lengths, limit)) for limit in {*limits.values()}}
+        return {tier: work[limit] for tier, limit in limits.items()}

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 
@@ -13,6 +14,7 @@ from rankfleet.core.passages import PairLayout, PassageRule
 from rankfleet.core.sections import Tier
 from rankfleet.engine.checkpoint.files import find_checkpoint
 from rankfleet.engine.runtime.loading import load_tokenizer
+from rankfleet.engine.text.inline import INLINE_ENCODED, run
 from rankfleet.engine.text.text_encoder import TextEncoder
 from rankfleet.engine.text.token_cache import TokenCache
 from rankfleet.engine.text.tokenizer import PairTokenizer
@@ -100,7 +102,7 @@ class TokenizedTexts:
         return Part(tokenizer.build_pairs(query, ids, layout), layout)
 
 
-def tokenize(
+async def tokenize(
     request: RerankRequest,
     tiers: Mapping[str, tuple[PairTokenizer, int | None]],
     cache: TokenCache,
@@ -115,9 +117,9 @@ def tokenize(
         by_encoder.setdefault(tokenizer.encoder, []).append((tokenizer, limit))
     ids, cached = {}, len(request.documents)
     for encoder, users in by_encoder.items():
-        query = encoder.encode_queries([request.query])[0]
+        (query,) = await run(partial(encoder.encode_queries, [request.query]), len(request.query), INLINE_ENCODED)
         max_tokens = max(tokenizer.reach(query, limit, passages) for tokenizer, limit in users)
-        documents, hits = cache.encode(encoder, request.documents, max_tokens)
+        documents, hits = await cache.encode(encoder, request.documents, max_tokens)
         ids[encoder], cached = (query, documents), min(cached, hits)
     layouts: dict[tuple[PairTokenizer, int | None], PairLayout] = {}
     for tokenizer, limit in tiers.values():

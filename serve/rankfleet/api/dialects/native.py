@@ -133,9 +133,9 @@ class NativeSearch(ParsedSearch):
 def parse_rerank(body: bytes, headers: RequestHeaders) -> NativeRerank:
     """Raises InvalidRequest."""
     parsed = RerankBody.parse(body)
-    texts = [text_of(i, document) for i, document in enumerate(parsed.documents)]
-    request = parsed.request(texts, headers, parsed.top_n)
-    texts_only = all(isinstance(document, str) for document in parsed.documents)
+    texts_only = {*map(type, parsed.documents)} <= {str}
+    texts = parsed.documents if texts_only else [text_of(i, sent) for i, sent in enumerate(parsed.documents)]
+    request = parsed.request(cast(list[str], texts), headers, parsed.top_n)
     return NativeRerank(request, texts_only, parsed.documents if parsed.return_documents else None)
 
 

@@ -75,7 +75,7 @@ def index_buffer(pairs: TokenizedPairs) -> np.ndarray:
     np.minimum(bounds[:-1], tokens - 1, out=firsts)
     np.maximum(bounds[1:] - 1, 0, out=lasts)
     ids[:] = pairs.ids
-    positions[:] = np.arange(tokens, dtype=np.int32) - np.repeat(bounds[:-1], lengths)
+    np.subtract(np.arange(tokens, dtype=np.int32), np.repeat(bounds[:-1], lengths), out=positions)
     types[:] = positions >= np.repeat(pairs.document_offsets, lengths)
     return buffer
 
@@ -98,11 +98,9 @@ def pack(pairs: TokenizedPairs, device: torch.device) -> PackedBatch:
 def batches(lengths: np.ndarray, max_tokens: int) -> Iterator[np.ndarray]:
     """Rows of each batch, sorted by length: at most `max_tokens` tokens, or one longer pair."""
     order = np.argsort(lengths, kind="stable")
-    start, tokens = 0, 0
-    for at, row in enumerate(order):
-        if at > start and tokens + lengths[row] > max_tokens:
-            yield order[start:at]
-            start, tokens = at, 0
-        tokens += int(lengths[row])
-    if start < len(order):
-        yield order[start:]
+    ends = np.cumsum(lengths[order], dtype=np.int64)
+    start, before = 0, 0
+    while start < len(order):
+        stop = max(start + 1, int(np.searchsorted(ends, before + max_tokens, side="right")))
+        yield order[start:stop]
+        start, before = stop, int(ends[stop - 1])
