@@ -259,7 +259,8 @@ def test_a_replica_reports_its_counters_and_its_backlog() -> None:
     load = ReplicaLoad()
     load.arrived(2000.0)
     load.scored(2000.0, 500.0, downgraded=True)
-    assert replica_report(load) == {
+    assert replica_report(17, load) == {
+        "report": 17,
         "arrived_load_s": 2.0,
         "arrived_load_squares": 4.0,
         "device_load_s": 0.5,
