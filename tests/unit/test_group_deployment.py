@@ -127,6 +127,13 @@ async def test_a_new_model_takes_the_name_and_the_old_one_answers_who_still_mean
         await score_by(group, small="model 3")
 
 
+async def test_reports_to_the_autoscaler_are_numbered(settings: Callable[[str], dict[str, object]]) -> None:
+    group = replica(Loads())
+    assert group.record_autoscaling_stats() == {}
+    await group.reconfigure(settings("1"))
+    assert [group.record_autoscaling_stats()["report"] for _ in range(3)] == [1, 2, 3]
+
+
 async def test_a_file_that_is_taken_back_gives_tiers_their_first_models_back_by_name(
     settings: Callable[[str], dict[str, object]],
 ) -> None:

@@ -10,7 +10,6 @@ from rankfleet.estimates.load import LoadCounters
 SPACING_S = 0.25  # between the rows of a history; a finer one changes no decision
 BIN_S = 1.0  # over which demand is averaged before its variance is taken
 MIN_BINS = 10  # with fewer, their variance says nothing
-MAX_STEP_BACK_S = 60.0  # a clock that is set back by more than this begins a new history
 FIELDS = len(LoadCounters._fields)
 OFFERED, ARRIVED = (LoadCounters._fields.index(name) for name in ("offered_load_s", "arrived_load_s"))
 
@@ -63,17 +62,12 @@ class History:
     _rows: list[tuple[float, ...]] = field(default_factory=list)  # at each time: the counters, and Σ backlog · time
     _totals: list[float] = field(default_factory=lambda: [0.0] * (FIELDS + 1))  # the newest row
     _last: dict[str, LoadCounters] = field(default_factory=dict)
-    _now_s: float = -math.inf
+    _now_s: float = 0.0
     _backlog_s: float = 0.0
 
     def add(self, sources: Mapping[str, LoadCounters], backlog_s: float, now_s: float) -> None:
-        """Add what all sources report now."""
-        if now_s < self._now_s - MAX_STEP_BACK_S:
-            self._times.clear()
-            self._rows.clear()
-            self._now_s = -math.inf
-        if self._now_s > -math.inf:
-            now_s = max(now_s, self._now_s)
+        """Add what all sources report now. now_s: by a steady clock."""
+        if self._times:
             self._totals[FIELDS] += self._backlog_s * (now_s - self._now_s)
         for name, counters in sources.items():
             before = self._last.get(name)

@@ -28,7 +28,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
-from rankfleet.autoscaler.demand import MAX_STEP_BACK_S, History, Window
+from rankfleet.autoscaler.demand import History, Window
 from rankfleet.autoscaler.sharing import Claim, Resources, share
 from rankfleet.core.sections import Autoscaling
 from rankfleet.estimates.load import LoadCounters
@@ -86,11 +86,10 @@ class GroupScaler:
     _grown_s: float = -math.inf  # when the target was last raised
     _started_s: float = -math.inf
     _target: int | None = None
-    _now_s: float = -math.inf
 
     def decide(self, seen: Observation, settings: Autoscaling, now_s: float) -> Decision:
-        """Decide the target. now_s: by a clock that runs on between calls."""
-        now_s = self._remember(seen, settings, now_s)
+        """Decide the target. now_s: by a steady clock."""
+        self._remember(seen, settings, now_s)
         dispersion_s = self._history.dispersion_s(settings.stable_s, settings.panic_s)
         stable = self._history.over(settings.stable_s, dispersion_s)
         if stable.elapsed_s < MIN_HISTORY_S:
@@ -116,25 +115,17 @@ class GroupScaler:
         decision = self._decide(seen, settings, stable, need, now_s)
         return bounded(replace(decision, reason=f"{decision.reason}: {figures(stable, seen, need)}"), seen)
 
-    def _remember(self, seen: Observation, settings: Autoscaling, now_s: float) -> float:
-        """Add the observation to the history. Returns now_s, or the time of the last call if the clock went back since.
-
-        After a step back by more than MAX_STEP_BACK_S everything that is timed by the clock starts anew.
-        """
-        if now_s < self._now_s - MAX_STEP_BACK_S or self._target is None:
-            self._panic_until_s, self._grown_s, self._started_s = -math.inf, now_s, now_s
-            self._needs.clear()
-        else:
-            now_s = max(now_s, self._now_s)
-        self._now_s = now_s
+    def _remember(self, seen: Observation, settings: Autoscaling, now_s: float) -> None:
+        """Add the observation to the history."""
+        if self._target is None:
+            self._started_s = now_s
+        if self._target is None or seen.target > self._target:
+            self._grown_s = now_s
+        self._target = seen.target
         self._history.max_age_s = max(
             settings.stable_s + settings.panic_s, settings.idle_s if seen.min_replicas == 0 else 0.0
         )
         self._history.add(seen.sources, seen.backlog_s, now_s)
-        if self._target is not None and seen.target > self._target:
-            self._grown_s = now_s
-        self._target = seen.target
-        return now_s
 
     def _drain_s(self, seen: Observation, settings: Autoscaling) -> float:
         return settings.drain_of(self.group) or seen.drain_s or DEFAULT_DRAIN_S

@@ -6,13 +6,16 @@ the autoscaling of every application on the cluster.
 """
 
 import logging
-import math
+import time
+from collections import defaultdict
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from ray.serve.config import AutoscalingContext
 
-from rankfleet.autoscaler import reports
 from rankfleet.autoscaler.policy import FleetScaler
+from rankfleet.autoscaler.reports import STALE_S, LastReports, observation
+from rankfleet.autoscaler.settings import NewestSettings, resources_in, settings_in
 from rankfleet.core.sections import Autoscaling
 
 if TYPE_CHECKING:
@@ -27,9 +30,13 @@ class FleetPolicy:
     Serve then applies the bounds of each group, and no delay or factor of its own (`cluster/deployment_options.py`).
     """
 
-    def __init__(self, router: str) -> None:
-        """`router`: name of the deployment that reports settings and offered load. All others are groups."""
+    def __init__(self, router: str, clock: Callable[[], float] = time.monotonic) -> None:
+        """`router`: name of the deployment that reports settings and offered load. All others are groups.
+        `clock`: seconds, never set back as the wall clock may be, which Serve passes as `current_time`."""
         self._router = router
+        self._clock = clock
+        self._reports: dict[str, LastReports] = defaultdict(LastReports)
+        self._newest = NewestSettings(STALE_S)
         self._scaler = FleetScaler()
         self._settings: Autoscaling | None = None
 
@@ -51,12 +58,12 @@ class FleetPolicy:
         groups = {name: contexts[key] for name, key in by_name.items() if name != self._router}
         if not groups:
             return {}, {}
-        now_s = float(next(iter(groups.values())).current_time or math.nan)
-        if not math.isfinite(now_s):
-            return {}, {}
-        router = contexts[by_name[self._router]].raw_metrics if self._router in by_name else None
-        routers = reports.router_reports(router, now_s)
-        settings = reports.settings_in(routers.newest) or self._settings
+        now_s = self._clock()
+        series = contexts[by_name[self._router]].raw_metrics if self._router in by_name else None
+        routers = self._reports[self._router].read(series, now_s)
+        fresh = {name: report.values for name, report in routers.items() if report.is_fresh}
+        newest = self._newest.read(fresh, now_s)
+        settings = settings_in(newest) or self._settings
         if settings is None:  # no router has reported since the controller started
             return {}, {}
         if self._settings is not None and settings != self._settings:
@@ -67,21 +74,20 @@ class FleetPolicy:
             try:
                 if context.capacity_adjusted_min_replicas == context.capacity_adjusted_max_replicas:
                     continue  # nothing to decide, and no share of the common budget
-                fleet[name] = reports.observation(
+                fleet[name] = observation(
                     name,
-                    context.raw_metrics,
+                    self._reports[name].read(context.raw_metrics, now_s),
                     routers,
                     int(context.current_num_replicas),
                     int(context.target_num_replicas),
                     int(context.capacity_adjusted_min_replicas),
                     int(context.capacity_adjusted_max_replicas),
-                    now_s,
                 )
             except Exception:
                 log.exception("autoscaling of %s failed; it keeps its number of replicas", name)
         targets: dict[DeploymentID, int] = {}
         states: dict[DeploymentID, dict[str, Any]] = {}
-        units = {name: reports.resources_in(routers.newest, name) for name in fleet}
+        units = {name: resources_in(newest, name) for name in fleet}
         for name, decision in self._scaler.decide(fleet, units, settings, now_s).items():
             if decision.replicas != fleet[name].target:
                 log.info("autoscaling of %s: %s", name, decision.reason)

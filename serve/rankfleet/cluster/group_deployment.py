@@ -2,6 +2,7 @@
 
 import asyncio
 import inspect
+import itertools
 import logging
 import sys
 from collections.abc import Callable
@@ -64,6 +65,7 @@ class ReplicaGroup:
         self._loader = ThreadPoolExecutor(1, thread_name_prefix="loader")
         self._telemetry = GroupTelemetry(name)
         self._collector = CollectorWatchdog()
+        self._report_numbers = itertools.count(1)
         self._worker: Worker | None = None
         self._follower = FleetFollower(f"group {name}", self._start, self._change, self._drop_unused)
         self._wanted: frozenset[str] = frozenset()  # fingerprints of the models of the file that is followed
@@ -174,7 +176,7 @@ class ReplicaGroup:
         if self._worker is None:
             return {}
         self._telemetry.load(self._worker.load)
-        return replica_report(self._worker.load)
+        return replica_report(next(self._report_numbers), self._worker.load)
 
     async def check_health(self) -> None:
         """Called by Serve, which replaces a replica that raises here."""

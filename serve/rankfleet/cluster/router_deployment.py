@@ -1,6 +1,7 @@
 """The router: Serve's ingress deployment, HTTP in, rankings out."""
 
 import asyncio
+import itertools
 import logging
 import socket
 import time
@@ -88,6 +89,7 @@ class Router:
         self._admission = Admission(0)
         self._health = RouterHealth(self._probe)
         self._tasks: set[asyncio.Task[None]] = set()
+        self._report_numbers = itertools.count(1)
         self._settings = ""  # `settings_name` of what replicas of groups get from the newest file
         self._logged_s = 0.0
 
@@ -221,7 +223,7 @@ class Router:
         service = self._now.service
         drains = drain_times_s(service.config, service.live, service.fleet.models)
         units = {name: Resources(group.gpus, group.cpus) for name, group in service.config.groups.items()}
-        return router_report(service.offered, drains, service.live.autoscaling, units)
+        return router_report(next(self._report_numbers), service.offered, drains, service.live.autoscaling, units)
 
     async def _latency_of(self, group: str) -> dict[str, LatencyModel]:
         """Latency models of a group, by fingerprint. Raises TimeoutError and what Serve raises."""
