@@ -81,7 +81,9 @@ def application() -> Any:
             self.device = FixedTimeDevice()
             model = HostedModel("t", self.device, LatencyModel(BATCH_MS, 0.0, 0.0))
             batch_tokens = MAX_BATCH_SIZE * PAIRS.tokens
-            self.worker = Worker("r", {"t": model}, {"t": 0.5}, batch_tokens, executor_scorer(ThreadPoolExecutor(1)))
+            clock = time.perf_counter
+            score = executor_scorer(ThreadPoolExecutor(1), clock)
+            self.worker = Worker("r", {"t": model}, {"t": 0.5}, batch_tokens, score, clock)
 
         async def score(self, chunk: Chunk) -> ChunkScores:
             return await (await self.collect(chunk))

@@ -62,7 +62,7 @@ def worker_of(
     """A replica with a batch of 40 tokens. scorers: by tier, each of which takes a millisecond a token."""
     hosted = {tier: HostedModel(tier, scorer, LatencyModel(0.0, 1.0, 0.0)) for tier, scorer in scorers.items()}
     score = executor_scorer(Inline(), clock)
-    return Worker("r1", hosted, {"t": 0.3, "u": 0.4}, 40, score, on_batch or (lambda tokens, backlog_s: None), clock)
+    return Worker("r1", hosted, {"t": 0.3, "u": 0.4}, 40, score, clock, on_batch or (lambda tokens, backlog_s: None))
 
 
 def chunk(*firsts: int, tier: str = "t", slack_ms: float | None = None, tokens: int = 10) -> Chunk:

@@ -5,6 +5,7 @@ import inspect
 import itertools
 import logging
 import sys
+import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
@@ -84,7 +85,8 @@ class ReplicaGroup:
             {},
             quality_table(fleet).tiers,
             group.batch_tokens,
-            executor_scorer(self._engine),
+            executor_scorer(self._engine, time.perf_counter),
+            time.perf_counter,
             self._telemetry.batch,
             routing=fleet.routing,
             scheduling=fleet.scheduling,

@@ -1,7 +1,6 @@
 """The device of a replica: scores one batch at a time in a thread of its own."""
 
 import asyncio
-import time
 from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import Executor
 
@@ -18,7 +17,7 @@ PROBE_PAIRS = TokenizedPairs(np.zeros(512, np.int32), np.full(8, 64, np.int32), 
 ScoreBatch = Callable[[HostedModel, Sequence[Chunk]], Awaitable[tuple[list[np.ndarray], float]]]
 
 
-def executor_scorer(executor: Executor, clock: Callable[[], float] = time.perf_counter) -> ScoreBatch:
+def executor_scorer(executor: Executor, clock: Callable[[], float]) -> ScoreBatch:
     """Scores in `executor`, which has one thread.
 
     The seconds are without the wait for the thread, which may be measuring a new model.

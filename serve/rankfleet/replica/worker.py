@@ -2,7 +2,6 @@
 
 import asyncio
 import logging
-import time
 from collections.abc import Callable, Container, Iterable, Mapping
 from functools import partial
 
@@ -46,8 +45,8 @@ class Worker:
         quality: Mapping[str, float],
         batch_tokens: int,
         score: ScoreBatch,
+        clock: Callable[[], float],
         on_batch: Callable[[int, float], None] = lambda tokens, backlog_s: None,
-        clock: Callable[[], float] = time.perf_counter,
         routing: Routing = Routing(),  # noqa: B008  (frozen)
         scheduling: Scheduling = Scheduling(),  # noqa: B008  (frozen)
         select_batch: SelectBatch[PendingChunk] = select_batch,
