@@ -186,7 +186,7 @@ class Dispatcher:
                 if isinstance(error, ReplicaLost):
                     self._count_loss(group, entry, error)
                     ledger.eject(entry.replica, now_s)
-                has_other = ledger.has_other({*attempts.tried, entry.replica})
+                has_other = ledger.has_other(usable, {*attempts.tried, entry.replica})
                 if (pause_s := attempts.after(error, entry.replica, has_other, now_s)) > 0:
                     await asyncio.sleep(pause_s)
                 continue

@@ -150,9 +150,10 @@ class Ledger:
         steps = 1 + max(0, last.steps - int((now_s - last.until_s) / EJECTION_STEP_S))
         self._ejections[name] = Ejection(now_s + min(MAX_EJECTION_S, steps * EJECTION_STEP_S), steps)
 
-    def has_other(self, tried: Collection[str]) -> bool:
-        """Whether a replica runs that is none of these."""
-        return self.running is not None and not self.running.issubset(tried)
+    def has_other(self, models: Collection[str], tried: Collection[str]) -> bool:
+        """Whether a replica that `choose` prefers for these models is none of those tried."""
+        running = self.running or frozenset()
+        return not set(tried).issuperset({name for name in running if self._may_host(name, models)} or running)
 
     # Chunks
 
@@ -172,9 +173,7 @@ class Ledger:
         the least predicted time in flight, of this router and of others; if several are equal, of those with the
         fewest chunks the next in turn.
         """
-        places = list(range(len(names)))
-        if entry.models:
-            places = [p for p in places if self._may_host(names[p], entry.models)] or places
+        places = [p for p, name in enumerate(names) if self._may_host(name, entry.models)] or list(range(len(names)))
         if entry.tried:
             places = [p for p in places if names[p] not in entry.tried] or places
         if self._ejections:
@@ -194,7 +193,7 @@ class Ledger:
 
     def _may_host(self, name: str, models: Collection[str]) -> bool:
         hosted = self.hosts.get(name)
-        return hosted is None or not hosted.isdisjoint(models)
+        return not models or hosted is None or not hosted.isdisjoint(models)
 
     def place(self, entry: Entry, replica: str) -> None:
         """A chunk is at this replica, and no longer at another one. Nothing counts once the chunk is closed."""
