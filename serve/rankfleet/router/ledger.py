@@ -17,7 +17,7 @@ REPORT_VALID_S = 30.0  # how long a replica counts as ready after it has answere
 # Ejection of replicas that lose or fail work, by the rules of Envoy's outlier detection: the time grows by one step
 # with each ejection, shrinks by one for each EJECTION_STEP_S without any, and never the last replica is ejected.
 EJECTION_STEP_S = 5.0
-MAX_EJECTION_S = 60.0
+MAX_EJECTION_STEPS = 12
 
 
 @dataclass(slots=True, eq=False)
@@ -143,12 +143,13 @@ class Ledger:
         Does not extend an ejection: chunks that a replica loses at the same time are one event.
         """
         self._reports.pop(name, None)
-        running = self.running or frozenset()
-        if self.is_ejected(name, now_s) or not any(not self.is_ejected(other, now_s) for other in running - {name}):
+        taking = {other for other in self.running or () if not self.is_ejected(other, now_s)}
+        if name not in taking or len(taking) == 1:
             return
         last = self._ejections.get(name, Ejection(now_s, 0))
         steps = 1 + max(0, last.steps - int((now_s - last.until_s) / EJECTION_STEP_S))
-        self._ejections[name] = Ejection(now_s + min(MAX_EJECTION_S, steps * EJECTION_STEP_S), steps)
+        steps = min(MAX_EJECTION_STEPS, steps)
+        self._ejections[name] = Ejection(now_s + steps * EJECTION_STEP_S, steps)
 
     def has_other(self, models: Collection[str], tried: Collection[str]) -> bool:
         """Whether a replica that `choose` prefers for these models is none of those tried."""
