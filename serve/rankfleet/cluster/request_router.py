@@ -72,7 +72,7 @@ class LeastWorkRouter(FIFOMixin, RequestRouter):
     def on_request_routed(self, pending_request: PendingRequest, replica_id: ReplicaID, result: object) -> None:
         """Serve may give a chunk the replica that was chosen for another one."""
         if (entry := entry_of(pending_request)) is not None:
-            self._ledger.place(entry, replica_id.unique_id)
+            self._ledger.place(entry, replica_id.unique_id, time.perf_counter())
 
 
 def entry_of(pending: PendingRequest | None) -> Entry | None:

@@ -25,6 +25,7 @@ class Entry:
     """A chunk in flight.
 
     predicted_ms: device time, as its replica's queue counts it.
+    sent_s: when it was sent; once a replica is chosen, when that was: until then, one may have had to start.
     answer_s: seconds within which its answer is predicted.
     models: fingerprints, of which its replica should host at least one; empty for any.
     tried: replicas that have refused, lost or failed this chunk before.
@@ -189,17 +190,18 @@ class Ledger:
             return placed.ms + others_ms, placed.chunks, (place - self._turn) % len(names)
 
         place = min(places, key=work)
-        self.place(entry, names[place])
+        self.place(entry, names[place], now_s)
         return place
 
     def _may_host(self, name: str, models: Collection[str]) -> bool:
         hosted = self.hosts.get(name)
         return not models or hosted is None or not hosted.isdisjoint(models)
 
-    def place(self, entry: Entry, replica: str) -> None:
+    def place(self, entry: Entry, replica: str, now_s: float) -> None:
         """A chunk is at this replica, and no longer at another one. Nothing counts once the chunk is closed."""
         if entry in self._entries and entry.replica != replica:
             self._leave(entry)
+            entry.sent_s = entry.sent_s if entry.replica else now_s
             entry.replica = replica
             placed = self._placed.setdefault(replica, Placed())
             placed.chunks += 1
