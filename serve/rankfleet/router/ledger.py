@@ -148,8 +148,7 @@ class Ledger:
         if name not in taking or len(taking) == 1:
             return
         last = self._ejections.get(name, Ejection(now_s, 0))
-        steps = 1 + max(0, last.steps - int((now_s - last.until_s) / EJECTION_STEP_S))
-        steps = min(MAX_EJECTION_STEPS, steps)
+        steps = min(MAX_EJECTION_STEPS, 1 + max(0, last.steps - int((now_s - last.until_s) / EJECTION_STEP_S)))
         self._ejections[name] = Ejection(now_s + steps * EJECTION_STEP_S, steps)
 
     def has_other(self, models: Collection[str], tried: Collection[str]) -> bool:
