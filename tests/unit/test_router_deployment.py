@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from rankfleet.router.replica_view import Envelope, replica_view_of
 from ray import serve
 
 from rankfleet.cluster import router_deployment
@@ -17,7 +18,6 @@ from rankfleet.core.fingerprint import settings_name
 from rankfleet.core.messages import ChunkScores
 from rankfleet.estimates.latency import LatencyModel
 from rankfleet.router import replica_view
-from rankfleet.router.replica_view import Envelope, replica_view_of
 from rankfleet.router.tokenize import model_names
 from tests.unit.fakes import fleet
 
