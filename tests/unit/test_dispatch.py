@@ -14,7 +14,7 @@ from rankfleet.core.messages import Chunk, ChunkScores
 from rankfleet.core.pairs import TokenizedPairs
 from rankfleet.core.work import Work
 from rankfleet.estimates.latency import LatencyModel
-from rankfleet.router.dispatch import Dispatcher, slices_of
+from rankfleet.router.dispatch import Dispatcher, slices_of, usable_models
 from rankfleet.router.fleet import FleetView
 from rankfleet.router.ledger import Entry, Ledger
 from rankfleet.router.retry import Deadline
@@ -446,6 +446,13 @@ async def test_a_chunk_carries_the_fingerprints_of_its_models() -> None:
     await one.score(("small",), PAIRS)
     await one.score(("large", "small"), PAIRS)
     assert [chunk.models for chunk in demo.group.sent] == [{"small": "a1"}, {"small": "a1", "large": "b2"}]
+
+
+def test_a_replica_has_to_host_one_of_a_chunks_models_or_the_weights_of_the_rest_of_its_ranking() -> None:
+    chunk = Chunk(("small", "large"), PAIRS, models={"small": "a1", "medium": "b1"})
+    assert usable_models(chunk) == ("a1",)
+    assert usable_models(replace(chunk, weights="w2")) == ("w2",)
+    assert usable_models(Chunk(("small",), PAIRS)) == ()
 
 
 # Replicas that fail
