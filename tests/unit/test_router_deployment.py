@@ -8,16 +8,15 @@ from typing import Any
 
 import numpy as np
 import pytest
-from rankfleet.router.replica_view import Envelope, replica_view_of
 from ray import serve
 
 from rankfleet.cluster import router_deployment
+from rankfleet.cluster.request_router import Envelope, LeastWorkRouter
 from rankfleet.core.config import FleetConfig, parse_config
 from rankfleet.core.errors import ConfigError
 from rankfleet.core.fingerprint import settings_name
 from rankfleet.core.messages import ChunkScores
 from rankfleet.estimates.latency import LatencyModel
-from rankfleet.router import replica_view
 from rankfleet.router.tokenize import model_names
 from tests.unit.fakes import fleet
 
@@ -49,18 +48,19 @@ class Handle:
         return self
 
     def remote(self, envelope: Envelope) -> Response:
-        envelope.replica = "r1"
+        envelope.entry.replica = "r1"
         scores = np.zeros(len(envelope.chunk.pairs), np.float32)
         return Response(ChunkScores(scores, 0.0, 1.0, "r1", 0.0, envelope.chunk.tier))
 
 
 @pytest.fixture
 def latency(monkeypatch: pytest.MonkeyPatch) -> dict[str, LatencyModel]:
-    """What replicas of the group report: filled by `hosts`."""
+    """What replicas of the group report: filled by `hosts`. Ledgers are left for Serve's request routers in this test
+    only."""
     context = SimpleNamespace(replica_id=SimpleNamespace(unique_id="router 1"))
     monkeypatch.setattr(serve, "get_replica_context", lambda: context)
     monkeypatch.setattr(router_deployment, "HOSTED_PERIOD_S", 0.0)
-    monkeypatch.setattr(replica_view, "VIEWS", {})
+    monkeypatch.setattr(LeastWorkRouter, "ledgers", {})
     return {}
 
 
@@ -74,12 +74,12 @@ def hosts(
     """From now on the one replica of the group hosts the models of these files."""
     models = [name for each in files for name in model_names(parse_config(each)).values()]
     latency.update(dict.fromkeys(models, LATENCY))
-    replica_view_of("demo").update(frozenset({"r1"}), {"r1": frozenset(models)}, faults)
+    LeastWorkRouter.ledgers["demo"].update(frozenset({"r1"}), {"r1": frozenset(models)}, faults)
 
 
 async def started(latency: dict[str, LatencyModel], first: dict[str, object]) -> Any:
-    hosts(latency, first)
     router = Router(demo=Handle(latency))
+    hosts(latency, first)
     await router.reconfigure(first)
     return router
 
