@@ -1,16 +1,23 @@
-"""Serve's own routing loop with our request router in it: real replicas, requests and metadata of Ray's, no actors."""
+"""Serve's own routing loop with our request router in it, as Serve unpickles it in the router's process: real replicas,
+requests and metadata of Ray's, no actors."""
 
 import asyncio
 import itertools
 import math
 import time
+from typing import Any
+from weakref import WeakValueDictionary
 
 import numpy as np
 import pytest
+from ray.cloudpickle import cloudpickle
 from ray.serve._private.common import DeploymentHandleSource, DeploymentID, RequestMetadata, RunningReplicaInfo
+from ray.serve.config import RequestRouterConfig
 from ray.serve.request_router import PendingRequest, ReplicaID, RequestRouter, RunningReplica
 
-from rankfleet.cluster.request_router import Envelope, LeastWorkRouter
+from rankfleet.cluster import envelope, request_router
+from rankfleet.cluster.deployment_options import REQUEST_ROUTER
+from rankfleet.cluster.envelope import Envelope, ledger_of
 from rankfleet.core.messages import Chunk
 from rankfleet.core.pairs import TokenizedPairs
 from rankfleet.router.ledger import Entry, Ledger
@@ -49,13 +56,24 @@ def vars_of(info: RunningReplicaInfo) -> dict[str, object]:
 
 @pytest.fixture(autouse=True)
 def ledger(monkeypatch: pytest.MonkeyPatch) -> Ledger:
-    """That of the group, where the process of a router leaves it."""
-    one = Ledger()
-    monkeypatch.setattr(LeastWorkRouter, "ledgers", {"demo": one})
-    return one
+    """That of the group in the process of a router."""
+    monkeypatch.setattr(envelope, "LEDGERS", {})
+    return ledger_of("demo")
 
 
-def router(*replicas: Replica) -> LeastWorkRouter:
+def as_in_another_process(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """The class of the request router as the router's process gets it: Serve pickles it with its whole module. Where it
+    was pickled, unpickling would find the same class again."""
+    config = RequestRouterConfig(request_router_class=REQUEST_ROUTER)
+    with monkeypatch.context() as patch:
+        patch.setattr(cloudpickle, "_DYNAMIC_CLASS_TRACKER_BY_ID", WeakValueDictionary())
+        return config.get_request_router_class()
+
+
+LeastWorkRouter = as_in_another_process(pytest.MonkeyPatch())
+
+
+def router(*replicas: Replica) -> RequestRouter:
     """As Serve makes it for a handle inside the router's replica."""
     made = LeastWorkRouter(
         deployment_id=GROUP, handle_source=DeploymentHandleSource.REPLICA, use_replica_queue_len_cache=True
@@ -73,7 +91,7 @@ IDS = itertools.count()
 def request(ms: float = 10.0, model: str = A, call: str = "score") -> PendingRequest:
     """A call with a chunk of this predicted time, which is in flight from now on."""
     entry = Entry(ms, math.inf, time.perf_counter(), models=(model,))
-    LeastWorkRouter.ledgers["demo"].open(entry, entry.sent_s)
+    ledger_of("demo").open(entry, entry.sent_s)
     number = next(IDS)
     metadata = RequestMetadata(f"request {number}", f"internal {number}", call_method=call)
     return PendingRequest([Envelope(Chunk(("small",), PAIRS), entry)] if call == "score" else [], {}, metadata)
@@ -88,7 +106,12 @@ async def sent(router: RequestRouter, pending: PendingRequest) -> str:
 
 
 def completed(pending: PendingRequest) -> None:
-    LeastWorkRouter.ledgers["demo"].close(pending.args[0].entry, time.perf_counter())
+    ledger_of("demo").close(pending.args[0].entry, time.perf_counter())
+
+
+def test_the_routers_process_has_another_class_than_the_module() -> None:
+    assert LeastWorkRouter is not request_router.LeastWorkRouter
+    assert LeastWorkRouter.__name__ == request_router.LeastWorkRouter.__name__
 
 
 async def test_a_chunk_goes_to_the_replica_with_the_least_predicted_work() -> None:
@@ -151,13 +174,6 @@ async def test_a_chunk_counts_at_the_replica_that_serve_gave_it_to() -> None:
     assert [await sent(demo, request(ms=20.0)) for _ in range(2)] == [chosen, chosen]
 
 
-async def test_a_group_without_a_ledger_is_routed_as_well(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The handle may be that of a process that is no router."""
-    pending = request()
-    monkeypatch.setattr(LeastWorkRouter, "ledgers", {})
-    assert await sent(router(replica("r1", A)), pending) == "r1"
-
-
 async def test_calls_without_a_chunk_are_routed_as_well() -> None:
     demo = router(replica("r1", A))
     assert await sent(demo, request(call="latency")) == "r1"
@@ -170,7 +186,7 @@ def full(name: str) -> Replica:
     return made
 
 
-async def is_balanced(demo: LeastWorkRouter) -> bool:
+async def is_balanced(demo: RequestRouter) -> bool:
     """Whether no work is counted at either of two replicas: two small chunks then go to one each."""
     return {await sent(demo, request(ms=1.0)), await sent(demo, request(ms=1.0))} == {"r1", "r2"}
 

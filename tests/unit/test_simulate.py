@@ -6,11 +6,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from rankfleet.simulate.events import EventQueue
 
 from rankfleet.core.config import FleetConfig
 from rankfleet.core.errors import ConfigError
 from rankfleet.estimates.latency import LatencyModel
+from rankfleet.simulate.events import EventQueue
 from rankfleet.simulate.inputs import requests_for, workload_named
 from rankfleet.simulate.oracle import slices, upper_bound, work_done_s
 from rankfleet.simulate.policies import policy_of

@@ -19,7 +19,7 @@ from ray.exceptions import (
 from ray.serve._private.common import DeploymentID, ReplicaID
 from ray.serve.exceptions import DeploymentUnavailableError, ReplicaUnavailableError
 
-from rankfleet.cluster.request_router import Envelope
+from rankfleet.cluster.envelope import Envelope
 from rankfleet.cluster.transport import ServeGroupClient, as_rankfleet_error
 from rankfleet.core.errors import (
     Expired,
