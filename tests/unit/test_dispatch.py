@@ -81,7 +81,7 @@ class Fleet:
         return self.group.ledger
 
     async def score(self, at_s: float = math.inf, grace_s: float = 1.0) -> list[float]:
-        return (await self.one.score(("small",), PAIRS, Deadline(at_s, grace_s))).logits.tolist()  # type: ignore[no-any-return]
+        return (await self.one.score(("small",), PAIRS, Deadline(at_s, grace_s))).logits.tolist()
 
     @property
     def ready(self) -> int:
