@@ -1,6 +1,10 @@
 """Fakes that tests pass as arguments, and builders for what several tests need."""
 
-from collections.abc import Callable, Sequence
+import asyncio
+import functools
+import math
+from collections.abc import Callable, Coroutine, Mapping, Sequence
+from typing import Any, ParamSpec, TypeVar
 
 import httpx
 import numpy as np
@@ -11,8 +15,12 @@ from rankfleet.api.search import Retriever
 from rankfleet.core.config import FleetConfig, parse_config
 from rankfleet.core.messages import Chunk, ChunkScores, Ranking
 from rankfleet.engine.text.tokenizer import PairTokenizer
+from rankfleet.router.ledger import Entry, Ledger
 from rankfleet.router.service import RankingService
+from rankfleet.simulate.virtual_time import VirtualLoop
 
+P = ParamSpec("P")
+T = TypeVar("T")
 WORDS = ["a", "cat", "dog", "bird", "is", "an", "animal", "the", "sat", "on", "mat", "sun", "moon", "x", "y", "z"]
 
 
@@ -48,7 +56,7 @@ class FakeGroup:
         self._backlog_s = backlog_s
         self.chunks: list[Chunk] = []
 
-    async def score(self, chunk: Chunk, predicted_s: float) -> ChunkScores:
+    async def score(self, chunk: Chunk, entry: Entry) -> ChunkScores:
         self.chunks.append(chunk)
         pieces = np.split(chunk.pairs.ids, np.cumsum(chunk.pairs.lengths)[:-1])
         logits = np.array([self._score(ids) for ids in pieces], dtype=np.float32)
@@ -65,13 +73,62 @@ class FakeClock:
         return self.now
 
 
-def service(group: FakeGroup | None = None, config: FleetConfig | None = None, **changes: object) -> RankingService:
-    """A router over one fake group. changes: keys of the fleet file."""
+class LoopWithoutThreads(VirtualLoop):
+    """Makes calls that are meant for a thread at once."""
+
+    def run_in_executor(self, executor: None, func: Callable[..., T], *args: object) -> asyncio.Future[T]:  # type: ignore[override]
+        done = self.create_future()
+        done.set_result(func(*args))
+        return done
+
+
+def on_virtual_time(test: Callable[P, Coroutine[Any, Any, T]]) -> Callable[P, T]:
+    """Runs a test on a virtual clock, which begins at 0 s: what it waits for comes at once, in order of time."""
+
+    async def alone(coroutine: Coroutine[Any, Any, T]) -> T:
+        try:
+            return await coroutine
+        finally:
+            others = asyncio.all_tasks() - {asyncio.current_task()}
+            for task in others:
+                task.cancel()
+            await asyncio.gather(*others, return_exceptions=True)
+
+    @functools.wraps(test)
+    def run(*args: P.args, **kwargs: P.kwargs) -> T:
+        return LoopWithoutThreads().run_until_complete(alone(test(*args, **kwargs)))
+
+    return run
+
+
+def ledgers(config: FleetConfig) -> dict[str, Ledger]:
+    """An empty ledger for each group."""
+    return {name: Ledger() for name in config.groups}
+
+
+def service(
+    group: FakeGroup | None = None,
+    config: FleetConfig | None = None,
+    tokenizers: Mapping[str, PairTokenizer] | None = None,
+    clock: Callable[[], float] | None = None,
+    before: RankingService | None = None,
+    **changes: object,
+) -> RankingService:
+    """A router over one fake group. before: as in `RankingService`. changes: keys of the fleet file."""
     config = config or fleet(**changes)
-    tokenizer = word_tokenizer()
     return RankingService(
-        config, dict.fromkeys(config.tiers, tokenizer), {"demo": group or FakeGroup()}, clock=FakeClock()
+        config,
+        tokenizers or dict.fromkeys(config.tiers, word_tokenizer()),
+        {"demo": group or FakeGroup()},
+        before.fleet.ledgers if before else ledgers(config),
+        clock=clock or FakeClock(),
+        before=before,
     )
+
+
+def send(service: RankingService, ms: float) -> None:
+    """A chunk of this predicted time is in flight from now on."""
+    service.fleet.ledgers["demo"].open(Entry(ms, math.inf, service.clock()), service.clock())
 
 
 class FakeMetrics:

@@ -22,7 +22,8 @@ from rankfleet.api.headers import REQUEST_ID, SLO_CLASS, SLO_MS
 from rankfleet.core.errors import RequestError, ScoringFailed
 from rankfleet.core.messages import Chunk, ChunkScores, Ranking
 from rankfleet.estimates.latency import LatencyModel
-from tests.unit.fakes import FakeGroup, FakeMetrics, http_client, service
+from rankfleet.router.ledger import Entry
+from tests.unit.fakes import FakeGroup, FakeMetrics, http_client, on_virtual_time, send, service
 from tests.unit.openapi import check_documented, check_json, openapi_page
 
 API_PAGE = (Path(__file__).parents[2] / "docs/api.md").read_text()
@@ -148,7 +149,7 @@ async def test_a_refusal_for_load_says_when_to_retry() -> None:
         slo_classes={"fast": {"slo_ms": 20, "when_none_fits": "refuse"}},
     )
     one.fleet.update_latency({"only": LatencyModel(5, 0, 0)})
-    one.fleet.chunk_sent("demo", 1412.0, one.clock())
+    send(one, 1412.0)
     metrics = FakeMetrics()
     async with http_client(one, metrics) as http:
         reply = await http.post("/v1/rerank", json=BODY | {"model": "fast"})
@@ -174,7 +175,7 @@ async def test_an_unreachable_min_quality_names_the_best_that_can_be_reached(cli
 
 async def test_an_unexpected_error_is_a_500_that_names_the_log(caplog: pytest.LogCaptureFixture) -> None:
     class Broken(FakeGroup):
-        async def score(self, chunk: Chunk, predicted_s: float) -> ChunkScores:
+        async def score(self, chunk: Chunk, entry: Entry) -> ChunkScores:
             raise ZeroDivisionError("unexpected")
 
     host = HostProcess(log_location="/logs/router.log on host-1")
@@ -398,15 +399,16 @@ async def test_bodies_that_would_fill_the_memory_are_refused_before_parsing() ->
 
 
 @pytest.mark.parametrize("objects", [False, True])
+@on_virtual_time
 async def test_memory_of_requests_in_progress_is_bounded(objects: bool) -> None:
     class Held(FakeGroup):
         def __init__(self) -> None:
             super().__init__()
             self.go = asyncio.Event()
 
-        async def score(self, chunk: Chunk, predicted_s: float) -> ChunkScores:
+        async def score(self, chunk: Chunk, entry: Entry) -> ChunkScores:
             await self.go.wait()
-            return await super().score(chunk, predicted_s)
+            return await super().score(chunk, entry)
 
     group = Held()
     one = service(group, limits={"max_body_bytes": 40_000, "max_bytes_in_flight": 320_000})
@@ -471,7 +473,7 @@ async def test_readyz_says_why_a_newer_fleet_file_is_not_served() -> None:
 async def test_a_router_without_replicas_is_not_ready() -> None:
     one = service()
     one.fleet.update_latency({n: LatencyModel(1, 0, 0) for n in ("small", "medium", "large")})
-    one.fleet.set_running("demo", frozenset())
+    one.fleet.ledgers["demo"].update(frozenset())
     async with http_client(one) as http:
         reply = await http.get("/readyz")
     assert (reply.status_code, "no replica runs" in reply.json()["reason"]) == (503, True)
@@ -485,14 +487,14 @@ async def test_an_overloaded_router_is_ready() -> None:
         default_slo_class="fast",
     )
     one.fleet.update_latency({"only": LatencyModel(5, 0, 0)})
-    one.fleet.chunk_sent("demo", 12_000.0, one.clock())
+    send(one, 12_000.0)
     async with http_client(one) as http:
         assert (await http.get("/readyz")).status_code == 200
 
 
 async def test_a_router_that_fails_to_rank_is_not_ready() -> None:
     class Broken(FakeGroup):
-        async def score(self, chunk: Chunk, predicted_s: float) -> ChunkScores:
+        async def score(self, chunk: Chunk, entry: Entry) -> ChunkScores:
             raise ScoringFailed("the device is lost")
 
     one = service(Broken())

@@ -15,7 +15,8 @@ from rankfleet.api.dialects.registry import DIALECTS, by_path
 from rankfleet.api.headers import RequestHeaders
 from rankfleet.core.messages import Chunk, ChunkScores
 from rankfleet.estimates.latency import LatencyModel
-from tests.unit.fakes import FakeGroup, http_client, service
+from rankfleet.router.ledger import Entry
+from tests.unit.fakes import FakeGroup, http_client, send, service
 from tests.unit.openapi import check_documented, openapi_page
 
 # The example of every rerank route asks this.
@@ -145,7 +146,7 @@ async def test_a_field_in_the_query_string_is_refused(dialect: Dialect, route: A
 @pytest.mark.parametrize(("dialect", "route"), RERANK)
 async def test_a_fault_of_the_fleet_has_the_form_of_the_dialect(dialect: Dialect, route: Any) -> None:
     class Broken(FakeGroup):
-        async def score(self, chunk: Chunk, predicted_s: float) -> ChunkScores:
+        async def score(self, chunk: Chunk, entry: Entry) -> ChunkScores:
             raise ZeroDivisionError
 
     reply = await post(route.path, example(route), Broken())
@@ -162,7 +163,7 @@ async def test_a_busy_fleet_says_when_to_retry(dialect: Dialect, route: Any) -> 
         default_slo_class="fast",
     )
     one.fleet.update_latency({"only": LatencyModel(5, 0, 0)})
-    one.fleet.chunk_sent("demo", 1585.0, one.clock())
+    send(one, 1585.0)
     body = {name: value for name, value in route.example.items() if name != "slo_ms"}
     async with http_client(one) as http:
         reply = await http.post(route.path, json=body, headers={"x-request-id": "mine-1"})

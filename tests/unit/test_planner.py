@@ -1,3 +1,5 @@
+import math
+
 import numpy as np
 import pytest
 
@@ -177,7 +179,10 @@ def test_before_any_measurement_the_best_tier_answers() -> None:
 
 
 def test_only_work_served_first_is_ahead_of_a_request() -> None:
-    snapshot = FleetSnapshot(TIERS, {"g": GroupState(1, 1.0, ahead_s=0.1)}, 5.0)
+    # Of a second of work, a tenth has an earlier deadline and is smaller than the 10 ms of this at its cheapest tier.
+    in_flight = tuple((5.0, 0.1) for _ in range(20)) + tuple((9.0, 0.2) for _ in range(100))
+    group = GroupState(1, 1.0, in_flight, whole_tokens=500)  # too few for late binding
+    snapshot = FleetSnapshot(TIERS, {"g": group}, 5.0)
     decision = plan(PlanRequest(WORK, 0.0, 165.0), snapshot, 0.0)
     assert isinstance(decision, Plan)
     assert (decision.tier, decision.predicted_ms) == ("medium", pytest.approx(145))
@@ -190,7 +195,8 @@ def test_a_plan_that_makes_others_late_is_not_taken() -> None:
     rule = Routing(horizon=0.25, horizon_exponent=0.5)
 
     def decide(backlog_s: float) -> Plan:
-        group = GroupState(1, backlog_s, ahead_s=0.0, arrivals=ArrivalStats(500.0, 10.0))
+        behind = ((backlog_s * 1e3, 9.0),)  # its deadline is later
+        group = GroupState(1, backlog_s, behind, whole_tokens=500, arrivals=ArrivalStats(500.0, 10.0))
         decision = plan(PlanRequest(WORK, 0.0, 500.0), FleetSnapshot(TIERS, {"g": group}, 5.0, rule=rule), 0.0)
         assert isinstance(decision, Plan)
         return decision
@@ -221,6 +227,8 @@ def test_a_request_of_one_chunk_gets_late_binding() -> None:
     # 8,192 tokens on one replica: medium takes 328 ms, large 1,311.
     assert (decision.tier, decision.stages[0].tiers) == ("medium", ("medium", "large"))
     assert plan(PlanRequest(work, 0.0, None, pinned="name"), snapshot, 0.0).stages[0].tiers == ("large",)  # type: ignore[union-attr]
+    larger = dict.fromkeys(WORK, Work(80, 16385, 0))  # one token more than a batch
+    assert plan(PlanRequest(larger, 0.0), snapshot, 0.0).stages[0].tiers == ("large",)  # type: ignore[union-attr]
 
 
 TABLE = QualityTable(
@@ -273,3 +281,33 @@ def test_a_tier_that_is_not_measured_is_not_exchanged_for_one_that_is() -> None:
     decision = plan(PlanRequest({"small": WORK["small"], "large": WORK["large"]}, 0.0), snapshot, 0.0)
     assert isinstance(decision, Plan)
     assert decision.stages == (Stage("large", 10, ("large",)),)
+
+
+@pytest.mark.parametrize(
+    ("deadline_s", "min_ms", "now_s", "ahead_ms"),
+    [
+        (1.5, 200.0, 0.0, 100.0),  # of 300, 100 and 50 ms, those that are due first and are smaller
+        (2.0, 200.0, 0.0, 150.0),
+        (0.9, 200.0, 0.0, 0.0),
+        (1.5, 100.0, 0.0, 0.0),  # one of its own size may be dropped in its place
+        (1.5, 100.0, 0.6, 100.0),  # but not for longer than twice its budget
+        (1.5, 100.0, 0.5, 0.0),
+        (1.5, 81.0, 0.6, 100.0),  # 81 ms are about 100
+        (1.5, 79.0, 0.6, 0.0),
+        (math.inf, math.inf, 0.0, 450.0),
+    ],
+)
+def test_of_the_work_in_flight_what_is_smaller_and_more_urgent_is_ahead(
+    deadline_s: float, min_ms: float, now_s: float, ahead_ms: float
+) -> None:
+    in_flight = ((300.0, 1.0), (100.0, 1.0), (50.0, 2.0))
+    group = GroupState(1, 0.45, in_flight, busy_since_s=-1.3, whole_tokens=1000)
+    assert group.ahead_ms(deadline_s, min_ms, now_s) == pytest.approx(ahead_ms)
+    one_tier = GroupState(1, 0.45, in_flight, busy_since_s=-1.3)
+    assert one_tier.ahead_ms(deadline_s, min_ms, now_s) == pytest.approx(450.0), "all of it, however late it came"
+
+
+def test_work_of_other_routers_is_taken_to_be_like_this_routers_own() -> None:
+    group = GroupState(1, 0.9, ((100.0, 1.0), (200.0, 2.0)), whole_tokens=1000)
+    assert group.ahead_ms(1.5, 150.0, 0.0) == pytest.approx(300.0), "a third of the 900 ms"
+    assert GroupState(1, 0.9, whole_tokens=1000).ahead_ms(1.5, 150.0, 0.0) == pytest.approx(900.0), "all of it theirs"

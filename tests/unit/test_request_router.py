@@ -1,18 +1,26 @@
-"""Serve's own routing loop with our request router in it: real replicas, requests and metadata of Ray's, no actors."""
+"""Serve's own routing loop with our request router in it, as Serve unpickles it in the router's process: real replicas,
+requests and metadata of Ray's, no actors."""
 
 import asyncio
 import itertools
+import math
+import time
+from typing import Any
+from weakref import WeakValueDictionary
 
 import numpy as np
 import pytest
+from ray.cloudpickle import cloudpickle
 from ray.serve._private.common import DeploymentHandleSource, DeploymentID, RequestMetadata, RunningReplicaInfo
+from ray.serve.config import RequestRouterConfig
 from ray.serve.request_router import PendingRequest, ReplicaID, RequestRouter, RunningReplica
 
-from rankfleet.cluster.request_router import LeastWorkRouter
+from rankfleet.cluster import envelope, request_router
+from rankfleet.cluster.deployment_options import REQUEST_ROUTER
+from rankfleet.cluster.envelope import Envelope, ledger_of
 from rankfleet.core.messages import Chunk
 from rankfleet.core.pairs import TokenizedPairs
-from rankfleet.router import replica_view
-from rankfleet.router.replica_view import Envelope, replica_view_of
+from rankfleet.router.ledger import Entry, Ledger
 
 GROUP = DeploymentID(name="demo", app_name="rankfleet")
 PAIRS = TokenizedPairs(np.arange(4, dtype=np.int32), np.array([4], np.int32), np.array([2], np.int32))
@@ -47,11 +55,25 @@ def vars_of(info: RunningReplicaInfo) -> dict[str, object]:
 
 
 @pytest.fixture(autouse=True)
-def _no_views_of_other_tests(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(replica_view, "VIEWS", {})
+def ledger(monkeypatch: pytest.MonkeyPatch) -> Ledger:
+    """That of the group in the process of a router."""
+    monkeypatch.setattr(envelope, "LEDGERS", {})
+    return ledger_of("demo")
 
 
-def router(*replicas: Replica) -> LeastWorkRouter:
+def as_in_another_process(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """The class of the request router as the router's process gets it: Serve pickles it with its whole module. Where it
+    was pickled, unpickling would find the same class again."""
+    config = RequestRouterConfig(request_router_class=REQUEST_ROUTER)
+    with monkeypatch.context() as patch:
+        patch.setattr(cloudpickle, "_DYNAMIC_CLASS_TRACKER_BY_ID", WeakValueDictionary())
+        return config.get_request_router_class()
+
+
+LeastWorkRouter = as_in_another_process(pytest.MonkeyPatch())
+
+
+def router(*replicas: Replica) -> RequestRouter:
     """As Serve makes it for a handle inside the router's replica."""
     made = LeastWorkRouter(
         deployment_id=GROUP, handle_source=DeploymentHandleSource.REPLICA, use_replica_queue_len_cache=True
@@ -66,12 +88,13 @@ def router(*replicas: Replica) -> LeastWorkRouter:
 IDS = itertools.count()
 
 
-def request(ms: float = 10.0, model: str = A, weights: str | None = None, call: str = "score") -> PendingRequest:
-    """A call with a chunk of this predicted time. weights: those that score the rest of its ranking."""
-    chunk = Chunk(("small",), PAIRS, models={"small": model}, weights=weights, min_ms=ms)
+def request(ms: float = 10.0, model: str = A, call: str = "score") -> PendingRequest:
+    """A call with a chunk of this predicted time, which is in flight from now on."""
+    entry = Entry(ms, math.inf, time.perf_counter(), models=(model,))
+    ledger_of("demo").open(entry, entry.sent_s)
     number = next(IDS)
     metadata = RequestMetadata(f"request {number}", f"internal {number}", call_method=call)
-    return PendingRequest([Envelope(chunk)] if call == "score" else [], {}, metadata)
+    return PendingRequest([Envelope(Chunk(("small",), PAIRS), entry)] if call == "score" else [], {}, metadata)
 
 
 async def sent(router: RequestRouter, pending: PendingRequest) -> str:
@@ -82,8 +105,13 @@ async def sent(router: RequestRouter, pending: PendingRequest) -> str:
     return chosen.replica_id.unique_id
 
 
-def completed(router: RequestRouter, pending: PendingRequest, replica: str) -> None:
-    router.on_request_completed(ReplicaID(replica, GROUP), pending.metadata.internal_request_id)
+def completed(pending: PendingRequest) -> None:
+    ledger_of("demo").close(pending.args[0].entry, time.perf_counter())
+
+
+def test_the_routers_process_has_another_class_than_the_module() -> None:
+    assert LeastWorkRouter is not request_router.LeastWorkRouter
+    assert LeastWorkRouter.__name__ == request_router.LeastWorkRouter.__name__
 
 
 async def test_a_chunk_goes_to_the_replica_with_the_least_predicted_work() -> None:
@@ -98,7 +126,7 @@ async def test_an_answered_chunk_counts_no_more() -> None:
     large = request(ms=50.0)
     first = await sent(demo, large)
     assert await sent(demo, request(ms=20.0)) != first
-    completed(demo, large, first)
+    completed(large)
     assert await sent(demo, request(ms=20.0)) == first
 
 
@@ -115,29 +143,35 @@ async def test_a_chunk_goes_to_a_replica_that_hosts_its_model_even_if_that_is_bu
     assert [await sent(demo, request(ms=90.0, model=B)) for _ in range(3)] == ["r2", "r2", "r2"]
 
 
-async def test_the_second_part_of_a_ranking_goes_to_the_same_weights() -> None:
-    demo = router(replica("r1", A, "w1"), replica("r2", A, "w2"))
-    assert [await sent(demo, request(weights="w2")) for _ in range(3)] == ["r2", "r2", "r2"]
-
-
-async def test_other_replicas_are_preferred_to_one_that_lost_a_chunk() -> None:
+async def test_other_replicas_are_preferred_to_one_that_lost_a_chunk(ledger: Ledger) -> None:
     demo = router(replica("r1", A), replica("r2", A))
-    replica_view_of("demo").eject("r1")
+    ledger.eject("r1", time.perf_counter())
     assert [await sent(demo, request()) for _ in range(3)] == ["r2", "r2", "r2"]
 
 
-async def test_work_for_other_routers_counts_too() -> None:
+async def test_work_for_other_routers_counts_too(ledger: Ledger) -> None:
     demo = router(replica("r1", A), replica("r2", A))
-    replica_view_of("demo").answered("r1", backlog_s=60.0, others_s=60.0)
+    ledger.answered("r1", backlog_s=60.0, now_s=time.perf_counter(), others_s=60.0)
     assert [await sent(demo, request()) for _ in range(3)] == ["r2", "r2", "r2"]
 
 
-async def test_an_envelope_names_the_replica_that_got_its_chunk() -> None:
+async def test_an_entry_names_the_replica_that_got_its_chunk() -> None:
     demo = router(replica("r1", A))
     pending = request()
-    assert pending.args[0].replica == ""
+    assert pending.args[0].entry.replica == ""
     await sent(demo, pending)
-    assert pending.args[0].replica == "r1"
+    assert pending.args[0].entry.replica == "r1"
+
+
+async def test_a_chunk_counts_at_the_replica_that_serve_gave_it_to() -> None:
+    """Serve may give a chunk the replica that was chosen for another one."""
+    demo = router(replica("r1", A), replica("r2", A))
+    large = request(ms=50.0)
+    chosen = await sent(demo, large)
+    other = {"r1": "r2", "r2": "r1"}[chosen]
+    demo.on_request_routed(large, ReplicaID(other, GROUP), object())
+    assert large.args[0].entry.replica == other
+    assert [await sent(demo, request(ms=20.0)) for _ in range(2)] == [chosen, chosen]
 
 
 async def test_calls_without_a_chunk_are_routed_as_well() -> None:
@@ -152,7 +186,7 @@ def full(name: str) -> Replica:
     return made
 
 
-async def is_balanced(demo: LeastWorkRouter) -> bool:
+async def is_balanced(demo: RequestRouter) -> bool:
     """Whether no work is counted at either of two replicas: two small chunks then go to one each."""
     return {await sent(demo, request(ms=1.0)), await sent(demo, request(ms=1.0))} == {"r1", "r2"}
 
@@ -164,22 +198,43 @@ async def test_a_full_replica_is_passed_over_and_no_work_is_counted_there() -> N
     for _ in range(4):  # whichever of the two is chosen first
         chunk = request(ms=50.0)
         assert await sent(demo, chunk) == "r2"
-        completed(demo, chunk, "r2")
+        completed(chunk)
     busy.queue_len = 0
     demo.on_new_queue_len_info(busy.replica_id, 0)
     assert await is_balanced(demo)
+
+
+async def test_a_full_replica_does_not_make_serves_loop_spin() -> None:
+    demo, busy = router(), full("r1")
+    demo.update_replicas([busy])
+    demo.on_new_queue_len_info(busy.replica_id, busy.queue_len)
+    pauses: list[int] = []
+
+    async def pause(attempt: int) -> None:
+        """In place of Serve's pause, in which a slot becomes free."""
+        pauses.append(attempt)
+        busy.queue_len = 0
+        demo.on_new_queue_len_info(busy.replica_id, 0)
+
+    demo._backoff = pause
+    pending = request()
+    assert await demo.choose_replicas([busy], pending) == [[busy]]
+    assert pending.routing_context.should_backoff, "else Serve would ask again at once, for ever"
+    assert (await sent(demo, pending), pauses) == ("r1", [0])
 
 
 async def test_a_request_that_is_cancelled_while_it_waits_counts_nowhere() -> None:
     demo, busy = router(), full("r1")
     demo.update_replicas([busy])
     demo.on_new_queue_len_info(busy.replica_id, busy.queue_len)
-    waiting = asyncio.create_task(sent(demo, request(ms=50.0)))
-    while not demo._chosen:
+    pending = request(ms=50.0)
+    waiting = asyncio.create_task(sent(demo, pending))
+    while not pending.args[0].entry.replica:
         await asyncio.sleep(0)
     waiting.cancel()
     with pytest.raises(asyncio.CancelledError):
         await waiting
+    completed(pending)
     busy.queue_len = 0
     other = replica("r2", A)
     demo.update_replicas([busy, other])
@@ -206,13 +261,12 @@ async def test_requests_that_waited_for_a_replica_are_sent_in_order_of_arrival()
     assert order == [0, 1, 2, 3, 4]
 
 
-async def test_the_router_is_told_which_replicas_run_what_they_host_and_who_cannot_follow() -> None:
+async def test_the_ledger_is_told_which_replicas_run_what_they_host_and_who_cannot_follow(ledger: Ledger) -> None:
     demo = router(replica("r1", A, B), replica("r2", A, fault="tier b: no such folder"), replica("r3", silent=True))
-    view = replica_view_of("demo")
-    assert view.running == {"r1", "r2", "r3"}
-    assert view.hosts == {"r1": {A, B}, "r2": {A}}
-    assert view.faults == [("s1", "tier b: no such folder")]
+    assert ledger.running == {"r1", "r2", "r3"}
+    assert ledger.hosts == {"r1": {A, B}, "r2": {A}}
+    assert ledger.faults == [("s1", "tier b: no such folder")]
     demo.on_replica_actor_died(ReplicaID("r2", GROUP))
-    assert (view.running, view.faults) == ({"r1", "r3"}, [])
+    assert (ledger.running, ledger.faults) == ({"r1", "r3"}, [])
     demo.update_replicas([replica("r3", B)])
-    assert (view.running, view.hosts) == ({"r3"}, {"r3": {B}})
+    assert (ledger.running, ledger.hosts) == ({"r3"}, {"r3": {B}})

@@ -10,14 +10,13 @@ import numpy as np
 import pytest
 from ray import serve
 
-from rankfleet.cluster import router_deployment
+from rankfleet.cluster import envelope, router_deployment
+from rankfleet.cluster.envelope import Envelope, ledger_of
 from rankfleet.core.config import FleetConfig, parse_config
 from rankfleet.core.errors import ConfigError
 from rankfleet.core.fingerprint import settings_name
 from rankfleet.core.messages import ChunkScores
 from rankfleet.estimates.latency import LatencyModel
-from rankfleet.router import replica_view
-from rankfleet.router.replica_view import Envelope, replica_view_of
 from rankfleet.router.tokenize import model_names
 from tests.unit.fakes import fleet
 
@@ -48,10 +47,10 @@ class Handle:
     def options(self, **_: str) -> "Handle":
         return self
 
-    def remote(self, envelope: Envelope) -> Response:
-        envelope.replica = "r1"
-        scores = np.zeros(len(envelope.chunk.pairs), np.float32)
-        return Response(ChunkScores(scores, 0.0, 1.0, "r1", 0.0, envelope.chunk.tier))
+    def remote(self, sent: Envelope) -> Response:
+        sent.entry.replica = "r1"
+        scores = np.zeros(len(sent.chunk.pairs), np.float32)
+        return Response(ChunkScores(scores, 0.0, 1.0, "r1", 0.0, sent.chunk.tier))
 
 
 @pytest.fixture
@@ -60,7 +59,7 @@ def latency(monkeypatch: pytest.MonkeyPatch) -> dict[str, LatencyModel]:
     context = SimpleNamespace(replica_id=SimpleNamespace(unique_id="router 1"))
     monkeypatch.setattr(serve, "get_replica_context", lambda: context)
     monkeypatch.setattr(router_deployment, "HOSTED_PERIOD_S", 0.0)
-    monkeypatch.setattr(replica_view, "VIEWS", {})
+    monkeypatch.setattr(envelope, "LEDGERS", {})
     return {}
 
 
@@ -74,7 +73,7 @@ def hosts(
     """From now on the one replica of the group hosts the models of these files."""
     models = [name for each in files for name in model_names(parse_config(each)).values()]
     latency.update(dict.fromkeys(models, LATENCY))
-    replica_view_of("demo").update(frozenset({"r1"}), {"r1": frozenset(models)}, faults)
+    ledger_of("demo").update(frozenset({"r1"}), {"r1": frozenset(models)}, faults)
 
 
 async def started(latency: dict[str, LatencyModel], first: dict[str, object]) -> Any:

@@ -10,8 +10,8 @@ from rankfleet.api.dialects.native_replies import ranking_json
 from rankfleet.core.errors import Expired, Infeasible, InvalidRequest, Overloaded, ScoringFailed, TooLarge, UnknownModel
 from rankfleet.core.messages import Chunk, ChunkScores, Plan, Refusal, RerankRequest
 from rankfleet.estimates.latency import LatencyModel
-from rankfleet.router.service import RankingService
-from tests.unit.fakes import WORDS, FakeClock, FakeGroup, fleet, service, word_tokenizer
+from rankfleet.router.ledger import Entry
+from tests.unit.fakes import WORDS, FakeClock, FakeGroup, fleet, on_virtual_time, send, service, word_tokenizer
 
 SUN = 3 + WORDS.index("sun")
 
@@ -113,8 +113,7 @@ async def test_a_new_version_keeps_estimates_and_counts() -> None:
     before.fleet.update_latency({n: LatencyModel(5, 0, 0) for n in ("small", "medium", "large")})
     await before.rank(RerankRequest("cat", ["a dog"], slo_ms=300))
     config = fleet(default_model="medium")
-    tokenizers = dict.fromkeys(config.tiers, before._tokenizers["small"])
-    one = RankingService(config, tokenizers, {"demo": group}, clock=before.clock, before=before)
+    one = service(group, config, before._tokenizers, before.clock, before)
     one.take_over()
     ranking = await one.rank(RerankRequest("cat", ["a dog"]))
     assert (ranking.plan.tier, ranking.cached) == ("medium", 1), "its token ids are known already"
@@ -208,7 +207,7 @@ async def test_tiers_of_one_vocabulary_share_the_ids_and_keep_their_limits() -> 
     config = fleet(groups={"demo": {"tiers": ["small", "medium", "large"]}})
     tokenizers = {"small": word_tokenizer(8), "medium": word_tokenizer(16), "large": word_tokenizer(32)}
     group = FakeGroup()
-    one = RankingService(config, tokenizers, {"demo": group}, clock=FakeClock())
+    one = service(group, config, tokenizers)
     for tier in ("small", "large", "medium"):
         await one.rank(RerankRequest("cat", ["a dog " * 50], model=tier))
     assert [chunk.pairs.lengths.tolist() for chunk in group.chunks] == [[8], [32], [16]]
@@ -217,7 +216,7 @@ async def test_tiers_of_one_vocabulary_share_the_ids_and_keep_their_limits() -> 
 
 async def test_a_failing_group_fails_its_request_and_leaves_no_backlog() -> None:
     class Broken(FakeGroup):
-        async def score(self, chunk: Chunk, predicted_s: float) -> ChunkScores:
+        async def score(self, chunk: Chunk, entry: Entry) -> ChunkScores:
             raise RuntimeError("device lost")
 
     one = service(Broken())
@@ -232,11 +231,12 @@ async def test_scores_that_are_not_finite_are_an_error() -> None:
         await service(FakeGroup(lambda ids: float("nan"))).rank(RerankRequest("cat", ["a", "b"]))
 
 
+@on_virtual_time
 async def test_requests_do_not_mix() -> None:
     class Slow(FakeGroup):
-        async def score(self, chunk: Chunk, predicted_s: float) -> ChunkScores:
+        async def score(self, chunk: Chunk, entry: Entry) -> ChunkScores:
             await asyncio.sleep(0)  # others go first
-            return await super().score(chunk, predicted_s)
+            return await super().score(chunk, entry)
 
     one = service(Slow(lambda ids: float(ids[1])))  # the query's token
     words = ["cat", "dog", "bird", "sun"]
@@ -245,11 +245,12 @@ async def test_requests_do_not_mix() -> None:
     assert [[d.logit for d in r.documents] for r in rankings] == [[t, t] for t in tokens]
 
 
+@on_virtual_time
 async def test_when_one_chunk_fails_the_others_are_cancelled() -> None:
     cancelled = []
 
     class HalfBroken(FakeGroup):
-        async def score(self, chunk: Chunk, predicted_s: float) -> ChunkScores:
+        async def score(self, chunk: Chunk, entry: Entry) -> ChunkScores:
             self.chunks.append(chunk)
             if len(self.chunks) == 1:
                 raise RuntimeError("device lost")
@@ -290,8 +291,8 @@ async def test_each_tier_cuts_documents_at_its_own_limit() -> None:
 
 async def test_a_request_that_fits_one_batch_stays_whole_and_names_the_tiers_to_choose_from() -> None:
     class Downgrading(FakeGroup):
-        async def score(self, chunk: Chunk, predicted_s: float) -> ChunkScores:
-            return replace(await super().score(chunk, predicted_s), tier="small")
+        async def score(self, chunk: Chunk, entry: Entry) -> ChunkScores:
+            return replace(await super().score(chunk, entry), tier="small")
 
     group = Downgrading()
     one = service(group)
@@ -305,7 +306,7 @@ async def test_a_request_that_fits_one_batch_stays_whole_and_names_the_tiers_to_
 class Busy(FakeGroup):
     """Every chunk's time runs out in the queue."""
 
-    async def score(self, chunk: Chunk, predicted_s: float) -> ChunkScores:
+    async def score(self, chunk: Chunk, entry: Entry) -> ChunkScores:
         raise Expired("the budget ended in the queue of r1")
 
 
@@ -360,8 +361,8 @@ async def test_warming_up_scores_by_its_tier_and_nothing_is_learned_from_it() ->
 
 async def test_routers_report_under_ids_of_their_own_and_learn_of_each_others_load() -> None:
     class Shared(FakeGroup):
-        async def score(self, chunk: Chunk, predicted_s: float) -> ChunkScores:
-            return replace(await super().score(chunk, predicted_s), backlog_s=0.5, others_s=0.2)
+        async def score(self, chunk: Chunk, entry: Entry) -> ChunkScores:
+            return replace(await super().score(chunk, entry), backlog_s=0.5, others_s=0.2)
 
     group = Shared()
     one, two = service(group), service(group)
@@ -372,7 +373,7 @@ async def test_routers_report_under_ids_of_their_own_and_learn_of_each_others_lo
     assert "" not in senders
     now = one.clock()
     before = one.fleet.backlog_s("demo", now)
-    one.fleet.chunk_sent("demo", 500.0, now)
+    send(one, 500.0)
     assert (before, one.fleet.backlog_s("demo", now)) == pytest.approx((0.5, 0.7))
 
 
@@ -407,7 +408,7 @@ async def test_the_tokens_of_a_plan_that_cuts_passages_are_those_sent() -> None:
     # 3,600 in all. Cut to 128 they are 3,200 in as many pairs, and to 64 they are 1,600.
     group = FakeGroup()
     config = fleet(long_documents="max_passage", passage_overlap_tokens=0, overhead_ms=0)
-    one = RankingService(config, dict.fromkeys(config.tiers, word_tokenizer(160)), {"demo": group}, clock=FakeClock())
+    one = service(group, config, dict.fromkeys(config.tiers, word_tokenizer(160)))
     one.fleet.update_latency({n: LatencyModel(0, ms, 0) for n, ms in (("small", 1), ("medium", 9), ("large", 9))})
     ranking = await one.rank(RerankRequest("cat", ["a dog " * 350] * 5, slo_ms=2000))
     assert (ranking.plan.degraded, ranking.plan.predicted_ms) == ("64 tokens a pair", pytest.approx(1600))
@@ -425,8 +426,8 @@ async def test_a_reply_in_which_nothing_was_scored_is_a_reply() -> None:
 
 async def test_the_quality_of_a_reply_is_that_of_the_table(tmp_path: Path) -> None:
     class Downgrading(FakeGroup):
-        async def score(self, chunk: Chunk, predicted_s: float) -> ChunkScores:
-            return replace(await super().score(chunk, predicted_s), tier="small")
+        async def score(self, chunk: Chunk, entry: Entry) -> ChunkScores:
+            return replace(await super().score(chunk, entry), tier="small")
 
     table = tmp_path / "table.json"
     table.write_text(json.dumps({"data_sets": {"mine": {"retriever": 0.1, "tiers": {"small": 0.33, "large": 0.55}}}}))
@@ -443,17 +444,18 @@ class Sleeping(FakeGroup):
         super().__init__()
         self.started = asyncio.Event()
 
-    async def score(self, chunk: Chunk, predicted_s: float) -> ChunkScores:
+    async def score(self, chunk: Chunk, entry: Entry) -> ChunkScores:
         self.chunks.append(chunk)
         await self.started.wait()
-        return await super().score(chunk, predicted_s)
+        return await super().score(chunk, entry)
 
 
+@on_virtual_time
 async def test_a_fleet_that_is_asleep_says_so_and_is_woken() -> None:
     group = Sleeping()
     kept = {"demo": {"tiers": ["small", "medium", "large"], "replicas": {"min": 0, "max": 1}}}
     one = service(group, groups=kept, slo_classes={"fast": {"slo_ms": 50, "when_none_fits": "refuse"}})
-    one.fleet.set_running("demo", frozenset())
+    one.fleet.ledgers["demo"].update(frozenset())
     for measured in (False, True):
         if measured:
             one.fleet.update_latency({n: LatencyModel(10, 0, 0) for n in ("small", "medium", "large")})
@@ -470,7 +472,7 @@ async def test_a_fleet_that_is_asleep_says_so_and_is_woken() -> None:
     free = asyncio.create_task(one.rank(RerankRequest("cat", ["a"], slo_ms=30_000)))
     await asyncio.sleep(0)
     group.started.set()
-    one.fleet.set_running("demo", frozenset({"r1"}))
+    one.fleet.ledgers["demo"].update(frozenset({"r1"}))
     reply = ranking_json(await free, None)["rankfleet"]
     assert (reply["tier"], reply["predicted_ms"]) == ("large", 20_013.0)
     assert reply["reason"] == "large ranks best; no replica runs; one is being started, and the answer waits for it"
@@ -497,7 +499,7 @@ async def test_explain_refuses_as_rank_does() -> None:
     one = service(slo_classes={"fast": {"slo_ms": 50, "when_none_fits": "refuse"}})
     one.fleet.update_latency({tier: LatencyModel(0, 1.0, 0) for tier in ("small", "medium", "large")})
     await one.rank(RerankRequest("cat", ["a dog is an animal"] * 2, model="fast"))
-    one.fleet.chunk_sent("demo", 1.0, one.clock())  # something is under way
+    send(one, 1.0)  # something is under way
     one._tokenize = None  # type: ignore[assignment, method-assign]
     decision = await one.explain(RerankRequest("cat", ["a dog is an animal"] * 20, model="fast"))
     assert isinstance(decision, Refusal)
@@ -506,7 +508,7 @@ async def test_explain_refuses_as_rank_does() -> None:
 async def test_a_tier_gets_no_pairs_that_were_laid_out_for_another_before_all_are_measured() -> None:
     config, group = fleet(), FakeGroup()
     tokenizers = dict.fromkeys(config.tiers, word_tokenizer(64)) | {"small": word_tokenizer(8)}
-    one = RankingService(config, tokenizers, {"demo": group}, clock=FakeClock())
+    one = service(group, config, tokenizers)
     one.fleet.update_latency({"small": LatencyModel(5, 0, 0)})
     ranking = await one.rank(RerankRequest("cat", ["a dog is an animal"]))
     # The pair has 9 tokens, one more than `small` takes.

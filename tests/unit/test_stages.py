@@ -13,8 +13,10 @@ from rankfleet.api.dialects.native_replies import plan_json, ranking_json
 from rankfleet.core.errors import Overloaded, ScoringFailed, Unavailable, UnknownModel
 from rankfleet.core.messages import Chunk, ChunkScores, Refusal, RerankRequest, Stage
 from rankfleet.estimates.latency import LatencyModel
+from rankfleet.router.ledger import Entry
 from rankfleet.router.service import RankingService
-from tests.unit.fakes import FakeClock, FakeGroup, fleet, word_tokenizer
+from tests.unit import fakes
+from tests.unit.fakes import FakeClock, FakeGroup, fleet, on_virtual_time, word_tokenizer
 
 DOCUMENTS = ["a dog is an animal", "a dog is an", "a dog", "a", "x"]  # pairs of 9, 8, 6, 5 and 5 tokens
 TABLE = {"data_sets": {"mine": {"retriever": 0.2, "cascades": {"small>large": {"2": 0.45}}}}}
@@ -27,8 +29,8 @@ class TwoMinds(FakeGroup):
         super().__init__()
         self.after = after
 
-    async def score(self, chunk: Chunk, predicted_s: float) -> ChunkScores:
-        scores = await super().score(chunk, predicted_s)
+    async def score(self, chunk: Chunk, entry: Entry) -> ChunkScores:
+        scores = await super().score(chunk, entry)
         self.after(chunk)  # type: ignore[operator]
         tier = chunk.tier
         logits = scores.logits if tier == "small" else 100 - scores.logits
@@ -40,7 +42,7 @@ def service(tmp_path: Path, group: FakeGroup) -> RankingService:
     table = tmp_path / "table.json"
     table.write_text(json.dumps(TABLE))
     config = fleet(quality={"table": str(table), "retriever": 0.2}, overhead_ms=3)
-    one = RankingService(config, dict.fromkeys(config.tiers, word_tokenizer()), {"demo": group}, clock=FakeClock())
+    one = fakes.service(group, config)
     models = {"small": (10.0, 0.0), "medium": (900.0, 0.0), "large": (1.0, 12.5)}
     one.fleet.update_latency({tier: LatencyModel(a, b, 0) for tier, (a, b) in models.items()})
     return one
@@ -72,31 +74,28 @@ async def test_without_time_for_a_second_stage_the_first_answers(tmp_path: Path)
     assert ranking.plan.reason.endswith("no time was left for the second stage, small answers")
 
 
-async def test_a_second_stage_that_does_not_come_back_in_time_is_given_up(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@on_virtual_time
+async def test_a_second_stage_that_does_not_come_back_in_time_is_given_up(tmp_path: Path) -> None:
     class Hanging(TwoMinds):
-        async def score(self, chunk: Chunk, predicted_s: float) -> ChunkScores:
+        async def score(self, chunk: Chunk, entry: Entry) -> ChunkScores:
             if chunk.tier == "large":
                 self.chunks.append(chunk)
-                loop = asyncio.get_running_loop()
-                deadline_s = loop.time() + 0.3
-                monkeypatch.setattr(loop, "time", lambda: deadline_s)
                 await asyncio.Event().wait()
-            return await super().score(chunk, predicted_s)
+            return await super().score(chunk, entry)
 
     group = Hanging()
     ranking = await service(tmp_path, group).rank(RerankRequest("cat", DOCUMENTS, slo_ms=300))
     assert [c.tier for c in group.chunks] == ["small", "large"]
     assert (ranking.plan.tier, ranking.partial) == ("small", True)
+    assert asyncio.get_running_loop().time() == pytest.approx(0.3)
 
 
 async def test_a_second_stage_whose_replicas_are_gone_leaves_the_first_answer(tmp_path: Path) -> None:
     class Gone(TwoMinds):
-        async def score(self, chunk: Chunk, predicted_s: float) -> ChunkScores:
+        async def score(self, chunk: Chunk, entry: Entry) -> ChunkScores:
             if chunk.tier == "large":
                 raise Unavailable("no replica")
-            return await super().score(chunk, predicted_s)
+            return await super().score(chunk, entry)
 
     ranking = await service(tmp_path, Gone()).rank(RerankRequest("cat", DOCUMENTS, slo_ms=300))
     assert (ranking.plan.tier, ranking.partial, len(ranking.documents)) == ("small", True, 5)
@@ -104,14 +103,14 @@ async def test_a_second_stage_whose_replicas_are_gone_leaves_the_first_answer(tm
 
 async def test_a_fault_in_the_second_stage_leaves_the_first_answer(tmp_path: Path) -> None:
     class Broken(TwoMinds):
-        async def score(self, chunk: Chunk, predicted_s: float) -> ChunkScores:
+        async def score(self, chunk: Chunk, entry: Entry) -> ChunkScores:
             if chunk.tier == "large":
                 raise error
-            return await super().score(chunk, predicted_s)
+            return await super().score(chunk, entry)
 
     class Nonsense(TwoMinds):
-        async def score(self, chunk: Chunk, predicted_s: float) -> ChunkScores:
-            scores = await super().score(chunk, predicted_s)
+        async def score(self, chunk: Chunk, entry: Entry) -> ChunkScores:
+            scores = await super().score(chunk, entry)
             return replace(scores, logits=scores.logits * np.nan) if chunk.tier == "large" else scores
 
     for error in (ScoringFailed("out of memory"), RuntimeError("device lost")):
@@ -139,7 +138,7 @@ async def test_candidates_not_scored_again_keep_the_order_of_the_first_stage(tmp
     by = {"small": [3.0, 2.0, 1.0, 5.0, 4.0, 6.0], "large": [0.0, 0.0, 0.0, 7.0, 0.0, 8.0]}
 
     class Words(FakeGroup):
-        async def score(self, chunk: Chunk, predicted_s: float) -> ChunkScores:
+        async def score(self, chunk: Chunk, entry: Entry) -> ChunkScores:
             ends = np.cumsum(chunk.pairs.lengths)
             logits = np.array([by[chunk.tier][places[int(i)]] for i in chunk.pairs.ids[ends - 2]], dtype=np.float32)
             return ChunkScores(logits, 1.0, 2.0, "r1", 0.0, chunk.tier)
@@ -147,7 +146,7 @@ async def test_candidates_not_scored_again_keep_the_order_of_the_first_stage(tmp
     table = tmp_path / "table.json"
     table.write_text(json.dumps({"data_sets": {"mine": {"cascades": {"small>large": {"2": 0.49}}}}}))
     config = fleet(quality={"table": str(table)}, overhead_ms=3)
-    one = RankingService(config, dict.fromkeys(config.tiers, word_tokenizer()), {"demo": Words()}, clock=FakeClock())
+    one = fakes.service(Words(), config)
     models = {"small": (10.0, 0.0), "medium": (900.0, 0.0), "large": (1.0, 12.5)}
     one.fleet.update_latency({tier: LatencyModel(a, b, 0) for tier, (a, b) in models.items()})
     ranking = await one.rank(RerankRequest("mat", words, slo_ms=300))
@@ -160,7 +159,7 @@ async def test_candidates_not_scored_again_keep_the_order_of_the_first_stage(tmp
 async def test_documents_cut_in_either_stage_are_named(tmp_path: Path) -> None:
     one = service(tmp_path, TwoMinds())
     tokenizers = {"small": word_tokenizer(64), "medium": word_tokenizer(64), "large": word_tokenizer(8)}
-    two = RankingService(one.config, tokenizers, {"demo": TwoMinds()}, clock=FakeClock())
+    two = fakes.service(TwoMinds(), one.config, tokenizers)
     two.fleet.update_latency(one.fleet.models)
     ranking = await two.rank(RerankRequest("cat", [*DOCUMENTS[:4], "a dog " * 40], slo_ms=200))
     assert [stage.tier for stage in ranking.stages] == ["small", "large"]
@@ -191,7 +190,7 @@ async def test_classes_by_field_and_by_api_key() -> None:
     digest = hashlib.sha256(b"secret").hexdigest()
     classes = {"fast": {"slo_ms": 20, "api_key_sha256": [digest]}, "slow": {"slo_ms": 1000}}
     config = fleet(slo_classes=classes, default_slo_class="slow")
-    one = RankingService(config, dict.fromkeys(config.tiers, word_tokenizer()), {"demo": FakeGroup()})
+    one = fakes.service(config=config)
     for asked, expected in (
         ({"slo_class": "fast"}, "fast"),
         ({"api_key": "secret"}, "fast"),

@@ -8,7 +8,7 @@ from rankfleet.core.work import Work
 from rankfleet.estimates.latency import LatencyModel
 from rankfleet.router.service import RankingService
 from rankfleet.router.token_bound import REMEMBERED, TokenLowerBound
-from tests.unit.fakes import FakeGroup, service
+from tests.unit.fakes import FakeGroup, send, service
 
 
 def test_the_fewest_tokens_per_character_count() -> None:
@@ -44,7 +44,7 @@ async def test_a_request_that_is_certainly_too_large_is_refused_before_it_is_tok
     one = strict(group)
     few, many = ["a dog is an animal"] * 2, ["a dog is an animal"] * 20
     await one.rank(RerankRequest("cat", few, model="fast"))
-    one.fleet.chunk_sent("demo", 1.0, one.clock())  # something is under way
+    send(one, 1.0)  # something is under way
     tokenized: list[RerankRequest] = []
     monkeypatch.setattr(one, "_tokenize", lambda request, tiers: tokenized.append(request))
     with pytest.raises(Overloaded, match="looks like too much for 50 ms"):  # a guess: never that it is impossible

@@ -3,7 +3,6 @@
 import asyncio
 import pickle
 from collections.abc import Callable, Generator
-from dataclasses import replace
 from typing import Any
 
 import grpc
@@ -20,6 +19,7 @@ from ray.exceptions import (
 from ray.serve._private.common import DeploymentID, ReplicaID
 from ray.serve.exceptions import DeploymentUnavailableError, ReplicaUnavailableError
 
+from rankfleet.cluster.envelope import Envelope
 from rankfleet.cluster.transport import ServeGroupClient, as_rankfleet_error
 from rankfleet.core.errors import (
     Expired,
@@ -32,9 +32,7 @@ from rankfleet.core.errors import (
 )
 from rankfleet.core.messages import Chunk, ChunkScores
 from rankfleet.core.pairs import TokenizedPairs
-from rankfleet.router.replica_view import EJECTION_S, Envelope, ReplicaView
-from rankfleet.router.retry import PATIENCE_S
-from tests.unit.fakes import FakeClock
+from rankfleet.router.ledger import Entry
 
 PAIRS = TokenizedPairs(np.arange(4, dtype=np.int32), np.array([4], np.int32), np.array([2], np.int32))
 CHUNK = Chunk(("small",), PAIRS)
@@ -42,6 +40,10 @@ SCORES = ChunkScores(np.array([1.0], np.float32), 1.0, 2.0, "r1", 0.0, "small")
 
 
 GROUP = DeploymentID("demo", "rankfleet")
+
+
+def entry() -> Entry:
+    return Entry(predicted_ms=10.0, deadline_s=1.0, sent_s=0.0)
 
 
 def raised_in_replica(error: Exception) -> BaseException:
@@ -67,6 +69,7 @@ def rpc_error(code: grpc.StatusCode) -> grpc.aio.AioRpcError:
         rpc_error(grpc.StatusCode.UNAVAILABLE),
         rpc_error(grpc.StatusCode.CANCELLED),
         rpc_error(grpc.StatusCode.INTERNAL),
+        rpc_error(grpc.StatusCode.UNKNOWN),
         raised_in_replica(TaskCancelledError()),
     ],
     ids=repr,
@@ -74,7 +77,15 @@ def rpc_error(code: grpc.StatusCode) -> grpc.aio.AioRpcError:
 def test_a_replica_that_went_away_is_lost_and_not_failed(error: BaseException) -> None:
     fault = as_rankfleet_error(error, "demo", "r1")
     assert isinstance(fault, ReplicaLost)
-    assert fault.replica == "r1"
+    assert str(fault).startswith("replica r1 of group demo went away: ")
+
+
+def test_a_loss_says_what_is_known_of_it() -> None:
+    assert (
+        str(as_rankfleet_error(ActorDiedError(), "demo", "r1")) == "replica r1 of group demo went away: ActorDiedError"
+    )
+    fault = as_rankfleet_error(ReplicaUnavailableError(ReplicaID("r1", GROUP)), "demo", "")
+    assert str(fault) == "a replica of group demo went away: ReplicaUnavailableError"
 
 
 @pytest.mark.parametrize(
@@ -89,7 +100,7 @@ def test_rankfleets_errors_come_back_unchanged(error: RankfleetError) -> None:
 def test_other_errors_of_a_replica_say_what_they_were() -> None:
     fault = as_rankfleet_error(raised_in_replica(MemoryError("out of memory")), "demo", "r1")
     assert isinstance(fault, ScoringFailed)
-    assert str(fault) == "group demo failed on this request: MemoryError: out of memory"
+    assert str(fault) == "replica r1 of group demo failed on this request: MemoryError: out of memory"
     too_long = as_rankfleet_error(rpc_error(grpc.StatusCode.RESOURCE_EXHAUSTED), "demo", "r1")
     assert isinstance(too_long, ScoringFailed), "another replica would not take it either"
 
@@ -100,7 +111,7 @@ def test_a_group_that_failed_to_deploy_is_unavailable() -> None:
     assert str(fault) == "group demo failed to deploy; see `serve status`"
 
 
-@pytest.mark.parametrize("error", [ReplicaLost("gone", "r1"), Overloaded("full", 2.5), ScoringFailed("broken")])
+@pytest.mark.parametrize("error", [ReplicaLost("gone"), Overloaded("full", 2.5), ScoringFailed("broken")])
 def test_errors_can_be_pickled(error: RankfleetError) -> None:
     again = pickle.loads(pickle.dumps(error))
     assert (type(again), str(again), vars(again)) == (type(error), str(error), vars(error))
@@ -111,19 +122,21 @@ class Response:
 
     def __init__(self) -> None:
         self.future: asyncio.Future[ChunkScores] = asyncio.get_running_loop().create_future()
+        self.cancelled = False
 
     def __await__(self) -> Generator[Any, None, ChunkScores]:
         return self.future.__await__()
 
     def cancel(self) -> None:
-        self.future.set_exception(TaskCancelledError())
+        self.cancelled = True
 
 
 class Handle:
-    """Serve's handle: every chunk goes to `replica`, and `then` says what becomes of it."""
+    """Serve's handle: every chunk goes to replica `r1`, and `then` says what becomes of it."""
 
-    def __init__(self, replica: str = "r1", then: Callable[[Response], None] = lambda response: None) -> None:
-        self.replica, self.then = replica, then
+    def __init__(self, then: Callable[[Response], None] = lambda response: None) -> None:
+        self.then = then
+        self.chunks: list[Chunk] = []
         self.responses: list[Response] = []
 
     def options(self, method_name: str, **_: str) -> "Handle":
@@ -131,7 +144,8 @@ class Handle:
         return self
 
     def remote(self, envelope: Envelope) -> Response:
-        envelope.replica = self.replica
+        envelope.entry.replica = "r1"
+        self.chunks.append(envelope.chunk)
         response = Response()
         self.responses.append(response)
         self.then(response)
@@ -142,137 +156,40 @@ def fails(error: BaseException) -> Callable[[Response], None]:
     return lambda response: response.future.set_exception(error)
 
 
-async def test_a_lost_replica_is_counted_and_ejected_for_a_while() -> None:
-    clock, lost = FakeClock(), list[str]()
-    view = ReplicaView(clock)
-    view.update(frozenset({"r1", "r2"}))
-    group = ServeGroupClient("demo", Handle(then=fails(ActorDiedError())), view, lost.append, clock)
-    with pytest.raises(ReplicaLost) as fault:
-        await group.score(CHUNK, 0.1)
-    assert (fault.value.replica, lost) == ("r1", ["demo"])
-    assert view.eligible(["r1", "r2"]) == [1]
-    clock.now += EJECTION_S
-    assert view.eligible(["r1", "r2"]) == [0, 1]
+async def test_an_answer_comes_back_as_the_replica_gave_it() -> None:
+    handle = Handle(then=lambda response: response.future.set_result(SCORES))
+    assert await ServeGroupClient("demo", handle).score(CHUNK, entry()) is SCORES
+    assert handle.chunks == [CHUNK]
 
 
-async def test_an_answer_reports_the_replicas_work_for_other_routers() -> None:
-    view = ReplicaView(FakeClock())
-    view.update(frozenset({"r1"}))
-    scores = replace(SCORES, backlog_s=0.4, others_s=0.1)
-    await ServeGroupClient("demo", Handle(then=lambda response: response.future.set_result(scores)), view).score(
-        CHUNK, 0.1
-    )
-    assert view.others_ms(["r1"]) == [100.0]
+async def test_a_chunk_is_lost_with_the_replica_that_its_entry_names() -> None:
+    group = ServeGroupClient("demo", Handle(then=fails(ActorDiedError())))
+    with pytest.raises(ReplicaLost, match=r"^replica r1 of group demo went away: ActorDiedError$"):
+        await group.score(CHUNK, entry())
 
 
-async def test_a_replica_is_not_lost_when_the_caller_is_cancelled() -> None:
-    lost: list[str] = []
-    group = ServeGroupClient("demo", Handle(), ReplicaView(), lost.append)
-    task = asyncio.create_task(group.score(CHUNK, 0.1))
+async def test_a_chunk_is_lost_when_its_replica_cuts_the_call_off() -> None:
+    group = ServeGroupClient("demo", Handle(then=fails(asyncio.CancelledError())))
+    with pytest.raises(ReplicaLost, match="went away: CancelledError"):
+        await group.score(CHUNK, entry())
+
+
+async def test_a_refusal_of_the_replica_is_no_loss() -> None:
+    wrong = raised_in_replica(NotHosted("this replica does not host tier 'small'"))
+    with pytest.raises(NotHosted):
+        await ServeGroupClient("demo", Handle(then=fails(wrong))).score(CHUNK, entry())
+
+
+async def test_a_call_that_nobody_waits_for_is_cancelled() -> None:
+    handle = Handle()
+    task = asyncio.create_task(ServeGroupClient("demo", handle).score(CHUNK, entry()))
     await asyncio.sleep(0)
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
-    assert lost == []
-
-
-async def test_a_chunk_is_lost_when_its_replica_cuts_the_call_off() -> None:
-    group = ServeGroupClient("demo", Handle(then=fails(asyncio.CancelledError())), ReplicaView())
-    with pytest.raises(ReplicaLost):
-        await group.score(CHUNK, 0.1)
-
-
-async def test_a_replica_that_falls_silent_is_lost() -> None:
-    clock, handle = FakeClock(), Handle()
-    group = ServeGroupClient("demo", handle, ReplicaView(), clock=clock)
-    waiting = asyncio.create_task(group.score(CHUNK, 0.1))
-    await asyncio.sleep(0)
-    group.check(clock.now + 5.0)
-    assert not handle.responses[0].future.done()
-    group.check(clock.now + 5.1)
-    with pytest.raises(ReplicaLost):
-        await waiting
-
-
-async def test_a_replica_that_answers_other_chunks_is_not_silent() -> None:
-    clock, handle = FakeClock(), Handle()
-    group = ServeGroupClient("demo", handle, ReplicaView(), clock=clock)
-    slow = asyncio.create_task(group.score(CHUNK, 0.1))
-    quick = asyncio.create_task(group.score(CHUNK, 0.1))
-    await asyncio.sleep(0)
-    clock.now += 4.0
-    handle.responses[1].future.set_result(SCORES)
-    await quick
-    group.check(clock.now + 4.0)
-    assert not slow.done()
-    group.check(clock.now + 4.0, late_s=4.0)  # this process itself slept: it heard nothing of anybody
-    clock.now += 4.0
-    group.check(clock.now + 4.9)
-    assert not handle.responses[0].future.done()
-    slow.cancel()
-
-
-async def test_a_group_without_a_replica_is_unavailable_after_a_while() -> None:
-    clock, handle = FakeClock(), Handle(replica="")
-    group = ServeGroupClient("demo", handle, ReplicaView(), clock=clock)
-    waiting = asyncio.create_task(group.score(CHUNK, 0.1))
-    await asyncio.sleep(0)
-    group.check(clock.now + PATIENCE_S - 1)
-    assert not handle.responses[0].future.done()
-    group.check(clock.now + PATIENCE_S + 1)
-    with pytest.raises(Unavailable, match="has had no replica for 120 s"):
-        await waiting
+    assert [response.cancelled for response in handle.responses] == [True]
 
 
 def test_a_replica_receives_the_chunk_alone() -> None:
-    envelope = Envelope("chunk")
-    envelope.replica = "r1"
-    assert pickle.loads(pickle.dumps(envelope)) == "chunk"
-
-
-def test_a_view_reports_changes_and_never_rules_out_all_replicas() -> None:
-    view, heard = ReplicaView(FakeClock()), list[frozenset[str]]()
-    view.update(frozenset({"a", "b"}))
-    view.listen(heard.append)
-    view.eject("a")
-    view.eject("b")
-    assert view.eligible(["a", "b"]) == [0, 1]
-    view.update(frozenset({"b"}))
-    assert heard == [{"a", "b"}, {"b"}]
-
-
-def test_a_view_knows_the_replicas_work_for_other_routers() -> None:
-    clock = FakeClock()
-    view = ReplicaView(clock)
-    view.update(frozenset({"a", "b"}))
-    view.answered("a", backlog_s=0.4, others_s=0.1)
-    view.answered("gone", backlog_s=0.4, others_s=0.1)
-    assert view.others_ms(["a", "b", "gone"]) == [100.0, 0.0, 0.0]
-    clock.now += 0.1
-    assert view.others_ms(["a"]) == [pytest.approx(75.0)]
-    view.update(frozenset({"b"}))
-    assert view.others_ms(["a"]) == [0.0]
-
-
-async def test_a_replica_that_does_not_host_the_model_is_ejected_and_not_lost() -> None:
-    clock, lost = FakeClock(), list[str]()
-    view = ReplicaView(clock)
-    view.update(frozenset({"r1", "r2"}))
-    wrong = raised_in_replica(NotHosted("this replica does not host tier 'small'"))
-    group = ServeGroupClient("demo", Handle(then=fails(wrong)), view, lost.append, clock)
-    with pytest.raises(NotHosted):
-        await group.score(CHUNK, 0.1)
-    assert lost == [], "it is well"
-    assert view.eligible(["r1", "r2"]) == [1]
-
-
-def test_replicas_that_host_the_model_are_eligible() -> None:
-    view = ReplicaView(FakeClock())
-    view.update(frozenset({"r1", "r2", "r3"}), {"r1": frozenset({"a1", "b1"}), "r2": frozenset({"a2", "b1"})})
-    names = ["r1", "r2", "r3"]
-    assert view.eligible(names, ["a2"]) == [1, 2], "r3 has not said what it hosts"
-    assert view.eligible(names, ["b1"]) == [0, 1, 2]
-    assert view.eligible(["r1"], ["a2"]) == [0], "where none is left, it says so itself"
-    assert view.hosting(["a1", "b1"]) == (1, 3)
-    view.eject("r2")
-    assert view.eligible(names, ["a2"]) == [2]
+    (pairs,) = pickle.loads(pickle.dumps([Envelope(CHUNK, entry())]))
+    assert (type(pairs), pairs.tiers, pairs.pairs.ids.tolist()) == (Chunk, ("small",), [0, 1, 2, 3])

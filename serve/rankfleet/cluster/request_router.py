@@ -1,28 +1,16 @@
-"""Chooses the replica for each chunk: the request router that Serve uses for groups."""
+"""Chooses the replica for each chunk: the request router that Serve uses for groups.
+
+Nothing here is shared with the rest of the process: see `cluster/envelope.py`.
+"""
 
 import time
-from typing import Any, ClassVar
+from typing import Any
 
 from ray.serve.request_router import FIFOMixin, PendingRequest, ReplicaID, RequestRouter, RunningReplica
 
+from rankfleet.cluster.envelope import Envelope, ledger_of
 from rankfleet.cluster.ray_private import deployment_of
-from rankfleet.core.messages import Chunk
-from rankfleet.router.ledger import Entry, Ledger
-
-
-class Envelope:
-    """A chunk on its way to a replica, with its entry in the ledger. The replica gets the chunk alone."""
-
-    def __init__(self, chunk: Chunk, entry: Entry) -> None:
-        self.chunk = chunk
-        self.entry = entry
-
-    def __reduce__(self) -> tuple[Any, tuple[Chunk]]:
-        return unwrap, (self.chunk,)
-
-
-def unwrap(chunk: Chunk) -> Chunk:
-    return chunk
+from rankfleet.router.ledger import Entry
 
 
 class LeastWorkRouter(FIFOMixin, RequestRouter):
@@ -32,11 +20,8 @@ class LeastWorkRouter(FIFOMixin, RequestRouter):
     assigned in order of arrival.
     """
 
-    # By group. Serve constructs request routers itself, so that the process of the router leaves its ledgers here.
-    ledgers: ClassVar[dict[str, Ledger]] = {}
-
     def initialize_state(self, **_: Any) -> None:
-        self._ledger = self.ledgers.get(deployment_of(self)) or Ledger()
+        self._ledger = ledger_of(deployment_of(self))
 
     def update_replicas(self, replicas: list[RunningReplica]) -> None:
         super().update_replicas(replicas)

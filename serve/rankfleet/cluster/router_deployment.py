@@ -21,9 +21,9 @@ from rankfleet.autoscaler.drain import drain_times_s
 from rankfleet.autoscaler.reports import router_report
 from rankfleet.autoscaler.sharing import Resources
 from rankfleet.cluster.decision_file import DecisionFile
+from rankfleet.cluster.envelope import ledger_of
 from rankfleet.cluster.following import FleetFollower
 from rankfleet.cluster.ray_private import start_handle
-from rankfleet.cluster.request_router import LeastWorkRouter
 from rankfleet.cluster.telemetry import RouterTelemetry
 from rankfleet.cluster.transport import ServeGroupClient
 from rankfleet.core.config import FleetConfig
@@ -34,7 +34,6 @@ from rankfleet.estimates.latency import LatencyModel
 from rankfleet.estimates.profile import read_profile
 from rankfleet.retrieval.bm25 import Bm25Index
 from rankfleet.router.health import RouterHealth
-from rankfleet.router.ledger import Ledger
 from rankfleet.router.rollover import Rollover, Version
 from rankfleet.router.service import RankingService
 from rankfleet.router.tokenize import load_tokenizers, model_names
@@ -81,9 +80,8 @@ class Router:
         self._handles = groups
         self._telemetry = RouterTelemetry()
         self._clients = {name: ServeGroupClient(name, handle) for name, handle in groups.items()}
-        self._ledgers = {name: Ledger() for name in groups}
+        self._ledgers = {name: ledger_of(name) for name in groups}
         self._decisions = DecisionFile(f"decisions-{serve.get_replica_context().replica_id.unique_id}")
-        LeastWorkRouter.ledgers.update(self._ledgers)
         self._rollover: Rollover[FleetApp] = Rollover(lambda name, models: self._ledgers[name].hosting(models))
         self._follower = FleetFollower("the router", self._start, self._turn_to)
         self._admission = Admission(0)

@@ -7,7 +7,7 @@ import grpc
 from ray.exceptions import NodeDiedError, RayActorError, RayTaskError, TaskCancelledError
 from ray.serve.exceptions import DeploymentUnavailableError, ReplicaUnavailableError
 
-from rankfleet.cluster.request_router import Envelope
+from rankfleet.cluster.envelope import Envelope
 from rankfleet.core.errors import RankfleetError, ReplicaLost, ScoringFailed, Unavailable
 from rankfleet.core.messages import Chunk, ChunkScores
 from rankfleet.router.ledger import Entry

@@ -13,7 +13,7 @@ from typing import Protocol
 import numpy as np
 
 from rankfleet.core.config import FleetConfig
-from rankfleet.core.errors import Expired, RankfleetError, ReplicaLost, Unavailable
+from rankfleet.core.errors import Expired, NotHosted, RankfleetError, ReplicaLost, ScoringFailed, Unavailable
 from rankfleet.core.messages import Chunk, ChunkScores
 from rankfleet.core.pairs import TokenizedPairs, split_rows
 from rankfleet.core.quiet import quietly
@@ -185,9 +185,10 @@ class Dispatcher:
             except RankfleetError as error:
                 now_s = self._clock()
                 if isinstance(error, ReplicaLost):
-                    self._count_loss(group, entry, error)
+                    log.warning("group %s lost a chunk: %s", group, error)
+                    self._on_lost(group)
                     ledger.eject(entry.replica, now_s)
-                has_other = ledger.has_other({*attempts.tried, entry.replica})
+                has_other = ledger.has_other(usable, {*attempts.tried, entry.replica})
                 if (pause_s := attempts.after(error, entry.replica, has_other, now_s)) > 0:
                     await asyncio.sleep(pause_s)
                 continue
@@ -200,10 +201,14 @@ class Dispatcher:
         or gone, and what the replica raises."""
         ledger = self._fleet.ledgers[group]
         ledger.open(entry, entry.sent_s)
-        self._start_watching()
+        if self._watching is None or self._watching.done():
+            self._watching = asyncio.create_task(self._watch())
         try:
             async with asyncio.timeout(deadline.wait_s(entry.sent_s)) as self._timeouts[entry]:
                 back = await self._groups[group].score(chunk, entry)
+        except (Expired, NotHosted, ScoringFailed):
+            ledger.heard(entry.replica, self._clock())
+            raise
         except TimeoutError as error:
             if not entry.given_up:
                 raise Expired("the budget ended before a replica answered") from error
@@ -217,14 +222,6 @@ class Dispatcher:
         ledger.answered(back.replica, back.backlog_s, self._clock())
         return back
 
-    def _count_loss(self, group: str, entry: Entry, error: ReplicaLost) -> None:
-        log.warning("replica %s of group %s was lost with a chunk: %s", entry.replica or "?", group, error)
-        self._on_lost(group)
-
-    def _start_watching(self) -> None:
-        if self._watching is None or self._watching.done():
-            self._watching = asyncio.create_task(self._watch())
-
     async def _watch(self) -> None:
         """While chunks are in flight, end the wait for those whose replica has fallen silent."""
         woken_s = self._clock()
@@ -237,8 +234,9 @@ class Dispatcher:
                 if stalled:
                     ledger.resumed(now_s)
                 for entry in ledger.silent(now_s):
-                    if entry in self._timeouts:  # else it was sent for another version of the fleet
-                        self._timeouts[entry].reschedule(-math.inf)
+                    timeout = self._timeouts.get(entry)  # None if it was sent for another version of the fleet
+                    if timeout is not None and not timeout.expired():
+                        timeout.reschedule(-math.inf)
 
 
 def usable_models(chunk: Chunk) -> tuple[str, ...]:

@@ -16,7 +16,7 @@ HEARD_S = 30.0  # how long a replica counts as ready after it has answered, wher
 # Ejection of replicas that lose or fail work, by the rules of Envoy's outlier detection: the time grows by one step
 # with each ejection, shrinks by one for each EJECTION_STEP_S without any, and never the last replica is ejected.
 EJECTION_STEP_S = 5.0
-MAX_EJECTION_S = 60.0
+MAX_EJECTION_STEPS = 12
 
 
 @dataclass(slots=True, eq=False)
@@ -135,18 +135,19 @@ class Ledger:
 
         Does not extend an ejection: chunks that a replica loses at the same time are one event.
         """
-        others = (self.running or frozenset()) - {name}
-        if self.is_ejected(name, now_s) or all(self.is_ejected(other, now_s) for other in others):
+        taking = {other for other in self.running or () if not self.is_ejected(other, now_s)}
+        if name not in taking or len(taking) == 1:
             return
         replica = self._replicas.setdefault(name, ReplicaRecord())
-        quiet_steps = (now_s - replica.ejected_until_s) / EJECTION_STEP_S
-        replica.steps = 1 + max(0, replica.steps - int(min(quiet_steps, replica.steps)))
-        replica.ejected_until_s = now_s + min(MAX_EJECTION_S, replica.steps * EJECTION_STEP_S)
+        quiet_steps = int(min(replica.steps, (now_s - replica.ejected_until_s) / EJECTION_STEP_S))
+        replica.steps = min(MAX_EJECTION_STEPS, 1 + replica.steps - quiet_steps)
+        replica.ejected_until_s = now_s + replica.steps * EJECTION_STEP_S
         replica.backlog_s = 0.0
 
-    def has_other(self, tried: Collection[str]) -> bool:
-        """Whether a replica runs that is none of these."""
-        return self.running is not None and not self.running.issubset(tried)
+    def has_other(self, models: Collection[str], tried: Collection[str]) -> bool:
+        """Whether a replica that `choose` prefers for these models is none of those tried."""
+        running = self.running or frozenset()
+        return not set(tried).issuperset({name for name in running if self._may_host(name, models)} or running)
 
     # Chunks
 
@@ -164,9 +165,7 @@ class Ledger:
         that are not ejected; a condition that would leave none is dropped, the last one first. Of these, the one on
         which the chunk would start first; if several are equal, of those with the fewest chunks the next in turn.
         """
-        places = list(range(len(names)))
-        if entry.models:
-            places = [p for p in places if self._may_host(names[p], entry.models)] or places
+        places = [p for p, name in enumerate(names) if self._may_host(name, entry.models)] or list(range(len(names)))
         if entry.tried:
             places = [p for p in places if names[p] not in entry.tried] or places
         places = [p for p in places if not self.is_ejected(names[p], now_s)] or places
@@ -182,7 +181,7 @@ class Ledger:
 
     def _may_host(self, name: str, models: Collection[str]) -> bool:
         hosted = self.hosts.get(name)
-        return hosted is None or not hosted.isdisjoint(models)
+        return not models or hosted is None or not hosted.isdisjoint(models)
 
     def place(self, entry: Entry, name: str, now_s: float) -> None:
         """A chunk is at this replica, and no longer at another one. Nothing counts once the chunk is closed."""
@@ -225,6 +224,11 @@ class Ledger:
 
     # Silence
 
+    def heard(self, name: str, now_s: float) -> None:
+        """A replica has answered with an error."""
+        if name in self._replicas:
+            self._replicas[name].heard_s = now_s
+
     def resumed(self, now_s: float) -> None:
         """This process did not run for a while until now, so that it could hear from no replica."""
         self._resumed_s = now_s
@@ -235,7 +239,8 @@ class Ledger:
         A connection over a dead network is not closed, so that a replica behind it just falls silent.
         """
         for entry in self._entries:
-            heard_s = max(entry.sent_s, self._replicas.get(entry.replica, NOTHING_KNOWN).heard_s, self._resumed_s)
+            replica = self._replicas.get(entry.replica, NOTHING_KNOWN)
+            heard_s = max(entry.sent_s, entry.placed_s, replica.heard_s, self._resumed_s)
             if not entry.replica and now_s - heard_s > PATIENCE_S:
                 entry.given_up = "it got no replica"
             elif entry.replica and now_s > silent_at_s(heard_s, entry.answer_s):

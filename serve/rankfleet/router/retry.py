@@ -82,7 +82,7 @@ class Attempts:
                 return self._after_loss(error, replica or "a replica", now_s)
             case NotHosted():
                 return self._after_refusal(error, has_other, now_s)
-            case ScoringFailed() if has_other and not self.failed and self._can_be_in_time(now_s):
+            case ScoringFailed() if replica and has_other and not self.failed and self._can_be_in_time(now_s):
                 self.failed = replica
                 return 0.0
             case Expired() if self.deadline.late_is_fine and self.at_s < math.inf:

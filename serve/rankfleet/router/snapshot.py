@@ -86,11 +86,9 @@ class FleetSnapshot:
     @property
     def idle(self) -> "FleetSnapshot":
         """The same fleet with every group awake and no backlog."""
-
-        def at_rest(group: GroupState) -> GroupState:
-            return replace(group, backlog_s=0.0, in_flight=(), asleep=False)
-
-        return replace(self, groups={name: at_rest(group) for name, group in self.groups.items()})
+        groups = self.groups.items()
+        idle = {name: replace(group, backlog_s=0.0, in_flight=(), asleep=False) for name, group in groups}
+        return replace(self, groups=idle)
 
     @property
     def quality(self) -> QualityTable:
