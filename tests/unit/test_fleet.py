@@ -139,10 +139,10 @@ def test_work_of_the_same_size_is_ahead_only_under_lasting_overload() -> None:
     late = 1.1  # busy for more than twice the budget
     for _ in range(4):
         sent(view, 100.0, now_s=late, deadline_s=late + 0.4)
-    # Eight are in flight, one of them long overdue; all have an earlier deadline than the one that asks.
-    assert demo(view, late).backlog_s == pytest.approx(0.7)
-    assert ahead_ms(late, 100.0) == pytest.approx(700.0)
-    assert ahead_ms(late, 81.0) == pytest.approx(700.0), "about as large"
+    # Eight are in flight, at no replica yet; all have an earlier deadline than the one that asks.
+    assert demo(view, late).backlog_s == pytest.approx(0.8)
+    assert ahead_ms(late, 100.0) == pytest.approx(800.0)
+    assert ahead_ms(late, 81.0) == pytest.approx(800.0), "about as large"
     assert ahead_ms(late, 79.0) == 0.0, "smaller ones still go before the large"
 
 

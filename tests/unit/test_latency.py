@@ -41,11 +41,6 @@ def test_a_noisy_fit_has_no_negative_coefficient_and_the_p99_of_the_noise() -> N
     assert 1.15 < found.p99_factor < 1.4
 
 
-def test_amortized_time_has_a_share_of_the_fixed_cost() -> None:
-    # A quarter of the 2 ms that a batch costs, and 8 ms of its own.
-    assert LatencyModel(2.0, 0.01, 0.0001).amortized_ms(work(300, 50000), 0.25) == pytest.approx(8.5)
-
-
 @pytest.mark.parametrize(("batch_tokens", "amortized_ms"), [(1200, 10.625), (300, 12.5), (100, 12.5)])
 def test_a_chunk_costs_its_own_time_and_a_share_of_the_fixed_time(batch_tokens: int, amortized_ms: float) -> None:
     # 2 ms for the batch and 8 for the chunk at the mean, a quarter more at the 99th percentile. A quarter of a full

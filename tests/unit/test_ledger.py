@@ -4,12 +4,12 @@ import math
 
 import pytest
 
-from rankfleet.router.ledger import REPORT_VALID_S, BacklogReport, Entry, Ledger
+from rankfleet.router.ledger import HEARD_S, Entry, Ledger, ReplicaRecord
 from rankfleet.router.retry import PATIENCE_S
 
 
 def chunk(ms: float = 10.0, **more: object) -> Entry:
-    settings: dict[str, object] = {"predicted_ms": ms, "deadline_s": math.inf, "sent_s": 0.0}
+    settings: dict[str, object] = {"predicted_ms": ms, "deadline_s": math.inf, "sent_s": 0.0, "run_ms": ms}
     return Entry(**settings | more)  # type: ignore[arg-type]
 
 
@@ -75,29 +75,45 @@ def test_without_predicted_times_the_fewest_chunks_win() -> None:
     assert {chosen(ledger, ms=0.0), chosen(ledger, ms=0.0)} == {"a", "b"}
 
 
-def test_work_of_other_routers_counts_until_it_is_done() -> None:
+def test_what_a_replica_reported_counts_until_it_is_done_whoever_sent_it() -> None:
     ledger = ledger_of("ab")
     placed(ledger, "a", 10.0)
-    ledger.answered("b", backlog_s=0.042, now_s=0.0, others_s=0.021)
-    assert [chosen(ledger) for _ in range(3)] == ["a", "a", "b"], "10 ms of its own against 21 of others; 20; then 30"
-    # Half of what b reported is done at 21 ms, so 10.5 of others and the 10 placed just now are less than 30.
+    ledger.answered("b", backlog_s=0.021, now_s=0.0)
+    assert [chosen(ledger) for _ in range(3)] == ["a", "a", "b"], "10 ms against 21; 20 against 21; then 30"
+    # At 21 ms all is done that b reported and that a began with: 10 ms are left at b, and 20 at a.
     assert chosen(ledger, now_s=0.021) == "b"
 
 
-def test_what_a_replica_reported_of_others_is_forgotten_with_it() -> None:
+def test_an_answer_says_what_is_left_of_what_was_sent() -> None:
     ledger = ledger_of("ab")
-    ledger.answered("a", backlog_s=60.0, now_s=0.0, others_s=60.0)
-    ledger.answered("gone", backlog_s=60.0, now_s=0.0, others_s=60.0)
+    for _ in range(3):
+        placed(ledger, "a", 10.0)
+    ledger.answered("a", backlog_s=0.004, now_s=0.020)
+    placed(ledger, "b", 5.0, now_s=0.020)
+    assert chosen(ledger, now_s=0.020) == "a", "4 ms against 5"
+
+
+def test_a_chunk_that_finds_a_replica_idle_runs_at_once_at_its_planned_tier() -> None:
+    ledger = ledger_of("ab")
+    placed(ledger, "a", 10.0, run_ms=100.0)
+    placed(ledger, "b", 10.0, run_ms=10.0)
+    placed(ledger, "b", 30.0, run_ms=300.0)  # behind another it may still be given a smaller tier
+    assert chosen(ledger) == "b", "100 ms against 10 + 30"
+
+
+def test_what_a_replica_reported_is_forgotten_with_it() -> None:
+    ledger = ledger_of("ab")
+    ledger.answered("a", backlog_s=60.0, now_s=0.0)
+    ledger.answered("gone", backlog_s=60.0, now_s=0.0)
     assert [chosen(ledger), chosen(ledger)] == ["b", "b"]
     ledger.update(frozenset("b"))
     ledger.update(frozenset("ab"))
     assert [chosen(ledger), chosen(ledger)] == ["a", "a"]
 
 
-def test_a_report_drains_with_time() -> None:
-    report = BacklogReport(at_s=10.0, backlog_s=0.4, others_s=0.1)
-    assert [report.left(now_s) for now_s in (10.0, 10.1, 10.4, 11.0)] == pytest.approx([1.0, 0.75, 0.0, 0.0])
-    assert BacklogReport(10.0, 0.0).left(10.0) == 0.0
+def test_a_backlog_drains_with_time() -> None:
+    record = ReplicaRecord(known_s=10.0, backlog_s=0.4, since_ms=50.0)
+    assert [record.ahead_ms(now_s) for now_s in (10.0, 10.1, 10.4, 11.0)] == pytest.approx([450, 350, 50, 50])
 
 
 def test_a_chunk_that_moves_counts_at_its_new_replica_alone() -> None:
@@ -177,8 +193,8 @@ def test_before_serve_names_replicas_those_count_that_are_kept_or_report() -> No
 def test_a_replica_that_stops_reporting_is_forgotten() -> None:
     ledger = Ledger()
     ledger.answered("r1", 0.0, 0.0)
-    ledger.answered("r2", 0.0, REPORT_VALID_S)
-    assert (ledger.ready(REPORT_VALID_S), ledger.ready(REPORT_VALID_S + 1)) == (2, 1)
+    ledger.answered("r2", 0.0, HEARD_S)
+    assert (ledger.ready(HEARD_S), ledger.ready(HEARD_S + 1)) == (2, 1)
 
 
 def test_serves_list_of_replicas_overrides_reports() -> None:
@@ -343,7 +359,7 @@ def test_silence_counts_from_when_a_replica_was_chosen() -> None:
     assert silent(ledger, 65.0) == {}
     ledger.choose(entry, ["a", "b"], 63.0)  # a is full, and Serve asks again
     ledger.place(entry, "b", 63.0)
-    assert silent(ledger, 65.1) == {"b": "silence"}
+    assert [silent(ledger, 68.0), silent(ledger, 68.1)] == [{}, {"b": "silence"}]
 
 
 def test_a_chunk_that_is_closed_is_not_silent() -> None:
@@ -367,33 +383,34 @@ def test_work_in_flight_is_backlog() -> None:
 
 def test_work_in_flight_drains_with_time() -> None:
     ledger = Ledger()
-    first = opened(ledger, 300.0, 1.0)
-    opened(ledger, 200.0, 1.1)
+    first = placed(ledger, "r1", 300.0, 1.0)
+    placed(ledger, "r1", 200.0, 1.1)
     # The first has run for 150 ms, the second waits behind it.
     assert ledger.backlog_s(1, 1.15) == pytest.approx(0.35)
     # Late, the first counts for nothing more.
     assert ledger.backlog_s(1, 2.0) == pytest.approx(0.2)
     ledger.close(first, 2.0)
+    ledger.answered("r1", 0.2, 2.0)
     assert ledger.backlog_s(1, 2.05) == pytest.approx(0.15)
+
+
+def test_a_chunk_that_ends_without_an_answer_is_no_backlog() -> None:
+    ledger = Ledger()
+    placed(ledger, "r1", 300.0)
+    waiting = placed(ledger, "r1", 200.0, 0.1)
+    ledger.close(waiting, 0.1)
+    assert ledger.backlog_s(1, 0.1) == pytest.approx(0.2)
+    ledger.answered("r1", 0.5, 0.3)
+    later = placed(ledger, "r1", 100.0, 0.3)
+    ledger.close(placed(ledger, "r1", 40.0, 0.4), 0.4)
+    assert ledger.backlog_s(1, 0.4) == pytest.approx(0.4 + 0.1)
+    ledger.close(later, 0.4)
 
 
 def test_what_replicas_report_counts_and_drains_with_time() -> None:
     ledger = Ledger()
     ledger.answered("r1", 0.8, 10.0)
     assert [ledger.backlog_s(1, now_s) for now_s in (10.0, 10.5, 11.0)] == pytest.approx([0.8, 0.3, 0.0])
-
-
-def test_work_of_other_routers_adds_to_this_routers_own() -> None:
-    ledger = Ledger()
-    opened(ledger, 300.0)
-    opened(ledger, 200.0)
-    ledger.answered("r1", 0.8, 0.0, others_s=0.4)
-    assert ledger.backlog_s(1, 0.0) == pytest.approx(0.9)
-    # A quarter of what the replica reported is done, so 0.3 of others' are left; of the 0.2 s that have passed five
-    # eighths are taken to have been one's own, as 0.5 of the 0.8 that were there.
-    assert ledger.backlog_s(1, 0.2) == pytest.approx(0.3 + 0.5 - 0.125)
-    # All that the replica reported is done, and the first of one's own.
-    assert ledger.backlog_s(1, 1.0) == pytest.approx(0.2)
 
 
 def test_a_group_is_busy_since_the_first_of_what_is_in_flight_without_a_break() -> None:

@@ -90,7 +90,7 @@ IDS = itertools.count()
 
 def request(ms: float = 10.0, model: str = A, call: str = "score") -> PendingRequest:
     """A call with a chunk of this predicted time, which is in flight from now on."""
-    entry = Entry(ms, math.inf, time.perf_counter(), models=(model,))
+    entry = Entry(ms, math.inf, time.perf_counter(), run_ms=ms, models=(model,))
     ledger_of("demo").open(entry, entry.sent_s)
     number = next(IDS)
     metadata = RequestMetadata(f"request {number}", f"internal {number}", call_method=call)
@@ -116,9 +116,9 @@ def test_the_routers_process_has_another_class_than_the_module() -> None:
 
 async def test_a_chunk_goes_to_the_replica_with_the_least_predicted_work() -> None:
     demo = router(replica("r1", A), replica("r2", A))
-    first = await sent(demo, request(ms=50.0))
+    first = await sent(demo, request(ms=50_000.0))
     other = {"r1": "r2", "r2": "r1"}[first]
-    assert [await sent(demo, request(ms=30.0)) for _ in range(3)] == [other, other, first], "50 ms against 30 + 30"
+    assert [await sent(demo, request(ms=30_000.0)) for _ in range(3)] == [other, other, first], "50 s against 30 + 30"
 
 
 async def test_an_answered_chunk_counts_no_more() -> None:
@@ -149,9 +149,9 @@ async def test_other_replicas_are_preferred_to_one_that_lost_a_chunk(ledger: Led
     assert [await sent(demo, request()) for _ in range(3)] == ["r2", "r2", "r2"]
 
 
-async def test_work_for_other_routers_counts_too(ledger: Ledger) -> None:
+async def test_what_a_replica_reported_counts_too(ledger: Ledger) -> None:
     demo = router(replica("r1", A), replica("r2", A))
-    ledger.answered("r1", backlog_s=60.0, now_s=time.perf_counter(), others_s=60.0)
+    ledger.answered("r1", backlog_s=60.0, now_s=time.perf_counter())
     assert [await sent(demo, request()) for _ in range(3)] == ["r2", "r2", "r2"]
 
 

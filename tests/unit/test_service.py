@@ -359,22 +359,27 @@ async def test_warming_up_scores_by_its_tier_and_nothing_is_learned_from_it() ->
     assert one._token_bound.lower_bound(RerankRequest("cat", ["sun"]), {"small": 64}) != {}
 
 
-async def test_routers_report_under_ids_of_their_own_and_learn_of_each_others_load() -> None:
+async def test_requests_of_all_routers_have_names_of_their_own() -> None:
+    group = FakeGroup()
+    two = {"demo": {"tiers": ["small", "medium", "large"], "replicas": {"min": 2, "max": 2}, "batch_tokens": 2048}}
+    for each in (first := service(group, groups=two), first, service(group, groups=two)):
+        await each.rank(RerankRequest("cat", ["a dog " * 40] * 100, model="small"))
+    names = [chunk.request for chunk in group.chunks]
+    assert None not in names
+    assert len({*names}) == 3, "a request's chunks share its name"
+
+
+async def test_what_another_router_sent_is_backlog_as_the_replica_reports_it() -> None:
     class Shared(FakeGroup):
         async def score(self, chunk: Chunk, entry: Entry) -> ChunkScores:
-            return replace(await super().score(chunk, entry), backlog_s=0.5, others_s=0.2)
+            return replace(await super().score(chunk, entry), backlog_s=0.5)
 
-    group = Shared()
-    one, two = service(group), service(group)
-    for each in (one, one, two):
-        await each.rank(RerankRequest("cat", ["sun"]))
-    senders = [chunk.sender for chunk in group.chunks]
-    assert senders[0] == senders[1] != senders[2]
-    assert "" not in senders
+    one = service(Shared())
+    await one.rank(RerankRequest("cat", ["sun"]))
     now = one.clock()
     before = one.fleet.backlog_s("demo", now)
     send(one, 500.0)
-    assert (before, one.fleet.backlog_s("demo", now)) == pytest.approx((0.5, 0.7))
+    assert (before, one.fleet.backlog_s("demo", now)) == pytest.approx((0.5, 1.0))
 
 
 async def test_min_quality_holds_when_the_budget_ends_in_the_queue() -> None:

@@ -124,7 +124,9 @@ class Ledger:
 
     def awake(self, min_replicas: int) -> bool:
         """Whether a call would be answered without a replica having to start, as far as is known."""
-        return bool(min_replicas > 0 or self._replicas) if self.running is None else bool(self.running)
+        if self.running is not None:
+            return bool(self.running)
+        return min_replicas > 0 or any(replica.heard_s > -math.inf for replica in self._replicas.values())
 
     def is_ejected(self, name: str, now_s: float) -> bool:
         """Whether other replicas are preferred to this one."""
@@ -135,6 +137,8 @@ class Ledger:
 
         Does not extend an ejection: chunks that a replica loses at the same time are one event.
         """
+        if (replica := self._replicas.get(name)) is not None:
+            replica.backlog_s = 0.0
         taking = {other for other in self.running or () if not self.is_ejected(other, now_s)}
         if name not in taking or len(taking) == 1:
             return
@@ -142,7 +146,6 @@ class Ledger:
         quiet_steps = int(min(replica.steps, (now_s - replica.ejected_until_s) / EJECTION_STEP_S))
         replica.steps = min(MAX_EJECTION_STEPS, 1 + replica.steps - quiet_steps)
         replica.ejected_until_s = now_s + replica.steps * EJECTION_STEP_S
-        replica.backlog_s = 0.0
 
     def has_other(self, models: Collection[str], tried: Collection[str]) -> bool:
         """Whether a replica that `choose` prefers for these models is none of those tried."""
@@ -201,13 +204,15 @@ class Ledger:
         if not entry.replica:
             self._unplaced_ms -= entry.predicted_ms
         elif (replica := self._replicas.get(entry.replica)) is not None:
-            replica.chunks -= 1
-            if replica.chunks <= 0:
-                replica.chunks, replica.since_ms = 0, 0.0
-            elif entry.placed_s > replica.known_s:
+            replica.chunks = max(0, replica.chunks - 1)  # its record may be newer than the chunk
+            if entry.placed_s > replica.known_s:
                 replica.since_ms = max(0.0, replica.since_ms - entry.predicted_ms)
+            elif entry.placed_s == replica.known_s:  # it found the replica idle
+                replica.backlog_s -= entry.run_ms / 1e3
             else:
                 replica.backlog_s -= entry.predicted_ms / 1e3
+            if replica.chunks == 0:
+                replica.since_ms = 0.0
 
     def close(self, entry: Entry, now_s: float) -> None:
         """A chunk is no longer in flight, whatever became of it."""
