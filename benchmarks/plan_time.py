@@ -18,6 +18,7 @@ from rankfleet.core.config import read_config
 from rankfleet.estimates.lengths import Lengths
 from rankfleet.estimates.profile import read_profile
 from rankfleet.router.fleet import FleetView
+from rankfleet.router.ledger import Entry, Ledger
 from rankfleet.router.plan_options import PlanRequest
 from rankfleet.router.planner import plan
 
@@ -29,11 +30,12 @@ DECISIONS = 5000
 def measure(budget_ms: float, sent_s: float, gap_s: float) -> np.ndarray:
     """Microseconds of each decision. sent_s: work already sent to each replica; gap_s: between requests."""
     fleet = read_config(ROOT / "configs/sim-fleet.yaml")
-    view = FleetView(fleet)
+    ledger = Ledger()
+    view = FleetView(fleet, {"gpu": ledger})
     view.update_latency(read_profile(str(fleet.profile)))
     tokens = np.random.default_rng(1).integers(20, 300, 1000).astype(np.int32)
     for _ in range(40):
-        view.chunk_sent("gpu", sent_s * 4e3 / 40, 0.0, 0.0)
+        ledger.open(Entry(sent_s * 4e3 / 40, deadline_s=0.0, sent_s=0.0), 0.0)
     took_us = np.empty(DECISIONS)
     gc.disable()
     for i in range(DECISIONS):
@@ -42,11 +44,7 @@ def measure(budget_ms: float, sent_s: float, gap_s: float) -> np.ndarray:
         lengths = dict.fromkeys(fleet.tiers, Lengths(tokens))
         work = {tier: each.work for tier, each in lengths.items()}
         view.request_arrived(budget_ms, now_s)
-        plan(
-            PlanRequest(work, now_s, budget_ms, lengths=lengths),
-            view.snapshot(now_s, now_s + budget_ms / 1e3, 1.0),
-            now_s,
-        )
+        plan(PlanRequest(work, now_s, budget_ms, lengths=lengths), view.snapshot(now_s), now_s)
         took_us[i] = (time.thread_time_ns() - started) / 1e3
     gc.enable()
     return took_us
