@@ -7,7 +7,6 @@ RankfleetError                  500
 ├── InvalidPairs                token ids or lengths that the model cannot take; a text never causes it
 ├── NotHosted                   the replica lacks the tier, or has another model by that name, during an update
 ├── ReplicaLost                 a replica went away with a chunk; the chunk is retried, and no client sees the error
-├── InternalError               what a client is told of any error with status 500
 └── RequestError                400  the request is not answered; the message says whether to change it or to retry
     ├── InvalidRequest          422  a field is missing, unknown, of the wrong type, or out of range
     ├── Infeasible              422  not even an idle fleet could do this within the budget
@@ -37,7 +36,7 @@ class RankfleetError(Exception):
     """Base of all errors. `code` is stable and meant for programs; the message is meant for people."""
 
     status: ClassVar[int] = 500
-    code: str = "internal"
+    code: ClassVar[str] = "internal"
 
 
 class ConfigError(RankfleetError):
@@ -62,17 +61,6 @@ class NotHosted(RankfleetError):
 
 class ReplicaLost(RankfleetError):
     code = "replica_lost"
-
-
-class InternalError(RankfleetError):
-    """`code`: that of the error that it reports, where that has one."""
-
-    def __init__(self, message: str, code: str = "internal") -> None:
-        super().__init__(message)
-        self.code = code
-
-    def __reduce__(self) -> tuple[object, ...]:
-        return type(self), (str(self), self.code)
 
 
 class RequestError(RankfleetError):
@@ -116,17 +104,8 @@ class PathNotFound(RequestError):
 
 
 class MethodNotAllowed(RequestError):
-    """`allowed`: the methods that the path takes, separated by commas."""
-
     status = 405
     code = "method_not_allowed"
-
-    def __init__(self, message: str, allowed: str) -> None:
-        super().__init__(message)
-        self.allowed = allowed
-
-    def __reduce__(self) -> tuple[object, ...]:
-        return type(self), (str(self), self.allowed)
 
 
 class ClientGone(RequestError):

@@ -15,8 +15,6 @@ from rankfleet.api.dialects.native_replies import (
     PlanReply,
     RerankReply,
     SearchReply,
-    error_json,
-    name_hit,
     nothing_found_json,
     plan_json,
     ranking_json,
@@ -181,15 +179,17 @@ def reply_to_search(found: SearchOutcome, parsed: NativeSearch) -> Reply:
     if ranking is None:
         return Reply(nothing_found_json(parsed.request.request_id, found.retrieve_ms), {"Server-Timing": timing})
     content = ranking_json(ranking, ranking.texts if parsed.return_documents else None)
-    for result in content["results"]:
-        name_hit(result, found.hits)
+    for result in content["results"]:  # named by id and retrieval rank in place of the index
+        place = result.pop("index")
+        hit = found.hits[place]
+        result |= {"id": hit.id, "retrieval": {"rank": place + 1, "score": round(hit.score, 4)}}
     content["rankfleet"]["truncated"] = [found.hits[i].id for i in ranking.truncated]
     content["rankfleet"]["timing_ms"]["retrieve"] = round(found.retrieve_ms, 2)
     return Reply(content, {"Server-Timing": f"{timing}, {server_timing(ranking.timing)}"})
 
 
 def error_reply(error: RankfleetError, request_id: str) -> Reply:
-    return Reply(error_json(error, request_id), status=error.status)
+    return Reply({"error": {"code": error.code, "message": str(error), "request_id": request_id}}, status=error.status)
 
 
 QUERY = "How do vaccines protect against disease?"
