@@ -175,16 +175,14 @@ def whole(need: float) -> int:
 def bounded(decision: Decision, seen: Observation) -> Decision:
     """The decision within the bounds of the fleet file."""
     replicas = max(seen.min_replicas, min(seen.max_replicas, decision.replicas))
+    return limited(decision, replicas, f"{replicas} within the bounds")
+
+
+def limited(decision: Decision, replicas: int, why: str) -> Decision:
+    """The decision with this number of replicas. why: added to the reason where that is another number."""
     if replicas == decision.replicas:
         return decision
-    return replace(decision, replicas=replicas, reason=f"{decision.reason}; {replicas} within the bounds")
-
-
-def limited(decision: Decision, granted: int) -> Decision:
-    """The decision with the replicas that the common budget grants."""
-    if granted == decision.replicas:
-        return decision
-    return replace(decision, replicas=granted, reason=f"{decision.reason}; the common budget leaves {granted}")
+    return replace(decision, replicas=replicas, reason=f"{decision.reason}; {why}")
 
 
 def budget_of(settings: Autoscaling) -> Resources:
@@ -234,4 +232,7 @@ class FleetScaler:
             for name, decision in decisions.items()
         }
         granted = share(claims, budget_of(settings))
-        return {name: limited(decision, granted[name]) for name, decision in decisions.items()}
+        return {
+            name: limited(decision, granted[name], f"the common budget leaves {granted[name]}")
+            for name, decision in decisions.items()
+        }
