@@ -15,18 +15,19 @@ from rankfleet.cluster.failures import LaunchError
 class RunningFleet:
     """A fleet that runs on this computer.
 
-    `address`, `port`: of its HTTP API. `cluster`: address of its Ray cluster. `token`: path of the file with the token
-    that Ray asks for; None if the token is in no file.
+    `address`, `port`: of its HTTP API. `metrics`: URL of this node's Prometheus metrics. `cluster`: address of its Ray
+    cluster. `token`: path of the file with the token that Ray asks for; None if the token is in no file.
     """
 
     address: str
     port: int
+    metrics: str
     cluster: str
     token: str | None
 
 
 def registry() -> Path:
-    """A folder with one file per running fleet, named by the id of the process that started it. Raises OSError."""
+    """A folder with one file per running fleet, named by the id of the process that started it. Raises LaunchError."""
     return user_folder() / "fleets"
 
 
@@ -38,7 +39,7 @@ def register_fleet(fleet: RunningFleet) -> None:
 
 def unregister_fleet() -> None:
     """Write down that this process runs no fleet any more."""
-    with suppress(OSError):
+    with suppress(OSError, LaunchError):
         (registry() / str(os.getpid())).unlink(missing_ok=True)
 
 
@@ -47,7 +48,7 @@ def running_fleets() -> list[RunningFleet]:
     found = []
     try:
         files = sorted(registry().iterdir())
-    except OSError:
+    except (OSError, LaunchError):
         return []
     for file in files:
         try:

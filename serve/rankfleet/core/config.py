@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Self
 
 import yaml
-from pydantic import Field, ValidationError, field_validator, model_validator
+from pydantic import Field, ValidationError, ValidationInfo, field_validator, model_validator
 
 from rankfleet.core.errors import ConfigError
 from rankfleet.core.passages import LongDocuments
@@ -64,9 +64,9 @@ class LiveSettings(Section):
 # file, and of each group.
 OPTIONS = ("autoscaling", "updates", "routers", "router_cpus")
 GROUP_OPTIONS = {"replicas", "cpus", "gpus", "resources"}
-# Names that a group may not have. The router is a deployment beside the groups, and its constructor takes each group as
-# a keyword argument.
-RESERVED_GROUPS = ("config", "router", "self")
+# Names that a tier or a group may not have. The router is a deployment beside the groups, and its constructor takes
+# each group as a keyword argument.
+RESERVED_NAMES = [("tier", AUTO), ("tier", UNSCORED), ("group", "config"), ("group", "router"), ("group", "self")]
 SHIPPED_MODELS = Path(__file__).parent.parent / "models"
 # Keys of earlier versions and their present names, for the message that refuses them.
 RENAMED = {
@@ -103,21 +103,13 @@ class FleetConfig(LiveSettings):
     )
     overhead_ms: float = Field(3.0, ge=0, description="time per request besides queue and engine, in milliseconds")
 
-    @field_validator("tiers")
+    @field_validator("tiers", "groups")
     @classmethod
-    def _no_reserved_names(cls, tiers: dict[str, Tier]) -> dict[str, Tier]:
-        for name in (AUTO, UNSCORED):
-            if name in tiers:
-                raise ValueError(f"{name!r} is reserved; give the tier another name")
-        return tiers
-
-    @field_validator("groups")
-    @classmethod
-    def _no_reserved_groups(cls, groups: dict[str, Group]) -> dict[str, Group]:
-        for name in RESERVED_GROUPS:
-            if name in groups:
-                raise ValueError(f"{name!r} is reserved; give the group another name")
-        return groups
+    def _no_reserved_names(cls, named: dict[str, Section], info: ValidationInfo) -> dict[str, Section]:
+        for kind, name in RESERVED_NAMES:
+            if info.field_name == f"{kind}s" and name in named:
+                raise ValueError(f"{name!r} is reserved; give the {kind} another name")
+        return named
 
     @model_validator(mode="after")
     def _names_fit(self) -> Self:

@@ -8,7 +8,7 @@ binding gives requests cheaper tiers, and the work that was actually done would 
 """
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 
@@ -41,7 +41,7 @@ class ReplicaLoad:
     """
 
     backlog_s: float = 0.0
-    counters: LoadCounters = LoadCounters()
+    counters: LoadCounters = field(default_factory=LoadCounters)
     _chunks: int = 0  # that have arrived and not left
 
     def arrived(self, unloaded_ms: float) -> None:
