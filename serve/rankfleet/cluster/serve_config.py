@@ -11,7 +11,7 @@ What a change of the fleet file restarts depends on where Serve finds it:
 
 from typing import Any
 
-from rankfleet.cluster.deployment_options import ROUTER, autoscaling_policy, group_options, router_options
+from rankfleet.cluster.deployment_options import AUTOSCALING_POLICY, ROUTER, group_options, router_options
 from rankfleet.core.config import FleetConfig
 
 APP_NAME = "rankfleet"
@@ -26,7 +26,7 @@ def application(config: FleetConfig) -> dict[str, Any]:
         "import_path": IMPORT_PATH,
         "args": {"groups": sorted(config.groups)},
         "logging_config": {"enable_access_log": False},
-        "autoscaling_policy": autoscaling_policy(),
+        "autoscaling_policy": AUTOSCALING_POLICY,
         "deployments": [{"name": ROUTER} | router_options(config)]
         + [{"name": name} | group_options(config, name) for name in config.groups],
     }
