@@ -20,10 +20,8 @@ OTHER_ERROR = re.compile(r"^(?:[A-Za-z_]\w*\.)*[A-Z]\w*(?:Error|Exception|Exit|I
 HAPROXY_ALERT = re.compile(r"^\[ALERT\]\s+\(\d+\) : (.*)$", re.MULTILINE)
 
 
-class LaunchError(RankfleetError):
+class LaunchError(RankfleetError, code="launch"):
     """A fleet could not be started or reached on this computer. The message says why and what to do."""
-
-    code = "launch"
 
 
 @dataclass(frozen=True)

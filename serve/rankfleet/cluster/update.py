@@ -22,10 +22,8 @@ SETTLE_S = 1.0  # after which Serve's controller has taken a new config up
 ROUTER_TIMEOUT_S = 10.0
 
 
-class UpdateRefused(RankfleetError):
+class UpdateRefused(RankfleetError, code="update_refused"):
     """A fleet file cannot be served. The message says why; the fleet goes on with the file it has."""
-
-    code = "update_refused"
 
 
 def apply(config: FleetConfig, progress: Callable[[str], None], port: int | None = None) -> None:

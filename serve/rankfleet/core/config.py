@@ -189,7 +189,7 @@ def read_config(path: Path) -> FleetConfig:
 
     def resolved(key: str, value: str | None) -> str | None:
         try:
-            return absolute(value, path.parent) if value else None
+            return str((path.parent / Path(value).expanduser()).resolve()) if value else None
         except RuntimeError as error:
             raise ConfigError(f"{path}: {key}: {value}: the home folder is unknown; give the absolute path") from error
 
@@ -203,11 +203,6 @@ def read_config(path: Path) -> FleetConfig:
     quality = config.quality.model_copy(update={"table": resolved("quality.table", config.quality.table)})
     profile = resolved("profile", config.profile)
     return config.model_copy(update={"tiers": tiers, "search": search, "quality": quality, "profile": profile})
-
-
-def absolute(value: str, folder: Path) -> str:
-    """The absolute path of a path in a file of this folder. Raises RuntimeError for ~ if the home folder is unknown."""
-    return str((folder / Path(value).expanduser()).resolve())
 
 
 def names_folder(model: str, folder: Path) -> bool:

@@ -38,86 +38,60 @@ class RankfleetError(Exception):
     status: ClassVar[int] = 500
     code: ClassVar[str] = "internal"
 
-
-class ConfigError(RankfleetError):
-    code = "config"
-
-
-class CheckpointError(RankfleetError):
-    code = "checkpoint"
+    def __init_subclass__(cls, code: str = "internal", status: int = 500) -> None:
+        cls.code, cls.status = code, status
 
 
-class ScoringFailed(RankfleetError):
-    code = "scoring_failed"
+class ConfigError(RankfleetError, code="config"): ...
 
 
-class InvalidPairs(RankfleetError):
-    code = "invalid_pairs"
+class CheckpointError(RankfleetError, code="checkpoint"): ...
 
 
-class NotHosted(RankfleetError):
-    code = "not_hosted"
+class ScoringFailed(RankfleetError, code="scoring_failed"): ...
 
 
-class ReplicaLost(RankfleetError):
-    code = "replica_lost"
+class InvalidPairs(RankfleetError, code="invalid_pairs"): ...
 
 
-class RequestError(RankfleetError):
-    status = 400
-    code = "bad_request"
+class NotHosted(RankfleetError, code="not_hosted"): ...
 
 
-class InvalidRequest(RequestError):
-    status = 422
-    code = "invalid_request"
+class ReplicaLost(RankfleetError, code="replica_lost"): ...
 
 
-class Infeasible(RequestError):
-    status = 422
-    code = "infeasible"
+class RequestError(RankfleetError, status=400, code="bad_request"): ...
 
 
-class SlowSender(RequestError):
-    status = 408
-    code = "slow_sender"
+class InvalidRequest(RequestError, status=422, code="invalid_request"): ...
 
 
-class TooLarge(RequestError):
-    status = 413
-    code = "too_large"
+class Infeasible(RequestError, status=422, code="infeasible"): ...
 
 
-class UnknownModel(RequestError):
-    status = 404
-    code = "unknown_model"
+class SlowSender(RequestError, status=408, code="slow_sender"): ...
 
 
-class NotConfigured(RequestError):
-    status = 404
-    code = "not_configured"
+class TooLarge(RequestError, status=413, code="too_large"): ...
 
 
-class PathNotFound(RequestError):
-    status = 404
-    code = "not_found"
+class UnknownModel(RequestError, status=404, code="unknown_model"): ...
 
 
-class MethodNotAllowed(RequestError):
-    status = 405
-    code = "method_not_allowed"
+class NotConfigured(RequestError, status=404, code="not_configured"): ...
 
 
-class ClientGone(RequestError):
-    status = 499
-    code = "client_gone"
+class PathNotFound(RequestError, status=404, code="not_found"): ...
 
 
-class Overloaded(RequestError):
+class MethodNotAllowed(RequestError, status=405, code="method_not_allowed"): ...
+
+
+class ClientGone(RequestError, status=499, code="client_gone"): ...
+
+
+class Overloaded(RequestError, status=429, code="overloaded"):
     """`retry_after_s`: predicted seconds until the work ahead is done."""
-
-    status = 429
-    code = "overloaded"
 
     def __init__(self, message: str, retry_after_s: float) -> None:
         super().__init__(message)
@@ -127,11 +101,7 @@ class Overloaded(RequestError):
         return type(self), (str(self), self.retry_after_s)
 
 
-class Expired(RequestError):
-    status = 504
-    code = "expired"
+class Expired(RequestError, status=504, code="expired"): ...
 
 
-class Unavailable(RequestError):
-    status = 503
-    code = "unavailable"
+class Unavailable(RequestError, status=503, code="unavailable"): ...
