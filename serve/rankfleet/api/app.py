@@ -14,7 +14,7 @@ from rankfleet.api.admission import Admission
 from rankfleet.api.dialects.dialect import Dialect, Route
 from rankfleet.api.dialects.registry import DIALECTS
 from rankfleet.api.errors import ErrorResponses, documented_errors
-from rankfleet.api.gate import Handler, RequestGate
+from rankfleet.api.gate import Handler, request_gate
 from rankfleet.api.http import READ_TIMEOUT_S, RequestReader
 from rankfleet.api.outcomes import Outcomes, RequestMetrics
 from rankfleet.api.ranking import RankingHandler, Retriever
@@ -73,7 +73,7 @@ def build_api(
     # Starlette's outermost layer raises errors again after answering them, and Serve would log them a second time.
     stack = api.build_middleware_stack()
     inner = getattr(stack, "app", stack)
-    api.middleware_stack = RequestGate(inner, direct, errors.of, admission, host.adds_request_id)
+    api.middleware_stack = request_gate(inner, direct, errors.of, admission, host.adds_request_id)
     return api
 
 
