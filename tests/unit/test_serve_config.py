@@ -13,7 +13,7 @@ from rankfleet.cluster.autoscaling_policy import FleetPolicy
 from rankfleet.cluster.build import build
 from rankfleet.cluster.deployment_options import AUTOSCALING_TIMES, group_options
 from rankfleet.cluster.request_router import LeastWorkRouter
-from rankfleet.cluster.serve_config import application, serve_config
+from rankfleet.cluster.serve_config import serve_config
 from rankfleet.core.config import FleetConfig, read_config
 from tests.unit.fakes import fleet
 
@@ -56,7 +56,7 @@ def test_a_key_that_serve_does_not_know_would_be_noticed() -> None:
 def test_classes_are_found_by_the_names_that_serve_is_given() -> None:
     router_config = RequestRouterConfig(**group_options(fleet(), "demo")["request_router_config"])
     assert router_config.get_request_router_class() is LeastWorkRouter
-    policy = AutoscalingPolicy(**application(fleet())["autoscaling_policy"])
+    policy = AutoscalingPolicy(**serve_config(fleet())["applications"][0]["autoscaling_policy"])
     assert isinstance(policy.get_policy()(**policy.policy_kwargs), FleetPolicy)
 
 

@@ -97,7 +97,8 @@ class GroupScaler:
             return bounded(Decision(seen.target, "starting", reason), seen)
         panic_windows = [self._history.over(settings.panic_s / part, dispersion_s) for part in PANIC_PARTS]
         utilisation = settings.utilisation_of(self.group)
-        for_backlog = panic_windows[0].backlog_s / max(self._drain_s(seen, settings), settings.start_s)
+        drain_s = settings.drain_of(self.group) or seen.drain_s or DEFAULT_DRAIN_S
+        for_backlog = panic_windows[0].backlog_s / max(drain_s, settings.start_s)
         capacity, running_capacity = utilisation * seen.target, utilisation * max(1, seen.running)
         panic_demand = settings.panic_threshold * running_capacity
         # While the stable window is less than half full, only a significant demand counts.
@@ -126,9 +127,6 @@ class GroupScaler:
             settings.stable_s + settings.panic_s, settings.idle_s if seen.min_replicas == 0 else 0.0
         )
         self._history.add(seen.sources, seen.backlog_s, now_s)
-
-    def _drain_s(self, seen: Observation, settings: Autoscaling) -> float:
-        return settings.drain_of(self.group) or seen.drain_s or DEFAULT_DRAIN_S
 
     def _decide(self, seen: Observation, settings: Autoscaling, stable: Window, need: float, now_s: float) -> Decision:
         if seen.min_replicas == 0 and seen.target == 0:

@@ -28,12 +28,13 @@ class RunningFleet:
 
 def registry() -> Path:
     """A folder with one file per running fleet, named by the id of the process that started it. Raises LaunchError."""
-    return user_folder() / "fleets"
+    folder = user_folder() / "fleets"
+    folder.mkdir(exist_ok=True)
+    return folder
 
 
 def register_fleet(fleet: RunningFleet) -> None:
     """Write down that this process runs a fleet."""
-    registry().mkdir(exist_ok=True)
     (registry() / str(os.getpid())).write_text(json.dumps(asdict(fleet)), encoding="utf-8")
 
 
@@ -44,13 +45,9 @@ def unregister_fleet() -> None:
 
 
 def running_fleets() -> list[RunningFleet]:
-    """This user's registered fleets whose process still runs."""
+    """This user's registered fleets whose process still runs. Raises LaunchError."""
     found = []
-    try:
-        files = sorted(registry().iterdir())
-    except (OSError, LaunchError):
-        return []
-    for file in files:
+    for file in sorted(registry().iterdir()):
         try:
             os.kill(int(file.name), 0)
             found.append(RunningFleet(**json.loads(file.read_text(encoding="utf-8"))))
