@@ -210,11 +210,14 @@ def names_folder(model: str, folder: Path) -> bool:
 
     Shipped names and hub ids are neither: they have exactly one slash. A folder that exists goes before a hub id.
     """
-    if model.startswith("/"):
-        return False
-    if model.startswith((".", "~")) or model.count("/") != 1:
-        return True
-    return not (SHIPPED_MODELS / model).is_dir() and (folder / model).is_dir()
+    if may_be_hub_id(model):
+        return not (SHIPPED_MODELS / model).is_dir() and (folder / model).is_dir()
+    return not model.startswith("/")
+
+
+def may_be_hub_id(model: str) -> bool:
+    """Whether a tier's `model` has the form of a hub id, ORGANISATION/NAME, and not of a path."""
+    return model.count("/") == 1 and not model.startswith((".", "/", "~"))
 
 
 def explain(error: ValidationError, source: str, max_lines: int = 20) -> str:
