@@ -100,9 +100,7 @@ class ReplicaGroup:
         """Load the models that are new, then go by the new settings."""
         worker = self._ready
         group = fleet.groups[self._name]
-        wanted = {}
-        for tier in group.tiers:
-            wanted[await self._in_loader(self._fingerprint, fleet, tier)] = tier
+        wanted = {await self._in_loader(self._fingerprint, fleet, tier): tier for tier in group.tiers}
         for name, tier in wanted.items():
             if name not in worker.hosts:
                 worker.host(*await self._load_measured(fleet, tier))
