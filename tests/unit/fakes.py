@@ -11,7 +11,7 @@ import numpy as np
 from tokenizers import AddedToken, Tokenizer, models, normalizers, pre_tokenizers, processors, trainers
 
 from rankfleet.api.app import HostProcess, build_api
-from rankfleet.api.search import Retriever
+from rankfleet.api.ranking import Retriever
 from rankfleet.core.config import FleetConfig, parse_config
 from rankfleet.core.messages import Chunk, ChunkScores, Ranking
 from rankfleet.engine.text.tokenizer import PairTokenizer

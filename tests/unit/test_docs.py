@@ -14,8 +14,8 @@ from typer.testing import CliRunner
 import rankfleet.cli
 from rankfleet.bench.results import KEYS, read_results
 from rankfleet.cli import config, plan, serve  # noqa: F401  (registers the verbs)
+from rankfleet.cli.keys import describe_keys
 from rankfleet.core.config import FleetConfig, read_config
-from rankfleet.core.keys import describe_keys
 
 ROOT = Path(__file__).parents[2]
 

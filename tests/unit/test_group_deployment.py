@@ -78,7 +78,7 @@ class Loads:
     def __call__(self, config: FleetConfig, tier: str) -> tuple[str, FakeScorer, str]:
         model = config.tiers[tier].model
         if model == "broken":
-            raise CheckpointError(f"tier {tier}: there is no model folder")
+            raise CheckpointError("there is no model folder")
         self.models.append(model)
         return fingerprint(config, tier), FakeScorer(float(model)), f"weights {model}"
 

@@ -95,7 +95,7 @@ def test_only_the_user_can_write_to_the_users_folder(temp: Path) -> None:
 
 def test_a_folder_that_others_can_write_to_is_not_used(temp: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(environment, "is_own", lambda folder: False)
-    with pytest.raises(OSError, match=r"belong to another user; set TMPDIR to a folder of yours"):
+    with pytest.raises(LaunchError, match=r"belong to another user; set TMPDIR to a folder of yours"):
         user_folder()
     monkeypatch.undo()
     for mode in (0o777, 0o720, 0o702):
@@ -133,7 +133,7 @@ def test_rays_default_folder_is_used_if_it_can_be(temp: Path) -> None:
     assert ray_temp_dir({"TMPDIR": str(temp)}) == {}
     for useless in (Path("/dev/null"), temp / ("long" * 9)):
         assert ray_temp_dir({"TMPDIR": str(useless)}) == {"RAY_TMPDIR": str(user_folder())}
-        with pytest.raises(OSError, match=r"^RAY_TMPDIR \(/.*; set it to another folder, or unset it"):
+        with pytest.raises(LaunchError, match=r"^RAY_TMPDIR \(/.*; set it to another folder, or unset it"):
             ray_temp_dir({"RAY_TMPDIR": str(useless)})
 
 
@@ -141,8 +141,8 @@ def test_running_fleets_are_found_and_picked_by_port(temp: Path) -> None:
     assert running_fleets() == []
     with pytest.raises(LaunchError, match="no fleet of yours runs on this computer; start one"):
         pick_fleet([], None)
-    one = RunningFleet("http://127.0.0.1:8000", 8000, "10.0.0.1:1", "/t")
-    other = RunningFleet("http://127.0.0.1:8001", 8001, "10.0.0.1:2", None)
+    one = RunningFleet("http://127.0.0.1:8000", 8000, "http://127.0.0.1:9000/metrics", "10.0.0.1:1", "/t")
+    other = RunningFleet("http://127.0.0.1:8001", 8001, "http://127.0.0.1:9001/metrics", "10.0.0.1:2", None)
     register_fleet(one)
     (user_folder() / "fleets" / "999999999").write_text("{}")  # its process was killed
     assert running_fleets() == [one]

@@ -3,7 +3,7 @@
 import httpx
 import pytest
 
-from rankfleet.api.search import Retriever, clip
+from rankfleet.api.ranking import Retriever, clip
 from rankfleet.retrieval.bm25 import Bm25Index, Hit
 from rankfleet.retrieval.corpus import Document
 from tests.unit.fakes import http_client, service

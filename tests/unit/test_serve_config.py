@@ -4,7 +4,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 from ray.serve import Application
 from ray.serve._private.build_app import build_app
 from ray.serve.config import AutoscalingConfig, AutoscalingPolicy, RequestRouterConfig
@@ -14,9 +13,8 @@ from rankfleet.cluster.autoscaling_policy import FleetPolicy
 from rankfleet.cluster.build import build
 from rankfleet.cluster.deployment_options import AUTOSCALING_TIMES, group_options
 from rankfleet.cluster.request_router import LeastWorkRouter
-from rankfleet.cluster.serve_config import application, serve_config
+from rankfleet.cluster.serve_config import serve_config
 from rankfleet.core.config import FleetConfig, read_config
-from rankfleet.core.errors import ConfigError
 from tests.unit.fakes import fleet
 
 CONFIGS = sorted((Path(__file__).parents[2] / "configs").glob("*.yaml"))
@@ -58,7 +56,7 @@ def test_a_key_that_serve_does_not_know_would_be_noticed() -> None:
 def test_classes_are_found_by_the_names_that_serve_is_given() -> None:
     router_config = RequestRouterConfig(**group_options(fleet(), "demo")["request_router_config"])
     assert router_config.get_request_router_class() is LeastWorkRouter
-    policy = AutoscalingPolicy(**application(fleet())["autoscaling_policy"])
+    policy = AutoscalingPolicy(**serve_config(fleet())["applications"][0]["autoscaling_policy"])
     assert isinstance(policy.get_policy()(**policy.policy_kwargs), FleetPolicy)
 
 
@@ -81,21 +79,3 @@ def test_names_of_groups_build_a_router_and_each_group() -> None:
     assert set(deployments) == {"router", "cpu", "gpu"}
     assert deployments["router"].init_kwargs == {"cpu": "cpu", "gpu": "gpu"}, "a handle by the name of each group"
     assert [deployments[name].init_args for name in ("cpu", "gpu")] == [("cpu",), ("gpu",)]
-
-
-@pytest.mark.parametrize("as_path", [True, False])
-def test_a_fleet_file_builds_the_same_with_its_options(as_path: bool, tmp_path: Path) -> None:
-    path = tmp_path / "fleet.yaml"
-    config = fleet(routers=3).model_dump(mode="json")
-    path.write_text(yaml.safe_dump(config))
-    deployments = built(build({"config": str(path) if as_path else config}))
-    assert set(deployments) == {"router", "demo"}
-    assert deployments["router"].user_config["routers"] == 3
-    assert deployments["router"]._deployment_config.autoscaling_config.max_replicas == 3
-    assert "routers" not in deployments["demo"].user_config
-    assert deployments["demo"].max_ongoing_requests == 4000
-
-
-def test_a_fleet_file_that_is_wrong_builds_nothing() -> None:
-    with pytest.raises(ConfigError, match="tiers"):
-        build({"config": {"tiers": {}}})

@@ -83,6 +83,5 @@ class Admission:
 
 def reservation_of(request: Request) -> Reservation:
     """The request's reservation, which it has until its reply is sent (`api/gate.py`)."""
-    reservation = request.scope["rankfleet.reservation"]
-    assert isinstance(reservation, Reservation)
+    reservation: Reservation = request.scope["rankfleet.reservation"]
     return reservation

@@ -14,12 +14,11 @@ from rankfleet.api.admission import Admission
 from rankfleet.api.dialects.dialect import Dialect, Route
 from rankfleet.api.dialects.registry import DIALECTS
 from rankfleet.api.errors import ErrorResponses, documented_errors
-from rankfleet.api.gate import Handler, RequestGate
+from rankfleet.api.gate import Handler, request_gate
 from rankfleet.api.http import READ_TIMEOUT_S, RequestReader
 from rankfleet.api.outcomes import Outcomes, RequestMetrics
-from rankfleet.api.ranking import RankingHandler
-from rankfleet.api.search import Retriever, SearchHandler
-from rankfleet.api.status import ABOUT, StatusRoutes
+from rankfleet.api.ranking import RankingHandler, Retriever
+from rankfleet.api.status import ABOUT, add_status_routes
 from rankfleet.router.health import RouterHealth
 from rankfleet.router.service import RankingService
 
@@ -60,22 +59,21 @@ def build_api(
     outcomes = Outcomes(metrics, health)
     errors = ErrorResponses(outcomes, host.log_location, host.disconnects)
     reader = RequestReader(limits.max_body_bytes, host.read_timeout_s)
-    ranking = RankingHandler(service, reader, outcomes)
-    searching = SearchHandler(service, retriever, reader, outcomes)
+    handler = RankingHandler(service, retriever, reader, outcomes)
 
     api = FastAPI(title="Rankfleet", version=__version__, description=ABOUT, redirect_slashes=False)
     direct: dict[str, Handler] = {}
     for dialect in DIALECTS:
-        direct |= add_routes(api, dialect, dialect.rerank, ranking.rerank)
-        add_routes(api, dialect, dialect.plan, ranking.plan)
-        add_routes(api, dialect, dialect.search, searching.search)
-    StatusRoutes(api, service, health, host.update_faults).add()
+        direct |= add_routes(api, dialect, dialect.rerank, handler.rerank)
+        add_routes(api, dialect, dialect.plan, handler.plan)
+        add_routes(api, dialect, dialect.search, handler.search)
+    add_status_routes(api, service, health, host.update_faults)
     api.exception_handler(HTTPException)(errors.not_routed)
 
     # Starlette's outermost layer raises errors again after answering them, and Serve would log them a second time.
     stack = api.build_middleware_stack()
     inner = getattr(stack, "app", stack)
-    api.middleware_stack = RequestGate(inner, direct, errors.of, admission, host.adds_request_id)
+    api.middleware_stack = request_gate(inner, direct, errors.of, admission, host.adds_request_id)
     return api
 
 

@@ -2,6 +2,7 @@
 
 import logging
 import math
+from collections.abc import Mapping
 
 from fastapi import Request, Response
 from starlette.exceptions import HTTPException
@@ -11,14 +12,7 @@ from rankfleet.api.dialects.registry import dialect_of
 from rankfleet.api.headers import request_id_of
 from rankfleet.api.http import json_response
 from rankfleet.api.outcomes import Outcomes
-from rankfleet.core.errors import (
-    ClientGone,
-    InternalError,
-    MethodNotAllowed,
-    Overloaded,
-    PathNotFound,
-    RankfleetError,
-)
+from rankfleet.core.errors import ClientGone, MethodNotAllowed, Overloaded, PathNotFound, RankfleetError
 
 log = logging.getLogger("ray.serve")
 
@@ -58,35 +52,28 @@ class ErrorResponses:
         path = request.url.path[:200]
         if error.status_code != 405:
             return error_response(request, PathNotFound(f"there is nothing at {path}; GET / lists what there is"))
-        allowed = (error.headers or {}).get("Allow", "")
-        return error_response(request, MethodNotAllowed(f"{path} does not take {request.method}; see /docs", allowed))
+        refused = MethodNotAllowed(f"{path} does not take {request.method}; see /docs")
+        return error_response(request, refused, error.headers)  # `Allow`
 
-    def _internal(self, request: Request, error: Exception) -> InternalError:
+    def _internal(self, request: Request, error: Exception) -> RankfleetError:
         """A fault of the fleet: count it, log it, and say where to look."""
         request_id = request_id_of(request.scope)
-        expected = isinstance(error, RankfleetError)
-        code = error.code if isinstance(error, RankfleetError) else InternalError.code
-        self._outcomes.failed(code, expected)
+        kind, what = RankfleetError, f"this request failed inside the fleet ({type(error).__name__})"
+        if expected := isinstance(error, RankfleetError):
+            kind, what = type(error), str(error)
+        self._outcomes.failed(kind.code, expected)
         log.error("request %s failed: %s", request_id, error, exc_info=error)
-        what = f"{error}" if expected else f"this request failed inside the fleet ({type(error).__name__})"
-        return InternalError(f"{what}; look for request {request_id} in {self._log_location}", code)
+        return kind(f"{what}; look for request {request_id} in {self._log_location}")
 
 
-def error_response(request: Request, error: RankfleetError) -> Response:
-    """An error in the dialect of the request's path."""
-    reply = dialect_of(request.scope["path"]).error(error, request_id_of(request.scope))
-    return json_response(reply.content, reply.status, {**http_headers(error), **reply.headers})
-
-
-def http_headers(error: RankfleetError) -> dict[str, str]:
-    """Headers that clients of every dialect understand."""
+def error_response(request: Request, error: RankfleetError, headers: Mapping[str, str] | None = None) -> Response:
+    """An error in the dialect of the request's path. headers: besides those of the dialect."""
     if isinstance(error, Overloaded):
         # Rounded up: a client that comes back too early is refused again. Some clients prefer milliseconds.
         seconds, milliseconds = math.ceil(error.retry_after_s), math.ceil(error.retry_after_s * 1e3)
-        return {"Retry-After": str(max(1, seconds)), "retry-after-ms": str(milliseconds)}
-    if isinstance(error, MethodNotAllowed):
-        return {"Allow": error.allowed}
-    return {}
+        headers = {"Retry-After": str(max(1, seconds)), "retry-after-ms": str(milliseconds)}
+    reply = dialect_of(request.scope["path"]).error(error, request_id_of(request.scope))
+    return json_response(reply.content, reply.status, {**(headers or {}), **reply.headers})
 
 
 def documented_errors(dialect: Dialect) -> dict[int | str, dict[str, object]]:

@@ -11,36 +11,27 @@ from rankfleet.api.headers import REQUEST_ID, request_id_of
 Handler = Callable[[Request], Awaitable[Response]]
 
 
-class RequestGate:
+def request_gate(
+    inner: ASGIApp,
+    direct: Mapping[str, Handler],
+    error_response: Callable[[Request, Exception], Response],
+    admission: Admission,
+    adds_request_id: bool,
+) -> ASGIApp:
     """Gives a request its id and its memory reservation, drops a slash at the end of its path, and answers every error.
 
     POST requests to `direct` paths go straight to their handlers: the layers that FastAPI puts around a route take as
-    long as planning does.
+    long as planning does. adds_request_id: to the headers of replies.
     """
 
-    def __init__(
-        self,
-        inner: ASGIApp,
-        direct: Mapping[str, Handler],
-        error_response: Callable[[Request, Exception], Response],
-        admission: Admission,
-        adds_request_id: bool,
-    ) -> None:
-        """adds_request_id: to the headers of replies."""
-        self._inner = inner
-        self._direct = direct
-        self._error_response = error_response
-        self._admission = admission
-        self._adds_request_id = adds_request_id
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+    async def gate(scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
-            await self._inner(scope, receive, send)
+            await inner(scope, receive, send)
             return
         if len(scope["path"]) > 1 and scope["path"].endswith("/"):
             scope["path"] = scope["path"].rstrip("/") or "/"
         request = Request(scope, receive)
-        added = [(REQUEST_ID.encode(), request_id_of(scope).encode())] if self._adds_request_id else []
+        added = [(REQUEST_ID.encode(), request_id_of(scope).encode())] if adds_request_id else []
         started = False
 
         async def send_with_id(message: Message) -> None:
@@ -50,17 +41,19 @@ class RequestGate:
                 message["headers"] = [*message.get("headers", ()), *added]
             await send(message)
 
-        with self._admission.enter() as reservation:
+        with admission.enter() as reservation:
             scope["rankfleet.reservation"] = reservation
             try:
                 posted = scope["method"] == "POST"
                 if posted:
-                    self._admission.check()
-                if posted and (handler := self._direct.get(scope["path"])) is not None:
+                    admission.check()
+                if posted and (handler := direct.get(scope["path"])) is not None:
                     await (await handler(request))(scope, receive, send_with_id)
                 else:
-                    await self._inner(scope, receive, send_with_id)
+                    await inner(scope, receive, send_with_id)
             except Exception as error:
-                response = self._error_response(request, error)
+                response = error_response(request, error)
                 if not started:
                     await response(scope, receive, send_with_id)
+
+    return gate

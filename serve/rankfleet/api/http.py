@@ -1,7 +1,6 @@
 """Read request bodies and write JSON responses, whatever the dialect."""
 
 import asyncio
-import contextlib
 import json
 from collections.abc import Mapping
 from typing import Any
@@ -42,8 +41,7 @@ class RequestReader:
         Overloaded where other requests leave no memory for it.
         """
         body, reservation = bytearray(), reservation_of(request)
-        with contextlib.suppress(ValueError):
-            self._check_length(int(request.headers.get("content-length", "0")))
+        self._check_length(int(request.headers.get("content-length", "0")))
         try:
             async with asyncio.timeout(self._timeout_s):
                 async for part in request.stream():

@@ -22,18 +22,15 @@ class Outcomes:
     def __init__(self, metrics: RequestMetrics, health: RouterHealth) -> None:
         self._health = health
         self._count_answered = quietly(metrics.answered)
-        self._count_refused = quietly(metrics.refused)
+        self.refused = quietly(metrics.refused)
 
     def answered(self, ranking: Ranking) -> None:
         if ranking.stages:
             self._health.answered()
         self._count_answered(ranking)
 
-    def refused(self, code: str) -> None:
-        self._count_refused(code)
-
     def failed(self, code: str, expected: bool) -> None:
         """expected: whether the error is one of Rankfleet's own; health counts the others."""
         if not expected:
             self._health.failed()
-        self._count_refused(code)
+        self.refused(code)

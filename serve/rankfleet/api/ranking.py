@@ -1,21 +1,37 @@
-"""Rank a request's documents, or show the plan for them."""
+"""Rank a request's documents, show the plan for them, or retrieve documents and then rank them."""
 
-from typing import Any
+import asyncio
+from dataclasses import replace
+from typing import Any, Protocol
 
 from fastapi import Request, Response
 
-from rankfleet.api.dialects.dialect import Route
+from rankfleet.api.admission import reservation_of, texts_bytes
+from rankfleet.api.dialects.dialect import Route, SearchOutcome
 from rankfleet.api.http import RequestReader, respond
 from rankfleet.api.outcomes import Outcomes
+from rankfleet.core.errors import NotConfigured, TooLarge
 from rankfleet.core.messages import Decision, Ranking
+from rankfleet.retrieval.bm25 import Hit
+from rankfleet.router.limits import check_query
 from rankfleet.router.service import RankingService
 
 
-class RankingHandler:
-    """Answers the `rerank` and `plan` routes of all dialects."""
+class Retriever(Protocol):
+    """The first stage of a search."""
 
-    def __init__(self, service: RankingService, reader: RequestReader, outcomes: Outcomes) -> None:
+    def search(self, query: str, k: int) -> list[Hit]:
+        """At most k documents, best first."""
+
+
+class RankingHandler:
+    """Answers the `rerank`, `plan` and `search` routes of all dialects."""
+
+    def __init__(
+        self, service: RankingService, retriever: Retriever | None, reader: RequestReader, outcomes: Outcomes
+    ) -> None:
         self._service = service
+        self._retriever = retriever
         self._reader = reader
         self._outcomes = outcomes
 
@@ -29,3 +45,34 @@ class RankingHandler:
     async def plan(self, route: Route[Any, Decision], request: Request) -> Response:
         parsed = await self._reader.read(request, route)
         return respond(request, route.reply(await self._service.explain(parsed.request), parsed))
+
+    async def search(self, route: Route[Any, SearchOutcome], request: Request) -> Response:
+        """Retrieve and rank within one budget. Without an index, the answer is 404 and says how to build one."""
+        service, arrived_s = self._service, self._service.clock()
+        settings, limits = service.config.search, service.config.limits
+        if self._retriever is None or settings is None:
+            raise NotConfigured(
+                "this fleet has no index: build one with `rankfleet index build` and name it under `search:`"
+            )
+        parsed = await self._reader.read(request, route)
+        check_query(parsed.request.query, limits)
+        top_k = parsed.top_k or min(settings.top_k, limits.max_documents)
+        if top_k > limits.max_documents:
+            raise TooLarge(f"top_k {top_k} is more than the {limits.max_documents} documents allowed")
+        loop = asyncio.get_running_loop()
+        hits = await loop.run_in_executor(None, self._retriever.search, parsed.request.query, top_k)
+        retrieve_ms = (service.clock() - arrived_s) * 1e3
+        if not hits:
+            service.check(parsed.request)
+            return respond(request, route.reply(SearchOutcome([], None, retrieve_ms), parsed))
+        # A document of the index that is too long is cut and not refused: the client did not choose it.
+        documents = [clip(hit.text, limits.max_document_bytes) for hit in hits]
+        reservation_of(request).resize(texts_bytes(documents))
+        ranking = await service.rank(replace(parsed.request, documents=documents), arrived_s)
+        self._outcomes.answered(ranking)
+        return respond(request, route.reply(SearchOutcome(hits, ranking, retrieve_ms), parsed))
+
+
+def clip(text: str, max_bytes: int) -> str:
+    """The longest beginning of whole characters within `max_bytes` of UTF-8."""
+    return text if len(text) * 4 <= max_bytes else text.encode()[:max_bytes].decode(errors="ignore")

@@ -1,6 +1,6 @@
 """What can be asked about a router and its fleet: health, readiness, models, paths. The same for every dialect."""
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from typing import Annotated, Any, Literal, NotRequired
 
 from fastapi import FastAPI, Response
@@ -47,42 +47,19 @@ class RootReply(TypedDict):
     paths: Annotated[dict[str, str], Field(description="what is at each path")]
 
 
-class StatusRoutes:
-    """GET /, /healthz, /health, /readyz and /v1/models."""
+def add_status_routes(
+    api: FastAPI, service: RankingService, health: RouterHealth, update_faults: Callable[[], list[str]]
+) -> None:
+    """Add GET /, /healthz, /health, /readyz and /v1/models to the API.
 
-    def __init__(
-        self, api: FastAPI, service: RankingService, health: RouterHealth, update_faults: Callable[[], list[str]]
-    ) -> None:
-        """update_faults: why the newest fleet file is not served; empty where it is."""
-        self._api = api
-        self._service = service
-        self._health = health
-        self._update_faults = update_faults
+    update_faults: why the newest fleet file is not served; empty where it is.
+    """
+    status: Responses = {200: {"model": StatusReply}}
+    not_ready: Responses = {503: {"model": StatusReply}}
 
-    def add(self) -> None:
-        """Add the routes to the API."""
-        status: Responses = {200: {"model": StatusReply}}
-        self._add("/v1/models", self.models, "List tiers and SLO classes", {200: {"model": ModelsReply}})
-        self._add("/", self.root, "List paths", {200: {"model": RootReply}}, takes_head=True)
-        self._add("/healthz", self.alive, "Whether this router's process answers", status, takes_head=True)
-        self._add("/health", self.alive, "The same as /healthz", status, takes_head=True)
-        not_ready: Responses = {503: {"model": StatusReply}}
-        self._add("/readyz", self.ready, "Whether this router can rank", status | not_ready, takes_head=True)
-
-    def _add(
-        self,
-        path: str,
-        handler: Callable[[], Awaitable[Response]],
-        summary: str,
-        responses: Responses,
-        takes_head: bool = False,
-    ) -> None:
-        self._api.get(path, summary=summary, responses=responses)(handler)
-        if takes_head:
-            self._api.head(path, include_in_schema=False)(handler)
-
-    async def models(self) -> Response:
-        config, live, quality = self._service.config, self._service.live, self._service.fleet.quality
+    @api.get("/v1/models", summary="List tiers and SLO classes", responses={200: {"model": ModelsReply}})
+    async def models() -> Response:
+        config, quality = service.config, service.fleet.quality
         data: list[dict[str, Any]] = [{"id": AUTO, "object": "model", "kind": "planner"}]
         data += [
             {
@@ -97,32 +74,40 @@ class StatusRoutes:
         ]
         data += [
             {"id": name, "object": "model", "kind": "slo_class", "slo_ms": slo.slo_ms}
-            for name, slo in live.slo_classes.items()
+            for name, slo in config.slo_classes.items()
         ]
         return json_response({"object": "list", "data": data})
 
-    async def root(self) -> Response:
+    @api.get("/", summary="List paths", responses={200: {"model": RootReply}})
+    @api.head("/", include_in_schema=False)
+    async def root() -> Response:
         paths = {
             path: operation["summary"]
-            for path, operations in self._api.openapi()["paths"].items()
+            for path, operations in api.openapi()["paths"].items()
             for operation in operations.values()
         }
         about = {"name": "rankfleet", "version": __version__, "about": ABOUT}
         return json_response(about | {"paths": paths | {"/docs": "API page"}})
 
-    async def alive(self) -> Response:
+    @api.get("/health", summary="The same as /healthz", responses=status)
+    @api.head("/health", include_in_schema=False)
+    @api.get("/healthz", summary="Whether this router's process answers", responses=status)
+    @api.head("/healthz", include_in_schema=False)
+    async def alive() -> Response:
         return json_response({"status": "ok"})
 
-    async def ready(self) -> Response:
-        if not self._service.fleet.ready:
+    @api.get("/readyz", summary="Whether this router can rank", responses=status | not_ready)
+    @api.head("/readyz", include_in_schema=False)
+    async def ready() -> Response:
+        if not service.fleet.ready:
             reason = "not every group has reported its latency yet"
             return json_response({"status": "starting", "reason": reason}, 503)
-        not_changed = {"not_changed": why} if (why := self._update_faults()) else {}
-        if self._service.fleet.asleep:
+        not_changed = {"not_changed": why} if (why := update_faults()) else {}
+        if service.fleet.asleep:
             asleep = {"status": "asleep", "reason": "the next request starts a replica"}
             return json_response(asleep | not_changed)
         try:
-            await self._health.ready()
+            await health.ready()
         except RuntimeError as error:
             return json_response({"status": "failing", "reason": str(error)}, 503)
         return json_response({"status": "ready"} | not_changed)

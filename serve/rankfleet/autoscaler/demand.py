@@ -67,13 +67,11 @@ class History:
 
     def add(self, sources: Mapping[str, LoadCounters], backlog_s: float, now_s: float) -> None:
         """Add what all sources report now. now_s: by a steady clock."""
-        if self._times:
-            self._totals[FIELDS] += self._backlog_s * (now_s - self._now_s)
+        self._totals[FIELDS] += self._backlog_s * (now_s - self._now_s)
         for name, counters in sources.items():
-            before = self._last.get(name)
-            if before is not None:
-                for i in range(FIELDS):
-                    self._totals[i] += max(0.0, counters[i] - before[i])
+            before = self._last.get(name, counters)
+            for i in range(FIELDS):
+                self._totals[i] += max(0.0, counters[i] - before[i])
         self._last = dict(sources)
         self._backlog_s, self._now_s = backlog_s, now_s
         if len(self._times) > 1 and now_s - self._times[-2] < SPACING_S:
@@ -107,12 +105,10 @@ class History:
         return sum((rate - mean) ** 2 for rate in rates) / (len(rates) - 1) / mean * seconds / len(rates)
 
     def over(self, window_s: float, min_dispersion_s: float = 0.0) -> Window:
-        """The last `window_s` seconds.
+        """The last `window_s` seconds before what was added last.
 
         Their dispersion is that of single requests at random, Σ size² ÷ Σ size, or `min_dispersion_s` if that is more.
         """
-        if not self._times:
-            return Window()
         start = max(0, self._row_at(self._now_s - window_s))
         elapsed_s = self._now_s - self._times[start]
         if elapsed_s <= 0:

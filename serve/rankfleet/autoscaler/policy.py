@@ -97,7 +97,8 @@ class GroupScaler:
             return bounded(Decision(seen.target, "starting", reason), seen)
         panic_windows = [self._history.over(settings.panic_s / part, dispersion_s) for part in PANIC_PARTS]
         utilisation = settings.utilisation_of(self.group)
-        for_backlog = panic_windows[0].backlog_s / max(self._drain_s(seen, settings), settings.start_s)
+        drain_s = settings.drain_of(self.group) or seen.drain_s or DEFAULT_DRAIN_S
+        for_backlog = panic_windows[0].backlog_s / max(drain_s, settings.start_s)
         capacity, running_capacity = utilisation * seen.target, utilisation * max(1, seen.running)
         panic_demand = settings.panic_threshold * running_capacity
         # While the stable window is less than half full, only a significant demand counts.
@@ -126,9 +127,6 @@ class GroupScaler:
             settings.stable_s + settings.panic_s, settings.idle_s if seen.min_replicas == 0 else 0.0
         )
         self._history.add(seen.sources, seen.backlog_s, now_s)
-
-    def _drain_s(self, seen: Observation, settings: Autoscaling) -> float:
-        return settings.drain_of(self.group) or seen.drain_s or DEFAULT_DRAIN_S
 
     def _decide(self, seen: Observation, settings: Autoscaling, stable: Window, need: float, now_s: float) -> Decision:
         if seen.min_replicas == 0 and seen.target == 0:
@@ -175,16 +173,14 @@ def whole(need: float) -> int:
 def bounded(decision: Decision, seen: Observation) -> Decision:
     """The decision within the bounds of the fleet file."""
     replicas = max(seen.min_replicas, min(seen.max_replicas, decision.replicas))
+    return limited(decision, replicas, f"{replicas} within the bounds")
+
+
+def limited(decision: Decision, replicas: int, why: str) -> Decision:
+    """The decision with this number of replicas. why: added to the reason where that is another number."""
     if replicas == decision.replicas:
         return decision
-    return replace(decision, replicas=replicas, reason=f"{decision.reason}; {replicas} within the bounds")
-
-
-def limited(decision: Decision, granted: int) -> Decision:
-    """The decision with the replicas that the common budget grants."""
-    if granted == decision.replicas:
-        return decision
-    return replace(decision, replicas=granted, reason=f"{decision.reason}; the common budget leaves {granted}")
+    return replace(decision, replicas=replicas, reason=f"{decision.reason}; {why}")
 
 
 def budget_of(settings: Autoscaling) -> Resources:
@@ -234,4 +230,7 @@ class FleetScaler:
             for name, decision in decisions.items()
         }
         granted = share(claims, budget_of(settings))
-        return {name: limited(decision, granted[name]) for name, decision in decisions.items()}
+        return {
+            name: limited(decision, granted[name], f"the common budget leaves {granted[name]}")
+            for name, decision in decisions.items()
+        }

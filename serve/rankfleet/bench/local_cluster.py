@@ -26,10 +26,8 @@ SETTLE_S = 120.0
 TITLE = f"ray::ServeReplica:{APP_NAME}"
 
 
-class NotSettled(RankfleetError):
+class NotSettled(RankfleetError, code="not_settled"):
     """The fleet does not have all the replicas that its file asks for."""
-
-    code = "not_settled"
 
 
 @dataclass(frozen=True)

@@ -5,9 +5,9 @@ from typing import Annotated
 import typer
 
 from rankfleet.cli import app, err, out
+from rankfleet.cli.keys import describe_keys
 from rankfleet.cli.options import load_config
 from rankfleet.core.config import FleetConfig
-from rankfleet.core.keys import describe_keys
 
 config_app = typer.Typer(no_args_is_help=True, help="Check fleet files, and list their keys.")
 app.add_typer(config_app, name="config")

@@ -56,8 +56,6 @@ class FleetPolicy:
     ) -> "tuple[dict[DeploymentID, int], dict[DeploymentID, dict[str, Any]]]":
         by_name = {context.deployment_name: key for key, context in contexts.items()}
         groups = {name: contexts[key] for name, key in by_name.items() if name != self._router}
-        if not groups:
-            return {}, {}
         now_s = self._clock()
         series = contexts[by_name[self._router]].raw_metrics if self._router in by_name else None
         routers = self._reports[self._router].read(series, now_s)

@@ -12,7 +12,12 @@ ROUTER = "router"
 # what it admits, because a request that Serve holds back gets no answer at all, and neither does a health check.
 MAX_ONGOING_REQUESTS = {"router": 100_000, "group": 4000}
 REQUEST_ROUTER = "rankfleet.cluster.request_router:LeastWorkRouter"
-AUTOSCALING_POLICY = "rankfleet.cluster.autoscaling_policy:FleetPolicy"
+# The application's policy, which scales all groups together. It gets no settings here, because a change of
+# `policy_kwargs` would restart replicas; it reads them from the router's reports.
+AUTOSCALING_POLICY: dict[str, Any] = {
+    "policy_function": "rankfleet.cluster.autoscaling_policy:FleetPolicy",
+    "policy_kwargs": {"router": ROUTER},
+}
 # Serve replaces a replica that fails three checks in a row. A check that is not answered in time has failed.
 HEALTH_CHECKS = {"health_check_period_s": 5.0, "health_check_timeout_s": 15.0}
 ROUTING_STATS_PERIOD_S = 0.5  # how often Serve asks a replica which models it hosts; routers are told of changes
@@ -74,9 +79,3 @@ def autoscaling_config(min_replicas: int, max_replicas: int) -> dict[str, Any]:
     """
     initial = {"initial_replicas": 1} if min_replicas == 0 else {}
     return {"min_replicas": min_replicas, "max_replicas": max_replicas} | initial | AUTOSCALING_TIMES
-
-
-def autoscaling_policy() -> dict[str, Any]:
-    """The application's policy, which scales all groups together. It gets no settings here, because a change of
-    `policy_kwargs` would restart replicas; it reads them from the router's reports."""
-    return {"policy_function": AUTOSCALING_POLICY, "policy_kwargs": {"router": ROUTER}}

@@ -58,10 +58,7 @@ def prepare_environment() -> None:
     """Set what Ray and Serve read, for this process and all that it starts. Raises LaunchError, which says what to set,
     if there is no folder for their files."""
     remove_proxies(os.environ)
-    try:
-        os.environ.update(ray_temp_dir(os.environ) | token_location(os.environ) | haproxy_files(os.environ))
-    except OSError as error:
-        raise LaunchError(str(error)) from error
+    os.environ.update(ray_temp_dir(os.environ) | token_location(os.environ) | haproxy_files(os.environ))
     os.environ.update(LOW_LATENCY | LOCAL | side_ports())
 
 
@@ -101,14 +98,14 @@ def side_ports() -> dict[str, str]:
 def user_folder() -> Path:
     """A folder that only this user can write to, inside the temporary folder; created if it is missing.
 
-    It is in /tmp if the temporary folder's path is too long for sockets. Raises OSError that says what to set.
+    It is in /tmp if the temporary folder's path is too long for sockets. Raises LaunchError that says what to set.
     """
     name = f"rankfleet-{os.getuid()}"
     folders = dict.fromkeys(Path(base) / name for base in (tempfile.gettempdir(), "/tmp"))
     for folder in folders:
         if len(os.fsencode(folder)) <= MAX_FOLDER_BYTES and is_own(folder):
             return folder
-    raise OSError(
+    raise LaunchError(
         f"{' and '.join(map(str, folders))} cannot be created, or belong to another user; set TMPDIR to a folder of "
         f"yours whose path has at most {MAX_FOLDER_BYTES - len(name) - 1} bytes"
     )
@@ -138,7 +135,7 @@ def haproxy_files(environment: Mapping[str, str]) -> dict[str, str]:
     """Variables with the paths of HAProxy's configuration and sockets, without those that are set already.
 
     Serve's default, /tmp/haproxy-serve, belongs to the first user who starts a fleet on the computer, and others cannot
-    write there. Raises OSError.
+    write there. Raises LaunchError.
     """
     files = {
         "RAY_SERVE_HAPROXY_CONFIG_FILE_LOC": "haproxy.cfg",
@@ -153,7 +150,7 @@ def haproxy_files(environment: Mapping[str, str]) -> dict[str, str]:
 def token_location(environment: Mapping[str, str]) -> dict[str, str]:
     """RAY_AUTH_TOKEN_PATH if the home folder cannot hold Ray's token: a token is then created in `user_folder`.
 
-    Empty if Ray can use its default, ~/.ray, or the environment names a token. Raises OSError.
+    Empty if Ray can use its default, ~/.ray, or the environment names a token. Raises LaunchError.
     """
     if environment.get("RAY_AUTH_TOKEN") or environment.get("RAY_AUTH_TOKEN_PATH"):
         return {}
@@ -185,7 +182,7 @@ def can_read(path: Path) -> bool:
 def ray_temp_dir(environment: Mapping[str, str]) -> dict[str, str]:
     """RAY_TMPDIR if Ray's default folder cannot be written or its path is too long for sockets; empty if it will do.
 
-    Raises OSError if RAY_TMPDIR is set to a folder that cannot be used.
+    Raises LaunchError if RAY_TMPDIR is set to a folder that cannot be used.
     """
     base = Path(environment.get("RAY_TMPDIR") or environment.get("TMPDIR") or "/tmp")
     short = len(os.fsencode(base / "ray")) <= MAX_RAY_TEMP_BYTES
@@ -193,5 +190,5 @@ def ray_temp_dir(environment: Mapping[str, str]) -> dict[str, str]:
         return {}
     if environment.get("RAY_TMPDIR"):
         why = "cannot be written" if short else f"is too long for Ray's sockets: {MAX_RAY_TEMP_BYTES - 4} bytes at most"
-        raise OSError(f"RAY_TMPDIR ({base}) {why}; set it to another folder, or unset it")
+        raise LaunchError(f"RAY_TMPDIR ({base}) {why}; set it to another folder, or unset it")
     return {"RAY_TMPDIR": str(user_folder())}

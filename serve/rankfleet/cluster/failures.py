@@ -20,10 +20,8 @@ OTHER_ERROR = re.compile(r"^(?:[A-Za-z_]\w*\.)*[A-Z]\w*(?:Error|Exception|Exit|I
 HAPROXY_ALERT = re.compile(r"^\[ALERT\]\s+\(\d+\) : (.*)$", re.MULTILINE)
 
 
-class LaunchError(RankfleetError):
+class LaunchError(RankfleetError, code="launch"):
     """A fleet could not be started or reached on this computer. The message says why and what to do."""
-
-    code = "launch"
 
 
 @dataclass(frozen=True)
@@ -72,14 +70,10 @@ def explain_failure(message: str, failures: list[StartFailure]) -> str:
 def start_failures(application: "ApplicationStatusOverview") -> list[StartFailure]:
     """The deployments that are not healthy because replicas failed to start."""
     return [
-        StartFailure(name, root_cause(deployment.message), has_rankfleet_error(deployment.message))
-        for name, deployment in application.deployments.items()
-        if deployment.status.value != "HEALTHY" and "failed to start" in deployment.message
+        StartFailure(name, root_cause(state.message), RANKFLEET_ERROR.search(ANSI.sub("", state.message)) is not None)
+        for name, state in application.deployments.items()
+        if state.status.value != "HEALTHY" and "failed to start" in state.message
     ]
-
-
-def has_rankfleet_error(message: str) -> bool:
-    return RANKFLEET_ERROR.search(ANSI.sub("", message)) is not None
 
 
 def root_cause(message: str) -> str:

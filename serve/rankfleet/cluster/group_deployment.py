@@ -17,6 +17,7 @@ from rankfleet.cluster.following import FleetFollower
 from rankfleet.cluster.loading import load_model, measure_model, model_fingerprint
 from rankfleet.cluster.telemetry import GroupTelemetry
 from rankfleet.core.config import FleetConfig
+from rankfleet.core.errors import CheckpointError
 from rankfleet.core.fingerprint import settings_name
 from rankfleet.core.messages import Chunk, ChunkScores
 from rankfleet.estimates.latency import LatencyModel, fit
@@ -99,9 +100,7 @@ class ReplicaGroup:
         """Load the models that are new, then go by the new settings."""
         worker = self._ready
         group = fleet.groups[self._name]
-        wanted = {}
-        for tier in group.tiers:
-            wanted[await self._in_loader(self._fingerprint, fleet, tier)] = tier
+        wanted = {await self._in_loader(self._fingerprint, fleet, tier): tier for tier in group.tiers}
         for name, tier in wanted.items():
             if name not in worker.hosts:
                 worker.host(*await self._load_measured(fleet, tier))
@@ -128,8 +127,11 @@ class ReplicaGroup:
         return name, HostedModel(tier, scorer, profile.get(tier) or fit(samples), weights)
 
     async def _in_loader(self, call: Callable[[FleetConfig, str], R], fleet: FleetConfig, tier: str) -> R:
-        """Run in the loader's thread, so that batches do not wait for it."""
-        return await asyncio.get_running_loop().run_in_executor(self._loader, call, fleet, tier)
+        """Run in the loader's thread, so that batches do not wait for it. A CheckpointError names the tier."""
+        try:
+            return await asyncio.get_running_loop().run_in_executor(self._loader, call, fleet, tier)
+        except CheckpointError as error:
+            raise CheckpointError(f"tier {tier}: {error}") from error
 
     async def _set_threads(self, threads: int) -> None:
         """Set the number of torch threads in both threads that compute: OpenMP keeps one number per thread."""

@@ -8,25 +8,16 @@ import os
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 
 from rankfleet.cluster.deploy import deploy, wait_until_ready
 from rankfleet.cluster.environment import prepare_environment, token_path, user_folder
-from rankfleet.cluster.failures import LaunchError, as_launch_error
+from rankfleet.cluster.failures import as_launch_error
 from rankfleet.cluster.preflight import check_files, check_fits, check_port
 from rankfleet.cluster.running_fleets import RunningFleet, register_fleet, unregister_fleet
 from rankfleet.core.config import FleetConfig
 
 
-@dataclass(frozen=True)
-class StartedFleet:
-    """Where a started fleet is reached. `metrics`: URL of this node's Prometheus metrics."""
-
-    address: str
-    metrics: str
-
-
-def start(config: FleetConfig, host: str, port: int, progress: Callable[[str], None]) -> StartedFleet:
+def start(config: FleetConfig, host: str, port: int, progress: Callable[[str], None]) -> RunningFleet:
     """Start a fleet and return when it answers. `progress`: called with each state as a line of text.
 
     Raises CheckpointError, ConfigError and LaunchError; where possible, before anything is started.
@@ -35,7 +26,7 @@ def start(config: FleetConfig, host: str, port: int, progress: Callable[[str], N
     check_fits(config)
     check_files(config, progress)
     prepare_kernels(config, progress)
-    with one_at_a_time(progress):
+    with as_launch_error("the fleet"), one_at_a_time(progress):
         check_port(host, port)
         prepare_environment()
         import ray
@@ -63,11 +54,12 @@ def start(config: FleetConfig, host: str, port: int, progress: Callable[[str], N
     progress("starting the router and the replica groups")
     with as_launch_error("the fleet"):
         deploy(config)
-        address = f"http://{host}:{port}"
+        address, metrics = f"http://{host}:{port}", f"http://127.0.0.1:{ray.nodes()[0]['MetricsExportPort']}/metrics"
         wait_until_ready(address, progress)
         cluster = ray.get_runtime_context().gcs_address
-        register_fleet(RunningFleet(address, port, cluster, token_path(os.environ)))
-        return StartedFleet(address, f"http://127.0.0.1:{ray.nodes()[0]['MetricsExportPort']}/metrics")
+        fleet = RunningFleet(address, port, metrics, cluster, token_path(os.environ))
+        register_fleet(fleet)
+        return fleet
 
 
 @contextmanager
@@ -76,11 +68,7 @@ def one_at_a_time(progress: Callable[[str], None]) -> Iterator[None]:
     ports at the same time find the same ones. Raises LaunchError."""
     import fcntl
 
-    try:
-        lock = (user_folder() / "starting").open("w")
-    except OSError as error:
-        raise LaunchError(str(error)) from error
-    with lock:
+    with (user_folder() / "starting").open("w") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:

@@ -6,7 +6,6 @@ from concurrent.futures import Executor
 from typing import TYPE_CHECKING
 
 from rankfleet.core.config import FleetConfig
-from rankfleet.core.errors import CheckpointError
 from rankfleet.core.fingerprint import fingerprint, model_name
 from rankfleet.estimates.latency import Sample
 
@@ -17,30 +16,23 @@ MAX_MEASURE_S = 5.0  # for one tier, before it takes traffic
 
 
 def model_fingerprint(fleet: FleetConfig, tier: str) -> str:
-    """The fingerprint of a tier's model. Raises CheckpointError that names the tier."""
+    """The fingerprint of a tier's model. Raises CheckpointError."""
     from rankfleet.engine.checkpoint.files import find_checkpoint
 
     settings = fleet.tiers[tier]
-    try:
-        checkpoint = find_checkpoint(settings.model, settings.revision)
-    except CheckpointError as error:
-        raise CheckpointError(f"tier {tier}: {error}") from error
+    checkpoint = find_checkpoint(settings.model, settings.revision)
     return model_name(tier, settings, fleet.groups[fleet.group_of(tier)].dtype, checkpoint.description)
 
 
 def load_model(fleet: FleetConfig, tier: str) -> "tuple[str, Scorer, str]":
-    """Fingerprint of a tier's model, the model, and the fingerprint of its weights. Raises CheckpointError that names
-    the tier."""
+    """Fingerprint of a tier's model, the model, and the fingerprint of its weights. Raises CheckpointError."""
     from rankfleet.engine.checkpoint.files import find_checkpoint
     from rankfleet.engine.runtime.scorer import Scorer
 
     settings, group = fleet.tiers[tier], fleet.groups[fleet.group_of(tier)]
     name = model_fingerprint(fleet, tier)
-    try:
-        checkpoint = find_checkpoint(settings.model, settings.revision)
-        scorer = Scorer.load(checkpoint, group.dtype)
-    except CheckpointError as error:
-        raise CheckpointError(f"tier {tier}: {error}") from error
+    checkpoint = find_checkpoint(settings.model, settings.revision)
+    scorer = Scorer.load(checkpoint, group.dtype)
     return name, scorer, fingerprint(name, checkpoint.weights_digest, scorer.dtype)
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from rankfleet.cluster.environment import is_free
 from rankfleet.cluster.failures import LaunchError
-from rankfleet.core.config import FleetConfig
+from rankfleet.core.config import FleetConfig, may_be_hub_id
 from rankfleet.core.errors import CheckpointError
 from rankfleet.engine.checkpoint.files import find_checkpoint
 from rankfleet.engine.runtime.checkpoint_checks import check_checkpoint
@@ -59,11 +59,6 @@ def check_files(config: FleetConfig, progress: Callable[[str], None], fetch: boo
     if config.search:
         Bm25Index.load(Path(config.search.index))
     return unchecked
-
-
-def may_be_hub_id(model: str) -> bool:
-    """Whether a tier's `model` has the form of a hub id, ORGANISATION/NAME, and not of a path."""
-    return model.count("/") == 1 and not model.startswith((".", "/", "~"))
 
 
 def reserved_resources(

@@ -15,41 +15,39 @@ from rankfleet.cluster.failures import LaunchError
 class RunningFleet:
     """A fleet that runs on this computer.
 
-    `address`, `port`: of its HTTP API. `cluster`: address of its Ray cluster. `token`: path of the file with the token
-    that Ray asks for; None if the token is in no file.
+    `address`, `port`: of its HTTP API. `metrics`: URL of this node's Prometheus metrics. `cluster`: address of its Ray
+    cluster. `token`: path of the file with the token that Ray asks for; None if the token is in no file.
     """
 
     address: str
     port: int
+    metrics: str
     cluster: str
     token: str | None
 
 
 def registry() -> Path:
-    """A folder with one file per running fleet, named by the id of the process that started it. Raises OSError."""
-    return user_folder() / "fleets"
+    """A folder with one file per running fleet, named by the id of the process that started it. Raises LaunchError."""
+    folder = user_folder() / "fleets"
+    folder.mkdir(exist_ok=True)
+    return folder
 
 
 def register_fleet(fleet: RunningFleet) -> None:
     """Write down that this process runs a fleet."""
-    registry().mkdir(exist_ok=True)
     (registry() / str(os.getpid())).write_text(json.dumps(asdict(fleet)), encoding="utf-8")
 
 
 def unregister_fleet() -> None:
     """Write down that this process runs no fleet any more."""
-    with suppress(OSError):
+    with suppress(OSError, LaunchError):
         (registry() / str(os.getpid())).unlink(missing_ok=True)
 
 
 def running_fleets() -> list[RunningFleet]:
-    """This user's registered fleets whose process still runs."""
+    """This user's registered fleets whose process still runs. Raises LaunchError."""
     found = []
-    try:
-        files = sorted(registry().iterdir())
-    except OSError:
-        return []
-    for file in files:
+    for file in sorted(registry().iterdir()):
         try:
             os.kill(int(file.name), 0)
             found.append(RunningFleet(**json.loads(file.read_text(encoding="utf-8"))))

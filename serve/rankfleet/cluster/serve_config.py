@@ -11,32 +11,28 @@ What a change of the fleet file restarts depends on where Serve finds it:
 
 from typing import Any
 
-from rankfleet.cluster.deployment_options import ROUTER, autoscaling_policy, group_options, router_options
+from rankfleet.cluster.deployment_options import AUTOSCALING_POLICY, ROUTER, group_options, router_options
 from rankfleet.core.config import FleetConfig
 
 APP_NAME = "rankfleet"
 IMPORT_PATH = "rankfleet.cluster.build:build"
 
 
-def application(config: FleetConfig) -> dict[str, Any]:
-    """The fleet as one entry of `applications`."""
-    return {
+def serve_config(config: FleetConfig, host: str = "0.0.0.0", port: int = 8000) -> dict[str, Any]:
+    """The whole config: `serveConfigV2` of a RayService. `host`, `port`: where each node's proxy listens."""
+    application = {
         "name": APP_NAME,
         "route_prefix": "/",
         "import_path": IMPORT_PATH,
         "args": {"groups": sorted(config.groups)},
         "logging_config": {"enable_access_log": False},
-        "autoscaling_policy": autoscaling_policy(),
+        "autoscaling_policy": AUTOSCALING_POLICY,
         "deployments": [{"name": ROUTER} | router_options(config)]
         + [{"name": name} | group_options(config, name) for name in config.groups],
     }
-
-
-def serve_config(config: FleetConfig, host: str = "0.0.0.0", port: int = 8000) -> dict[str, Any]:
-    """The whole config: `serveConfigV2` of a RayService. `host`, `port`: where each node's proxy listens."""
     return {
         "proxy_location": "EveryNode",
         "http_options": {"host": host, "port": port},
         "logging_config": {"enable_access_log": False},
-        "applications": [application(config)],
+        "applications": [application],
     }

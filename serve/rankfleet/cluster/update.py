@@ -11,7 +11,7 @@ from typing import Any
 from rankfleet.cluster.deploy import POLL_S, deploy, is_running
 from rankfleet.cluster.deployment_options import ROUTER
 from rankfleet.cluster.environment import prepare_environment
-from rankfleet.cluster.failures import LaunchError, root_cause
+from rankfleet.cluster.failures import LaunchError, as_launch_error, root_cause
 from rankfleet.cluster.preflight import check_files, check_fits, room_to_surge
 from rankfleet.cluster.running_fleets import pick_fleet, running_fleets
 from rankfleet.cluster.serve_config import APP_NAME
@@ -22,10 +22,8 @@ SETTLE_S = 1.0  # after which Serve's controller has taken a new config up
 ROUTER_TIMEOUT_S = 10.0
 
 
-class UpdateRefused(RankfleetError):
+class UpdateRefused(RankfleetError, code="update_refused"):
     """A fleet file cannot be served. The message says why; the fleet goes on with the file it has."""
-
-    code = "update_refused"
 
 
 def apply(config: FleetConfig, progress: Callable[[str], None], port: int | None = None) -> None:
@@ -38,7 +36,8 @@ def apply(config: FleetConfig, progress: Callable[[str], None], port: int | None
     check_fits(config)
     check_files(config, progress)
     fleet = pick_fleet(running_fleets(), port)
-    prepare_environment()
+    with as_launch_error("the update"):
+        prepare_environment()
     if fleet.token and "RAY_AUTH_TOKEN" not in os.environ:
         os.environ["RAY_AUTH_TOKEN_PATH"] = fleet.token
     import ray

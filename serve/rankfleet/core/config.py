@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Self
 
 import yaml
-from pydantic import Field, ValidationError, field_validator, model_validator
+from pydantic import Field, ValidationError, ValidationInfo, field_validator, model_validator
 
 from rankfleet.core.errors import ConfigError
 from rankfleet.core.passages import LongDocuments
@@ -64,9 +64,9 @@ class LiveSettings(Section):
 # file, and of each group.
 OPTIONS = ("autoscaling", "updates", "routers", "router_cpus")
 GROUP_OPTIONS = {"replicas", "cpus", "gpus", "resources"}
-# Names that a group may not have. The router is a deployment beside the groups, and its constructor takes each group as
-# a keyword argument.
-RESERVED_GROUPS = ("config", "router", "self")
+# Names that a tier or a group may not have. The router is a deployment beside the groups, and its constructor takes
+# each group as a keyword argument.
+RESERVED_NAMES = [("tier", AUTO), ("tier", UNSCORED), ("group", "config"), ("group", "router"), ("group", "self")]
 SHIPPED_MODELS = Path(__file__).parent.parent / "models"
 # Keys of earlier versions and their present names, for the message that refuses them.
 RENAMED = {
@@ -103,21 +103,13 @@ class FleetConfig(LiveSettings):
     )
     overhead_ms: float = Field(3.0, ge=0, description="time per request besides queue and engine, in milliseconds")
 
-    @field_validator("tiers")
+    @field_validator("tiers", "groups")
     @classmethod
-    def _no_reserved_names(cls, tiers: dict[str, Tier]) -> dict[str, Tier]:
-        for name in (AUTO, UNSCORED):
-            if name in tiers:
-                raise ValueError(f"{name!r} is reserved; give the tier another name")
-        return tiers
-
-    @field_validator("groups")
-    @classmethod
-    def _no_reserved_groups(cls, groups: dict[str, Group]) -> dict[str, Group]:
-        for name in RESERVED_GROUPS:
-            if name in groups:
-                raise ValueError(f"{name!r} is reserved; give the group another name")
-        return groups
+    def _no_reserved_names(cls, named: dict[str, Section], info: ValidationInfo) -> dict[str, Section]:
+        for kind, name in RESERVED_NAMES:
+            if info.field_name == f"{kind}s" and name in named:
+                raise ValueError(f"{name!r} is reserved; give the {kind} another name")
+        return named
 
     @model_validator(mode="after")
     def _names_fit(self) -> Self:
@@ -197,7 +189,7 @@ def read_config(path: Path) -> FleetConfig:
 
     def resolved(key: str, value: str | None) -> str | None:
         try:
-            return absolute(value, path.parent) if value else None
+            return str((path.parent / Path(value).expanduser()).resolve()) if value else None
         except RuntimeError as error:
             raise ConfigError(f"{path}: {key}: {value}: the home folder is unknown; give the absolute path") from error
 
@@ -213,21 +205,19 @@ def read_config(path: Path) -> FleetConfig:
     return config.model_copy(update={"tiers": tiers, "search": search, "quality": quality, "profile": profile})
 
 
-def absolute(value: str, folder: Path) -> str:
-    """The absolute path of a path in a file of this folder. Raises RuntimeError for ~ if the home folder is unknown."""
-    return str((folder / Path(value).expanduser()).resolve())
-
-
 def names_folder(model: str, folder: Path) -> bool:
     """Whether a tier's `model`, in a file of this folder, is a relative path or starts with ~.
 
     Shipped names and hub ids are neither: they have exactly one slash. A folder that exists goes before a hub id.
     """
-    if model.startswith("/"):
-        return False
-    if model.startswith((".", "~")) or model.count("/") != 1:
-        return True
-    return not (SHIPPED_MODELS / model).is_dir() and (folder / model).is_dir()
+    if may_be_hub_id(model):
+        return not (SHIPPED_MODELS / model).is_dir() and (folder / model).is_dir()
+    return not model.startswith("/")
+
+
+def may_be_hub_id(model: str) -> bool:
+    """Whether a tier's `model` has the form of a hub id, ORGANISATION/NAME, and not of a path."""
+    return model.count("/") == 1 and not model.startswith((".", "/", "~"))
 
 
 def explain(error: ValidationError, source: str, max_lines: int = 20) -> str:

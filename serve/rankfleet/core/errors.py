@@ -7,7 +7,6 @@ RankfleetError                  500
 ├── InvalidPairs                token ids or lengths that the model cannot take; a text never causes it
 ├── NotHosted                   the replica lacks the tier, or has another model by that name, during an update
 ├── ReplicaLost                 a replica went away with a chunk; the chunk is retried, and no client sees the error
-├── InternalError               what a client is told of any error with status 500
 └── RequestError                400  the request is not answered; the message says whether to change it or to retry
     ├── InvalidRequest          422  a field is missing, unknown, of the wrong type, or out of range
     ├── Infeasible              422  not even an idle fleet could do this within the budget
@@ -37,108 +36,62 @@ class RankfleetError(Exception):
     """Base of all errors. `code` is stable and meant for programs; the message is meant for people."""
 
     status: ClassVar[int] = 500
-    code: str = "internal"
+    code: ClassVar[str] = "internal"
+
+    def __init_subclass__(cls, code: str = "internal", status: int = 500) -> None:
+        cls.code, cls.status = code, status
 
 
-class ConfigError(RankfleetError):
-    code = "config"
+class ConfigError(RankfleetError, code="config"): ...
 
 
-class CheckpointError(RankfleetError):
-    code = "checkpoint"
+class CheckpointError(RankfleetError, code="checkpoint"): ...
 
 
-class ScoringFailed(RankfleetError):
-    code = "scoring_failed"
+class ScoringFailed(RankfleetError, code="scoring_failed"): ...
 
 
-class InvalidPairs(RankfleetError):
-    code = "invalid_pairs"
+class InvalidPairs(RankfleetError, code="invalid_pairs"): ...
 
 
-class NotHosted(RankfleetError):
-    code = "not_hosted"
+class NotHosted(RankfleetError, code="not_hosted"): ...
 
 
-class ReplicaLost(RankfleetError):
-    code = "replica_lost"
+class ReplicaLost(RankfleetError, code="replica_lost"): ...
 
 
-class InternalError(RankfleetError):
-    """`code`: that of the error that it reports, where that has one."""
-
-    def __init__(self, message: str, code: str = "internal") -> None:
-        super().__init__(message)
-        self.code = code
-
-    def __reduce__(self) -> tuple[object, ...]:
-        return type(self), (str(self), self.code)
+class RequestError(RankfleetError, status=400, code="bad_request"): ...
 
 
-class RequestError(RankfleetError):
-    status = 400
-    code = "bad_request"
+class InvalidRequest(RequestError, status=422, code="invalid_request"): ...
 
 
-class InvalidRequest(RequestError):
-    status = 422
-    code = "invalid_request"
+class Infeasible(RequestError, status=422, code="infeasible"): ...
 
 
-class Infeasible(RequestError):
-    status = 422
-    code = "infeasible"
+class SlowSender(RequestError, status=408, code="slow_sender"): ...
 
 
-class SlowSender(RequestError):
-    status = 408
-    code = "slow_sender"
+class TooLarge(RequestError, status=413, code="too_large"): ...
 
 
-class TooLarge(RequestError):
-    status = 413
-    code = "too_large"
+class UnknownModel(RequestError, status=404, code="unknown_model"): ...
 
 
-class UnknownModel(RequestError):
-    status = 404
-    code = "unknown_model"
+class NotConfigured(RequestError, status=404, code="not_configured"): ...
 
 
-class NotConfigured(RequestError):
-    status = 404
-    code = "not_configured"
+class PathNotFound(RequestError, status=404, code="not_found"): ...
 
 
-class PathNotFound(RequestError):
-    status = 404
-    code = "not_found"
+class MethodNotAllowed(RequestError, status=405, code="method_not_allowed"): ...
 
 
-class MethodNotAllowed(RequestError):
-    """`allowed`: the methods that the path takes, separated by commas."""
-
-    status = 405
-    code = "method_not_allowed"
-
-    def __init__(self, message: str, allowed: str) -> None:
-        super().__init__(message)
-        self.allowed = allowed
-
-    def __reduce__(self) -> tuple[object, ...]:
-        return type(self), (str(self), self.allowed)
+class ClientGone(RequestError, status=499, code="client_gone"): ...
 
 
-class ClientGone(RequestError):
-    status = 499
-    code = "client_gone"
-
-
-class Overloaded(RequestError):
+class Overloaded(RequestError, status=429, code="overloaded"):
     """`retry_after_s`: predicted seconds until the work ahead is done."""
-
-    status = 429
-    code = "overloaded"
 
     def __init__(self, message: str, retry_after_s: float) -> None:
         super().__init__(message)
@@ -148,11 +101,7 @@ class Overloaded(RequestError):
         return type(self), (str(self), self.retry_after_s)
 
 
-class Expired(RequestError):
-    status = 504
-    code = "expired"
+class Expired(RequestError, status=504, code="expired"): ...
 
 
-class Unavailable(RequestError):
-    status = 503
-    code = "unavailable"
+class Unavailable(RequestError, status=503, code="unavailable"): ...

@@ -49,8 +49,6 @@ class PairLayout:
     @property
     def counts(self) -> np.ndarray:
         """int64 [documents]: pairs of each."""
-        if len(self.firsts) == len(self):
-            return np.ones(len(self), dtype=np.int64)
         return np.diff(self.firsts, append=len(self))
 
     def cut(self, limit: int) -> "PairLayout":

@@ -63,15 +63,18 @@ class RecentBudgets:
 
 @dataclass
 class ArrivalMeter:
-    """Measures `ArrivalStats`. Arrivals are weighted by exp(−age ÷ memory_s)."""
+    """Measures `ArrivalStats`. Arrivals are weighted by exp(−age ÷ memory_s).
+
+    stats: as of the last arrival
+    """
 
     routing: Routing
+    stats: ArrivalStats = field(default_factory=ArrivalStats)
     _budgets: RecentBudgets = field(default_factory=RecentBudgets)
     _last_arrival_s: float = -math.inf
     _rate_per_s: float = 0.0
     _weight: float = 0.0  # sum of the weights of all arrivals
     _weighted_rates: float = 0.0  # sum of weight · rate of arrivals just before
-    _stats: ArrivalStats = field(default_factory=ArrivalStats)
 
     def arrived(self, budget_ms: float, now_s: float, found_idle: bool = False) -> None:
         """Count one request.
@@ -91,9 +94,4 @@ class ArrivalMeter:
         self._weighted_rates = self._weighted_rates * fade + (0.0 if found_idle else rate)
         self._rate_per_s = rate + 1 / window_s
         self._last_arrival_s = now_s
-        self._stats = ArrivalStats(typical_budget_ms, self._weighted_rates / self._weight)
-
-    @property
-    def stats(self) -> ArrivalStats:
-        """As of the last arrival."""
-        return self._stats
+        self.stats = ArrivalStats(typical_budget_ms, self._weighted_rates / self._weight)

@@ -8,7 +8,7 @@ binding gives requests cheaper tiers, and the work that was actually done would 
 """
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 
@@ -37,33 +37,20 @@ class ReplicaLoad:
     """The load of one replica. Every `arrived` is followed by one `left`.
 
     backlog_s: work that waits or is being scored, by the unloaded plans
-    The other fields are those of `LoadCounters`.
+    counters: so far
     """
 
     backlog_s: float = 0.0
+    counters: LoadCounters = field(default_factory=LoadCounters)
     _chunks: int = 0  # that have arrived and not left
-    _arrived_s: float = 0.0
-    _arrived_squares: float = 0.0
-    _device_s: float = 0.0
-    _served_s: float = 0.0
-    _downgraded_s: float = 0.0
-
-    @property
-    def counters(self) -> LoadCounters:
-        """The counters so far, for a report."""
-        return LoadCounters(
-            arrived_load_s=self._arrived_s,
-            arrived_load_squares=self._arrived_squares,
-            device_load_s=self._device_s,
-            served_load_s=self._served_s,
-            downgraded_load_s=self._downgraded_s,
-        )
 
     def arrived(self, unloaded_ms: float) -> None:
         """A chunk arrived. unloaded_ms: its device time at the tier of its unloaded plan."""
-        seconds = unloaded_ms / 1e3
-        self._arrived_s += seconds
-        self._arrived_squares += seconds * seconds
+        seconds, so_far = unloaded_ms / 1e3, self.counters
+        self.counters = so_far._replace(
+            arrived_load_s=so_far.arrived_load_s + seconds,
+            arrived_load_squares=so_far.arrived_load_squares + seconds * seconds,
+        )
         self.backlog_s += seconds
         self._chunks += 1
 
@@ -79,10 +66,12 @@ class ReplicaLoad:
         device_ms: its device time at the tier that scored it
         downgraded: whether that tier has a lower quality
         """
-        self._device_s += device_ms / 1e3
-        self._served_s += unloaded_ms / 1e3
-        if downgraded:
-            self._downgraded_s += unloaded_ms / 1e3
+        seconds, so_far = unloaded_ms / 1e3, self.counters
+        self.counters = so_far._replace(
+            device_load_s=so_far.device_load_s + device_ms / 1e3,
+            served_load_s=so_far.served_load_s + seconds,
+            downgraded_load_s=so_far.downgraded_load_s + (seconds if downgraded else 0.0),
+        )
 
 
 @dataclass

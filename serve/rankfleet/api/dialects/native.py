@@ -2,10 +2,9 @@
 
 import math
 from dataclasses import dataclass
-from typing import Annotated, Any, cast
+from typing import Annotated, Any
 
-from pydantic import FailFast, Field, GetCoreSchemaHandler, WithJsonSchema
-from pydantic_core import CoreSchema
+from pydantic import Field, WithJsonSchema
 
 from rankfleet.api.dialects.dialect import Dialect, ParsedRequest, ParsedSearch, Reply, Route, SearchOutcome
 from rankfleet.api.dialects.json_body import JsonBody
@@ -15,8 +14,6 @@ from rankfleet.api.dialects.native_replies import (
     PlanReply,
     RerankReply,
     SearchReply,
-    error_json,
-    name_hit,
     nothing_found_json,
     plan_json,
     ranking_json,
@@ -31,18 +28,8 @@ from rankfleet.core.sections import MAX_SLO_MS, MIN_SLO_MS, SloMs
 DEFAULT_SEARCH_RESULTS = 10
 
 
-class OneError:
-    """One error for a document that is neither of the two types, in place of one for each type."""
-
-    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
-        message = 'must be a string or {"text": string}'
-        schema = {**handler(source), "custom_error_type": "document", "custom_error_message": message}
-        return cast(CoreSchema, schema)
-
-
 Documents = Annotated[
-    list[Annotated[Document, OneError()]],
-    FailFast(),  # else a body of a few megabytes could hold millions of errors
+    list[Any],  # `text_of` checks them: pydantic would name each of the two types in an error of its own
     WithJsonSchema(
         {
             "type": "array",
@@ -135,7 +122,7 @@ def parse_rerank(body: bytes, headers: RequestHeaders) -> NativeRerank:
     parsed = RerankBody.parse(body)
     texts_only = {*map(type, parsed.documents)} <= {str}
     texts = parsed.documents if texts_only else [text_of(i, sent) for i, sent in enumerate(parsed.documents)]
-    request = parsed.request(cast(list[str], texts), headers, parsed.top_n)
+    request = parsed.request(texts, headers, parsed.top_n)
     return NativeRerank(request, texts_only, parsed.documents if parsed.return_documents else None)
 
 
@@ -146,11 +133,9 @@ def parse_search(body: bytes, headers: RequestHeaders) -> NativeSearch:
     return NativeSearch(request, False, parsed.top_k, parsed.return_documents is not False)
 
 
-def text_of(index: int, document: Document) -> str:
+def text_of(index: int, document: Any) -> str:
     """Raises InvalidRequest where there is no text, or the document could not be returned as it was sent."""
-    if isinstance(document, str):
-        return document
-    text = document.get("text")
+    text = document.get("text") if isinstance(document, dict) else document
     if not isinstance(text, str):
         raise InvalidRequest(f'request body: documents.{index}: must be a string or {{"text": string}}')
     if not has_finite_numbers(document):
@@ -181,15 +166,17 @@ def reply_to_search(found: SearchOutcome, parsed: NativeSearch) -> Reply:
     if ranking is None:
         return Reply(nothing_found_json(parsed.request.request_id, found.retrieve_ms), {"Server-Timing": timing})
     content = ranking_json(ranking, ranking.texts if parsed.return_documents else None)
-    for result in content["results"]:
-        name_hit(result, found.hits)
+    for result in content["results"]:  # named by id and retrieval rank in place of the index
+        place = result.pop("index")
+        hit = found.hits[place]
+        result |= {"id": hit.id, "retrieval": {"rank": place + 1, "score": round(hit.score, 4)}}
     content["rankfleet"]["truncated"] = [found.hits[i].id for i in ranking.truncated]
     content["rankfleet"]["timing_ms"]["retrieve"] = round(found.retrieve_ms, 2)
     return Reply(content, {"Server-Timing": f"{timing}, {server_timing(ranking.timing)}"})
 
 
 def error_reply(error: RankfleetError, request_id: str) -> Reply:
-    return Reply(error_json(error, request_id), status=error.status)
+    return Reply({"error": {"code": error.code, "message": str(error), "request_id": request_id}}, status=error.status)
 
 
 QUERY = "How do vaccines protect against disease?"

@@ -7,22 +7,26 @@ from typing import Annotated, Any, Literal, NotRequired
 from pydantic import Field
 from typing_extensions import TypedDict
 
-from rankfleet.core.errors import RankfleetError
 from rankfleet.core.messages import Decision, Plan, Ranking, Refusal, Timing
 from rankfleet.core.sections import UNSCORED
-from rankfleet.retrieval.bm25 import Hit
 
 Document = str | dict[str, Any]  # of a request: a text, or an object with its text under `text`
-RELEVANCE = "sigmoid of `logit`; 0 for a document that was not scored"
-LOGIT = "raw score; null for a document that was not scored"
-PASSAGES = "number of passages scored, with `long_documents: max_passage`"
 
 
-class Result(TypedDict):
+class Scored(TypedDict):
+    """What every result has."""
+
+    relevance_score: Annotated[
+        float, Field(description="sigmoid of `logit`; 0 for a document that was not scored", ge=0, le=1)
+    ]
+    logit: Annotated[float | None, Field(description="raw score; null for a document that was not scored")]
+    passages: NotRequired[
+        Annotated[int, Field(description="number of passages scored, with `long_documents: max_passage`")]
+    ]
+
+
+class Result(Scored):
     index: Annotated[int, Field(description="the document's place in the request, from 0")]
-    relevance_score: Annotated[float, Field(description=RELEVANCE, ge=0, le=1)]
-    logit: Annotated[float | None, Field(description=LOGIT)]
-    passages: NotRequired[Annotated[int, Field(description=PASSAGES)]]
     document: NotRequired[
         Annotated[
             dict[str, Any],
@@ -36,12 +40,9 @@ class Retrieval(TypedDict):
     score: Annotated[float, Field(description="BM25 score")]
 
 
-class SearchResult(TypedDict):
+class SearchResult(Scored):
     id: Annotated[str, Field(description="the document's id in the index")]
-    relevance_score: Annotated[float, Field(description=RELEVANCE, ge=0, le=1)]
-    logit: Annotated[float | None, Field(description=LOGIT)]
     retrieval: Retrieval
-    passages: NotRequired[Annotated[int, Field(description=PASSAGES)]]
     document: NotRequired[
         Annotated[dict[str, Any], Field(description='{"text": …}, unless `return_documents` is false')]
     ]
@@ -104,20 +105,21 @@ class Details(TypedDict):
     experiment: NotRequired[Annotated[ExperimentReply, Field(description="if the request was assigned to an arm")]]
 
 
-class RerankReply(TypedDict):
+class RankedReply(TypedDict):
+    """What the replies of all routes that rank have."""
+
     id: Annotated[str, Field(description="the request's id, as in `x-request-id` and in the log")]
     model: Annotated[str, Field(description="the tier that answered")]
+    usage: Usage
+    rankfleet: Details
+
+
+class RerankReply(RankedReply):
     results: Annotated[list[Result], Field(description="best first")]
-    usage: Usage
-    rankfleet: Details
 
 
-class SearchReply(TypedDict):
-    id: Annotated[str, Field(description="the request's id, as in `x-request-id` and in the log")]
-    model: Annotated[str, Field(description="the tier that answered")]
+class SearchReply(RankedReply):
     results: Annotated[list[SearchResult], Field(description="best first")]
-    usage: Usage
-    rankfleet: Details
 
 
 class ConsideredReply(TypedDict):
@@ -163,10 +165,6 @@ class ErrorBody(TypedDict):
 
 class ErrorReply(TypedDict):
     error: ErrorBody
-
-
-def error_json(error: RankfleetError, request_id: str) -> dict[str, Any]:
-    return {"error": {"code": error.code, "message": str(error), "request_id": request_id}}
 
 
 def ranking_json(ranking: Ranking, documents: Sequence[Document] | None) -> dict[str, Any]:
@@ -270,13 +268,6 @@ def nothing_found_json(request_id: str, retrieve_ms: float) -> dict[str, Any]:
         "truncated": [],
     }
     return {"id": request_id, "model": UNSCORED, "results": [], "usage": {"total_tokens": 0}, "rankfleet": details}
-
-
-def name_hit(result: dict[str, Any], hits: list[Hit]) -> None:
-    """Name a result of a search by its document's id and retrieval rank in place of its index."""
-    hit = hits[result["index"]]
-    result["id"] = hit.id
-    result["retrieval"] = {"rank": result.pop("index") + 1, "score": round(hit.score, 4)}
 
 
 def sigmoid(logit: float) -> float:
