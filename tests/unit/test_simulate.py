@@ -17,7 +17,7 @@ from rankfleet.simulate.inputs import requests_for, workload_named
 from rankfleet.simulate.oracle import slices, upper_bound, work_done_s
 from rankfleet.simulate.policies import Policy, fixed_plan, policy_of
 from rankfleet.simulate.results import results
-from rankfleet.simulate.run import IN_TIME, Outcome, Simulation
+from rankfleet.simulate.run import GIVEN_UP, IN_TIME, Outcome, Simulation
 from rankfleet.simulate.scaling import scaler_of
 from rankfleet.simulate.traces import from_process, from_trace
 from rankfleet.simulate.workload import Requests, Workload, draw
@@ -71,6 +71,15 @@ def test_an_infeasible_request_is_given_up_and_counts_with_the_retrievers_qualit
     assert figures["attainment"] == pytest.approx(2 / 3, abs=1e-5)
     assert figures["mean_quality"] == pytest.approx((0.4 + 0.4 + 0.1) / 3, abs=1e-5)
     assert figures["classes"]["one"]["requests"] == 3
+
+
+def test_the_overhead_passes_before_a_chunk_reaches_its_queue() -> None:
+    # 5 + 40 ms, in each of two replicas; with 44 allowed a request is given up at once.
+    config = one_group(replicas=2).model_copy(update={"overhead_ms": 5.0})
+    outcome = simulate("static:medium", requests_at(0, 0), config, changed(slo_ms=45))
+    assert (outcome.took_ms.tolist(), outcome.state.tolist()) == (pytest.approx([45, 45]), [IN_TIME, IN_TIME])
+    outcome = simulate("static:medium", requests_at(0), config, changed(slo_ms=44))
+    assert (outcome.state.tolist(), outcome.gpu_s) == ([GIVEN_UP], 0.0)
 
 
 def test_replicas_work_in_parallel() -> None:

@@ -193,7 +193,7 @@ class Simulation:
                 select_batch=self._policy.select_batch,
             )
 
-        simulated = SimulatedGroup(name, ledger, new_worker)
+        simulated = SimulatedGroup(name, ledger, new_worker, fleet.overhead_ms)
         simulated.scale_to(group.replicas.max if self._scaler is None else max(1, group.replicas.min), 0.0)
         return simulated
 
