@@ -218,7 +218,7 @@ async def test_an_infeasible_chunk_expires_while_the_device_is_busy(
 
 
 async def test_a_worker_whose_task_has_ended_is_halted_until_the_next_chunk(
-    clock: FakeClock, scorer: FakeScorer
+    clock: FakeClock, scorer: FakeScorer, caplog: pytest.LogCaptureFixture
 ) -> None:
     interrupts = [True]
 
@@ -232,6 +232,7 @@ async def test_a_worker_whose_task_has_ended_is_halted_until_the_next_chunk(
     for _ in range(5):
         await asyncio.sleep(0)
     assert worker.halted
+    assert not caplog.records, "no tier has failed"
     interrupts.clear()
     await worker.submit(chunk(9))
     assert [future.result().logits.tolist() for future in futures] == [[first, 2] for first in range(5)]
