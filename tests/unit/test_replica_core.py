@@ -55,8 +55,15 @@ def taken(core: ReplicaCore, now_s: float = 0.0) -> list[int]:
     return [] if batch is None else names([queued.item for queued in batch.queued])
 
 
+def answered(core: ReplicaCore, now_s: float = 0.0, infer_ms: float = 10.0) -> list[tuple[PendingChunk, ChunkScores]]:
+    """Finish the batch on the device; every pair gets its own name as its score."""
+    batch = core.finish(infer_ms, now_s)
+    logits = [chunk.pairs.ids[::10].astype(np.float32) for chunk in batch.chunks]
+    return core.answers(batch, logits, infer_ms, now_s)
+
+
 def finished(core: ReplicaCore, now_s: float = 0.0, infer_ms: float = 10.0) -> list[ChunkScores]:
-    return [scores for _, scores in core.finish(None, infer_ms, now_s)]
+    return [scores for _, scores in answered(core, now_s, infer_ms)]
 
 
 def scored(core: ReplicaCore, chunk: Chunk, now_s: float = 0.0) -> ChunkScores:
@@ -75,10 +82,9 @@ def test_chunks_that_wait_together_are_scored_together(core: ReplicaCore) -> Non
     assert batch is not None
     assert (batch.fingerprint, batch.tokens, batch.predicted_ms, expired) == ("t", 40, 40.0, [])
     assert core.waiting == 0
-    logits = [np.array([1.0, 2.0]), np.array([3.0]), np.array([4.0])]
-    answers = core.finish(logits, 40.0, 0.04)
-    assert [scores.logits.tolist() for _, scores in answers] == [[1, 2], [3], [4]]
-    assert {(scores.replica, scores.tier) for _, scores in answers} == {("r1", "t")}
+    answers = finished(core, 0.04, 40.0)
+    assert [scores.logits.tolist() for scores in answers] == [[1, 1], [3], [4]]
+    assert {(scores.replica, scores.tier) for scores in answers} == {("r1", "t")}
 
 
 def test_the_earliest_deadline_goes_first_and_a_batch_has_one_tier(core: ReplicaCore) -> None:
@@ -146,7 +152,7 @@ def test_a_chunk_cancelled_on_the_device_is_load_and_not_answered(core: ReplicaC
     assert taken(core) == [1, 3]
     core.cancel(gone)
     assert core.load.backlog_s == pytest.approx(0.01)
-    assert [pending for pending, _ in core.finish(None, 30.0, 0.03)] == [kept]
+    assert [pending for pending, _ in answered(core, 0.03, 30.0)] == [kept]
     assert core.load.backlog_s == 0.0
     assert core.load.counters.device_load_s == pytest.approx(0.03)
 
@@ -177,14 +183,17 @@ def test_a_chunk_above_the_size_of_a_batch_counts_the_fixed_cost_once() -> None:
     assert (core.backlog_s(0.0), core.load.backlog_s) == pytest.approx((0.088, 0.088))
 
 
-def test_an_answer_tells_the_backlog_of_other_routers(core: ReplicaCore) -> None:
-    for sender, name, pairs in (("one", 1, 4), ("one", 2, 2), ("two", 3, 1)):
-        core.submit(replace(chunk(name, pairs), sender=sender), 0.0)
-    taken(core)
-    (scores,) = finished(core)
-    assert (scores.backlog_s, scores.others_s) == pytest.approx((0.03, 0.01))
-    taken(core)
-    assert [each.others_s for each in finished(core)] == [0.0, 0.0]
+def test_an_answer_tells_the_backlog_with_the_next_batch_at_its_tier() -> None:
+    core = core_of(t=simulated("t"), u=simulated("u", LatencyModel(0.0, 2.0, 0.0)))
+    core.submit(chunk(1), 0.0)
+    assert taken(core) == [1]
+    core.submit(chunk(2, tiers=("t", "u"), slack_ms=1000), 0.0)
+    core.submit(chunk(3), 0.0)
+    assert core.backlog_s(0.01) == pytest.approx(0.02), "10 ms each by t, and the first is due"
+    scored = core.finish(10.0, 0.01)
+    assert taken(core, 0.01) == [2], "by u, in 20 ms"
+    ((_, scores),) = core.answers(scored, [np.array([1.0])], 10.0, 0.01)
+    assert (scores.tier, scores.backlog_s) == ("t", pytest.approx(0.03))
 
 
 def test_load_is_measured_at_the_tier_of_the_unloaded_plan() -> None:

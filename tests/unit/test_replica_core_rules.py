@@ -100,23 +100,29 @@ class Replica(RuleBasedStateMachine):
     @precondition(lambda self: self.core.running is None)
     @rule()
     def take(self) -> None:
-        a_chunk_is_feasible = any(each.latest_start_s > self.now_s + 1e-6 for each in self.present)
-        has_siblings = any(each.chunk.request for each in self.present)
+        self.take_from(set(self.present))
+
+    def take_from(self, waiting: set[PendingChunk]) -> None:
+        a_chunk_is_feasible = any(each.latest_start_s > self.now_s + 1e-6 for each in waiting)
+        has_siblings = any(each.chunk.request for each in waiting)
         batch, expired = self.core.take(self.now_s)
         self.leave(expired)
         if batch is None:
-            assert not self.present, "nothing is lost"
+            assert set(expired) == waiting, "nothing is lost"
             assert not a_chunk_is_feasible or has_siblings, "work-conserving"
         else:
-            assert {queued.item for queued in batch.queued} <= self.present
+            assert {queued.item for queued in batch.queued} <= waiting & self.present
             assert 0 < batch.predicted_ms < math.inf
 
     @precondition(lambda self: self.core.running is not None)
     @rule(infer_ms=st.one_of(st.floats(0.0, 100.0), st.sampled_from([0.0, 1e-12, 1e9])))
     def finish(self, infer_ms: float) -> None:
-        for pending, scores in self.core.finish(None, infer_ms, self.now_s):
+        scored = self.core.finish(infer_ms, self.now_s)
+        self.take_from(self.present - {queued.item for queued in scored.queued})
+        logits = [np.zeros(len(chunk.pairs), np.float32) for chunk in scored.chunks]
+        for pending, scores in self.core.answers(scored, logits, infer_ms, self.now_s):
             self.leave([pending])
-            assert 0.0 <= scores.others_s <= scores.backlog_s < math.inf
+            assert 0.0 <= scores.backlog_s < math.inf
 
     @precondition(lambda self: self.core.running is not None)
     @rule()

@@ -1,7 +1,7 @@
 """The simulator: outcomes computed by hand, policies, arrivals, and the bound."""
 
 import json
-import math
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -9,13 +9,15 @@ import pytest
 
 from rankfleet.core.config import FleetConfig
 from rankfleet.core.errors import ConfigError
+from rankfleet.core.messages import Plan
 from rankfleet.estimates.latency import LatencyModel
-from rankfleet.simulate.events import EventQueue
+from rankfleet.router.plan_options import PlanRequest
+from rankfleet.router.snapshot import FleetSnapshot
 from rankfleet.simulate.inputs import requests_for, workload_named
 from rankfleet.simulate.oracle import slices, upper_bound, work_done_s
-from rankfleet.simulate.policies import policy_of
+from rankfleet.simulate.policies import Policy, fixed_plan, policy_of
 from rankfleet.simulate.results import results
-from rankfleet.simulate.run import IN_TIME, Outcome, Simulation
+from rankfleet.simulate.run import GIVEN_UP, IN_TIME, Outcome, Simulation
 from rankfleet.simulate.scaling import scaler_of
 from rankfleet.simulate.traces import from_process, from_trace
 from rankfleet.simulate.workload import Requests, Workload, draw
@@ -33,6 +35,12 @@ def one_group(replicas: int = 1, **changes: object) -> FleetConfig:
     return fleet(groups={"demo": group}, overhead_ms=0, quality={"retriever": 0.1}, **changes)
 
 
+def changed(**one: object) -> Workload:
+    """The workload with other settings of its class."""
+    classes = {"one": {"slo_ms": 100, "share": 1} | one}
+    return Workload.model_validate({**WORKLOAD.model_dump(), "classes": classes})
+
+
 def requests_at(*arrived_ms: float, pairs: int = 10) -> Requests:
     n = len(arrived_ms)
     return Requests(np.array(arrived_ms) / 1e3, np.zeros(n, dtype=int), np.full(n, pairs))
@@ -40,22 +48,6 @@ def requests_at(*arrived_ms: float, pairs: int = 10) -> Requests:
 
 def simulate(policy: str, requests: Requests, config: FleetConfig, workload: Workload = WORKLOAD) -> Outcome:
     return Simulation(config, MODELS, workload, policy_of(policy, config, MODELS), seed=1).run(requests)
-
-
-def test_events_run_in_order_of_time_then_of_addition() -> None:
-    events, seen = EventQueue(), list[tuple[str, float]]()
-
-    def first(time_s: float) -> None:
-        seen.append(("first", time_s))
-        events.at(1.5, lambda at_s: seen.append(("added", at_s)))
-
-    events.at(2.0, lambda at_s: seen.append(("second", at_s)))
-    events.at(1.0, first)
-    events.at(2.0, lambda at_s: seen.append(("third", at_s)))
-    events.run_until(1.5)
-    assert seen == [("first", 1.0), ("added", 1.5)]
-    events.run_until(math.inf)
-    assert seen[2:] == [("second", 2.0), ("third", 2.0)]
 
 
 def test_requests_that_wait_together_share_a_batch() -> None:
@@ -81,6 +73,15 @@ def test_an_infeasible_request_is_given_up_and_counts_with_the_retrievers_qualit
     assert figures["classes"]["one"]["requests"] == 3
 
 
+def test_the_overhead_passes_before_a_chunk_reaches_its_queue() -> None:
+    # 5 + 40 ms, in each of two replicas; with 44 allowed a request is given up at once.
+    config = one_group(replicas=2).model_copy(update={"overhead_ms": 5.0})
+    outcome = simulate("static:medium", requests_at(0, 0), config, changed(slo_ms=45))
+    assert (outcome.took_ms.tolist(), outcome.state.tolist()) == (pytest.approx([45, 45]), [IN_TIME, IN_TIME])
+    outcome = simulate("static:medium", requests_at(0), config, changed(slo_ms=44))
+    assert (outcome.state.tolist(), outcome.gpu_s) == ([GIVEN_UP], 0.0)
+
+
 def test_replicas_work_in_parallel() -> None:
     assert simulate("static:medium", requests_at(0, 0), one_group(replicas=2)).took_ms.tolist() == pytest.approx(
         [40, 40]
@@ -98,10 +99,79 @@ def test_tiers_are_selected_late() -> None:
 def test_a_request_larger_than_a_batch_is_spread_over_replicas() -> None:
     config = one_group(replicas=2)
     wide = requests_at(0, pairs=4000)  # 40,000 tokens, 4 s by small, above the 16,384 of a batch
-    roomy = Workload.model_validate({**WORKLOAD.model_dump(), "classes": {"one": {"slo_ms": 3000, "share": 1}}})
-    outcome = simulate("slo", wide, config, roomy)
+    outcome = simulate("slo", wide, config, changed(slo_ms=3000))
     assert outcome.took_ms.tolist() == pytest.approx([2000])
     assert outcome.tier.tolist() == [0]
+
+
+def test_a_request_whose_tier_is_fixed_is_spread_if_each_part_is_large_enough() -> None:
+    # A part has at least 2,048 tokens: two of 4,100, and one of 4,090. Where the replica selects the tier, it gets all.
+    config, roomy = one_group(replicas=2), changed(slo_ms=3000)
+    assert simulate("static:small", requests_at(0, pairs=410), config, roomy).took_ms.tolist() == pytest.approx([205])
+    assert simulate("static:small", requests_at(0, pairs=409), config, roomy).took_ms.tolist() == pytest.approx([409])
+    late = simulate("slo", requests_at(0, pairs=410), config, roomy)
+    assert (late.tier.tolist(), late.took_ms.tolist()) == ([1], pytest.approx([1640]))
+
+
+def test_a_plan_that_leaves_candidates_out_counts_with_its_expected_quality() -> None:
+    # 101 ms by small: the first 100 of 101 fit, and get that share of the gain over the retriever, 0.1 → 0.3.
+    outcome = simulate("slo", requests_at(0, pairs=101), one_group(), changed(when_none_fits="degrade"))
+    assert (outcome.state.tolist(), outcome.tier.tolist()) == ([IN_TIME], [0])
+    assert outcome.took_ms.tolist() == pytest.approx([100])
+    assert outcome.quality.tolist() == pytest.approx([0.1 + 0.2 * 100 / 101])
+
+
+def with_cascade(folder: Path) -> FleetConfig:
+    """Small on everything, then large on the best two: 10 + 32 ms for ten pairs, and better than medium's 40."""
+    table = {"data_sets": {"mine": {"retriever": 0.1, "cascades": {"small>large": {"2": 0.45}}}}}
+    (folder / "table.json").write_text(json.dumps(table))
+    group = {"tiers": ["small", "medium", "large"], "replicas": {"min": 1, "max": 1}}
+    quality = {"retriever": 0.1, "table": str(folder / "table.json")}
+    return fleet(groups={"demo": group}, overhead_ms=0, quality=quality)
+
+
+def test_a_second_stage_scores_the_best_of_the_first(tmp_path: Path) -> None:
+    outcome = simulate("slo", requests_at(0), with_cascade(tmp_path))
+    assert (outcome.tier.tolist(), outcome.quality.tolist(), outcome.batches) == ([2], [0.45], 2)
+    assert outcome.took_ms.tolist() == pytest.approx([42])
+    assert outcome.gpu_s == pytest.approx(0.042)
+
+
+def test_a_second_stage_is_cut_or_left_out_for_lack_of_time(tmp_path: Path) -> None:
+    # First stages run from 0 to 10 and from 10 to 20 ms. The second stage of the first request would have to begin by
+    # 18; the timer for that fires 0.1 ms later, and the answer of small stays. That of the second request has 31 ms of
+    # the 32 for two candidates, so that it scores one, in 16. The table gives no gain for that.
+    outcome = simulate("slo", requests_at(0, 1), with_cascade(tmp_path), changed(slo_ms=50))
+    assert (outcome.tier.tolist(), outcome.quality.tolist()) == ([0, 2], [0.3, 0.3])
+    assert outcome.took_ms.tolist() == pytest.approx([18.1, 35])
+
+
+def test_batches_spread_as_profiled_and_latency_models_follow() -> None:
+    # 10 ms at the median, 15 at the 99th percentile, every 20 ms: hardly any request waits.
+    seen = list[tuple[float, LatencyModel | None]]()
+
+    def decide(request: PlanRequest, snapshot: FleetSnapshot, now_s: float) -> Plan:
+        seen.append((now_s, snapshot.tiers[0].latency))
+        return fixed_plan(("small",), request, snapshot)
+
+    profiled = {name: replace(model, p99_factor=1.5) for name, model in MODELS.items()}
+    requests = requests_at(*range(0, 40_000, 20))
+    outcome = Simulation(one_group(), profiled, WORKLOAD, Policy("watch", decide), seed=1).run(requests)
+    assert np.quantile(outcome.took_ms, [0.5, 0.99]) == pytest.approx([10, 15], rel=0.05)
+    assert {model for now_s, model in seen if now_s < 2} == {profiled["small"]}
+    corrected = {model for now_s, model in seen if now_s > 2 and model is not None}
+    assert len(corrected) == 19, "the router asks every two seconds"
+    assert profiled["small"] not in corrected
+    assert np.mean([model.beta_ms for model in corrected]) == pytest.approx(0.1, rel=0.05)
+    assert np.mean([model.p99_factor for model in corrected]) == pytest.approx(1.5, rel=0.05)
+
+
+def test_an_error_in_a_decision_ends_the_simulation() -> None:
+    def decide(request: PlanRequest, snapshot: FleetSnapshot, now_s: float) -> Plan:
+        raise ValueError("no decision")
+
+    with pytest.RaisesGroup(pytest.RaisesGroup(pytest.RaisesExc(ValueError, match="no decision"))):
+        Simulation(one_group(), MODELS, WORKLOAD, Policy("broken", decide), seed=1).run(requests_at(0, 1))
 
 
 def test_a_refused_request_costs_no_device_time() -> None:

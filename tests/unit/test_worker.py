@@ -103,6 +103,19 @@ async def test_batches_are_scored_until_none_waits(worker: Worker, scorer: FakeS
     assert (await worker.submit(chunk(5))).logits.tolist() == [5]
 
 
+async def test_an_answer_tells_the_backlog_with_the_next_batch_at_its_tier(
+    clock: FakeClock, scorer: FakeScorer
+) -> None:
+    hosted = {
+        tier: HostedModel(tier, scorer, LatencyModel(0.0, token_ms, 0.0)) for tier, token_ms in (("t", 1.0), ("u", 2.0))
+    }
+    worker = Worker("r1", hosted, {"t": 0.3, "u": 0.4}, 40, executor_scorer(Inline(), clock), clock)
+    first, last = worker.submit(chunk(1, 2, 3)), worker.submit(replace(chunk(4, 5), tiers=("t", "u")))
+    assert worker.backlog_s == pytest.approx(0.05), "30 and 20 ms by t"
+    assert ((await first).backlog_s, (await first).tier) == (pytest.approx(0.04), "t"), "40 by u, which is chosen now"
+    assert ((await last).backlog_s, (await last).tier) == (0.0, "u")
+
+
 async def test_a_chunk_that_is_cancelled_before_its_batch_starts_is_not_scored(
     worker: Worker, scorer: FakeScorer
 ) -> None:
@@ -205,7 +218,7 @@ async def test_an_infeasible_chunk_expires_while_the_device_is_busy(
 
 
 async def test_a_worker_whose_task_has_ended_is_halted_until_the_next_chunk(
-    clock: FakeClock, scorer: FakeScorer
+    clock: FakeClock, scorer: FakeScorer, caplog: pytest.LogCaptureFixture
 ) -> None:
     interrupts = [True]
 
@@ -219,6 +232,7 @@ async def test_a_worker_whose_task_has_ended_is_halted_until_the_next_chunk(
     for _ in range(5):
         await asyncio.sleep(0)
     assert worker.halted
+    assert not caplog.records, "no tier has failed"
     interrupts.clear()
     await worker.submit(chunk(9))
     assert [future.result().logits.tolist() for future in futures] == [[first, 2] for first in range(5)]

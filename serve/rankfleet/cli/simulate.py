@@ -40,10 +40,11 @@ def simulate(
     json_file: Annotated[Path | None, typer.Option("--json", help="file to write the figures to")] = None,
     plot: Annotated[Path | None, typer.Option(help="PNG file to draw load, tiers and attainment to")] = None,
 ) -> None:
-    """Run the planner, queues and autoscaler of a fleet on a virtual clock.
+    """Run the router, replicas and autoscaler of a fleet on a virtual clock.
 
     Attainment is the number of answers in time ÷ all requests. Mean quality is over all requests; one that is missed
-    counts with the quality of the order that it came in. `oracle` is not a policy but an upper bound for all policies.
+    counts with the quality of the order that it came in, and one of which less was scored with what that is expected to
+    reach. `oracle` is not a policy but an upper bound for all policies.
     """
     from rankfleet.bench.results import measured, write_results
     from rankfleet.estimates.profile import read_profile

@@ -129,8 +129,7 @@ class Assignment:
     model: str
 
 
-@dataclass(frozen=True, slots=True)
-class Considered:
+class Considered(NamedTuple):
     """One plan that the planner looked at, and why it was taken or not.
 
     tier: the tier that would answer; None for the order as given.

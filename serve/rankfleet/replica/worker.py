@@ -159,7 +159,8 @@ class Worker:
         return batch
 
     def _fail(self, batch: Batch, error: BaseException) -> None:
-        log.error("tier %s failed on a batch of %d chunks", batch.model.tier, len(batch.queued), exc_info=error)
+        if isinstance(error, Exception):
+            log.error("tier %s failed on a batch of %d chunks", batch.model.tier, len(batch.queued), exc_info=error)
         for pending in self._core.fail(self._clock()):
             self._futures.pop(pending).set_exception(error)
 

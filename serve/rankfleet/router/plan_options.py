@@ -103,11 +103,11 @@ def complete_options(request: PlanRequest, fleet: FleetSnapshot, now_s: float) -
         ahead_ms = ahead_of(request, fleet, name, now_s)
         waits[name] = (now_s - request.arrived_s) * 1e3 + fleet.overhead_ms + ahead_ms
         late[name] = late_tiers(request, fleet, name)
-    found = []
+    found, documents = [], request.documents
     for tier in tiers:
         choices = late[tier.group] if tier.name in late[tier.group] else (tier.name,)
         ms = engine_ms(tier, request.work[tier.name], fleet, whole=len(choices) > 1)
-        stages = (Stage(tier.name, request.documents, choices),)
+        stages = (Stage(tier.name, documents, choices),)
         found.append(PlanOption(stages, tier.group, tier.quality, waits[tier.group] + ms, ms))
     found.sort(key=QUALITY, reverse=True)
     return found

@@ -1,6 +1,6 @@
 """Which plan a request gets: the best one that fits its budget without making those behind it late.
 
-`plan` is a pure function of (request, snapshot, now); the simulator calls `choose`, which is `plan` without the words.
+`plan` is a pure function of (request, snapshot, now); `choose` is `plan` without the words.
 """
 
 import math

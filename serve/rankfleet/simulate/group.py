@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from rankfleet.core.messages import Chunk, ChunkScores
 from rankfleet.estimates.load import LoadCounters
@@ -24,9 +24,10 @@ class SimulatedReplica:
 class SimulatedGroup:
     """The replicas of one group, which can start and drain. Runs on the event loop of the simulation."""
 
-    def __init__(self, name: str, ledger: Ledger, new_worker: Callable[[str], Worker]) -> None:
-        """new_worker: makes the worker of a replica, by the replica's name."""
+    def __init__(self, name: str, ledger: Ledger, new_worker: Callable[[str], Worker], overhead_ms: float) -> None:
+        """new_worker: makes the worker of a replica, by the replica's name. overhead_ms: as in the fleet file."""
         self._name = name
+        self._overhead_ms = overhead_ms
         self._ledger = ledger
         self._new_worker = new_worker
         self._made = 0
@@ -36,7 +37,10 @@ class SimulatedGroup:
         self.draining: list[SimulatedReplica] = []  # that take no more and still finish what they have
 
     async def score(self, chunk: Chunk, entry: Entry) -> ChunkScores:
-        """As `GroupClient` says; waits while no replica takes work, as Serve does."""
+        """As `GroupClient` says; waits while no replica takes work, as Serve does.
+
+        What a request takes outside of queue and engine passes on the way to the replica, out of the chunk's slack.
+        """
         self._waiting += 1
         try:
             while not (taking := [replica for replica in self.replicas if replica.started]):
@@ -47,6 +51,10 @@ class SimulatedGroup:
         replica = taking[self._ledger.choose(entry, names, asyncio.get_running_loop().time())]
         replica.ongoing += 1
         try:
+            if self._overhead_ms > 0:
+                await asyncio.sleep(self._overhead_ms / 1e3)
+                if chunk.slack_ms is not None:
+                    chunk = replace(chunk, slack_ms=chunk.slack_ms - self._overhead_ms)
             return await replica.worker.submit(chunk)
         finally:
             replica.ongoing -= 1

@@ -32,11 +32,12 @@ from rankfleet.simulate.group import SimulatedGroup
 from rankfleet.simulate.policies import Policy
 from rankfleet.simulate.scaling import TICK_S, Scaler
 from rankfleet.simulate.texts import SimulatedTexts
-from rankfleet.simulate.workload import RequestClass, Requests, Workload
+from rankfleet.simulate.workload import Requests, Workload
 
 REFUSED, GIVEN_UP, LATE, IN_TIME = range(4)
 LATENCY_PERIOD_S = 2.0  # how often the router asks a group for its latency models
 MAX_STAGES = 2
+NO_TEXTS = RerankRequest("", [])
 # Rounds of the event loop after which an idle device has begun with a request: it is routed, sent in chunks, and taken
 # from a queue. Requests that arrive at the same instant come one after the other, as through any router.
 SETTLING_ROUNDS = 3
@@ -115,35 +116,37 @@ class Simulation:
             fleet, self._view, self._groups, self._clock, {}, self._offered, decide=self._policy.decide
         )
         last_s = float(requests.arrived_s[-1]) if len(requests) else 0.0
-        beside = [asyncio.create_task(self._poll_latency())]
-        if self._scaler is not None:
-            beside.append(asyncio.create_task(self._scale(self._scaler, last_s)))
-        else:
-            self._outcome.replica_s = last_s * sum(len(group.replicas) for group in self._groups.values())
-        await self._arrive(requests)
-        for task in beside:
-            task.cancel()
+        async with asyncio.TaskGroup() as beside:
+            tasks = [beside.create_task(self._poll_latency())]
+            if self._scaler is not None:
+                tasks.append(beside.create_task(self._scale(self._scaler, last_s)))
+            else:
+                self._outcome.replica_s = last_s * sum(len(group.replicas) for group in self._groups.values())
+            await self._arrive(requests)
+            for task in tasks:
+                task.cancel()
 
     async def _arrive(self, requests: Requests) -> None:
         """Let each request arrive when it is due; returns when all are answered."""
-        classes = list(self._workload.classes.values())
+        tiers = tuple(self._fleet.tiers)
+        targets = [
+            Target(tiers, None, SloClass(slo_ms=each.slo_ms, when_none_fits=each.when_none_fits), None, each.slo_ms)
+            for each in self._workload.classes.values()
+        ]
         arrived = zip(requests.arrived_s.tolist(), requests.kind.tolist(), requests.pairs.tolist(), strict=True)
-        tasks: set[asyncio.Task[None]] = set()
-        for number, (arrived_s, kind, pairs) in enumerate(arrived):
-            if (wait_s := arrived_s - self._clock()) > 0:
-                await asyncio.sleep(wait_s)
-            tasks.add(task := asyncio.create_task(self._request(number, classes[kind], pairs)))
-            task.add_done_callback(tasks.discard)
-            for _ in range(SETTLING_ROUNDS):
-                await asyncio.sleep(0)
-        while tasks:
-            await asyncio.wait(tasks)
+        async with asyncio.TaskGroup() as tasks:
+            for number, (arrived_s, kind, pairs) in enumerate(arrived):
+                if (wait_s := arrived_s - self._clock()) > 0:
+                    await asyncio.sleep(wait_s)
+                tasks.create_task(self._request(number, targets[kind], pairs))
+                for _ in range(SETTLING_ROUNDS):
+                    await asyncio.sleep(0)
 
-    async def _request(self, number: int, kind: RequestClass, pairs: int) -> None:
+    async def _request(self, number: int, target: Target, pairs: int) -> None:
         """Rank one request as the service does, and note what became of it."""
         outcome, arrived_s = self._outcome, self._clock()
         try:
-            plan, answer = await self._router.route(self._tokenized(kind, pairs, arrived_s))
+            plan, answer = await self._router.route(self._tokenized(target, pairs, arrived_s))
         except RequestError as error:
             if isinstance(error, Expired) or isinstance(error.__cause__, Expired):
                 outcome.state[number] = GIVEN_UP
@@ -152,28 +155,24 @@ class Simulation:
             outcome.state[number] = GIVEN_UP
             return
         took_ms = outcome.took_ms[number] = (self._clock() - arrived_s) * 1e3
-        outcome.tier[number] = list(self._fleet.tiers).index(str(plan.tier))
+        outcome.tier[number] = target.tiers.index(str(plan.tier))
         outcome.quality[number] = plan.quality
-        in_time = kind.slo_ms is None or took_ms <= kind.slo_ms + 1e-6
+        in_time = target.budget_ms is None or took_ms <= target.budget_ms + 1e-6
         outcome.state[number] = IN_TIME if in_time else LATE
 
-    def _tokenized(self, kind: RequestClass, pairs: int, arrived_s: float) -> TokenizedRequest:
+    def _tokenized(self, target: Target, pairs: int, arrived_s: float) -> TokenizedRequest:
         if (texts := self._texts.get(pairs)) is None:
             texts = self._texts[pairs] = SimulatedTexts(self._fleet, pairs, self._workload.tokens)
-        slo = SloClass(slo_ms=kind.slo_ms, when_none_fits=kind.when_none_fits)
-        target = Target(tuple(self._fleet.tiers), None, slo, None, kind.slo_ms)
         request = PlanRequest(
             texts.work,
             arrived_s,
-            kind.slo_ms,
+            target.budget_ms,
             None,
-            kind.when_none_fits,
+            target.slo.when_none_fits,
             lengths=texts.lengths,
             max_stages=MAX_STAGES,
         )
-        return TokenizedRequest(
-            ResolvedRequest(RerankRequest("", []), target, None, arrived_s), texts, request, Timing()
-        )
+        return TokenizedRequest(ResolvedRequest(NO_TEXTS, target, None, arrived_s), texts, request, Timing())
 
     # Replicas
 
@@ -194,7 +193,7 @@ class Simulation:
                 select_batch=self._policy.select_batch,
             )
 
-        simulated = SimulatedGroup(name, ledger, new_worker)
+        simulated = SimulatedGroup(name, ledger, new_worker, fleet.overhead_ms)
         simulated.scale_to(group.replicas.max if self._scaler is None else max(1, group.replicas.min), 0.0)
         return simulated
 

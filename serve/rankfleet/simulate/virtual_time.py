@@ -1,16 +1,18 @@
 """An asyncio event loop on a virtual clock: whoever waits for a time gets it at once, in order of time.
 
-The simulator runs the coroutines that serve traffic on it, with all their timers, and an hour takes seconds. The same
-calls in the same order give the same result. Nothing outside the process can be waited for: no threads, no sockets.
+The simulator runs the coroutines that serve traffic on it, with all their timers, and an hour takes seconds. Time
+passes only while nothing is ready to run. The same calls in the same order give the same result. Nothing outside the
+process can be waited for: no threads, no sockets.
 """
 
 import asyncio
 import heapq
 import itertools
+import math
 from collections import deque
 from collections.abc import Callable, Coroutine
 from contextvars import Context, copy_context
-from typing import Any, TypeVar
+from typing import Any, NoReturn, TypeVar
 
 T = TypeVar("T")
 
@@ -20,8 +22,11 @@ class Timer:
 
     __slots__ = ("args", "callback", "context", "is_cancelled", "when_s")
 
-    def __init__(self, when_s: float, callback: Callable[..., object], args: tuple[Any, ...], context: Context) -> None:
-        self.when_s, self.callback, self.args, self.context = when_s, callback, args, context
+    def __init__(
+        self, when_s: float, callback: Callable[..., object], args: tuple[Any, ...], context: Context | None
+    ) -> None:
+        self.when_s, self.callback, self.args = when_s, callback, args
+        self.context = copy_context() if context is None else context  # an empty one is false
         self.is_cancelled = False
 
     def cancel(self) -> None:
@@ -43,7 +48,6 @@ class VirtualLoop(asyncio.AbstractEventLoop):
         self._ready: deque[Timer] = deque()
         self._timers: list[tuple[float, int, Timer]] = []
         self._numbers = itertools.count()
-        self._running = False
         self.faults: list[dict[str, Any]] = []  # errors that nobody waited for
 
     def time(self) -> float:
@@ -51,30 +55,45 @@ class VirtualLoop(asyncio.AbstractEventLoop):
         return self._now_s
 
     def run_until_complete(self, future: Coroutine[Any, Any, T]) -> T:  # type: ignore[override]
-        """Run until this coroutine ends. Raises what it raises; RuntimeError if it waits for something that no timer
-        brings about, or if a task nobody waited for has failed."""
-        task = self.create_task(future)
-        self._running = True
+        """Run until this coroutine ends, and then cancel what it has left behind.
+
+        Raises what the coroutine raises; RuntimeError if it waits for something that no timer brings about, if a task
+        nobody waited for has failed, or if an event loop is running already.
+        """
+        if asyncio._get_running_loop() is not None:
+            future.close()
+            raise RuntimeError("an event loop is running in this thread; run the simulation in another one")
         asyncio._set_running_loop(self)
         try:
-            while not task.done():
-                if not self._ready:
-                    self._advance()
-                handle = self._ready.popleft()
-                if not handle.is_cancelled:
-                    handle.context.run(handle.callback, *handle.args)
+            task = self.create_task(future)
+            try:
+                self._run_until_done(task)
+            finally:
+                if left := asyncio.all_tasks(self):
+                    for each in left:
+                        each.cancel()
+                    self._run_until_done(self.create_task(asyncio.wait(left)))
         finally:
             asyncio._set_running_loop(None)
-            self._running = False
+        result = task.result()
         if self.faults:
             raise RuntimeError(f"a task failed: {self.faults[0]}") from self.faults[0].get("exception")
-        return task.result()
+        return result
+
+    def _run_until_done(self, task: asyncio.Task[Any]) -> None:
+        ready = self._ready
+        while not task.done():
+            if not ready:
+                self._advance()
+            handle = ready.popleft()
+            if not handle.is_cancelled:
+                handle.context.run(handle.callback, *handle.args)
 
     def _advance(self) -> None:
         """Let time pass until the next timer, and make all that are due then ready."""
         while self._timers and self._timers[0][2].is_cancelled:
             heapq.heappop(self._timers)
-        if not self._timers:
+        if not self._timers or self._timers[0][0] == math.inf:
             raise RuntimeError("everything waits, and no timer is set")
         self._now_s = self._timers[0][0]
         while self._timers and self._timers[0][0] <= self._now_s:
@@ -83,7 +102,7 @@ class VirtualLoop(asyncio.AbstractEventLoop):
     def call_soon(  # type: ignore[override]
         self, callback: Callable[..., object], *args: Any, context: Context | None = None
     ) -> Any:
-        handle = Timer(self._now_s, callback, args, context or copy_context())
+        handle = Timer(self._now_s, callback, args, context)
         self._ready.append(handle)
         return handle
 
@@ -95,18 +114,24 @@ class VirtualLoop(asyncio.AbstractEventLoop):
     def call_at(  # type: ignore[override]
         self, when: float, callback: Callable[..., object], *args: Any, context: Context | None = None
     ) -> Any:
-        handle = Timer(max(when, self._now_s), callback, args, context or copy_context())
+        handle = Timer(max(when, self._now_s), callback, args, context)
         heapq.heappush(self._timers, (handle.when_s, next(self._numbers), handle))
         return handle
 
     def create_future(self) -> asyncio.Future[Any]:
         return asyncio.Future(loop=self)
 
-    def create_task(self, coro: Any, *, name: str | None = None, context: Context | None = None) -> asyncio.Task[Any]:
-        return asyncio.Task(coro, loop=self, name=name, context=context)
+    def create_task(self, coro: Any, **options: Any) -> asyncio.Task[Any]:
+        """options: those of `asyncio.Task` in the Python that runs."""
+        return asyncio.Task(coro, loop=self, **options)
+
+    def _no_threads(self, *args: object, **options: object) -> NoReturn:
+        raise RuntimeError("a virtual loop has no threads: what they did would take no virtual time")
+
+    call_soon_threadsafe = run_in_executor = _no_threads
 
     def is_running(self) -> bool:
-        return self._running
+        return asyncio._get_running_loop() is self
 
     def is_closed(self) -> bool:
         return False
