@@ -72,6 +72,7 @@ def test_all_are_decided_again_and_the_last_is_explained_by_what_the_router_knew
     status, shown, _ = replay(path, monkeypatch, capsys)
     assert status == 0
     assert "".join(f"{row.rstrip()}\n" for row in shown.splitlines()) == EXPLAINED
+    assert EXPLAINED in (Path(__file__).parents[2] / "docs/operations.md").read_text()
 
 
 def test_all_decisions_of_one_request_are_explained(
@@ -83,8 +84,8 @@ def test_all_decisions_of_one_request_are_explained(
     status, shown, _ = replay(path, monkeypatch, capsys, "--request", "r-1")
     assert status == 0
     assert (
-        "request r-1: 10 documents; at least 1,000 tokens, estimated before tokenizing; 3.1 ms after arrival; "
-        "budget 20 ms; refuse if no plan fits; min_quality 0.25\n" in shown
+        "request r-1: 10 documents; at least 1,000 tokens; 3.1 ms after arrival; budget 20 ms; refuse if no plan fits; "
+        "min_quality 0.25\ndecided before tokenizing: only a refusal counts" in shown
     )
     assert "refused with 429, Retry-After 0.05 s" in shown
     assert "1,000 tokens; 3.1 ms after arrival; no budget; degrade if no plan fits\n" in shown

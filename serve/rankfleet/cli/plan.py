@@ -133,13 +133,16 @@ def explain(logged: LoggedDecision) -> None:
     size = f"{min(tokens):,}" if min(tokens) == max(tokens) else f"{min(tokens):,} to {max(tokens):,} by tier"
     facts = [
         f"{request.documents:,} documents",
-        f"{size} tokens" if request.lengths else f"at least {size} tokens, estimated before tokenizing",
+        f"{size} tokens" if request.lengths else f"at least {size} tokens",
         f"{(now_s - request.arrived_s) * 1e3:.1f} ms after arrival",
         "no budget" if request.budget_ms is None else f"budget {request.budget_ms:g} ms",
         f"{request.when_none_fits} if no plan fits",
     ]
     facts += [f"min_quality {request.min_quality:g}"] if request.min_quality else []
     out.print(f"request {logged.request_id}: {'; '.join(facts)}", markup=False, soft_wrap=True)
+    if request.lengths is None:
+        early = "decided before tokenizing: only a refusal counts, and one for the budget is answered with 429"
+        out.print(early, soft_wrap=True)
     rows = [
         (
             name,
@@ -178,4 +181,5 @@ def show(decision: Decision) -> None:
         again = f"429, Retry-After {decision.retry_after_s:.2f} s" if decision.cause == "load" else "422"
         out.print(f"refused with {again}")
     elif isinstance(decision, Plan) and len(tiers := decision.stages[0].tiers) > 1:
-        out.print(f"the replica may still choose among {', '.join(tiers)} when the request leaves its queue")
+        choices = f"the replica may still choose among {', '.join(tiers)} when the request leaves its queue"
+        out.print(choices, soft_wrap=True)
