@@ -103,6 +103,14 @@ def plan_time(case: str, quantile: str) -> str:
     return f"{stored('plan_time')[case][f'{quantile}_us'] / 1e3:.2f} ms"
 
 
+def line_size(candidates: str) -> str:
+    return f"{stored('decision_log')[candidates]['line_bytes'] / 1e3:.0f} KB"
+
+
+def line_time(candidates: str) -> str:
+    return f"{stored('decision_log')[candidates]['p50_us'] / 1e3:.2f} ms"
+
+
 def step_gain(smaller: str, larger: str) -> str:
     """What nDCG@10 and device time the next larger tier adds to a request, at the published rates."""
     fleet = read_config(SIM_FLEET)
@@ -121,6 +129,10 @@ FIGURES: dict[str, Callable[[], str]] = {
     "plan-p99": partial(plan_time, "calm", "p99"),
     "plan-infeasible-p50": partial(plan_time, "infeasible", "p50"),
     "plan-infeasible-p99": partial(plan_time, "infeasible", "p99"),
+    "decision-line-100": partial(line_size, "100"),
+    "decision-line-1000": partial(line_size, "1000"),
+    "decision-log-100": partial(line_time, "100"),
+    "decision-log-1000": partial(line_time, "1000"),
     "step-17m-32m": partial(step_gain, "17m", "32m"),
     "step-400m-1b": partial(step_gain, "400m", "1b"),
 }

@@ -98,12 +98,14 @@ def test_relative_paths_start_at_the_folder_of_the_file(tmp_path: Path, monkeypa
     tiers = {f"t{i}": {"model": model, "quality": 0.3} for i, model in enumerate(models)}
     settings = {"tiers": tiers, "groups": {"demo": {"tiers": list(tiers)}}}
     files = {"profile": "~/p.json", "quality": {"table": "t.json"}, "search": {"index": "~/index"}}
+    files["decision_log"] = {"folder": "decisions"}
     path = place / "fleet.yaml"
     path.write_text(yaml.safe_dump(settings | files))
     config = read_config(path)
     assert [tier.model for tier in config.tiers.values()] == list(models.values())
     assert config.profile == f"{home}/p.json"
     assert config.quality.table == f"{place}/t.json"
+    assert config.decision_log.folder == f"{place}/decisions"
     assert config.search is not None
     assert config.search.index == f"{home}/index"
 

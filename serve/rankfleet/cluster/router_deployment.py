@@ -20,7 +20,7 @@ from rankfleet.api.app import HostProcess, build_api
 from rankfleet.autoscaler.drain import drain_times_s
 from rankfleet.autoscaler.reports import router_report
 from rankfleet.autoscaler.sharing import Resources
-from rankfleet.cluster.decision_file import DecisionFile
+from rankfleet.cluster.decision_file import DecisionFile, check_folder
 from rankfleet.cluster.envelope import ledger_of
 from rankfleet.cluster.following import FleetFollower
 from rankfleet.cluster.ray_private import start_handle
@@ -63,13 +63,15 @@ class FleetApp:
 
 
 class FleetFiles:
-    """What has to be read from disk to serve one version of the fleet. Raises what its parts raise."""
+    """What one version of the fleet needs on disk: files to read, and a folder for decisions. Raises what its parts
+    raise."""
 
     def __init__(self, fleet: FleetConfig) -> None:
         self.tokenizers: dict[str, PairTokenizer] = load_tokenizers(fleet.tiers)
         self.models = model_names(fleet)
         self.profile: dict[str, LatencyModel] = read_profile(fleet.profile) if fleet.profile else {}
         self.index = Bm25Index.load(Path(fleet.search.index)) if fleet.search else None
+        check_folder(fleet.decision_log)
 
 
 @serve.ingress()

@@ -202,7 +202,10 @@ def read_config(path: Path) -> FleetConfig:
     search = config.search and config.search.model_copy(update={"index": resolved("search.index", config.search.index)})
     quality = config.quality.model_copy(update={"table": resolved("quality.table", config.quality.table)})
     profile = resolved("profile", config.profile)
-    return config.model_copy(update={"tiers": tiers, "search": search, "quality": quality, "profile": profile})
+    folder = resolved("decision_log.folder", config.decision_log.folder)
+    decision_log = config.decision_log.model_copy(update={"folder": folder})
+    files = {"search": search, "quality": quality, "profile": profile, "decision_log": decision_log}
+    return config.model_copy(update={"tiers": tiers} | files)
 
 
 def names_folder(model: str, folder: Path) -> bool:

@@ -1,13 +1,15 @@
-"""Decisions as lines of JSON, with everything they were made from, so that they can be replayed and explained."""
+"""Decisions as lines of JSON, with everything they were made from, so that they can be replayed and explained.
 
-import dataclasses
-import json
+A line holds sizes, times and settings, and no texts. Infinite numbers are null, because JSON has none.
+"""
+
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
+import orjson
 from pydantic import BaseModel
 
 from rankfleet.core.errors import ConfigError
@@ -22,12 +24,12 @@ from rankfleet.router.plan_options import PlanRequest
 from rankfleet.router.planner import plan
 from rankfleet.router.snapshot import FleetSnapshot, GroupState, TierState
 
-INFINITE = "infinite"  # JSON has no such number
+FORMAT = 1  # raise it with every change of what a line holds
 
 
 @dataclass(frozen=True)
 class LoggedDecision:
-    """A line of the log. decision: as plain data, by the kind of decision (Plan, GivenOrder, Refusal)."""
+    """A line of the log. decision: the fields of the decision as plain data; `kind` is the name of its class."""
 
     request_id: str
     now_s: float
@@ -39,113 +41,104 @@ class LoggedDecision:
         """What the planner decides now from the same."""
         return plan(self.request, self.fleet, self.now_s)
 
-    def is_same(self, decision: Decision) -> bool:
-        """Whether a decision is the logged one, to the last field."""
-        return tagged(decision) == self.decision
+    def differences(self, decision: Decision) -> list[str]:
+        """The fields in which a decision is not the logged one; empty if it is the same to the last one."""
+        now = fields_of(decision)
+        return [name for name in {**self.decision, **now} if self.decision.get(name) != now.get(name)]
 
 
-def line_of(request_id: str, request: PlanRequest, fleet: FleetSnapshot, now_s: float, decision: Decision) -> str:
+def line_of(request_id: str, request: PlanRequest, fleet: FleetSnapshot, now_s: float, decision: Decision) -> bytes:
     """One line of the log, without its end. Times are those of the router's steady clock."""
-    entry = {"request_id": request_id, "now_s": now_s, "request": plain(request), "fleet": plain(fleet)}
-    return json.dumps(entry | {"decision": tagged(decision)}, separators=(",", ":"))
+    table = fleet.table and vars(fleet.table) | {
+        "cascades": {">".join(tiers): curve for tiers, curve in fleet.table.cascades.items()}
+    }
+    return dumped(
+        {
+            "format": FORMAT,
+            "request_id": request_id,
+            "now_s": now_s,
+            "request": request,
+            "fleet": replace(fleet, table=None),
+            "table": table,
+            "decision": fields_of(decision),
+        }
+    )
 
 
-def parse_line(line: str) -> LoggedDecision:
-    """Read one line. Raises ConfigError if it is not one that `line_of` wrote."""
+def parse_line(line: bytes) -> LoggedDecision:
+    """Read one line. Raises ConfigError if it is not one that `line_of` writes."""
     try:
-        entry = json.loads(line, object_hook=numbers)
+        entry = orjson.loads(line)
+        if entry["format"] != FORMAT:
+            raise ConfigError(f"has format {entry['format']}; this version of rankfleet replays format {FORMAT}")
+        fleet = fleet_of(entry["fleet"], entry["table"])
         return LoggedDecision(
-            entry["request_id"],
-            entry["now_s"],
-            request_of(entry["request"]),
-            fleet_of(entry["fleet"]),
-            json.loads(line)["decision"],
+            entry["request_id"], entry["now_s"], request_of(entry["request"]), fleet, entry["decision"]
         )
     except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise ConfigError(f"not a line of a decision log of this version: {error!r}") from error
+        raise ConfigError(f"is not a logged decision: {error!r}") from error
 
 
-def tagged(decision: Decision) -> dict[str, Any]:
-    """A decision as plain data, under the name of its kind."""
-    return {type(decision).__name__: plain(decision)}
+def fields_of(decision: Decision) -> dict[str, Any]:
+    """A decision as plain data, with the name of its class as `kind`."""
+    return {"kind": type(decision).__name__} | orjson.loads(dumped(decision))
+
+
+def dumped(value: Any) -> bytes:
+    """JSON of dataclasses, mappings, sequences and numbers."""
+    return orjson.dumps(value, plain, orjson.OPT_SERIALIZE_NUMPY | orjson.OPT_NON_STR_KEYS)
 
 
 def plain(value: Any) -> Any:
-    """Dataclasses, tuples, mappings and numbers as JSON has them."""
+    """What orjson does not know, in terms that it does."""
     match value:
-        case float() if math.isinf(value):
-            return INFINITE
         case Lengths():
-            return {
-                "tokens": value.tokens.tolist(),
-                "template_tokens": value.template_tokens,
-                "firsts": None if value.firsts is None else value.firsts.tolist(),
-            }
+            return {"tokens": value.tokens, "template_tokens": value.template_tokens, "firsts": value.firsts}
         case BaseModel():
             return value.model_dump(mode="json")
         case tuple() if hasattr(value, "_asdict"):
-            return plain(value._asdict())
-        case tuple() | list():
-            return [plain(each) for each in value]
-        case Mapping():
-            return {">".join(key) if isinstance(key, tuple) else str(key): plain(each) for key, each in value.items()}
-    if dataclasses.is_dataclass(value):
-        return {field.name: plain(getattr(value, field.name)) for field in dataclasses.fields(value)}
-    return value
-
-
-def numbers(data: dict[str, Any]) -> dict[str, Any]:
-    """The object with its infinite numbers."""
-
-    def finite_or_not(value: Any) -> Any:
-        if isinstance(value, list):
-            return [finite_or_not(each) for each in value]
-        return math.inf if value == INFINITE else value
-
-    return {key: finite_or_not(value) for key, value in data.items()}
+            return value._asdict()
+    raise TypeError(f"{type(value).__name__} has no place in a decision log")
 
 
 def request_of(data: dict[str, Any]) -> PlanRequest:
-    lengths = data["lengths"]
-    return PlanRequest(
-        **data
-        | {
-            "work": {tier: Work(**work) for tier, work in data["work"].items()},
-            "lengths": None if lengths is None else {tier: lengths_of(each) for tier, each in lengths.items()},
-        }
-    )
+    lengths = data["lengths"] and {tier: lengths_of(each) for tier, each in data["lengths"].items()}
+    work = {tier: Work(**each) for tier, each in data["work"].items()}
+    return PlanRequest(**data | {"work": work, "lengths": lengths})
 
 
 def lengths_of(data: dict[str, Any]) -> Lengths:
-    firsts = None if data["firsts"] is None else np.array(data["firsts"])
+    firsts = None if data["firsts"] is None else np.array(data["firsts"], np.int64)
     return Lengths(np.array(data["tokens"], np.int64), data["template_tokens"], firsts)
 
 
-def fleet_of(data: dict[str, Any]) -> FleetSnapshot:
-    tiers = tuple(
-        TierState(**tier | {"latency": tier["latency"] and LatencyModel(**tier["latency"])}) for tier in data["tiers"]
-    )
-    return FleetSnapshot(
-        **data
-        | {
-            "tiers": tiers,
-            "groups": {name: group_of(group) for name, group in data["groups"].items()},
-            "table": data["table"] and table_of(data["table"]),
-            "rule": Routing(**data["rule"]),
-        }
-    )
-
-
-def table_of(data: dict[str, Any]) -> QualityTable:
-    depths, tokens, cascades = (
-        {name: curve_of(curve) for name, curve in data[key].items()} for key in ("depths", "tokens", "cascades")
-    )
-    by_pair = {
-        (small, large): curve for (small, _, large), curve in ((k.partition(">"), c) for k, c in cascades.items())
+def fleet_of(data: dict[str, Any], table: dict[str, Any] | None) -> FleetSnapshot:
+    known = {
+        "tiers": tuple(
+            TierState(**tier | {"latency": tier["latency"] and LatencyModel(**tier["latency"])})
+            for tier in data["tiers"]
+        ),
+        "groups": {name: group_of(group) for name, group in data["groups"].items()},
+        "table": table and table_of(table),
+        "rule": Routing(**data["rule"]),
     }
-    return QualityTable(data["tiers"], data["retriever"], depths, tokens, by_pair)
+    return FleetSnapshot(**data | known)
 
 
 def group_of(data: dict[str, Any]) -> GroupState:
-    in_flight = tuple((ms, deadline_s) for ms, deadline_s in data["in_flight"])
-    return GroupState(**data | {"in_flight": in_flight, "arrivals": ArrivalStats(**data["arrivals"])})
+    in_flight = tuple((ms, infinite_if_null(deadline_s)) for ms, deadline_s in data["in_flight"])
+    typical_budget_ms = infinite_if_null(data["arrivals"]["typical_budget_ms"])
+    arrivals = ArrivalStats(**data["arrivals"] | {"typical_budget_ms": typical_budget_ms})
+    return GroupState(**data | {"in_flight": in_flight, "arrivals": arrivals})
+
+
+def infinite_if_null(number: float | None) -> float:
+    return math.inf if number is None else number
+
+
+def table_of(data: dict[str, Any]) -> QualityTable:
+    curves = {
+        key: {name: curve_of(curve) for name, curve in data[key].items()} for key in ("depths", "tokens", "cascades")
+    }
+    cascades = {tuple(pair.split(">")): curve for pair, curve in curves["cascades"].items()}
+    return QualityTable(**data | curves | {"cascades": cascades})
