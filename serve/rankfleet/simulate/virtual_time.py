@@ -70,20 +70,24 @@ class VirtualLoop(asyncio.AbstractEventLoop):
             raise RuntimeError(f"a task failed: {self.faults[0]}") from self.faults[0].get("exception")
         return task.result()
 
+    def stall(self, seconds: float) -> None:
+        """Let time pass in which nothing runs: timers that are due then are late."""
+        self._now_s += seconds
+
     def _advance(self) -> None:
         """Let time pass until the next timer, and make all that are due then ready."""
         while self._timers and self._timers[0][2].is_cancelled:
             heapq.heappop(self._timers)
         if not self._timers:
             raise RuntimeError("everything waits, and no timer is set")
-        self._now_s = self._timers[0][0]
+        self._now_s = max(self._now_s, self._timers[0][0])
         while self._timers and self._timers[0][0] <= self._now_s:
             self._ready.append(heapq.heappop(self._timers)[2])
 
     def call_soon(  # type: ignore[override]
         self, callback: Callable[..., object], *args: Any, context: Context | None = None
     ) -> Any:
-        handle = Timer(self._now_s, callback, args, context or copy_context())
+        handle = Timer(self._now_s, callback, args, copy_context() if context is None else context)
         self._ready.append(handle)
         return handle
 
@@ -95,7 +99,7 @@ class VirtualLoop(asyncio.AbstractEventLoop):
     def call_at(  # type: ignore[override]
         self, when: float, callback: Callable[..., object], *args: Any, context: Context | None = None
     ) -> Any:
-        handle = Timer(max(when, self._now_s), callback, args, context or copy_context())
+        handle = Timer(max(when, self._now_s), callback, args, copy_context() if context is None else context)
         heapq.heappush(self._timers, (handle.when_s, next(self._numbers), handle))
         return handle
 

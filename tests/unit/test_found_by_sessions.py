@@ -1,0 +1,22 @@
+"""What random sessions (test_random_session.py) have found, each as a plain test."""
+
+import asyncio
+from contextvars import Context, ContextVar
+
+import numpy as np
+
+from rankfleet.core.pairs import TokenizedPairs
+from rankfleet.simulate.virtual_time import run
+
+PAIR = TokenizedPairs(np.zeros(8, np.int32), np.array([8], np.int32), np.array([4], np.int32))
+
+
+def test_a_task_on_the_virtual_loop_keeps_its_context() -> None:
+    variable: ContextVar[int] = ContextVar("variable")
+
+    async def set_it_and_read_it_later() -> int:
+        variable.set(7)
+        await asyncio.sleep(1.0)
+        return variable.get()
+
+    assert Context().run(run, set_it_and_read_it_later()) == 7  # an empty context is false
