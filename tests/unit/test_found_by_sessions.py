@@ -6,6 +6,7 @@ from contextvars import Context, ContextVar
 import numpy as np
 
 from rankfleet.core.pairs import TokenizedPairs
+from rankfleet.router.ledger import Entry, Ledger
 from rankfleet.simulate.virtual_time import run
 
 PAIR = TokenizedPairs(np.zeros(8, np.int32), np.array([8], np.int32), np.array([4], np.int32))
@@ -20,3 +21,11 @@ def test_a_task_on_the_virtual_loop_keeps_its_context() -> None:
         return variable.get()
 
     assert Context().run(run, set_it_and_read_it_later()) == 7  # an empty context is false
+
+
+def test_a_replica_is_not_silent_while_a_chunk_still_waits_for_it_to_start() -> None:
+    ledger = Ledger()
+    ledger.open(entry := Entry(10.0, 100.0, sent_s=0.0), 0.0)
+    ledger.place(entry, "a", 20.0)
+    assert list(ledger.silent(25.0)) == []
+    assert list(ledger.silent(25.1)) == [entry]

@@ -235,7 +235,8 @@ class Ledger:
         A connection over a dead network is not closed, so that a replica behind it just falls silent.
         """
         for entry in self._entries:
-            heard_s = max(entry.sent_s, self._replicas.get(entry.replica, NOTHING_KNOWN).heard_s, self._resumed_s)
+            since_s = entry.placed_s if entry.replica else entry.sent_s
+            heard_s = max(since_s, self._replicas.get(entry.replica, NOTHING_KNOWN).heard_s, self._resumed_s)
             if not entry.replica and now_s - heard_s > PATIENCE_S:
                 entry.given_up = "it got no replica"
             elif entry.replica and now_s > silent_at_s(heard_s, entry.answer_s):
