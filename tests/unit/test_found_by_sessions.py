@@ -29,3 +29,13 @@ def test_a_replica_is_not_silent_while_a_chunk_still_waits_for_it_to_start() -> 
     ledger.place(entry, "a", 20.0)
     assert list(ledger.silent(25.0)) == []
     assert list(ledger.silent(25.1)) == [entry]
+
+
+def test_a_ledger_without_chunks_has_no_backlog() -> None:
+    ledger = Ledger()
+    entries = [Entry(ms, 100.0, 0.0) for ms in (0.1, 0.2, 0.3)]
+    for entry in entries:
+        ledger.open(entry, 0.0)
+    for entry in entries:
+        ledger.close(entry, 0.0)
+    assert ledger.backlog_s(1, 0.0) == 0.0  # 0.1 + 0.2 + 0.3 − 0.1 − 0.2 − 0.3 is 5.6e-17

@@ -153,7 +153,7 @@ class Ledger:
     def open(self, entry: Entry, now_s: float) -> None:
         """A chunk is in flight."""
         if not self._entries:
-            self.busy_since_s, self._unplaced_ms = now_s, 0.0
+            self.busy_since_s = now_s
         self._entries[entry] = (entry.predicted_ms, entry.deadline_s)
         self._unplaced_ms += entry.predicted_ms
 
@@ -214,6 +214,8 @@ class Ledger:
         """A chunk is no longer in flight, whatever became of it."""
         if self._entries.pop(entry, None) is not None:
             self._leave(entry)
+        if not self._entries:
+            self._unplaced_ms = 0.0  # without what rounding has left
 
     def answered(self, name: str, backlog_s: float, now_s: float) -> None:
         """A replica has answered, and reported its backlog."""
