@@ -4,9 +4,11 @@ import asyncio
 from contextvars import Context, ContextVar
 
 import numpy as np
+import pytest
 
 from rankfleet.core.pairs import TokenizedPairs
 from rankfleet.router.ledger import Entry, Ledger
+from rankfleet.router.retry import Deadline
 from rankfleet.simulate.virtual_time import run
 
 PAIR = TokenizedPairs(np.zeros(8, np.int32), np.array([8], np.int32), np.array([4], np.int32))
@@ -39,3 +41,8 @@ def test_a_ledger_without_chunks_has_no_backlog() -> None:
     for entry in entries:
         ledger.close(entry, 0.0)
     assert ledger.backlog_s(1, 0.0) == 0.0  # 0.1 + 0.2 + 0.3 − 0.1 − 0.2 − 0.3 is 5.6e-17
+
+
+def test_a_chunk_that_is_sent_after_its_deadline_waits_for_the_rest_of_the_grace() -> None:
+    assert Deadline(9.0).wait_s(9.25) == pytest.approx(0.75)
+    assert Deadline(9.0).wait_s(11.0) == 0.0
