@@ -46,3 +46,17 @@ def test_a_ledger_without_chunks_has_no_backlog() -> None:
 def test_a_chunk_that_is_sent_after_its_deadline_waits_for_the_rest_of_the_grace() -> None:
     assert Deadline(9.0).wait_s(9.25) == pytest.approx(0.75)
     assert Deadline(9.0).wait_s(11.0) == 0.0
+
+
+def test_a_chunk_of_before_does_not_count_at_a_replica_that_serve_lists_again() -> None:
+    ledger = Ledger(running=frozenset("a"))
+    old, *new = [Entry(10.0, 100.0, 0.0, run_ms=10.0) for _ in range(3)]
+    ledger.open(old, 0.0)
+    ledger.place(old, "a", 0.0)
+    ledger.update(frozenset())
+    ledger.update(frozenset("a"))
+    for entry in new:
+        ledger.open(entry, 0.0)
+        ledger.place(entry, "a", 0.0)
+    ledger.close(old, 0.0)
+    assert ledger.backlog_s(1, 0.0) == pytest.approx(0.02)

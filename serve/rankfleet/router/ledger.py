@@ -29,6 +29,7 @@ class Entry:
     models: fingerprints, of which its replica should host at least one; empty for any.
     tried: replicas that have refused, lost or failed this chunk before.
     replica: the replica that has it, since `placed_s`; empty before one is chosen.
+    record: where it counts; None before a replica is chosen. A replica that Serve lists again has a new one.
     given_up: why its answer is not waited for any more; empty while it is.
     """
 
@@ -41,6 +42,7 @@ class Entry:
     tried: Collection[str] = ()
     replica: str = ""
     placed_s: float = 0.0
+    record: "ReplicaRecord | None" = None
     given_up: str = ""
 
 
@@ -189,8 +191,8 @@ class Ledger:
         if entry not in self._entries or entry.replica == name:
             return
         self._leave(entry)
-        entry.replica, entry.placed_s = name, now_s
         replica = self._replicas.setdefault(name, ReplicaRecord())
+        entry.replica, entry.placed_s, entry.record = name, now_s, replica
         replica.chunks += 1
         if replica.ahead_ms(now_s) > 0:
             replica.since_ms += entry.predicted_ms
@@ -199,16 +201,17 @@ class Ledger:
 
     def _leave(self, entry: Entry) -> None:
         """Count a chunk no longer where it is."""
-        if not entry.replica:
+        replica = entry.record
+        if replica is None:
             self._unplaced_ms -= entry.predicted_ms
-        elif (replica := self._replicas.get(entry.replica)) is not None:
-            replica.chunks -= 1
-            if replica.chunks <= 0:
-                replica.chunks, replica.since_ms = 0, 0.0
-            elif entry.placed_s > replica.known_s:
-                replica.since_ms = max(0.0, replica.since_ms - entry.predicted_ms)
-            else:
-                replica.backlog_s -= entry.predicted_ms / 1e3
+            return
+        replica.chunks -= 1
+        if replica.chunks == 0:
+            replica.since_ms = 0.0
+        elif entry.placed_s > replica.known_s:
+            replica.since_ms = max(0.0, replica.since_ms - entry.predicted_ms)
+        else:
+            replica.backlog_s -= entry.predicted_ms / 1e3
 
     def close(self, entry: Entry, now_s: float) -> None:
         """A chunk is no longer in flight, whatever became of it."""
