@@ -6,10 +6,15 @@ from contextvars import Context, ContextVar
 import numpy as np
 import pytest
 
+from rankfleet.core.errors import Expired, Unavailable
+from rankfleet.core.messages import Chunk, ChunkScores
 from rankfleet.core.pairs import TokenizedPairs
+from rankfleet.router.dispatch import Dispatcher
+from rankfleet.router.fleet import FleetView
 from rankfleet.router.ledger import Entry, Ledger
 from rankfleet.router.retry import Deadline
-from rankfleet.simulate.virtual_time import run
+from rankfleet.simulate.virtual_time import VirtualLoop, run
+from tests.unit.fakes import fleet
 
 PAIR = TokenizedPairs(np.zeros(8, np.int32), np.array([8], np.int32), np.array([4], np.int32))
 
@@ -60,3 +65,31 @@ def test_a_chunk_of_before_does_not_count_at_a_replica_that_serve_lists_again() 
         ledger.place(entry, "a", 0.0)
     ledger.close(old, 0.0)
     assert ledger.backlog_s(1, 0.0) == pytest.approx(0.02)
+
+
+class SilentGroup:
+    """Places each chunk at once, and never answers."""
+
+    def __init__(self, ledger: Ledger) -> None:
+        self._ledger = ledger
+
+    async def score(self, chunk: Chunk, entry: Entry) -> ChunkScores:
+        loop = asyncio.get_running_loop()
+        self._ledger.place(entry, "a", loop.time())
+        return await loop.create_future()
+
+
+def test_silence_is_noticed_although_another_chunk_expires_in_the_same_round_of_the_event_loop() -> None:
+    loop = VirtualLoop()  # type: ignore[abstract]
+    config, ledger = fleet(), Ledger()
+    dispatcher = Dispatcher(config, FleetView(config, {"demo": ledger}), {"demo": SilentGroup(ledger)}, loop.time)
+    # The check at 5.5 s finds both silent. The first expires at 5.6 s. Both timers fire late, at 5.7 s.
+    first = loop.create_task(dispatcher.score(("large",), PAIR, Deadline(4.6)))
+    second = loop.create_task(dispatcher.score(("large",), PAIR))
+    loop.run_until_complete(asyncio.sleep(5.4))
+    loop.stall(0.3)
+    loop.run_until_complete(asyncio.wait({first, second}))
+    with pytest.raises(Expired):
+        first.result()
+    with pytest.raises(Unavailable, match="4 replicas went away"):
+        second.result()

@@ -237,8 +237,9 @@ class Dispatcher:
                 if stalled:
                     ledger.resumed(now_s)
                 for entry in ledger.silent(now_s):
-                    if entry in self._timeouts:  # else it was sent for another version of the fleet
-                        self._timeouts[entry].reschedule(-math.inf)
+                    timeout = self._timeouts.get(entry)  # None: it was sent for another version of the fleet
+                    if timeout is not None and not timeout.expired():
+                        timeout.reschedule(-math.inf)
 
 
 def usable_models(chunk: Chunk) -> tuple[str, ...]:
