@@ -7,7 +7,7 @@ PYTHON ?= $(shell for p in python3 python3.11 python3.12 python3.13; do \
 	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
 
 .DEFAULT_GOAL := help
-.PHONY: help install serve test check lint unit docs clean
+.PHONY: help install serve test check fuzz lint unit docs clean
 
 help: ## list the verbs
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-9s %s\n", $$1, $$2}'
@@ -43,6 +43,9 @@ test: lint ## lint and run the unit, engine and integration tests
 check: $(VENV)/.dev ## run what takes long or needs an environment of its own: the largest models, the minimal install
 	$(BIN)/pytest -m slow
 	$(BIN)/pytest tests/check
+
+fuzz: $(VENV)/.dev ## run a million random steps of a fleet whose parts fail: about half an hour
+	FUZZ_EXAMPLES=11500 $(BIN)/pytest tests/unit/test_random_session.py -q
 
 docs: $(VENV)/.dev ## rewrite the measured figures of README and docs from benchmarks/results
 	$(BIN)/python -m benchmarks.figures

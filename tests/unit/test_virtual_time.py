@@ -228,6 +228,7 @@ def test_tasks_that_are_left_are_cancelled_without_a_warning() -> None:
         warnings.simplefilter("error")
         loop = VirtualLoop()  # type: ignore[abstract]
         assert loop.run_until_complete(main()) == "done"
+        loop.cancel_tasks()
         gc.collect()
     assert (ended, loop.faults, loop.time()) == (["began"], [], 2.0)
     assert not loop.is_running()

@@ -29,6 +29,7 @@ class Entry:
     models: fingerprints, of which its replica should host at least one; empty for any.
     tried: replicas that have refused, lost or failed this chunk before.
     replica: the replica that has it, since `placed_s`; empty before one is chosen.
+    record: where it counts; None before a replica is chosen. A replica that Serve lists again has a new one.
     given_up: why its answer is not waited for any more; empty while it is.
     """
 
@@ -41,6 +42,7 @@ class Entry:
     tried: Collection[str] = ()
     replica: str = ""
     placed_s: float = 0.0
+    record: "ReplicaRecord | None" = None
     given_up: str = ""
 
 
@@ -157,7 +159,7 @@ class Ledger:
     def open(self, entry: Entry, now_s: float) -> None:
         """A chunk is in flight."""
         if not self._entries:
-            self.busy_since_s, self._unplaced_ms = now_s, 0.0
+            self.busy_since_s = now_s
         self._entries[entry] = (entry.predicted_ms, entry.deadline_s)
         self._unplaced_ms += entry.predicted_ms
 
@@ -191,8 +193,8 @@ class Ledger:
         if entry not in self._entries or entry.replica == name:
             return
         self._leave(entry)
-        entry.replica, entry.placed_s = name, now_s
         replica = self._replicas.setdefault(name, ReplicaRecord())
+        entry.replica, entry.placed_s, entry.record = name, now_s, replica
         replica.chunks += 1
         if replica.ahead_ms(now_s) > 0:
             replica.since_ms += entry.predicted_ms
@@ -201,23 +203,26 @@ class Ledger:
 
     def _leave(self, entry: Entry) -> None:
         """Count a chunk no longer where it is."""
-        if not entry.replica:
+        replica = entry.record
+        if replica is None:
             self._unplaced_ms -= entry.predicted_ms
-        elif (replica := self._replicas.get(entry.replica)) is not None:
-            replica.chunks = max(0, replica.chunks - 1)  # its record may be newer than the chunk
-            if entry.placed_s > replica.known_s:
-                replica.since_ms = max(0.0, replica.since_ms - entry.predicted_ms)
-            elif entry.placed_s == replica.known_s:  # it found the replica idle
-                replica.backlog_s -= entry.run_ms / 1e3
-            else:
-                replica.backlog_s -= entry.predicted_ms / 1e3
-            if replica.chunks == 0:
-                replica.since_ms = 0.0
+            return
+        replica.chunks -= 1
+        if entry.placed_s > replica.known_s:
+            replica.since_ms = max(0.0, replica.since_ms - entry.predicted_ms)
+        elif entry.placed_s == replica.known_s:  # it found the replica idle
+            replica.backlog_s -= entry.run_ms / 1e3
+        else:
+            replica.backlog_s -= entry.predicted_ms / 1e3
+        if replica.chunks == 0:
+            replica.since_ms = 0.0
 
     def close(self, entry: Entry, now_s: float) -> None:
         """A chunk is no longer in flight, whatever became of it."""
         if self._entries.pop(entry, None) is not None:
             self._leave(entry)
+        if not self._entries:
+            self._unplaced_ms = 0.0  # without what rounding has left
 
     def answered(self, name: str, backlog_s: float, now_s: float) -> None:
         """A replica has answered, and reported its backlog."""
@@ -244,8 +249,8 @@ class Ledger:
         A connection over a dead network is not closed, so that a replica behind it just falls silent.
         """
         for entry in self._entries:
-            replica = self._replicas.get(entry.replica, NOTHING_KNOWN)
-            heard_s = max(entry.sent_s, entry.placed_s, replica.heard_s, self._resumed_s)
+            since_s = entry.placed_s if entry.replica else entry.sent_s
+            heard_s = max(since_s, self._replicas.get(entry.replica, NOTHING_KNOWN).heard_s, self._resumed_s)
             if not entry.replica and now_s - heard_s > PATIENCE_S:
                 entry.given_up = "it got no replica"
             elif entry.replica and now_s > silent_at_s(heard_s, entry.answer_s):

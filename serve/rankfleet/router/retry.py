@@ -39,7 +39,7 @@ class Deadline:
 
     def wait_s(self, now_s: float) -> float | None:
         """How long to wait for an answer from now; None for no limit."""
-        return None if self.last_try_s == math.inf else max(0.0, self.at_s - now_s) + self.grace_s
+        return None if self.last_try_s == math.inf else max(0.0, self.at_s + self.grace_s - now_s)
 
 
 @dataclass

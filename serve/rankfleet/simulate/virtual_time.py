@@ -55,7 +55,7 @@ class VirtualLoop(asyncio.AbstractEventLoop):
         return self._now_s
 
     def run_until_complete(self, future: Coroutine[Any, Any, T]) -> T:  # type: ignore[override]
-        """Run until this coroutine ends, and then cancel what it has left behind.
+        """Run until this coroutine ends. Other tasks go on with the next call.
 
         Raises what the coroutine raises; RuntimeError if it waits for something that no timer brings about, if a task
         nobody waited for has failed, or if an event loop is running already.
@@ -65,20 +65,20 @@ class VirtualLoop(asyncio.AbstractEventLoop):
             raise RuntimeError("an event loop is running in this thread; run the simulation in another one")
         asyncio._set_running_loop(self)
         try:
-            task = self.create_task(future)
-            try:
-                self._run_until_done(task)
-            finally:
-                if left := asyncio.all_tasks(self):
-                    for each in left:
-                        each.cancel()
-                    self._run_until_done(self.create_task(asyncio.wait(left)))
+            self._run_until_done(task := self.create_task(future))
         finally:
             asyncio._set_running_loop(None)
         result = task.result()
         if self.faults:
             raise RuntimeError(f"a task failed: {self.faults[0]}") from self.faults[0].get("exception")
         return result
+
+    def cancel_tasks(self) -> None:
+        """Cancel what is left, and run until that has ended."""
+        if left := asyncio.all_tasks(self):
+            for each in left:
+                each.cancel()
+            self.run_until_complete(asyncio.wait(left))
 
     def _run_until_done(self, task: asyncio.Task[Any]) -> None:
         ready = self._ready
@@ -89,13 +89,17 @@ class VirtualLoop(asyncio.AbstractEventLoop):
             if not handle.is_cancelled:
                 handle.context.run(handle.callback, *handle.args)
 
+    def stall(self, seconds: float) -> None:
+        """Let time pass in which nothing runs: timers that are due then are late."""
+        self._now_s += seconds
+
     def _advance(self) -> None:
         """Let time pass until the next timer, and make all that are due then ready."""
         while self._timers and self._timers[0][2].is_cancelled:
             heapq.heappop(self._timers)
         if not self._timers or self._timers[0][0] == math.inf:
             raise RuntimeError("everything waits, and no timer is set")
-        self._now_s = self._timers[0][0]
+        self._now_s = max(self._now_s, self._timers[0][0])
         while self._timers and self._timers[0][0] <= self._now_s:
             self._ready.append(heapq.heappop(self._timers)[2])
 
@@ -144,5 +148,10 @@ class VirtualLoop(asyncio.AbstractEventLoop):
 
 
 def run(coroutine: Coroutine[Any, Any, T]) -> T:
-    """Run a coroutine on a new virtual loop; `asyncio.get_running_loop().time` is its clock."""
-    return VirtualLoop().run_until_complete(coroutine)  # type: ignore[abstract]
+    """Run a coroutine on a new virtual loop, and then cancel what it has left behind. `asyncio.get_running_loop().time`
+    is its clock. Raises as `VirtualLoop.run_until_complete`."""
+    loop = VirtualLoop()  # type: ignore[abstract]
+    try:
+        return loop.run_until_complete(coroutine)
+    finally:
+        loop.cancel_tasks()

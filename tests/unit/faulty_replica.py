@@ -1,0 +1,161 @@
+"""A replica that can fail, on a virtual clock: a worker as it serves traffic, on a fake device and network."""
+
+import asyncio
+import zlib
+from collections.abc import Callable, Sequence
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+
+from rankfleet.core.config import FleetConfig, parse_config
+from rankfleet.core.errors import ReplicaLost
+from rankfleet.core.messages import Chunk, ChunkScores
+from rankfleet.core.pairs import TokenizedPairs
+from rankfleet.core.work import Work
+from rankfleet.estimates.latency import LatencyModel
+from rankfleet.replica.hosting import HostedModel
+from rankfleet.replica.worker import Worker
+from rankfleet.router.texts import Part
+from rankfleet.simulate.texts import SimulatedTexts
+from rankfleet.simulate.virtual_time import VirtualLoop
+
+CONFIG: FleetConfig = parse_config(
+    {
+        "tiers": {
+            "small": {"model": "m/small", "quality": 0.3},
+            "medium": {"model": "m/medium", "quality": 0.4},
+            "large": {"model": "m/large", "quality": 0.5},
+            "rare": {"model": "m/rare", "quality": 0.6},
+        },
+        "groups": {
+            "fast": {"tiers": ["small", "medium"], "replicas": {"min": 1, "max": 4}, "batch_tokens": 4096},
+            "good": {"tiers": ["large"], "replicas": {"min": 1, "max": 4}, "batch_tokens": 4096},
+            "sleepy": {"tiers": ["rare"], "replicas": {"min": 0, "max": 2}, "batch_tokens": 4096},
+        },
+        "quality": {"table": str(Path(__file__).with_name("faulty_fleet_quality.json"))},
+    }
+)
+# 1, 2, 4 and 8 ms a batch; 20, 40, 80 and 160 ms for 1,000 tokens.
+PROFILE = {tier: LatencyModel(2.0**i, 0.02 * 2**i, 0.0, 1.2) for i, tier in enumerate(CONFIG.tiers)}
+QUALITY = {name: tier.quality for name, tier in CONFIG.tiers.items()}
+
+
+def fingerprint(tier: str, version: int) -> str:
+    return f"{tier}@{version}"
+
+
+def logits(weights: str, places: np.ndarray) -> np.ndarray:
+    """The scores of documents by their places in the request; they tell by which weights."""
+    return (zlib.crc32(weights.encode()) % 1000 * 16 + places * 7 % 13).astype(np.float32)
+
+
+class NumberedTexts(SimulatedTexts):
+    """Texts whose token ids are the place of the document."""
+
+    def part(self, tier: str, documents: np.ndarray | None = None, max_tokens: int | None = None) -> Part:
+        part = super().part(tier, documents, max_tokens)
+        places = np.arange(len(part.pairs)) if documents is None else documents
+        ids = np.repeat(places, part.pairs.lengths).astype(np.int32)
+        return Part(TokenizedPairs(ids, part.pairs.lengths, part.pairs.document_offsets), part.layout)
+
+
+@cache
+def texts(documents: int, tokens: int) -> NumberedTexts:
+    return NumberedTexts(CONFIG, documents, tokens)
+
+
+class DeviceFault(Exception):
+    """What a device raises."""
+
+
+class FaultyReplica:
+    """A replica with a clock of its own.
+
+    is_gone: its process has died. speaks: whether messages reach it and its answers the routers. device_runs: whether
+    batches come back. slowness: time of a batch ÷ that of its profile. fails: every how many batches one fails; 0 for
+    none. gives_nan: whether its scores are not finite.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        tiers: Sequence[str],
+        loop: VirtualLoop,
+        versions: Sequence[int],
+        precision: str,
+        clock_offset_s: float,
+        clock_rate: float,
+    ) -> None:
+        self.name, self.versions, self.precision = name, versions, precision
+        self._loop = loop
+        self._clock: Callable[[], float] = lambda: clock_offset_s + clock_rate * loop.time()
+        self.is_gone = False
+        self.speaks, self.device_runs = asyncio.Event(), asyncio.Event()
+        self.slowness, self.fails, self.gives_nan = 1.0, 0, False
+        self.reset()
+        self._batches = 0
+        self._calls: set[asyncio.Task[ChunkScores]] = set()
+        hosted = {
+            fingerprint(tier, version): HostedModel(tier, None, PROFILE[tier], f"{tier}@{version}/{precision}")
+            for tier in tiers
+            for version in versions
+        }
+        self.worker = Worker(name, hosted, QUALITY, 4096, self._score, clock=self._clock)
+
+    def reset(self) -> None:
+        """Let all faults of a living replica end."""
+        self.speaks.set()
+        self.device_runs.set()
+        self.slowness, self.fails, self.gives_nan = 1.0, 0, False
+
+    @property
+    def is_sound(self) -> bool:
+        """Whether nothing is wrong with it."""
+        ok = self.speaks.is_set() and self.device_runs.is_set() and not self.fails and not self.gives_nan
+        return ok and not self.is_gone and self.slowness <= 3 and self.precision == "a"
+
+    @property
+    def hosts(self) -> frozenset[str]:
+        """As replicas report it."""
+        return self.worker.hosts | self.worker.weights
+
+    def kill(self) -> None:
+        """The process dies; whoever waits for it hears of it."""
+        self.is_gone = True
+        self.reset()
+        for call in [*self._calls]:
+            call.cancel()
+
+    async def answer(self, chunk: Chunk) -> ChunkScores:
+        """As a call through Serve: cancelled if the replica dies, and the replica hears of a caller that has gone."""
+        if self.is_gone:
+            raise ReplicaLost(f"{self.name} is gone")
+        call = self._loop.create_task(self._serve(chunk))
+        self._calls.add(call)
+        call.add_done_callback(self._calls.discard)
+        try:
+            return await asyncio.shield(call)
+        except asyncio.CancelledError:
+            if self.speaks.is_set():
+                call.cancel()
+            raise
+
+    async def _serve(self, chunk: Chunk) -> ChunkScores:
+        await self.speaks.wait()
+        scores = await self.worker.submit(chunk)
+        await self.speaks.wait()
+        return scores
+
+    async def _score(self, model: HostedModel, chunks: Sequence[Chunk]) -> tuple[list[np.ndarray], float]:
+        """The device."""
+        self._batches += 1
+        started_s = self._clock()
+        await asyncio.sleep(model.latency.mean_ms(Work.sum(chunk.pairs.work for chunk in chunks)) * self.slowness / 1e3)
+        await self.device_runs.wait()
+        if self.fails and self._batches % self.fails == 0:
+            raise DeviceFault("out of memory")
+        scores = [logits(model.weights, chunk.pairs.ids[chunk.pairs.lengths.cumsum() - 1]) for chunk in chunks]
+        if self.gives_nan:
+            scores = [np.full_like(each, np.nan) for each in scores]
+        return scores, self._clock() - started_s

@@ -1,0 +1,334 @@
+"""Random sessions of a fleet whose parts fail: no request is lost, none is late, and nothing is left over.
+
+`make test` runs 20,000 steps, the same each time; `make fuzz` a million new ones.
+"""
+
+import logging
+import math
+import os
+from itertools import product
+
+import numpy as np
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
+
+from rankfleet.core.errors import NotHosted, Overloaded, RankfleetError, ReplicaLost, ScoringFailed
+from rankfleet.core.messages import Plan, Refusal
+from rankfleet.router.ledger import Entry
+from rankfleet.router.plan_options import PlanRequest
+from tests.unit.faulty_fleet import Client, FaultyFleet, Link, limit_s
+from tests.unit.faulty_replica import CONFIG, DeviceFault, FaultyReplica, logits, texts
+
+MAX_EJECTION_S = 60.0
+GROUPS = st.sampled_from([*CONFIG.groups])
+PLACES = st.integers(0, 7)  # of a router or a replica, modulo how many there are
+BUDGETS_MS = st.sampled_from([None, 0.001, 1.0, 20.0, 100.0, 400.0, 1500.0, 4500.0, 60_000.0, 3_600_000.0])
+
+
+log = logging.getLogger("ray.serve")
+
+
+class Session(RuleBasedStateMachine):
+    """waiting: clients that have no reply yet. unsettled_s: by group and version, when its replicas were last such that
+    a request may go without scores however long it waits."""
+
+    @initialize(is_profiled=st.sampled_from([True, True, False]), replicas=st.integers(1, 4))
+    def begin(self, is_profiled: bool, replicas: int) -> None:
+        self.level = log.level
+        log.setLevel(logging.CRITICAL + 1)  # thousands of faults are logged
+        self.fleet = FaultyFleet(is_profiled)
+        self.links = [link for router in self.fleet.routers for link in router.links.values()]
+        self.waiting: list[Client] = []
+        self.has_failed = False
+        self.unsettled_s: dict[tuple[str, int], float] = {}
+        for group in ("fast", "good"):
+            for _ in range(replicas):
+                self.fleet.start(group)
+            self.publish_to_all(group)
+
+    def publish_to_all(self, group: str) -> None:
+        for router in self.fleet.routers:
+            self.fleet.publish(router, group, with_hosts=True)
+
+    def replica(self, group: str, place: int) -> FaultyReplica | None:
+        every = self.fleet.replicas[group]
+        return every[place % len(every)] if every else None
+
+    # Clients
+
+    @rule(
+        router=PLACES,
+        documents=st.sampled_from([1, 20, 100, 300]),
+        tokens=st.sampled_from([16, 64]),
+        budget_ms=BUDGETS_MS,
+        pinned=st.sampled_from([None, None, None, *CONFIG.tiers]),
+        refuse=st.booleans(),
+        min_quality=st.sampled_from([0.0, 0.0, 0.0, 0.0, 0.35, 0.51, 0.99]),
+        count=st.sampled_from([1, 1, 3, 10]),
+        then_s=st.sampled_from([0.0, 0.0, 0.001, 0.01, 0.1]),
+    )
+    def requests_come(
+        self,
+        router: int,
+        documents: int,
+        tokens: int,
+        budget_ms: float | None,
+        pinned: str | None,
+        refuse: bool,
+        min_quality: float,
+        count: int,
+        then_s: float,
+    ) -> None:
+        pairs, process = texts(documents, tokens), self.fleet.routers[router % 2]
+        request = PlanRequest(
+            {tier: work for tier, work in pairs.work.items() if pinned in (None, tier)},
+            self.fleet.clock(),
+            budget_ms,
+            "name" if pinned else None,
+            "refuse" if refuse else "degrade",
+            min_quality,
+            pairs.lengths,
+            max_stages=2,
+        )
+        self.waiting += [self.fleet.submit(process, request, pairs) for _ in range(count)]
+        self.fleet.run_for(then_s)
+
+    @rule(place=PLACES)
+    def a_client_leaves(self, place: int) -> None:
+        if self.waiting:
+            client = self.waiting[place % len(self.waiting)]
+            client.has_left = True
+            client.task.cancel()
+
+    # Time
+
+    @rule(seconds=st.sampled_from([0.0, 0.01, 0.25, 0.5, 1.0, 5.0, 6.0, 30.0, 130.0]))
+    def time_passes(self, seconds: float) -> None:
+        self.fleet.run_for(seconds)
+        for router, replicas in product(self.fleet.routers, self.fleet.replicas.values()):
+            if replicas and not replicas[0].is_gone:
+                router.view.update_latency(replicas[0].worker.models)
+
+    @rule(seconds=st.sampled_from([0.01, 0.3, 0.6, 2.0, 10.0]))
+    def everything_stalls(self, seconds: float) -> None:
+        self.fleet.loop.stall(seconds)
+        self.fleet.run_for(1e-6)
+
+    # Replicas
+
+    @rule(
+        group=GROUPS,
+        place=PLACES,
+        how=st.sampled_from(["gone", "silent", "hung", "slow", "fast", "failing", "sometimes failing", "nan"]),
+    )
+    def a_replica_breaks(self, group: str, place: int, how: str) -> None:
+        if (replica := self.replica(group, place)) is None or replica.is_gone:
+            return
+        match how:
+            case "gone":
+                replica.kill()
+            case "silent":
+                replica.speaks.clear()
+            case "hung":
+                replica.device_runs.clear()
+            case "slow":
+                replica.slowness = 20.0
+            case "fast":
+                replica.slowness = 0.05
+            case "failing":
+                replica.fails = 1
+            case "sometimes failing":
+                replica.fails = 3
+            case "nan":
+                replica.gives_nan = True
+        self.has_failed |= bool(replica.fails or replica.gives_nan)
+
+    @rule(group=GROUPS)
+    def replicas_recover(self, group: str) -> None:
+        for replica in self.fleet.replicas[group]:
+            if not replica.is_gone:
+                replica.reset()
+
+    @rule(
+        group=GROUPS,
+        versions=st.sampled_from([(1, 2), (1, 2), (1, 2), (1,), (2,)]),
+        precision=st.sampled_from("aab"),
+        clock_offset_s=st.sampled_from([0.0, -7200.0, 36_000.0]),
+        clock_rate=st.sampled_from([1.0, 0.999, 1.001]),
+        publish=st.booleans(),
+    )
+    def a_replica_starts(
+        self,
+        group: str,
+        versions: tuple[int, ...],
+        precision: str,
+        clock_offset_s: float,
+        clock_rate: float,
+        publish: bool,
+    ) -> None:
+        if len(self.fleet.replicas[group]) < 6:
+            self.fleet.start(group, versions, precision, clock_offset_s, clock_rate)
+        if publish:
+            self.publish_to_all(group)
+
+    @rule(group=GROUPS, count=st.sampled_from([1, 1, 6]))
+    def replicas_drain(self, group: str, count: int) -> None:
+        del self.fleet.replicas[group][:count]
+        self.publish_to_all(group)
+
+    # Routers and Serve
+
+    @rule(router=PLACES, group=GROUPS, with_hosts=st.booleans(), again=st.booleans())
+    def serve_lists_replicas(self, router: int, group: str, with_hosts: bool, again: bool) -> None:
+        """again: those that it listed the time before."""
+        process = self.fleet.routers[router % 2]
+        if again:
+            process.links[group].publish(process.links[group].before, with_hosts)
+        else:
+            self.fleet.publish(process, group, with_hosts)
+
+    @rule(router=PLACES, group=GROUPS, is_rough=st.booleans(), can_start=st.booleans(), version=st.sampled_from([1, 2]))
+    def serve_and_router_change(self, router: int, group: str, is_rough: bool, can_start: bool, version: int) -> None:
+        process = self.fleet.routers[router % 2]
+        process.links[group].is_rough, self.fleet.can_start = is_rough, can_start
+        if version != process.version:
+            process.serve_version(version)
+
+    # What holds after every step
+
+    @invariant()
+    def everything_holds(self) -> None:
+        self.requests_end_in_time()
+        self.estimates_are_finite()
+        self.no_ejection_is_too_long()
+        self.no_task_fails_unseen()
+        self.note_what_is_unsettled()
+
+    def requests_end_in_time(self) -> None:
+        """Every request ends in an answer or one of our errors. It does so at once if it is refused; if it is accepted,
+        a second after its deadline at the latest. Where its plan is late, the predicted time takes the place of the
+        deadline. Without a budget, and for a pinned tier that may be late, only `teardown` sets a limit."""
+        now_s, waiting = self.fleet.clock(), []
+        for client in self.waiting:
+            if client.task.done():
+                self.check(client)
+            else:
+                waiting.append(client)
+                if isinstance(client.decision, Plan) and not client.has_left:
+                    assert now_s <= limit_s(client.request, client.decision) + 1e-3
+        self.waiting = waiting
+
+    def check(self, client: Client) -> None:
+        """What became of a request is what its plan allows."""
+        if client.task.cancelled():
+            assert client.has_left
+            return
+        client.task.result()
+        if client.error is not None:
+            assert not isinstance(client.error, ReplicaLost | NotHosted), "no client sees these"
+            assert self.has_failed or not isinstance(client.error, ScoringFailed)
+            if isinstance(client.error, Overloaded):
+                assert 0 < client.error.retry_after_s < math.inf
+        if not isinstance(client.decision, Plan):
+            assert client.answer is None
+            assert isinstance(client.decision, Refusal) == (client.error is not None)
+            return
+        if client.plan is not None:
+            assert client.plan.quality >= client.request.min_quality
+        if client.answer is not None:
+            self.check_scores(client)
+        elif client.request.budget_ms is None and len(client.decision.stages) == 1:
+            at = CONFIG.group_of(client.decision.tier), client.version
+            assert self.unsettled_s.get(at, -math.inf) >= client.request.arrived_s, client.error
+
+    def check_scores(self, client: Client) -> None:
+        """Every document has the score of its place, and those of a stage come from the same weights."""
+        order, scores = client.answer.order, client.answer.scores
+        assert sorted(order.tolist()) == list(range(len(scores)))
+        first, *second = client.answer.stages
+        placed = scores[order]
+        assert (np.diff(placed) <= 0).all()
+        for stage, places in ((second[0], order[: second[0].candidates]),) if second else ((first, order),):
+            weights = [f"{stage.tier}@{client.version}/{precision}" for precision in "ab"]
+            assert any(np.array_equal(scores[places], logits(each, places)) for each in weights)
+
+    def estimates_are_finite(self) -> None:
+        now_s = self.fleet.clock()
+        values: list[float] = []
+        for router in self.fleet.routers:
+            for group in router.view.snapshot(now_s).groups.values():
+                assert group.replicas >= 1
+                values += (group.backlog_s, group.arrivals.burst_rate_per_s, *(ms for ms, _ in group.in_flight))
+            for model in router.view.models.values():
+                values += model.to_json().values()
+            for counters in router.offered.counters.values():
+                values += counters
+        for replica in self.fleet.all_replicas:
+            values += (replica.worker.backlog_s, replica.worker.load.backlog_s, *replica.worker.load.counters)
+        assert all(0.0 <= value < math.inf for value in values)
+
+    def no_ejection_is_too_long(self) -> None:
+        after_s = self.fleet.clock() + MAX_EJECTION_S
+        for link in self.links:
+            assert not any(link.ledger.is_ejected(replica.name, after_s) for replica in link.listed)
+            assert link.faults == []
+
+    def no_task_fails_unseen(self) -> None:
+        for task in self.fleet.tasks:
+            if task.done() and not task.cancelled() and task.exception() is not None:
+                assert isinstance(task.exception(), RankfleetError | DeviceFault)
+        self.fleet.tasks[:] = [task for task in self.fleet.tasks if not task.done()]
+        assert not self.fleet.loop.faults
+
+    def note_what_is_unsettled(self) -> None:
+        for router, group, version in product(self.fleet.routers, CONFIG.groups, (1, 2)):
+            listed = router.links[group].listed
+            sound = sum(replica.is_sound and version in replica.versions for replica in listed)
+            if sound == 0 or len(listed) - sound > 1:
+                self.unsettled_s[group, version] = self.fleet.clock()
+
+    def teardown(self) -> None:
+        """Enough time passes: then every request has ended, and nothing is left of any."""
+        if not hasattr(self, "fleet"):
+            return
+        for _ in range(120):
+            if self.waiting:
+                self.fleet.run_for(60.0)
+                self.requests_end_in_time()
+        assert not self.waiting, "a request never ends"
+        for replica in self.fleet.all_replicas:
+            if not replica.is_gone:
+                replica.reset()
+        self.fleet.run_for(7200.0)
+        self.everything_holds()
+        assert not self.fleet.tasks, "a task never ends"
+        for replica in self.fleet.all_replicas:
+            assert (replica.worker.backlog_s, replica.worker.load.backlog_s, replica.worker.busy) == (0.0, 0.0, False)
+        for link in self.links:
+            self.nothing_is_left(link)
+        log.setLevel(self.level)
+
+    def nothing_is_left(self, link: Link) -> None:
+        """The ledger is empty, and each replica that is listed is chosen in its turn."""
+        ledger, now_s = link.ledger, self.fleet.clock()
+        assert not ledger.busy
+        assert ledger.backlog_s(1, now_s) == 0.0
+        assert not any(record.chunks or record.since_ms for record in ledger._replicas.values())
+        names = [replica.name for replica in link.listed]
+        entries = [Entry(1.0, math.inf, now_s, run_ms=1.0) for _ in names]
+        for entry in entries:
+            ledger.open(entry, now_s)
+        assert {names[ledger.choose(entry, names, now_s)] for entry in entries} == {*names}
+
+
+# A session has 87 steps on average: 20,000 in all, or a million with 11,500 examples.
+EXAMPLES = os.environ.get("FUZZ_EXAMPLES")
+TestSession = Session.TestCase
+TestSession.settings = settings(
+    max_examples=int(EXAMPLES or 230),
+    stateful_step_count=100,
+    deadline=None,
+    derandomize=EXAMPLES is None,
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
+)
