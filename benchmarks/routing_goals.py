@@ -8,7 +8,9 @@ azure_llm_conv_2023.csv and azure_llm_code_2023.csv, counts per second of the Az
 """
 
 import argparse
+import itertools
 import sys
+from concurrent.futures import ProcessPoolExecutor, as_completed
 from pathlib import Path
 from typing import Any
 
@@ -46,25 +48,29 @@ def requests_of(load: str, workload: Workload, traces: Path, seed: int) -> Reque
 
 
 def run(traces: Path, policies: list[str], seeds: list[int]) -> None:
-    """Every run that the results do not hold yet. Results of other settings are dropped."""
-    fleet, workload = read_config(ROOT / "configs/sim-fleet.yaml"), read_workload(ROOT / "configs/workloads/mixed.yaml")
+    """Every run that the results do not hold yet, as many at a time as there are cores. Results of other settings are
+    dropped."""
+    fleet = read_config(ROOT / "configs/sim-fleet.yaml")
     settings = {"routing": fleet.routing.model_dump(), "fleet": "configs/sim-fleet.yaml", "rate": RATE}
     stored = read_results(RESULTS) if RESULTS.exists() else {}
     runs: dict[str, Any] = stored.get("runs", {}) if stored.get("settings") == settings else {}
-    for policy in policies:
-        for load in LOADS:
-            for seed in seeds:
-                key = f"{load} {policy} {seed}"
-                if key not in runs:
-                    figures = run_one(fleet, workload, policy, requests_of(load, workload, traces, seed), seed)
-                    runs[key] = {name: figures[name] for name in KEPT if name in figures}
-                    write_results(RESULTS, {"settings": settings, "runs": runs}, measured())
-                    print(f"{key}: {figures['attainment']:.2%} {figures['mean_quality']:.4f}", file=sys.stderr)
+    with ProcessPoolExecutor() as pool:
+        waiting = {
+            pool.submit(run_one, fleet, policy, load, traces, seed): f"{load} {policy} {seed}"
+            for policy, load, seed in itertools.product(policies, LOADS, seeds)
+            if f"{load} {policy} {seed}" not in runs
+        }
+        for done in as_completed(waiting):
+            figures, key = done.result(), waiting[done]
+            runs[key] = {name: figures[name] for name in KEPT if name in figures}
+            write_results(RESULTS, {"settings": settings, "runs": runs}, measured())
+            print(f"{key}: {figures['attainment']:.2%} {figures['mean_quality']:.4f}", file=sys.stderr)
 
 
-def run_one(fleet: FleetConfig, workload: Workload, policy: str, requests: Requests, seed: int) -> dict[str, Any]:
+def run_one(fleet: FleetConfig, policy: str, load: str, traces: Path, seed: int) -> dict[str, Any]:
     """Figures of one simulation; `oracle` is the bound."""
-    models = read_profile(str(fleet.profile))
+    models, workload = read_profile(str(fleet.profile)), read_workload(ROOT / "configs/workloads/mixed.yaml")
+    requests = requests_of(load, workload, traces, seed)
     if policy == "oracle":
         return upper_bound(fleet, models, workload, requests)
     simulation = Simulation(fleet, models, workload, policy_of(policy, fleet, models), seed)
