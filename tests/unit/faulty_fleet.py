@@ -113,8 +113,10 @@ class Link:
         now_s, plan = self._clock(), client.decision
         if entry.given_up and now_s - placed_s < 5.0:
             self.faults.append(f"{entry.replica} counts as silent after {now_s - placed_s} s")
-        is_alone = chunk.request is None and isinstance(plan, Plan) and len(plan.stages) == 1
-        if is_alone and not client.has_left and not entry.given_up and now_s < limit_s(client.request, plan) - 1e-3:
+        if entry.given_up or client.has_left or not isinstance(plan, Plan) or len(plan.stages) > 1:
+            return
+        is_alone = chunk.request is None and chunk.slack_ms is not None  # else a sibling may have failed
+        if is_alone and now_s < limit_s(client.request, plan) - 1e-3:
             self.faults.append(f"a chunk was given up at {now_s}, before its deadline and grace have passed")
 
 

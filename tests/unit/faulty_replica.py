@@ -109,6 +109,26 @@ class FaultyReplica:
         self.device_runs.set()
         self.slowness, self.fails, self.gives_nan = 1.0, 0, False
 
+    def fail(self, how: str) -> None:
+        """Do something wrong from now on."""
+        match how:
+            case "gone":
+                self.kill()
+            case "silent":
+                self.speaks.clear()
+            case "hung":
+                self.device_runs.clear()
+            case "slow":
+                self.slowness = 20.0
+            case "fast":
+                self.slowness = 0.05
+            case "failing":
+                self.fails = 1
+            case "flaky":
+                self.fails = 3
+            case "nan":
+                self.gives_nan = True
+
     @property
     def is_sound(self) -> bool:
         """Whether nothing is wrong with it."""

@@ -1,6 +1,7 @@
 """What random sessions (test_random_session.py) have found, each as a plain test."""
 
 import asyncio
+import math
 from contextvars import Context, ContextVar
 
 import numpy as np
@@ -93,3 +94,35 @@ def test_silence_is_noticed_although_another_chunk_expires_in_the_same_round_of_
         first.result()
     with pytest.raises(Unavailable, match="4 replicas went away"):
         second.result()
+
+
+class LateGroup:
+    """Lets every chunk expire that has a deadline, and keeps what it was sent."""
+
+    def __init__(self) -> None:
+        self.chunks: list[Chunk] = []
+
+    async def score(self, chunk: Chunk, entry: Entry) -> ChunkScores:
+        self.chunks.append(chunk)
+        if chunk.slack_ms is not None:
+            raise Expired("the budget ended in the queue")
+        return ChunkScores(np.zeros(len(chunk.pairs), np.float32), 0.0, 0.0, "a", 0.0, chunk.tier)
+
+
+def test_a_part_of_a_late_request_does_not_expire_with_the_parts_that_still_have_their_deadline() -> None:
+    config, ledger, group = fleet(), Ledger(running=frozenset("ab")), LateGroup()
+    each = np.full(256, 32, np.int32)
+    pairs = TokenizedPairs(np.zeros(each.sum(), np.int32), each, each)
+
+    async def score() -> None:
+        clock = asyncio.get_running_loop().time
+        dispatcher = Dispatcher(config, FleetView(config, {"demo": ledger}), {"demo": group}, clock)
+        await dispatcher.score(("large",), pairs, Deadline(0.5, grace_s=math.inf))
+
+    run(score())
+    assert [(chunk.slack_ms, chunk.request is None) for chunk in group.chunks] == [
+        (500.0, False),
+        (None, True),
+        (500.0, False),
+        (None, True),
+    ]

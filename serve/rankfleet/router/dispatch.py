@@ -181,7 +181,10 @@ class Dispatcher:
             answer_s = self._fleet.backlog_s(group, now_s) + p99_ms / 1e3
             entry = Entry(predicted_ms, attempts.at_s, now_s, run_ms, answer_s, usable, attempts.tried)
             try:
-                back = await self._ask(group, replace(chunk, slack_ms=attempts.slack_ms(now_s)), entry, deadline)
+                # Without its deadline it must not expire with its siblings, which may still wait with theirs.
+                request = chunk.request if attempts.at_s == deadline.at_s else None
+                part = replace(chunk, slack_ms=attempts.slack_ms(now_s), request=request)
+                back = await self._ask(group, part, entry, deadline)
             except RankfleetError as error:
                 now_s = self._clock()
                 if isinstance(error, ReplicaLost):
