@@ -24,11 +24,15 @@ class SimulatedReplica:
 class SimulatedGroup:
     """The replicas of one group, which can start and drain. Runs on the event loop of the simulation."""
 
-    def __init__(self, name: str, ledger: Ledger, new_worker: Callable[[str], Worker]) -> None:
-        """new_worker: makes the worker of a replica, by the replica's name."""
+    def __init__(self, name: str, ledger: Ledger, new_worker: Callable[[str], Worker], hop_s: float) -> None:
+        """
+        new_worker: makes the worker of a replica, by the replica's name
+        hop_s: to a replica and back
+        """
         self._name = name
         self._ledger = ledger
         self._new_worker = new_worker
+        self._hop_s = hop_s
         self._made = 0
         self._waiting = 0  # chunks that came while no replica took work
         self._available = asyncio.Event()
@@ -47,9 +51,16 @@ class SimulatedGroup:
         replica = taking[self._ledger.choose(entry, names, asyncio.get_running_loop().time())]
         replica.ongoing += 1
         try:
-            return await replica.worker.submit(chunk)
+            await self._half_hop()
+            scores = await replica.worker.submit(chunk)
+            await self._half_hop()
+            return scores
         finally:
             replica.ongoing -= 1
+
+    async def _half_hop(self) -> None:
+        if self._hop_s > 0:
+            await asyncio.sleep(self._hop_s / 2)
 
     @property
     def all_replicas(self) -> list[SimulatedReplica]:
