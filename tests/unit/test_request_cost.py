@@ -14,7 +14,7 @@ from rankfleet.estimates.profile import profile_json, read_profile, read_request
 from rankfleet.estimates.request_cost import RequestCost
 from rankfleet.simulate.core import Core
 from rankfleet.simulate.policies import policy_of
-from rankfleet.simulate.run import IN_TIME, LATE, Outcome, Simulation
+from rankfleet.simulate.run import GIVEN_UP, IN_TIME, LATE, Outcome, Simulation
 from rankfleet.simulate.workload import Requests, Workload
 from tests.unit.fakes import fleet
 
@@ -39,7 +39,7 @@ def test_the_core_does_one_piece_of_work_at_a_time() -> None:
     assert core.occupy(2.0, now_s=1.0) == pytest.approx((1.0, 1.002))
     assert core.occupy(3.0, now_s=1.001) == pytest.approx((1.002, 1.005)), "it waits for the first"
     assert core.occupy(1.0, now_s=2.0) == pytest.approx((2.0, 2.001))
-    assert core.occupy(0.0, now_s=2.0) == pytest.approx((2.001, 2.001))
+    assert core.occupy(0.0, now_s=2.0) == (2.0, 2.0), "nothing to do"
 
 
 def test_a_request_alone_takes_its_cost_and_the_engines_time() -> None:
@@ -47,28 +47,33 @@ def test_a_request_alone_takes_its_cost_and_the_engines_time() -> None:
 
 
 def test_requests_wait_for_the_core_and_the_client_counts_the_wait() -> None:
-    # Two replicas, so that they do not wait for the engine: the second is with the router from 3 ms to 6, its scores
-    # come back at 30 ms, and its reply takes until 31.
-    assert simulate(0, 0, replicas=2).took_ms.tolist() == pytest.approx([28, 31])
+    # Two replicas, so that they do not wait for the engine. The core is with the first until 3 ms and sends its chunk
+    # until 5; the second, due at 4 ms, is with it until 8 and sent until 10. Its scores are there at 30, back at 32,
+    # and replied at 33.
+    assert simulate(0, 4, replicas=2).took_ms.tolist() == pytest.approx([28, 29])
 
 
 def test_a_router_counts_from_when_it_begins_with_a_request() -> None:
-    # The router is with the first until 45 ms, with the second until 90; then the first's reply goes out. The second is
-    # in the engine until 110 ms: within 100 ms of when the router began with it, but late for its client. Had the
-    # router counted from 0 ms, it would have given it up.
+    # The router is with the first until 45 ms, with the second until 90, which the engine scores until 110: within
+    # 100 ms of when the router began with it, but late for its client. Had the router counted from 0 ms, it would have
+    # given it up.
     outcome = simulate(0, 0, cost=RequestCost(request_ms=45.0), replicas=2)
-    assert outcome.took_ms.tolist() == pytest.approx([90, 110])
+    assert outcome.took_ms.tolist() == pytest.approx([65, 110])
     assert outcome.state.tolist() == [IN_TIME, LATE]
 
 
 def test_without_a_measured_cost_the_overhead_is_a_delay() -> None:
-    assert simulate(0, 0, cost=None, replicas=2).took_ms.tolist() == pytest.approx([28, 28])
+    outcome = simulate(0, 0, cost=None, replicas=2)  # 8 ms by the fleet file
+    assert outcome.took_ms.tolist() == pytest.approx([28, 28])
+    # 19 ms of 100 are left when the chunk arrives, and the engine would take 20.
+    busy = simulate(0, cost=RequestCost(delay_ms=81.0))
+    assert (busy.state.tolist(), busy.gpu_s) == ([GIVEN_UP], 0.0), "it comes out of the slack"
 
 
-def test_the_hop_is_what_is_left_of_the_total() -> None:
-    assert COST.of_total(9.0, documents=10).hop_ms == pytest.approx(5.0)
-    assert COST.of_total(2.0).hop_ms == 0.0
-    assert RequestCost().of_total(3.0) == RequestCost(hop_ms=3.0)
+def test_the_way_to_the_replica_is_what_is_left_of_the_total() -> None:
+    assert COST.rest_of(9.0, documents=10) == pytest.approx(5.0)
+    assert COST.rest_of(2.0) == 0.0
+    assert RequestCost().rest_of(3.0) == 3.0
 
 
 def test_a_profile_keeps_the_cost_but_for_the_hop(tmp_path: Path) -> None:

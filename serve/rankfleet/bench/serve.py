@@ -131,7 +131,8 @@ def cost_at(url: str, fleet: FleetConfig, profile: Path, seed: int) -> RequestCo
     planned = [replace(call, at_s=i / QUIET_PER_S) for i, call in enumerate(planned)]
     replies = asyncio.run(open_loop(url, planned))[WARM_UP_CALLS:]
     beside_ms = [r.took_ms - r.infer_ms - r.queue_ms for r in replies if r.scored]
-    return read_request_cost(profile).of_total(float(np.median(beside_ms)), SHORT.candidates[0].count)
+    cost = read_request_cost(profile)
+    return replace(cost, hop_ms=cost.rest_of(float(np.median(beside_ms)), SHORT.candidates[0].count))
 
 
 def simulated(

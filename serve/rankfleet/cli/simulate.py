@@ -1,6 +1,7 @@
 """`rankfleet simulate`: simulate a fleet under load."""
 
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -71,7 +72,8 @@ def simulate(
     else:
         budgets_ms = [each.slo_ms for each in load.classes.values() if each.slo_ms is not None]
         scaler = None if autoscale is None else scaler_of(autoscale, config, models, budgets_ms)
-        cost = read_request_cost(config.profile).of_total(config.overhead_ms)
+        cost = read_request_cost(config.profile)
+        cost = replace(cost, delay_ms=cost.rest_of(config.overhead_ms))
         simulation = Simulation(config, models, load, policy_of(policy, config, models), seed, scaler, start_s, cost)
         with err.status(f"simulating {len(requests):,} requests"):
             figures = results(simulation.run(requests), requests, config, load)

@@ -8,6 +8,7 @@ import asyncio
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 
 import numpy as np
 
@@ -92,9 +93,9 @@ class Simulation:
         seed: of the spread of batch times
         scaler: None for no autoscaling, with replicas.max of each group from the start
         start_s: time from the decision to start a replica until it scores
-        cost: of a request beside queue and engine; None for the fleet file's `overhead_ms` on the way to the replica
+        cost: of a request beside queue and engine; None for the fleet file's `overhead_ms` as a delay
         """
-        self._cost = cost or RequestCost(hop_ms=fleet.overhead_ms)
+        self._cost = cost or RequestCost(delay_ms=fleet.overhead_ms)
         self._fleet, self._models, self._workload, self._policy = fleet, models, workload, policy
         self._scaler, self._start_s = scaler, start_s
         self._rng = np.random.default_rng(seed)
@@ -209,7 +210,9 @@ class Simulation:
                 select_batch=self._policy.select_batch,
             )
 
-        simulated = SimulatedGroup(name, ledger, new_worker, self._cost.hop_ms / 1e3)
+        # Ray's part of the way to a replica and back runs in the router's process.
+        hop = partial(self._occupy_core, self._cost.hop_ms / 2)
+        simulated = SimulatedGroup(name, ledger, new_worker, hop, self._cost.delay_ms)
         simulated.scale_to(group.replicas.max if self._scaler is None else max(1, group.replicas.min), 0.0)
         return simulated
 
