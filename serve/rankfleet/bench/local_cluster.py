@@ -39,6 +39,21 @@ class ReplicaProcess:
     node: str
 
 
+def running_replicas() -> list[ReplicaProcess]:
+    """The running replicas of the fleet that this process has started, the longest running first."""
+    client = controller_client()
+    assert client is not None
+    details = client.get_serve_details()["applications"][APP_NAME]["deployments"]
+    found = [
+        (replica["start_time_s"], ReplicaProcess(name, replica["pid"], replica["node_id"]))
+        for name, deployment in details.items()
+        for replica in deployment["replicas"]
+        if replica["state"] == "RUNNING" and replica["pid"]
+    ]
+    # The controller may not yet know that one has just died.
+    return [replica for _, replica in sorted(found, key=lambda each: each[0]) if is_alive(replica)]
+
+
 class LocalCluster:
     """A head node with the controller and the proxy but no replicas, and worker nodes that can be removed."""
 
@@ -47,20 +62,6 @@ class LocalCluster:
         self.config = config
         self._cluster = cluster
         self._stopped: list[ReplicaProcess] = []
-
-    def replicas(self) -> list[ReplicaProcess]:
-        """The running replicas, the longest running first."""
-        client = controller_client()
-        assert client is not None
-        details = client.get_serve_details()["applications"][APP_NAME]["deployments"]
-        found = [
-            (replica["start_time_s"], ReplicaProcess(name, replica["pid"], replica["node_id"]))
-            for name, deployment in details.items()
-            for replica in deployment["replicas"]
-            if replica["state"] == "RUNNING" and replica["pid"]
-        ]
-        # The controller may not yet know that one has just died.
-        return [replica for _, replica in sorted(found, key=lambda each: each[0]) if is_alive(replica)]
 
     def kill(self, deployment: str) -> str:
         """Send SIGKILL to the longest running replica; returns what was killed, in words."""
@@ -85,14 +86,14 @@ class LocalCluster:
 
     def _signal(self, deployment: str, number: signal.Signals) -> ReplicaProcess | None:
         """Signal the longest running replica, and return it; None where there is none."""
-        victim = next((r for r in self.replicas() if r.deployment == deployment), None)
+        victim = next((r for r in running_replicas() if r.deployment == deployment), None)
         if victim is not None:
             os.kill(victim.pid, number)
         return victim
 
     def remove_node(self) -> str:
         """Kill all processes of the node with the most replicas at once."""
-        running = self.replicas()
+        running = running_replicas()
         node = max(self._cluster.worker_nodes, key=lambda n: sum(r.node == n.node_id for r in running))
         lost = [replica.deployment for replica in running if replica.node == node.node_id]
         self._cluster.remove_node(node, allow_graceful=False)
@@ -123,7 +124,7 @@ class LocalCluster:
 
     def _complete(self) -> bool:
         counts: dict[str, int] = {}
-        for replica in self.replicas():
+        for replica in running_replicas():
             counts[replica.deployment] = counts.get(replica.deployment, 0) + 1
         required = {name: group.replicas.min for name, group in self.config.groups.items()} | {
             ROUTER: self.config.routers
@@ -133,7 +134,7 @@ class LocalCluster:
     def processes(self) -> dict[str, list[int]]:
         """Process ids by role: each deployment's replicas, Serve's controller and proxies, and HAProxy."""
         found: dict[str, list[int]] = {}
-        for replica in self.replicas():
+        for replica in running_replicas():
             found.setdefault(replica.deployment, []).append(replica.pid)
         below = descendants(self._cluster)
         for pid, title in command_lines():

@@ -9,6 +9,7 @@ from rankfleet.core.errors import CheckpointError, ConfigError
 from rankfleet.engine.runtime.measure import Shape, measure
 from rankfleet.estimates.latency import Errors, LatencyModel, Sample, fit, held_out_errors
 from rankfleet.estimates.profile import profile_json
+from rankfleet.estimates.request_cost import RequestCost
 
 if TYPE_CHECKING:  # benchmarks/gpu_suite.py profiles without a fleet file
     from rankfleet.core.config import FleetConfig
@@ -89,8 +90,10 @@ def profile_fleet(
     return profiles
 
 
-def profile_file(profiles: dict[str, TierProfile], fleet: "FleetConfig") -> dict[str, Any]:
-    """The profile as `profile:` of a fleet file reads it."""
+def profile_file(
+    profiles: dict[str, TierProfile], fleet: "FleetConfig", cost: RequestCost | None = None
+) -> dict[str, Any]:
+    """The profile as `profile:` of a fleet file reads it. cost: of a request, None where it was not measured."""
     import torch
 
     machine = torch.cuda.get_device_name() if torch.cuda.is_available() else None
@@ -100,4 +103,4 @@ def profile_file(profiles: dict[str, TierProfile], fleet: "FleetConfig") -> dict
         "samples": {name: len(profile.samples) for name, profile in profiles.items()},
         "held_out_error": {name: profile.errors.to_json() for name, profile in profiles.items()},
     }
-    return profile_json({name: profile.model for name, profile in profiles.items()}, about)
+    return profile_json({name: profile.model for name, profile in profiles.items()}, about, cost)

@@ -4,6 +4,7 @@ requests."""
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,9 +15,10 @@ from rankfleet.core.config import FleetConfig
 from rankfleet.engine.checkpoint.files import find_checkpoint
 from rankfleet.engine.runtime.loading import load_tokenizer
 from rankfleet.estimates.latency import LatencyModel
+from rankfleet.estimates.profile import read_request_cost
+from rankfleet.estimates.request_cost import RequestCost
 from rankfleet.simulate.policies import policy_of
-from rankfleet.simulate.results import results
-from rankfleet.simulate.run import Simulation
+from rankfleet.simulate.run import Outcome, Simulation
 from rankfleet.simulate.workload import Candidates, RequestClass, Requests, Workload
 
 CONCURRENCY = (1, 8)
@@ -25,6 +27,7 @@ SHORT = Workload(
     classes={"any": RequestClass(slo_ms=AMPLE_MS, share=1)}, candidates=[Candidates(count=20, share=1)], tokens=32
 )
 WARM_UP_CALLS = 20  # the first calls of a measurement, which do not count
+QUIET_PER_S, QUIET_CALLS = 10.0, 80  # calls that hardly ever meet, and that come at the distance of an ordinary load
 
 
 def under_load(
@@ -33,11 +36,9 @@ def under_load(
     workload: Workload,
     requests: Requests,
     seed: int,
-) -> dict[str, Any]:
-    """Attainment and quality, for all and by class."""
-    planned = calls(requests, workload, *token_counter(fleet), seed)
-    replies = asyncio.run(open_loop(url, planned))
-    return load_summary(replies, list(workload.classes), fleet.quality.retriever)
+) -> list[Reply]:
+    """Send a call for each request when it is due; returns the replies in the same order."""
+    return asyncio.run(open_loop(url, calls(requests, workload, *token_counter(fleet), seed)))
 
 
 def token_counter(fleet: FleetConfig) -> tuple[Callable[[str], int], int]:
@@ -122,9 +123,26 @@ def for_tier(call: Call, tier: str) -> Call:
     return replace(call, body=orjson.dumps(orjson.loads(call.body) | {"model": tier}))
 
 
+def cost_at(url: str, fleet: FleetConfig, profile: Path, seed: int) -> RequestCost:
+    """What a request of this running fleet costs beside queue and engine: client and router by the profile, and as the
+    hop what is left of the time that small requests take at the first tier, one every tenth of a second."""
+    tier = next(iter(fleet.tiers))
+    planned = [for_tier(call, tier) for call in short_calls(fleet, QUIET_CALLS, seed)]
+    planned = [replace(call, at_s=i / QUIET_PER_S) for i, call in enumerate(planned)]
+    replies = asyncio.run(open_loop(url, planned))[WARM_UP_CALLS:]
+    beside_ms = [r.took_ms - r.infer_ms - r.queue_ms for r in replies if r.scored]
+    cost = read_request_cost(profile)
+    return replace(cost, hop_ms=cost.rest_of(float(np.median(beside_ms)), SHORT.candidates[0].count))
+
+
 def simulated(
-    fleet: FleetConfig, models: Mapping[str, LatencyModel], workload: Workload, requests: Requests, seed: int
-) -> dict[str, Any]:
+    fleet: FleetConfig,
+    models: Mapping[str, LatencyModel],
+    cost: RequestCost,
+    workload: Workload,
+    requests: Requests,
+    seed: int,
+) -> Outcome:
     """A simulation of the same requests."""
-    simulation = Simulation(fleet, models, workload, policy_of("slo", fleet, models), seed)
-    return results(simulation.run(requests), requests, fleet, workload)
+    policy = policy_of("slo", fleet, models)
+    return Simulation(fleet, models, workload, policy, seed, cost=cost).run(requests)

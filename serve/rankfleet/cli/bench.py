@@ -53,9 +53,10 @@ def serve(
     """
     from rankfleet.bench.results import measured, write_results
     from rankfleet.bench.saturation import saturation
-    from rankfleet.bench.serve import overhead, simulated, under_load
+    from rankfleet.bench.serve import cost_at, load_summary, overhead, simulated, under_load
     from rankfleet.estimates.profile import read_profile
     from rankfleet.simulate.inputs import requests_for, workload_named
+    from rankfleet.simulate.results import results
 
     config, load = load_config(fleet), workload_named(workload)
     requests = requests_for(load, trace, rate_scale, arrivals, seconds, seed)
@@ -68,10 +69,13 @@ def serve(
             status.update("measuring the rate at saturation")
             figures["saturation"] = saturation(url, config, saturation_s, seed)
         status.update(f"sending {len(requests)} requests over {seconds:g} s")
-        figures |= under_load(url, config, load, requests, seed)
+        replies = under_load(url, config, load, requests, seed)
+        figures |= load_summary(replies, list(load.classes), config.quality.retriever)
         if profile is not None:
             status.update("simulating the same requests")
-            figures["simulated"] = simulated(config, read_profile(profile), load, requests, seed)
+            cost = cost_at(url, config, profile, seed)
+            outcome = simulated(config, read_profile(profile), cost, load, requests, seed)
+            figures["simulated"] = results(outcome, requests, config, load)
             del figures["simulated"]["over_time"]
     show_load(figures)
     if json_file is not None:

@@ -1,6 +1,7 @@
 """`rankfleet simulate`: simulate a fleet under load."""
 
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -47,7 +48,7 @@ def simulate(
     reach. `oracle` is not a policy but an upper bound for all policies.
     """
     from rankfleet.bench.results import measured, write_results
-    from rankfleet.estimates.profile import read_profile
+    from rankfleet.estimates.profile import read_profile, read_request_cost
     from rankfleet.simulate.inputs import requests_for, workload_named
     from rankfleet.simulate.oracle import upper_bound
     from rankfleet.simulate.policies import policy_of
@@ -72,7 +73,9 @@ def simulate(
     else:
         budgets_ms = [each.slo_ms for each in load.classes.values() if each.slo_ms is not None]
         scaler = None if autoscale is None else scaler_of(autoscale, config, models, budgets_ms)
-        simulation = Simulation(config, models, load, policy_of(policy, config, models), seed, scaler, start_s)
+        cost = read_request_cost(config.profile)
+        cost = replace(cost, delay_ms=cost.rest_of(config.overhead_ms))
+        simulation = Simulation(config, models, load, policy_of(policy, config, models), seed, scaler, start_s, cost)
         with err.status(f"simulating {len(requests):,} requests"):
             figures = results(simulation.run(requests), requests, config, load)
     took_s = time.perf_counter() - started_s

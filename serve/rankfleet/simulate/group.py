@@ -1,7 +1,7 @@
 """A replica group in the simulator: workers as they serve traffic, whose devices take the predicted time."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
 
 from rankfleet.core.messages import Chunk, ChunkScores
@@ -24,12 +24,23 @@ class SimulatedReplica:
 class SimulatedGroup:
     """The replicas of one group, which can start and drain. Runs on the event loop of the simulation."""
 
-    def __init__(self, name: str, ledger: Ledger, new_worker: Callable[[str], Worker], overhead_ms: float) -> None:
-        """new_worker: makes the worker of a replica, by the replica's name. overhead_ms: as in the fleet file."""
+    def __init__(
+        self,
+        name: str,
+        ledger: Ledger,
+        new_worker: Callable[[str], Worker],
+        hop: Callable[[], Awaitable[object]],
+        delay_ms: float,
+    ) -> None:
+        """
+        new_worker: makes the worker of a replica, by the replica's name
+        hop: the router's work for a chunk on its way to a replica, and for its scores on their way back
+        delay_ms: more on the way to a replica, out of the chunk's slack
+        """
         self._name = name
-        self._overhead_ms = overhead_ms
         self._ledger = ledger
         self._new_worker = new_worker
+        self._hop, self._delay_ms = hop, delay_ms
         self._made = 0
         self._waiting = 0  # chunks that came while no replica took work
         self._available = asyncio.Event()
@@ -51,11 +62,14 @@ class SimulatedGroup:
         replica = taking[self._ledger.choose(entry, names, asyncio.get_running_loop().time())]
         replica.ongoing += 1
         try:
-            if self._overhead_ms > 0:
-                await asyncio.sleep(self._overhead_ms / 1e3)
+            await self._hop()
+            if self._delay_ms > 0:
+                await asyncio.sleep(self._delay_ms / 1e3)
                 if chunk.slack_ms is not None:
-                    chunk = replace(chunk, slack_ms=chunk.slack_ms - self._overhead_ms)
-            return await replica.worker.submit(chunk)
+                    chunk = replace(chunk, slack_ms=chunk.slack_ms - self._delay_ms)
+            scores = await replica.worker.submit(chunk)
+            await self._hop()
+            return scores
         finally:
             replica.ongoing -= 1
 

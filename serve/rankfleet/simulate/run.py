@@ -1,13 +1,14 @@
 """The simulation: the router and the workers that serve traffic, on a virtual clock.
 
-Only what lies around them is simulated: clients, texts of which only the lengths matter, devices that take the time of
-their latency model, and the start of replicas.
+Only what lies around them is simulated: texts of which only the lengths matter, devices that take the time of their
+latency model, the core that client and router share, the way to the replicas, and their start.
 """
 
 import asyncio
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 
 import numpy as np
 
@@ -19,6 +20,7 @@ from rankfleet.core.work import Work
 from rankfleet.estimates.correction import log_sigma
 from rankfleet.estimates.latency import LatencyModel
 from rankfleet.estimates.load import OfferedLoad
+from rankfleet.estimates.request_cost import RequestCost
 from rankfleet.replica.hosting import HostedModel
 from rankfleet.replica.worker import Worker
 from rankfleet.router.answer import ResolvedRequest, TokenizedRequest
@@ -28,6 +30,7 @@ from rankfleet.router.ledger import Ledger
 from rankfleet.router.plan_options import PlanRequest
 from rankfleet.router.resolve import Target
 from rankfleet.simulate import virtual_time
+from rankfleet.simulate.core import Core
 from rankfleet.simulate.group import SimulatedGroup
 from rankfleet.simulate.policies import Policy
 from rankfleet.simulate.scaling import TICK_S, Scaler
@@ -50,7 +53,7 @@ class Outcome:
     state: int8 [requests], REFUSED … IN_TIME
     tier: int8 [requests], index of the tier that answered among the fleet's; −1 for none
     quality: float [requests], expected nDCG@10 of the answer; NaN for none
-    took_ms: float [requests], from arrival to answer; NaN for none
+    took_ms: float [requests], as the client sees it, from the moment it was due; NaN for none
     gpu_s: time that devices were scoring
     replica_s: time that replicas were there, from the decision to start them
     replicas: at each change, the time, the number of replicas, and the number that had started
@@ -84,13 +87,16 @@ class Simulation:
         seed: int,
         scaler: Scaler | None = None,
         start_s: float = 0.0,
+        cost: RequestCost | None = None,
     ) -> None:
         """
         models: by tier
         seed: of the spread of batch times
         scaler: None for no autoscaling, with replicas.max of each group from the start
         start_s: time from the decision to start a replica until it scores
+        cost: of a request beside queue and engine; None for the fleet file's `overhead_ms` as a delay
         """
+        self._cost = cost or RequestCost(delay_ms=fleet.overhead_ms)
         self._fleet, self._models, self._workload, self._policy = fleet, models, workload, policy
         self._scaler, self._start_s = scaler, start_s
         self._rng = np.random.default_rng(seed)
@@ -107,6 +113,7 @@ class Simulation:
     async def _run(self, requests: Requests) -> None:
         fleet = self._fleet
         self._clock = asyncio.get_running_loop().time
+        self._core = Core()
         ledgers = {name: Ledger() for name in fleet.groups}
         self._view = FleetView(fleet, ledgers)
         self._view.update_latency(self._models)
@@ -144,7 +151,8 @@ class Simulation:
 
     async def _request(self, number: int, target: Target, pairs: int) -> None:
         """Rank one request as the service does, and note what became of it."""
-        outcome, arrived_s = self._outcome, self._clock()
+        outcome, due_s = self._outcome, self._clock()
+        arrived_s = await self._occupy_core(self._cost.before_ms(pairs))
         try:
             plan, answer = await self._router.route(self._tokenized(target, pairs, arrived_s))
         except RequestError as error:
@@ -154,11 +162,19 @@ class Simulation:
         if answer is None:
             outcome.state[number] = GIVEN_UP
             return
-        took_ms = outcome.took_ms[number] = (self._clock() - arrived_s) * 1e3
+        await self._occupy_core(self._cost.reply_ms)
+        took_ms = outcome.took_ms[number] = (self._clock() - due_s) * 1e3
         outcome.tier[number] = target.tiers.index(str(plan.tier))
         outcome.quality[number] = plan.quality
         in_time = target.budget_ms is None or took_ms <= target.budget_ms + 1e-6
         outcome.state[number] = IN_TIME if in_time else LATE
+
+    async def _occupy_core(self, ms: float) -> float:
+        """Let client and router work for so long, when the core is free. Returns when they began."""
+        begins_s, ends_s = self._core.occupy(ms, now_s := self._clock())
+        if ends_s > now_s:
+            await asyncio.sleep(ends_s - now_s)
+        return begins_s
 
     def _tokenized(self, target: Target, pairs: int, arrived_s: float) -> TokenizedRequest:
         if (texts := self._texts.get(pairs)) is None:
@@ -193,7 +209,9 @@ class Simulation:
                 select_batch=self._policy.select_batch,
             )
 
-        simulated = SimulatedGroup(name, ledger, new_worker, fleet.overhead_ms)
+        # Ray's part of the way to a replica and back runs in the router's process.
+        hop = partial(self._occupy_core, self._cost.hop_ms / 2)
+        simulated = SimulatedGroup(name, ledger, new_worker, hop, self._cost.delay_ms)
         simulated.scale_to(group.replicas.max if self._scaler is None else max(1, group.replicas.min), 0.0)
         return simulated
 
