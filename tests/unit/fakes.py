@@ -15,6 +15,7 @@ from rankfleet.api.ranking import Retriever
 from rankfleet.core.config import FleetConfig, parse_config
 from rankfleet.core.messages import Chunk, ChunkScores, Ranking
 from rankfleet.engine.text.tokenizer import PairTokenizer
+from rankfleet.estimates.frontier import Frontier, TierOption
 from rankfleet.router.ledger import Entry, Ledger
 from rankfleet.router.service import RankingService
 from rankfleet.simulate.virtual_time import VirtualLoop
@@ -61,6 +62,11 @@ class FakeGroup:
         pieces = np.split(chunk.pairs.ids, np.cumsum(chunk.pairs.lengths)[:-1])
         logits = np.array([self._score(ids) for ids in pieces], dtype=np.float32)
         return ChunkScores(logits, queue_ms=1.0, infer_ms=2.0, replica="r1", backlog_s=self._backlog_s, tier=chunk.tier)
+
+
+def one_tier(ms: float) -> Frontier:
+    """The frontier of a chunk that one tier may score, in so many milliseconds alone in a batch."""
+    return Frontier.of([TierOption("small", 0.5, 0.0, ms, ms)])
 
 
 class FakeClock:

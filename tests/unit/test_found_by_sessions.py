@@ -15,7 +15,7 @@ from rankfleet.router.fleet import FleetView
 from rankfleet.router.ledger import Entry, Ledger
 from rankfleet.router.retry import Deadline
 from rankfleet.simulate.virtual_time import VirtualLoop, run
-from tests.unit.fakes import fleet
+from tests.unit.fakes import fleet, one_tier
 
 PAIR = TokenizedPairs(np.zeros(8, np.int32), np.array([8], np.int32), np.array([4], np.int32))
 
@@ -56,7 +56,7 @@ def test_a_chunk_that_is_sent_after_its_deadline_waits_for_the_rest_of_the_grace
 
 def test_a_chunk_of_before_does_not_count_at_a_replica_that_serve_lists_again() -> None:
     ledger = Ledger(running=frozenset("a"))
-    old, *new = [Entry(10.0, 100.0, 0.0, run_ms=10.0) for _ in range(3)]
+    old, *new = [Entry(10.0, 100.0, 0.0, frontier=one_tier(10.0)) for _ in range(3)]
     ledger.open(old, 0.0)
     ledger.place(old, "a", 0.0)
     ledger.update(frozenset())

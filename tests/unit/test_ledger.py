@@ -4,12 +4,16 @@ import math
 
 import pytest
 
+from rankfleet.estimates.frontier import Frontier, TierOption
 from rankfleet.router.ledger import HEARD_S, Entry, Ledger, ReplicaRecord
 from rankfleet.router.retry import PATIENCE_S
+from tests.unit.fakes import one_tier
 
 
-def chunk(ms: float = 10.0, **more: object) -> Entry:
-    settings: dict[str, object] = {"predicted_ms": ms, "deadline_s": math.inf, "sent_s": 0.0, "run_ms": ms}
+def chunk(ms: float = 10.0, run_ms: float | None = None, **more: object) -> Entry:
+    """ms: predicted by its replica's queue; run_ms: if it finds its replica idle, the same by default."""
+    frontier = one_tier(ms if run_ms is None else run_ms)
+    settings: dict[str, object] = {"predicted_ms": ms, "deadline_s": math.inf, "sent_s": 0.0, "frontier": frontier}
     return Entry(**settings | more)  # type: ignore[arg-type]
 
 
@@ -99,6 +103,27 @@ def test_a_chunk_that_finds_a_replica_idle_runs_at_once_at_its_planned_tier() ->
     placed(ledger, "b", 10.0, run_ms=10.0)
     placed(ledger, "b", 30.0, run_ms=300.0)  # behind another it may still be given a smaller tier
     assert chosen(ledger) == "b", "100 ms against 10 + 30"
+
+
+def test_an_idle_replica_is_expected_to_take_the_best_tier_that_its_horizon_allows() -> None:
+    options = [TierOption("small", 0.3, 0.0, 10.0, 10.0), TierOption("large", 0.5, 0.0, 100.0, 100.0)]
+    entries = [chunk(frontier=Frontier.of(options), deadline_s=deadline_s) for deadline_s in (1.0, 0.05)]
+    for name, entry in zip("ab", entries, strict=True):
+        ledger = ledger_of("ab")
+        ledger.open(entry, 0.0)
+        ledger.place(entry, name, 0.0)
+    assert [entry.run_ms for entry in entries] == [100.0, 10.0], "50 ms are too few for large"
+    # After a burst at this replica the horizon is short: half of an arrival at 100 a second or 0.26 of the typical
+    # budget of 100 ms, times the price to the power of 0.63. Large gains .2 in 90 ms: .222 in 100 ms, so 10.1 ms.
+    ledger = ledger_of("a")
+    for i in range(100):
+        ledger.close(placed(ledger, "a", now_s=i / 1e3, deadline_s=i / 1e3 + 0.1), i / 1e3)
+        placed(ledger, "a", now_s=i / 1e3, deadline_s=i / 1e3 + 0.1)
+    ledger.answered("a", 0.0, 0.2)
+    burst = chunk(frontier=Frontier.of(options), deadline_s=1.2)
+    ledger.open(burst, 0.2)
+    ledger.place(burst, "a", 0.2)
+    assert burst.run_ms == 10.0
 
 
 def test_what_a_replica_reported_is_forgotten_with_it() -> None:

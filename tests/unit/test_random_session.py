@@ -17,6 +17,7 @@ from rankfleet.core.errors import NotHosted, Overloaded, RankfleetError, Replica
 from rankfleet.core.messages import Plan, Refusal
 from rankfleet.router.ledger import Entry
 from rankfleet.router.plan_options import PlanRequest
+from tests.unit.fakes import one_tier
 from tests.unit.faulty_fleet import Client, FaultyFleet, Link, limit_s
 from tests.unit.faulty_replica import CONFIG, DeviceFault, FaultyReplica, logits, texts
 
@@ -302,7 +303,7 @@ class Session(RuleBasedStateMachine):
         assert ledger.backlog_s(1, now_s) == 0.0
         assert not any(record.chunks or record.since_ms for record in ledger._replicas.values())
         names = [replica.name for replica in link.listed]
-        entries = [Entry(1.0, math.inf, now_s, run_ms=1.0) for _ in names]
+        entries = [Entry(1.0, math.inf, now_s, frontier=one_tier(1.0)) for _ in names]
         for entry in entries:
             ledger.open(entry, now_s)
         assert {names[ledger.choose(entry, names, now_s)] for entry in entries} == {*names}

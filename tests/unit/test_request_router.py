@@ -21,6 +21,7 @@ from rankfleet.cluster.envelope import Envelope, ledger_of
 from rankfleet.core.messages import Chunk
 from rankfleet.core.pairs import TokenizedPairs
 from rankfleet.router.ledger import Entry, Ledger
+from tests.unit.fakes import one_tier
 
 GROUP = DeploymentID(name="demo", app_name="rankfleet")
 PAIRS = TokenizedPairs(np.arange(4, dtype=np.int32), np.array([4], np.int32), np.array([2], np.int32))
@@ -90,7 +91,7 @@ IDS = itertools.count()
 
 def request(ms: float = 10.0, model: str = A, call: str = "score") -> PendingRequest:
     """A call with a chunk of this predicted time, which is in flight from now on."""
-    entry = Entry(ms, math.inf, time.perf_counter(), run_ms=ms, models=(model,))
+    entry = Entry(ms, math.inf, time.perf_counter(), frontier=one_tier(ms), models=(model,))
     ledger_of("demo").open(entry, entry.sent_s)
     number = next(IDS)
     metadata = RequestMetadata(f"request {number}", f"internal {number}", call_method=call)

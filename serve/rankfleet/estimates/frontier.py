@@ -10,6 +10,9 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
+from rankfleet.core.sections import Routing
+from rankfleet.estimates.arrivals import ArrivalStats
+
 
 class TierOption(NamedTuple):
     """One tier that may score a chunk: nDCG@10, and the fields of its `Cost`."""
@@ -52,6 +55,16 @@ class Frontier:
     def index_at(self, price_per_ms: float) -> int:
         """Index of the point chosen at a price of device time: the last whose gain per millisecond is worth it."""
         return bisect_right(self.negative_prices, -price_per_ms) - 1
+
+    def alone(self, left_ms: float, arrivals: ArrivalStats, routing: Routing) -> TierOption:
+        """The point that an idle device takes for one chunk: the best that is done within `left_ms` and within the
+        horizon at its price. It is the rule of `replica/batching.py` for a queue of one."""
+        for point, negative_price in zip(reversed(self.points), reversed(self.negative_prices), strict=True):
+            price = -negative_price * arrivals.typical_budget_ms
+            ms = point.fixed_ms + point.marginal_ms
+            if ms <= left_ms and ms <= arrivals.horizon_ms(price, routing):
+                return point
+        return self.points[0]
 
 
 def quality_range(qualities: Iterable[float]) -> float:

@@ -171,15 +171,14 @@ class Dispatcher:
         models = [model for tier in chunk.tiers if (model := self._fleet.latency(tier)) is not None]
         p99_ms = max((model.p99_ms(work) for model in models), default=0.0)
         min_ms = min((model.mean_ms(work) for model in models), default=0.0)
-        planned = self._fleet.latency(chunk.tier)
-        run_ms = planned.mean_ms(work) if planned is not None else 0.0
-        predicted_ms = self._fleet.queue_ms(chunk.tiers, work)
         usable = usable_models(chunk)
+        frontier = self._fleet.frontier(chunk.tiers, work)
+        predicted_ms = frontier.points[0].amortized_ms if frontier is not None else 0.0
         attempts = Attempts(group, deadline, self._clock(), min_ms)
         while True:
             now_s = self._clock()
             answer_s = self._fleet.backlog_s(group, now_s) + p99_ms / 1e3
-            entry = Entry(predicted_ms, attempts.at_s, now_s, run_ms, answer_s, usable, attempts.tried)
+            entry = Entry(predicted_ms, attempts.at_s, now_s, frontier, answer_s, usable, attempts.tried)
             try:
                 # Without its deadline it must not expire with its siblings, which may still wait with theirs.
                 request = chunk.request if attempts.at_s == deadline.at_s else None

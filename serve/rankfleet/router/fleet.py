@@ -1,16 +1,17 @@
 """What a router knows of the fleet: the ledgers of its groups, latency models, and how requests arrive."""
 
 import math
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 
 from rankfleet.core.config import FleetConfig
 from rankfleet.core.work import Work
 from rankfleet.estimates.arrivals import ArrivalMeter, ArrivalStats
+from rankfleet.estimates.frontier import Frontier, TierOption, quality_range
 from rankfleet.estimates.latency import LatencyModel
 from rankfleet.estimates.quality import QualityTable, quality_table
 from rankfleet.router.ledger import Ledger
-from rankfleet.router.snapshot import FleetSnapshot, GroupState, TierState, cheapest_ms
+from rankfleet.router.snapshot import FleetSnapshot, GroupState, TierState
 
 
 class FleetView:
@@ -35,10 +36,14 @@ class FleetView:
         self._meter: ArrivalMeter = before._meter if before else ArrivalMeter(config.routing)
         self._tiers: tuple[TierState, ...] = ()
         self.update_latency({})
+        if before is None:
+            self.take_over()
 
     def take_over(self) -> None:
         """Measure arrivals by this version's settings; the view before it is only for requests that have begun."""
         self._meter.routing = self._config.routing
+        for ledger in self.ledgers.values():
+            ledger.routing = self._config.routing
 
     def update_latency(self, models: Mapping[str, LatencyModel]) -> None:
         """A group has reported its latency models, by fingerprint, or by tier if it has none."""
@@ -72,11 +77,16 @@ class FleetView:
         groups = [group for group in self._config.groups.values() if group.replicas.min > 0]
         return all(self.latency(tier) is not None for group in groups for tier in group.tiers)
 
-    def queue_ms(self, tiers: Collection[str], work: Work) -> float:
-        """As `cheapest_ms`, for tiers of one group; 0 if none of them is measured."""
-        batch_tokens = self._config.groups[self._config.group_of(next(iter(tiers)))].batch_tokens
-        measured = [(model, work, batch_tokens) for tier in tiers if (model := self.latency(tier)) is not None]
-        return cheapest_ms(measured) if measured else 0.0
+    def frontier(self, tiers: Sequence[str], work: Work) -> Frontier | None:
+        """The tiers of one group that are worth their time for a chunk, as its replica sees them; None if none of them
+        is measured."""
+        group, quality = self._config.groups[self._config.group_of(tiers[0])], self._quality.tiers
+        options = [
+            TierOption(tier, quality[tier], *model.cost(work, group.batch_tokens))
+            for tier in tiers
+            if (model := self.latency(tier)) is not None
+        ]
+        return Frontier.of(options, quality_range(quality[tier] for tier in group.tiers)) if options else None
 
     def request_arrived(self, budget_ms: float | None, now_s: float) -> None:
         """A request has arrived; budget_ms: None for best-effort work."""

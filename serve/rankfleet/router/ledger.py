@@ -10,6 +10,9 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType
 
+from rankfleet.core.sections import Routing
+from rankfleet.estimates.arrivals import ArrivalMeter
+from rankfleet.estimates.frontier import Frontier
 from rankfleet.router.retry import PATIENCE_S, silent_at_s
 
 HEARD_S = 30.0  # how long a replica counts as ready after it has answered, where Serve has named none
@@ -24,11 +27,12 @@ class Entry:
     """A chunk in flight.
 
     predicted_ms: device time, as its replica's queue counts it.
-    run_ms: mean device time at the planned tier, alone in a batch.
+    frontier: the tiers that may score it; None if none of them is measured.
     answer_s: seconds within which its answer is predicted.
     models: fingerprints, of which its replica should host at least one; empty for any.
     tried: replicas that have refused, lost or failed this chunk before.
     replica: the replica that has it, since `placed_s`; empty before one is chosen.
+    run_ms: its mean device time at the tier that the replica takes, if it has found the replica idle.
     record: where it counts; None before a replica is chosen. A replica that Serve lists again has a new one.
     given_up: why its answer is not waited for any more; empty while it is.
     """
@@ -36,12 +40,13 @@ class Entry:
     predicted_ms: float
     deadline_s: float
     sent_s: float
-    run_ms: float = 0.0
+    frontier: Frontier | None = None
     answer_s: float = 0.0
     models: Collection[str] = ()
     tried: Collection[str] = ()
     replica: str = ""
     placed_s: float = 0.0
+    run_ms: float = 0.0
     record: "ReplicaRecord | None" = None
     given_up: str = ""
 
@@ -54,6 +59,7 @@ class ReplicaRecord:
     since_ms: predicted device time of the chunks that were placed there since then.
     chunks: in flight there.
     heard_s: when it last answered.
+    arrivals: of this router's chunks there, as the replica measures those of all.
     ejected_until_s: when its last ejection ends or ended. steps: the length of that in EJECTION_STEP_S.
     """
 
@@ -64,6 +70,7 @@ class ReplicaRecord:
     heard_s: float = -math.inf
     ejected_until_s: float = -math.inf
     steps: int = 0
+    arrivals: ArrivalMeter = field(default_factory=lambda: ArrivalMeter(Routing()))
 
     def ahead_ms(self, now_s: float) -> float:
         """Predicted milliseconds until a chunk that is placed there now would start."""
@@ -81,12 +88,14 @@ class Ledger:
     hosts: replica → fingerprints of models and weights, for those that have reported them.
     faults: (name of the settings, why a replica cannot follow them).
     busy_since_s: since when something has been in flight without a break.
+    routing: the settings by which replicas plan.
     """
 
     running: frozenset[str] | None = None
     hosts: Mapping[str, frozenset[str]] = field(default_factory=dict)
     faults: Sequence[tuple[str, str]] = ()
     busy_since_s: float = 0.0
+    routing: Routing = field(default_factory=Routing)
     _entries: dict[Entry, tuple[float, float]] = field(default_factory=dict)  # → (predicted ms, deadline), oldest first
     _replicas: dict[str, ReplicaRecord] = field(default_factory=dict)
     _unplaced_ms: float = 0.0  # predicted device time of the chunks that have no replica yet
@@ -196,10 +205,16 @@ class Ledger:
         replica = self._replicas.setdefault(name, ReplicaRecord())
         entry.replica, entry.placed_s, entry.record = name, now_s, replica
         replica.chunks += 1
-        if replica.ahead_ms(now_s) > 0:
+        is_idle, left_ms = replica.ahead_ms(now_s) <= 0, (entry.deadline_s - now_s) * 1e3
+        replica.arrivals.routing = self.routing
+        replica.arrivals.arrived(left_ms, now_s, found_idle=is_idle)
+        if not is_idle:
             replica.since_ms += entry.predicted_ms
-        else:  # it starts at once, at the tier that is planned for it
-            replica.known_s, replica.backlog_s = now_s, entry.run_ms / 1e3
+            return
+        if entry.frontier is not None:  # it starts at once
+            point = entry.frontier.alone(left_ms, replica.arrivals.stats, self.routing)
+            entry.run_ms = (point.fixed_ms + point.marginal_ms) * point.mean_over_p99
+        replica.known_s, replica.backlog_s = now_s, entry.run_ms / 1e3
 
     def _leave(self, entry: Entry) -> None:
         """Count a chunk no longer where it is."""
