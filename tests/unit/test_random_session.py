@@ -313,7 +313,7 @@ class Session(RuleBasedStateMachine):
         assert {names[ledger.choose(entry, names, now_s)] for entry in entries} == {*names}
 
 
-# A session has 87 steps on average: 20,000 in all, or a million with 11,500 examples.
+# A session has about 90 steps: 20,000 in all, or a million with 11,500 examples.
 EXAMPLES = os.environ.get("FUZZ_EXAMPLES")
 TestSession = Session.TestCase
 TestSession.settings = settings(
