@@ -44,7 +44,7 @@ check: $(VENV)/.dev ## run what takes long or needs an environment of its own: t
 	$(BIN)/pytest -m slow
 	$(BIN)/pytest tests/check
 
-fuzz: $(VENV)/.dev ## run a million random steps of a fleet whose parts fail: about half an hour
+fuzz: $(VENV)/.dev ## run a million random steps of a fleet whose parts fail: about 15 minutes
 	FUZZ_EXAMPLES=11500 $(BIN)/pytest tests/unit/test_random_session.py -q
 
 docs: $(VENV)/.dev ## rewrite the measured figures of README and docs from benchmarks/results

@@ -59,6 +59,7 @@ class Link:
         self.before: list[FaultyReplica] = []
         self.is_rough = False
         self.faults: list[str] = []
+        self.asking: dict[Entry, Client] = {}  # whose chunks are under way
         self._on_waiting, self._clock = on_waiting, clock
         self._available = asyncio.Event()
 
@@ -74,23 +75,29 @@ class Link:
 
     async def score(self, chunk: Chunk, entry: Entry) -> ChunkScores:
         """As `GroupClient` says."""
+        self.asking[entry] = CLIENT.get()
+        try:
+            return await self._score(chunk, entry)
+        finally:
+            del self.asking[entry]
+
+    async def _score(self, chunk: Chunk, entry: Entry) -> ChunkScores:
         while not self.listed:
             self._on_waiting()
             await self._available.wait()
-        replica = self._choose(entry)
+        placed_s, replica = self._clock(), self._choose(entry)
         if self.is_rough:
             await asyncio.sleep(0.02)
             if self.listed:
                 replica = self._choose(entry)
                 replica = self.listed[self.listed.index(replica) - 1]
                 self.ledger.place(entry, replica.name, self._clock())
-        placed_s, client = self._clock(), CLIENT.get()
         try:
             return await replica.answer(chunk)
         except asyncio.CancelledError as error:
             if not asyncio.current_task().cancelling():  # type: ignore[union-attr]
                 raise ReplicaLost(f"{replica.name} went away") from error
-            self._given_up(chunk, entry, client, placed_s)
+            self._given_up(chunk, entry, CLIENT.get(), placed_s)
             raise
         except RankfleetError:
             raise

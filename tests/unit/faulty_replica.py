@@ -74,7 +74,7 @@ class FaultyReplica:
 
     is_gone: its process has died. speaks: whether messages reach it and its answers the routers. device_runs: whether
     batches come back. slowness: time of a batch ÷ that of its profile. fails: every how many batches one fails; 0 for
-    none. gives_nan: whether its scores are not finite.
+    none.
     """
 
     def __init__(
@@ -92,7 +92,7 @@ class FaultyReplica:
         self._clock: Callable[[], float] = lambda: clock_offset_s + clock_rate * loop.time()
         self.is_gone = False
         self.speaks, self.device_runs = asyncio.Event(), asyncio.Event()
-        self.slowness, self.fails, self.gives_nan = 1.0, 0, False
+        self.slowness, self.fails = 1.0, 0
         self.reset()
         self._batches = 0
         self._calls: set[asyncio.Task[ChunkScores]] = set()
@@ -107,7 +107,7 @@ class FaultyReplica:
         """Let all faults of a living replica end."""
         self.speaks.set()
         self.device_runs.set()
-        self.slowness, self.fails, self.gives_nan = 1.0, 0, False
+        self.slowness, self.fails = 1.0, 0
 
     def fail(self, how: str) -> None:
         """Do something wrong from now on."""
@@ -126,13 +126,11 @@ class FaultyReplica:
                 self.fails = 1
             case "flaky":
                 self.fails = 3
-            case "nan":
-                self.gives_nan = True
 
     @property
     def is_sound(self) -> bool:
         """Whether nothing is wrong with it."""
-        ok = self.speaks.is_set() and self.device_runs.is_set() and not self.fails and not self.gives_nan
+        ok = self.speaks.is_set() and self.device_runs.is_set() and not self.fails
         return ok and not self.is_gone and self.slowness <= 3 and self.precision == "a"
 
     @property
@@ -176,6 +174,4 @@ class FaultyReplica:
         if self.fails and self._batches % self.fails == 0:
             raise DeviceFault("out of memory")
         scores = [logits(model.weights, chunk.pairs.ids[chunk.pairs.lengths.cumsum() - 1]) for chunk in chunks]
-        if self.gives_nan:
-            scores = [np.full_like(each, np.nan) for each in scores]
         return scores, self._clock() - started_s

@@ -7,13 +7,13 @@ from contextvars import Context, ContextVar
 import numpy as np
 import pytest
 
-from rankfleet.core.errors import Expired, Unavailable
+from rankfleet.core.errors import Expired, ScoringFailed, Unavailable
 from rankfleet.core.messages import Chunk, ChunkScores
 from rankfleet.core.pairs import TokenizedPairs
 from rankfleet.router.dispatch import Dispatcher
 from rankfleet.router.fleet import FleetView
 from rankfleet.router.ledger import Entry, Ledger
-from rankfleet.router.retry import Deadline
+from rankfleet.router.retry import Attempts, Deadline
 from rankfleet.simulate.virtual_time import VirtualLoop, run
 from tests.unit.fakes import fleet, one_tier
 
@@ -66,6 +66,13 @@ def test_a_chunk_of_before_does_not_count_at_a_replica_that_serve_lists_again() 
         ledger.place(entry, "a", 0.0)
     ledger.close(old, 0.0)
     assert ledger.backlog_s(1, 0.0) == pytest.approx(0.02)
+
+
+def test_a_replica_whose_queue_was_too_long_is_asked_again_when_another_fails() -> None:
+    attempts = Attempts("demo", Deadline(1.0, grace_s=math.inf), first_s=0.0, min_ms=5.0)
+    assert attempts.after(Expired("the budget ended in the queue"), "a", has_other=True, now_s=1.0) == 0.0
+    assert attempts.after(ScoringFailed("out of memory"), "b", has_other=True, now_s=1.1) == 0.0
+    assert attempts.tried == ["b"]
 
 
 class SilentGroup:

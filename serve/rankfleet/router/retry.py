@@ -75,7 +75,7 @@ class Attempts:
         replica: the one that was asked; empty if it is not known. has_other: whether a replica runs that has not been
         tried, this one being tried now.
         """
-        if replica and replica not in self.tried:
+        if replica and replica not in self.tried and not isinstance(error, Expired):
             self.tried.append(replica)
         match error:
             case ReplicaLost():
