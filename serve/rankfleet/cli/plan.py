@@ -18,7 +18,7 @@ from rankfleet.estimates.profile import read_profile
 from rankfleet.router.decision_log import LoggedDecision, parse_line
 from rankfleet.router.fleet import FleetView
 from rankfleet.router.ledger import Entry, Ledger
-from rankfleet.router.plan_options import PlanRequest, ahead_of
+from rankfleet.router.plan_options import MAX_STAGES, PlanRequest, ahead_of
 from rankfleet.router.planner import plan as decide
 
 MAX_EXPLAINED = 10  # decisions with one request id, which a client may use again
@@ -79,7 +79,7 @@ def plan(
         when_none_fits,  # type: ignore[arg-type]
         min_quality,
         lengths,
-        max_stages=2,
+        max_stages=MAX_STAGES,
     )
     for name, ledger in ledgers.items():
         ledger.open(Entry(backlog_ms * view.replicas(name, 0.0), deadline_s=0.0, sent_s=0.0), 0.0)

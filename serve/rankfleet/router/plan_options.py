@@ -11,6 +11,7 @@ from rankfleet.core.work import Work
 from rankfleet.estimates.lengths import Lengths
 from rankfleet.router.snapshot import FleetSnapshot, TierState, cheapest_ms, spread
 
+MAX_STAGES = 2  # passes of a plan that `router/execution.py` carries out
 CUT_LENGTHS = (256, 128, 64)  # tokens that pairs are cut to when no complete plan fits
 MIN_TEXT_TOKENS = 32  # tokens of query and document that a pair must keep for its score to mean anything
 

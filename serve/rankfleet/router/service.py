@@ -24,13 +24,12 @@ from rankfleet.router.fleet import FleetView
 from rankfleet.router.fleet_router import FleetRouter, OnDecision
 from rankfleet.router.ledger import Ledger
 from rankfleet.router.limits import check_documents, check_query
-from rankfleet.router.plan_options import PlanRequest
+from rankfleet.router.plan_options import MAX_STAGES, PlanRequest
 from rankfleet.router.resolve import target_of
 from rankfleet.router.token_bound import TokenLowerBound
 from rankfleet.router.tokenize import TokenizedTexts, tokenize
 from rankfleet.router.wake import GroupWaker
 
-MAX_STAGES = 2
 WARM_UPS = 3
 PROBE = RerankRequest("is anybody there", ["a document that says so"], slo_ms=10_000.0, probe=True)
 EARLY_RETRY_S = 0.5  # retry time of a request refused by an estimate of its tokens

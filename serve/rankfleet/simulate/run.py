@@ -27,7 +27,7 @@ from rankfleet.router.answer import ResolvedRequest, TokenizedRequest
 from rankfleet.router.fleet import FleetView
 from rankfleet.router.fleet_router import FleetRouter
 from rankfleet.router.ledger import Ledger
-from rankfleet.router.plan_options import PlanRequest
+from rankfleet.router.plan_options import MAX_STAGES, PlanRequest
 from rankfleet.router.resolve import Target
 from rankfleet.simulate import virtual_time
 from rankfleet.simulate.core import Core
@@ -39,7 +39,6 @@ from rankfleet.simulate.workload import Requests, Workload
 
 REFUSED, GIVEN_UP, LATE, IN_TIME = range(4)
 LATENCY_PERIOD_S = 2.0  # how often the router asks a group for its latency models
-MAX_STAGES = 2
 NO_TEXTS = RerankRequest("", [])
 # Rounds of the event loop after which an idle device has begun with a request: it is routed, sent in chunks, and taken
 # from a queue. Requests that arrive at the same instant come one after the other, as through any router.
