@@ -83,7 +83,7 @@ class Budgets(Picture):
         view.update_latency(models)
         snapshot = view.snapshot(0.0)
         work = Work(CANDIDATES, CANDIDATES * TOKENS, CANDIDATES * TOKENS**2)
-        took_ms = {name: round(models[name].p99_ms(work) + fleet.overhead_ms, 3) for name in fleet.tiers}
+        took_ms = {name: round(models[name].p99_ms(work) + fleet.network_ms, 3) for name in fleet.tiers}
         budgets = np.geomspace(min(took_ms.values()) / 1.6, max(took_ms.values()) * 1.6, 800).round(3).tolist()
 
         def quality(budget_ms: float) -> float | None:

@@ -122,16 +122,16 @@ def test_a_decision_that_is_another_one_is_told_by_its_fields() -> None:
     assert refused.differences(decision)[:4] == ["kind", "cause", "retry_after_s", "reason"]
 
 
-# Format 1. If this line cannot be read any more, raise FORMAT and write the line of the new format here.
+# Format 2. If this line cannot be read any more, raise FORMAT and write the line of the new format here.
 LINE = (
-    b'{"format":1,"request_id":"r-1","now_s":2.5,"request":{"work":{"small":{"pairs":2,"tokens":30,"squares":500}},'
+    b'{"format":2,"request_id":"r-1","now_s":2.5,"request":{"work":{"small":{"pairs":2,"tokens":30,"squares":500}},'
     b'"arrived_s":2.25,"budget_ms":null,"pinned":"name","when_none_fits":"degrade","min_quality":0.0,"lengths":{"small":'
     b'{"tokens":[10,20],"template_tokens":3,"firsts":[0]}},"max_stages":2},"fleet":{"tiers":[{"name":"small",'
     b'"quality":0.3,"group":"g","latency":{"alpha_ms":1.0,"beta_ms":0.5,"gamma_ms":0.01,"p99_factor":1.5}}],"groups":'
     b'{"g":{"replicas":1,"backlog_s":0.25,"in_flight":[[4.5,null]],"busy_since_s":1.5,"whole_tokens":0,"arrivals":'
-    b'{"typical_budget_ms":null,"burst_rate_per_s":0.0},"asleep":false,"batch_tokens":64}},"overhead_ms":3.0,'
-    b'"table":null,"rule":{"expected_arrivals":0.5,"horizon":0.26,"horizon_exponent":0.63,"arrival_window":0.2,'
-    b'"memory_s":30.0},"start_s":20.0},"table":{"tiers":{"small":0.3},"retriever":0.1,"depths":{"small":{"5":0.25}},'
+    b'{"typical_budget_ms":null,"burst_rate_per_s":0.0},"asleep":false,"batch_tokens":64}},"network_ms":2.0,'
+    b'"transfer_ms":1.0,"table":null,"rule":{"expected_arrivals":0.5,"horizon":0.26,"horizon_exponent":0.63,'
+    b'"arrival_window":0.2,"memory_s":30.0},"start_s":20.0},"table":{"tiers":{"small":0.3},"retriever":0.1,"depths":{"small":{"5":0.25}},'
     b'"tokens":{},"cascades":{"small>large":{"5":0.35}}},"decision":{"kind":"Plan","stages":[{"tier":"small",'
     b'"candidates":1,"tiers":["small"]}],"documents":1,"quality":0.3,"predicted_ms":534.5,"budget_ms":null,"fits":true,'
     b'"reason":"small is asked for by name","max_tokens":null,"degraded":null,"considered":[{"tier":"small",'
@@ -150,7 +150,7 @@ def test_a_line_of_this_format_is_read_and_written_unchanged() -> None:
     assert known.fleet.groups == {"g": group}
     table = QualityTable({"small": 0.3}, 0.1, {"small": {5: 0.25}}, {}, {("small", "large"): {5: 0.35}})
     assert known.fleet.table == table
-    # 250 ms since arrival, 3 of overhead, 250 of backlog; 1 + 15 + 5 ms at the mean are 31.5 at the 99th percentile.
+    # 250 ms since arrival, 3 of network and transfer, 250 of backlog; 1 + 15 + 5 ms at the mean are 31.5 at p99.
     assert known.differences(known.replayed()) == []
     assert line_of("r-1", known.request, known.fleet, 2.5, known.replayed()) == LINE
 
@@ -165,7 +165,7 @@ def test_a_line_of_this_format_is_read_and_written_unchanged() -> None:
         (LINE[200:], "is not a logged decision"),
         (LINE.replace(b'"backlog_s"', b'"backlog_ms"'), "backlog_ms"),
         (LINE.replace(b'"groups":{"g":{', b'"groups":[{"g":{').replace(b"64}}", b"64}}]"), "is not a logged decision"),
-        (LINE.replace(b'"format":1', b'"format":2'), "has format 2; this version of rankfleet replays format 1"),
+        (LINE.replace(b'"format":2', b'"format":1'), "has format 1; this version of rankfleet replays format 2"),
     ],
 )
 def test_a_damaged_line_or_one_of_another_format_is_refused(line: bytes, why: str) -> None:
@@ -276,6 +276,7 @@ def snapshots(draw: st.DrawFn, tiers: tuple[str, ...]) -> FleetSnapshot:
             for tier in tiers
         ),
         known,
+        draw(st.floats(0, 20)),
         draw(st.floats(0, 20)),
         table,
         draw(rules),

@@ -144,7 +144,7 @@ def raises(error: RankfleetError, *names: str) -> Behaviour:
 async def test_the_next_replica_gets_the_slack_that_is_left() -> None:
     demo = fleet_of("r1 r2 r3", dies(2, after_s=0.03))
     assert await demo.score(0.1) == [4.0, 6.0]
-    assert [chunk.slack_ms for chunk in demo.group.sent] == pytest.approx([100, 70, 40])
+    assert [chunk.slack_ms for chunk in demo.group.sent] == pytest.approx([97, 67, 37]), "3 ms are for the way back"
     assert {name for _, name in demo.group.asked} == {"r1", "r2", "r3"}, "none of them twice"
     assert demo.ready == 1, "the two that died count no more at once"
     assert (demo.view.backlog_s("demo", now()), demo.lost) == (0.0, ["demo", "demo"])
@@ -212,7 +212,7 @@ async def test_with_infinite_grace_an_expired_chunk_is_sent_again_without_a_dead
 
     demo = fleet_of("r1", expires)
     assert await demo.score(0.1, grace_s=math.inf) == [4.0, 6.0]
-    assert [chunk.slack_ms for chunk in demo.group.sent] == [pytest.approx(100), None]
+    assert [chunk.slack_ms for chunk in demo.group.sent] == [pytest.approx(97), None]
     assert demo.view.backlog_s("demo", now()) == 0.0
     with pytest.raises(Expired):
         await demo.score(now() + 0.1)

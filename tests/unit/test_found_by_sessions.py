@@ -128,8 +128,8 @@ def test_a_part_of_a_late_request_does_not_expire_with_the_parts_that_still_have
 
     run(score())
     assert [(chunk.slack_ms, chunk.request is None) for chunk in group.chunks] == [
-        (500.0, False),
+        (497.0, False),
         (None, True),
-        (500.0, False),
+        (497.0, False),
         (None, True),
     ]

@@ -23,8 +23,8 @@ TIERS = tuple(
 WORK = dict.fromkeys(("small", "medium", "large"), Work(10, 1000, 100_000))
 
 
-def fleet(backlog_s: float = 0.0, replicas: int = 1, overhead_ms: float = 5.0) -> FleetSnapshot:
-    return FleetSnapshot(TIERS, {"g": GroupState(replicas, backlog_s)}, overhead_ms)
+def fleet(backlog_s: float = 0.0, replicas: int = 1, network_ms: float = 5.0) -> FleetSnapshot:
+    return FleetSnapshot(TIERS, {"g": GroupState(replicas, backlog_s)}, network_ms)
 
 
 @pytest.mark.parametrize(
@@ -240,11 +240,11 @@ TABLE = QualityTable(
 
 
 def test_a_cascade_is_a_plan_like_any_other() -> None:
-    snapshot = FleetSnapshot(TIERS, {"g": GroupState(1, 0.0)}, 5.0, TABLE)
-    # small on 10, 5 + 10 ms, then large on 4, 5 + 64 ms.
-    decision = plan(PlanRequest(WORK, 0.0, 84.0, max_stages=2), snapshot, 0.0)
+    snapshot = FleetSnapshot(TIERS, {"g": GroupState(1, 0.0)}, 2.0, 3.0, TABLE)
+    # 2 ms of network, small on 10 in 3 + 10 ms, then large on 4 in 3 + 64 ms.
+    decision = plan(PlanRequest(WORK, 0.0, 82.0, max_stages=2), snapshot, 0.0)
     assert isinstance(decision, Plan)
-    assert (decision.tier, decision.quality, decision.predicted_ms) == ("large", 0.49, pytest.approx(84))
+    assert (decision.tier, decision.quality, decision.predicted_ms) == ("large", 0.49, pytest.approx(82))
     assert decision.stages == (Stage.of("small", 10), Stage.of("large", 4))
     assert decision.considered[1].how == "best 4 by small"
     # Who can make one pass only gets the first candidates by medium; large on 5 takes 5 + 80 ms.
@@ -263,7 +263,7 @@ def test_work_of_the_first_documents_and_of_cut_pairs() -> None:
 
 def test_a_tier_that_is_asleep_counts_for_the_best_quality() -> None:
     table = QualityTable(TABLE.tiers, 0.2, {}, {}, {("small", "large"): {4: 0.6}})
-    asleep = FleetSnapshot(TIERS, {"g": GroupState(1, 0.0, asleep=True)}, 5.0, table)
+    asleep = FleetSnapshot(TIERS, {"g": GroupState(1, 0.0, asleep=True)}, 5.0, table=table)
     decision = plan(PlanRequest(WORK, 0.0, 200.0, min_quality=0.55, max_stages=2), asleep, 0.0)
     assert isinstance(decision, Refusal)
     assert (decision.cause, decision.reason) == (

@@ -27,7 +27,7 @@ COST = RequestCost(request_ms=2.0, document_ms=0.1, reply_ms=1.0, hop_ms=4.0)  #
 
 def simulate(*arrived_ms: float, cost: RequestCost | None = COST, replicas: int = 1) -> Outcome:
     group = {"tiers": ["small", "medium", "large"], "replicas": {"min": replicas, "max": replicas}}
-    config = fleet(groups={"demo": group}, overhead_ms=8.0)
+    config = fleet(groups={"demo": group}, network_ms=8.0)
     n = len(arrived_ms)
     requests = Requests(np.array(arrived_ms) / 1e3, np.zeros(n, dtype=int), np.full(n, 10))
     policy = policy_of("static:small", config, MODELS)
@@ -62,12 +62,20 @@ def test_a_router_counts_from_when_it_begins_with_a_request() -> None:
     assert outcome.state.tolist() == [IN_TIME, LATE]
 
 
-def test_without_a_measured_cost_the_overhead_is_a_delay() -> None:
+def test_without_a_measured_cost_network_ms_is_the_way_to_the_router() -> None:
     outcome = simulate(0, 0, cost=None, replicas=2)  # 8 ms by the fleet file
     assert outcome.took_ms.tolist() == pytest.approx([28, 28])
-    # 19 ms of 100 are left when the chunk arrives, and the engine would take 20.
-    busy = simulate(0, cost=RequestCost(delay_ms=81.0))
-    assert (busy.state.tolist(), busy.gpu_s) == ([GIVEN_UP], 0.0), "it comes out of the slack"
+    # The router counts from 85 ms, when it gets the request, and allows for 8: it is late for its client.
+    late = simulate(0, cost=RequestCost(delay_ms=85.0))
+    assert (late.state.tolist(), late.took_ms.tolist()) == ([LATE], pytest.approx([105]))
+
+
+def test_the_router_learns_how_long_the_way_to_the_replica_is() -> None:
+    # 8 + 60 + 20 ms are in time.
+    near = simulate(0, 500, cost=RequestCost(hop_ms=60.0))
+    assert (near.state.tolist(), near.took_ms.tolist()) == ([IN_TIME] * 2, pytest.approx([80, 80]))
+    far = simulate(0, 500, cost=RequestCost(hop_ms=80.0))
+    assert (far.state.tolist(), far.gpu_s) == ([IN_TIME, GIVEN_UP], 0.02), "with 8 ms to the client it would be late"
 
 
 def test_the_way_to_the_replica_is_what_is_left_of_the_total() -> None:

@@ -39,8 +39,8 @@ def test_a_replica_is_lost_after_five_silent_seconds_or_five_times_the_predicted
 
 
 def test_a_try_has_the_slack_that_is_left() -> None:
-    assert attempts(0.1).slack_ms(0.03) == pytest.approx(70.0)
-    assert attempts().slack_ms(0.03) is None
+    assert attempts(0.1).slack_ms(0.03, 6.0) == pytest.approx(64.0)
+    assert attempts().slack_ms(0.03, 6.0) is None
 
 
 @pytest.mark.parametrize(
@@ -128,7 +128,7 @@ def test_a_failure_stands_where_no_other_replica_can_help(replica: str, has_othe
 def test_with_infinite_grace_an_expired_chunk_is_queued_once_more_without_a_deadline() -> None:
     tries = attempts(0.1, grace_s=math.inf)
     assert tries.after(Expired("the budget ended in the queue of r1"), "r1", True, 0.1) == 0.0
-    assert (tries.at_s, tries.slack_ms(0.1)) == (math.inf, None)
+    assert (tries.at_s, tries.slack_ms(0.1, 6.0)) == (math.inf, None)
     with pytest.raises(Expired):
         tries.after(Expired("the budget ended in the queue of r1"), "r1", True, 0.2)
 

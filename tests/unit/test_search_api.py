@@ -31,7 +31,7 @@ async def test_retrieved_documents_are_reranked_and_named() -> None:
     assert [(r["id"], r["retrieval"]["rank"]) for r in body["results"]] == [("d2", 2), ("d4", 1)]
     assert body["results"][0]["document"] == {"text": "the cat sat on the mat"}
     assert "retrieve" in body["rankfleet"]["timing_ms"]
-    assert reply.headers["server-timing"].startswith("retrieve;dur=")
+    assert reply.headers["server-timing"].startswith("read;dur=")
 
 
 async def test_a_search_that_finds_nothing_has_no_results() -> None:

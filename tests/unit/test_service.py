@@ -8,7 +8,7 @@ import pytest
 
 from rankfleet.api.dialects.native_replies import ranking_json
 from rankfleet.core.errors import Expired, Infeasible, InvalidRequest, Overloaded, ScoringFailed, TooLarge, UnknownModel
-from rankfleet.core.messages import Chunk, ChunkScores, Plan, Refusal, RerankRequest
+from rankfleet.core.messages import Chunk, ChunkScores, Plan, Refusal, RerankRequest, Timing
 from rankfleet.estimates.latency import LatencyModel
 from rankfleet.router.ledger import Entry
 from tests.unit.fakes import WORDS, FakeClock, FakeGroup, fleet, on_virtual_time, send, service, word_tokenizer
@@ -65,8 +65,8 @@ async def test_chunks_carry_the_slack_that_is_left() -> None:
     clock = one.clock
     assert isinstance(clock, FakeClock)
     clock.now = 100.03
-    await one.rank(RerankRequest("cat", ["a"], slo_ms=50), arrived_s=100.0)
-    assert group.chunks[0].slack_ms == pytest.approx(20)
+    await one.rank(RerankRequest("cat", ["a"], slo_ms=50), Timing(100.0))
+    assert group.chunks[0].slack_ms == pytest.approx(17), "of 50 ms, 30 are gone and 3 are for the way to the client"
 
 
 async def test_a_class_that_refuses_refuses_before_any_work() -> None:
@@ -186,7 +186,7 @@ async def test_a_request_overrides_the_fleets_rule_for_long_documents() -> None:
 
 async def test_passages_are_planned_for() -> None:
     # 1 ms a pair: the three passages are too much for the largest tier
-    one = service(long_documents="max_passage", passage_overlap_tokens=0, overhead_ms=0)
+    one = service(long_documents="max_passage", passage_overlap_tokens=0, network_ms=0)
     one.fleet.update_latency(
         {n: LatencyModel(0, per, 0) for n, per in (("small", 0.01), ("medium", 0.1), ("large", 1.0))}
     )
@@ -326,7 +326,7 @@ async def test_what_expires_in_the_queue_is_refused_where_the_class_says_so() ->
 async def test_candidates_that_are_not_scored_follow_those_that_are() -> None:
     group = FakeGroup()
     one = service(group)
-    # 4 pairs of 5 tokens; 3 ms go to overhead, and 12 more are two pairs at 1 ms a token.
+    # 4 pairs of 5 tokens; 3 ms go to the way to the client, and 12 more are two pairs at 1 ms a token.
     one.fleet.update_latency({n: LatencyModel(0, ms, 0) for n, ms in (("small", 1), ("medium", 4), ("large", 16))})
     ranking = await one.rank(RerankRequest("cat", ["a", "dog", "sun", "x"], slo_ms=15))
     assert [d.index for d in ranking.documents] == [0, 1, 2, 3]
@@ -344,7 +344,7 @@ async def test_a_pinned_tier_that_cannot_be_in_time_gets_its_predicted_time() ->
     one.fleet.update_latency({n: LatencyModel(500, 0, 0) for n in ("small", "medium", "large")})
     ranking = await one.rank(RerankRequest("cat", ["a"], model="large", slo_ms=50))
     assert (ranking.plan.tier, ranking.plan.fits) == ("large", False)
-    assert group.chunks[0].slack_ms == pytest.approx(503.0)
+    assert group.chunks[0].slack_ms == pytest.approx(500.0)
 
 
 async def test_warming_up_scores_by_its_tier_and_nothing_is_learned_from_it() -> None:
@@ -394,7 +394,7 @@ async def test_candidates_are_left_out_by_whole_documents_as_planned() -> None:
     # 64 tokens a pair: room for 60 of the document. 5 documents of 240 tokens are 5 · 4 passages of 64 tokens, 1,280 in
     # all; small takes a millisecond a token.
     group = FakeGroup()
-    one = service(group, long_documents="max_passage", passage_overlap_tokens=0, overhead_ms=0)
+    one = service(group, long_documents="max_passage", passage_overlap_tokens=0, network_ms=0)
     one.fleet.update_latency({n: LatencyModel(0, ms, 0) for n, ms in (("small", 1), ("medium", 9), ("large", 9))})
     asked = RerankRequest("cat", ["a dog " * 120] * 5, slo_ms=1000)
     planned = await one.explain(asked)
@@ -412,7 +412,7 @@ async def test_the_tokens_of_a_plan_that_cuts_passages_are_those_sent() -> None:
     # A pair takes up to 160 tokens, 156 of the document: 5 documents of 700 tokens are 5 · 5 passages of 144 tokens,
     # 3,600 in all. Cut to 128 they are 3,200 in as many pairs, and to 64 they are 1,600.
     group = FakeGroup()
-    config = fleet(long_documents="max_passage", passage_overlap_tokens=0, overhead_ms=0)
+    config = fleet(long_documents="max_passage", passage_overlap_tokens=0, network_ms=0)
     one = service(group, config, dict.fromkeys(config.tiers, word_tokenizer(160)))
     one.fleet.update_latency({n: LatencyModel(0, ms, 0) for n, ms in (("small", 1), ("medium", 9), ("large", 9))})
     ranking = await one.rank(RerankRequest("cat", ["a dog " * 350] * 5, slo_ms=2000))
@@ -423,7 +423,7 @@ async def test_the_tokens_of_a_plan_that_cuts_passages_are_those_sent() -> None:
 
 
 async def test_a_reply_in_which_nothing_was_scored_is_a_reply() -> None:
-    one = service(long_documents="max_passage", overhead_ms=50)
+    one = service(long_documents="max_passage", network_ms=50)
     one.fleet.update_latency({n: LatencyModel(500, 0, 0) for n in ("small", "medium", "large")})
     ranking = await one.rank(RerankRequest("cat", ["a dog " * 200], slo_ms=20))
     assert (ranking.plan.tier, ranking.passages, ranking.pairs) == (None, [0], 0)

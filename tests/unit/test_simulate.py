@@ -32,7 +32,7 @@ WORKLOAD = Workload.model_validate(
 
 def one_group(replicas: int = 1, **changes: object) -> FleetConfig:
     group = {"tiers": ["small", "medium", "large"], "replicas": {"min": replicas, "max": replicas}}
-    return fleet(groups={"demo": group}, overhead_ms=0, quality={"retriever": 0.1}, **changes)
+    return fleet(groups={"demo": group}, network_ms=0, quality={"retriever": 0.1}, **changes)
 
 
 def changed(**one: object) -> Workload:
@@ -75,7 +75,7 @@ def test_an_infeasible_request_is_given_up_and_counts_with_the_retrievers_qualit
 
 def test_the_overhead_passes_before_a_chunk_reaches_its_queue() -> None:
     # 5 + 40 ms, in each of two replicas; with 44 allowed a request is given up at once.
-    config = one_group(replicas=2).model_copy(update={"overhead_ms": 5.0})
+    config = one_group(replicas=2).model_copy(update={"network_ms": 5.0})
     outcome = simulate("static:medium", requests_at(0, 0), config, changed(slo_ms=45))
     assert (outcome.took_ms.tolist(), outcome.state.tolist()) == (pytest.approx([45, 45]), [IN_TIME, IN_TIME])
     outcome = simulate("static:medium", requests_at(0), config, changed(slo_ms=44))
@@ -127,7 +127,7 @@ def with_cascade(folder: Path) -> FleetConfig:
     (folder / "table.json").write_text(json.dumps(table))
     group = {"tiers": ["small", "medium", "large"], "replicas": {"min": 1, "max": 1}}
     quality = {"retriever": 0.1, "table": str(folder / "table.json")}
-    return fleet(groups={"demo": group}, overhead_ms=0, quality=quality)
+    return fleet(groups={"demo": group}, network_ms=0, quality=quality)
 
 
 def test_a_second_stage_scores_the_best_of_the_first(tmp_path: Path) -> None:

@@ -34,7 +34,7 @@ def run(config: FleetConfig, scaler: Scaler, arrived_s: np.ndarray, start_s: flo
 
 def one_group(max_replicas: int = 8, **autoscaling: Any) -> FleetConfig:
     group = {"tiers": ["small", "medium", "large"], "replicas": {"min": 1, "max": max_replicas}}
-    return fleet(groups={"demo": group}, overhead_ms=0, autoscaling=autoscaling)
+    return fleet(groups={"demo": group}, network_ms=0, autoscaling=autoscaling)
 
 
 def two_groups(**autoscaling: Any) -> FleetConfig:
@@ -42,7 +42,7 @@ def two_groups(**autoscaling: Any) -> FleetConfig:
         "low": {"tiers": ["small", "medium"], "replicas": {"min": 1, "max": 4}, "gpus": 1},
         "high": {"tiers": ["large"], "replicas": {"min": 0, "max": 4}, "gpus": 1},
     }
-    return fleet(groups=groups, overhead_ms=0, autoscaling=autoscaling)
+    return fleet(groups=groups, network_ms=0, autoscaling=autoscaling)
 
 
 def need(config: FleetConfig) -> NeedScaler:

@@ -66,7 +66,9 @@ def test_pairs_of_all_stages_are_counted(counted: list[tuple[str, float, dict[st
 def test_times_are_recorded_in_seconds_and_against_their_prediction(
     counted: list[tuple[str, float, dict[str, str]]],
 ) -> None:
-    answered = ranking(predicted_ms=50.0, timing=Timing(queue_ms=20.0, total_ms=40.0))
+    timing = Timing()
+    timing.scored(20.0, 15.0, now_s=0.04)
+    answered = ranking(predicted_ms=50.0, timing=timing)
     RouterTelemetry().answered(answered)
     recorded = {name: value for name, value, _ in counted}
     assert recorded["rankfleet_request_duration_seconds"] == 0.04

@@ -103,7 +103,7 @@ def drains(**scaling: object) -> dict[str, float]:
     classes = {"fast": {"slo_ms": 40}, "slow": {"slo_ms": 1000}, "batch": {"slo_ms": None}}
     models = {tier.name: tier.latency for tier in TIERS if tier.latency is not None}
     live = LiveSettings.model_validate({"slo_classes": classes, "autoscaling": scaling})
-    return drain_times_s(config(groups=settings, overhead_ms=5), live, models)
+    return drain_times_s(config(groups=settings, network_ms=5), live, models)
 
 
 def test_drain_times_follow_the_classes_that_a_group_can_serve() -> None:

@@ -11,7 +11,7 @@ from rankfleet.api.dialects.dialect import Route, SearchOutcome
 from rankfleet.api.http import RequestReader, respond
 from rankfleet.api.outcomes import Outcomes
 from rankfleet.core.errors import NotConfigured, TooLarge
-from rankfleet.core.messages import Decision, Ranking
+from rankfleet.core.messages import Decision, Ranking, Timing
 from rankfleet.retrieval.bm25 import Hit
 from rankfleet.router.limits import check_query
 from rankfleet.router.service import RankingService
@@ -36,9 +36,10 @@ class RankingHandler:
         self._outcomes = outcomes
 
     async def rerank(self, route: Route[Any, Ranking], request: Request) -> Response:
-        arrived_s = self._service.clock()
+        timing = Timing(self._service.clock())
         parsed = await self._reader.read(request, route)
-        ranking = await self._service.rank(parsed.request, arrived_s)
+        timing.ends("read", self._service.clock())
+        ranking = await self._service.rank(parsed.request, timing)
         self._outcomes.answered(ranking)
         return respond(request, route.reply(ranking, parsed))
 
@@ -48,29 +49,30 @@ class RankingHandler:
 
     async def search(self, route: Route[Any, SearchOutcome], request: Request) -> Response:
         """Retrieve and rank within one budget. Without an index, the answer is 404 and says how to build one."""
-        service, arrived_s = self._service, self._service.clock()
+        service, timing = self._service, Timing(self._service.clock())
         settings, limits = service.config.search, service.config.limits
         if self._retriever is None or settings is None:
             raise NotConfigured(
                 "this fleet has no index: build one with `rankfleet index build` and name it under `search:`"
             )
         parsed = await self._reader.read(request, route)
+        timing.ends("read", service.clock())
         check_query(parsed.request.query, limits)
         top_k = parsed.top_k or min(settings.top_k, limits.max_documents)
         if top_k > limits.max_documents:
             raise TooLarge(f"top_k {top_k} is more than the {limits.max_documents} documents allowed")
         loop = asyncio.get_running_loop()
         hits = await loop.run_in_executor(None, self._retriever.search, parsed.request.query, top_k)
-        retrieve_ms = (service.clock() - arrived_s) * 1e3
+        timing.ends("retrieve", service.clock())
         if not hits:
             service.check(parsed.request)
-            return respond(request, route.reply(SearchOutcome([], None, retrieve_ms), parsed))
+            return respond(request, route.reply(SearchOutcome([], None, timing), parsed))
         # A document of the index that is too long is cut and not refused: the client did not choose it.
         documents = [clip(hit.text, limits.max_document_bytes) for hit in hits]
         reservation_of(request).resize(texts_bytes(documents))
-        ranking = await service.rank(replace(parsed.request, documents=documents), arrived_s)
+        ranking = await service.rank(replace(parsed.request, documents=documents), timing)
         self._outcomes.answered(ranking)
-        return respond(request, route.reply(SearchOutcome(hits, ranking, retrieve_ms), parsed))
+        return respond(request, route.reply(SearchOutcome(hits, ranking, timing), parsed))
 
 
 def clip(text: str, max_bytes: int) -> str:

@@ -21,7 +21,7 @@ def drain_times_s(fleet: FleetConfig, live: LiveSettings, models: Mapping[str, L
     budgets_ms = [slo.slo_ms for slo in live.slo_classes.values() if slo.slo_ms is not None]
     found = {}
     for name, group in fleet.groups.items():
-        times_ms = [models[tier].p99_ms(chunk) + fleet.overhead_ms for tier in group.tiers if tier in models]
+        times_ms = [models[tier].p99_ms(chunk) + fleet.network_ms for tier in group.tiers if tier in models]
         if served := [budget_ms for budget_ms in budgets_ms if times_ms and budget_ms >= min(times_ms)]:
             found[name] = live.autoscaling.drain_share * min(served) / 1e3
     return found

@@ -5,7 +5,7 @@ import itertools
 import random
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any
 
@@ -48,10 +48,17 @@ class Reply:
     tier: str = ""
     quality: float = 0.0
     scored: bool = False
-    infer_ms: float = 0.0
-    queue_ms: float = 0.0
     done_s: float = 0.0
     error: str = ""
+    timing_ms: Mapping[str, float] = field(default_factory=dict)
+
+    @property
+    def infer_ms(self) -> float:
+        return self.timing_ms.get("infer", 0.0)
+
+    @property
+    def queue_ms(self) -> float:
+        return self.timing_ms.get("queue", 0.0)
 
     @property
     def in_time(self) -> bool:
@@ -104,9 +111,8 @@ async def send(client: aiohttp.ClientSession, call: Call, due_s: float) -> Reply
         said = text[:200].decode(errors="replace")
         return Reply(call, response.status, took_ms, done_s=done_s, error=said)
     fleet = orjson.loads(text)["rankfleet"]
-    timing = fleet["timing_ms"]
     scored = bool(fleet["stages"])
-    return Reply(call, 200, took_ms, fleet["tier"], fleet["quality"], scored, timing["infer"], timing["queue"], done_s)
+    return Reply(call, 200, took_ms, fleet["tier"], fleet["quality"], scored, done_s, timing_ms=fleet["timing_ms"])
 
 
 async def open_loop(url: str, planned: Sequence[Call]) -> list[Reply]:

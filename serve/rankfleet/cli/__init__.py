@@ -61,6 +61,7 @@ def main() -> None:
         rank,
         serve,
         simulate,
+        slo,
     )
 
     try:

@@ -74,7 +74,7 @@ def simulate(
         budgets_ms = [each.slo_ms for each in load.classes.values() if each.slo_ms is not None]
         scaler = None if autoscale is None else scaler_of(autoscale, config, models, budgets_ms)
         cost = read_request_cost(config.profile)
-        cost = replace(cost, delay_ms=cost.rest_of(config.overhead_ms))
+        cost = replace(cost, delay_ms=config.network_ms)
         simulation = Simulation(config, models, load, policy_of(policy, config, models), seed, scaler, start_s, cost)
         with err.status(f"simulating {len(requests):,} requests"):
             figures = results(simulation.run(requests), requests, config, load)

@@ -68,7 +68,7 @@ class RouterTelemetry:
         if math.isfinite(ranking.plan.predicted_ms) and ranking.plan.predicted_ms > 0:
             self._to_predicted.observe(ranking.timing.total_ms / ranking.plan.predicted_ms, tier)
         self._duration.observe(ranking.timing.total_ms / 1e3, tier)
-        self._queue.observe(ranking.timing.queue_ms / 1e3, tier)
+        self._queue.observe(ranking.timing.ms["queue"] / 1e3, tier)
         add(self._pairs, ranking.pairs, tier)
         for cached, count in (("yes", ranking.cached), ("no", len(ranking.texts) - ranking.cached)):
             add(self._documents, count, tier | {"cached": cached})

@@ -70,6 +70,7 @@ RESERVED_NAMES = [("tier", AUTO), ("tier", UNSCORED), ("group", "config"), ("gro
 SHIPPED_MODELS = Path(__file__).parent.parent / "models"
 # Keys of earlier versions and their present names, for the message that refuses them.
 RENAMED = {
+    "overhead_ms": "network_ms",
     "autoscaling.hold_s": "downscale_window_s",
     "autoscaling.rarely": "idle_utilisation",
     "routing.crowd_window": "arrival_window",
@@ -101,7 +102,11 @@ class FleetConfig(LiveSettings):
         ge=0,
         description="memory per router replica for token ids of documents seen before, in MB; 0 for no cache",
     )
-    overhead_ms: float = Field(3.0, ge=0, description="time per request besides queue and engine, in milliseconds")
+    network_ms: float = Field(
+        3.0,
+        ge=0,
+        description="time between client and router, there and back, which the router cannot see, in milliseconds",
+    )
 
     @field_validator("tiers", "groups")
     @classmethod

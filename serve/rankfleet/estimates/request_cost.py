@@ -15,7 +15,7 @@ class RequestCost:
     document_ms: the same, more for each document
     reply_ms: of router and client, once its scores are there
     hop_ms: of router and Ray, on the way of a chunk to its replica and of its scores back
-    delay_ms: more on the way of a chunk to its replica, which occupies neither
+    delay_ms: between client and router, which occupies neither
     """
 
     request_ms: float = 0.0

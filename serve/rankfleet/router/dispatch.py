@@ -182,7 +182,8 @@ class Dispatcher:
             try:
                 # Without its deadline it must not expire with its siblings, which may still wait with theirs.
                 request = chunk.request if attempts.at_s == deadline.at_s else None
-                part = replace(chunk, slack_ms=attempts.slack_ms(now_s), request=request)
+                slack_ms = attempts.slack_ms(now_s, self._fleet.beside_ms(now_s))
+                part = replace(chunk, slack_ms=slack_ms, request=request)
                 back = await self._ask(group, part, entry, deadline)
             except RankfleetError as error:
                 now_s = self._clock()
@@ -221,7 +222,9 @@ class Dispatcher:
         finally:
             del self._timeouts[entry]
             ledger.close(entry, self._clock())
-        ledger.answered(back.replica, back.backlog_s, self._clock())
+        now_s = self._clock()
+        ledger.answered(back.replica, back.backlog_s, now_s)
+        self._fleet.transfer.took((now_s - entry.sent_s) * 1e3 - back.queue_ms - back.infer_ms, now_s)
         return back
 
     async def _watch(self) -> None:

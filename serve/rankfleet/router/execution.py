@@ -8,10 +8,10 @@ import numpy as np
 
 from rankfleet.core.config import FleetConfig
 from rankfleet.core.errors import Expired, Overloaded, RankfleetError
-from rankfleet.core.messages import Plan, Stage, Timing
+from rankfleet.core.messages import Plan, Stage
 from rankfleet.router.answer import Answer, TokenizedRequest, document_scores
 from rankfleet.router.cascade import ranked, second_stage
-from rankfleet.router.dispatch import Dispatcher, Scores
+from rankfleet.router.dispatch import Dispatcher
 from rankfleet.router.fleet import FleetView
 from rankfleet.router.retry import Deadline
 
@@ -45,7 +45,7 @@ class PlanExecution:
         unloaded_tier = plan.unloaded.tier if plan.unloaded is not None else None
         scores = await self._dispatcher.score(tiers, part.pairs, tokenized.deadline(plan), unloaded_tier)
         answer = Answer.of(scores, part)
-        add_times(tokenized.timing, scores)
+        tokenized.timing.scored(scores.queue_ms, scores.infer_ms, self._clock())
         if len(plan.stages) > 1:
             await self._second_stage(plan.stages[1], answer, tokenized)
             if answer.quality(plan, self._fleet.quality) < tokenized.plan_request.min_quality:
@@ -67,7 +67,7 @@ class PlanExecution:
         if not math.isinf(deadline_s):
             group = self._config.group_of(stage.tier)
             ahead_ms = self._fleet.snapshot(now_s).groups[group].ahead_ms(deadline_s, math.inf, now_s)
-            left_ms = (deadline_s - now_s) * 1e3 - ahead_ms - self._config.overhead_ms
+            left_ms = (deadline_s - now_s) * 1e3 - ahead_ms - self._fleet.beside_ms(now_s)
         retrieved = quality.retriever > 0
         lengths = tokenized.texts.document_lengths(stage.tier)
         kept = second_stage(stage, answer.scores, lengths, model, left_ms, retrieved)
@@ -92,15 +92,9 @@ class PlanExecution:
         answer.tokens += part.pairs.tokens
         answer.pairs += len(part.pairs)
         answer.truncated = sorted({*answer.truncated, *(int(kept[i]) for i in part.layout.truncated)})
-        add_times(tokenized.timing, scores)
+        tokenized.timing.scored(scores.queue_ms, scores.infer_ms, self._clock())
 
     def too_late(self, why: str, plan: Plan) -> Overloaded:
         """The error for a request whose time ran out and for which what is left is no acceptable answer."""
         backlog_s = self._fleet.backlog_s(self._config.group_of(plan.tier), self._clock())
         return Overloaded(f"{why}; retry later or allow more time", max(0.05, backlog_s))
-
-
-def add_times(timing: Timing, scores: Scores) -> None:
-    """Stages follow one another, so their times add up."""
-    timing.queue_ms += scores.queue_ms
-    timing.infer_ms += scores.infer_ms

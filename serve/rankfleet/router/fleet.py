@@ -10,6 +10,7 @@ from rankfleet.estimates.arrivals import ArrivalMeter, ArrivalStats
 from rankfleet.estimates.frontier import Frontier, TierOption, quality_range
 from rankfleet.estimates.latency import LatencyModel
 from rankfleet.estimates.quality import QualityTable, quality_table
+from rankfleet.estimates.transfer import TransferMeter
 from rankfleet.router.ledger import Ledger
 from rankfleet.router.snapshot import FleetSnapshot, GroupState, TierState
 
@@ -34,6 +35,7 @@ class FleetView:
         self._latency: dict[str, LatencyModel] = before._latency if before else {}
         self._quality = quality_table(config)
         self._meter: ArrivalMeter = before._meter if before else ArrivalMeter(config.routing)
+        self.transfer: TransferMeter = before.transfer if before else TransferMeter()
         self._tiers: tuple[TierState, ...] = ()
         self.update_latency({})
         if before is None:
@@ -88,6 +90,11 @@ class FleetView:
         ]
         return Frontier.of(options, quality_range(quality[tier] for tier in group.tiers)) if options else None
 
+    def beside_ms(self, now_s: float) -> float:
+        """What is left to do beside queue and engine once a stage begins: the way to the replica and back, and to the
+        client."""
+        return self.transfer.ms(now_s) + self._config.network_ms
+
     def request_arrived(self, budget_ms: float | None, now_s: float) -> None:
         """A request has arrived; budget_ms: None for best-effort work."""
         self._meter.arrived(math.inf if budget_ms is None else budget_ms, now_s, found_idle=not self.busy)
@@ -120,7 +127,8 @@ class FleetView:
         return FleetSnapshot(
             self._tiers,
             {name: self._state(name, now_s) for name in config.groups},
-            config.overhead_ms,
+            config.network_ms,
+            self.transfer.ms(now_s),
             self._quality,
             config.routing,
             config.autoscaling.start_s,

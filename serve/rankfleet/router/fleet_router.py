@@ -61,6 +61,7 @@ class FleetRouter:
         request = tokenized.plan_request
         decision = self.decide(request, tokenized.resolved.request.request_id)
         self.count(request, decision, tokenized.resolved.request.probe)
+        tokenized.timing.ends("plan", self._clock())
         if isinstance(decision, Refusal):
             raise refused(decision)
         if isinstance(decision, GivenOrder):

@@ -94,7 +94,7 @@ def engine_ms(tier: TierState, work: Work, fleet: FleetSnapshot, whole: bool = F
 
 
 def complete_options(request: PlanRequest, fleet: FleetSnapshot, now_s: float) -> list[PlanOption]:
-    """Every tier on everything, best first: predicted = elapsed + overhead + work ahead + engine.
+    """Every tier on everything, best first: predicted = elapsed + network + transfer + work ahead + engine.
 
     In place of the work ahead, a group that is asleep has the time until a replica has started.
     """
@@ -102,7 +102,7 @@ def complete_options(request: PlanRequest, fleet: FleetSnapshot, now_s: float) -
     waits, late = {}, {}
     for name in {tier.group for tier in tiers}:
         ahead_ms = ahead_of(request, fleet, name, now_s)
-        waits[name] = (now_s - request.arrived_s) * 1e3 + fleet.overhead_ms + ahead_ms
+        waits[name] = (now_s - request.arrived_s) * 1e3 + fleet.network_ms + fleet.transfer_ms + ahead_ms
         late[name] = late_tiers(request, fleet, name)
     found, documents = [], request.documents
     for tier in tiers:
@@ -184,7 +184,7 @@ def cascades(
     If `large` is in another group, the second stage waits in that group's queue as well.
     """
     first_ms = engine_ms(small, request.work[small.name], fleet)
-    wait_ms = base.predicted_ms - base.engine_ms + fleet.overhead_ms
+    wait_ms = base.predicted_ms - base.engine_ms + fleet.transfer_ms
     if large.group != small.group:
         wait_ms += ahead_of(request, fleet, large.group, now_s)
     for k, quality in by_depth.items():

@@ -87,7 +87,7 @@ def plan(request: PlanRequest, fleet: FleetSnapshot, now_s: float) -> Decision:
 def choose(request: PlanRequest, fleet: FleetSnapshot, now_s: float) -> Choice:
     """Decide for one request.
 
-    predicted = elapsed + overhead + work ahead in the tier's group + p99 of the engine on this work.
+    predicted = elapsed + network + transfer + work ahead in the tier's group + p99 of the engine on this work.
 
     - With a budget: the best option that fits it and with which the group's backlog still drains within its horizon
       (`estimates/arrivals.py`). If only the horizon rules options out, the fastest that fits.
@@ -157,7 +157,7 @@ def when_none_fits(
     if request.pinned is not None:
         return Choice(fastest, False, found, (), fastest)
     less = degraded_options(request, fleet, list(found), budget_ms)
-    given = GivenOrderOption(fleet.quality.retriever, elapsed_ms + fleet.overhead_ms)
+    given = GivenOrderOption(fleet.quality.retriever, elapsed_ms + fleet.network_ms)
     chosen = next((option for option in less if option.predicted_ms <= budget_ms), given)
     if chosen.quality < request.min_quality:
         return refused

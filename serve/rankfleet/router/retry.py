@@ -65,9 +65,10 @@ class Attempts:
     def __post_init__(self) -> None:
         self.at_s = self.deadline.at_s
 
-    def slack_ms(self, now_s: float) -> float | None:
-        """As `Chunk.slack_ms`, for a try that is sent now."""
-        return None if self.at_s == math.inf else (self.at_s - now_s) * 1e3
+    def slack_ms(self, now_s: float, beside_ms: float) -> float | None:
+        """As `Chunk.slack_ms`, for a try that is sent now. beside_ms: until the chunk is queued, and from its scores to
+        the client."""
+        return None if self.at_s == math.inf else (self.at_s - now_s) * 1e3 - beside_ms
 
     def after(self, error: RankfleetError, replica: str, has_other: bool, now_s: float) -> float:
         """How many seconds to wait before the next try. Raises what the request gets if there is none.

@@ -85,28 +85,33 @@ class RankingService:
         self.fleet.take_over()
         self._cache.resize(int(self.config.token_cache_mb * 1e6))
 
-    async def rank(self, request: RerankRequest, arrived_s: float | None = None) -> Ranking:
-        """Rank one request. arrived_s: when it reached the router, by this service's clock; now by default.
+    async def rank(self, request: RerankRequest, timing: Timing | None = None) -> Ranking:
+        """Rank one request. timing: what it has taken so far, by this service's clock; None if it arrives now.
 
         Raises InvalidRequest for what is wrong, or for a quality that no plan reaches; TooLarge; UnknownModel.
         Infeasible and Overloaded if no acceptable plan fits and the SLO class says refuse, or `min_quality` rules out
         what is left. Unavailable if no replica can be had, ScoringFailed if the engine fails.
         """
-        resolved = self._resolve(request, arrived_s)
+        timing = timing or Timing(self.clock())
+        resolved = self._resolve(request, timing.started_s)
         if (early := self._refuse_early(resolved)) is not None:
             raise refused(early)
-        tokenized = await self._tokenized(resolved)
+        timing.ends("plan", self.clock())
+        tokenized = await self._tokenized(resolved, timing)
         if not request.probe:
             self._token_bound.learn(request, tokenized.plan_request.work, self._limits(resolved.target.tiers))
         plan, answer = await self._router.route(tokenized)
-        tokenized.timing.total_ms = (self.clock() - resolved.arrived_s) * 1e3
-        return ranking_of(tokenized, plan, answer)
+        ranking = ranking_of(tokenized, plan, answer)
+        timing.ends("reply", self.clock())
+        return ranking
 
     async def explain(self, request: RerankRequest) -> Decision:
         """What would be decided now, without scoring. Raises as `rank` does for what is wrong with the request."""
         resolved = self._resolve(request)
-        early = self._refuse_early(resolved, counted=False)
-        return early or self._router.decide((await self._tokenized(resolved)).plan_request, request.request_id)
+        if (early := self._refuse_early(resolved, counted=False)) is not None:
+            return early
+        tokenized = await self._tokenized(resolved, Timing(resolved.arrived_s))
+        return self._router.decide(tokenized.plan_request, request.request_id)
 
     def check(self, request: RerankRequest) -> None:
         """Raises UnknownModel for a model or an SLO class that this fleet does not have."""
@@ -136,7 +141,7 @@ class RankingService:
         """Score a small request a few times: connections and much else are made on first use, and no client should
         pay for that. Nothing is decided or learned. Raises what replicas raise."""
         for _ in range(WARM_UPS):
-            tokenized = await self._tokenized(self._resolve(replace(PROBE, model=tier)))
+            tokenized = await self._tokenized(self._resolve(replace(PROBE, model=tier)), Timing())
             await self._router.dispatcher.score((tier,), tokenized.texts.part(tier).pairs)
 
     def _resolve(self, request: RerankRequest, arrived_s: float | None = None) -> ResolvedRequest:
@@ -171,10 +176,9 @@ class RankingService:
             self._router.count(request, decision, resolved.request.probe)
         return decision
 
-    async def _tokenized(self, resolved: ResolvedRequest) -> TokenizedRequest:
-        started_s = self.clock()
+    async def _tokenized(self, resolved: ResolvedRequest, timing: Timing) -> TokenizedRequest:
         texts = await self._tokenize(resolved.request, resolved.target.tiers)
-        timing = Timing(tokenize_ms=(self.clock() - started_s) * 1e3)
+        timing.ends("tokenize", self.clock())
         lengths = texts.lengths()
         work = {tier: each.work for tier, each in lengths.items()}
         return TokenizedRequest(resolved, texts, self._plan_request(resolved, work, lengths), timing)

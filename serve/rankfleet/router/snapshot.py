@@ -71,14 +71,16 @@ class GroupState:
 class FleetSnapshot:
     """The fleet as a router sees it at one instant: everything that a decision uses besides the request.
 
-    overhead_ms: time per request outside of queue and engine (HTTP, tokenizing, transfer).
+    network_ms: time per request between client and router, there and back.
+    transfer_ms: of a chunk between router and replica, there and back; 95th percentile.
     table: quality of cascades, depths and cut pairs; None if only one figure per tier is known.
     start_s: seconds until a group that is asleep would answer.
     """
 
     tiers: tuple[TierState, ...]
     groups: Mapping[str, GroupState]
-    overhead_ms: float
+    network_ms: float
+    transfer_ms: float = 0.0
     table: QualityTable | None = None
     rule: Routing = field(default_factory=Routing)
     start_s: float = 20.0

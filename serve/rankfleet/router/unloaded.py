@@ -20,7 +20,7 @@ def unloaded_plan(
     for option in found:
         if isinstance(option, GivenOrderOption):
             return None
-        idle_ms = len(option.stages) * fleet.overhead_ms + option.engine_ms
+        idle_ms = fleet.network_ms + len(option.stages) * fleet.transfer_ms + option.engine_ms
         if option.quality >= request.min_quality and idle_ms <= left_ms:
             return device_time(option, request, fleet)
     return None

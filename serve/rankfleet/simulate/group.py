@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from rankfleet.core.messages import Chunk, ChunkScores
 from rankfleet.estimates.load import LoadCounters
@@ -30,17 +30,15 @@ class SimulatedGroup:
         ledger: Ledger,
         new_worker: Callable[[str], Worker],
         hop: Callable[[], Awaitable[object]],
-        delay_ms: float,
     ) -> None:
         """
         new_worker: makes the worker of a replica, by the replica's name
         hop: the router's work for a chunk on its way to a replica, and for its scores on their way back
-        delay_ms: more on the way to a replica, out of the chunk's slack
         """
         self._name = name
         self._ledger = ledger
         self._new_worker = new_worker
-        self._hop, self._delay_ms = hop, delay_ms
+        self._hop = hop
         self._made = 0
         self._waiting = 0  # chunks that came while no replica took work
         self._available = asyncio.Event()
@@ -48,10 +46,7 @@ class SimulatedGroup:
         self.draining: list[SimulatedReplica] = []  # that take no more and still finish what they have
 
     async def score(self, chunk: Chunk, entry: Entry) -> ChunkScores:
-        """As `GroupClient` says; waits while no replica takes work, as Serve does.
-
-        What a request takes outside of queue and engine passes on the way to the replica, out of the chunk's slack.
-        """
+        """As `GroupClient` says; waits while no replica takes work, as Serve does."""
         self._waiting += 1
         try:
             while not (taking := [replica for replica in self.replicas if replica.started]):
@@ -63,10 +58,6 @@ class SimulatedGroup:
         replica.ongoing += 1
         try:
             await self._hop()
-            if self._delay_ms > 0:
-                await asyncio.sleep(self._delay_ms / 1e3)
-                if chunk.slack_ms is not None:
-                    chunk = replace(chunk, slack_ms=chunk.slack_ms - self._delay_ms)
             scores = await replica.worker.submit(chunk)
             await self._hop()
             return scores

@@ -33,7 +33,7 @@ def upper_bound(
     """Upper bounds of attainment and of mean quality; two bounds, not one schedule. All replicas are there."""
     devices = sum(group.replicas.max for group in fleet.groups.values())
     budgets_ms = np.array([c.slo_ms if c.slo_ms is not None else np.inf for c in workload.classes.values()])
-    deadlines_s = requests.arrived_s + (budgets_ms[requests.kind] - fleet.overhead_ms) / 1e3
+    deadlines_s = requests.arrived_s + (budgets_ms[requests.kind] - fleet.network_ms) / 1e3
     sizes, size_index = np.unique(requests.pairs, return_inverse=True)
     retriever = fleet.quality.retriever
     options = [tier_options(fleet, models, workload, int(pairs), devices) for pairs in sizes]

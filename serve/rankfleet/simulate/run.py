@@ -93,9 +93,9 @@ class Simulation:
         seed: of the spread of batch times
         scaler: None for no autoscaling, with replicas.max of each group from the start
         start_s: time from the decision to start a replica until it scores
-        cost: of a request beside queue and engine; None for the fleet file's `overhead_ms` as a delay
+        cost: of a request beside queue and engine; None for the fleet file's `network_ms` as its delay
         """
-        self._cost = cost or RequestCost(delay_ms=fleet.overhead_ms)
+        self._cost = cost or RequestCost(delay_ms=fleet.network_ms)
         self._fleet, self._models, self._workload, self._policy = fleet, models, workload, policy
         self._scaler, self._start_s = scaler, start_s
         self._rng = np.random.default_rng(seed)
@@ -151,6 +151,8 @@ class Simulation:
     async def _request(self, number: int, target: Target, pairs: int) -> None:
         """Rank one request as the service does, and note what became of it."""
         outcome, due_s = self._outcome, self._clock()
+        if self._cost.delay_ms > 0:
+            await asyncio.sleep(self._cost.delay_ms / 1e3)
         arrived_s = await self._occupy_core(self._cost.before_ms(pairs))
         try:
             plan, answer = await self._router.route(self._tokenized(target, pairs, arrived_s))
@@ -187,7 +189,7 @@ class Simulation:
             lengths=texts.lengths,
             max_stages=MAX_STAGES,
         )
-        return TokenizedRequest(ResolvedRequest(NO_TEXTS, target, None, arrived_s), texts, request, Timing())
+        return TokenizedRequest(ResolvedRequest(NO_TEXTS, target, None, arrived_s), texts, request, Timing(arrived_s))
 
     # Replicas
 
@@ -210,7 +212,7 @@ class Simulation:
 
         # Ray's part of the way to a replica and back runs in the router's process.
         hop = partial(self._occupy_core, self._cost.hop_ms / 2)
-        simulated = SimulatedGroup(name, ledger, new_worker, hop, self._cost.delay_ms)
+        simulated = SimulatedGroup(name, ledger, new_worker, hop)
         simulated.scale_to(group.replicas.max if self._scaler is None else max(1, group.replicas.min), 0.0)
         return simulated
 

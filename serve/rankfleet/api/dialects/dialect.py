@@ -8,7 +8,7 @@ from pydantic import BaseModel
 
 from rankfleet.api.headers import RequestHeaders
 from rankfleet.core.errors import RankfleetError
-from rankfleet.core.messages import Decision, Ranking, RerankRequest
+from rankfleet.core.messages import Decision, Ranking, RerankRequest, Timing
 from rankfleet.retrieval.bm25 import Hit
 
 
@@ -40,11 +40,12 @@ class SearchOutcome:
 
     hits: retrieved documents, best first.
     ranking: None where nothing was found.
+    timing: of the whole search, as in `ranking`.
     """
 
     hits: list[Hit]
     ranking: Ranking | None
-    retrieve_ms: float
+    timing: Timing
 
 
 class Reply(NamedTuple):

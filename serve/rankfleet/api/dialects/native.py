@@ -161,18 +161,17 @@ def reply_to_plan(decision: Decision, parsed: NativeRerank) -> Reply:
 
 
 def reply_to_search(found: SearchOutcome, parsed: NativeSearch) -> Reply:
-    timing = f"retrieve;dur={found.retrieve_ms:.2f}"
+    headers = {"Server-Timing": server_timing(found.timing)}
     ranking = found.ranking
     if ranking is None:
-        return Reply(nothing_found_json(parsed.request.request_id, found.retrieve_ms), {"Server-Timing": timing})
+        return Reply(nothing_found_json(parsed.request.request_id, found.timing), headers)
     content = ranking_json(ranking, ranking.texts if parsed.return_documents else None)
     for result in content["results"]:  # named by id and retrieval rank in place of the index
         place = result.pop("index")
         hit = found.hits[place]
         result |= {"id": hit.id, "retrieval": {"rank": place + 1, "score": round(hit.score, 4)}}
     content["rankfleet"]["truncated"] = [found.hits[i].id for i in ranking.truncated]
-    content["rankfleet"]["timing_ms"]["retrieve"] = round(found.retrieve_ms, 2)
-    return Reply(content, {"Server-Timing": f"{timing}, {server_timing(ranking.timing)}"})
+    return Reply(content, headers)
 
 
 def error_reply(error: RankfleetError, request_id: str) -> Reply:

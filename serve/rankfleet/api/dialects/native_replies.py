@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal, NotRequired
 from pydantic import Field
 from typing_extensions import TypedDict
 
-from rankfleet.core.messages import Decision, Plan, Ranking, Refusal, Timing
+from rankfleet.core.messages import STEPS, Decision, Plan, Ranking, Refusal, Timing
 from rankfleet.core.sections import UNSCORED
 
 Document = str | dict[str, Any]  # of a request: a text, or an object with its text under `text`
@@ -53,11 +53,17 @@ class Usage(TypedDict):
 
 
 class TimingMs(TypedDict):
+    """The parts add up to the total."""
+
+    read: Annotated[float, Field(description="until the body was received, parsed and checked")]
+    retrieve: NotRequired[Annotated[float, Field(description="/v1/search only")]]
     tokenize: float
+    plan: float
+    transfer: Annotated[float, Field(description="to replicas and back, besides queue and device")]
     queue: Annotated[float, Field(description="wait in a replica's queue, of the slowest chunk of each stage")]
     infer: Annotated[float, Field(description="time on the device, of the slowest chunk of each stage")]
+    reply: float
     total: Annotated[float, Field(description="from arrival at the router to the reply")]
-    retrieve: NotRequired[Annotated[float, Field(description="/v1/search only")]]
 
 
 class StageReply(TypedDict):
@@ -193,18 +199,13 @@ def ranking_json(ranking: Ranking, documents: Sequence[Document] | None) -> dict
 
 def details_json(ranking: Ranking) -> dict[str, Any]:
     """Which tier answered, why, what was predicted and what it took."""
-    plan, timing = ranking.plan, ranking.timing
+    plan = ranking.plan
     details: dict[str, Any] = {
         "tier": plan.tier or UNSCORED,
         "reason": plan.reason,
         "quality": plan.quality,
         "predicted_ms": finite_ms(plan.predicted_ms),
-        "timing_ms": {
-            "tokenize": round(timing.tokenize_ms, 2),
-            "queue": round(timing.queue_ms, 2),
-            "infer": round(timing.infer_ms, 2),
-            "total": round(timing.total_ms, 2),
-        },
+        "timing_ms": timing_json(ranking.timing),
         "stages": [{"tier": stage.tier, "candidates": stage.candidates} for stage in ranking.stages],
         "truncated": ranking.truncated,
     }
@@ -255,15 +256,14 @@ def plan_json(decision: Decision) -> dict[str, Any]:
     return content
 
 
-def nothing_found_json(request_id: str, retrieve_ms: float) -> dict[str, Any]:
+def nothing_found_json(request_id: str, timing: Timing) -> dict[str, Any]:
     """The reply of a search that has nothing to rank."""
-    took_ms = round(retrieve_ms, 2)
     details: dict[str, Any] = {
         "tier": UNSCORED,
         "reason": "no document shares a word with the query",
         "quality": None,
         "predicted_ms": None,
-        "timing_ms": {"retrieve": took_ms, "tokenize": 0.0, "queue": 0.0, "infer": 0.0, "total": took_ms},
+        "timing_ms": timing_json(timing),
         "stages": [],
         "truncated": [],
     }
@@ -280,7 +280,12 @@ def finite_ms(ms: float) -> float | None:
     return round(ms, 2) if math.isfinite(ms) else None
 
 
+def timing_json(timing: Timing) -> dict[str, float]:
+    """Milliseconds by step, and in total."""
+    steps = {step: round(timing.ms[step], 2) for step in STEPS if step in timing.ms}
+    return steps | {"total": round(timing.total_ms, 2)}
+
+
 def server_timing(timing: Timing) -> str:
     """The Server-Timing header (W3C), which browsers and proxies can show."""
-    tokenize, queue = f"tokenize;dur={timing.tokenize_ms:.2f}", f"queue;dur={timing.queue_ms:.2f}"
-    return f"{tokenize}, {queue}, infer;dur={timing.infer_ms:.2f}, total;dur={timing.total_ms:.2f}"
+    return ", ".join(f"{step};dur={ms:.2f}" for step, ms in timing_json(timing).items())
