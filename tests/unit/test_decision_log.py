@@ -75,7 +75,7 @@ def logged(request: PlanRequest, snapshot: FleetSnapshot, now_s: float, decision
             Plan,
             {"tier": "medium", "max_tokens": 80},
         ),
-        (PlanRequest(WORK, 0.0, 12.0, lengths=LENGTHS), CALM, Plan, {"tier": "small", "degraded": "64 tokens a pair"}),
+        (PlanRequest(WORK, 0.0, 12.0, lengths=LENGTHS), CALM, Plan, {"tier": "small", "degraded": "70 tokens a pair"}),
         (PlanRequest(WORK, 0.0, 12.0), CALM, Plan, {"tier": "small", "degraded": "first 7 of 10"}),
         (PlanRequest({"large": WORK["large"]}, 0.0, 50.0, "arm"), CALM, Plan, {"tier": "large", "fits": False}),
         (PlanRequest(WORK, 0.0), replace(CALM, groups={"g": GroupState(1, 0.0, asleep=True)}), Plan, {"tier": "large"}),

@@ -410,15 +410,15 @@ async def test_candidates_are_left_out_by_whole_documents_as_planned() -> None:
 
 async def test_the_tokens_of_a_plan_that_cuts_passages_are_those_sent() -> None:
     # A pair takes up to 160 tokens, 156 of the document: 5 documents of 700 tokens are 5 · 5 passages of 144 tokens,
-    # 3,600 in all. Cut to 128 they are 3,200 in as many pairs, and to 64 they are 1,600.
+    # 3,600 in all. Cut to 80 tokens they are 2,000 in as many pairs.
     group = FakeGroup()
     config = fleet(long_documents="max_passage", passage_overlap_tokens=0, network_ms=0)
     one = service(group, config, dict.fromkeys(config.tiers, word_tokenizer(160)))
     one.fleet.update_latency({n: LatencyModel(0, ms, 0) for n, ms in (("small", 1), ("medium", 9), ("large", 9))})
     ranking = await one.rank(RerankRequest("cat", ["a dog " * 350] * 5, slo_ms=2000))
-    assert (ranking.plan.degraded, ranking.plan.predicted_ms) == ("64 tokens a pair", pytest.approx(1600))
+    assert (ranking.plan.degraded, ranking.plan.predicted_ms) == ("80 tokens a pair", pytest.approx(2000))
     sent = np.concatenate([chunk.pairs.lengths for chunk in group.chunks])
-    assert (len(sent), set(sent.tolist())) == (25, {64})
+    assert (len(sent), set(sent.tolist())) == (25, {80})
     assert (ranking.passages, ranking.truncated) == ([5] * 5, [0, 1, 2, 3, 4])
 
 

@@ -92,7 +92,7 @@ def summary(replies: Sequence[tuple[Cell, Reply]], best: dict[int, float]) -> di
     cells = sorted({cell for cell, _ in replies})
     return {
         "requests": len(replies),
-        "met": round(sum(reply.in_time for _, reply in replies) / len(replies), 4),
+        "met": met([reply for _, reply in replies]),
         "steps_p50_ms": {step: quantile([r.timing_ms.get(step, 0.0) for r in done], 0.5) for step in STEPS},
         "outside_p50_ms": quantile([r.took_ms - r.timing_ms["total"] for r in done], 0.5),
         "outside_p95_ms": quantile([r.took_ms - r.timing_ms["total"] for r in done], 0.95),
@@ -106,14 +106,15 @@ def summary(replies: Sequence[tuple[Cell, Reply]], best: dict[int, float]) -> di
 
 
 def cell_figures(replies: Sequence[Reply], best: float) -> dict[str, Any]:
-    """met: share answered in time. used: median share of the budget that answers took for which work was left out."""
+    """met: as `met`. late, unscored: answers out of time, and in the order given. used: median share of the budget that
+    answers took for which work was left out. best: quality without a budget."""
     took = [reply.took_ms for reply in replies if reply.status == 200]
     less = [r.took_ms / (r.call.budget_ms or AMPLE_MS) for r in replies if r.scored and r.quality < best - 1e-9]
     tiers = [reply.tier for reply in replies if reply.scored]
     return {
         "requests": len(replies),
-        "met": round(sum(reply.in_time for reply in replies) / len(replies), 4),
-        "late": sum(reply.scored and not reply.in_time for reply in replies),
+        "met": met(replies),
+        "late": sum(reply.status == 200 and not is_met(reply) for reply in replies),
         "unscored": sum(not reply.scored for reply in replies),
         "used": quantile(less, 0.5),
         "p50_ms": quantile(took, 0.5),
@@ -121,6 +122,16 @@ def cell_figures(replies: Sequence[Reply], best: float) -> dict[str, Any]:
         "quality": round(float(np.mean([reply.quality for reply in replies])), 4),
         "tiers": {tier: tiers.count(tier) for tier in sorted(set(tiers))},
     }
+
+
+def is_met(reply: Reply) -> bool:
+    """Whether an answer came within the budget by the client's clock, scored or in the order given."""
+    return reply.status == 200 and reply.took_ms <= (reply.call.budget_ms or AMPLE_MS)
+
+
+def met(replies: Sequence[Reply]) -> float:
+    """The share of requests that were answered within their budget."""
+    return round(sum(map(is_met, replies)) / len(replies), 4)
 
 
 def without_budget(call: Call) -> Call:

@@ -1,5 +1,6 @@
 """The token lengths of a request's pairs: how much work it is, whole, cut or in part."""
 
+from bisect import bisect_right
 from functools import cached_property
 
 import numpy as np
@@ -19,7 +20,6 @@ class Lengths:
         self.tokens = tokens.astype(np.int64)
         self.firsts = firsts
         self.template_tokens = template_tokens
-        self._cut: dict[int, Work] = {}
 
     @cached_property
     def work(self) -> Work:
@@ -33,9 +33,11 @@ class Lengths:
 
     def cut(self, max_tokens: int) -> Work:
         """The work of all pairs, each cut to `max_tokens`."""
-        if max_tokens not in self._cut:
-            self._cut[max_tokens] = Work.of(np.minimum(self.tokens, max_tokens))
-        return self._cut[max_tokens]
+        ordered, sums = self._by_length
+        whole = bisect_right(ordered, max_tokens)
+        longer = len(ordered) - whole
+        tokens, squares = sums[whole]
+        return Work(len(ordered), tokens + longer * max_tokens, squares + longer * max_tokens**2)
 
     @property
     def documents(self) -> int:
@@ -49,11 +51,20 @@ class Lengths:
         pairs = min(count, self.documents)
         if self.firsts is not None:
             pairs = int(self.firsts[count]) if count < self.documents else len(self.tokens)
-        return Work(pairs, *self._sums[pairs - 1])
+        return Work(pairs, *self._sums[pairs])
 
     @cached_property
     def _sums(self) -> list[tuple[int, int]]:
-        """Running sums of tokens and of squared lengths, by pair."""
-        tokens = np.cumsum(self.tokens).tolist()
-        squares = np.cumsum(self.tokens * self.tokens).tolist()
-        return list(zip(tokens, squares, strict=True))
+        return running_sums(self.tokens)
+
+    @cached_property
+    def _by_length(self) -> tuple[list[int], list[tuple[int, int]]]:
+        """All lengths, the shortest first, and their running sums."""
+        ordered = np.sort(self.tokens)
+        return ordered.tolist(), running_sums(ordered)
+
+
+def running_sums(tokens: np.ndarray) -> list[tuple[int, int]]:
+    """Sums of the tokens and of the squared lengths of the first n pairs, for each n from 0."""
+    squares = np.cumsum(tokens * tokens).tolist()
+    return list(zip([0, *np.cumsum(tokens).tolist()], [0, *squares], strict=True))

@@ -1,8 +1,10 @@
 """The plans that a request may be given, each with its predicted time and expected quality."""
 
 import math
-from collections.abc import Iterator, Mapping
+from bisect import bisect_right
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from operator import attrgetter
 from typing import Literal, NamedTuple
 
@@ -12,7 +14,7 @@ from rankfleet.estimates.lengths import Lengths
 from rankfleet.router.snapshot import FleetSnapshot, TierState, cheapest_ms, spread
 
 MAX_STAGES = 2  # passes of a plan that `router/execution.py` carries out
-CUT_LENGTHS = (256, 128, 64)  # tokens that pairs are cut to when no complete plan fits
+MIN_CUT_TOKENS = 64  # pairs are not cut to fewer tokens when no complete plan fits
 MIN_TEXT_TOKENS = 32  # tokens of query and document that a pair must keep for its score to mean anything
 
 
@@ -241,36 +243,37 @@ def cut_pairs(
 def degraded_options(
     request: PlanRequest, fleet: FleetSnapshot, complete: list[PlanOption], budget_ms: float
 ) -> list[PlanOption]:
-    """What can be done when no complete plan fits, best first: pairs cut to CUT_LENGTHS; if none of these fits either,
-    each tier on as many of the first candidates as it has time for."""
+    """What can be done when no complete plan fits, best first: for each tier, pairs cut to what it has time for; if
+    that is less than MIN_CUT_TOKENS for all of them, as many of the first candidates as it has time for."""
     measured = [
         (tier, option)
         for tier in fleet.tiers
         for option in complete
         if option.tier == tier.name and math.isfinite(option.engine_ms)
     ]
-    tried = [
-        cut
-        for tier, option in measured
-        for length in CUT_LENGTHS
-        if (cut := cut_pairs(request, fleet, tier, option, length)) is not None
-    ]
-    if not any(cut.predicted_ms <= budget_ms for cut in tried):
+    left_ms = {tier.name: budget_ms - (option.predicted_ms - option.engine_ms) for tier, option in measured}
+    tried = []
+    if request.lengths is not None:
         for tier, option in measured:
-            depth = affordable_depth(request, fleet, tier, budget_ms - (option.predicted_ms - option.engine_ms))
-            if 0 < depth < request.documents:
+            lengths = request.lengths[tier.name]
+            sizes = range(max(MIN_CUT_TOKENS, lengths.template_tokens + MIN_TEXT_TOKENS), lengths.longest)
+            length = largest_that_fits(sizes, lengths.cut, tier, fleet, left_ms[tier.name])
+            if length and (cut := cut_pairs(request, fleet, tier, option, length)) is not None:
+                tried.append(cut)
+    if not tried:
+        for tier, option in measured:
+            work = partial(first_work, request, tier)
+            depth = largest_that_fits(range(1, request.documents), work, tier, fleet, left_ms[tier.name])
+            if depth:
                 tried.append(first_candidates(request, fleet, tier, option, depth))
     tried.sort(key=lambda option: -option.quality)
     return tried
 
 
-def affordable_depth(request: PlanRequest, fleet: FleetSnapshot, tier: TierState, left_ms: float) -> int:
-    """How many of the first candidates `tier` can score in `left_ms`, by bisection: time grows with their number."""
-    low, high = 0, request.documents
-    while low < high:
-        middle = (low + high + 1) // 2
-        if engine_ms(tier, first_work(request, tier, middle), fleet) <= left_ms:
-            low = middle
-        else:
-            high = middle - 1
-    return low
+def largest_that_fits(
+    sizes: range, work: Callable[[int], Work], tier: TierState, fleet: FleetSnapshot, left_ms: float
+) -> int:
+    """The largest of these sizes whose work the tier can do in `left_ms`, by bisection: time grows with size. 0 if it
+    can do none."""
+    fitting = bisect_right(sizes, left_ms, key=lambda size: engine_ms(tier, work(size), fleet))
+    return sizes[fitting - 1] if fitting else 0
