@@ -76,6 +76,7 @@ class RateCache:
             path.parent.mkdir(parents=True, exist_ok=True)
             with tempfile.NamedTemporaryFile("w", dir=path.parent, delete=False) as file:
                 json.dump({"measured": self._conditions, "pairs_per_s": dict(rates)}, file, indent=1)
+            os.chmod(file.name, 0o644)  # an image may be built by one user and run by another
             os.replace(file.name, path)
         except OSError as error:
             log.info("measured rates are not remembered: %s", error)
