@@ -4,7 +4,8 @@
 
 DIR is a collection in BEIR layout; BM25's top 100 are reranked. For each tier and precision: nDCG@10 on each
 collection and its mean, its difference from float32, and Kendall's τ between the scores of a query's candidates, as the
-mean over all queries and at worst.
+mean over all queries and at worst. With --json, the differences also go into the models' folders
+(`precision_costs.json`), where `dtype: auto` and `fastest` read them.
 """
 
 import argparse
@@ -16,8 +17,8 @@ import torch
 from benchmarks.contest.report import kendall_tau
 
 from rankfleet.bench.machine import cpu_instructions
-from rankfleet.bench.results import measured, write_results
-from rankfleet.engine.checkpoint.files import find_checkpoint
+from rankfleet.bench.results import measured, write_json, write_results
+from rankfleet.engine.checkpoint.files import PRECISION_COSTS, find_checkpoint
 from rankfleet.engine.runtime.scorer import Reranker
 from rankfleet.evaluate import measure_run, ranked_run, retrieve
 from rankfleet.retrieval.bm25 import Bm25Index, Hit
@@ -71,6 +72,9 @@ def main() -> None:
             "top_k": TOP_K,
         }
         write_results(options.json, {"tiers": tiers}, about)
+        for tier, by_dtype in tiers.items():
+            costs = {dtype: 0.0 - by_dtype[dtype]["difference"] for dtype in DTYPES[1:]}
+            write_json(find_checkpoint(f"demo/{tier}").folder / PRECISION_COSTS, costs)
 
 
 def score(reranker: Reranker, judged: Judged, candidates: dict[str, list[Hit]]) -> dict[str, np.ndarray]:

@@ -13,7 +13,6 @@ from rankfleet.core.errors import CheckpointError
 from rankfleet.engine.checkpoint.files import Checkpoint, find_checkpoint
 from rankfleet.engine.native import library as native
 from rankfleet.engine.native.encoder import NativeEncoder, attention_items
-from rankfleet.engine.runtime.precision import choose_dtype
 from rankfleet.engine.runtime.scorer import Reranker, Scorer
 from tests.engine import checkpoints
 from tests.engine.parity import QUERY, documents
@@ -145,13 +144,3 @@ def test_kernels_are_built_once(monkeypatch: pytest.MonkeyPatch, tmp_path: Path)
     monkeypatch.setattr(native, "openmp", lambda: ["/another/libgomp-1234.so"])
     assert native.compiled(["-mavx512f"], tmp_path) != first, "another PyTorch, another library to link with"
     assert sorted(path.suffix for path in tmp_path.iterdir()) == [".so"] * 3
-
-
-def test_auto_is_bfloat16_where_the_processor_has_instructions_for_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    for flags, dtype in (({"avx512_bf16"}, "bfloat16"), ({"amx_bf16"}, "bfloat16"), ({"avx512f"}, "float32")):
-        monkeypatch.setattr("rankfleet.engine.runtime.precision.cpu_flags", lambda flags=flags: frozenset(flags))
-        assert choose_dtype("auto", CPU) == dtype
-    assert choose_dtype("float32", CPU) == "float32"
-    monkeypatch.setattr("rankfleet.engine.runtime.precision.library", lambda: None)
-    with pytest.raises(CheckpointError, match="AVX512-VNNI"):
-        choose_dtype("int8", CPU)

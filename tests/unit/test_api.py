@@ -22,6 +22,7 @@ from rankfleet.api.headers import REQUEST_ID, SLO_CLASS, SLO_MS
 from rankfleet.core.errors import RequestError, ScoringFailed
 from rankfleet.core.messages import Chunk, ChunkScores, Ranking
 from rankfleet.estimates.latency import LatencyModel
+from rankfleet.estimates.precision import Precision
 from rankfleet.router.ledger import Entry
 from tests.unit.fakes import FakeGroup, FakeMetrics, http_client, on_virtual_time, send, service
 from tests.unit.openapi import check_documented, check_json, openapi_page
@@ -449,6 +450,16 @@ async def test_models_lists_tiers_and_slo_classes(client: httpx.AsyncClient) -> 
         ("large", "tier"),
         ("fast", "slo_class"),
     ]
+
+
+async def test_models_say_what_a_tier_is_computed_in_and_why() -> None:
+    one, reason = service(), "the fastest here: float32 175, bfloat16 124 pairs/s"
+    rates = {"float32": 175.0, "bfloat16": 124.0}
+    one.fleet.ledgers["demo"].update(frozenset({"r1"}), precisions={"large": Precision("float32", reason, rates)})
+    async with http_client(one) as http:
+        told = {m["id"]: m.get("precision") for m in (await http.get("/v1/models")).json()["data"]}
+    large = {"dtype": "float32", "reason": reason, "pairs_per_s": rates}
+    assert told == {"auto": None, "small": None, "medium": None, "large": large}
 
 
 async def test_a_router_is_healthy_at_once_and_ready_after_a_probe() -> None:

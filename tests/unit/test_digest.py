@@ -105,6 +105,7 @@ def test_files_that_do_not_describe_the_model_do_not_count(model: Path) -> None:
         "README.md",
         "README.txt",
         "LICENSE.txt",
+        "precision_costs.json",
         "model.safetensors.index.json",
         "pytorch_model.bin.index.json",
         ".cache/huggingface/download/config.json",

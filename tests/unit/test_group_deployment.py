@@ -13,15 +13,18 @@ import pytest
 from ray import serve
 
 from rankfleet.cluster.group_deployment import ReplicaGroup
-from rankfleet.cluster.loading import measure_model
+from rankfleet.cluster.loading import measure_model, profiled_latency
 from rankfleet.core.config import FleetConfig
 from rankfleet.core.errors import CheckpointError, ConfigError, NotHosted
 from rankfleet.core.messages import Chunk
 from rankfleet.core.pairs import TokenizedPairs
 from rankfleet.engine.runtime.measure import QUICK, WARM_UP_BATCHES
+from rankfleet.estimates.latency import LatencyModel
+from rankfleet.estimates.precision import Precision
 from tests.unit.fakes import fleet
 
 PAIRS = TokenizedPairs(np.arange(4, dtype=np.int32), np.array([4], np.int32), np.array([2], np.int32))
+BFLOAT16 = Precision("bfloat16", "the fastest here", {"float32": 1.0, "bfloat16": 2.0})
 LATENCY = {"alpha_ms": 1.0, "beta_ms": 0.001, "gamma_ms": 0.0, "p99_factor": 1.1}
 
 
@@ -75,12 +78,12 @@ class Loads:
     def __init__(self) -> None:
         self.models: list[str] = []
 
-    def __call__(self, config: FleetConfig, tier: str) -> tuple[str, FakeScorer, str]:
+    def __call__(self, config: FleetConfig, tier: str) -> tuple[str, FakeScorer, str, Precision]:
         model = config.tiers[tier].model
         if model == "broken":
             raise CheckpointError("there is no model folder")
         self.models.append(model)
-        return fingerprint(config, tier), FakeScorer(float(model)), f"weights {model}"
+        return fingerprint(config, tier), FakeScorer(float(model)), f"weights {model}", BFLOAT16
 
 
 def replica(loads: Loads) -> ReplicaGroup:
@@ -125,6 +128,30 @@ async def test_a_new_model_takes_the_name_and_the_old_one_answers_who_still_mean
     assert await score_by(group, small="model 1") == 1.0
     with pytest.raises(NotHosted):
         await score_by(group, small="model 3")
+
+
+async def test_routers_are_told_the_precision_of_each_model(settings: Callable[[str], dict[str, object]]) -> None:
+    group = replica(Loads())
+    await group.reconfigure(settings("1"))
+    assert group.record_routing_stats()["precisions"] == {
+        "model 1": {
+            "dtype": "bfloat16",
+            "reason": "the fastest here",
+            "pairs_per_s": {"float32": 1.0, "bfloat16": 2.0},
+        }
+    }
+
+
+@pytest.mark.parametrize(
+    ("measured", "is_used"), [({}, True), ({"small": "int8"}, True), ({"small": "float32"}, False)]
+)
+def test_a_profile_of_another_precision_is_not_used(measured: dict[str, str], is_used: bool, tmp_path: Path) -> None:
+    path = tmp_path / "profile.json"
+    path.write_text(json.dumps({"measured": {"dtype": measured}, "tiers": {"small": LATENCY}}))
+    expected = LatencyModel(alpha_ms=1.0, beta_ms=0.001, gamma_ms=0.0, p99_factor=1.1) if is_used else None
+    assert profiled_latency(fleet(profile=str(path)), "small", "int8") == expected
+    assert profiled_latency(fleet(profile=str(path)), "medium", "int8") is None
+    assert profiled_latency(fleet(), "small", "int8") is None
 
 
 async def test_reports_to_the_autoscaler_are_numbered(settings: Callable[[str], dict[str, object]]) -> None:

@@ -9,7 +9,7 @@ import pytest
 from rankfleet.core.errors import ConfigError
 from rankfleet.core.work import Work
 from rankfleet.estimates.latency import LatencyModel, Sample, fit, held_out_errors
-from rankfleet.estimates.profile import profile_json, read_profile
+from rankfleet.estimates.profile import profile_json, read_dtypes, read_profile
 
 
 def work(tokens: int, squares: int = 0) -> Work:
@@ -59,6 +59,7 @@ def test_a_profile_is_read_as_written(tmp_path: Path) -> None:
     path = tmp_path / "profile.json"
     path.write_text(json.dumps(profile_json({"small": LatencyModel(1, 2, 3, 4)}, {"device": "test"})))
     assert read_profile(path) == {"small": LatencyModel(1, 2, 3, 4)}
+    assert read_dtypes(path) == {}
 
 
 IMPOSSIBLE = '{"tiers": {"small": {"alpha_ms": 1, "beta_ms": 1, "gamma_ms": 1, "p99_factor": 0}}}'

@@ -7,27 +7,40 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import ray
+from ray import serve
 from ray._private import worker
 from ray._private.node import Node
+from ray.experimental import internal_kv
 from ray.serve import context
-from ray.serve._private import constants
+from ray.serve._private import constants, deployment_state
 from ray.serve._private.client import ServeControllerClient
-from ray.serve._private.common import DeploymentHandleSource, DeploymentID
+from ray.serve._private.common import DeploymentHandleSource, DeploymentID, ReplicaID
 from ray.serve._private.haproxy import HAProxyConfig
 from ray.serve._private.haproxy_templates import HAPROXY_CONFIG_TEMPLATE
 from ray.serve.handle import DeploymentHandle
 from ray.serve.schema import ServeDeploySchema
 
 from rankfleet.cluster.environment import LOCAL, LOW_LATENCY, SIDE_PORTS, haproxy_files
-from rankfleet.cluster.ray_private import controller_client, deployment_of, logs_folder, start_handle
+from rankfleet.cluster.ray_private import (
+    ClusterStore,
+    controller_client,
+    deployment_of,
+    living_replicas,
+    logs_folder,
+    own_replica,
+    start_handle,
+)
 from rankfleet.cluster.request_router import LeastWorkRouter
 from rankfleet.k8s.manifests import ENVIRONMENT
 
 ROOT = Path(__file__).parents[2]
-PRIVATE = re.compile(r"\b_get_global_client\b|\._init\(|_global_node|\._deployment_id|\bray\.(\w+\.)*_\w+")
+PRIVATE = re.compile(
+    r"\b_get_global_client\b|\._init\(|_global_node|\._deployment_id|_internal_kv_\w+|to_full_id_str|\bray\.(\w+\.)*_\w+"
+)
 
 
 def test_the_controller_client_deploys_a_whole_config() -> None:
@@ -89,6 +102,55 @@ def test_the_logs_of_the_cluster_that_was_started_here_are_found(monkeypatch: py
     assert logs_folder() == "/tmp/ray/session/logs"
 
 
+class ControlService:
+    """Ray's client for the store of the control service, which is kept here."""
+
+    def __init__(self) -> None:
+        self.texts: dict[tuple[bytes, bytes], bytes] = {}
+
+    def internal_kv_get(self, key: bytes, namespace: bytes) -> bytes | None:
+        return self.texts.get((namespace, key))
+
+    def internal_kv_put(self, key: bytes, value: bytes, overwrite: bool, namespace: bytes) -> int:
+        is_new = (namespace, key) not in self.texts
+        if overwrite or is_new:
+            self.texts[namespace, key] = value
+        return int(is_new)
+
+    def internal_kv_del(self, key: bytes, by_prefix: bool, namespace: bytes) -> int:
+        assert not by_prefix
+        return int(self.texts.pop((namespace, key), None) is not None)
+
+    def internal_kv_keys(self, prefix: bytes, namespace: bytes) -> list[bytes]:
+        return [key for space, key in self.texts if space == namespace and key.startswith(prefix)]
+
+
+def test_the_store_of_the_cluster_keeps_the_first_value_of_a_key(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(internal_kv, "global_gcs_client", ControlService())
+    store = ClusterStore()
+    assert (store.get("a/x"), store.keys("a/")) == (None, [])
+    for key, value in (("a/x", "first"), ("a/x", "second"), ("a/y", ""), ("b/x", "")):
+        store.put(key, value)
+    assert (store.get("a/x"), store.keys("a/")) == ("first", ["a/x", "a/y"])
+    store.delete("a/x")
+    assert (store.get("a/x"), store.keys("a/")) == (None, ["a/y"])
+
+
+def test_actors_of_replicas_have_the_names_of_replicas(monkeypatch: pytest.MonkeyPatch) -> None:
+    replica = ReplicaID("r1", DeploymentID("demo", "rankfleet"))
+    monkeypatch.setattr(serve, "get_replica_context", lambda: SimpleNamespace(replica_id=replica))
+    named = [("serve", own_replica()), ("serve", "SERVE_CONTROLLER_ACTOR")]
+    core_worker = SimpleNamespace(list_named_actors=lambda all_namespaces: named if all_namespaces else [])
+    monkeypatch.setattr(
+        worker, "global_worker", SimpleNamespace(connected=True, check_connected=int, core_worker=core_worker)
+    )
+    assert own_replica() == "SERVE_REPLICA::rankfleet#demo#r1"
+    assert own_replica() in living_replicas()
+    source = inspect.getsource(deployment_state.ActorReplicaWrapper)
+    assert "self._actor_name = replica_id.to_full_id_str()" in source
+    assert re.search(r'"name": self\._actor_name,\s+"namespace": SERVE_NAMESPACE,', source)
+
+
 def test_options_behind_retry_on_reach_haproxys_configuration() -> None:
     """The line ends after the value, so that what stands behind it are lines of their own."""
     assert re.search(r"^\s*retry-on \{\{ config\.retry_on \}\}$", HAPROXY_CONFIG_TEMPLATE, re.MULTILINE)
@@ -113,7 +175,9 @@ def test_private_parts_of_ray_are_used_in_one_module() -> None:
     }
     assert used == {
         "serve/rankfleet/cluster/ray_private.py": [
-            *("._deployment_id", "._init(", "_get_global_client", "_global_node", "ray._private")
+            *("._deployment_id", "._init(", "_get_global_client", "_global_node"),
+            *("_internal_kv_del", "_internal_kv_get", "_internal_kv_list", "_internal_kv_put"),
+            *("ray._private", "to_full_id_str"),
         ],
         "serve/rankfleet/cluster/autoscaling_policy.py": ["ray.serve._private"],  # a type, in annotations only
     }

@@ -20,6 +20,7 @@ from rankfleet.cluster.deployment_options import REQUEST_ROUTER
 from rankfleet.cluster.envelope import Envelope, ledger_of
 from rankfleet.core.messages import Chunk
 from rankfleet.core.pairs import TokenizedPairs
+from rankfleet.estimates.precision import Precision
 from rankfleet.router.ledger import Entry, Ledger
 from tests.unit.fakes import one_tier
 
@@ -46,7 +47,8 @@ class Replica(RunningReplica):
 
 def replica(name: str, *models: str, fault: str = "", silent: bool = False) -> Replica:
     """models: that it reports to host. silent: it has not reported anything yet."""
-    stats = {"hosts": list(models), "settings": "s1", "fault": fault}
+    precisions = {name: {"dtype": "int8", "reason": "the fastest", "pairs_per_s": {}} for name in models}
+    stats = {"hosts": list(models), "precisions": precisions, "settings": "s1", "fault": fault}
     info = WithoutActor(ReplicaID(name, GROUP), "n", "192.0.2.1", None, f"actor {name}", 4000)
     return Replica(WithoutActor(**vars_of(info) | {"routing_stats": {} if silent else stats}))
 
@@ -267,6 +269,7 @@ async def test_the_ledger_is_told_which_replicas_run_what_they_host_and_who_cann
     assert ledger.running == {"r1", "r2", "r3"}
     assert ledger.hosts == {"r1": {A, B}, "r2": {A}}
     assert ledger.faults == [("s1", "tier b: no such folder")]
+    assert ledger.precisions[A] == Precision("int8", "the fastest")
     demo.on_replica_actor_died(ReplicaID("r2", GROUP))
     assert (ledger.running, ledger.faults) == ({"r1", "r3"}, [])
     demo.update_replicas([replica("r3", B)])

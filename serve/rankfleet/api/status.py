@@ -17,6 +17,12 @@ ABOUT = "Reranking within a latency budget."
 Responses = dict[int | str, dict[str, Any]]
 
 
+class PrecisionReply(TypedDict):
+    dtype: Literal["float32", "bfloat16", "int8"]
+    reason: str
+    pairs_per_s: Annotated[dict[str, float], Field(description="of each precision that was measured to choose one")]
+
+
 class ModelReply(TypedDict):
     id: Annotated[str, Field(description="what a request may name as `model`")]
     object: Literal["model"]
@@ -24,6 +30,9 @@ class ModelReply(TypedDict):
     model: NotRequired[Annotated[str, Field(description="of a tier: its checkpoint")]]
     quality: NotRequired[Annotated[float, Field(description="of a tier: nDCG@10")]]
     group: NotRequired[Annotated[str, Field(description="of a tier: the group that hosts it")]]
+    precision: NotRequired[
+        Annotated[PrecisionReply, Field(description="of a tier that a replica hosts: what it is computed in, and why")]
+    ]
     slo_ms: NotRequired[Annotated[float | None, Field(description="of an SLO class: its budget")]]
 
 
@@ -70,6 +79,7 @@ def add_status_routes(
                 "quality": quality.tiers[name],
                 "group": config.group_of(name),
             }
+            | ({} if (precision := service.fleet.precision(name)) is None else {"precision": precision.to_json()})
             for name, tier in config.tiers.items()
         ]
         data += [

@@ -27,6 +27,7 @@ LOW_LATENCY = {
     ),
     "RAY_SERVE_HAPROXY_TIMEOUT_CLIENT_S": "120",  # a client that does not read its reply holds memory until then
     "RAY_SERVE_HAPROXY_TUNE_BUFSIZE": "262144",
+    "RAY_SERVE_REQUEST_PATH_LOG_BUFFER_SIZE": "1",  # requests write no lines, and others should not wait for 999 more
     "RAY_SERVE_REQUEST_LATENCY_BUCKETS_MS": "5,10,20,35,50,75,100,150,200,350,500,1000,2000,5000",
 }
 # For a fleet on one computer. Logs go to Ray's files and not to the terminal. No usage statistics are sent. A token

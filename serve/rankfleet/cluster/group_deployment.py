@@ -14,14 +14,14 @@ from ray import serve
 
 from rankfleet.autoscaler.reports import replica_report
 from rankfleet.cluster.following import FleetFollower
-from rankfleet.cluster.loading import load_model, measure_model, model_fingerprint
+from rankfleet.cluster.loading import load_model, measure_model, model_fingerprint, profiled_latency
 from rankfleet.cluster.telemetry import GroupTelemetry
 from rankfleet.core.config import FleetConfig
 from rankfleet.core.errors import CheckpointError
 from rankfleet.core.fingerprint import settings_name
 from rankfleet.core.messages import Chunk, ChunkScores
 from rankfleet.estimates.latency import LatencyModel, fit
-from rankfleet.estimates.profile import read_profile
+from rankfleet.estimates.precision import Precision
 from rankfleet.estimates.quality import quality_table
 from rankfleet.replica.collector import CollectorWatchdog, submit_each
 from rankfleet.replica.device import executor_scorer
@@ -57,7 +57,7 @@ class ReplicaGroup:
         self,
         name: str,
         fingerprint: Callable[[FleetConfig, str], str] = model_fingerprint,
-        load: "Callable[[FleetConfig, str], tuple[str, Scorer, str]]" = load_model,
+        load: "Callable[[FleetConfig, str], tuple[str, Scorer, str, Precision]]" = load_model,
     ) -> None:
         sys.setswitchinterval(SWITCH_INTERVAL_S)
         self._name = name
@@ -121,10 +121,10 @@ class ReplicaGroup:
     async def _load_measured(self, fleet: FleetConfig, tier: str) -> tuple[str, HostedModel]:
         """A tier's model, which has scored its first batches, under its fingerprint. Raises CheckpointError that names
         the tier."""
-        name, scorer, weights = await self._in_loader(self._load, fleet, tier)
-        profile = read_profile(fleet.profile) if fleet.profile else {}
-        samples = [sample async for sample in measure_model(fleet, tier, scorer, self._engine, tier in profile)]
-        return name, HostedModel(tier, scorer, profile.get(tier) or fit(samples), weights)
+        name, scorer, weights, precision = await self._in_loader(self._load, fleet, tier)
+        profiled = profiled_latency(fleet, tier, precision.dtype)
+        samples = [sample async for sample in measure_model(fleet, tier, scorer, self._engine, profiled is not None)]
+        return name, HostedModel(tier, scorer, profiled or fit(samples), weights, precision)
 
     async def _in_loader(self, call: Callable[[FleetConfig, str], R], fleet: FleetConfig, tier: str) -> R:
         """Run in the loader's thread, so that batches do not wait for it. A CheckpointError names the tier."""
@@ -167,13 +167,18 @@ class ReplicaGroup:
         """Called by Serve, which passes the result on to routers.
 
         `hosts`: fingerprints of the hosted models and of their weights; a router sends only chunks for these.
+        `precisions`: of the hosted models, by fingerprint, as plain data.
         `settings`, `fault`: name of the newest settings, and why this replica cannot follow them; empty if it can.
         """
         worker = self._worker
         if worker is None:
             return {}
-        hosts = sorted(worker.hosts | worker.weights)
-        return {"hosts": hosts, "settings": self._settings, "fault": self._follower.fault}
+        return {
+            "hosts": sorted(worker.hosts | worker.weights),
+            "precisions": {name: precision.to_json() for name, precision in worker.precisions.items()},
+            "settings": self._settings,
+            "fault": self._follower.fault,
+        }
 
     def record_autoscaling_stats(self) -> dict[str, float]:
         """Called by Serve, which passes the result on to the autoscaling policy."""

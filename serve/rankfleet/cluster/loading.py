@@ -1,18 +1,24 @@
 """A tier's model in a replica: its fingerprint, the loaded model, and its measured latency."""
 
 import asyncio
+import logging
 from collections.abc import AsyncIterator
 from concurrent.futures import Executor
 from typing import TYPE_CHECKING
 
+from rankfleet.cluster.shared_precision import Share, share_in_cluster
 from rankfleet.core.config import FleetConfig
 from rankfleet.core.fingerprint import fingerprint, model_name
-from rankfleet.estimates.latency import Sample
+from rankfleet.estimates.latency import LatencyModel, Sample
+from rankfleet.estimates.precision import Precision
+from rankfleet.estimates.profile import read_dtypes, read_profile
 
 if TYPE_CHECKING:
     from rankfleet.engine.runtime.scorer import Scorer
 
 MAX_MEASURE_S = 5.0  # for one tier, before it takes traffic
+
+log = logging.getLogger("ray.serve")
 
 
 def model_fingerprint(fleet: FleetConfig, tier: str) -> str:
@@ -24,16 +30,32 @@ def model_fingerprint(fleet: FleetConfig, tier: str) -> str:
     return model_name(tier, settings, fleet.groups[fleet.group_of(tier)].dtype, checkpoint.description)
 
 
-def load_model(fleet: FleetConfig, tier: str) -> "tuple[str, Scorer, str]":
-    """Fingerprint of a tier's model, the model, and the fingerprint of its weights. Raises CheckpointError."""
+def load_model(fleet: FleetConfig, tier: str, share: Share = share_in_cluster) -> "tuple[str, Scorer, str, Precision]":
+    """Fingerprint of a tier's model, the model, the fingerprint of its weights, and its precision.
+
+    `share`: makes the choice of a precision that of the whole group. Raises CheckpointError, also where this device
+    cannot compute in the group's precision.
+    """
     from rankfleet.engine.checkpoint.files import find_checkpoint
     from rankfleet.engine.runtime.scorer import Scorer
 
-    settings, group = fleet.tiers[tier], fleet.groups[fleet.group_of(tier)]
+    settings, group = fleet.tiers[tier], fleet.group_of(tier)
     name = model_fingerprint(fleet, tier)
     checkpoint = find_checkpoint(settings.model, settings.revision)
-    scorer = Scorer.load(checkpoint, group.dtype)
-    return name, scorer, fingerprint(name, checkpoint.weights_digest, scorer.dtype)
+    precision = share(group, name, lambda: Scorer.choose(checkpoint, fleet.groups[group].dtype))
+    log.info("tier %s computes in %s: %s", tier, precision.dtype, precision.reason)
+    scorer = Scorer.load(checkpoint, precision.dtype)
+    return name, scorer, fingerprint(name, checkpoint.weights_digest, precision.dtype), precision
+
+
+def profiled_latency(fleet: FleetConfig, tier: str, dtype: str) -> LatencyModel | None:
+    """What the fleet's profile says of a tier; None if it says nothing, or was measured in another precision."""
+    if fleet.profile is None or tier not in (models := read_profile(fleet.profile)):
+        return None
+    if (measured := read_dtypes(fleet.profile).get(tier, dtype)) != dtype:
+        log.warning("tier %s computes in %s; its profile is of %s and is not used", tier, dtype, measured)
+        return None
+    return models[tier]
 
 
 async def measure_model(

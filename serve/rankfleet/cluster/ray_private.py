@@ -49,6 +49,58 @@ def deployment_of(router: "RequestRouter") -> str:
     return str(router._deployment_id.name)
 
 
+def own_replica() -> str:
+    """Name of the replica in whose process this runs, as `living_replicas` has it.
+
+    Public way: `ReplicaContext.replica_id`, whose class is private.
+    """
+    from ray import serve
+
+    return str(serve.get_replica_context().replica_id.to_full_id_str())
+
+
+def living_replicas() -> set[str]:
+    """Names of all replicas of all deployments that start, run or stop, and of other named actors.
+
+    Public way: `serve.status()` counts replicas without naming them. That actors of replicas have their names is known
+    from Serve's source.
+    """
+    from ray.util import list_named_actors
+
+    return {actor["name"] for actor in list_named_actors(all_namespaces=True)}
+
+
+class ClusterStore:
+    """Texts by key in the store of Ray's control service: the same for all processes of the cluster, and gone with it.
+
+    Public way: an actor, which would be one more process to start and to keep alive.
+    """
+
+    _NAMESPACE = "rankfleet"
+
+    def get(self, key: str) -> str | None:
+        from ray.experimental.internal_kv import _internal_kv_get
+
+        found = _internal_kv_get(key, namespace=self._NAMESPACE)
+        return None if found is None else found.decode()
+
+    def put(self, key: str, value: str) -> None:
+        """Store a value unless the key has one."""
+        from ray.experimental.internal_kv import _internal_kv_put
+
+        _internal_kv_put(key, value, overwrite=False, namespace=self._NAMESPACE)
+
+    def delete(self, key: str) -> None:
+        from ray.experimental.internal_kv import _internal_kv_del
+
+        _internal_kv_del(key, namespace=self._NAMESPACE)
+
+    def keys(self, prefix: str) -> list[str]:
+        from ray.experimental.internal_kv import _internal_kv_list
+
+        return [key.decode() for key in _internal_kv_list(prefix, namespace=self._NAMESPACE)]
+
+
 def logs_folder() -> str | None:
     """Where the cluster that this process has started writes its logs; None if it has started none.
 

@@ -10,6 +10,7 @@ from ray.serve.request_router import FIFOMixin, PendingRequest, ReplicaID, Reque
 
 from rankfleet.cluster.envelope import Envelope, ledger_of
 from rankfleet.cluster.ray_private import deployment_of
+from rankfleet.estimates.precision import Precision
 from rankfleet.router.ledger import Entry
 
 
@@ -32,7 +33,8 @@ class LeastWorkRouter(FIFOMixin, RequestRouter):
         self._publish()
 
     def _publish(self) -> None:
-        """Tell the ledger which replicas run, what they host, and which cannot follow the fleet file."""
+        """Tell the ledger which replicas run, what they host and in which precision, and which cannot follow the fleet
+        file."""
         reports = {
             replica_id.unique_id: replica.routing_stats
             for replica_id, replica in self.curr_replicas.items()
@@ -42,6 +44,7 @@ class LeastWorkRouter(FIFOMixin, RequestRouter):
             frozenset(replica.unique_id for replica in self.curr_replicas),
             {name: frozenset(stats["hosts"]) for name, stats in reports.items()},
             [(stats["settings"], stats["fault"]) for stats in reports.values() if stats["fault"]],
+            {name: Precision(**of) for stats in reports.values() for name, of in stats["precisions"].items()},
         )
 
     async def choose_replicas(

@@ -63,10 +63,11 @@ class Group(Section):
     cpus: float = Field(1.0, ge=0, description="CPU cores reserved per replica; fractions are allowed")
     gpus: float = Field(0.0, ge=0, description="GPUs reserved per replica; fractions are allowed")
     threads: int = Field(1, ge=1, description="threads that a replica on a CPU computes with")
-    dtype: Literal["auto", "float32", "bfloat16", "int8"] = Field(
+    dtype: Literal["auto", "fastest", "float32", "bfloat16", "int8"] = Field(
         "auto",
-        description="precision of matrix products; `auto`: bfloat16 if the device is fast at it, else float32; `int8` "
-        "needs a CPU with VNNI",
+        description="precision of matrix products. `auto`: on a GPU bfloat16, on a CPU the faster of float32 and "
+        "bfloat16 as measured by the first replica; `fastest`: that, or `int8` for models that are known to rank as "
+        "well in it; `int8` needs a CPU with VNNI",
     )
     batch_tokens: int = Field(16384, ge=64, description="largest number of tokens in one device batch")
     resources: dict[str, float] = Field({}, description="custom Ray resources reserved per replica")

@@ -27,11 +27,17 @@ def read_request_cost(path: str | Path) -> RequestCost:
     return _read(path)[1]
 
 
-def _read(path: str | Path) -> tuple[dict[str, LatencyModel], RequestCost]:
+def read_dtypes(path: str | Path) -> dict[str, str]:
+    """The precision that each tier was measured in, where the profile says it. Raises as `read_profile` does."""
+    return _read(path)[2]
+
+
+def _read(path: str | Path) -> tuple[dict[str, LatencyModel], RequestCost, dict[str, str]]:
     try:
         data = json.loads(Path(path).read_text(encoding="utf-8"))
         models = {name: LatencyModel.from_json(model) for name, model in data["tiers"].items()}
-        return models, RequestCost.from_json(data["request"]) if "request" in data else RequestCost()
+        cost = RequestCost.from_json(data["request"]) if "request" in data else RequestCost()
+        return models, cost, dict(data.get("measured", {}).get("dtype") or {})
     except OSError as error:
         raise ConfigError(f"profile {path}: {error.strerror}; write it with `rankfleet profile`") from error
     except (ValueError, KeyError, TypeError, AttributeError) as error:

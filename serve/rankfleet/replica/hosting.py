@@ -18,6 +18,7 @@ from rankfleet.core.work import Work
 from rankfleet.estimates.correction import Correction
 from rankfleet.estimates.frontier import TierOption, quality_range
 from rankfleet.estimates.latency import LatencyModel
+from rankfleet.estimates.precision import Precision
 
 
 class PairScorer(Protocol):
@@ -36,12 +37,14 @@ class HostedModel:
     scorer: None in a simulation, which asks only how long it takes
     latency: as profiled on this device
     weights: fingerprint of its weights and of the precision they are computed in
+    precision: the latter, and why; None in a simulation
     """
 
     tier: str
     scorer: PairScorer | None
     latency: LatencyModel
     weights: str = ""
+    precision: Precision | None = None
 
     def score(self, pairs: TokenizedPairs) -> np.ndarray:
         """Raw logits, float32 [pairs]. Raises ScoringFailed if they are not finite or not one per pair."""
@@ -85,6 +88,11 @@ class HostedModels:
     def weights(self) -> frozenset[str]:
         """Fingerprints of the weights of all hosted models."""
         return frozenset(model.weights for model in self._models.values())
+
+    @property
+    def precisions(self) -> dict[str, Precision]:
+        """What the hosted models are computed in, by fingerprint."""
+        return {name: model.precision for name, model in self._models.items() if model.precision is not None}
 
     def host(self, fingerprint: str, model: HostedModel, now_s: float) -> None:
         """Add a model. Its tier goes by it from now on."""

@@ -10,6 +10,7 @@ from rankfleet.core.messages import Chunk, ChunkScores
 from rankfleet.core.quiet import quietly
 from rankfleet.core.sections import Routing, Scheduling
 from rankfleet.estimates.latency import LatencyModel
+from rankfleet.estimates.precision import Precision
 from rankfleet.replica.batching import select_batch
 from rankfleet.replica.core import Batch, PendingChunk, ReplicaCore
 from rankfleet.replica.device import PROBE_PAIRS, ScoreBatch
@@ -97,6 +98,11 @@ class Worker:
     def weights(self) -> frozenset[str]:
         """Fingerprints of the weights of the hosted models."""
         return self._core.hosted.weights
+
+    @property
+    def precisions(self) -> dict[str, Precision]:
+        """What the hosted models are computed in, by fingerprint."""
+        return self._core.hosted.precisions
 
     @property
     def models(self) -> dict[str, LatencyModel]:

@@ -9,6 +9,7 @@ from rankfleet.core.work import Work
 from rankfleet.estimates.arrivals import ArrivalMeter, ArrivalStats
 from rankfleet.estimates.frontier import Frontier, TierOption, quality_range
 from rankfleet.estimates.latency import LatencyModel
+from rankfleet.estimates.precision import Precision
 from rankfleet.estimates.quality import QualityTable, quality_table
 from rankfleet.estimates.transfer import TransferMeter
 from rankfleet.router.ledger import Ledger
@@ -63,6 +64,10 @@ class FleetView:
     def latency(self, tier: str) -> LatencyModel | None:
         """None if it is not known."""
         return self._latency.get(self._models.get(tier, tier))
+
+    def precision(self, tier: str) -> Precision | None:
+        """What running replicas compute a tier in; None if none has reported it."""
+        return self.ledgers[self._config.group_of(tier)].precisions.get(self._models.get(tier, tier))
 
     @property
     def models(self) -> dict[str, LatencyModel]:

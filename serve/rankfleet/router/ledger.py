@@ -13,6 +13,7 @@ from types import MappingProxyType
 from rankfleet.core.sections import Routing
 from rankfleet.estimates.arrivals import ArrivalMeter
 from rankfleet.estimates.frontier import Frontier
+from rankfleet.estimates.precision import Precision
 from rankfleet.router.retry import PATIENCE_S, silent_at_s
 
 HEARD_S = 30.0  # how long a replica counts as ready after it has answered, where Serve has named none
@@ -87,6 +88,7 @@ class Ledger:
     running: the replicas that take work, by Serve; None if it has not said.
     hosts: replica → fingerprints of models and weights, for those that have reported them.
     faults: (name of the settings, why a replica cannot follow them).
+    precisions: fingerprint of a model → what replicas compute it in.
     busy_since_s: since when something has been in flight without a break.
     routing: the settings by which replicas plan.
     """
@@ -94,6 +96,7 @@ class Ledger:
     running: frozenset[str] | None = None
     hosts: Mapping[str, frozenset[str]] = field(default_factory=dict)
     faults: Sequence[tuple[str, str]] = ()
+    precisions: Mapping[str, Precision] = field(default_factory=dict)
     busy_since_s: float = 0.0
     routing: Routing = field(default_factory=Routing)
     _entries: dict[Entry, tuple[float, float]] = field(default_factory=dict)  # → (predicted ms, deadline), oldest first
@@ -109,9 +112,10 @@ class Ledger:
         running: frozenset[str],
         hosts: Mapping[str, frozenset[str]] = MappingProxyType({}),
         faults: Iterable[tuple[str, str]] = (),
+        precisions: Mapping[str, Precision] = MappingProxyType({}),
     ) -> None:
         """Serve says that exactly these replicas take work, and what they have reported. Arguments: as the fields."""
-        self.running, self.hosts, self.faults = running, dict(hosts), list(faults)
+        self.running, self.hosts, self.faults, self.precisions = running, dict(hosts), list(faults), precisions
         self._replicas = {name: replica for name, replica in self._replicas.items() if name in running}
 
     def hosting(self, models: Collection[str]) -> tuple[int, int]:

@@ -24,10 +24,11 @@ from rankfleet.engine.checkpoint.tensors import read_json, read_tensors, weight_
 from rankfleet.engine.checkpoint.weights import Weights, one_line
 
 MODELS = Path(__file__).parents[2] / "models"  # checkpoints that ship with the package
+PRECISION_COSTS = "precision_costs.json"
 DESCRIPTION = ["*.json", "*.txt", "*.model", "*.jinja"]  # at the root: enough to tokenize
 # Files that match DESCRIPTION and do not change scores. The index of shards belongs to the weights: it changes when the
 # same model is saved in other shards.
-NOT_OF_THE_MODEL = [".*", "*.index.json", "README*", "LICENSE*"]
+NOT_OF_THE_MODEL = [".*", "*.index.json", "README*", "LICENSE*", PRECISION_COSTS]
 WEIGHTS = ["*.safetensors", "*/model.safetensors"]
 ENCODER_KINDS = ("Transformer", "CrossEncoder")  # modules that are the encoder at the root
 OLD_NORMS = {"LayerNorm.gamma": "LayerNorm.weight", "LayerNorm.beta": "LayerNorm.bias"}  # TensorFlow's names
@@ -142,6 +143,15 @@ class Checkpoint:
                 f"in config_sentence_transformers.json"
             )
         return prompts[name] or ""
+
+    @cached_property
+    def precision_costs(self) -> dict[str, float]:
+        """nDCG@10 that this model loses against float32 by computing in another precision, as `benchmarks/precision.py`
+        measured it; without a precision that was not measured."""
+        costs = self.read_optional(PRECISION_COSTS)
+        if not all(isinstance(cost, int | float) for cost in costs.values()):
+            raise CheckpointError(f"{self.folder / PRECISION_COSTS} does not hold one number for each precision")
+        return costs
 
     @cached_property
     def modules(self) -> list[tuple[str, Path]]:

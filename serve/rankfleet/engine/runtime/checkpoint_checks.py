@@ -36,9 +36,11 @@ KNOWN_SETTINGS = {
 OUTPUTS = {"feature-extraction": "last_hidden_state", "sequence-classification": "logits", "text-generation": "logits"}
 
 
-def check_checkpoint(checkpoint: Checkpoint, dtype: str = "auto", max_tokens: int | None = None) -> None:
-    """Raises CheckpointError for a checkpoint that cannot be loaded, or whose scores would differ from those of
-    Sentence Transformers. The message is one sentence with folder and reason.
+def check_checkpoint(checkpoint: Checkpoint, dtype: str = "auto", max_tokens: int | None = None) -> bool:
+    """Whether the compiled kernels are made for a model of this family and these widths.
+
+    Raises CheckpointError for a checkpoint that cannot be loaded, or whose scores would differ from those of Sentence
+    Transformers. The message is one sentence with folder and reason.
 
     `dtype`: of the group. `max_tokens`: of the tier.
 
@@ -47,7 +49,7 @@ def check_checkpoint(checkpoint: Checkpoint, dtype: str = "auto", max_tokens: in
     """
     with naming(checkpoint.folder):
         try:
-            _check(checkpoint, dtype, max_tokens)
+            return _check(checkpoint, dtype, max_tokens)
         except CheckpointError:
             raise
         except Exception as error:  # a malformed file may raise anything in the libraries that read it
@@ -56,7 +58,7 @@ def check_checkpoint(checkpoint: Checkpoint, dtype: str = "auto", max_tokens: in
             ) from error
 
 
-def _check(checkpoint: Checkpoint, dtype: str, max_tokens: int | None) -> None:
+def _check(checkpoint: Checkpoint, dtype: str, max_tokens: int | None) -> bool:
     if (checkpoint.folder / "adapter_config.json").exists():
         raise CheckpointError("it holds an adapter (adapter_config.json); merge it into its base model and save that")
     config = checkpoint.config
@@ -66,10 +68,14 @@ def _check(checkpoint: Checkpoint, dtype: str, max_tokens: int | None) -> None:
         raise CheckpointError(f"its weights are quantized ({method}), which is not supported")
     kinds = _check_modules(checkpoint)
     _check_settings(checkpoint, kinds)
-    encoder = _build_without_values(checkpoint, dtype)
+    encoder = _build_without_values(checkpoint)
+    fits_kernels = family_of(config).fits_kernels(encoder)
+    if dtype == "int8" and not fits_kernels:
+        raise CheckpointError(f"{checkpoint.folder} has widths that int8 is not made for; set dtype to auto")
     _check_tokenizer(checkpoint, kinds, encoder)
     limit = max_pair_tokens(checkpoint)
     pair_template(checkpoint).check_room(min(limit, max_tokens or limit))
+    return fits_kernels
 
 
 def _check_modules(checkpoint: Checkpoint) -> list[str]:
@@ -121,7 +127,7 @@ def _check_settings(checkpoint: Checkpoint, kinds: list[str]) -> None:
         raise refuse(f"processing_kwargs.common.{name}", value)
 
 
-def _build_without_values(checkpoint: Checkpoint, dtype: str) -> TorchEncoder:
+def _build_without_values(checkpoint: Checkpoint) -> TorchEncoder:
     """The encoder, built together with its head as in `Scorer.load`, from tensors that have shapes and no values."""
     config = checkpoint.config
     weights = checkpoint.weights(values=False).to(torch.float32, META)
@@ -130,8 +136,6 @@ def _build_without_values(checkpoint: Checkpoint, dtype: str) -> TorchEncoder:
         raise CheckpointError("it was not saved by a CrossEncoder, and has no classifier that would score a pair")
     encoder = build_encoder(config, weights, RunAttention())
     build_head(checkpoint.head(values=False), config, weights)
-    if dtype == "int8" and not family_of(config).fits_kernels(encoder):
-        raise CheckpointError(f"{checkpoint.folder} has widths that int8 is not made for; set dtype to auto")
     return encoder
 
 

@@ -4,13 +4,16 @@ import itertools
 import random
 import time
 from collections.abc import Iterable, Iterator
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from rankfleet.core.pairs import TokenizedPairs
 from rankfleet.core.work import Work
-from rankfleet.engine.runtime.scorer import Scorer
 from rankfleet.estimates.latency import Sample
+
+if TYPE_CHECKING:  # which measures precisions itself when it is loaded
+    from rankfleet.engine.runtime.scorer import Scorer
 
 Shape = tuple[int, int]  # pairs, mean tokens of a pair
 QUICK: tuple[Shape, ...] = ((1, 32), (8, 64), (32, 64), (16, 160), (4, 320))
@@ -32,14 +35,14 @@ def synthetic_pairs(pairs: int, tokens: int, max_tokens: int, seed: int = 0, voc
     return TokenizedPairs(ids, lengths, np.minimum(lengths - 2, 8).astype(np.int32))
 
 
-def time_batch(scorer: Scorer, batch: TokenizedPairs) -> Sample:
+def time_batch(scorer: "Scorer", batch: TokenizedPairs) -> Sample:
     """The batch's work, and the milliseconds it took."""
     started = time.perf_counter()
     scorer.score(batch)
     return Sample(Work.of(batch.lengths), (time.perf_counter() - started) * 1e3)
 
 
-def measure(scorer: Scorer, max_tokens: int, shapes: Iterable[Shape], repeats: int, max_s: float) -> Iterator[Sample]:
+def measure(scorer: "Scorer", max_tokens: int, shapes: Iterable[Shape], repeats: int, max_s: float) -> Iterator[Sample]:
     """Samples of each shape in turn, `repeats` times over, until `max_s` seconds have passed; at least three.
 
     A few batches before the first sample warm up and are not counted.

@@ -1,26 +1,85 @@
-"""The precision that a model computes in."""
+"""The precision that a model computes in, measured where it is to be the fastest."""
 
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Protocol
+
+import numpy as np
 import torch
 
 from rankfleet.core.errors import CheckpointError
+from rankfleet.core.pairs import TokenizedPairs
+from rankfleet.engine.checkpoint.files import Checkpoint
 from rankfleet.engine.native.library import cpu_flags, library
+from rankfleet.engine.runtime.checkpoint_checks import check_checkpoint
+from rankfleet.engine.runtime.measure import synthetic_pairs
+from rankfleet.engine.runtime.rate_cache import RateCache, conditions
+from rankfleet.estimates.precision import CHOSEN, Precision, Rates, choose
 
 DTYPES = ("float32", "bfloat16", "int8")
 TORCH_DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+PAIRS_PER_THREAD, MEAN_TOKENS = 4, 154  # of the batch that is measured; passages of Natural Questions have this mean
+MIN_ROUNDS, MEASURE_S = 3, 0.4
 
 
-def choose_dtype(dtype: str, device: torch.device) -> str:
-    """The precision to compute in: `dtype`, or what `auto` means on this device.
+class TimedScorer(Protocol):
+    """What is measured: a `Scorer`, or a fake."""
 
-    `auto` is bfloat16 where its matrix products are faster than those of float32 (GPUs that have it, CPUs with
-    AVX512-BF16 or AMX), else float32. Raises CheckpointError for int8 where it cannot be computed.
+    max_pair: int
+
+    def score(self, pairs: TokenizedPairs) -> np.ndarray: ...
+
+
+def choose_precision(
+    wanted: str, checkpoint: Checkpoint, device: torch.device, compiled: bool, load: Callable[[str], TimedScorer]
+) -> Precision:
+    """The precision to compute in: `wanted` itself, or what `auto` or `fastest` mean for this model on this device.
+
+    Both are bfloat16 on GPUs that have it. On a CPU they are the fastest of those allowed (`estimates/precision.py`),
+    measured once for each kind of processor and model shape.
+
+    compiled: whether the compiled kernels may be used. load: the model in a given precision, to measure it.
+    Raises CheckpointError for int8 where it cannot be computed, and where it measures, as `check_checkpoint` does.
     """
-    if dtype == "int8":
-        kernels = library() if device.type == "cpu" else None
-        if kernels is None or "int8" not in kernels.dtypes:
+    kernels = library() if device.type == "cpu" and compiled else None
+    if wanted not in CHOSEN:
+        if wanted == "int8" and (kernels is None or "int8" not in kernels.dtypes):
             raise CheckpointError("int8 needs a CPU with AVX512-VNNI and a C++ compiler; set dtype to auto")
-    if dtype != "auto":
-        return dtype
+        return Precision(wanted, "named in the fleet file")
     if device.type == "cuda":
-        return "bfloat16" if torch.cuda.is_bf16_supported(including_emulation=False) else "float32"
-    return "bfloat16" if cpu_flags() & {"avx512_bf16", "amx_bf16"} else "float32"
+        has_it = torch.cuda.is_bf16_supported(including_emulation=False)
+        return Precision("bfloat16", "this GPU has it") if has_it else Precision("float32", "this GPU has no bfloat16")
+    computable = set(kernels.dtypes) if check_checkpoint(checkpoint) and kernels is not None else set[str]()
+    if cpu_flags() & {"avx512_bf16", "amx_bf16"}:
+        computable.add("bfloat16")
+    cache = RateCache(conditions(checkpoint.config, compiled))
+
+    def remembered(dtypes: Sequence[str]) -> Rates:
+        rates = cache.read(dtypes)
+        if rates is None:
+            rates = measure_rates({dtype: load(dtype) for dtype in dtypes}, torch.get_num_threads())
+            cache.write(rates)
+        return rates
+
+    return choose(wanted, computable, checkpoint.precision_costs, remembered)
+
+
+def measure_rates(
+    scorers: Mapping[str, TimedScorer], threads: int, clock: Callable[[], float] = time.perf_counter
+) -> dict[str, float]:
+    """Pairs per second of each scorer in its best round, after one that warms up. They take turns, so that a load from
+    outside does not decide. clock: seconds."""
+    longest = min(scorer.max_pair for scorer in scorers.values())
+    batch = synthetic_pairs(PAIRS_PER_THREAD * threads, MEAN_TOKENS, longest, vocabulary=1)
+    best_s: dict[str, float] = {}
+    rounds, until_s = -1, 0.0
+    while rounds < MIN_ROUNDS or clock() < until_s:
+        for dtype, scorer in scorers.items():
+            started_s = clock()
+            scorer.score(batch)
+            if rounds >= 0:
+                best_s[dtype] = min(clock() - started_s, best_s.get(dtype, float("inf")))
+        rounds += 1
+        if rounds == 0:
+            until_s = clock() + MEASURE_S
+    return {dtype: len(batch) / seconds for dtype, seconds in best_s.items()}

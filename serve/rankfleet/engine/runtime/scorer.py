@@ -26,8 +26,9 @@ from rankfleet.engine.runtime.loading import (
 )
 from rankfleet.engine.runtime.pair_checks import check_pairs, probe_pair
 from rankfleet.engine.runtime.pass_budget import DTYPE_BYTES, pass_budget
-from rankfleet.engine.runtime.precision import TORCH_DTYPES, choose_dtype
+from rankfleet.engine.runtime.precision import TORCH_DTYPES, choose_precision
 from rankfleet.engine.text.tokenizer import PairTokenizer
+from rankfleet.estimates.precision import CHOSEN, Precision
 
 
 class Scorer:
@@ -52,6 +53,15 @@ class Scorer:
         self.graphs: Graphs | None = None
 
     @classmethod
+    def choose(
+        cls, checkpoint: Checkpoint, dtype: str = "auto", device: str | None = None, compiled: bool = True
+    ) -> Precision:
+        """The precision that `load` computes in with these arguments. Raises what `choose_precision` raises."""
+        return choose_precision(
+            dtype, checkpoint, device_of(device), compiled, lambda named: cls.load(checkpoint, named, device, compiled)
+        )
+
+    @classmethod
     def load(
         cls,
         checkpoint: Checkpoint,
@@ -63,7 +73,7 @@ class Scorer:
     ) -> "Scorer":
         """A scorer for this checkpoint.
 
-        `dtype`: float32, bfloat16, int8 (CPU only) or auto.
+        `dtype`: float32, bfloat16, int8 (CPU only), or one of CHOSEN, which `choose` resolves.
         `device`: a torch device; by default the GPU if there is one.
         `compiled`: use the compiled kernels where they run.
         `attention`: compute in PyTorch's operations with this back-end.
@@ -72,10 +82,12 @@ class Scorer:
         Raises CheckpointError for whatever `check_checkpoint` refuses, for a dtype that cannot be computed here, and
         for weights or scores of a first pair that are not finite.
         """
+        on_device = device_of(device)
+        if attention is not None and on_device.type == "cpu" and dtype in CHOSEN:
+            dtype = "float32"  # the back-end may not be ready to be measured
+        dtype = cls.choose(checkpoint, dtype, device, compiled).dtype
         check_checkpoint(checkpoint, dtype)
         config = checkpoint.config
-        on_device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
-        dtype = choose_dtype(dtype, on_device)
         max_pair = max_pair_tokens(checkpoint)
         weights = checkpoint.weights()
         encoder: TorchEncoder | NativeEncoder | None = None
@@ -134,6 +146,11 @@ class Scorer:
         for rows, logits in launched:
             scores[rows] = logits.cpu().numpy()
         return scores
+
+
+def device_of(device: str | None) -> torch.device:
+    """A torch device by its name; by default the GPU if there is one."""
+    return torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
 
 
 class Reranker:
