@@ -185,6 +185,17 @@ def test_a_fleet_is_refused_before_anything_is_downloaded_or_started(hub: FakeHu
     assert hub.downloads() == []
 
 
+def test_a_fleet_too_large_for_memory_is_refused_before_anything_is_started(hub: FakeHub, tmp_path: Path) -> None:
+    file = tmp_path / "fleet.yaml"
+    group = "{tiers: [a], cpus: 0, replicas: {min: 100000, max: 100000}}"
+    file.write_text(f"tiers: {{a: {{model: {SMALL}, quality: 0.5}}}}\ngroups: {{g: {group}}}\n")
+    done = run(hub, tmp_path, RANKFLEET, "serve", "--config", str(file), "--port", "18734")
+    assert done.returncode == 1
+    assert "error: the fleet does not fit into memory: this computer or its container has" in done.stderr
+    assert re.search(r"\n  group g: 100000 × 0\.\d\d GB = weights in auto \(a 0\.01\) \+ ", done.stderr)
+    assert "starting Ray" not in done.stderr
+
+
 def test_pull_downloads_the_models_of_a_fleet_once(hub: FakeHub, tmp_path: Path) -> None:
     done = run(
         hub, tmp_path, RANKFLEET, "models", "pull", "--config", "gpu", TEACHER, "--json", str(tmp_path / "got.json")
