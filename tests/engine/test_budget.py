@@ -11,7 +11,7 @@ import torch
 
 from rankfleet.engine.attention.packing import batches
 from rankfleet.engine.runtime import pass_budget as budget
-from rankfleet.engine.runtime.cgroup import memory_left
+from rankfleet.engine.runtime.cgroup import ALL_FILE_PAGES, memory_left
 from rankfleet.engine.runtime.pass_budget import bytes_per_token, free_memory, pass_budget
 from tests.engine import checkpoints
 
@@ -173,3 +173,10 @@ def test_cgroup_v1_limits_count_too(tmp_path: Path) -> None:
     write(root / "memory" / "box", box)
     write(root / "memory" / "box" / "inner", {"memory.limit_in_bytes": no_limit, "memory.usage_in_bytes": "10\n"})
     assert memory_left(own, root) == 1250
+
+
+def test_all_file_pages_count_as_free_where_that_is_asked_for(tmp_path: Path) -> None:
+    own = tmp_path / "cgroup"
+    own.write_text("0::/\n")
+    write(tmp_path / "root", {"memory.max": "1000\n", "memory.current": "900\n", "memory.stat": STAT})
+    assert memory_left(own, tmp_path / "root", ALL_FILE_PAGES) == 400  # 1000 − (900 − 200 − 100)

@@ -72,14 +72,6 @@ def test_shards_are_joined(tmp_path: Path) -> None:
     assert {name: len(t) for name, t in read_tensors(tmp_path).items()} == {"a": 2, "b": 3}
 
 
-def test_a_hub_id_that_cannot_be_fetched_says_what_to_do() -> None:
-    with pytest.raises(CheckpointError) as fault:
-        find_checkpoint("cross-encoder/ettin-reranker-17m-v1", "abc123", local_only=True)
-    message = str(fault.value)
-    assert "hf download cross-encoder/ettin-reranker-17m-v1 --revision abc123" in message
-    assert "rankfleet serve --config demo" in message
-
-
 @pytest.mark.parametrize("model", ["./nothing-here", "/nothing/here", "~/nothing", "word", "a/b/c"])
 def test_a_name_that_is_neither_folder_nor_hub_id_is_refused(model: str) -> None:
     with pytest.raises(CheckpointError, match="no model folder at"):

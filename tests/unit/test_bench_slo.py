@@ -14,7 +14,8 @@ def reply(took_ms: float, quality: float = 0.5, scored: bool = True, status: int
 
 
 def test_a_budget_is_met_by_the_clients_clock_scored_or_not() -> None:
-    figures = cell_figures([reply(49.9), reply(50.1), reply(3.0, 0.0, scored=False), reply(1.0, scored=False, status=429)], 0.5)
+    replies = [reply(49.9), reply(50.1), reply(3.0, 0.0, scored=False), reply(1.0, scored=False, status=429)]
+    figures = cell_figures(replies, 0.5)
     assert (figures["met"], figures["late"], figures["unscored"]) == (0.5, 1, 2)
     assert figures["tiers"] == {"large": 2}
 

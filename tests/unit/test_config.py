@@ -11,6 +11,14 @@ from rankfleet.core.errors import ConfigError
 from tests.unit.fakes import fleet
 
 CONFIGS = Path(__file__).parents[2] / "configs"
+COMMITS = {  # of the hub's repositories: the revisions in mteb 2.26 (model_implementations/ettin_models.py)
+    "cross-encoder/ettin-reranker-17m-v1": "9e4aa35321a6dd1a43ca313f500c4b4f7cfb5cc6",
+    "cross-encoder/ettin-reranker-32m-v1": "b33e5ceb5110773ea9cf5e00c9bedc83a8c2afdd",
+    "cross-encoder/ettin-reranker-68m-v1": "d166fa88ddde3c42bc3ee92f7df476d941c8204a",
+    "cross-encoder/ettin-reranker-150m-v1": "025501c4e0f9bbeb4c5b198318e0089ff061cc14",
+    "cross-encoder/ettin-reranker-400m-v1": "5dca36282a5d85f368d2544002513a29159b4c9e",
+    "cross-encoder/ettin-reranker-1b-v1": "7d20e9baad17016fdf5549c08f69a2d7ca3e60c3",
+}
 
 GOOD: dict[str, Any] = {
     "tiers": {"small": {"model": "demo/small", "quality": 0.3}},
@@ -22,6 +30,13 @@ GOOD: dict[str, Any] = {
 def test_shipped_fleet_files_are_valid(path: Path) -> None:
     config = read_config(path)
     assert config.group_of(next(iter(config.tiers))) in config.groups
+
+
+@pytest.mark.parametrize("path", sorted(CONFIGS.glob("*.yaml")), ids=lambda p: p.stem)
+def test_shipped_fleet_files_pin_the_models_of_the_hub(path: Path) -> None:
+    """Without a revision, replicas that start at different times could load different models."""
+    of_the_hub = [tier for tier in read_config(path).tiers.values() if not tier.model.startswith("demo/")]
+    assert [tier.revision for tier in of_the_hub] == [COMMITS[tier.model] for tier in of_the_hub]
 
 
 @pytest.mark.parametrize(

@@ -87,7 +87,7 @@ class Loads:
 
 
 def replica(loads: Loads) -> ReplicaGroup:
-    return ReplicaGroup("demo", fingerprint, loads)  # type: ignore[arg-type]
+    return ReplicaGroup("demo", fingerprint, loads, lambda *_: None)  # type: ignore[arg-type]
 
 
 async def score_by(group: ReplicaGroup, **models: str) -> float:

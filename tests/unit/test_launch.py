@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from rankfleet.bench.traffic import session
-from rankfleet.cluster import deploy, environment, launch, preflight
+from rankfleet.cluster import deploy, environment, launch
 from rankfleet.cluster.environment import (
     haproxy_files,
     prepare_environment,
@@ -29,9 +29,9 @@ from rankfleet.cluster.failures import (
     root_cause,
     start_failures,
 )
-from rankfleet.cluster.preflight import check_files, check_fits, reserved_resources, room_to_surge
+from rankfleet.cluster.preflight import check_fits, reserved_resources, room_to_surge
 from rankfleet.cluster.running_fleets import RunningFleet, pick_fleet, register_fleet, running_fleets
-from rankfleet.core.errors import CheckpointError, ConfigError
+from rankfleet.core.errors import ConfigError
 from rankfleet.engine.native.library import scratch_in
 from tests.unit.fakes import fleet
 
@@ -161,16 +161,6 @@ def test_a_port_in_use_is_refused_before_anything_is_started() -> None:
         taken.listen()
         with pytest.raises(LaunchError, match=r"is in use .* choose another with --port"):
             launch.start(fleet(), "127.0.0.1", taken.getsockname()[1], lambda text: None)
-
-
-def test_a_hub_cache_that_cannot_be_written_is_named_in_the_error(monkeypatch: pytest.MonkeyPatch) -> None:
-    def refuse(*_: object, **__: object) -> None:
-        raise CheckpointError("cannot get it") from PermissionError(13, "Permission denied", "/home/x/.cache")
-
-    monkeypatch.setattr(preflight, "find_checkpoint", refuse)
-    config = fleet(tiers={"a": {"model": "org/name", "quality": 0.3}}, groups={"g": {"tiers": ["a"]}})
-    with pytest.raises(CheckpointError, match=r"tier a: org/name .* /home/x/\.cache: Permission denied; set HF_HOME"):
-        check_files(config, lambda text: None)
 
 
 def test_a_kernel_cache_that_cannot_be_written_is_named_in_the_error() -> None:

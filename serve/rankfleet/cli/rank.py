@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from rich.filesize import decimal
 
 from rankfleet.bench.tables import terminal
 from rankfleet.cli import app, err, out
@@ -43,12 +44,16 @@ def rank(
     long_documents = long_documents or fleet.long_documents
     rule = PassageRule(fleet.passage_overlap_tokens, fleet.limits.max_passages)
 
-    with err.status(f"loading {tier}"):
+    with err.status(f"loading {tier}") as status:
         from rankfleet.engine.checkpoint.files import find_checkpoint
         from rankfleet.engine.runtime.scorer import Reranker
 
         try:
-            checkpoint = find_checkpoint(settings.model, settings.revision)
+            checkpoint = find_checkpoint(
+                settings.model,
+                settings.revision,
+                progress=lambda done: status.update(f"downloading {tier}: {decimal(done)}"),
+            )
             reranker = Reranker.load(checkpoint, group.dtype, max_tokens=settings.max_tokens)
         except CheckpointError as error:
             raise CheckpointError(f"tier {tier}: {error}") from error

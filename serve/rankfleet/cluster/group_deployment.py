@@ -6,7 +6,7 @@ import itertools
 import logging
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
@@ -14,7 +14,7 @@ from ray import serve
 
 from rankfleet.autoscaler.reports import replica_report
 from rankfleet.cluster.following import FleetFollower
-from rankfleet.cluster.loading import load_model, measure_model, model_fingerprint, profiled_latency
+from rankfleet.cluster.loading import check_room, load_model, measure_model, model_fingerprint, profiled_latency
 from rankfleet.cluster.telemetry import GroupTelemetry
 from rankfleet.core.config import FleetConfig
 from rankfleet.core.errors import CheckpointError
@@ -58,11 +58,13 @@ class ReplicaGroup:
         name: str,
         fingerprint: Callable[[FleetConfig, str], str] = model_fingerprint,
         load: "Callable[[FleetConfig, str], tuple[str, Scorer, str, Precision]]" = load_model,
+        check_room: Callable[[FleetConfig, str, Sequence[str]], None] = check_room,
     ) -> None:
         sys.setswitchinterval(SWITCH_INTERVAL_S)
         self._name = name
         self._fingerprint = fingerprint
         self._load = load
+        self._check_room = check_room
         self._engine = ThreadPoolExecutor(1, thread_name_prefix="engine")
         self._loader = ThreadPoolExecutor(1, thread_name_prefix="loader")
         self._telemetry = GroupTelemetry(name)
@@ -92,8 +94,7 @@ class ReplicaGroup:
             routing=fleet.routing,
             scheduling=fleet.scheduling,
         )
-        for tier in group.tiers:
-            worker.host(*await self._load_measured(fleet, tier))
+        await self._host(worker, fleet, group.tiers)
         self._worker, self._wanted = worker, worker.hosts
 
     async def _change(self, fleet: FleetConfig) -> None:
@@ -101,9 +102,7 @@ class ReplicaGroup:
         worker = self._ready
         group = fleet.groups[self._name]
         wanted = {await self._in_loader(self._fingerprint, fleet, tier): tier for tier in group.tiers}
-        for name, tier in wanted.items():
-            if name not in worker.hosts:
-                worker.host(*await self._load_measured(fleet, tier))
+        await self._host(worker, fleet, [tier for name, tier in wanted.items() if name not in worker.hosts])
         # After A → B → A the models of A are still hosted: nothing is loaded, but the names have to go back to them.
         worker.name({tier: name for name, tier in wanted.items()})
         await self._set_threads(group.threads)
@@ -117,6 +116,13 @@ class ReplicaGroup:
             await asyncio.sleep(UNUSED_S / 10)
             for name in worker.forget(self._wanted, UNUSED_S):
                 log.info("model %s is no longer hosted", name)
+
+    async def _host(self, worker: Worker, fleet: FleetConfig, tiers: Sequence[str]) -> None:
+        """Load the models of these tiers. Raises CheckpointError, before the first is loaded if not all fit."""
+        if tiers:
+            await asyncio.get_running_loop().run_in_executor(self._loader, self._check_room, fleet, self._name, tiers)
+        for tier in tiers:
+            worker.host(*await self._load_measured(fleet, tier))
 
     async def _load_measured(self, fleet: FleetConfig, tier: str) -> tuple[str, HostedModel]:
         """A tier's model, which has scored its first batches, under its fingerprint. Raises CheckpointError that names

@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from rankfleet.cluster.deploy import deploy, wait_until_ready
 from rankfleet.cluster.environment import prepare_environment, token_path, user_folder
 from rankfleet.cluster.failures import as_launch_error
+from rankfleet.cluster.memory_fit import check_memory
 from rankfleet.cluster.preflight import check_files, check_fits, check_port
 from rankfleet.cluster.running_fleets import RunningFleet, register_fleet, unregister_fleet
 from rankfleet.core.config import FleetConfig
@@ -26,6 +27,7 @@ def start(config: FleetConfig, host: str, port: int, progress: Callable[[str], N
     check_fits(config)
     check_files(config, progress)
     prepare_kernels(config, progress)
+    check_memory(config)
     with as_launch_error("the fleet"), one_at_a_time(progress):
         check_port(host, port)
         prepare_environment()

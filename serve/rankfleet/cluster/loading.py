@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from concurrent.futures import Executor
 from typing import TYPE_CHECKING
 
@@ -28,6 +28,13 @@ def model_fingerprint(fleet: FleetConfig, tier: str) -> str:
     settings = fleet.tiers[tier]
     checkpoint = find_checkpoint(settings.model, settings.revision)
     return model_name(tier, settings, fleet.groups[fleet.group_of(tier)].dtype, checkpoint.description)
+
+
+def check_room(fleet: FleetConfig, group: str, tiers: Sequence[str]) -> None:
+    """Raises CheckpointError, with the arithmetic, if a replica of this group has no memory for these of its tiers."""
+    from rankfleet.cluster.memory_fit import check_replica
+
+    check_replica(fleet, group, tiers)
 
 
 def load_model(fleet: FleetConfig, tier: str, share: Share = share_in_cluster) -> "tuple[str, Scorer, str, Precision]":

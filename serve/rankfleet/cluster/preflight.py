@@ -8,7 +8,8 @@ from rankfleet.cluster.environment import is_free
 from rankfleet.cluster.failures import LaunchError
 from rankfleet.core.config import FleetConfig, may_be_hub_id
 from rankfleet.core.errors import CheckpointError
-from rankfleet.engine.checkpoint.files import find_checkpoint
+from rankfleet.engine.checkpoint.files import find_checkpoint, look_up_all
+from rankfleet.engine.checkpoint.hub import in_tenths
 from rankfleet.engine.runtime.checkpoint_checks import check_checkpoint
 from rankfleet.estimates.profile import read_profile
 from rankfleet.estimates.quality import quality_table
@@ -25,30 +26,26 @@ def check_files(config: FleetConfig, progress: Callable[[str], None], fetch: boo
     """Check the files that a fleet file names: models, quality table, profile and index. `config check`, `serve` and
     `apply` all use this.
 
-    `fetch`: whether models are fetched from the hub, here and once, and not by every replica at the same time. If not,
-    only the cache is searched. Returns the tiers whose model could not be checked because it is not in the cache.
+    `fetch`: whether models are fetched from the hub, here and once, and not by every replica at the same time; all are
+    looked up before the first is downloaded. If not, only the cache is searched. Returns the tiers whose model could
+    not be checked because it is not in the cache.
 
     Raises what a replica would raise for a file that is missing or wrong.
     """
-    unchecked = []
+    unchecked, on_hub = [], {}
+    if fetch:
+        progress("looking up the models")
+        on_hub = look_up_all({name: (tier.model, tier.revision) for name, tier in config.tiers.items()})
     for name, tier in config.tiers.items():
         progress(f"model {name}: {tier.model}")
+        say = in_tenths(f"downloading {name}", on_hub[name].missing_bytes if name in on_hub else 0, progress)
         try:
-            checkpoint = find_checkpoint(tier.model, tier.revision, local_only=not fetch)
+            checkpoint = find_checkpoint(tier.model, tier.revision, local_only=not fetch, progress=say)
         except CheckpointError as error:
             if not fetch and may_be_hub_id(tier.model):
                 unchecked.append(name)
                 continue
-            cause = error.__cause__
-            if isinstance(cause, OSError) and cause.filename:
-                raise CheckpointError(
-                    f"tier {name}: {tier.model} cannot be stored at {cause.filename}: {cause.strerror}; set HF_HOME to "
-                    "a folder that can be written"
-                ) from error
             raise CheckpointError(f"tier {name}: {error}") from error
-        if not fetch and may_be_hub_id(tier.model) and not any(checkpoint.folder.glob("*.safetensors")):
-            unchecked.append(name)  # a router has fetched its files, but no replica the weights
-            continue
         try:
             check_checkpoint(checkpoint, config.groups[config.group_of(name)].dtype, tier.max_tokens)
         except CheckpointError as error:

@@ -13,13 +13,16 @@ The activation that is saved with it (Sentence Transformers 3: `sbert_ce_default
 shows them converts them.
 """
 
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from rankfleet.core.config import may_be_hub_id
 from rankfleet.core.errors import CheckpointError
 from rankfleet.engine.checkpoint.digest import digest_of
+from rankfleet.engine.checkpoint.hub import HubModel, check_space, fetch, look_up
 from rankfleet.engine.checkpoint.tensors import read_json, read_tensors, weight_files
 from rankfleet.engine.checkpoint.weights import Weights, one_line
 
@@ -29,7 +32,8 @@ DESCRIPTION = ["*.json", "*.txt", "*.model", "*.jinja"]  # at the root: enough t
 # Files that match DESCRIPTION and do not change scores. The index of shards belongs to the weights: it changes when the
 # same model is saved in other shards.
 NOT_OF_THE_MODEL = [".*", "*.index.json", "README*", "LICENSE*", PRECISION_COSTS]
-WEIGHTS = ["*.safetensors", "*/model.safetensors"]
+WITHOUT_WEIGHTS = [*DESCRIPTION, "*/config.json"]  # what of a repository on the hub is downloaded
+WHOLE = [*WITHOUT_WEIGHTS, "*.safetensors"]  # in folders too
 ENCODER_KINDS = ("Transformer", "CrossEncoder")  # modules that are the encoder at the root
 OLD_NORMS = {"LayerNorm.gamma": "LayerNorm.weight", "LayerNorm.beta": "LayerNorm.bias"}  # TensorFlow's names
 SETTINGS = [  # of the encoder's module; the later names are of releases before 2020
@@ -225,15 +229,10 @@ class Checkpoint:
         return digest_of(self.folder, [path for folder in (self.folder, *folders) for path in weight_files(folder)])
 
 
-def find_checkpoint(
-    model: str, revision: str | None = None, *, weights: bool = True, local_only: bool = False
-) -> Checkpoint:
-    """The checkpoint of a shipped name (`demo/small`), a folder, or a hub id.
+def local_checkpoint(model: str) -> Checkpoint | None:
+    """The checkpoint of a shipped name (`demo/small`) or of a folder; None for the id of a model on the hub.
 
-    A hub id is downloaded once, then read from the local cache. `weights`: False leaves the weights on the hub.
-    `local_only`: look only in the cache.
-
-    Raises CheckpointError that says what to do if it cannot be found or downloaded.
+    Raises CheckpointError for anything else.
     """
     shipped = MODELS / model
     if (shipped / "config.json").exists():
@@ -241,24 +240,43 @@ def find_checkpoint(
     folder = Path(model).expanduser()
     if folder.is_dir():
         return Checkpoint(folder)
-    if model.startswith((".", "/", "~")) or model.count("/") != 1:
+    if not may_be_hub_id(model):
         raise CheckpointError(f"there is no model folder at {folder}")
+    return None
 
-    from huggingface_hub import snapshot_download
 
-    patterns = [*DESCRIPTION, "*/config.json", *(WEIGHTS if weights else [])]
+def find_checkpoint(
+    model: str,
+    revision: str | None = None,
+    *,
+    weights: bool = True,
+    local_only: bool = False,
+    progress: Callable[[int], object] = lambda bytes_done: None,
+) -> Checkpoint:
+    """The checkpoint of a shipped name (`demo/small`), a folder, or a hub id.
 
-    try:
-        return Checkpoint(
-            Path(snapshot_download(model, revision=revision, allow_patterns=patterns, local_files_only=local_only))
-        )
-    except Exception as error:
-        # Offline, blocked, not found, gated, wrong revision: many error classes with the same remedy.
-        raise CheckpointError(
-            f"cannot get {model}{f' at {revision}' if revision else ''} from the Hugging Face hub "
-            f"({type(error).__name__}).\n"
-            f"  On a machine with network:  hf download {model}"
-            f"{f' --revision {revision}' if revision else ''} --local-dir DIR\n"
-            f"  then copy DIR here and set the tier's `model: DIR`;\n"
-            f"  or use the demo tiers, which need no download:  rankfleet serve --config demo"
-        ) from error
+    A hub id is downloaded once, then read from the local cache. `weights`: False leaves the weights on the hub.
+    `local_only`, `progress`: as in `hub.fetch`.
+
+    Raises CheckpointError that says what to do if it cannot be found or downloaded.
+    """
+    patterns = WHOLE if weights else WITHOUT_WEIGHTS
+    return local_checkpoint(model) or Checkpoint(fetch(model, revision, patterns, local_only, progress))
+
+
+def look_up_all(wanted: Mapping[str, tuple[str, str | None]]) -> dict[str, HubModel]:
+    """What the models take that are on the hub. `wanted`: model and revision, by tier or by the model's own name.
+
+    Raises CheckpointError that says for each model that cannot be had what to do, or that the disk has no room.
+    """
+    found, faults = dict[str, HubModel](), []
+    for name, (model, revision) in wanted.items():
+        try:
+            if local_checkpoint(model) is None:
+                found[name] = look_up(model, revision, WHOLE)
+        except CheckpointError as error:
+            faults.append(str(error) if name.startswith(model) else f"tier {name}: {error}")
+    if faults:
+        raise CheckpointError("\n".join(faults))
+    check_space(set(found.values()))
+    return found

@@ -1,21 +1,29 @@
 """The memory that cgroup limits leave this process: in a container /proc/meminfo describes the whole host."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-# For each version: the files of limit and usage, and the entry of memory.stat that counts file pages which the kernel
-# reclaims before it refuses memory. v2's entries include child cgroups; of v1's, those named total do.
-V1 = ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file")
-V2 = ("memory.max", "memory.current", "inactive_file")
+# For each version: the files of limit and usage, and how entries of memory.stat begin. v2's entries include child
+# cgroups; of v1's, those named total do.
+V1 = ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_")
+V2 = ("memory.max", "memory.current", "")
+# Entries of memory.stat that count file pages. The kernel reclaims both before it refuses memory, and the inactive ones
+# without slowing anything down.
+INACTIVE, ALL_FILE_PAGES = ("inactive_file",), ("inactive_file", "active_file")
 
 
-def memory_left(own: Path = Path("/proc/self/cgroup"), mount: Path = Path("/sys/fs/cgroup")) -> int | None:
+def memory_left(
+    own: Path = Path("/proc/self/cgroup"),
+    mount: Path = Path("/sys/fs/cgroup"),
+    file_pages: Sequence[str] = INACTIVE,
+) -> int | None:
     """Bytes that may still be allocated; None without a limit.
 
-    The minimum of limit − (usage − inactive file pages) over the process's cgroup and its ancestors. v1 writes "no
-    limit" as a number larger than any memory, which needs no special case.
+    The minimum of limit − (usage − file pages) over the process's cgroup and its ancestors. v1 writes "no limit" as a
+    number larger than any memory, which needs no special case.
 
-    `own`: file with lines `id:controllers:path`. `mount`: where cgroups are mounted.
+    `own`: file with lines `id:controllers:path`. `mount`: where cgroups are mounted. `file_pages`: those that count as
+    free, INACTIVE or ALL_FILE_PAGES.
 
     A container may see its path relative to the host's root with only its own cgroup mounted. Levels that do not exist
     are skipped, and the limit is found at the root of the mount.
@@ -29,9 +37,9 @@ def memory_left(own: Path = Path("/proc/self/cgroup"), mount: Path = Path("/sys/
         number, _, rest = line.partition(":")
         controllers, _, path = rest.partition(":")
         if number == "0":
-            remaining += [_left(level, *V2) for level in _levels(mount, path)]
+            remaining += [_left(level, *V2, file_pages) for level in _levels(mount, path)]
         elif "memory" in controllers.split(","):
-            remaining += [_left(level, *V1) for level in _levels(mount / "memory", path)]
+            remaining += [_left(level, *V1, file_pages) for level in _levels(mount / "memory", path)]
     return min((left for left in remaining if left is not None), default=None)
 
 
@@ -44,13 +52,14 @@ def _levels(root: Path, path: str) -> Iterator[Path]:
         yield root.joinpath(*parts[:depth])
 
 
-def _left(level: Path, limit_file: str, used_file: str, inactive_entry: str) -> int | None:
+def _left(level: Path, limit_file: str, used_file: str, prefix: str, file_pages: Sequence[str]) -> int | None:
     """What the limit of one cgroup leaves; None without a limit."""
     limit = _number(level / limit_file)
     if limit is None:
         return None
     used = _number(level / used_file) or 0
-    return max(0, limit - max(0, used - _entry(level / "memory.stat", inactive_entry)))
+    reclaimed = sum(_entry(level / "memory.stat", prefix + pages) for pages in file_pages)
+    return max(0, limit - max(0, used - reclaimed))
 
 
 def _number(path: Path) -> int | None:

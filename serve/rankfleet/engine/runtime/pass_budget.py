@@ -1,12 +1,13 @@
 """The token budget of a forward pass, with which no mix of lengths runs a device out of memory."""
 
 import logging
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 
-from rankfleet.engine.runtime.cgroup import memory_left
+from rankfleet.engine.runtime.cgroup import INACTIVE, memory_left
 
 log = logging.getLogger("rankfleet")
 
@@ -51,11 +52,12 @@ def free_memory(
     meminfo: Path = Path("/proc/meminfo"),
     cgroup: Path = Path("/proc/self/cgroup"),
     cgroups: Path = Path("/sys/fs/cgroup"),
+    file_pages: Sequence[str] = INACTIVE,
 ) -> int:
     """Free bytes on the device.
 
     For a CPU: the available memory of `meminfo` (4 GiB if that cannot be read), or what a container's limits leave if
-    that is less. `cgroup`, `cgroups`: see `memory_left`.
+    that is less. `cgroup`, `cgroups`, `file_pages`: see `memory_left`.
     """
     if device.type == "cuda":
         return int(torch.cuda.mem_get_info(device)[0])
@@ -64,5 +66,5 @@ def free_memory(
         host = int(fields["MemAvailable"].split()[0]) * 1024
     except (OSError, ValueError, LookupError):
         host = 4 * 2**30
-    left = memory_left(cgroup, cgroups)
+    left = memory_left(cgroup, cgroups, file_pages)
     return host if left is None else min(host, left)
