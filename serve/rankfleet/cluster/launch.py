@@ -11,6 +11,7 @@ import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from importlib import import_module
 from pathlib import Path
 
 from rankfleet.cluster.deploy import POLL_S, deploy, wait_until_ready
@@ -28,8 +29,8 @@ def start(config: FleetConfig, host: str, port: int, progress: Callable[[str], N
 
     `progress`: called with what is waited for, as in `Steps`, whenever that changes.
 
-    Raises CheckpointError, ConfigError and LaunchError; for what is wrong with the port or the fleet file, before any
-    replica is started.
+    Raises CheckpointError, ConfigError, UnsafeKernels and LaunchError; for what is wrong with the port or the fleet
+    file, before any replica is started.
     """
     check_port(host, port)
     check_named_files(config)
@@ -44,6 +45,7 @@ def start(config: FleetConfig, host: str, port: int, progress: Callable[[str], N
 
         with ThreadPoolExecutor(1) as pool:
             checked = pool.submit(check, config, steps) if on_disk else None
+            pool.submit(import_module, "ray.serve.schema")  # while Ray's processes start
             with as_launch_error("Ray"), steps.of("ray"):
                 # "local" starts a cluster of its own, whatever RAY_ADDRESS says and whatever else runs here.
                 ray.init(
@@ -56,22 +58,8 @@ def start(config: FleetConfig, host: str, port: int, progress: Callable[[str], N
                 )
             if checked:
                 checked.result()
-            from ray import serve
-            from ray.serve.config import HTTPOptions
-            from ray.serve.schema import LoggingConfig
-
-            logging.getLogger("ray.serve").setLevel(logging.ERROR)
-            given_up = threading.Event()
-            deployed = pool.submit(deploy_when_up, config, given_up)
-            try:
-                with as_launch_error("Ray Serve"), steps.of("serve"):
-                    serve.start(
-                        http_options=HTTPOptions(host=host, port=port),
-                        logging_config=LoggingConfig(enable_access_log=False),
-                    )
-                deployed.result()
-            finally:
-                given_up.set()
+        with as_launch_error("Ray Serve"), steps.of("serve"):
+            start_serve(config, host, port)
     with as_launch_error("the fleet"):
         address, metrics = f"http://{host}:{port}", f"http://127.0.0.1:{ray.nodes()[0]['MetricsExportPort']}/metrics"
         wait_until_ready(address, progress)
@@ -79,6 +67,34 @@ def start(config: FleetConfig, host: str, port: int, progress: Callable[[str], N
         fleet = RunningFleet(address, port, metrics, cluster, token_path(os.environ))
         register_fleet(fleet)
         return fleet
+
+
+def start_serve(config: FleetConfig, host: str, port: int) -> None:
+    """Start Ray Serve and hand it a fleet as soon as its controller is there. Returns when its proxies are there too,
+    which takes seconds more, in which replicas already start."""
+    from ray import serve
+    from ray.serve.config import HTTPOptions
+    from ray.serve.schema import LoggingConfig
+
+    logging.getLogger("ray.serve").setLevel(logging.ERROR)
+    given_up = threading.Event()
+
+    def deploy_when_up() -> None:
+        while controller_client() is None:
+            if given_up.wait(POLL_S):
+                return
+        deploy(config)
+
+    with ThreadPoolExecutor(1) as pool:
+        deployed = pool.submit(deploy_when_up)
+        try:
+            serve.start(
+                http_options=HTTPOptions(host=host, port=port), logging_config=LoggingConfig(enable_access_log=False)
+            )
+        except BaseException:
+            given_up.set()
+            raise
+        deployed.result()
 
 
 def is_on_disk(model: str) -> bool:
@@ -97,15 +113,6 @@ def check(config: FleetConfig, steps: Steps) -> None:
         check_files(config, lambda text: steps.say("models", text))
         if any(group.gpus == 0 for group in config.groups.values()):
             kernel_files()
-
-
-def deploy_when_up(config: FleetConfig, given_up: threading.Event) -> None:
-    """Hand a fleet to Serve as soon as its controller is there: replicas then start beside the proxies, for which
-    `serve.start` waits."""
-    while controller_client() is None:
-        if given_up.wait(POLL_S):
-            return
-    deploy(config)
 
 
 @contextmanager
