@@ -2,6 +2,7 @@
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+INPUTS := pyproject.toml setup.py constraints.txt $(wildcard serve/rankfleet/engine/native/*.?pp)
 # The first Python that runs and is new enough; a name on the PATH may be a shim for one that is not there.
 PYTHON ?= $(shell for p in python3 python3.11 python3.12 python3.13; do \
 	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
@@ -12,16 +13,17 @@ PYTHON ?= $(shell for p in python3 python3.11 python3.12 python3.13; do \
 help: ## list the verbs
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-9s %s\n", $$1, $$2}'
 
-$(STAMP): pyproject.toml constraints.txt
+$(STAMP): $(INPUTS)
 	@test -n "$(PYTHON)" || { echo "Rankfleet needs Python 3.11 or newer; set PYTHON=/path/to/python3"; exit 1; }
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt setuptools
 	$(BIN)/pip install --disable-pip-version-check --constraint constraints.txt --progress-bar off --quiet --editable '.$(EXTRAS)'
+	@$(BIN)/python -c 'from rankfleet.engine.native.library import kernel_files; kernel_files()'
 	@touch $@
 
 install: $(STAMP) ## make .venv and install Rankfleet into it
 
-$(VENV)/.dev: pyproject.toml constraints.txt
+$(VENV)/.dev: $(INPUTS)
 	$(MAKE) --no-print-directory -B $(STAMP) EXTRAS='[dev]'
 	@touch $@
 
@@ -51,4 +53,4 @@ docs: $(VENV)/.dev ## rewrite the measured figures of README and docs from bench
 	$(BIN)/python -m benchmarks.figures
 
 clean: ## remove what the other verbs made
-	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache
+	rm -rf serve/rankfleet/engine/native/*.so $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache

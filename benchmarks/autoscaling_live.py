@@ -26,7 +26,6 @@ from rankfleet.bench.faults import demo_tiers
 from rankfleet.bench.results import measured, read_results, write_json, write_results
 from rankfleet.bench.serve import load_summary, token_counter
 from rankfleet.bench.traffic import Call, calls, closed_loop, open_loop
-from rankfleet.cluster import launch
 from rankfleet.cluster.deploy import wait_until_ready
 from rankfleet.cluster.environment import LOCAL, LOW_LATENCY, side_ports
 from rankfleet.cluster.ray_private import controller_client
@@ -100,7 +99,6 @@ def run_policy(policy: str) -> dict[str, Any]:
         probe.bind(("127.0.0.1", 0))
         port = int(probe.getsockname()[1])
     os.environ.update(LOW_LATENCY | LOCAL | side_ports() | {"RAY_AUTH_MODE": "disabled"})
-    launch.prepare_kernels(config, lambda text: None)
     import ray
     from ray import serve
     from ray.cluster_utils import Cluster

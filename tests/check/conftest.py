@@ -5,7 +5,7 @@ import shutil
 import subprocess
 import sys
 import venv
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -31,12 +31,8 @@ class Environment:
 
     @property
     def variables(self) -> dict[str, str]:
-        """Environment variables of its commands: nothing is downloaded, and kernels are compiled anew."""
-        own = {
-            "PATH": f"{self.path / 'bin'}:{os.environ['PATH']}",
-            "RANKFLEET_CACHE": str(self.folder / "cache"),
-            "HF_HUB_OFFLINE": "1",
-        }
+        """Environment variables of its commands: nothing is downloaded."""
+        own = {"PATH": f"{self.path / 'bin'}:{os.environ['PATH']}", "HF_HUB_OFFLINE": "1"}
         return {name: value for name, value in os.environ.items() if name not in LEAKING} | own
 
     def run(self, *arguments: str | Path) -> "subprocess.CompletedProcess[str]":
@@ -51,11 +47,12 @@ class Environment:
         return done.stdout
 
 
-def pip(python: str | Path, *arguments: str | Path) -> None:
+def pip(python: str | Path, *arguments: str | Path, environment: Mapping[str, str] = os.environ) -> None:
     options = ["--disable-pip-version-check", "--quiet", "--progress-bar", "off"]
     constraints: list[str | Path] = ["--constraint", ROOT / "constraints.txt"]
     done = subprocess.run(
         [python, "-m", "pip", arguments[0], *options, *constraints, *arguments[1:]],
+        env=environment,
         capture_output=True,
         text=True,
         timeout=INSTALL_S,
@@ -63,10 +60,8 @@ def pip(python: str | Path, *arguments: str | Path) -> None:
     assert done.returncode == 0, done.stdout + done.stderr
 
 
-@pytest.fixture(scope="session")
-def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A wheel of what git has, or would add: not of what earlier builds have left in the checkout."""
-    folder = tmp_path_factory.mktemp("wheel")
+def copy_of_the_checkout(folder: Path) -> Path:
+    """A copy inside `folder` of what git has, or would add: not of what earlier builds have left in the checkout."""
     listed = subprocess.run(
         ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
         cwd=ROOT,
@@ -79,10 +74,22 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
         if source.is_symlink() or source.exists():  # git lists files that were deleted and not yet committed
             copy.parent.mkdir(parents=True, exist_ok=True)
             shutil.copy2(source, copy, follow_symlinks=False)
-    # Without isolation: with the setuptools that constraints.txt pins and `make install` installs.
-    pip(sys.executable, "wheel", "--no-deps", "--no-build-isolation", "--wheel-dir", folder, folder / "source")
+    return folder / "source"
+
+
+def build_wheel(source: Path, folder: Path, environment: Mapping[str, str] = os.environ) -> Path:
+    """The wheel of a checkout, without isolation: with the setuptools that constraints.txt pins and `make install`
+    installs."""
+    options = ("--no-deps", "--no-build-isolation", "--wheel-dir")
+    pip(sys.executable, "wheel", *options, folder, source, environment=environment)
     (built,) = folder.glob("*.whl")
     return built
+
+
+@pytest.fixture(scope="session")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("wheel")
+    return build_wheel(copy_of_the_checkout(folder), folder)
 
 
 @pytest.fixture(scope="session")

@@ -1,6 +1,10 @@
 """Rankfleet without extras, installed from a wheel: it ranks and serves, and names the extra that a verb needs."""
 
 import json
+import os
+import shutil
+import subprocess
+import sys
 import zipfile
 from pathlib import Path
 
@@ -8,8 +12,9 @@ import httpx
 import pytest
 import yaml
 
-from rankfleet.engine.native.library import library
-from tests.check.conftest import Environment
+from rankfleet.engine.native.build import VARIANTS
+from rankfleet.engine.native.library import best_variants, cpu_flags
+from tests.check.conftest import Environment, build_wheel, copy_of_the_checkout
 from tests.serving import READY, serving
 
 QUERY = "How do vaccines protect against disease?"
@@ -31,7 +36,6 @@ def test_the_wheel_holds_the_package_and_its_data_and_nothing_else(wheel: Path) 
         "rankfleet/configs/profiles/h100-published.json",
         "rankfleet/configs/workloads/mixed.yaml",
         "rankfleet/engine/native/encoder.cpp",
-        "rankfleet/engine/native/attention.hpp",
         *(f"rankfleet/models/demo/{tier}/model.safetensors" for tier in ("small", "medium", "large")),
         *(f"rankfleet/models/demo/{tier}/tokenizer.json" for tier in ("small", "medium", "large")),
     } <= names
@@ -54,11 +58,34 @@ def test_rank_puts_the_right_document_first(minimal: Environment) -> None:
     assert "A vaccine trains" in first
 
 
-def test_kernels_compile_from_the_sources_in_the_wheel(minimal: Environment) -> None:
-    if library() is None:
+def test_kernels_come_with_the_wheel(wheel: Path, minimal: Environment) -> None:
+    if shutil.which("g++") is None or not best_variants(cpu_flags()):
         pytest.skip("needs a CPU with AVX-512 and a C++ compiler")
-    code = "from rankfleet.engine.native.library import library; print(library() is not None)"
-    assert minimal.python(code).strip() == "True"
+    with zipfile.ZipFile(wheel) as archive:
+        built = {name for name in archive.namelist() if name.endswith(".so")}
+    assert built == {f"rankfleet/engine/native/{variant.name}.so" for variant in VARIANTS}
+    assert wheel.name.endswith("-cp311-abi3-linux_x86_64.whl"), "the kernels do not depend on Python"
+    code = "from rankfleet.engine.native.library import library; print(*library().dtypes)"
+    assert minimal.python(code).split() == list(best_variants(cpu_flags()))
+
+
+def test_without_a_compiler_the_package_is_built_and_the_first_use_says_what_it_lacks(tmp_path: Path) -> None:
+    folder = copy_of_the_checkout(tmp_path)
+    built = build_wheel(folder, tmp_path, environment=os.environ | {"CXX": "/nothing/g++"})
+    with zipfile.ZipFile(built) as archive:
+        assert not [name for name in archive.namelist() if name.endswith(".so")]
+        archive.extractall(tmp_path / "installed")
+    code = "from rankfleet.engine.native.library import kernel_files; print(kernel_files())"
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        env=os.environ | {"PYTHONPATH": str(tmp_path / "installed")},
+        capture_output=True,
+        text=True,
+    )
+    assert done.stdout.strip() == "{}", done.stderr
+    if best_variants(cpu_flags()):
+        (line,) = done.stderr.splitlines()
+        assert "install g++ and then Rankfleet again" in line
 
 
 def test_serve_answers_and_ctrl_c_leaves_no_process(minimal: Environment) -> None:

@@ -1,8 +1,6 @@
-"""The compiled kernels: precision, the processors they run on, and how they are built. test_parity compares scores."""
+"""The compiled kernels: precision, and what is installed. test_parity compares scores."""
 
-import os
 import shutil
-import subprocess
 from pathlib import Path
 
 import numpy as np
@@ -72,75 +70,16 @@ def test_long_pairs_are_split_into_attention_items_and_come_first() -> None:
     ]
 
 
-def test_instruction_sets_decide_which_precisions_there_are(tmp_path: Path) -> None:
-    base = frozenset(native.REQUIRED)
-    assert native.supported_dtypes(frozenset({"avx2", "fma"})) == set()
-    assert native.supported_dtypes(base) == {"float32"}
-    assert native.supported_dtypes(base | {"avx512_bf16", "avx512_vnni"}) == {"float32", "bfloat16", "int8"}
-    cpuinfo = tmp_path / "cpuinfo"
-    cpuinfo.write_text("model name\t: x\nflags\t\t: fpu sse2 avx512f\nflags\t\t: other\n")
-    assert native.cpu_flags(cpuinfo) == {"fpu", "sse2", "avx512f"}
-    assert native.cpu_flags(tmp_path / "absent") == set()
-
-
-def test_without_a_compiler_the_reason_is_logged_and_nothing_fails(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    monkeypatch.setattr(native, "cpu_flags", lambda: frozenset(native.REQUIRED))
-    monkeypatch.setenv("RANKFLEET_CACHE", str(tmp_path))
-    for compiler, path, reason in (
-        ("", "", "install g++"),
-        (str(tmp_path / "none"), os.defpath, "No such file"),
-        ("false", os.defpath, "false failed"),
-    ):
-        monkeypatch.setenv("CXX", compiler)
-        monkeypatch.setenv("PATH", path)
-        caplog.clear()
-        assert native.library.__wrapped__() is None
-        assert reason in caplog.text
-
-
-def test_a_user_without_a_home_is_told_to_set_the_cache_folder(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    def nowhere() -> Path:
-        raise RuntimeError("Could not determine home directory.")
-
-    monkeypatch.setattr(Path, "home", nowhere)
-    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
-    monkeypatch.delenv("RANKFLEET_CACHE", raising=False)
-    monkeypatch.setattr(native, "cpu_flags", lambda: frozenset(native.REQUIRED))
-    assert native.library.__wrapped__() is None
-    assert "set RANKFLEET_CACHE" in caplog.text
-    monkeypatch.setenv("RANKFLEET_CACHE", str(tmp_path))
-    assert native.cache_folder() == tmp_path
-
-
 @pytest.mark.skipif(shutil.which("g++") is None, reason="needs a C++ compiler")
-def test_a_library_that_cannot_be_loaded_is_built_again(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    source = tmp_path / "small.cpp"
-    source.write_text('extern "C" int answer() { return 42; }')
-    monkeypatch.setattr(native, "SOURCES", [source])
-    monkeypatch.setenv("CXX", "g++ -O1")  # a compiler with options of its own
-    path = native.compiled([], tmp_path / "cache")
-    path.write_bytes(b"")  # as a crash may leave it
-    assert native.load([], tmp_path / "cache").answer() == 42
-    assert path.stat().st_size > 0
+@pytest.mark.skipif(not native.best_variants(native.cpu_flags()), reason="needs AVX-512")
+def test_the_installation_has_the_kernels_of_these_sources() -> None:
+    assert native.library() is not None, "run `make install`"
+    assert native.library().dtypes == native.best_variants(native.cpu_flags()).keys()
 
 
-def test_kernels_are_built_once(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    builds = []
-
-    def compiler(command: list[str], **_: object) -> subprocess.CompletedProcess[str]:
-        builds.append(command)
-        Path(command[-1]).write_text("built")
-        return subprocess.CompletedProcess(command, 0, "", "")
-
-    monkeypatch.setattr(subprocess, "run", compiler)
-    first = native.compiled(["-mavx512f"], tmp_path)
-    assert native.compiled(["-mavx512f"], tmp_path) == first
-    assert native.compiled(["-mavx512f", "-mavx512vnni"], tmp_path) != first
-    assert len(builds) == 2
-    monkeypatch.setattr(native, "openmp", lambda: ["/another/libgomp-1234.so"])
-    assert native.compiled(["-mavx512f"], tmp_path) != first, "another PyTorch, another library to link with"
-    assert sorted(path.suffix for path in tmp_path.iterdir()) == [".so"] * 3
+@NEEDS_KERNELS
+def test_kernels_and_pytorch_share_one_openmp_runtime() -> None:
+    native.library()
+    runtimes = {line.split()[-1] for line in Path("/proc/self/maps").read_text().splitlines() if "gomp" in line}
+    assert len([path for path in runtimes if Path(path).parent.name in ("lib", "torch.libs")]) == 1
+    assert not [path for path in runtimes if path.startswith("/usr/lib")], runtimes

@@ -12,9 +12,9 @@ from typing import Any
 
 from rankfleet.cluster.deploy import deploy, is_running
 from rankfleet.cluster.deploy import wait_until_ready as wait_until_ranks
-from rankfleet.cluster.environment import prepare_environment
-from rankfleet.cluster.launch import one_at_a_time, prepare_kernels
-from rankfleet.cluster.preflight import check_files, check_port
+from rankfleet.cluster.environment import check_port, prepare_environment
+from rankfleet.cluster.launch import one_at_a_time
+from rankfleet.cluster.preflight import check_files
 from rankfleet.cluster.ray_private import controller_client
 from rankfleet.cluster.serve_config import APP_NAME, ROUTER
 from rankfleet.core.config import FleetConfig
@@ -187,7 +187,6 @@ def local_cluster(
     """Start a fleet on a cluster with this many worker nodes, wait until it ranks, and stop everything afterwards."""
     check_port("127.0.0.1", port)
     check_files(config, progress)
-    prepare_kernels(config, progress)
     starting = contextlib.ExitStack()
     starting.enter_context(one_at_a_time(progress))
     prepare_environment()

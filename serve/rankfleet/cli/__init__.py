@@ -9,6 +9,7 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 
+from rankfleet.cli.states import States
 from rankfleet.core.errors import RankfleetError
 
 app = typer.Typer(
@@ -25,12 +26,14 @@ err = Console(stderr=True)
 def progress(first: str, clock: Callable[[], float] = time.monotonic) -> Iterator[Callable[[str], None]]:
     """A function that shows the present state of a long command.
 
-    On a terminal the state is one line that changes. Otherwise each new state is printed once, on its own line, with
-    the seconds since the start.
+    On a terminal that is one line (`States`). Otherwise each new state is printed once, on its own line, with the
+    seconds since the start.
     """
     if err.is_terminal:
-        with err.status(first) as status:
-            yield lambda text: status.update(escape(text))
+        states = States(clock)
+        states.say(first)
+        with err.status(states):
+            yield states.say
         return
     shown: set[str] = set()
     since_s = clock()

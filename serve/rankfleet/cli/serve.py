@@ -42,7 +42,7 @@ def serve(
 
     started = False
     try:
-        with progress("starting") as say:
+        with progress("ray: starting") as say:
             running = launch.start(fleet, host, port, say)
         started = True
         greet(fleet, running.address, running.metrics)

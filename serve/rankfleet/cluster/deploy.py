@@ -8,10 +8,11 @@ import httpx
 
 from rankfleet.cluster.failures import LaunchError, explain_failure, start_failures
 from rankfleet.cluster.ray_private import controller_client
-from rankfleet.cluster.serve_config import APP_NAME, serve_config
+from rankfleet.cluster.serve_config import APP_NAME, ROUTER, serve_config
+from rankfleet.cluster.steps import together
 from rankfleet.core.config import FleetConfig
 
-POLL_S = 0.25
+POLL_S = 0.1
 
 
 def deploy(config: FleetConfig, is_update: bool = False) -> None:
@@ -46,20 +47,24 @@ def is_running(progress: Callable[[str], None]) -> bool:
     failures = start_failures(application)
     if has_failed or any(failure.is_final for failure in failures):
         raise LaunchError(explain_failure(application.message, failures))
-    waiting = [name for name, d in application.deployments.items() if d.status.value != "HEALTHY"]
-    retries = "".join(f"; {failure}; trying again" for failure in failures)
-    if application.deployments:
-        progress(f"waiting for {', '.join(waiting) or 'the first scores'}{retries}")
+    why = {failure.deployment: f"{failure.reason}; trying again" for failure in failures}
+    states = {
+        "router" if name == ROUTER else f"group {name}": why.get(name, "loading")
+        for name, deployment in application.deployments.items()
+        if deployment.status.value != "HEALTHY"
+    }
+    progress(together(states or {"first scores" if application.deployments else "fleet": "waiting"}))
     return application.status == ApplicationStatus.RUNNING
 
 
 def wait_until_ready(address: str, progress: Callable[[str], None]) -> None:
     """Return when /readyz answers 200. Raises LaunchError if a deployment has failed."""
-    while True:
-        is_running(progress)
-        try:
-            if httpx.get(f"{address}/readyz", timeout=2, trust_env=False).status_code == 200:
-                return
-        except httpx.HTTPError:
-            pass  # the ingress is not up yet
-        time.sleep(POLL_S)
+    with httpx.Client(timeout=2, trust_env=False) as http:
+        while True:
+            is_running(progress)
+            try:
+                if http.get(f"{address}/readyz").status_code == 200:
+                    return
+            except httpx.HTTPError:
+                pass  # the ingress is not up yet
+            time.sleep(POLL_S)

@@ -85,6 +85,12 @@ def is_free(host: str, port: int) -> bool:
     return True
 
 
+def check_port(host: str, port: int) -> None:
+    """Raises LaunchError if a server cannot listen there."""
+    if not is_free(host, port):
+        raise LaunchError(f"{host}:{port} is in use or not an address of this computer; choose another with --port")
+
+
 def side_ports() -> dict[str, str]:
     """Variables with free ports in place of those of SIDE_PORTS that are taken, for instance by another fleet."""
     chosen = {}

@@ -1,25 +1,15 @@
-"""Checks before anything is started or changed: files, ports, cores and GPUs."""
+"""Checks before anything is started or changed: files, cores and GPUs."""
 
 import os
 from collections.abc import Callable
-from pathlib import Path
 
-from rankfleet.cluster.environment import is_free
 from rankfleet.cluster.failures import LaunchError
+from rankfleet.cluster.named_files import check_named_files
 from rankfleet.core.config import FleetConfig, may_be_hub_id
 from rankfleet.core.errors import CheckpointError
 from rankfleet.engine.checkpoint.files import find_checkpoint, look_up_all
 from rankfleet.engine.checkpoint.hub import in_tenths
 from rankfleet.engine.runtime.checkpoint_checks import check_checkpoint
-from rankfleet.estimates.profile import read_profile
-from rankfleet.estimates.quality import quality_table
-from rankfleet.retrieval.bm25 import Bm25Index
-
-
-def check_port(host: str, port: int) -> None:
-    """Raises LaunchError if a server cannot listen there."""
-    if not is_free(host, port):
-        raise LaunchError(f"{host}:{port} is in use or not an address of this computer; choose another with --port")
 
 
 def check_files(config: FleetConfig, progress: Callable[[str], None], fetch: bool = True) -> list[str]:
@@ -50,11 +40,7 @@ def check_files(config: FleetConfig, progress: Callable[[str], None], fetch: boo
             check_checkpoint(checkpoint, config.groups[config.group_of(name)].dtype, tier.max_tokens)
         except CheckpointError as error:
             raise CheckpointError(f"tier {name}: {error}") from error
-    quality_table(config)
-    if config.profile:
-        read_profile(config.profile)
-    if config.search:
-        Bm25Index.load(Path(config.search.index))
+    check_named_files(config)
     return unchecked
 
 

@@ -3,6 +3,7 @@
 RankfleetError                  500
 ├── ConfigError                 the fleet file is wrong; nothing is started
 ├── CheckpointError             a model cannot be loaded
+├── UnsafeKernels               the compiled kernels can be changed by other users; they are not loaded
 ├── ScoringFailed               the engine failed on this request; the replica's log has the details
 ├── InvalidPairs                token ids or lengths that the model cannot take; a text never causes it
 ├── NotHosted                   the replica lacks the tier, or has another model by that name, during an update
@@ -46,6 +47,9 @@ class ConfigError(RankfleetError, code="config"): ...
 
 
 class CheckpointError(RankfleetError, code="checkpoint"): ...
+
+
+class UnsafeKernels(RankfleetError, code="unsafe_kernels"): ...
 
 
 class ScoringFailed(RankfleetError, code="scoring_failed"): ...

@@ -1,4 +1,7 @@
-"""A request's texts as token ids, and its pairs as each tier sees them."""
+"""A request's texts as token ids, and its pairs as each tier sees them.
+
+What needs PyTorch is imported when it is called: Serve imports the deployments in a process that computes nothing.
+"""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -12,8 +15,6 @@ from rankfleet.core.fingerprint import model_name
 from rankfleet.core.messages import RerankRequest
 from rankfleet.core.passages import PairLayout, PassageRule
 from rankfleet.core.sections import Tier
-from rankfleet.engine.checkpoint.files import find_checkpoint
-from rankfleet.engine.runtime.loading import load_tokenizer
 from rankfleet.engine.text.inline import INLINE_ENCODED, run
 from rankfleet.engine.text.text_encoder import TextEncoder
 from rankfleet.engine.text.token_cache import TokenCache
@@ -27,6 +28,9 @@ def load_tokenizers(tiers: Mapping[str, Tier]) -> dict[str, PairTokenizer]:
 
     Raises CheckpointError if one cannot be loaded, or if a tier's `max_tokens` leaves no room for texts.
     """
+    from rankfleet.engine.checkpoint.files import find_checkpoint
+    from rankfleet.engine.runtime.loading import load_tokenizer
+
     tokenizers: dict[str, PairTokenizer] = {}
     by_text: dict[str, PairTokenizer] = {}
     for name, tier in tiers.items():
@@ -42,6 +46,8 @@ def load_tokenizers(tiers: Mapping[str, Tier]) -> dict[str, PairTokenizer]:
 
 def model_names(config: FleetConfig) -> dict[str, str]:
     """The fingerprint of each tier's model (`core/fingerprint.py`). Raises CheckpointError."""
+    from rankfleet.engine.checkpoint.files import find_checkpoint
+
     return {
         name: model_name(
             name,

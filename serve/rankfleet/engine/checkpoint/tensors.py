@@ -72,7 +72,9 @@ def read_tensors(folder: Path, *, values: bool = True) -> dict[str, torch.Tensor
         scale, target = tensors.pop(name), name.removesuffix(SCALE_SUFFIX)
         if target not in tensors:
             raise CheckpointError(f"{folder} has {name!r}, a scale, without the tensor {target!r}")
-        tensors[target] = tensors[target].float() * scale.float()
+        stored, scales = tensors[target].float(), scale.float().expand_as(tensors[target])
+        # A product of tensors without values makes PyTorch import its compiler, which takes a second.
+        tensors[target] = stored * scales if values else stored
     return tensors
 
 

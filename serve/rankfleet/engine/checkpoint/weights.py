@@ -63,6 +63,15 @@ def all_finite(tensor: torch.Tensor) -> bool:
     return not tensor.numel() or all(map(math.isfinite, torch.stack(torch.aminmax(tensor)).tolist()))
 
 
+def stacked(parts: list[torch.Tensor]) -> torch.Tensor:
+    """Tensors of one shape, one below the other.
+
+    Computing with tensors that have no values makes PyTorch import its compiler, which takes a second.
+    """
+    first = parts[0]
+    return first.new_empty(len(parts) * len(first), *first.shape[1:]) if first.is_meta else torch.cat(parts)
+
+
 class Weights:
     """The tensors of one folder under one prefix. Each is checked and moved to a device and precision on access.
 
@@ -134,8 +143,8 @@ class Weights:
 
     def linear(self, *names: str, out: int, inner: int, bias: bool = True) -> Linear:
         """One linear layer, or several of the same input stacked into one. `out`: outputs of each. `inner`: inputs."""
-        weight = torch.cat([self.tensor(f"{n}.weight", out, inner) for n in names])
-        return Linear(weight, torch.cat([self.tensor(f"{n}.bias", out) for n in names]) if bias else None)
+        weight = stacked([self.tensor(f"{n}.weight", out, inner) for n in names])
+        return Linear(weight, stacked([self.tensor(f"{n}.bias", out) for n in names]) if bias else None)
 
     def norm(self, name: str, eps: float, width: int, bias: bool = True) -> LayerNorm:
         return LayerNorm(

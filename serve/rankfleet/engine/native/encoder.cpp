@@ -248,33 +248,11 @@ struct Encoder {
     }
 };
 
-template <class T, class E>
-void forward_of(const Model& model, const Batch& batch, const Workspace& workspace, bool pooled_only, int threads,
-                float* out) {
-    if (model.head_width == 32)
-        Encoder<T, E, 32>{model, batch, workspace}.run(pooled_only, threads, out);
+// WEIGHTS and ATTENTION: element types. build.py compiles this file once for each combination of them.
+extern "C" void rankfleet_forward(const Model* model, const Batch* batch, const Workspace* workspace, int pooled_only,
+                                  int threads, float* out) {
+    if (model->head_width == 32)
+        Encoder<WEIGHTS, ATTENTION, 32>{*model, *batch, *workspace}.run(pooled_only, threads, out);
     else
-        Encoder<T, E, 64>{model, batch, workspace}.run(pooled_only, threads, out);
-}
-
-#ifdef __AVX512BF16__
-using Half = Bfloat16;
-#else
-using Half = Float32;
-#endif
-
-enum Dtype { FLOAT32, BFLOAT16, INT8 };
-
-extern "C" void rankfleet_forward(int dtype, const Model* model, const Batch* batch, const Workspace* workspace,
-                                  int pooled_only, int threads, float* out) {
-    if (dtype == FLOAT32)
-        forward_of<Float32, Float32>(*model, *batch, *workspace, pooled_only, threads, out);
-#ifdef __AVX512BF16__
-    if (dtype == BFLOAT16)
-        forward_of<Bfloat16, Bfloat16>(*model, *batch, *workspace, pooled_only, threads, out);
-#endif
-#ifdef __AVX512VNNI__
-    if (dtype == INT8)
-        forward_of<Int8, Half>(*model, *batch, *workspace, pooled_only, threads, out);
-#endif
+        Encoder<WEIGHTS, ATTENTION, 64>{*model, *batch, *workspace}.run(pooled_only, threads, out);
 }

@@ -11,7 +11,6 @@ from rankfleet.engine.native.layout import E, NativeLayout
 from rankfleet.engine.native.library import Library
 from rankfleet.engine.native.structs import BatchStruct, NativeWeights, WorkspaceStruct
 
-DTYPE_CODES = {"float32": 0, "bfloat16": 1, "int8": 2}  # `enum Dtype` of encoder.cpp
 ITEM_QUERIES = 384  # queries of one attention work item; longer pairs are shared between threads
 
 
@@ -45,8 +44,7 @@ class NativeEncoder:
 
     def __init__(self, encoder: E, layout: NativeLayout[E], dtype: str, library: Library, max_length: int) -> None:
         """`encoder`: float32, on the CPU, and one that fits the layout. `max_length`: tokens of the longest pair."""
-        self._library = library
-        self._dtype_code = DTYPE_CODES[dtype]
+        self._forward = library.forward[dtype]
         self._weights = NativeWeights(dtype)
         self._model = layout.build(encoder, self._weights, max_length)
         self._heads = encoder.heads
@@ -71,8 +69,7 @@ class NativeEncoder:
         position_ids = self._model.position_ids(batch)
         with self._lock:
             hidden, qkv, attended = self._workspace(tokens)
-            self._library.forward(
-                self._dtype_code,
+            self._forward(
                 ctypes.byref(self._model.struct),
                 ctypes.byref(
                     BatchStruct(

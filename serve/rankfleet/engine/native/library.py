@@ -1,30 +1,32 @@
-"""The compiled kernels as a shared library: built once for this processor's instructions, then read from the cache."""
+"""The compiled kernels: shared libraries that were built with the package, chosen by this processor's instructions."""
 
 import ctypes
-import hashlib
+import grp
 import logging
 import os
-import shlex
-import shutil
-import subprocess
-import tempfile
+import pwd
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
-log = logging.getLogger("rankfleet")
+from rankfleet.core.errors import UnsafeKernels
+from rankfleet.engine.native.build import FOLDER, SOURCES, VARIANTS, Variant
 
-SOURCES = sorted(Path(__file__).parent.glob("*.?pp"))
-REQUIRED = ("avx512f", "avx512bw", "avx512vl", "avx512dq", "fma")
-OPTIONAL = {"avx512_bf16": "avx512bf16", "avx512_vnni": "avx512vnni"}  # /proc/cpuinfo's name → the compiler's
+__all__ = ["SOURCES", "Library", "cpu_flags", "kernel_files", "library"]
+
+log = logging.getLogger("rankfleet")
 
 
 @dataclass(frozen=True)
 class Library:
-    """`forward`: the C function `rankfleet_forward`. `dtypes`: the precisions that it can compute in here."""
+    """`forward`: the C function `rankfleet_forward` of each precision that can be computed in here."""
 
-    forward: "ctypes._NamedFuncPointer"
-    dtypes: frozenset[str]
+    forward: Mapping[str, "ctypes._NamedFuncPointer"]
+
+    @property
+    def dtypes(self) -> Collection[str]:
+        return self.forward.keys()
 
 
 def cpu_flags(cpuinfo: Path = Path("/proc/cpuinfo")) -> frozenset[str]:
@@ -37,7 +39,7 @@ def cpu_flags(cpuinfo: Path = Path("/proc/cpuinfo")) -> frozenset[str]:
 
 
 def cache_folder() -> Path:
-    """The folder for compiled kernels: $RANKFLEET_CACHE, else the user's cache folder. Raises OSError if there is
+    """The folder for what is measured once: $RANKFLEET_CACHE, else the user's cache folder. Raises OSError if there is
     neither."""
     if named := os.environ.get("RANKFLEET_CACHE"):
         return Path(named)
@@ -48,83 +50,84 @@ def cache_folder() -> Path:
     return Path(base) / "rankfleet"
 
 
-def supported_dtypes(flags: frozenset[str]) -> frozenset[str]:
-    """The precisions that can be computed with these instruction sets."""
-    if not flags.issuperset(REQUIRED):
-        return frozenset()
-    also = {"bfloat16": "avx512_bf16", "int8": "avx512_vnni"}
-    return frozenset({"float32", *(dtype for dtype, flag in also.items() if flag in flags)})
+def best_variants(flags: frozenset[str]) -> dict[str, Variant]:
+    """The best variant of each precision that can be computed with these instruction sets."""
+    return {variant.dtype: variant for variant in VARIANTS if flags.issuperset(variant.instructions)}
+
+
+@cache
+def kernel_files() -> dict[str, Path]:
+    """The libraries that run here, by precision; none, with a logged reason, if they cannot run or were not built.
+
+    Raises UnsafeKernels.
+    """
+    return find_files(best_variants(cpu_flags()).values(), FOLDER)
+
+
+def find_files(variants: Iterable[Variant], folder: Path) -> dict[str, Path]:
+    """The library of each variant in a folder, by precision. See `kernel_files`."""
+    files = {variant.dtype: folder / f"{variant.name}.so" for variant in variants}
+    if not files:
+        log.info("no compiled kernels: they need a processor with AVX-512; using PyTorch's operations")
+    elif not all(path.exists() for path in files.values()):
+        log.warning(
+            "no compiled kernels, so scores take about twice the time: Rankfleet was installed without a C++ compiler, "
+            "or its sources have changed since; install g++ and then Rankfleet again"
+        )
+        return {}
+    for path in files.values():
+        check_owner(path)
+    return files
+
+
+def check_owner(path: Path) -> None:
+    """Raises UnsafeKernels if someone other than root and this user may change a file, or put another in its place."""
+    real = path.resolve()
+    for checked in (real.parent, real):
+        if fault := why_unsafe(checked.stat(), os.getuid()):
+            raise UnsafeKernels(f"{checked} {fault.format(checked)}; code that others may have written is not run")
+
+
+def why_unsafe(found: os.stat_result, user: int) -> str:
+    """Why a file is not this user's and root's alone, and what to do, as the end of a sentence; empty if it is. `{}`
+    stands for the path."""
+    if found.st_uid not in (0, user):
+        return f"belongs to user {found.st_uid}: install Rankfleet as the user that runs it, or as root"
+    if found.st_mode & 0o002 or (found.st_mode & 0o020 and not is_private(found.st_gid, found.st_uid)):
+        return "can be written by others: chmod go-w {}"
+    return ""
+
+
+def is_private(group: int, owner: int) -> bool:
+    """Whether this is the owner's own group without other members, which many systems give to each user."""
+    try:
+        members, user = grp.getgrgid(group), pwd.getpwuid(owner)
+    except KeyError:
+        return False
+    return members.gr_name == user.pw_name and user.pw_gid == group and not {*members.gr_mem} - {user.pw_name}
 
 
 @cache
 def library() -> Library | None:
-    """The kernels; None, with a logged reason, if they cannot run here or cannot be built."""
-    flags = cpu_flags()
-    dtypes = supported_dtypes(flags)
-    if not dtypes:
-        log.info("no compiled kernels: they need a processor with AVX-512; using PyTorch's operations")
+    """The kernels; None, with a logged reason, if there are none for this processor. Raises UnsafeKernels."""
+    if not (files := kernel_files()):
         return None
-    options = [f"-m{f}" for f in REQUIRED] + [f"-m{name}" for flag, name in OPTIONAL.items() if flag in flags]
     try:
-        forward = load(options, cache_folder()).rankfleet_forward
-    except (OSError, ValueError) as error:  # ValueError: unbalanced quotes in CXX
-        log.warning("no compiled kernels (%s); using PyTorch's operations, which take about twice the time", error)
+        load_openmp()
+        forward = {dtype: ctypes.CDLL(str(path)).rankfleet_forward for dtype, path in files.items()}
+    except OSError as error:
+        log.warning("no compiled kernels (%s), so scores take about twice the time", error)
         return None
-    forward.restype = None
-    return Library(forward, dtypes)
+    for function in forward.values():
+        function.restype = None
+    return Library(forward)
 
 
-def load(options: list[str], folder: Path) -> ctypes.CDLL:
-    """The library for these compiler options. One in the cache that cannot be loaded is built again."""
-    path = compiled(options, folder)
-    try:
-        return ctypes.CDLL(str(path))
-    except OSError as error:
-        log.warning("compiling the CPU kernels again: %s", error)
-        path.unlink(missing_ok=True)
-        return ctypes.CDLL(str(compiled(options, folder)))
-
-
-def compiled(options: list[str], folder: Path) -> Path:
-    """The path of the library for these compiler options, built unless the folder holds it already.
-
-    Raises OSError if there is no compiler, it fails, or the folder cannot be written.
-    """
-    found = [program for name in ("g++", "clang++") if (program := shutil.which(name))]
-    compiler = shlex.split(os.environ.get("CXX", "")) or found[:1]
-    source = b"\0".join(path.read_bytes() for path in SOURCES)
-    threads = openmp()  # part of the key: with another PyTorch it has another path
-    command = ["-std=c++20", "-O3", "-fopenmp", "-fPIC", "-shared", *options]
-    key = hashlib.sha256(source + " ".join([*command, *threads]).encode()).hexdigest()[:20]
-    path = folder / f"kernels-{key}.so"
-    if os.path.exists(path):  # unlike Path.exists(), False in a folder without read permission
-        return path
-    if not compiler:
-        raise FileNotFoundError("no C++ compiler found; install g++ or set CXX")
-    log.info("compiling the CPU kernels into %s", folder)
-    with scratch_in(folder) as scratch:
-        built = Path(scratch) / "kernels.so"
-        main = next(str(path) for path in SOURCES if path.suffix == ".cpp")
-        done = subprocess.run([*compiler, *command, main, *threads, "-o", str(built)], capture_output=True, text=True)
-        if done.returncode:
-            raise OSError(f"{compiler[0]} failed: {done.stderr.strip()[:500]}")
-        os.replace(built, path)  # several replicas may build at once: all write the same file
-    return path
-
-
-def scratch_in(folder: Path) -> "tempfile.TemporaryDirectory[str]":
-    """A temporary folder inside, to build in. Raises OSError that says what to set if it cannot be created."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        return tempfile.TemporaryDirectory(dir=folder)
-    except OSError as error:
-        why = error.strerror or error
-        raise OSError(f"{folder} cannot be written: {why}; set RANKFLEET_CACHE to a folder that can") from error
-
-
-def openmp() -> list[str]:
-    """PyTorch's own OpenMP library, so that both share one thread pool; empty, for the system's, if it has none."""
+def load_openmp() -> None:
+    """Give the kernels PyTorch's own OpenMP runtime, or the system's if it has none, so that both share one thread
+    pool: the idle threads of a second one would take cores from the first. Raises OSError if there is neither."""
     import torch
 
     root = Path(torch.__file__).parent
-    return [str(path) for folder in (root / "lib", root.parent / "torch.libs") for path in folder.glob("libgomp*")][:1]
+    found = [path for folder in (root / "lib", root.parent / "torch.libs") for path in folder.glob("libgomp*")]
+    ctypes.CDLL(str(found[0]) if found else "libgomp.so.1", mode=ctypes.RTLD_GLOBAL)

@@ -2,11 +2,14 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 from tokenizers import Tokenizer
 
 from rankfleet.core.errors import CheckpointError
-from rankfleet.engine.checkpoint.files import Checkpoint
+
+if TYPE_CHECKING:
+    from rankfleet.engine.checkpoint.files import Checkpoint
 
 PROBES = ("a", "A", "1", "的", "!")  # a vocabulary knows at least one of them
 
@@ -108,7 +111,7 @@ def probe_text(tokenizer: Tokenizer) -> str:
     raise CheckpointError("its tokenizer makes no tokens of letters or digits")
 
 
-def tokenizer_template(checkpoint: Checkpoint) -> PairTemplate:
+def tokenizer_template(checkpoint: "Checkpoint") -> PairTemplate:
     """The template of the checkpoint's tokenizer, with its segment ids where the model has segment embeddings.
 
     Raises CheckpointError for a layout or segment ids that are not supported.

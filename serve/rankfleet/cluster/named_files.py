@@ -1,0 +1,17 @@
+"""The files besides models that a fleet file names. Reading them needs no PyTorch."""
+
+from pathlib import Path
+
+from rankfleet.core.config import FleetConfig
+from rankfleet.estimates.profile import read_profile
+from rankfleet.estimates.quality import quality_table
+from rankfleet.retrieval.bm25 import Bm25Index
+
+
+def check_named_files(config: FleetConfig) -> None:
+    """Raises what is wrong with the quality table, the profile or the index."""
+    quality_table(config)
+    if config.profile:
+        read_profile(config.profile)
+    if config.search:
+        Bm25Index.load(Path(config.search.index))
