@@ -6,6 +6,8 @@ from functools import partial
 from benchmarks.figures.stored import conditions, stored, versions
 
 from rankfleet.bench.tables import markdown
+from rankfleet.engine.runtime.precision import DTYPES
+from rankfleet.estimates.precision import CHOSEN
 
 SHAPES = ("17m", "32m")
 PEERS = ("sentence-transformers-fp32", "sentence-transformers-bf16", "onnxruntime", "openvino")
@@ -85,6 +87,25 @@ def largest_difference(dtype: str) -> str:
     return f"{max(abs(tier[dtype]['difference']) for tier in stored('precision')['tiers'].values()):.4f}"
 
 
+def precision_speed() -> str:
+    """Each processor's rates by precision, and what was chosen there."""
+    rows, captions = [], []
+    for processor, figures in stored("precision_speed")["processors"].items():
+        measured = figures["measured"]
+        how = (
+            f"{measured['threads']} threads",
+            f"{measured['pairs']} pairs with a mean of {measured['mean_tokens']} tokens",
+        )
+        captions.append(f"{conditions(measured, *how)}, torch {measured['versions']['torch']}")
+        for name, entry in figures["models"].items():
+            rates = [f"{entry['pairs_per_s'][d]:.0f}" if d in entry["pairs_per_s"] else "" for d in DTYPES]
+            choices = [f"{entry[c]['dtype']} ({entry[c]['of_best_allowed']:.2f})" for c in CHOSEN]
+            rows.append([processor, name, *rates, *choices])
+    header = ["processor", "model", *DTYPES, *(f"`{choice}`" for choice in CHOSEN)]
+    told = "Pairs per second. In brackets: speed ÷ that of the fastest precision that is allowed; the goal is 0.97."
+    return f"{markdown(header, rows, left=2)}\n\n{told} {'; '.join(captions)}."
+
+
 def tokenizing() -> str:
     figures = stored("tokenizing")
     ms = figures["median_ms"]
@@ -126,6 +147,7 @@ FIGURES: dict[str, Callable[[], str]] = {
     "ratio-sentence-transformers": partial(ratio, "17m", "bfloat16", "sentence-transformers-fp32"),
     "ratio-openvino": partial(ratio, "17m", "bfloat16", "openvino-bf16"),
     "precision": precision,
+    "precision-speed": precision_speed,
     "precision-bfloat16": partial(largest_difference, "bfloat16"),
     "precision-int8": partial(largest_difference, "int8"),
     "tokenizing": tokenizing,

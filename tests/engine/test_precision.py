@@ -7,13 +7,16 @@ import numpy as np
 import pytest
 import torch
 
+from rankfleet.cluster.loading import load_model
 from rankfleet.core.errors import CheckpointError
 from rankfleet.core.pairs import TokenizedPairs
 from rankfleet.engine.checkpoint.files import Checkpoint, find_checkpoint
 from rankfleet.engine.native.library import cpu_flags, library
 from rankfleet.engine.runtime.precision import choose_precision
 from rankfleet.engine.runtime.scorer import Reranker, Scorer
+from rankfleet.estimates.precision import Precision
 from tests.engine import checkpoints
+from tests.unit.fakes import fleet
 
 CPU = torch.device("cpu")
 INT8 = (kernels := library()) is not None and "int8" in kernels.dtypes
@@ -61,17 +64,11 @@ def test_a_model_is_measured_in_what_it_may_be_computed_in(tmp_path: Path) -> No
 
 
 @pytest.mark.skipif(not BFLOAT16, reason="needs a processor with bfloat16")
-def test_what_was_measured_once_is_remembered_for_the_shape_and_threads() -> None:
+def test_what_was_measured_once_is_remembered_for_the_shape() -> None:
     large, medium = find_checkpoint("demo/large"), find_checkpoint("demo/medium")
     assert measured("auto", large) == ["float32", "bfloat16"]
     assert measured("auto", large) == []
     assert measured("auto", medium) == ["float32", "bfloat16"]
-    threads = torch.get_num_threads()
-    torch.set_num_threads(threads + 1)
-    try:
-        assert measured("auto", large) == ["float32", "bfloat16"]
-    finally:
-        torch.set_num_threads(threads)
 
 
 def test_a_precision_that_is_named_is_not_measured() -> None:
@@ -102,3 +99,19 @@ def test_a_model_scores_in_the_precision_that_was_chosen(wanted: str) -> None:
     reranker = Reranker.load(large, wanted, "cpu")
     assert reranker.scorer.dtype == chosen.dtype == max(chosen.pairs_per_s, key=lambda d: chosen.pairs_per_s[d])
     assert np.isfinite(reranker.score("wing", ["The wing heats up."])).all()
+
+
+def test_a_replica_loads_its_model_in_the_precision_that_its_group_shares() -> None:
+    """bfloat16 is not what `auto` would choose for this model."""
+    asked = []
+
+    def share(group: str, model: str, decide: object) -> Precision:
+        asked.append((group, model))
+        return Precision("bfloat16", "as the first replica decided")
+
+    name, scorer, weights, precision = load_model(fleet(), "small", share)
+    assert (scorer.dtype, precision.reason) == ("bfloat16", "as the first replica decided")
+    assert asked == [("demo", name)]
+    exact = load_model(fleet(), "small", lambda group, model, decide: decide())
+    assert (exact[0], exact[1].dtype) == (name, "float32")
+    assert exact[2] != weights, "no ranking is scored by both"

@@ -6,13 +6,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from benchmarks.paths import RESULTS
 
 from rankfleet.bench.results import read_results
 from rankfleet.core.errors import CheckpointError
 from rankfleet.core.pairs import TokenizedPairs
 from rankfleet.engine.checkpoint.files import Checkpoint, find_checkpoint
-from rankfleet.engine.runtime.precision import measure_rates
+from rankfleet.engine.runtime.precision import measure_rate
 from rankfleet.engine.runtime.rate_cache import RateCache, processor
 from rankfleet.estimates.precision import Precision, Rates, choose
 from tests.unit.fakes import FakeClock
@@ -76,7 +77,8 @@ def test_the_reason_names_rates_and_what_was_passed_over() -> None:
     watch = Stopwatch(float32=175.4, int8=367.0)
     assert choose("fastest", ALL, {"bfloat16": 0.00289, "int8": 0.0}, watch) == Precision(
         "int8",
-        "the fastest here: float32 175, int8 367 pairs/s; bfloat16 costs this model 0.0029 nDCG@10, more than 0.002",
+        "the fastest here: float32 175, int8 367 pairs/s on one thread; "
+        "bfloat16 costs this model 0.0029 nDCG@10, more than 0.002",
         {"float32": 175.4, "int8": 367.0},
     )
     assert choose("fastest", ("float32", "int8"), {}, watch).reason == (
@@ -85,48 +87,44 @@ def test_the_reason_names_rates_and_what_was_passed_over() -> None:
 
 
 class TimedScorer:
-    """Takes the given seconds for each batch on a fake clock, in turn, and the last of them from then on."""
+    """Takes the given CPU seconds for each batch on a fake clock, in turn, and the last of them from then on."""
 
     max_pair = 512
 
-    def __init__(self, clock: FakeClock, *seconds: float) -> None:
-        self.clock, self.seconds, self.batches = clock, list(seconds), 0
+    def __init__(self, *seconds: float) -> None:
+        self.clock, self.seconds, self.batches = FakeClock(), list(seconds), 0
 
     def score(self, pairs: TokenizedPairs) -> np.ndarray:
         self.clock.now += self.seconds.pop(0) if len(self.seconds) > 1 else self.seconds[0]
         self.batches += 1
-        assert len(pairs) == 8, "four for each of two threads"
+        assert len(pairs) == 4
+        assert torch.get_num_threads() == 1
         return np.zeros(len(pairs), np.float32)
+
+    @property
+    def rate(self) -> float:
+        return measure_rate(self, self.clock)
 
 
 @pytest.mark.parametrize("fast", ALL)
 def test_each_precision_wins_where_it_takes_the_least_time(fast: str) -> None:
-    clock = FakeClock()
-
     def measure(dtypes: Sequence[str]) -> Rates:
-        scorers = {dtype: TimedScorer(clock, 0.5 if dtype == fast else 1.0) for dtype in dtypes}
-        return measure_rates(scorers, 2, clock)
+        return {dtype: TimedScorer(0.5 if dtype == fast else 1.0).rate for dtype in dtypes}
 
     precision = choose("fastest", ALL, HARMLESS, measure)
     assert precision.dtype == fast
-    assert precision.pairs_per_s == {dtype: 16.0 if dtype == fast else 8.0 for dtype in ALL}
+    assert precision.pairs_per_s == {dtype: 8.0 if dtype == fast else 4.0 for dtype in ALL}
 
 
 def test_the_first_round_warms_up_and_of_the_others_the_best_counts() -> None:
-    clock = FakeClock()
-    slow_at_first = TimedScorer(clock, 0.01, 4.0, 2.0, 4.0)
-    assert measure_rates({"float32": slow_at_first, "int8": TimedScorer(clock, 1.0)}, 2, clock) == {
-        "float32": 4.0,
-        "int8": 8.0,
-    }
-    assert slow_at_first.batches == 4
+    scorer, threads = TimedScorer(0.01, 4.0, 2.0, 4.0), torch.get_num_threads()
+    assert (scorer.rate, scorer.batches) == (2.0, 4)
+    assert torch.get_num_threads() == threads
 
 
 def test_short_batches_are_repeated_until_they_have_taken_long_enough() -> None:
-    clock = FakeClock()
-    scorer = TimedScorer(clock, 2.0**-6)
-    measure_rates({"float32": scorer}, 2, clock)
-    assert scorer.batches == 1 + 26, "26 / 64 s are the first above 0.4 s"
+    scorer = TimedScorer(2.0**-6)
+    assert (scorer.rate, scorer.batches) == (256.0, 7), "7 / 64 s are the first above 0.1 s"
 
 
 def test_rates_are_remembered_for_the_same_conditions_only(tmp_path: Path) -> None:

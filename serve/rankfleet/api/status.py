@@ -20,7 +20,9 @@ Responses = dict[int | str, dict[str, Any]]
 class PrecisionReply(TypedDict):
     dtype: Literal["float32", "bfloat16", "int8"]
     reason: str
-    pairs_per_s: Annotated[dict[str, float], Field(description="of each precision that was measured to choose one")]
+    pairs_per_s: Annotated[
+        dict[str, float], Field(description="on one thread, of each precision that was measured to choose one")
+    ]
 
 
 class ModelReply(TypedDict):

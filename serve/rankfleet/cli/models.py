@@ -23,17 +23,16 @@ app.add_typer(models_app, name="models")
 
 @models_app.callback(invoke_without_command=True)
 def models(context: typer.Context, config: ConfigOption = "demo") -> None:
-    """List the tiers of a fleet: model, quality, group, and whether the model is on this computer."""
+    """List the tiers of a fleet: model, quality, group, precision, and whether the model is on this computer."""
     if context.invoked_subcommand is not None:
         return
     fleet = load_config(config)
     rows = []
     for name, tier in fleet.tiers.items():
         here = "yes" if is_local(tier.model, tier.revision) else "no: get it with `rankfleet models pull`"
-        rows.append(
-            (name, tier.model, (tier.revision or "latest")[:8], f"{tier.quality:.4f}", fleet.group_of(name), here)
-        )
-    out.print(terminal(("tier", "model", "revision", "nDCG@10", "group", "on this computer"), rows))
+        group, revision = fleet.group_of(name), (tier.revision or "latest")[:8]
+        rows.append((name, tier.model, revision, f"{tier.quality:.4f}", group, fleet.groups[group].dtype, here))
+    out.print(terminal(("tier", "model", "revision", "nDCG@10", "group", "precision", "on this computer"), rows))
 
 
 @models_app.command()

@@ -37,10 +37,11 @@ def profile(
     with err.status("measuring what a request costs client and router"):
         cost = request_cost(fleet, {name: tier.model for name, tier in profiles.items()})
 
-    header = ("tier", "α ms", "β µs/token", "γ ns/token²", "p99 ÷ mean", "error p50", "error p99", "spread")
+    header = ("tier", "dtype", "α ms", "β µs/token", "γ ns/token²", "p99 ÷ mean", "error p50", "error p99", "spread")
     rows = [
         (
             name,
+            tier.dtype,
             f"{tier.model.alpha_ms:.2f}",
             f"{tier.model.beta_ms * 1e3:.2f}",
             f"{tier.model.gamma_ms * 1e6:.2f}",

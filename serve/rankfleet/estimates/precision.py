@@ -8,7 +8,7 @@ CHOSEN = ("auto", "fastest")  # values of `dtype` that leave the choice to a mea
 # nDCG@10 that a lower precision may cost: no more than the noise of a test collection of a few hundred queries.
 MAX_COST = 0.002
 
-Rates = Mapping[str, float]  # precision → pairs per second
+Rates = Mapping[str, float]  # precision → pairs per second on one thread
 
 
 @dataclass(frozen=True)
@@ -16,7 +16,7 @@ class Precision:
     """What a model is computed in.
 
     dtype: of the matrix products. reason: why, for people.
-    pairs_per_s: of each precision that was measured; empty if nothing was.
+    pairs_per_s: of each precision that was measured, on one thread; empty if nothing was.
     """
 
     dtype: str
@@ -54,4 +54,4 @@ def choose(
     rates = measure(allowed)
     fastest = max(allowed, key=rates.__getitem__)
     measured = ", ".join(f"{dtype} {rates[dtype]:.0f}" for dtype in allowed)
-    return Precision(fastest, "; ".join([f"the fastest here: {measured} pairs/s", *notes]), rates)
+    return Precision(fastest, "; ".join([f"the fastest here: {measured} pairs/s on one thread", *notes]), rates)

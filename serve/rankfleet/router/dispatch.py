@@ -110,7 +110,7 @@ class Dispatcher:
         replicas = self._fleet.replicas(group, self._clock()) if len(tiers) == 1 else 1
         scores = await self._scatter(tiers, pairs, deadline, unloaded_tier, replicas)
         if len(scores.models) > 1:
-            # Replicas of two versions have answered; or of one, on processors that compute in different precisions.
+            # Replicas of two versions have answered. Those of one version agree on a precision.
             weights = min(scores.models)
             log.warning(
                 "group %s scores with more than one model by the name of %s; asking for %s", group, tiers[0], weights

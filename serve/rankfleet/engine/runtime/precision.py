@@ -1,7 +1,7 @@
 """The precision that a model computes in, measured where it is to be the fastest."""
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 import numpy as np
@@ -18,8 +18,8 @@ from rankfleet.estimates.precision import CHOSEN, Precision, Rates, choose
 
 DTYPES = ("float32", "bfloat16", "int8")
 TORCH_DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
-PAIRS_PER_THREAD, MEAN_TOKENS = 4, 154  # of the batch that is measured; passages of Natural Questions have this mean
-MIN_ROUNDS, MEASURE_S = 3, 0.4
+PAIRS, MEAN_TOKENS = 4, 154  # of the batch that is measured; passages of Natural Questions have this mean
+MIN_ROUNDS, MEASURE_S = 3, 0.1
 
 
 class TimedScorer(Protocol):
@@ -57,29 +57,27 @@ def choose_precision(
     def remembered(dtypes: Sequence[str]) -> Rates:
         rates = cache.read(dtypes)
         if rates is None:
-            rates = measure_rates({dtype: load(dtype) for dtype in dtypes}, torch.get_num_threads())
+            rates = {dtype: measure_rate(load(dtype)) for dtype in dtypes}  # one after the other, to save memory
             cache.write(rates)
         return rates
 
     return choose(wanted, computable, checkpoint.precision_costs, remembered)
 
 
-def measure_rates(
-    scorers: Mapping[str, TimedScorer], threads: int, clock: Callable[[], float] = time.perf_counter
-) -> dict[str, float]:
-    """Pairs per second of each scorer in its best round, after one that warms up. They take turns, so that a load from
-    outside does not decide. clock: seconds."""
-    longest = min(scorer.max_pair for scorer in scorers.values())
-    batch = synthetic_pairs(PAIRS_PER_THREAD * threads, MEAN_TOKENS, longest, vocabulary=1)
-    best_s: dict[str, float] = {}
-    rounds, until_s = -1, 0.0
-    while rounds < MIN_ROUNDS or clock() < until_s:
-        for dtype, scorer in scorers.items():
+def measure_rate(scorer: TimedScorer, clock: Callable[[], float] = time.thread_time) -> float:
+    """Pairs per second on one thread, in the best of several rounds, after one that warms up.
+
+    CPU time counts, so that other work on these cores does not decide what is then remembered. Of several threads it
+    would contain the time for which they wait for each other. clock: seconds of CPU time.
+    """
+    batch = synthetic_pairs(PAIRS, MEAN_TOKENS, scorer.max_pair, vocabulary=1)
+    threads, until_s, times_s = torch.get_num_threads(), clock() + MEASURE_S, list[float]()
+    torch.set_num_threads(1)
+    try:
+        while len(times_s) <= MIN_ROUNDS or clock() < until_s:
             started_s = clock()
             scorer.score(batch)
-            if rounds >= 0:
-                best_s[dtype] = min(clock() - started_s, best_s.get(dtype, float("inf")))
-        rounds += 1
-        if rounds == 0:
-            until_s = clock() + MEASURE_S
-    return {dtype: len(batch) / seconds for dtype, seconds in best_s.items()}
+            times_s.append(clock() - started_s)
+    finally:
+        torch.set_num_threads(threads)
+    return PAIRS / min(times_s[1:])

@@ -1,6 +1,6 @@
 """Measured rates of precisions, remembered in the cache folder, so that a second start does not measure.
 
-One file for each combination of processor, model shape, threads and kernels, with pairs per second by precision.
+One file for each combination of processor, model shape and kernels, with pairs per second by precision.
 """
 
 import hashlib
@@ -42,7 +42,6 @@ def conditions(config: Any, compiled: bool) -> dict[str, Any]:
         "processor": processor(),
         "instructions": settings_name(dict.fromkeys(cpu_flags(), True)),
         "shape": {name: getattr(config, name, None) for name in SHAPE},
-        "threads": torch.get_num_threads(),
         "kernels": kernels if compiled and library() is not None else None,
         "torch": torch.__version__,
     }
