@@ -159,6 +159,13 @@ def test_what_cannot_be_had_is_refused_with_what_to_do(hub: FakeHub, unreachable
     assert f"accept its terms at {page}, and ask for access with the account of your token" in gated
     assert none.endswith("a private one needs HF_TOKEN, set to a token that may read it")
     assert not [path for path in hub.downloads() if "safetensors" in path]
+    done = run(unreachable, tmp_path, RANKFLEET, "models", "pull", "--config", "laptop")
+    assert [line[:30] for line in done.stderr.splitlines() if "ConnectError" in line] == [
+        "error: tier 17m: cannot get cr",
+        "tier 32m: cannot get cross-enc",
+        "tier 68m: cannot get cross-enc",
+    ]
+    assert done.stderr.count("rankfleet serve --config demo") == 1
 
     (error,) = find(unreachable, tmp_path, (SMALL, COMMIT))
     assert error.splitlines()[0] == (
@@ -192,7 +199,7 @@ def test_a_fleet_too_large_for_memory_is_refused_before_anything_is_started(hub:
     done = run(hub, tmp_path, RANKFLEET, "serve", "--config", str(file), "--port", "18734")
     assert done.returncode == 1
     assert "error: the fleet does not fit into memory: this computer or its container has" in done.stderr
-    assert re.search(r"\n  group g: 100000 × 0\.\d\d GB = weights in auto \(a 0\.01\) \+ ", done.stderr)
+    assert re.search(r"\n  group g: 100000 × 0\.\d\d GB: weights at 2 bytes \(a 0\.01\) \+ ", done.stderr)
     assert "starting Ray" not in done.stderr
 
 

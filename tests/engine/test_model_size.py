@@ -54,7 +54,7 @@ def test_a_replica_refuses_tiers_for_which_there_is_no_memory(ettin: Path) -> No
     assert need.weights == dict.fromkeys(("a", "b"), 4 * (EMBEDDINGS + MATRICES))
     check_replica(fleet, "g", ["a", "b"], lambda device: need.total)
     with pytest.raises(
-        CheckpointError, match=r"^group g does not fit into memory: a replica needs 0\.03 GB = weights in"
+        CheckpointError, match=r"^group g does not fit into memory: a replica needs 0\.03 GB: weights at"
     ):
         check_replica(fleet, "g", ["a", "b"], lambda device: need.total - 1)
 

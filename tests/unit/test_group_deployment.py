@@ -3,7 +3,7 @@
 import asyncio
 import json
 import sys
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import SimpleNamespace
@@ -152,6 +152,33 @@ def test_a_profile_of_another_precision_is_not_used(measured: dict[str, str], is
     assert profiled_latency(fleet(profile=str(path)), "small", "int8") == expected
     assert profiled_latency(fleet(profile=str(path)), "medium", "int8") is None
     assert profiled_latency(fleet(), "small", "int8") is None
+
+
+async def test_only_what_is_not_hosted_needs_room_and_nothing_is_loaded_without_it(
+    settings: Callable[[str], dict[str, object]],
+) -> None:
+    loads, asked = Loads(), list[list[str]]()
+
+    def check_room(config: FleetConfig, group: str, tiers: Sequence[str]) -> None:
+        asked.append([group, *(config.tiers[tier].model for tier in tiers)])
+        if config.tiers["small"].model == "9":
+            raise CheckpointError("it does not fit")
+
+    group = ReplicaGroup("demo", fingerprint, loads, check_room)  # type: ignore[arg-type]
+    with pytest.raises(CheckpointError, match="it does not fit"):
+        await group.reconfigure(settings("9"))
+    assert loads.models == []
+    for model in ("1", "2", "1", "9"):
+        await group.reconfigure(settings(model))
+
+    async def refused() -> bool:
+        return group.record_routing_stats()["fault"] != ""
+
+    await until(refused)
+    assert "it does not fit" in group.record_routing_stats()["fault"]
+    assert "9" not in loads.models
+    assert asked[0] == asked[-1] == ["demo", "9"]
+    assert asked.count(["demo", "1"]) == 1
 
 
 async def test_reports_to_the_autoscaler_are_numbered(settings: Callable[[str], dict[str, object]]) -> None:

@@ -36,15 +36,15 @@ def test_what_exists_only_while_a_model_is_loaded_counts_with_the_models_before_
 
 def test_the_arithmetic_is_in_words() -> None:
     need = memory_need(SIZES, "bfloat16", process=250_000_000)
-    assert need == MemoryNeed("bfloat16", {"a": 20_000_000, "b": 200_000_000}, 400_000_000, 250_000_000)
+    assert need == MemoryNeed(2, {"a": 20_000_000, "b": 200_000_000}, 400_000_000, 250_000_000)
     assert str(need) == (
-        "0.87 GB = weights in bfloat16 (a 0.02 + b 0.20) + 0.40 to load and to score the longest pair + 0.25 for the "
+        "0.87 GB: weights at 2 bytes (a 0.02 + b 0.20) + 0.40 to load a model or score its longest pair + 0.25 of the "
         "process itself"
     )
 
 
-CPU_NEED = MemoryNeed("float32", {"small": 1_000_000_000}, 500_000_000, 250_000_000)  # 1.75 GB
-GPU_NEED = MemoryNeed("bfloat16", {"large": 3_000_000_000}, 700_000_000, 300_000_000)  # 4 GB
+CPU_NEED = MemoryNeed(4, {"small": 1_000_000_000}, 500_000_000, 250_000_000)  # 1.75 GB
+GPU_NEED = MemoryNeed(2, {"large": 3_000_000_000}, 700_000_000, 300_000_000)  # 4 GB
 
 
 def test_all_replicas_that_start_have_to_fit_together() -> None:
@@ -56,8 +56,8 @@ def test_all_replicas_that_start_have_to_fit_together() -> None:
     assert str(fault.value) == (
         "the fleet does not fit into memory: this computer or its container has 3.50 GB free, and its replicas need at "
         "least 3.50 GB\n"
-        "  group demo: 2 × 1.75 GB = weights in float32 (small 1.00) + 0.50 to load and to score the longest pair + "
-        "0.25 for the process itself\n"
+        "  group demo: 2 × 1.75 GB: weights at 4 bytes (small 1.00) + 0.50 to load a model or score its longest "
+        "pair + 0.25 of the process itself\n"
         "  give the group fewer or smaller tiers, a narrower `dtype`, or a machine with more memory, or fewer replicas"
     )
 

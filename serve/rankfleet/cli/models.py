@@ -29,10 +29,14 @@ def models(context: typer.Context, config: ConfigOption = "demo") -> None:
     fleet = load_config(config)
     rows = []
     for name, tier in fleet.tiers.items():
-        here = "yes" if is_local(tier.model, tier.revision) else "no: get it with `rankfleet models pull`"
+        here = "yes" if is_local(tier.model, tier.revision) else "no"
         group, revision = fleet.group_of(name), (tier.revision or "latest")[:8]
         rows.append((name, tier.model, revision, f"{tier.quality:.4f}", group, fleet.groups[group].dtype, here))
-    out.print(terminal(("tier", "model", "revision", "nDCG@10", "group", "precision", "on this computer"), rows))
+    out.print(terminal(("tier", "model", "revision", "nDCG@10", "group", "precision", "here"), rows))
+    if any(row[-1] == "no" for row in rows):
+        out.print(
+            f"download what is not here:  rankfleet models pull --config {config}", highlight=False, soft_wrap=True
+        )
 
 
 @models_app.command()

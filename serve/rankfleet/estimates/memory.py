@@ -32,11 +32,12 @@ class ModelSize:
 class MemoryNeed:
     """Bytes that a replica needs at the same time.
 
-    `weights`: by tier. `work`: besides, to load a model or to score the longest pair, whichever takes more.
+    `weight_bytes`: of one weight. `weights`: of all, by tier. `work`: besides, to load a model or to score its longest
+    pair, whichever takes more.
     `process`: before the first model is loaded.
     """
 
-    dtype: str
+    weight_bytes: int
     weights: Mapping[str, int]
     work: int
     process: int
@@ -47,10 +48,10 @@ class MemoryNeed:
 
     def __str__(self) -> str:
         tiers = " + ".join(f"{tier} {gigabytes(size)}" for tier, size in self.weights.items())
-        process = f" + {gigabytes(self.process)} for the process itself" if self.process else ""
+        process = f" + {gigabytes(self.process)} of the process itself" if self.process else ""
         return (
-            f"{gigabytes(self.total)} GB = weights in {self.dtype} ({tiers}) + {gigabytes(self.work)} to load and to "
-            f"score the longest pair{process}"
+            f"{gigabytes(self.total)} GB: weights at {self.weight_bytes} bytes ({tiers}) + {gigabytes(self.work)} to "
+            f"load a model or score its longest pair{process}"
         )
 
 
@@ -60,8 +61,9 @@ def gigabytes(size: int) -> str:
 
 def memory_need(sizes: Mapping[str, ModelSize], dtype: str, process: int) -> MemoryNeed:
     """What a replica with these models needs, loaded in this order. `process`: see `MemoryNeed`."""
-    weights = {tier: WEIGHT_BYTES.get(dtype, 1) * size.parameters for tier, size in sizes.items()}
+    each = WEIGHT_BYTES.get(dtype, 1)
+    weights = {tier: each * size.parameters for tier, size in sizes.items()}
     loaded = [*itertools.accumulate(weights.values())]
     peak = max(before + size.load_bytes for before, size in zip(loaded, sizes.values(), strict=True))
     longest = max(size.pass_bytes for size in sizes.values())
-    return MemoryNeed(dtype, weights, max(peak - loaded[-1], longest), process)
+    return MemoryNeed(each, weights, max(peak - loaded[-1], longest), process)

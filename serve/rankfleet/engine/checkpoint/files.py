@@ -277,6 +277,7 @@ def look_up_all(wanted: Mapping[str, tuple[str, str | None]]) -> dict[str, HubMo
         except CheckpointError as error:
             faults.append(str(error) if name.startswith(model) else f"tier {name}: {error}")
     if faults:
-        raise CheckpointError("\n".join(faults))
+        *others, last = faults  # what to do, from the second line on, is mostly the same
+        raise CheckpointError("\n".join([*(fault.splitlines()[0] for fault in others), last]))
     check_space(set(found.values()))
     return found
