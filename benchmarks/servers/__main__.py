@@ -19,6 +19,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import aiohttp
 import httpx
 from benchmarks.contest.contenders import load_cross_encoder
 from benchmarks.contest.process import ContenderFailed
@@ -95,8 +96,8 @@ def measure(
                     bodies = [contestant.body(each.query, each.documents) for each in requests[cell]]
                     asyncio.run(load(url, contestant, cell, bodies, WARM_UP_S))
                     bursts[name][cell.name].append(asyncio.run(load(url, contestant, cell, bodies, seconds)))
-        except (ContenderFailed, OSError) as error:
-            entry["not_run"] = str(error)
+        except (ContenderFailed, OSError, httpx.HTTPError, aiohttp.ClientError) as error:
+            entry["not_run"] = str(error).partition(":")[0]  # the rest may say how this machine is laid out
             print(f"{name}: {error}", flush=True)
             continue
         entry["ready_s"] = round(min(ready_s, entry.get("ready_s", ready_s)), 1)
