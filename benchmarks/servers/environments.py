@@ -71,4 +71,5 @@ def installed(environment: Path) -> Iterable[Distribution]:
 
 def versions(environment: Path) -> dict[str, str]:
     """Versions of the packages that decide how fast a peer is."""
-    return {each.name: each.version for each in installed(environment) if each.name in REPORTED}
+    found = {each.name.replace("_", "-"): each.version for each in installed(environment)}
+    return {name: found[name] for name in REPORTED if name in found}
