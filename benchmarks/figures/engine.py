@@ -4,6 +4,7 @@ from collections.abc import Callable
 from functools import partial
 
 from benchmarks.figures.stored import conditions, stored, versions
+from benchmarks.gpu.goals import beside_goals
 
 from rankfleet.bench.tables import markdown
 
@@ -103,6 +104,10 @@ def demo_quality() -> str:
     return markdown(["mean of four collections", "nDCG@10", "MRR@10"], rows)
 
 
+def gpu_goals() -> str:
+    return markdown(["on an H100 or H200", "goal", "measured"], beside_goals(stored("gpu_suite")))
+
+
 def cascades() -> str:
     figures = stored("cascades")
     measured = figures["measured"]
@@ -131,4 +136,5 @@ FIGURES: dict[str, Callable[[], str]] = {
     "tokenizing": tokenizing,
     "demo-quality": demo_quality,
     "cascades": cascades,
+    "gpu-goals": gpu_goals,
 }

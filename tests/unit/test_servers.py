@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from benchmarks.figures.servers import table
 from benchmarks.servers.contestants import CONTESTANTS, Contestant, Place
 from benchmarks.servers.environments import needed
 from benchmarks.servers.load import Burst, Cell, write_requests
@@ -97,3 +98,33 @@ def test_a_cell_has_requests_of_its_size_with_texts_of_their_own() -> None:
     assert {len(request.documents) for request in requests} == {20}
     assert len({request.query for request in requests}) == len(requests) == 40
     assert write_requests(Cell(8, 20), lambda text: len(text.split()), 3) == requests
+
+
+def test_a_processors_table_names_servers_that_were_wrong_or_did_not_run() -> None:
+    def cells(rate: float) -> dict[str, Any]:
+        return {"1 × 100": {"pairs_per_s": rate, "p50_ms": 250.4, "p99_ms": 300.0}}
+
+    right = {"max_abs_difference": 0.01}
+    figures = {
+        "measured": {"date": "2026-11-26", "machine": "A (2 cores)", "versions": {"rankfleet": "0.1.0"}},
+        **{"threads": 2, "rounds": 3, "seconds": 10.0, "undisturbed": False},
+        "ratio": {"auto": {"1 × 100": 4.0, "least": 4.0}, "float32": {"1 × 100": 2.5, "least": 2.5}},
+        "servers": {
+            "rankfleet auto": {"scores": right, "cells": cells(400.0)},
+            "infinity float32": {"scores": right, "cells": cells(100.0), "versions": {"infinity-emb": "0.0.78"}},
+            "vllm float32": {"scores": right | {"wrong": "another order"}, "cells": cells(900.0)},
+            "vllm bfloat16": {"not_run": "did not answer in time"},
+        },
+    }
+    assert table(figures).splitlines()[2:] == [
+        "| **rankfleet auto** | 400, 250 / 300 | 0.0100 |",
+        "| infinity float32 | 100, 250 / 300 | 0.0100 |",
+        "| vllm float32 | wrong scores | wrong scores |",
+        "| vllm bfloat16 | not run | not run |",
+        "",
+        "2026-11-26, A (2 cores), 2 threads, median of 3 rounds of 10 s, other load on the machine. "
+        "infinity-emb 0.0.78, rankfleet 0.1.0.",
+        "",
+        "Rankfleet ÷ the better of infinity and vLLM, the lower of the first two columns: auto 4.0× (goal 2.3×); "
+        "float32 2.5×.",
+    ]
