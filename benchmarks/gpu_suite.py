@@ -22,17 +22,14 @@ from benchmarks.contest.shapes import ETTIN  # noqa: E402
 from benchmarks.gpu.ablation import ablation  # noqa: E402
 from benchmarks.gpu.comparison import compare  # noqa: E402
 from benchmarks.gpu.engine import correctness, curves, latency, matmul, memory  # noqa: E402
+from benchmarks.gpu.goals import beside_goals  # noqa: E402
 from benchmarks.gpu.random_model import SHAPES, RandomModel, Result, Setting, random_model  # noqa: E402
 
 from rankfleet.bench.results import measured, read_results, write_results  # noqa: E402
 from rankfleet.estimates.latency import LatencyModel  # noqa: E402
 from rankfleet.estimates.profile import profile_json  # noqa: E402
 
-PACKAGES = (
-    "sentence-transformers",
-    "flash-attn",
-    "triton",
-)  # recorded besides the versions of every result
+PACKAGES = ("sentence-transformers", "flash-attn", "triton")  # recorded besides the versions of every result
 PARTS: dict[str, Callable[[RandomModel], Result]] = {
     "correctness": correctness,
     "ablation": ablation,
@@ -150,6 +147,8 @@ def main(given: list[str] | None = None) -> None:
     setting = Setting(device, options.quick, options.backend)
     for part in parts:
         run_part(part, shapes, setting, options.json, options.models, options.max_s, options.again)
+    for what, bound, verdict in beside_goals(read_results(options.json)):
+        print(f"goal: {what} {bound}: {verdict}")
 
 
 if __name__ == "__main__":

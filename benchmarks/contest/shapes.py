@@ -3,8 +3,10 @@
 Their speed is that of the published models; their scores mean nothing.
 """
 
+import json
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 import torch
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
@@ -62,25 +64,12 @@ def fill(model: torch.nn.Module, seed: int, spread: float = 0.05) -> None:
                 parameter.normal_(0, spread, generator=generator)
 
 
-def write_ettin(
-    folder: Path,
-    shape: str | ModelShape,
-    texts: Iterable[str],
-    vocabulary: int,
-    max_length: int = 8192,
-    seed: int = 12,
-) -> Path:
-    """Write an Ettin reranker of this shape in the layout of the published ones; returns its folder inside `folder`.
-
-    The embeddings have ModernBERT's 50368 rows, even where the tokenizer uses fewer.
-    """
-    from sentence_transformers import CrossEncoder
-    from sentence_transformers.base.modules import Dense, Transformer
-    from sentence_transformers.sentence_transformer.modules import LayerNorm, Pooling
-    from transformers import ModernBertConfig, ModernBertModel
+def modernbert_config(shape: str | ModelShape, **options: Any) -> Any:
+    """A ModernBERT of this shape. The embeddings have the published 50368 rows, even where the tokenizer uses fewer."""
+    from transformers import ModernBertConfig
 
     hidden, layers, heads, inner = ETTIN[shape] if isinstance(shape, str) else shape
-    config = ModernBertConfig(
+    return ModernBertConfig(
         vocab_size=50368,
         hidden_size=hidden,
         num_hidden_layers=layers,
@@ -91,7 +80,39 @@ def write_ettin(
         sep_token_id=2,
         bos_token_id=1,
         eos_token_id=2,
+        **options,
     )
+
+
+def write_classifier(folder: Path, shape: str, texts: Iterable[str], vocabulary: int, max_length: int) -> None:
+    """Write a ModernBERT sequence classifier with one label: the format that every server of rerankers can load."""
+    from transformers import ModernBertForSequenceClassification
+
+    config = modernbert_config(shape, num_labels=1, max_position_embeddings=max_length, classifier_pooling="cls")
+    model = ModernBertForSequenceClassification(config)
+    fill(model, seed=12)
+    model.save_pretrained(folder)
+    write_byte_bpe(folder, texts, vocabulary, max_length)
+    saved = folder / "tokenizer_config.json"  # a name of the class that Transformers 4 knows too
+    saved.write_text(json.dumps(json.loads(saved.read_text()) | {"tokenizer_class": "PreTrainedTokenizerFast"}))
+
+
+def write_ettin(
+    folder: Path,
+    shape: str | ModelShape,
+    texts: Iterable[str],
+    vocabulary: int,
+    max_length: int = 8192,
+    seed: int = 12,
+) -> Path:
+    """Write an Ettin reranker of this shape in the layout of the published ones; returns its folder inside `folder`."""
+    from sentence_transformers import CrossEncoder
+    from sentence_transformers.base.modules import Dense, Transformer
+    from sentence_transformers.sentence_transformer.modules import LayerNorm, Pooling
+    from transformers import ModernBertModel
+
+    config = modernbert_config(shape)
+    hidden = config.hidden_size
     encoder_folder = folder / "encoder"
     with torch.device("meta"):
         encoder = ModernBertModel(config)

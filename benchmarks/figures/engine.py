@@ -4,6 +4,7 @@ from collections.abc import Callable
 from functools import partial
 
 from benchmarks.figures.stored import conditions, stored, versions
+from benchmarks.gpu.goals import beside_goals
 
 from rankfleet.bench.tables import markdown
 from rankfleet.engine.runtime.precision import DTYPES
@@ -124,6 +125,10 @@ def demo_quality() -> str:
     return markdown(["mean of four collections", "nDCG@10", "MRR@10"], rows)
 
 
+def gpu_goals() -> str:
+    return markdown(["on an H100 or H200", "goal", "measured"], beside_goals(stored("gpu_suite")))
+
+
 def cascades() -> str:
     figures = stored("cascades")
     measured = figures["measured"]
@@ -153,4 +158,5 @@ FIGURES: dict[str, Callable[[], str]] = {
     "tokenizing": tokenizing,
     "demo-quality": demo_quality,
     "cascades": cascades,
+    "gpu-goals": gpu_goals,
 }

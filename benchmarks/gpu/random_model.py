@@ -12,9 +12,10 @@ from typing import Any
 
 import numpy as np
 import torch
-from benchmarks.contest.shapes import ETTIN
-from tests.engine.checkpoints import ettin
+from benchmarks.contest.inputs import TRAINING_TEXTS, VOCABULARY
+from benchmarks.contest.shapes import ETTIN, write_ettin
 
+from rankfleet.bench.sample_texts import training_texts
 from rankfleet.core.pairs import TokenizedPairs
 from rankfleet.engine.attention.varlen import SDPA, installed_backends, named_attention
 from rankfleet.engine.checkpoint.files import Checkpoint
@@ -126,6 +127,6 @@ def random_model(shape: str, setting: Setting, models: Path) -> RandomModel:
     folder = models / shape / "reranker"
     if not (folder / "modules.json").exists():
         shutil.rmtree(models / shape, ignore_errors=True)
-        ettin(models / shape, SHAPES[shape])
+        write_ettin(models / shape, SHAPES[shape], training_texts(TRAINING_TEXTS), VOCABULARY)
         shutil.rmtree(models / shape / "encoder")
     return RandomModel(shape, folder, setting)

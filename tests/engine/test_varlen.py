@@ -33,8 +33,9 @@ STAND_INS = {
 @pytest.mark.parametrize(
     ("device", "dtype", "installed", "width", "chosen"),
     [
-        ("cuda", torch.bfloat16, BOTH, 64, "flash-attn"),
-        ("cuda", torch.float16, BOTH, 64, "flash-attn"),
+        ("cuda", torch.bfloat16, BOTH, 64, "torch-varlen"),
+        ("cuda", torch.float16, BOTH, 64, "torch-varlen"),
+        ("cuda", torch.bfloat16, ("flash-attn",), 64, "flash-attn"),
         ("cuda", torch.bfloat16, ("torch-varlen",), 64, "torch-varlen"),
         ("cuda", torch.bfloat16, (), 64, "sdpa"),
         ("cuda", torch.float32, BOTH, 64, "sdpa"),  # the kernels compute in half precision only

