@@ -68,8 +68,8 @@ def reserved_resources(
 
     `count`: maps the number of replicas of a deployment to the number that is counted.
     """
-    reserved = {"CPU cores": config.router_cpus * count(config.routers), "GPUs": 0.0}
-    for group in config.groups.values():
+    reserved = {"CPU cores": config.cpus_per_router * count(config.routers), "GPUs": 0.0}
+    for group in config.deployed.values():
         replicas = count(max(1, group.replicas.min))
         reserved["CPU cores"] += group.cpus * replicas
         reserved["GPUs"] += group.gpus * replicas
