@@ -68,6 +68,17 @@ def bare_serve() -> str:
     return f"{markdown(header, rows, left=2)}\n\n{caption}."
 
 
+def in_router() -> str:
+    figures = stored("in_router")
+    rows = []
+    for tier, clients in itertools.product(figures["in_router"], ("1", "8")):
+        both = (figures[name][tier][clients] for name in ("replicas", "in_router"))
+        rows.append([tier, clients, *(f"{row['p50_ms']:.1f} / {row['p95_ms']:.1f}" for row in both)])
+    header = ["tier", "clients", "group with a replica: overhead, p50 / p95 ms", "group in the router, p50 / p95 ms"]
+    caption = conditions(figures["measured"], f"median of {figures['rounds']} rounds")
+    return f"{markdown(header, rows)}\n\n{caption}."
+
+
 def cost_beside_bare_serve() -> str:
     """What the stack adds to a bare application with one client, at the median, over the tiers."""
     figures = stored("bare_serve")
@@ -205,6 +216,7 @@ FIGURES: dict[str, Callable[[], str]] = {
     "batching": batching,
     "spread": spread,
     "bare-serve": bare_serve,
+    "in-router": in_router,
     "bare-serve-added": cost_beside_bare_serve,
     "overhead": overhead,
     "saturation": saturation,

@@ -26,6 +26,9 @@ GOOD: dict[str, Any] = {
 }
 
 
+IN_ROUTER: dict[str, Any] = {"tiers": ["small"], "in_router": True}
+
+
 @pytest.mark.parametrize("path", sorted(CONFIGS.glob("*.yaml")), ids=lambda p: p.stem)
 def test_shipped_fleet_files_are_valid(path: Path) -> None:
     config = read_config(path)
@@ -57,6 +60,16 @@ def test_shipped_fleet_files_pin_the_models_of_the_hub(path: Path) -> None:
         ({"groups": {"a": {"tiers": ["small"]}, "b": {"tiers": ["small"]}}}, "tier 'small' is in groups a and b"),
         ({"groups": {"demo": {"tiers": ["small"], "replicas": {"min": 3, "max": 2}}}}, "min (3) is above max (2)"),
         ({"groups": {"demo": {"tiers": ["small"], "cpu": 1}}}, "groups.demo.cpu: unknown key"),
+        (
+            {"groups": {"demo": IN_ROUTER | {"replicas": {"min": 0}}}},
+            "groups.demo: remove replicas, or in_router",
+        ),
+        ({"groups": {"demo": IN_ROUTER | {"gpus": 1}}}, "fleet: groups.demo: remove gpus, or in_router"),
+        ({"groups": {"demo": IN_ROUTER | {"resources": {"nvme": 1}}}}, "groups.demo: remove resources, or in_router"),
+        (
+            {"groups": {"demo": IN_ROUTER}, "autoscaling": {"groups": {"demo": {"drain_s": 1}}}},
+            "autoscaling.groups: demo is hosted in the router and not scaled apart",
+        ),
         ({"scheduling": {"patient_share": 0.1}}, "scheduling.patient_share: was renamed to best_effort_share"),
         ({"routing": {"crowd_window": 0.2}}, "routing.crowd_window: was renamed to arrival_window"),
         ({"autoscaling": {"hold_s": 60}}, "autoscaling.hold_s: was renamed to downscale_window_s"),

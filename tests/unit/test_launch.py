@@ -46,6 +46,11 @@ def test_the_replicas_that_start_must_fit_the_computer(monkeypatch: pytest.Monke
         check_fits(config.model_copy(update={"routers": 5}))
 
 
+def test_a_group_in_the_router_reserves_its_cores_once_for_each_router() -> None:
+    groups = {"fast": {"tiers": ["small"], "in_router": True, "cpus": 1.5}, "slow": {"tiers": ["medium", "large"]}}
+    assert reserved_resources(fleet(groups=groups, routers=2)) == {"CPU cores": 2 * (0.5 + 1.5) + 1.0, "GPUs": 0.0}
+
+
 @pytest.mark.parametrize(("cores", "room"), [(2, True), (1, False)])
 def test_surging_needs_room_for_new_replicas_beside_the_old_ones(
     cores: int, room: bool, monkeypatch: pytest.MonkeyPatch

@@ -184,6 +184,11 @@ def test_a_pod_on_cpus_has_a_core_for_each_thread() -> None:
     assert pools(one_group(cpus=1, threads=4))[1].cores == 4.5
 
 
+def test_a_pod_of_the_router_has_room_for_the_groups_that_it_hosts() -> None:
+    (router,) = pools(one_group(in_router=True, cpus=1, threads=4))
+    assert router == Pool("router", min_pods=1, max_pods=2, cpus=2, cores=5.0, memory_gib=6)
+
+
 def test_a_pod_with_a_shared_gpu_fits_any_mix_of_replicas() -> None:
     # Two of the first and one of the second reserve 2.1 cores, 2.5 = 1 ÷ 0.4 is the bound.
     pool = shared_pool([group(gpus=0.4, cpus=1, resources={"x": 1}), group(gpus=0.2, cpus=0.1)], Updates())

@@ -12,6 +12,7 @@ from ray.serve.schema import ServeDeploySchema
 from rankfleet.cluster.autoscaling_policy import FleetPolicy
 from rankfleet.cluster.build import build
 from rankfleet.cluster.deployment_options import AUTOSCALING_TIMES, group_options
+from rankfleet.cluster.group_deployment import ReplicaGroup
 from rankfleet.cluster.request_router import LeastWorkRouter
 from rankfleet.cluster.serve_config import serve_config
 from rankfleet.core.config import FleetConfig, read_config
@@ -26,7 +27,13 @@ def asleep() -> FleetConfig:
     return fleet(groups={"demo": group})
 
 
-FLEETS = {path.stem: read_config(path) for path in CONFIGS} | {"asleep": asleep()}
+def in_router(**changes: object) -> FleetConfig:
+    """A fleet with one group in the router and one with replicas."""
+    groups = {"fast": {"tiers": ["small"], "in_router": True, "cpus": 1.5}, "slow": {"tiers": ["medium", "large"]}}
+    return fleet(groups=groups, router_cpus=0.5, **changes)
+
+
+FLEETS = {path.stem: read_config(path) for path in CONFIGS} | {"asleep": asleep(), "in_router": in_router()}
 
 
 def lost(sent: Any, kept: Any, place: str = "") -> list[str]:
@@ -74,8 +81,24 @@ def built(application: Application) -> dict[str, Any]:
     return {deployment.name: deployment for deployment in app.deployments}
 
 
+def test_a_group_in_the_router_has_no_deployment_and_its_cores_are_the_routers() -> None:
+    application = serve_config(in_router())["applications"][0]
+    assert application["args"] == {"groups": ["slow"], "in_router": ["fast"]}
+    router, slow = application["deployments"]
+    assert (router["name"], router["ray_actor_options"]) == ("router", {"num_cpus": 2.0})
+    assert (slow["name"], slow["ray_actor_options"]) == ("slow", {"num_cpus": 1.0, "num_gpus": 0.0})
+
+
+def test_a_fleet_may_be_in_the_router_as_a_whole() -> None:
+    whole = fleet(groups={"demo": {"tiers": ["small", "medium", "large"], "in_router": True}})
+    application = serve_config(whole)["applications"][0]
+    assert [deployment["name"] for deployment in application["deployments"]] == ["router"]
+    assert set(built(build(application["args"]))) == {"router"}
+
+
 def test_names_of_groups_build_a_router_and_each_group() -> None:
-    deployments = built(build({"groups": ["cpu", "gpu"]}))
+    deployments = built(build({"groups": ["cpu", "gpu"], "in_router": ["fast"]}))
     assert set(deployments) == {"router", "cpu", "gpu"}
     assert deployments["router"].init_kwargs == {"cpu": "cpu", "gpu": "gpu"}, "a handle by the name of each group"
+    assert deployments["router"].init_args == ({"fast": ReplicaGroup},)
     assert [deployments[name].init_args for name in ("cpu", "gpu")] == [("cpu",), ("gpu",)]

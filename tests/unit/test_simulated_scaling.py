@@ -49,6 +49,11 @@ def need(config: FleetConfig) -> NeedScaler:
     return NeedScaler(config, MODELS, [200.0])
 
 
+def test_a_group_in_the_router_has_as_many_replicas_as_there_are_routers() -> None:
+    config = fleet(groups={"demo": {"tiers": ["small", "medium", "large"], "in_router": True}}, routers=2)
+    assert [changes[1:] for changes in run(config, need(config), even(10, 60)).replicas] == [(2, 2)]
+
+
 def test_replicas_follow_the_demand_of_the_unloaded_plans() -> None:
     # 10 requests/s of 160 ms: 1.6 ÷ 0.7 = 2.3.
     config = one_group()

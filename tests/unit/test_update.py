@@ -34,6 +34,13 @@ def test_another_set_of_groups_is_one_step_with_a_restart() -> None:
     assert update_steps(fleet(), two) == [two]
 
 
+def test_a_group_moves_into_the_router_in_one_step_with_a_restart() -> None:
+    moved = demo(in_router=True, cpus=2.0, dtype="float32")
+    assert needs_restart(demo(cpus=2.0), demo(in_router=True, cpus=2.0))
+    assert update_steps(demo(), moved) == [moved]
+    assert update_steps(moved, demo(replicas={"min": 1, "max": 2})) == [demo(replicas={"min": 1, "max": 2})]
+
+
 def test_the_order_of_groups_does_not_matter() -> None:
     one = fleet(groups={"a": {"tiers": ["small"]}, "b": {"tiers": ["medium", "large"]}})
     other = fleet(groups={"b": {"tiers": ["medium", "large"]}, "a": {"tiers": ["small"]}})

@@ -74,8 +74,10 @@ class EngineAlone:
         from rankfleet.engine.runtime.loading import load_tokenizer
         from rankfleet.engine.runtime.scorer import Scorer
 
-        group = fleet.groups[fleet.group_of(tier)]
-        self.threads, self.replicas, self._batch_tokens = group.threads, max(1, group.replicas.min), group.batch_tokens
+        name = fleet.group_of(tier)
+        group = fleet.groups[name]
+        self.threads, self._batch_tokens = group.threads, group.batch_tokens
+        self.replicas = max(1, fleet.replicas_of(name).min)
         torch.set_num_threads(group.threads)
         checkpoint = find_checkpoint(fleet.tiers[tier].model, fleet.tiers[tier].revision)
         self._scorer = Scorer.load(checkpoint, group.dtype)

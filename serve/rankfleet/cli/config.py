@@ -33,7 +33,7 @@ def check(file: Annotated[str, typer.Argument(help="fleet file, or the name of a
             highlight=False,
             soft_wrap=True,
         )
-    replicas = sum(group.replicas.min for group in fleet.groups.values())
+    replicas = sum(fleet.replicas_of(name).min for name in fleet.groups)
     counts = f"{count(len(fleet.tiers), 'tier')} in {count(len(fleet.groups), 'group')}"
     out.print(f"{file} is valid: {counts}, at least {count(replicas, 'replica')}", soft_wrap=True)
 

@@ -35,7 +35,7 @@ def describe_keys(section: type[Section], prefix: str = "") -> Iterator[Key]:
 
 def type_name(annotation: Any) -> str:
     """A type in words for users: `str | None` is "text or null"."""
-    words = {str: "text", int: "whole number", float: "number", type(None): "null"}
+    words = {str: "text", bool: "`true` or `false`", int: "whole number", float: "number", type(None): "null"}
     if get_origin(annotation) is Annotated:
         return type_name(get_args(annotation)[0])
     if get_origin(annotation) is Literal:

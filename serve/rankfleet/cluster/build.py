@@ -11,7 +11,7 @@ from rankfleet.cluster.router_deployment import Router
 
 
 def build(args: dict[str, Any]) -> Application:
-    """The application of a fleet. `args`: {"groups": names}. Serve's config gives each deployment its options
-    (`cluster/serve_config.py`)."""
+    """The application of a fleet. `args`: names of the `groups` with replicas of their own, and of those `in_router`.
+    Serve's config gives each deployment its options (`cluster/serve_config.py`)."""
     groups = {name: serve.deployment(name=name)(ReplicaGroup).bind(name) for name in args["groups"]}
-    return serve.deployment(name=ROUTER)(Router).bind(**groups)
+    return serve.deployment(name=ROUTER)(Router).bind(dict.fromkeys(args["in_router"], ReplicaGroup), **groups)

@@ -36,7 +36,7 @@ def router_options(config: FleetConfig) -> dict[str, Any]:
     """Options of the router. It gets the whole file as `user_config`, where a change restarts nothing."""
     return {
         "max_ongoing_requests": MAX_ONGOING_REQUESTS["router"],
-        "ray_actor_options": {"num_cpus": config.router_cpus},
+        "ray_actor_options": {"num_cpus": config.cpus_per_router},
         "user_config": config.model_dump(mode="json"),
         # Serve passes on the reports of autoscaled deployments only, so the router is one, with a range of one number.
         "autoscaling_config": autoscaling_config(config.routers, config.routers),

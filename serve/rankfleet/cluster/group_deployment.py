@@ -51,7 +51,7 @@ def cache_signature(function: Callable[P, R]) -> Callable[P, R]:
 
 
 class ReplicaGroup:
-    """One replica of a group."""
+    """One replica of a group: a replica of its deployment, or a part of a router (`cluster/in_router.py`)."""
 
     def __init__(
         self,
@@ -157,6 +157,10 @@ class ReplicaGroup:
         """Current latency model of each hosted model on this device, by fingerprint."""
         return self._ready.models
 
+    def submit(self, chunk: Chunk) -> "asyncio.Future[ChunkScores]":
+        """As `Worker.submit`, for a caller in this process."""
+        return self._ready.submit(chunk)
+
     async def score(self, chunk: Chunk) -> ChunkScores:
         """Raw logits of a chunk. Raises what the future of `Worker.submit` raises."""
         scores = await self._collector.watch(self._collect(chunk))
@@ -167,7 +171,7 @@ class ReplicaGroup:
     async def _collect(self, chunks: list[Chunk]) -> list["asyncio.Future[ChunkScores]"]:
         """Put concurrent chunks into the worker's queue. Returns futures, so that no chunk waits for those it came
         with: the queue decides the order of work."""
-        return submit_each(self._ready.submit, chunks)
+        return submit_each(self.submit, chunks)
 
     def record_routing_stats(self) -> dict[str, Any]:
         """Called by Serve, which passes the result on to routers.

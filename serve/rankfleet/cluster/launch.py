@@ -21,7 +21,8 @@ from rankfleet.cluster.named_files import check_named_files
 from rankfleet.cluster.ray_private import controller_client
 from rankfleet.cluster.running_fleets import RunningFleet, register_fleet, unregister_fleet
 from rankfleet.cluster.steps import Steps
-from rankfleet.core.config import SHIPPED_MODELS, FleetConfig
+from rankfleet.core.config import FleetConfig
+from rankfleet.core.model_ids import SHIPPED_MODELS
 
 
 def start(config: FleetConfig, host: str, port: int, progress: Callable[[str], None]) -> RunningFleet:

@@ -5,8 +5,9 @@ from collections.abc import Callable
 
 from rankfleet.cluster.failures import LaunchError
 from rankfleet.cluster.named_files import check_named_files
-from rankfleet.core.config import FleetConfig, may_be_hub_id
+from rankfleet.core.config import FleetConfig
 from rankfleet.core.errors import CheckpointError
+from rankfleet.core.model_ids import may_be_hub_id
 from rankfleet.engine.checkpoint.files import find_checkpoint, look_up_all
 from rankfleet.engine.checkpoint.hub import in_tenths
 from rankfleet.engine.runtime.checkpoint_checks import check_checkpoint
@@ -51,8 +52,8 @@ def reserved_resources(
 
     `count`: maps the number of replicas of a deployment to the number that is counted.
     """
-    reserved = {"CPU cores": config.router_cpus * count(config.routers), "GPUs": 0.0}
-    for group in config.groups.values():
+    reserved = {"CPU cores": config.cpus_per_router * count(config.routers), "GPUs": 0.0}
+    for group in config.deployed.values():
         replicas = count(max(1, group.replicas.min))
         reserved["CPU cores"] += group.cpus * replicas
         reserved["GPUs"] += group.gpus * replicas

@@ -8,9 +8,8 @@ from typing import Any
 
 from ray.serve.request_router import FIFOMixin, PendingRequest, ReplicaID, RequestRouter, RunningReplica
 
-from rankfleet.cluster.envelope import Envelope, ledger_of
+from rankfleet.cluster.envelope import Envelope, ledger_of, publish
 from rankfleet.cluster.ray_private import deployment_of
-from rankfleet.estimates.precision import Precision
 from rankfleet.router.ledger import Entry
 
 
@@ -40,12 +39,7 @@ class LeastWorkRouter(FIFOMixin, RequestRouter):
             for replica_id, replica in self.curr_replicas.items()
             if "hosts" in (replica.routing_stats or {})
         }
-        self._ledger.update(
-            frozenset(replica.unique_id for replica in self.curr_replicas),
-            {name: frozenset(stats["hosts"]) for name, stats in reports.items()},
-            [(stats["settings"], stats["fault"]) for stats in reports.values() if stats["fault"]],
-            {name: Precision(**of) for stats in reports.values() for name, of in stats["precisions"].items()},
-        )
+        publish(self._ledger, frozenset(replica.unique_id for replica in self.curr_replicas), reports)
 
     async def choose_replicas(
         self, candidate_replicas: list[RunningReplica], pending_request: PendingRequest | None = None

@@ -5,7 +5,9 @@ import itertools
 import logging
 import socket
 import time
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from fastapi import FastAPI
@@ -23,7 +25,8 @@ from rankfleet.autoscaler.sharing import Resources
 from rankfleet.cluster.decision_file import DecisionFile, check_folder
 from rankfleet.cluster.envelope import ledger_of
 from rankfleet.cluster.following import FleetFollower
-from rankfleet.cluster.ray_private import start_handle
+from rankfleet.cluster.group_deployment import ReplicaGroup
+from rankfleet.cluster.in_router import InRouterGroup
 from rankfleet.cluster.telemetry import RouterTelemetry
 from rankfleet.cluster.transport import ServeGroupClient
 from rankfleet.core.config import FleetConfig
@@ -55,6 +58,11 @@ def log_location() -> str:
     return f"the router's log on {socket.gethostname()}"
 
 
+def listed(groups: Mapping[str, bool]) -> str:
+    """Names of groups, for messages. groups: whether each is in the router."""
+    return ", ".join(f"{name} (in_router)" if in_router else name for name, in_router in groups.items())
+
+
 class FleetApp:
     """One version of the fleet as it is served: the service and its HTTP app."""
 
@@ -78,12 +86,26 @@ class FleetFiles:
 class Router:
     """One replica of the router."""
 
-    def __init__(self, **groups: DeploymentHandle) -> None:
-        self._handles = groups
+    def __init__(
+        self,
+        hosted: Mapping[str, Callable[[str], ReplicaGroup]] = MappingProxyType({}),
+        /,
+        **groups: DeploymentHandle,
+    ) -> None:
+        """hosted: by the name of each group that is hosted here, what makes its replica from its name.
+        groups: the handles of the others, by name."""
+        self._name = serve.get_replica_context().replica_id.unique_id
         self._telemetry = RouterTelemetry()
-        self._clients = {name: ServeGroupClient(name, handle) for name, handle in groups.items()}
-        self._ledgers = {name: ledger_of(name) for name in groups}
-        self._decisions = DecisionFile(f"decisions-{serve.get_replica_context().replica_id.unique_id}")
+        self._ledgers = {name: ledger_of(name) for name in (*groups, *hosted)}
+        self._hosted = {
+            name: InRouterGroup(name, self._ledgers[name], self._name, new_replica(name))
+            for name, new_replica in hosted.items()
+        }
+        self._clients: dict[str, ServeGroupClient | InRouterGroup] = {
+            **{name: ServeGroupClient(name, handle) for name, handle in groups.items()},
+            **self._hosted,
+        }
+        self._decisions = DecisionFile(f"decisions-{self._name}")
         self._rollover: Rollover[FleetApp] = Rollover(lambda name, models: self._ledgers[name].hosting(models))
         self._follower = FleetFollower("the router", self._start, self._turn_to)
         self._admission = Admission(0)
@@ -119,27 +141,32 @@ class Router:
         """Called by Serve, which replaces a router that raises here."""
         if self._rollover.now is not None:
             await self._health.check()
+            for group in self._hosted.values():
+                await group.check_health()
 
     async def reconfigure(self, settings: dict[str, Any]) -> None:
         """Serve what the fleet file says; see `FleetFollower`."""
         await self._follower.reconfigure(settings)
 
     async def _start(self, fleet: FleetConfig) -> None:
-        for handle in self._handles.values():
-            start_handle(handle)  # otherwise it would not know the replicas before the first request
+        for client in self._clients.values():
+            client.start()
         await self._turn_to(fleet)
-        self._tasks |= {asyncio.create_task(self._poll_latency(name)) for name in self._handles}
+        self._tasks |= {asyncio.create_task(self._poll_latency(name)) for name in self._clients}
 
     async def _turn_to(self, fleet: FleetConfig) -> None:
         """Prepare a version and serve it as soon as replicas host its models. Raises what is wrong with it."""
-        if fleet.groups.keys() != self._handles.keys():
+        started_for = {name: name in self._hosted for name in self._clients}
+        if (in_file := {name: group.in_router for name, group in fleet.groups.items()}) != started_for:
             raise ConfigError(
-                f"the file has groups {', '.join(fleet.groups)}, but this router was started for "
-                f"{', '.join(self._handles)}; give Serve the whole config, as `rankfleet apply` and `k8s render` do"
+                f"the file has groups {listed(in_file)}, but this router was started for {listed(started_for)}; give "
+                "Serve the whole config, as `rankfleet apply` and `k8s render` do"
             )
         self._settings = settings_name(fleet.for_groups)
         before = self._rollover.now
         files = await asyncio.to_thread(FleetFiles, fleet)
+        for group in self._hosted.values():
+            await group.follow(fleet)
         service = RankingService(
             fleet,
             files.tokenizers,
@@ -180,6 +207,8 @@ class Router:
     async def _can_serve(self, version: Version[FleetApp]) -> bool:
         """Whether replicas host the models of a version and have reported their latency models."""
         service = version.serving.service
+        for group in self._hosted.values():
+            group.publish()
         if missing := self._rollover.missing(time.monotonic()):
             if (now := time.monotonic()) - self._logged_s > LOG_PERIOD_S:
                 self._logged_s = now
@@ -204,7 +233,7 @@ class Router:
         """
         rollover = self._rollover
         return {
-            "router": serve.get_replica_context().replica_id.unique_id,
+            "router": self._name,
             "config": rollover.now.config.model_dump(mode="json") if rollover.now else None,
             "next": rollover.missing(time.monotonic()) if rollover.next else None,
             "faults": self._faults(),
@@ -220,6 +249,8 @@ class Router:
         which can change live."""
         if self._rollover.now is None:
             return {}
+        for group in self._hosted.values():
+            group.record_load()
         service = self._now.service
         drains = drain_times_s(service.config, service.live, service.fleet.models)
         units = {name: Resources(group.gpus, group.cpus) for name, group in service.config.groups.items()}
@@ -228,8 +259,7 @@ class Router:
     async def _latency_of(self, group: str) -> dict[str, LatencyModel]:
         """Latency models of a group, by fingerprint. Raises TimeoutError and what Serve raises."""
         async with asyncio.timeout(LATENCY_TIMEOUT_S):
-            models: dict[str, LatencyModel] = await self._handles[group].latency.remote()
-            return models
+            return await self._clients[group].latency()
 
     async def _poll_latency(self, group: str) -> None:
         """Keep asking a group for its latency models: what batches take changes with the load of the machine, and

@@ -8,8 +8,10 @@ from ray.exceptions import NodeDiedError, RayActorError, RayTaskError, TaskCance
 from ray.serve.exceptions import DeploymentUnavailableError, ReplicaUnavailableError
 
 from rankfleet.cluster.envelope import Envelope
+from rankfleet.cluster.ray_private import start_handle
 from rankfleet.core.errors import RankfleetError, ReplicaLost, ScoringFailed, Unavailable
 from rankfleet.core.messages import Chunk, ChunkScores
+from rankfleet.estimates.latency import LatencyModel
 from rankfleet.router.ledger import Entry
 
 # Errors that mean the replica is gone, not that the chunk failed. A call that the replica cut off ends as cancelled.
@@ -49,6 +51,15 @@ class ServeGroupClient:
                 raise
             raise as_rankfleet_error(error, self._name, entry.replica) from error
         return scores
+
+    def start(self) -> None:
+        """Follow the group's replicas. Otherwise they would be unknown before the first request."""
+        start_handle(self._handle)
+
+    async def latency(self) -> dict[str, LatencyModel]:
+        """Latency models of one of the replicas, by fingerprint. Raises what Serve raises."""
+        models: dict[str, LatencyModel] = await self._handle.latency.remote()
+        return models
 
     def _method(self) -> Any:
         """The handle of `score`, made once, on the event loop of requests: a handle works on the loop it is made on."""

@@ -121,7 +121,7 @@ async def update(
 def update_steps(before: FleetConfig, config: FleetConfig) -> list[FleetConfig]:
     """The fleets to deploy one after the other. What can change live goes first, so that when processes are restarted
     afterwards, old and new ones already agree on the models."""
-    if not needs_restart(before, config) or before.groups.keys() != config.groups.keys():
+    if not needs_restart(before, config) or places(before) != places(config):
         return [config]
     reserved_as_before = {
         name: group.model_copy(update={key: getattr(before.groups[name], key) for key in ("cpus", "gpus", "resources")})
@@ -132,7 +132,8 @@ def update_steps(before: FleetConfig, config: FleetConfig) -> list[FleetConfig]:
 
 
 def needs_restart(before: FleetConfig, config: FleetConfig) -> bool:
-    """Whether a change starts new processes (`cluster/serve_config.py`): another set of groups, or other resources."""
+    """Whether a change starts new processes (`cluster/serve_config.py`): another set of groups, a group that moves into
+    the router or out of it, or other resources."""
 
     def reserved(fleet: FleetConfig) -> dict[str, Any]:
         groups: dict[str, Any] = {
@@ -140,7 +141,12 @@ def needs_restart(before: FleetConfig, config: FleetConfig) -> bool:
         }
         return groups | {ROUTER: fleet.router_cpus}
 
-    return reserved(before) != reserved(config)
+    return reserved(before) != reserved(config) or places(before) != places(config)
+
+
+def places(fleet: FleetConfig) -> dict[str, bool]:
+    """The groups, and whether each is hosted in the router."""
+    return {name: group.in_router for name, group in fleet.groups.items()}
 
 
 async def wait_until_served(

@@ -11,6 +11,7 @@ import yaml
 from pydantic import Field, ValidationError, ValidationInfo, field_validator, model_validator
 
 from rankfleet.core.errors import ConfigError
+from rankfleet.core.model_ids import SHIPPED_MODELS, may_be_hub_id
 from rankfleet.core.passages import LongDocuments
 from rankfleet.core.sections import (
     AUTO,
@@ -22,6 +23,7 @@ from rankfleet.core.sections import (
     Limits,
     Name,
     Quality,
+    Replicas,
     Routing,
     Scheduling,
     Search,
@@ -63,11 +65,10 @@ class LiveSettings(Section):
 # Keys that become options of a deployment in Serve's config, so that a change touches that deployment alone: of the
 # file, and of each group.
 OPTIONS = ("autoscaling", "updates", "routers", "router_cpus")
-GROUP_OPTIONS = {"replicas", "cpus", "gpus", "resources"}
+GROUP_OPTIONS = {"replicas", "cpus", "gpus", "resources", "in_router"}
 # Names that a tier or a group may not have. The router is a deployment beside the groups, and its constructor takes
 # each group as a keyword argument.
 RESERVED_NAMES = [("tier", AUTO), ("tier", UNSCORED), ("group", "config"), ("group", "router"), ("group", "self")]
-SHIPPED_MODELS = Path(__file__).parent.parent / "models"
 # Keys of earlier versions and their present names, for the message that refuses them.
 RENAMED = {
     "overhead_ms": "network_ms",
@@ -96,7 +97,9 @@ class FleetConfig(LiveSettings):
         None, description="latency profile that `rankfleet profile` has written; null: replicas measure when they start"
     )
     routers: int = Field(1, ge=1, description="number of router replicas")
-    router_cpus: float = Field(0.5, ge=0, description="CPU cores reserved per router replica")
+    router_cpus: float = Field(
+        0.5, ge=0, description="CPU cores reserved per router replica, without those of groups with `in_router`"
+    )
     token_cache_mb: float = Field(
         64.0,
         ge=0,
@@ -131,11 +134,28 @@ class FleetConfig(LiveSettings):
         if unhosted := [tier for tier in self.tiers if tier not in hosted]:
             raise ValueError(f"no group hosts {', '.join(unhosted)}; add the tier to a group or remove it")
         check_live(self, set(self.tiers), set(self.groups))
+        if unscaled := sorted(set(self.autoscaling.groups) - set(self.deployed)):
+            raise ValueError(f"autoscaling.groups: {', '.join(unscaled)} is hosted in the router and not scaled apart")
         return self
 
     def group_of(self, tier: str) -> str:
         """The one group that hosts this tier."""
         return next(name for name, group in self.groups.items() if tier in group.tiers)
+
+    @property
+    def deployed(self) -> dict[str, Group]:
+        """The groups with replicas of their own, each a deployment; the others are hosted in the router."""
+        return {name: group for name, group in self.groups.items() if not group.in_router}
+
+    def replicas_of(self, group: str) -> Replicas:
+        """How many replicas of a group may run, in all routers together where these host it."""
+        settings = self.groups[group]
+        return Replicas(min=self.routers, max=self.routers) if settings.in_router else settings.replicas
+
+    @property
+    def cpus_per_router(self) -> float:
+        """CPU cores that a router reserves, with those of the groups that it hosts."""
+        return self.router_cpus + sum(group.cpus for group in self.groups.values() if group.in_router)
 
     @property
     def for_groups(self) -> dict[str, Any]:
@@ -221,11 +241,6 @@ def names_folder(model: str, folder: Path) -> bool:
     if may_be_hub_id(model):
         return not (SHIPPED_MODELS / model).is_dir() and (folder / model).is_dir()
     return not model.startswith("/")
-
-
-def may_be_hub_id(model: str) -> bool:
-    """Whether a tier's `model` has the form of a hub id, ORGANISATION/NAME, and not of a path."""
-    return model.count("/") == 1 and not model.startswith((".", "/", "~"))
 
 
 def explain(error: ValidationError, source: str, max_lines: int = 20) -> str:

@@ -56,7 +56,7 @@ class Replicas(Section):
 
 
 class Group(Section):
-    """Replicas that host the same tiers on the same kind of device: one Ray Serve deployment."""
+    """Replicas that host the same tiers on the same kind of device: one Ray Serve deployment, or part of the router."""
 
     tiers: list[Name] = Field(min_length=1, description="tiers that every replica of the group hosts")
     replicas: Replicas = Field(Replicas(), description="number of replicas; autoscaled if `min` and `max` differ")
@@ -71,6 +71,22 @@ class Group(Section):
     )
     batch_tokens: int = Field(16384, ge=64, description="largest number of tokens in one device batch")
     resources: dict[str, float] = Field({}, description="custom Ray resources reserved per replica")
+    in_router: bool = Field(
+        False,
+        description="host the group in the process of each router, with `cpus` more cores reserved there: no hop to a "
+        "replica, and neither isolation nor scaling of its own; for groups on a CPU",
+    )
+
+    @model_validator(mode="after")
+    def _fits_in_router(self) -> Self:
+        if self.in_router:
+            for key in ("replicas", "gpus", "resources"):
+                if getattr(self, key) != type(self).model_fields[key].default:
+                    raise ValueError(
+                        f"remove {key}, or in_router: a group with in_router has one replica in each of `routers`, on "
+                        "the router's CPU"
+                    )
+        return self
 
 
 class SloClass(Section):

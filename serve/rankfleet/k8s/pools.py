@@ -39,18 +39,19 @@ class Pool:
 def pools(config: FleetConfig) -> list[Pool]:
     """The worker groups of a fleet. Raises ConfigError if a replica fits into no pod."""
     count = config.routers
-    router_cores = config.router_cpus + OVERHEAD_CORES
+    in_router = [group for group in config.groups.values() if group.in_router]
+    router_cores = config.router_cpus + sum(max(group.cpus, group.threads) for group in in_router) + OVERHEAD_CORES
     worker_groups = [
         Pool(
             ROUTER,
             count,
             config.updates.max_during_update(count),
-            math.ceil(config.router_cpus),
+            math.ceil(config.cpus_per_router),
             router_cores,
-            MEMORY_GIB["router"],
+            MEMORY_GIB["router"] + len(in_router) * MEMORY_GIB["cpu"],
         )
     ]
-    for name, group in config.groups.items():
+    for name, group in config.deployed.items():
         if group.gpus > 1 and group.gpus % 1:
             raise ConfigError(f"groups.{name}.gpus is {group.gpus:g}: give a fraction of one GPU, or whole GPUs")
         if not shares_gpu(group):

@@ -31,7 +31,7 @@ def upper_bound(
     fleet: FleetConfig, models: Mapping[str, LatencyModel], workload: Workload, requests: Requests
 ) -> dict[str, Any]:
     """Upper bounds of attainment and of mean quality; two bounds, not one schedule. All replicas are there."""
-    devices = sum(group.replicas.max for group in fleet.groups.values())
+    devices = sum(fleet.replicas_of(name).max for name in fleet.groups)
     budgets_ms = np.array([c.slo_ms if c.slo_ms is not None else np.inf for c in workload.classes.values()])
     deadlines_s = requests.arrived_s + (budgets_ms[requests.kind] - fleet.network_ms) / 1e3
     sizes, size_index = np.unique(requests.pairs, return_inverse=True)

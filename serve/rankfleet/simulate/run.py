@@ -194,7 +194,7 @@ class Simulation:
     # Replicas
 
     def _new_group(self, name: str, ledger: Ledger) -> SimulatedGroup:
-        fleet, group = self._fleet, self._fleet.groups[name]
+        fleet, group, replicas = self._fleet, self._fleet.groups[name], self._fleet.replicas_of(name)
         quality = {tier: settings.quality for tier, settings in fleet.tiers.items()}
 
         def new_worker(replica: str) -> Worker:
@@ -213,7 +213,7 @@ class Simulation:
         # Ray's part of the way to a replica and back runs in the router's process.
         hop = partial(self._occupy_core, self._cost.hop_ms / 2)
         simulated = SimulatedGroup(name, ledger, new_worker, hop)
-        simulated.scale_to(group.replicas.max if self._scaler is None else max(1, group.replicas.min), 0.0)
+        simulated.scale_to(replicas.max if self._scaler is None else max(1, replicas.min), 0.0)
         return simulated
 
     async def _score(self, model: HostedModel, chunks: Sequence[Chunk]) -> tuple[list[np.ndarray], float]:

@@ -58,7 +58,7 @@ def scaler_of(spec: str, fleet: FleetConfig, models: Mapping[str, LatencyModel],
         return NeedScaler(fleet, models, budgets_ms)
     try:
         if name == "ray" and float(value) > 0:
-            bounds = {name: (group.replicas.min, group.replicas.max) for name, group in fleet.groups.items()}
+            bounds = {name: (fleet.replicas_of(name).min, fleet.replicas_of(name).max) for name in fleet.groups}
             return OngoingRequestsScaler(bounds, float(value))
     except ValueError:
         pass
@@ -86,7 +86,7 @@ class NeedScaler:
         reported = self._recent[0][1]
         fleet = {}
         for name, group in groups.items():
-            bounds, report = self._fleet.groups[name].replicas, reported[name]
+            bounds, report = self._fleet.replicas_of(name), reported[name]
             fleet[name] = Observation(
                 group.ready,
                 group.all,

@@ -19,8 +19,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from rankfleet.core.config import may_be_hub_id
 from rankfleet.core.errors import CheckpointError
+from rankfleet.core.model_ids import may_be_hub_id
 from rankfleet.engine.checkpoint.digest import digest_of
 from rankfleet.engine.checkpoint.hub import HubModel, check_space, fetch, look_up
 from rankfleet.engine.checkpoint.tensors import read_json, read_tensors, weight_files

@@ -1,0 +1,57 @@
+"""Compare what a request costs beside the engine where a group is hosted in the router and where it has replicas.
+
+    python -m benchmarks.in_router run      writes benchmarks/results/in_router.json
+
+The same fleet file with and without `in_router: true`, in turn: 20 short documents, the client's time minus the
+engine's, as `rankfleet bench serve` measures it.
+"""
+
+import argparse
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import yaml
+from benchmarks.bare_serve import CONFIG, PORT, ROUNDS, SECONDS, medians, running
+from benchmarks.paths import result_file
+
+from rankfleet.bench.results import measured, write_results
+from rankfleet.bench.serve import WARM_UP_CALLS, overhead
+from rankfleet.core.config import read_config
+
+
+def layouts(folder: Path) -> dict[str, Path]:
+    """The fleet file of each layout."""
+    settings = yaml.safe_load(CONFIG.read_text(encoding="utf-8"))
+    for group in settings["groups"].values():
+        group["in_router"] = True
+    changed = folder / "in_router.yaml"
+    changed.write_text(yaml.safe_dump(settings, sort_keys=False), encoding="utf-8")
+    return {"replicas": CONFIG, "in_router": changed}
+
+
+def run(count: int, seconds: float, path: Path) -> None:
+    """Measure both layouts this often, in turn. seconds: for each number of clients and each tier."""
+    command = str(Path(sys.executable).with_name("rankfleet"))
+    with tempfile.TemporaryDirectory() as folder:
+        files = layouts(Path(folder))
+        rounds: dict[str, list[dict[str, Any]]] = {name: [] for name in files}
+        for turn in range(count):
+            for name, file in files.items():
+                with running([command, "serve", "--config", str(file), "--port", str(PORT)], "/v1/rerank"):
+                    rounds[name].append(overhead(f"http://127.0.0.1:{PORT}", read_config(file), seconds, seed=1))
+                print(turn, name, rounds[name][-1], flush=True)
+    figures = {name: medians(found) for name, found in rounds.items()}
+    settings = {"rounds": count, "seconds": seconds, "warm_up_calls": WARM_UP_CALLS}
+    write_results(path, settings | figures | {"by_round": rounds}, measured())
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("verb", choices=("run",))
+    parser.add_argument("--rounds", type=int, default=ROUNDS)
+    parser.add_argument("--seconds", type=float, default=SECONDS, help="of each measurement")
+    parser.add_argument("--json", type=Path, default=result_file("in_router"))
+    options = parser.parse_args()
+    run(options.rounds, options.seconds, options.json)
