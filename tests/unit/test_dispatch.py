@@ -266,6 +266,20 @@ async def test_a_replica_that_falls_silent_loses_its_chunk_and_counts_again_afte
 
 
 @on_virtual_time
+async def test_a_replica_that_hangs_draws_one_chunk_between_its_ejections_although_all_others_are_busy() -> None:
+    async def behave(name: str, number: int) -> None:
+        await (hangs(name, number) if name == "r1" else asyncio.sleep(0.05))
+
+    demo, waiting = fleet_of("r1 r2", behave), []
+    for _ in range(45 * 25):  # 40 ms apart, so that r2 is never idle
+        waiting.append(asyncio.create_task(demo.score()))
+        await asyncio.sleep(0.04)
+    await asyncio.gather(*waiting)
+    hung = [at_s for at_s, name in demo.group.asked if name == "r1" and at_s > 5.5]
+    assert len(hung) == 4, "one each time that an ejection ends"
+
+
+@on_virtual_time
 async def test_a_group_of_one_replica_that_loses_its_chunks_is_asked_again_and_never_asleep() -> None:
     async def two_lost(name: str, number: int) -> None:
         if number == 0:

@@ -72,6 +72,12 @@ class ReplicaRecord:
     steps: int = 0
     arrivals: ArrivalMeter = field(default_factory=lambda: ArrivalMeter(Routing()))
 
+    @property
+    def is_on_trial(self) -> bool:
+        """Whether it has a chunk and has not answered since its last ejection began. A replica that hangs would look
+        idle again, and draw all the chunks that others have no time for."""
+        return self.chunks > 0 and self.heard_s < self.ejected_until_s - self.steps * EJECTION_STEP_S
+
     def ahead_ms(self, now_s: float) -> float:
         """Predicted milliseconds until a chunk that is placed there now would start."""
         return max(0.0, self.backlog_s - (now_s - self.known_s)) * 1e3 + self.since_ms
@@ -146,7 +152,8 @@ class Ledger:
     def eject(self, name: str, now_s: float) -> None:
         """Prefer other replicas for a while, if there are others, and forget what this one last reported.
 
-        Does not extend an ejection: chunks that a replica loses at the same time are one event.
+        Does not extend an ejection: chunks that a replica loses at the same time are one event. After it, the replica
+        gets one chunk, and more once it has answered.
         """
         if (replica := self._replicas.get(name)) is not None:
             replica.backlog_s = 0.0
@@ -175,14 +182,16 @@ class Ledger:
     def choose(self, entry: Entry, names: Sequence[str], now_s: float) -> int:
         """The place of the replica that gets a chunk, which counts there from now on.
 
-        Those are preferred that host one of its models or have not said what they host, that have not been tried, and
-        that are not ejected; a condition that would leave none is dropped, the last one first. Of these, the one on
-        which the chunk would start first; if several are equal, of those with the fewest chunks the next in turn.
+        Those are preferred that host one of its models or have not said what they host, that have not been tried, that
+        are not ejected, and that are not on trial; a condition that would leave none is dropped, the last one first. Of
+        these, the one on which the chunk would start first; if several are equal, of those with the fewest chunks the
+        next in turn.
         """
         places = [p for p, name in enumerate(names) if self._may_host(name, entry.models)] or list(range(len(names)))
         if entry.tried:
             places = [p for p in places if names[p] not in entry.tried] or places
         places = [p for p in places if not self.is_ejected(names[p], now_s)] or places
+        places = [p for p in places if not self._replicas.get(names[p], NOTHING_KNOWN).is_on_trial] or places
         self._turn += 1
 
         def work(place: int) -> tuple[float, int, int]:
