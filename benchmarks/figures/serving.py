@@ -137,16 +137,17 @@ def overload(row: dict[str, Any]) -> str:
     by_server = ""
     if server_ms is not None:
         by_server = (
-            f"; by the server's own clock {row['refused_server_p50_ms']:.1f} ms at the median and {server_ms:.1f} ms at "
-            f"the 99th percentile. {row['given_up']} more were accepted and given up when their budgets ended in a queue"
+            f"; by the server's own clock {row['refused_server_p50_ms']:.1f} ms at the median and {server_ms:.1f} ms "
+            f"at the 99th percentile. {row['given_up']} more were accepted, and given up when their budgets ended in a "
+            "queue"
         )
     return (
         f"Overload, with a budget of {budgets(row)}{of_capacity(row)}: the peak of goodput was "
         f"{row['peak_goodput_per_s']:.1f} requests per second; at five times that load it was "
-        f"{row['goodput_per_s']:.1f} ({row['goodput_share']:.0%}). Refusals took {row['refused_p50_ms']:.0f} ms at the "
-        f"median, {row['refused_p90_ms']:.0f} ms at the 90th and {row['refused_p99_ms']:.0f} ms at the 99th percentile, "
-        f"as clients saw them{by_server}. Latency {ended}; normal is within 1.5 times the calm 99th percentile, "
-        f"{row['calm_p99_ms']:.0f} ms."
+        f"{row['goodput_per_s']:.1f} ({row['goodput_share']:.0%}). Refusals took {row['refused_p50_ms']:.0f} ms "
+        f"at the median, {row['refused_p90_ms']:.0f} ms at the 90th and {row['refused_p99_ms']:.0f} ms at the 99th "
+        f"percentile, as clients saw them{by_server}. Latency {ended}; normal is within 1.5 times the calm 99th "
+        f"percentile, {row['calm_p99_ms']:.0f} ms."
     )
 
 
