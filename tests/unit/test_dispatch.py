@@ -280,6 +280,19 @@ async def test_a_replica_that_hangs_draws_one_chunk_between_its_ejections_althou
 
 
 @on_virtual_time
+async def test_a_request_without_a_budget_is_not_kept_waiting_by_a_stopped_replica_while_others_are_busy() -> None:
+    async def behave(name: str, number: int) -> None:
+        await (hangs(name, number) if name == "r1" else asyncio.sleep(0.5))
+
+    demo = fleet_of("r1 r2 r3", behave)
+    for busy in ("r2", "r3"):
+        demo.ledger.answered(busy, 12.0, now())
+    await demo.score()
+    assert (demo.group.asked[0][1], len(demo.group.asked)) == ("r1", 2)
+    assert now() <= 6.0, "five seconds of silence, and not five times the mean backlog, which is 8 s"
+
+
+@on_virtual_time
 async def test_a_group_of_one_replica_that_loses_its_chunks_is_asked_again_and_never_asleep() -> None:
     async def two_lost(name: str, number: int) -> None:
         if number == 0:

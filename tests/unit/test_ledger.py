@@ -355,12 +355,21 @@ def silent(ledger: Ledger, now_s: float) -> dict[str, str]:
 
 def test_a_replica_is_silent_after_five_seconds_or_five_times_the_predicted_time() -> None:
     ledger = Ledger()
-    placed(ledger, "a", answer_s=0.1)
-    placed(ledger, "b", answer_s=3.0)
+    placed(ledger, "a", p99_s=0.1)
+    placed(ledger, "b", p99_s=3.0)
     assert silent(ledger, 5.0) == {}
     assert silent(ledger, 5.1) == {"a": "silence"}
     assert silent(ledger, 15.0) == {"a": "silence"}
     assert silent(ledger, 15.1) == {"a": "silence", "b": "silence"}
+
+
+def test_the_predicted_time_has_the_work_ahead_at_the_chunks_own_replica() -> None:
+    ledger = ledger_of("ab")
+    ledger.answered("b", 7.0, 0.0)
+    placed(ledger, "a", p99_s=0.5)
+    placed(ledger, "b", p99_s=0.5)
+    assert [silent(ledger, 5.1), silent(ledger, 37.5)] == [{"a": "silence"}] * 2, "7.5 s are predicted at b"
+    assert silent(ledger, 37.6) == {"a": "silence", "b": "silence"}
 
 
 def test_a_replica_that_answers_other_chunks_is_not_silent() -> None:

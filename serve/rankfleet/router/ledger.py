@@ -28,11 +28,12 @@ class Entry:
 
     predicted_ms: device time, as its replica's queue counts it.
     frontier: the tiers that may score it; None if none of them is measured.
-    answer_s: seconds within which its answer is predicted.
+    p99_s: 99th percentile of its device time.
     models: fingerprints, of which its replica should host at least one; empty for any.
     tried: replicas that have refused, lost or failed this chunk before.
     replica: the replica that has it, since `placed_s`; empty before one is chosen.
     run_ms: its mean device time at the tier that the replica takes, if it has found the replica idle.
+    answer_s: within which its answer is predicted, from `placed_s`: `p99_s` and the work ahead of it at its replica.
     record: where it counts; None before a replica is chosen. A replica that Serve lists again has a new one.
     given_up: why its answer is not waited for any more; empty while it is.
     """
@@ -41,12 +42,13 @@ class Entry:
     deadline_s: float
     sent_s: float
     frontier: Frontier | None = None
-    answer_s: float = 0.0
+    p99_s: float = 0.0
     models: Collection[str] = ()
     tried: Collection[str] = ()
     replica: str = ""
     placed_s: float = 0.0
     run_ms: float = 0.0
+    answer_s: float = 0.0
     record: "ReplicaRecord | None" = None
     given_up: str = ""
 
@@ -74,8 +76,8 @@ class ReplicaRecord:
 
     @property
     def is_on_trial(self) -> bool:
-        """Whether it has a chunk and has not answered since its last ejection began. A replica that hangs would look
-        idle again, and draw all the chunks that others have no time for."""
+        """Whether it has a chunk and has not answered since its last ejection began: one that hangs looks idle again,
+        and would draw the chunks that others have no time for."""
         return self.chunks > 0 and self.heard_s < self.ejected_until_s - self.steps * EJECTION_STEP_S
 
     def ahead_ms(self, now_s: float) -> float:
@@ -214,7 +216,8 @@ class Ledger:
         replica = self._replicas.setdefault(name, ReplicaRecord())
         entry.replica, entry.placed_s, entry.record = name, now_s, replica
         replica.chunks += 1
-        is_idle, left_ms = replica.ahead_ms(now_s) <= 0, (entry.deadline_s - now_s) * 1e3
+        ahead_ms, left_ms = replica.ahead_ms(now_s), (entry.deadline_s - now_s) * 1e3
+        entry.answer_s, is_idle = entry.p99_s + ahead_ms / 1e3, ahead_ms <= 0
         replica.arrivals.routing = self.routing
         replica.arrivals.arrived(left_ms, now_s, found_idle=is_idle)
         if not is_idle:
