@@ -13,7 +13,9 @@ from rankfleet.cli.bench import bench_app, comma_separated
 from rankfleet.core.config import FleetConfig
 from rankfleet.core.errors import ConfigError
 
-KEYS = ("requests", "ok", "refused", "failed", "late", "unscored", "p50_ms", "p99_ms", "capacity_per_s", "rate_per_s")
+COUNTS = ("requests", "ok", "refused", "failed", "late", "unscored")
+TIMES = ("p50_ms", "p99_ms")
+RATES = ("capacity_per_s", "rate_per_s")
 
 
 @bench_app.command()
@@ -58,7 +60,8 @@ def faults(
                 store(json_file, name, figures[name], {"seconds": seconds, **settings_of(config, nodes, seed)})
                 say(f"{name}: waiting until all replicas run again")
                 fleet.settle()
-    out.print(figures_table(figures, [Column(key, "g") for key in KEYS]))
+    columns = [*map(Column, COUNTS), *(Column(key, ".0f") for key in TIMES), *(Column(key, ".1f") for key in RATES)]
+    out.print(figures_table(figures, columns, first="scenario"))
     budgets_ms = {name: ms for row in figures.values() for name, ms in row["budgets_ms"].items()}
     budgets = (f"{name} {f'{ms:g} ms' if ms else 'none'}" for name, ms in budgets_ms.items())
     out.print(f"budgets: {', '.join(budgets)}")
@@ -92,7 +95,7 @@ def soak(
         Column("growth", ".1%"),
     ]
     out.print(figures_table(figures["processes"], columns, first="process"))
-    out.print(", ".join(f"{key} {figures[key]}" for key in KEYS))
+    out.print(", ".join(f"{key} {figures[key]}" for key in (*COUNTS, *TIMES, *RATES)))
 
 
 def measured_profile(folder: Path) -> str:
