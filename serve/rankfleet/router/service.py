@@ -97,7 +97,8 @@ class RankingService:
             raise refused(early)
         tokenized = await self._tokenized(resolved)
         if not request.probe:
-            self._token_bound.learn(request, tokenized.plan_request.work, self._limits(resolved.target.tiers))
+            lengths = tokenized.plan_request.lengths or {}
+            self._token_bound.learn(request, lengths, self._limits(resolved.target.tiers))
         plan, answer = await self._router.route(tokenized)
         tokenized.timing.total_ms = (self.clock() - resolved.arrived_s) * 1e3
         return ranking_of(tokenized, plan, answer)
