@@ -1,7 +1,7 @@
 """The traffic of the fault benches, in proportion to what the fleet can do on this machine, which is measured first.
 
-A client who sends one request after the other, beside seven more, waits 8 ÷ capacity. Budgets are multiples of that
-wait, and rates are shares of the capacity, so that a scenario means the same on a slow machine and on a fast one.
+Each of eight clients that send one request after the other waits 8 ÷ capacity. Budgets are multiples of that wait, and
+rates are shares of the capacity, so that a scenario means the same on a slow machine and on a fast one.
 """
 
 import asyncio
@@ -60,8 +60,8 @@ MIXED = RequestMix(
     32,
     {"standard": (8.0, 5), "relaxed": (40.0, 3), "batch": (None, 2)},
 )
-# Large enough that the engines are the bottleneck, not the load generator. Half as many requests again as there are
-# clients could wait and be in time.
+# Large enough that the engines are the bottleneck, not the load generator. The budget is half as long again as a client
+# of the closed loop waits.
 HEAVY = RequestMix((Candidates(count=100, share=1),), 128, {"tight": (1.5, 1)})
 
 
