@@ -11,7 +11,10 @@ from rankfleet.bench.traffic import Call, quantile
 
 OVERLOAD = 5.0
 CALM = 0.5  # share of the peak: the load before and after the overload
-STEPS = (0.6, 0.75, 0.9, 1.05, 1.2, 1.4)  # multiples of the capacity at which the peak of goodput is searched
+# The peak of goodput is searched from this share of the capacity, in steps by this factor, until a smaller share of the
+# requests than that is in time.
+FIRST_STEP, STEP, PAST_PEAK = 0.75, 1.25, 0.8
+MIN_STEPS, MAX_STEPS = 3, 8
 TOLERANCE = 1.5  # latencies up to this multiple of the calm p99 count as normal
 MIN_STEP_S = 5.0
 MIN_AFTER_S = 10.0
@@ -34,9 +37,11 @@ def overload(
 
     progress("searching the peak of goodput")
     steps = {}
-    for step in STEPS:
-        rate_per_s = round(capacity_per_s * step, 2)
+    for number in range(MAX_STEPS):
+        rate_per_s = round(capacity_per_s * FIRST_STEP * STEP**number, 2)
         steps[rate_per_s] = round(goodput(traffic.send(planned(rate_per_s, step_s)), step_s), 2)
+        if number + 1 >= MIN_STEPS and steps[rate_per_s] < PAST_PEAK * rate_per_s:
+            break
     at_per_s = max(steps, key=lambda rate_per_s: steps[rate_per_s])
     peak_per_s = goodput(traffic.send(planned(at_per_s, long_s, number=1)), long_s)
     unit_per_s = peak_per_s or capacity_per_s  # with nothing in time there is no peak to multiply
