@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 from benchmarks.paths import result_file
 
-from rankfleet.bench.faults import demo_tiers
+from rankfleet.bench.fault_fleet import demo_tiers
 from rankfleet.bench.results import measured, read_results, write_json, write_results
 from rankfleet.bench.serve import load_summary, token_counter
 from rankfleet.bench.traffic import Call, calls, closed_loop, open_loop

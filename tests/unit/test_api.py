@@ -24,7 +24,7 @@ from rankfleet.core.messages import Chunk, ChunkScores, Ranking
 from rankfleet.estimates.latency import LatencyModel
 from rankfleet.estimates.precision import Precision
 from rankfleet.router.ledger import Entry
-from tests.unit.fakes import FakeGroup, FakeMetrics, http_client, on_virtual_time, send, service
+from tests.unit.fakes import FakeClock, FakeGroup, FakeMetrics, http_client, on_virtual_time, send, service
 from tests.unit.openapi import check_documented, check_json, openapi_page
 
 API_PAGE = (Path(__file__).parents[2] / "docs/api.md").read_text()
@@ -159,6 +159,19 @@ async def test_a_refusal_for_load_says_when_to_retry() -> None:
     # 3 + 1412 + 5 ms are 1400 too many: rounded up, never down.
     assert (reply.status_code, reply.headers["retry-after"], reply.headers["retry-after-ms"]) == (429, "2", "1400")
     assert metrics.codes == ["overloaded"]
+
+
+async def test_a_refusal_says_how_long_it_took() -> None:
+    clock = FakeClock()
+    one = service(clock=clock)
+
+    async def body() -> AsyncIterator[bytes]:
+        clock.now += 0.25
+        yield b'{"query": "cat", "documents": []}'
+
+    async with http_client(one) as http:
+        reply = await http.post("/v1/rerank", content=body())
+    assert (reply.status_code, reply.headers["server-timing"]) == (422, "total;dur=250.00")
 
 
 async def test_a_refusal_of_an_idle_fleet_does_not_say_retry(client: httpx.AsyncClient) -> None:

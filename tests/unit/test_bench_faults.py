@@ -4,15 +4,10 @@ import os
 
 import pytest
 
-from rankfleet.bench.faults import (
-    SCENARIOS,
-    Event,
-    Events,
-    fault_test_fleet,
-    normal_again_s,
-    reply_counts,
-    reserving_more,
-)
+from rankfleet.bench.fault_fleet import fault_test_fleet, reserving_more
+from rankfleet.bench.fault_traffic import HEAVY, MIXED, BenchLoad
+from rankfleet.bench.faults import SCENARIOS, Event, Events
+from rankfleet.bench.outcomes import normal_again_s, refusals, reply_counts
 from rankfleet.bench.soak import MemorySamples, resident_bytes
 from rankfleet.bench.traffic import Call, Reply
 from rankfleet.cluster.update import needs_restart
@@ -44,6 +39,52 @@ def test_every_request_is_counted_once() -> None:
     assert figures["p50_ms"] == 99.0
     assert figures["failed_by_status"] == {"0": 1, "500": 1}
     assert figures["failures"] == ["at 1.0 s, 50 ms: why", "at 1.0 s, 7 ms: why"]
+
+
+@pytest.mark.parametrize(
+    ("capacity_per_s", "rate_per_s", "budgets_ms"),
+    [
+        (40.0, 8.0, {"standard": 1600.0, "relaxed": 8000.0, "batch": None}),  # a client waits 8 / 40 s
+        (2.5, 0.5, {"standard": 25_600.0, "relaxed": 128_000.0, "batch": None}),
+    ],
+)
+def test_a_slow_fleet_gets_fewer_requests_and_longer_budgets(
+    capacity_per_s: float, rate_per_s: float, budgets_ms: dict[str, float | None]
+) -> None:
+    sent = BenchLoad(capacity_per_s, 0.2, 60.0)
+    assert sent.proportions == {
+        "capacity_per_s": capacity_per_s,
+        "rate_per_s": rate_per_s,
+        "budgets_ms": budgets_ms,
+    }
+    assert {name: each.slo_ms for name, each in sent.workload.classes.items()} == budgets_ms
+
+
+def test_capacity_is_measured_with_the_sizes_of_a_mix_and_time_enough() -> None:
+    for mix in (MIXED, HEAVY):
+        assert (mix.ample.candidates, mix.ample.tokens) == ([*mix.candidates], mix.tokens)
+        assert [each.slo_ms for each in mix.ample.classes.values()] == [60_000.0]
+
+
+def test_a_request_that_was_given_up_in_a_queue_is_not_refused_at_once() -> None:
+    call = Call(1.0, 0, 100.0, b"")
+    given_up = "the budget ended in the queue; retry later or allow more time"
+    refused = [Reply(call, 429, seen, server_ms=own, error="no tier fits") for seen, own in ((9.0, 1.0), (11.0, 3.0))]
+    late = Reply(call, 429, 480.0, server_ms=470.0, error=f'{{"error": {{"message": "{given_up}"}}}}')
+    assert refusals([*refused, late, reply()]) == {
+        "given_up": 1,
+        "refused_p50_ms": 10.0,
+        "refused_p90_ms": 10.8,
+        "refused_p99_ms": 10.98,
+        "refused_server_p50_ms": 2.0,
+        "refused_server_p99_ms": 2.98,
+    }
+    assert refusals([])["refused_server_p99_ms"] is None
+
+
+def test_a_client_waits_half_a_minute_longer_than_its_budget_or_than_the_router_looks_for_a_replica() -> None:
+    assert Call(0.0, 0, 2000.0, b"").timeout_s == 32.0
+    assert Call(0.0, 0, None, b"").timeout_s == 150.0
 
 
 @pytest.mark.parametrize(
@@ -89,6 +130,7 @@ def test_the_fleet_of_the_fault_bench_has_two_of_each_process() -> None:
     assert config.routers >= 2
     assert all(group.replicas.min >= 2 for group in config.groups.values())
     assert set(SCENARIOS) == {"calm", "kill", "hang", "node", "redeploy", "cancel", "overload"}
+    assert all("\n" not in (scenario.__doc__ or "\n") for scenario in SCENARIOS.values()), "a cell of a table"
 
 
 def test_the_redeploy_scenario_replaces_every_process() -> None:

@@ -266,6 +266,33 @@ async def test_a_replica_that_falls_silent_loses_its_chunk_and_counts_again_afte
 
 
 @on_virtual_time
+async def test_a_replica_that_hangs_draws_one_chunk_between_its_ejections_although_all_others_are_busy() -> None:
+    async def behave(name: str, number: int) -> None:
+        await (hangs(name, number) if name == "r1" else asyncio.sleep(0.05))
+
+    demo, waiting = fleet_of("r1 r2", behave), []
+    for _ in range(45 * 25):  # 40 ms apart, so that r2 is never idle
+        waiting.append(asyncio.create_task(demo.score()))
+        await asyncio.sleep(0.04)
+    await asyncio.gather(*waiting)
+    hung = [at_s for at_s, name in demo.group.asked if name == "r1" and at_s > 5.5]
+    assert len(hung) == 4, "one each time that an ejection ends"
+
+
+@on_virtual_time
+async def test_a_request_without_a_budget_is_not_kept_waiting_by_a_stopped_replica_while_others_are_busy() -> None:
+    async def behave(name: str, number: int) -> None:
+        await (hangs(name, number) if name == "r1" else asyncio.sleep(0.5))
+
+    demo = fleet_of("r1 r2 r3", behave)
+    for busy in ("r2", "r3"):
+        demo.ledger.answered(busy, 12.0, now())
+    await demo.score()
+    assert (demo.group.asked[0][1], len(demo.group.asked)) == ("r1", 2)
+    assert now() <= 6.0, "five seconds of silence, and not five times the mean backlog, which is 8 s"
+
+
+@on_virtual_time
 async def test_a_group_of_one_replica_that_loses_its_chunks_is_asked_again_and_never_asleep() -> None:
     async def two_lost(name: str, number: int) -> None:
         if number == 0:

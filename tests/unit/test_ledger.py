@@ -293,6 +293,16 @@ def test_chunks_that_are_lost_at_once_are_one_ejection() -> None:
     assert (ledger.is_ejected("a", 14.9), ledger.is_ejected("a", 15.0)) == (True, False), "the second"
 
 
+def test_after_its_ejection_a_replica_gets_one_chunk_until_it_answers() -> None:
+    ledger = ledger_of("ab")
+    ledger.eject("a", 0.0)
+    placed(ledger, "b", 2000.0, now_s=5.0)
+    assert chosen(ledger, now_s=5.0) == "a"
+    assert chosen(ledger, now_s=6.0) == "b", "that chunk should have taken 10 ms"
+    ledger.answered("a", 0.0, 6.0)
+    assert (chosen(ledger, now_s=6.0), chosen(ledger, now_s=6.5)) == ("a", "a")
+
+
 def test_the_last_replica_is_never_ejected() -> None:
     ledger = ledger_of("ab")
     ledger.eject("a", 0.0)
@@ -300,7 +310,7 @@ def test_the_last_replica_is_never_ejected() -> None:
     assert (ledger.is_ejected("a", 0.0), ledger.is_ejected("b", 0.0), ledger.ready(0.0)) == (True, False, 1)
     ledger.eject("b", 5.0)
     assert ledger.is_ejected("b", 5.0), "a is back"
-    assert [chosen(ledger, now_s=5.0) for _ in range(2)] == ["a", "a"]
+    assert chosen(ledger, now_s=5.0) == "a"
 
 
 def test_a_group_of_one_replica_stays_ready_and_awake_whatever_that_loses() -> None:
@@ -345,12 +355,21 @@ def silent(ledger: Ledger, now_s: float) -> dict[str, str]:
 
 def test_a_replica_is_silent_after_five_seconds_or_five_times_the_predicted_time() -> None:
     ledger = Ledger()
-    placed(ledger, "a", answer_s=0.1)
-    placed(ledger, "b", answer_s=3.0)
+    placed(ledger, "a", p99_s=0.1)
+    placed(ledger, "b", p99_s=3.0)
     assert silent(ledger, 5.0) == {}
     assert silent(ledger, 5.1) == {"a": "silence"}
     assert silent(ledger, 15.0) == {"a": "silence"}
     assert silent(ledger, 15.1) == {"a": "silence", "b": "silence"}
+
+
+def test_the_predicted_time_has_the_work_ahead_at_the_chunks_own_replica() -> None:
+    ledger = ledger_of("ab")
+    ledger.answered("b", 7.0, 0.0)
+    placed(ledger, "a", p99_s=0.5)
+    placed(ledger, "b", p99_s=0.5)
+    assert [silent(ledger, 5.1), silent(ledger, 37.5)] == [{"a": "silence"}] * 2, "7.5 s are predicted at b"
+    assert silent(ledger, 37.6) == {"a": "silence", "b": "silence"}
 
 
 def test_a_replica_that_answers_other_chunks_is_not_silent() -> None:

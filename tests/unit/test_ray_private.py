@@ -162,7 +162,7 @@ def test_serve_reads_every_variable_that_is_set_for_it() -> None:
     source = inspect.getsource(constants)
     serves = {name for name in names if name.startswith("RAY_SERVE_")}
     assert {name for name in serves if f'"{name}"' not in source} == set()
-    assert names - serves == {"RAY_USAGE_STATS_ENABLED", "RAY_AUTH_MODE", "HF_HUB_OFFLINE"}, (
+    assert names - serves == {"RAY_USAGE_STATS_ENABLED", "RAY_AUTH_MODE", "RAY_worker_niceness", "HF_HUB_OFFLINE"}, (
         "documented by Ray and the hub"
     )
 

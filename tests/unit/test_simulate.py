@@ -17,7 +17,7 @@ from rankfleet.simulate.inputs import requests_for, workload_named
 from rankfleet.simulate.oracle import slices, upper_bound, work_done_s
 from rankfleet.simulate.policies import Policy, fixed_plan, policy_of
 from rankfleet.simulate.results import results
-from rankfleet.simulate.run import GIVEN_UP, IN_TIME, Outcome, Simulation
+from rankfleet.simulate.run import GIVEN_UP, IN_TIME, LATE, Outcome, Simulation
 from rankfleet.simulate.scaling import scaler_of
 from rankfleet.simulate.traces import from_process, from_trace
 from rankfleet.simulate.workload import Requests, Workload, draw
@@ -71,6 +71,17 @@ def test_an_infeasible_request_is_given_up_and_counts_with_the_retrievers_qualit
     assert figures["attainment"] == pytest.approx(2 / 3, abs=1e-5)
     assert figures["mean_quality"] == pytest.approx((0.4 + 0.4 + 0.1) / 3, abs=1e-5)
     assert figures["classes"]["one"]["requests"] == 3
+
+
+def test_at_five_times_the_capacity_nine_tenths_of_it_are_answered_in_time_and_the_others_refused() -> None:
+    # small takes 10 ms: a replica can answer 100 per second.
+    requests = draw(
+        WORKLOAD, from_process("poisson:rate=1000", 2.0, np.random.default_rng(1)), np.random.default_rng(1)
+    )
+    outcome = simulate("slo", requests, one_group(replicas=2))
+    assert (outcome.state == IN_TIME).sum() >= 0.9 * 2 * 100 * 2.0
+    assert (outcome.state == LATE).sum() == 0
+    assert (outcome.state == GIVEN_UP).mean() <= 0.1, "nearly all of them at once"
 
 
 def test_the_overhead_passes_before_a_chunk_reaches_its_queue() -> None:

@@ -1,33 +1,44 @@
 """What is refused before its texts are tokens."""
 
+import numpy as np
 import pytest
 
 from rankfleet.core.errors import Overloaded
 from rankfleet.core.messages import RerankRequest
 from rankfleet.core.work import Work
 from rankfleet.estimates.latency import LatencyModel
+from rankfleet.estimates.lengths import Lengths
 from rankfleet.router.service import RankingService
 from rankfleet.router.token_bound import REMEMBERED, TokenLowerBound
 from tests.unit.fakes import FakeGroup, send, service
+
+
+def lengths(*tokens: int) -> dict[str, Lengths]:
+    """Of pairs, at the only tier."""
+    return {"small": Lengths(np.array(tokens))}
 
 
 def test_the_fewest_tokens_per_character_count() -> None:
     token_bound, limits = TokenLowerBound(), {"small": 64, "large": 512}
     ask = RerankRequest("ab", ["a" * 8, "b" * 18])  # pairs of 10 and 20 characters
     assert token_bound.lower_bound(ask, limits) == {}
-    token_bound.learn(ask, {"small": Work(2, 15, 0)}, limits)  # half a token a character
-    token_bound.learn(ask, {"small": Work(2, 30, 0)}, limits)
+    token_bound.learn(ask, lengths(5, 10), limits)  # half a token a character
+    token_bound.learn(ask, lengths(10, 20), limits)
     # 0.9 · 0.5 · 10 = 4.5 and 9, rounded down
     assert token_bound.lower_bound(ask, limits) == dict.fromkeys(limits, Work(2, 13, 16 + 81))
     for _ in range(REMEMBERED):
-        token_bound.learn(ask, {"small": Work(2, 30, 0)}, limits)
+        token_bound.learn(ask, lengths(10, 20), limits)
     assert token_bound.lower_bound(ask, limits)["small"].tokens == 9 + 18, "what was long ago is forgotten"
 
 
-def test_pairs_are_no_longer_than_the_limit_and_cut_ones_are_ignored() -> None:
+def test_pairs_are_no_longer_than_the_limit_and_cut_or_split_ones_are_ignored() -> None:
     token_bound, limits = TokenLowerBound(), {"small": 64}
-    token_bound.learn(RerankRequest("a", ["b" * 9]), {"small": Work(1, 10, 0)}, limits)
-    token_bound.learn(RerankRequest("a", ["b" * 9000]), {"small": Work(1, 64, 0)}, limits)
+    token_bound.learn(RerankRequest("a", ["b" * 99]), lengths(10), limits)  # a tenth of a token a character
+    token_bound.learn(RerankRequest("a", ["b" * 9000]), lengths(64), limits)
+    token_bound.learn(
+        RerankRequest("a", ["b" * 999]), {"small": Lengths(np.array([25, 25]), firsts=np.array([0]))}, limits
+    )
+    assert token_bound.lower_bound(RerankRequest("a", ["b" * 499]), limits) == {"small": Work(1, 45, 45 * 45)}
     assert token_bound.lower_bound(RerankRequest("a", ["b" * 999]), limits) == {"small": Work(1, 64, 64 * 64)}
 
 

@@ -73,7 +73,7 @@ def build_api(
     # Starlette's outermost layer raises errors again after answering them, and Serve would log them a second time.
     stack = api.build_middleware_stack()
     inner = getattr(stack, "app", stack)
-    api.middleware_stack = request_gate(inner, direct, errors.of, admission, host.adds_request_id)
+    api.middleware_stack = request_gate(inner, direct, errors.of, admission, host.adds_request_id, service.clock)
     return api
 
 

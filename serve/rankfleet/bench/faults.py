@@ -5,58 +5,20 @@ import random
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field, replace
-from pathlib import Path
-from typing import Any, Protocol
+from dataclasses import dataclass, field
+from typing import Any
 
 import aiohttp
 import numpy as np
 
-from rankfleet.bench.serve import token_counter
-from rankfleet.bench.traffic import JSON, REFUSED, Call, Reply, calls, closed_loop, open_loop, quantile, session
-from rankfleet.core.config import FleetConfig, parse_config, read_config
-from rankfleet.simulate.traces import from_process
-from rankfleet.simulate.workload import Candidates, RequestClass, Requests, Workload, draw
+from rankfleet.bench.fault_fleet import BreakableFleet, reserving_more
+from rankfleet.bench.fault_traffic import BenchLoad, FaultTraffic
+from rankfleet.bench.outcomes import reply_counts
+from rankfleet.bench.overload import overload
+from rankfleet.bench.traffic import JSON, Call, Reply, open_loop, session
 
-DEMO = Path(__file__).parents[1] / "configs/demo.yaml"
-# Short budgets, long ones and none: faults affect each of them differently.
-MIXED = Workload(
-    classes={
-        "standard": RequestClass(slo_ms=2000, share=5),
-        "relaxed": RequestClass(slo_ms=10000, share=3),
-        "batch": RequestClass(slo_ms=None, share=2),
-    },
-    candidates=[Candidates(count=20, share=8), Candidates(count=200, share=2)],
-    tokens=32,
-)
-# Large enough that the engines are the bottleneck, not the load generator.
-HEAVY = Workload(
-    classes={"tight": RequestClass(slo_ms=500, share=1)}, candidates=[Candidates(count=100, share=1)], tokens=64
-)
-STRICT = "strict"  # the SLO class that refuses infeasible requests
 KILL_EVERY_S = 10.0
 CANCELLED_SHARE = 0.1
-OVERLOAD = 5.0
-CALM = 0.5  # share of the peak: the load before and after the overload
-CLIENTS = 8  # of the closed loop that estimates the capacity
-STEPS = (0.7, 0.85, 1.0, 1.2, 1.4)  # multiples of that capacity at which the peak of goodput is searched
-TOLERANCE = 1.5  # latencies up to this multiple of the calm p99 count as normal
-
-
-class BreakableFleet(Protocol):
-    """A fleet that can be broken, such as `rankfleet.bench.local_cluster.LocalCluster`."""
-
-    url: str
-    config: FleetConfig
-
-    def kill(self, deployment: str) -> str: ...
-    def hang(self, deployment: str) -> str: ...
-    def release(self) -> str: ...
-    def remove_node(self) -> str: ...
-    def add_node(self) -> str: ...
-    def deploy(self, config: FleetConfig) -> str: ...
-    def settle(self) -> None: ...
-    def processes(self) -> dict[str, list[int]]: ...
 
 
 @dataclass(frozen=True)
@@ -87,29 +49,26 @@ class Events:
             self.done.append({"at_s": at_s, "what": what})
 
 
-@dataclass(frozen=True)
-class BenchLoad:
-    """Random arrivals. rate_per_s: requests per second; seconds: how long they are sent."""
-
-    rate_per_s: float
-    seconds: float
-    seed: int = 1
-
-
 class FaultBench:
-    """Runs fault scenarios against one fleet, one after the other."""
+    """Runs fault scenarios against one fleet, one after the other. The first line of a scenario is what results and
+    their tables say of it."""
 
-    def __init__(self, fleet: BreakableFleet, progress: Callable[[str], None] = lambda text: None) -> None:
+    def __init__(self, fleet: BreakableFleet, traffic: FaultTraffic, progress: Callable[[str], None]) -> None:
         self._fleet = fleet
+        self._traffic = traffic
         self._progress = progress
-        self._counter = token_counter(fleet.config)
+
+    def run(self, name: str, load: BenchLoad) -> dict[str, Any]:
+        """Run a scenario of SCENARIOS. `what` in the result says what happened in it."""
+        scenario = SCENARIOS[name]
+        return {"what": scenario.__doc__, **scenario(self, load)}
 
     def calm(self, load: BenchLoad) -> dict[str, Any]:
-        """Nothing happens: the baseline of the other scenarios."""
+        """nothing happens"""
         return self._under(load, ())
 
     def kill(self, load: BenchLoad) -> dict[str, Any]:
-        """A replica is killed every ten seconds: two of a group, then a router."""
+        """a replica is killed every ten seconds, every third a router"""
         names = [*self._fleet.config.groups] * 2 + ["router"]
         times = np.arange(KILL_EVERY_S / 2, load.seconds, KILL_EVERY_S)
         return self._under(load, [Event(t, self._killing(names[i % len(names)])) for i, t in enumerate(times)])
@@ -118,7 +77,7 @@ class FaultBench:
         return lambda: self._fleet.kill(deployment)
 
     def hang(self, load: BenchLoad) -> dict[str, Any]:
-        """A replica of a group is stopped, as if its network were gone."""
+        """a replica of a group is stopped, as if its network were gone"""
         name = next(iter(self._fleet.config.groups))
         return self._under(
             load,
@@ -126,20 +85,20 @@ class FaultBench:
         )
 
     def node(self, load: BenchLoad) -> dict[str, Any]:
-        """A node is removed without notice; later another is added."""
+        """a node is removed without notice; later another is added"""
         return self._under(
             load, [Event(load.seconds / 4, self._fleet.remove_node), Event(load.seconds * 0.6, self._fleet.add_node)]
         )
 
     def redeploy(self, load: BenchLoad) -> dict[str, Any]:
-        """The fleet file changes so that every replica has to be replaced."""
+        """the fleet file reserves more CPU for every process, so that all are replaced"""
         changed = reserving_more(self._fleet.config)
         return self._under(load, [Event(load.seconds / 6, lambda: self._fleet.deploy(changed))])
 
     def cancel(self, load: BenchLoad) -> dict[str, Any]:
-        """A tenth of the clients disconnect before they have their answer."""
+        """a tenth of the clients disconnect before they have their answer"""
         rng = random.Random(load.seed)
-        planned = self.planned(MIXED, load)
+        planned = self._planned(load)
         stay = [rng.random() >= CANCELLED_SHARE for _ in planned]
         leave = [call for call, stays in zip(planned, stay, strict=True) if not stays]
         after_s = [rng.uniform(0.002, 0.1) for _ in leave]
@@ -151,65 +110,25 @@ class FaultBench:
             return replies
 
         self._progress(f"sending {len(planned)} requests; {len(leave)} clients disconnect")
-        return reply_counts(asyncio.run(both())) | {"cancelled": len(leave)}
+        return reply_counts(asyncio.run(both())) | load.proportions | {"cancelled": len(leave)}
 
     def overload(self, load: BenchLoad) -> dict[str, Any]:
-        """Five times the peak of goodput, after the peak and the calm latency have been measured."""
-        seconds = max(5.0, load.seconds / 6)
-        self._progress("searching the peak of goodput")
-        one = self.planned(HEAVY, BenchLoad(20.0, 1.0))[0]
-        closed = asyncio.run(closed_loop(self._fleet.url, one, CLIENTS, seconds))
-        rate = sum(reply.in_time for reply in closed) / seconds
-        steps = {}
-        for step in STEPS:
-            replies = self._send(self.planned(HEAVY, BenchLoad(rate * step, seconds, load.seed)))
-            steps[round(rate * step, 2)] = round(goodput(replies, seconds), 2)
-        peak = max(steps.values())
-        before = self._send(self.planned(HEAVY, BenchLoad(peak * CALM, seconds, load.seed)))
-        much = self.planned(HEAVY, BenchLoad(peak * OVERLOAD, load.seconds / 3, load.seed))
-        after = self.planned(HEAVY, BenchLoad(peak * CALM, max(10.0, seconds), load.seed + 1))
-        late = [replace(call, at_s=call.at_s + load.seconds / 3) for call in after]
-        self._progress(f"overload: {len(much)} requests")
-        replies = self._send([*much, *late])
-        during, following = replies[: len(much)], replies[len(much) :]
-        normal_ms = quantile([r.took_ms for r in before if r.status == 200], 0.99) or 0.0
-        refusals = [r.took_ms for r in during if r.status in REFUSED]
-        good = goodput(during, load.seconds / 3)
-        return reply_counts(during) | {
-            "closed_loop_per_s": round(rate, 2),
-            "goodput_by_rate_per_s": steps,
-            "peak_goodput_per_s": peak,
-            "goodput_per_s": round(good, 2),
-            "goodput_share": round(good / peak, 3) if peak else None,
-            "refused_p50_ms": quantile(refusals, 0.5),
-            "refused_p90_ms": quantile(refusals, 0.9),
-            "refused_p99_ms": quantile(refusals, 0.99),
-            "calm_p99_ms": normal_ms,
-            "after": reply_counts(following),
-            "normal_again_s": normal_again_s(following, load.seconds / 3, normal_ms * TOLERANCE),
-        }
+        """five times the peak of goodput"""
+        return overload(self._traffic, next(iter(self._fleet.config.tiers)), load.seconds, load.seed, self._progress)
 
-    def planned(self, workload: Workload, load: BenchLoad) -> list[Call]:
-        """Calls with random arrivals, classes and sizes, the same for the same seed."""
-        rng = np.random.default_rng(load.seed)
-        arrived_s = from_process(f"poisson:rate={load.rate_per_s:g}", load.seconds, rng)
-        requests: Requests = draw(workload, arrived_s, rng)
-        fields = {"slo_class": STRICT} if workload is HEAVY else {}
-        return calls(requests, workload, *self._counter, load.seed, fields)
-
-    def _send(self, planned: Sequence[Call]) -> list[Reply]:
-        return asyncio.run(open_loop(self._fleet.url, planned))
+    def _planned(self, load: BenchLoad) -> list[Call]:
+        return self._traffic.planned(load.workload, load.rate_per_s, load.seconds, load.seed)
 
     def _under(self, load: BenchLoad, events: Sequence[Event]) -> dict[str, Any]:
         """Counts of the replies to a mixed load, while the actions run."""
-        planned = self.planned(MIXED, load)
+        planned = self._planned(load)
         self._progress(f"sending {len(planned)} requests over {load.seconds:g} s")
         happening = Events(events)
         with ThreadPoolExecutor(1) as pool:  # Ray starts nodes from the main thread, so the load has another
-            sent = pool.submit(self._send, planned)
+            sent = pool.submit(self._traffic.send, planned)
             happening.run()
             replies = sent.result()
-        return reply_counts(replies) | {"rate_per_s": load.rate_per_s} | ({"events": happening.done} if events else {})
+        return reply_counts(replies) | load.proportions | ({"events": happening.done} if events else {})
 
 
 SCENARIOS: dict[str, Callable[[FaultBench, BenchLoad], dict[str, Any]]] = {
@@ -221,41 +140,6 @@ SCENARIOS: dict[str, Callable[[FaultBench, BenchLoad], dict[str, Any]]] = {
     "cancel": FaultBench.cancel,
     "overload": FaultBench.overload,
 }
-
-
-def reserving_more(config: FleetConfig) -> FleetConfig:
-    """The same fleet with a little more CPU reserved for every process, a change that Serve makes by replacing them."""
-    settings = config.model_dump(mode="json")
-    settings["router_cpus"] += 0.01
-    for group in settings["groups"].values():
-        group["cpus"] += 0.01
-    return parse_config(settings)
-
-
-def fault_test_fleet(profile: str | None) -> FleetConfig:
-    """The demo tiers on three replicas, with two routers, so that one of each may die. profile: file of this device."""
-    return parse_config(
-        {
-            "tiers": demo_tiers(),
-            "groups": {
-                "demo": {
-                    "tiers": ["small", "medium", "large"],
-                    "replicas": {"min": 3, "max": 3},
-                    "cpus": 0.5,
-                    "gpus": 0.25,
-                }
-            },
-            "routers": 2,
-            "profile": profile,
-            "slo_classes": {STRICT: {"slo_ms": None, "when_none_fits": "refuse"}},
-        }
-    )
-
-
-def demo_tiers() -> dict[str, Any]:
-    """The tiers of the shipped demo fleet, as a fleet file has them."""
-    tiers: dict[str, Any] = read_config(DEMO).model_dump(mode="json")["tiers"]
-    return tiers
 
 
 async def send_and_disconnect(url: str, planned: Sequence[Call], after_s: Sequence[float]) -> None:
@@ -273,42 +157,3 @@ async def send_and_disconnect(url: str, planned: Sequence[Call], after_s: Sequen
 
     async with session(url) as client:
         await asyncio.gather(*(leave(client, c, s) for c, s in zip(planned, after_s, strict=True)))
-
-
-def reply_counts(replies: Sequence[Reply]) -> dict[str, Any]:
-    """What became of the requests.
-
-    failed: neither answered nor refused; late: answered after the budget as the client sees it; unscored: answered in
-    the order given, since the time ran out.
-    """
-    answered = [r for r in replies if r.status == 200]
-    failed = [r for r in replies if r.status not in (200, *REFUSED)]
-    figures: dict[str, Any] = {
-        "requests": len(replies),
-        "ok": len(answered),
-        "refused": sum(r.status in REFUSED for r in replies),
-        "failed": len(failed),
-        "late": sum(r.scored and not r.in_time for r in answered),
-        "unscored": sum(not r.scored for r in answered),
-        "p50_ms": quantile([r.took_ms for r in answered], 0.5),
-        "p99_ms": quantile([r.took_ms for r in answered], 0.99),
-    }
-    if failed:
-        statuses = sorted({r.status for r in failed})
-        figures["failed_by_status"] = {str(s): sum(r.status == s for r in failed) for s in statuses}
-        figures["failures"] = [f"at {r.call.at_s:.1f} s, {r.took_ms:.0f} ms: {r.error}" for r in failed[:10]]
-    return figures
-
-
-def goodput(replies: Sequence[Reply], seconds: float) -> float:
-    """Answers in time, per second."""
-    return sum(r.in_time for r in replies) / seconds
-
-
-def normal_again_s(replies: Sequence[Reply], from_s: float, max_ms: float) -> float | None:
-    """Seconds from `from_s` until every further request is answered within `max_ms`; None if the last one is not."""
-    slow = [r.call.at_s for r in replies if r.status != 200 or r.took_ms > max_ms]
-    if not slow:
-        return 0.0
-    last = max(slow)
-    return None if last >= max(r.call.at_s for r in replies) else round(last - from_s, 2)

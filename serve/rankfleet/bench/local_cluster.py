@@ -22,7 +22,7 @@ from rankfleet.core.errors import RankfleetError
 
 NODE: dict[str, Any] = {"num_cpus": 4, "num_gpus": 4}  # what Ray schedules on each node; the computer has less
 POLL_S = 0.25
-SETTLE_S = 120.0
+SETTLE_S = 300.0  # on one busy core a replica takes more than a minute to start
 TITLE = f"ray::ServeReplica:{APP_NAME}"
 
 

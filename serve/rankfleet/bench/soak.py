@@ -1,7 +1,5 @@
 """`rankfleet bench soak`: the memory of each process of a fleet that is kept busy."""
 
-import asyncio
-import itertools
 import math
 import re
 import time
@@ -11,16 +9,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import aiohttp
-
-from rankfleet.bench.faults import MIXED, BenchLoad, BreakableFleet, FaultBench, reply_counts
-from rankfleet.bench.traffic import Call, open_loop, send, session
+from rankfleet.bench.fault_fleet import BreakableFleet
+from rankfleet.bench.fault_traffic import MIXED, BenchLoad, FaultTraffic
+from rankfleet.bench.outcomes import reply_counts
 
 WARM_S = 300.0  # growth counts from here on, or from a third of the run where that is shorter
 SAMPLE_S = 5.0
 WINDOW_S = 60.0  # growth is between the means of the first and last window; at most a fifth of the time that counts
-CLIENTS = 8  # of the closed loop that measures the capacity
-PROBE_S = 10.0
 
 
 @dataclass
@@ -68,48 +63,26 @@ def soak(
     fleet: BreakableFleet, minutes: float, load: float, seed: int, progress: Callable[[str], None] = lambda text: None
 ) -> dict[str, Any]:
     """Keep a fleet busy and measure its memory. load: share of the fleet's capacity."""
-    bench = FaultBench(fleet, progress)
-    seconds = minutes * 60
+    traffic, seconds = FaultTraffic(fleet.url, fleet.config), minutes * 60
     progress("measuring the capacity")
-    rate = capacity_per_s(bench, fleet.url, seed) * load
-    planned = bench.planned(MIXED, BenchLoad(rate, seconds, seed))
+    sent = BenchLoad(traffic.capacity_per_s(MIXED), load, seconds, seed)
+    planned = traffic.planned(sent.workload, sent.rate_per_s, seconds, seed)
     memory, started_s = MemorySamples(), time.perf_counter()
     with ThreadPoolExecutor(1) as pool:
-        sent = pool.submit(lambda: asyncio.run(open_loop(fleet.url, planned)))
+        replies = pool.submit(traffic.send, planned)
         while (now_s := time.perf_counter() - started_s) < seconds:
             memory.sample(now_s, fleet.processes())
-            progress(f"{now_s / 60:.1f} of {minutes:g} minutes, {rate:.1f} requests per second")
+            progress(f"{now_s / 60:.1f} of {minutes:g} minutes, {sent.rate_per_s:.1f} requests per second")
             time.sleep(SAMPLE_S)
-        replies = sent.result()
+        counts = reply_counts(replies.result())
     warm_s = min(WARM_S, seconds / 3)
     grown = memory.growth(warm_s, seconds)
-    return reply_counts(replies) | {
+    return {
+        **counts,
+        **sent.proportions,
         "minutes": minutes,
         "load": load,
-        "rate_per_s": round(rate, 2),
         "warm_s": round(warm_s),
         "processes": grown,
         "max_growth": max((each["growth"] for each in grown.values()), default=None),
     }
-
-
-def capacity_per_s(bench: FaultBench, url: str, seed: int) -> float:
-    """Requests of the mixed load answered per second, with eight clients that each send one after the other."""
-    mixed = bench.planned(MIXED, BenchLoad(20.0, 10.0, seed))
-    each = [mixed[i::CLIENTS] for i in range(CLIENTS)]
-
-    async def one_after_the_other(client: aiohttp.ClientSession, calls: Sequence[Call], until_s: float) -> int:
-        replies = 0
-        for call in itertools.cycle(calls):
-            if (now_s := time.perf_counter()) >= until_s:
-                break
-            replies += (await send(client, call, now_s)).status == 200
-        return replies
-
-    async def all_clients() -> float:
-        async with session(url) as client:
-            started_s = time.perf_counter()
-            clients = (one_after_the_other(client, calls, started_s + PROBE_S) for calls in each)
-            return sum(await asyncio.gather(*clients)) / (time.perf_counter() - started_s)
-
-    return asyncio.run(all_clients())

@@ -2,7 +2,9 @@
 
 import asyncio
 import itertools
+import math
 import random
+import re
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -14,13 +16,15 @@ import numpy as np
 import orjson
 
 from rankfleet.bench.sample_texts import write_request
+from rankfleet.router.retry import PATIENCE_S
 from rankfleet.simulate.workload import Requests, Workload
 
 REFUSED = (429, 422)  # overloaded; infeasible even for an idle fleet
 
 JSON = {"content-type": "application/json"}
 POOL = 400  # documents that requests draw from
-TIMEOUT_S = 30.0  # how long a client waits beyond its budget
+TIMEOUT_S = 30.0  # how long a client waits beyond its budget; without one, beyond the patience of the router
+SERVER_TOTAL = re.compile(r"total;dur=([0-9.]+)")
 SPREAD = 0.5  # lengths of documents lie within this share of the mean
 
 
@@ -33,13 +37,19 @@ class Call:
     budget_ms: float | None
     body: bytes
 
+    @property
+    def timeout_s(self) -> float:
+        """How long its client waits."""
+        return TIMEOUT_S + (PATIENCE_S if self.budget_ms is None else self.budget_ms / 1e3)
+
 
 @dataclass(frozen=True)
 class Reply:
     """What a call got.
 
     status: of HTTP, 0 where no answer came; error: why there is no ranking; took_ms: from the moment the call was due,
-    so that a late start counts; done_s: by time.perf_counter; the other fields are those of the fleet's reply.
+    so that a late start counts; done_s: by time.perf_counter; server_ms: by the router's clock, until its reply or its
+    refusal; the other fields are those of the fleet's reply.
     """
 
     call: Call
@@ -49,6 +59,7 @@ class Reply:
     quality: float = 0.0
     scored: bool = False
     done_s: float = 0.0
+    server_ms: float = math.nan
     error: str = ""
     timing_ms: Mapping[str, float] = field(default_factory=dict)
 
@@ -91,34 +102,37 @@ def calls(
     return made
 
 
-def session(url: str, timeout_s: float = TIMEOUT_S) -> aiohttp.ClientSession:
+def session(url: str) -> aiohttp.ClientSession:
     """An HTTP client without a limit on its connections."""
     connector = aiohttp.TCPConnector(limit=0)
-    timeout = aiohttp.ClientTimeout(total=timeout_s)
-    return aiohttp.ClientSession(url, connector=connector, timeout=timeout, trust_env=False)  # never through a proxy
+    return aiohttp.ClientSession(url, connector=connector, trust_env=False)  # never through a proxy
 
 
 async def send(client: aiohttp.ClientSession, call: Call, due_s: float) -> Reply:
     """Send one call. due_s: when it is due, by time.perf_counter."""
+    timeout = aiohttp.ClientTimeout(total=call.timeout_s)
     try:
-        async with client.post("/v1/rerank", data=call.body, headers=JSON) as response:
+        async with client.post("/v1/rerank", data=call.body, headers=JSON, timeout=timeout) as response:
             text = await response.read()
     except (aiohttp.ClientError, TimeoutError) as error:
         return Reply(call, 0, (time.perf_counter() - due_s) * 1e3, error=f"{type(error).__name__}: {error}")
     done_s = time.perf_counter()
     took_ms = (done_s - due_s) * 1e3
+    timed = SERVER_TOTAL.search(response.headers.get("Server-Timing", ""))
+    server_ms = float(timed[1]) if timed else math.nan
     if response.status != 200:
         said = text[:200].decode(errors="replace")
-        return Reply(call, response.status, took_ms, done_s=done_s, error=said)
+        return Reply(call, response.status, took_ms, done_s=done_s, server_ms=server_ms, error=said)
     fleet = orjson.loads(text)["rankfleet"]
     scored = bool(fleet["stages"])
-    return Reply(call, 200, took_ms, fleet["tier"], fleet["quality"], scored, done_s, timing_ms=fleet["timing_ms"])
+    return Reply(
+        call, 200, took_ms, fleet["tier"], fleet["quality"], scored, done_s, server_ms, timing_ms=fleet["timing_ms"]
+    )
 
 
 async def open_loop(url: str, planned: Sequence[Call]) -> list[Reply]:
     """Send every call when it is due, whether or not earlier ones are answered."""
-    timeout_s = TIMEOUT_S + max((c.budget_ms or 0.0 for c in planned), default=0.0) / 1e3
-    async with session(url, timeout_s) as client:
+    async with session(url) as client:
         start_s = time.perf_counter() + 0.05
         tasks = []
         for call in planned:

@@ -1,5 +1,6 @@
 """`rankfleet bench faults` and `rankfleet bench soak`: inject faults into a fleet, or keep it busy for long."""
 
+import os
 import socket
 import tempfile
 from pathlib import Path
@@ -12,7 +13,9 @@ from rankfleet.cli.bench import bench_app, comma_separated
 from rankfleet.core.config import FleetConfig
 from rankfleet.core.errors import ConfigError
 
-KEYS = ("requests", "ok", "refused", "failed", "late", "unscored", "p50_ms", "p99_ms")
+COUNTS = ("requests", "ok", "refused", "failed", "late", "unscored")
+TIMES = ("p50_ms", "p99_ms")
+RATES = ("capacity_per_s", "rate_per_s")
 
 
 @bench_app.command()
@@ -21,16 +24,21 @@ def faults(
         str, typer.Option(help="any of calm, kill, hang, node, redeploy, cancel and overload, comma-separated")
     ] = "calm,kill,hang,node,redeploy,cancel,overload",
     seconds: Annotated[float, typer.Option(min=5, help="how long requests are sent per scenario")] = 60.0,
-    rate: Annotated[float, typer.Option(min=0.1, help="requests per second, except in overload")] = 6.0,
+    load: Annotated[
+        float, typer.Option(min=0.01, max=2, help="load as a share of the fleet's capacity, except in overload")
+    ] = 0.2,
     nodes: Annotated[int, typer.Option(min=2, help="number of nodes besides the head")] = 2,
     seed: Annotated[int, typer.Option(min=0, help="seed of arrivals, sizes, classes and texts")] = 1,
     json_file: Annotated[Path | None, typer.Option("--json", help="file to put the figures into, by scenario")] = None,
 ) -> None:
     """Start a fleet on several nodes of this computer, inject faults while requests arrive, and report their outcome.
 
-    The load client and the fleet share the computer's cores.
+    The fleet's capacity is measured first, and rates and budgets are in proportion to it. The load client and the fleet
+    share the computer's cores.
     """
-    from rankfleet.bench.faults import SCENARIOS, BenchLoad, FaultBench, fault_test_fleet
+    from rankfleet.bench.fault_fleet import fault_test_fleet
+    from rankfleet.bench.fault_traffic import MIXED, BenchLoad, FaultTraffic
+    from rankfleet.bench.faults import SCENARIOS, FaultBench
     from rankfleet.bench.local_cluster import local_cluster
     from rankfleet.bench.tables import Column, figures_table
 
@@ -42,15 +50,21 @@ def faults(
         say = status.update if err.is_terminal else lambda text: None
         config = fault_test_fleet(measured_profile(Path(folder)))
         with local_cluster(config, free_port(), nodes, say) as fleet:
+            say("measuring the capacity")
+            traffic = FaultTraffic(fleet.url, config)
+            sent = BenchLoad(traffic.capacity_per_s(MIXED), load, seconds, seed)
             for name in scenarios:
-                bench = FaultBench(fleet, lambda text, name=name: say(f"{name}: {text}"))  # type: ignore[misc]
-                figures[name] = SCENARIOS[name](bench, BenchLoad(rate, seconds, seed))
+                bench = FaultBench(fleet, traffic, lambda text, name=name: say(f"{name}: {text}"))  # type: ignore[misc]
+                figures[name] = bench.run(name, sent)
                 err.print(f"{name}: {figures[name]}", markup=False, soft_wrap=True, highlight=False)
-                settings = {"seconds": seconds, "nodes": nodes, "seed": seed, "replicas": replicas_of(config)}
-                store(json_file, name, figures[name], settings)
+                store(json_file, name, figures[name], {"seconds": seconds, **settings_of(config, nodes, seed)})
                 say(f"{name}: waiting until all replicas run again")
                 fleet.settle()
-    out.print(figures_table(figures, [Column(key, "g") for key in KEYS]))
+    columns = [*map(Column, COUNTS), *(Column(key, ".0f") for key in TIMES), *(Column(key, ".1f") for key in RATES)]
+    out.print(figures_table(figures, columns, first="scenario"))
+    budgets_ms = {name: ms for row in figures.values() for name, ms in row["budgets_ms"].items()}
+    budgets = (f"{name} {f'{ms:g} ms' if ms else 'none'}" for name, ms in budgets_ms.items())
+    out.print(f"budgets: {', '.join(budgets)}")
 
 
 @bench_app.command()
@@ -64,7 +78,7 @@ def soak(
 
     Growth counts from five minutes after the start, or from a third of a shorter run.
     """
-    from rankfleet.bench.faults import fault_test_fleet
+    from rankfleet.bench.fault_fleet import fault_test_fleet
     from rankfleet.bench.local_cluster import local_cluster
     from rankfleet.bench.soak import soak as keep_busy
     from rankfleet.bench.tables import Column, figures_table
@@ -74,19 +88,19 @@ def soak(
         config = fault_test_fleet(measured_profile(Path(folder)))
         with local_cluster(config, free_port(), 2, say) as fleet:
             figures = keep_busy(fleet, minutes, load, seed, say)
-    store(json_file, "soak", figures, {"nodes": 2, "seed": seed, "replicas": replicas_of(config)})
+    store(json_file, "soak", figures, settings_of(config, 2, seed))
     columns = [
         Column("first_mib", "g", "MiB at first"),
         Column("last_mib", "g", "MiB at last"),
         Column("growth", ".1%"),
     ]
     out.print(figures_table(figures["processes"], columns, first="process"))
-    out.print(", ".join(f"{key} {figures[key]}" for key in KEYS))
+    out.print(", ".join(f"{key} {figures[key]}" for key in (*COUNTS, *TIMES, *RATES)))
 
 
 def measured_profile(folder: Path) -> str:
     """Write a latency profile of the demo tiers on this device, so that replicas that restart need not measure it."""
-    from rankfleet.bench.faults import fault_test_fleet
+    from rankfleet.bench.fault_fleet import fault_test_fleet
     from rankfleet.bench.profile import profile_file, profile_fleet
     from rankfleet.bench.results import write_json
     from rankfleet.engine.runtime.measure import QUICK
@@ -97,9 +111,10 @@ def measured_profile(folder: Path) -> str:
     return str(path)
 
 
-def replicas_of(config: FleetConfig) -> dict[str, int]:
-    """How many replicas each group and the router have."""
-    return {name: group.replicas.min for name, group in config.groups.items()} | {"router": config.routers}
+def settings_of(config: FleetConfig, nodes: int, seed: int) -> dict[str, Any]:
+    """Conditions of a run, with the cores that it may use, and the replicas of each group and of the router."""
+    replicas = {name: group.replicas.min for name, group in config.groups.items()} | {"router": config.routers}
+    return {"nodes": nodes, "seed": seed, "cores": len(os.sched_getaffinity(0)), "replicas": replicas}
 
 
 def store(path: Path | None, scenario: str, figures: dict[str, Any], settings: dict[str, Any]) -> None:

@@ -33,11 +33,13 @@ LOW_LATENCY = {
 # For a fleet on one computer. Logs go to Ray's files and not to the terminal. No usage statistics are sent. A token
 # keeps other users of the computer out of the cluster. A busy computer may need more than Serve's default of 5 s to
 # start the proxy, which Serve kills after three such waits. The hub is not asked: models have been fetched before.
+# Ray starts its workers with a niceness of 15: beside any busy process they would get a thirtieth of a core.
 LOCAL = {
     "RAY_SERVE_LOG_TO_STDERR": "0",
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_AUTH_MODE": "token",
     "RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S": "30",
+    "RAY_worker_niceness": "0",
     "HF_HUB_OFFLINE": "1",
 }
 # Ports that Serve opens besides its HTTP port, and their defaults.

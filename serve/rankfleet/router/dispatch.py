@@ -177,8 +177,7 @@ class Dispatcher:
         attempts = Attempts(group, deadline, self._clock(), min_ms)
         while True:
             now_s = self._clock()
-            answer_s = self._fleet.backlog_s(group, now_s) + p99_ms / 1e3
-            entry = Entry(predicted_ms, attempts.at_s, now_s, frontier, answer_s, usable, attempts.tried)
+            entry = Entry(predicted_ms, attempts.at_s, now_s, frontier, p99_ms / 1e3, usable, attempts.tried)
             try:
                 # Without its deadline it must not expire with its siblings, which may still wait with theirs.
                 request = chunk.request if attempts.at_s == deadline.at_s else None

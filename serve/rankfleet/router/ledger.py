@@ -29,11 +29,12 @@ class Entry:
 
     predicted_ms: device time, as its replica's queue counts it.
     frontier: the tiers that may score it; None if none of them is measured.
-    answer_s: seconds within which its answer is predicted.
+    p99_s: 99th percentile of its device time.
     models: fingerprints, of which its replica should host at least one; empty for any.
     tried: replicas that have refused, lost or failed this chunk before.
     replica: the replica that has it, since `placed_s`; empty before one is chosen.
     run_ms: its mean device time at the tier that the replica takes, if it has found the replica idle.
+    answer_s: within which its answer is predicted, from `placed_s`: `p99_s` and the work ahead of it at its replica.
     record: where it counts; None before a replica is chosen. A replica that Serve lists again has a new one.
     given_up: why its answer is not waited for any more; empty while it is.
     """
@@ -42,12 +43,13 @@ class Entry:
     deadline_s: float
     sent_s: float
     frontier: Frontier | None = None
-    answer_s: float = 0.0
+    p99_s: float = 0.0
     models: Collection[str] = ()
     tried: Collection[str] = ()
     replica: str = ""
     placed_s: float = 0.0
     run_ms: float = 0.0
+    answer_s: float = 0.0
     record: "ReplicaRecord | None" = None
     given_up: str = ""
 
@@ -72,6 +74,12 @@ class ReplicaRecord:
     ejected_until_s: float = -math.inf
     steps: int = 0
     arrivals: ArrivalMeter = field(default_factory=lambda: ArrivalMeter(Routing()))
+
+    @property
+    def is_on_trial(self) -> bool:
+        """Whether it has a chunk and has not answered since its last ejection began: one that hangs looks idle again,
+        and would draw the chunks that others have no time for."""
+        return self.chunks > 0 and self.heard_s < self.ejected_until_s - self.steps * EJECTION_STEP_S
 
     def ahead_ms(self, now_s: float) -> float:
         """Predicted milliseconds until a chunk that is placed there now would start."""
@@ -150,7 +158,8 @@ class Ledger:
     def eject(self, name: str, now_s: float) -> None:
         """Prefer other replicas for a while, if there are others, and forget what this one last reported.
 
-        Does not extend an ejection: chunks that a replica loses at the same time are one event.
+        Does not extend an ejection: chunks that a replica loses at the same time are one event. After it, the replica
+        gets one chunk, and more once it has answered.
         """
         if (replica := self._replicas.get(name)) is not None:
             replica.backlog_s = 0.0
@@ -179,14 +188,16 @@ class Ledger:
     def choose(self, entry: Entry, names: Sequence[str], now_s: float) -> int:
         """The place of the replica that gets a chunk, which counts there from now on.
 
-        Those are preferred that host one of its models or have not said what they host, that have not been tried, and
-        that are not ejected; a condition that would leave none is dropped, the last one first. Of these, the one on
-        which the chunk would start first; if several are equal, of those with the fewest chunks the next in turn.
+        Those are preferred that host one of its models or have not said what they host, that have not been tried, that
+        are not ejected, and that are not on trial; a condition that would leave none is dropped, the last one first. Of
+        these, the one on which the chunk would start first; if several are equal, of those with the fewest chunks the
+        next in turn.
         """
         places = [p for p, name in enumerate(names) if self._may_host(name, entry.models)] or list(range(len(names)))
         if entry.tried:
             places = [p for p in places if names[p] not in entry.tried] or places
         places = [p for p in places if not self.is_ejected(names[p], now_s)] or places
+        places = [p for p in places if not self._replicas.get(names[p], NOTHING_KNOWN).is_on_trial] or places
         self._turn += 1
 
         def work(place: int) -> tuple[float, int, int]:
@@ -209,7 +220,8 @@ class Ledger:
         replica = self._replicas.setdefault(name, ReplicaRecord())
         entry.replica, entry.placed_s, entry.record = name, now_s, replica
         replica.chunks += 1
-        is_idle, left_ms = replica.ahead_ms(now_s) <= 0, (entry.deadline_s - now_s) * 1e3
+        ahead_ms, left_ms = replica.ahead_ms(now_s), (entry.deadline_s - now_s) * 1e3
+        entry.answer_s, is_idle = entry.p99_s + ahead_ms / 1e3, ahead_ms <= 0
         replica.arrivals.routing = self.routing
         replica.arrivals.arrived(left_ms, now_s, found_idle=is_idle)
         if not is_idle:

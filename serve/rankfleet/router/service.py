@@ -99,7 +99,8 @@ class RankingService:
         timing.ends("plan", self.clock())
         tokenized = await self._tokenized(resolved, timing)
         if not request.probe:
-            self._token_bound.learn(request, tokenized.plan_request.work, self._limits(resolved.target.tiers))
+            lengths = tokenized.plan_request.lengths or {}
+            self._token_bound.learn(request, lengths, self._limits(resolved.target.tiers))
         plan, answer = await self._router.route(tokenized)
         ranking = ranking_of(tokenized, plan, answer)
         timing.ends("reply", self.clock())

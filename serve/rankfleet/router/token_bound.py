@@ -7,6 +7,7 @@ import numpy as np
 
 from rankfleet.core.messages import RerankRequest
 from rankfleet.core.work import Work
+from rankfleet.estimates.lengths import Lengths
 
 REMEMBERED = 256  # the last requests; the one with the fewest tokens per character counts
 MARGIN = 0.9  # for texts with even fewer
@@ -20,14 +21,15 @@ class TokenLowerBound:
         self._ratios: deque[float] = deque(maxlen=REMEMBERED)
         self._min_ratio = 0.0
 
-    def learn(self, request: RerankRequest, work: Mapping[str, Work], limits: Mapping[str, int]) -> None:
-        """work: of the request's pairs, by tier. limits: the longest pair of each tier in tokens.
-        Requests with a pair that may have been cut are ignored."""
+    def learn(self, request: RerankRequest, lengths: Mapping[str, Lengths], limits: Mapping[str, int]) -> None:
+        """lengths: of the request's pairs, by tier. limits: the longest pair of each tier in tokens.
+        Requests with a pair that may have been cut or split are ignored."""
+        if any(each.longest >= limits[tier] or len(each.tokens) > each.documents for tier, each in lengths.items()):
+            return
+        min_tokens = min((each.work.tokens for each in lengths.values()), default=0)
+        if min_tokens == 0:
+            return
         characters = sum(request.characters) + len(request.documents) * len(request.query)
-        min_tokens = min((w.tokens for w in work.values()), default=0)
-        longest = max(request.characters) + len(request.query)
-        if min_tokens == 0 or longest > min(limits.values()):
-            return  # a pair may have been cut; with fewer characters than the limit has tokens, none can have been
         left = self._ratios[0] if len(self._ratios) == REMEMBERED else np.inf
         ratio = min_tokens / characters
         self._ratios.append(ratio)
