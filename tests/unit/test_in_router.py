@@ -23,6 +23,7 @@ from rankfleet.core.fingerprint import settings_name
 from rankfleet.core.messages import Chunk, ChunkScores, RerankRequest
 from rankfleet.core.pairs import TokenizedPairs
 from rankfleet.core.sections import Autoscaling
+from rankfleet.estimates.precision import Precision
 from rankfleet.router.ledger import Entry, Ledger
 from rankfleet.router.tokenize import model_names
 from tests.unit.fakes import fleet
@@ -61,15 +62,15 @@ class Engine:
         self.scorers: dict[str, FakeScorer] = {}
         self.broken = ""
 
-    def load(self, config: FleetConfig, tier: str) -> tuple[str, FakeScorer, str]:
+    def load(self, config: FleetConfig, tier: str) -> tuple[str, FakeScorer, str, Precision]:
         model = config.tiers[tier].model
         if model == self.broken:
             raise CheckpointError("there is no model folder")
         scorer = self.scorers[model] = FakeScorer(float(SIZES.index(model)), self.gate)
-        return fingerprint(config, tier), scorer, f"weights of {model}"
+        return fingerprint(config, tier), scorer, f"weights of {model}", Precision("float32", "asked for by name")
 
     def replica(self, name: str) -> ReplicaGroup:
-        return ReplicaGroup(name, fingerprint, self.load)  # type: ignore[arg-type]
+        return ReplicaGroup(name, fingerprint, self.load, lambda *_: None)  # type: ignore[arg-type]
 
 
 @pytest.fixture
