@@ -40,7 +40,7 @@ class RankingHandler:
         parsed = await self._reader.read(request, route)
         timing.ends("read", self._service.clock())
         ranking = await self._service.rank(parsed.request, timing)
-        self._outcomes.answered(ranking)
+        self._count(ranking)
         return respond(request, route.reply(ranking, parsed))
 
     async def plan(self, route: Route[Any, Decision], request: Request) -> Response:
@@ -71,8 +71,12 @@ class RankingHandler:
         documents = [clip(hit.text, limits.max_document_bytes) for hit in hits]
         reservation_of(request).resize(texts_bytes(documents))
         ranking = await service.rank(replace(parsed.request, documents=documents), timing)
-        self._outcomes.answered(ranking)
+        self._count(ranking)
         return respond(request, route.reply(SearchOutcome(hits, ranking, timing), parsed))
+
+    def _count(self, ranking: Ranking) -> None:
+        """Record an answer once it is on its way: the client should not wait for that."""
+        asyncio.get_running_loop().call_soon(self._outcomes.answered, ranking)
 
 
 def clip(text: str, max_bytes: int) -> str:
