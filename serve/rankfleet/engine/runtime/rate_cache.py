@@ -15,7 +15,6 @@ from typing import Any
 
 import torch
 
-from rankfleet.core.fingerprint import settings_name
 from rankfleet.engine.native.library import SOURCES, cache_folder, cpu_flags, library
 from rankfleet.estimates.precision import Rates
 
@@ -35,12 +34,17 @@ def processor(cpuinfo: Path = Path("/proc/cpuinfo")) -> dict[str, str]:
     return dict(pair for pair in reversed(fields) if pair[0] in PROCESSOR)
 
 
+def digest(content: bytes) -> str:
+    """16 hexadecimal digits."""
+    return hashlib.sha256(content).hexdigest()[:16]
+
+
 def conditions(config: Any, compiled: bool) -> dict[str, Any]:
     """All that rates depend on. config: of the encoder. compiled: whether the kernels may be used."""
-    kernels = hashlib.sha256(b"\0".join(path.read_bytes() for path in SOURCES)).hexdigest()[:16]
+    kernels = digest(b"\0".join(path.read_bytes() for path in SOURCES))
     return {
         "processor": processor(),
-        "instructions": settings_name(dict.fromkeys(cpu_flags(), True)),
+        "instructions": digest(" ".join(sorted(cpu_flags())).encode()),
         "shape": {name: getattr(config, name, None) for name in SHAPE},
         "kernels": kernels if compiled and library() is not None else None,
         "torch": torch.__version__,
@@ -56,7 +60,8 @@ class RateCache:
         self._folder = folder
 
     def _path(self) -> Path:
-        return (self._folder or cache_folder()) / f"rates-{settings_name(self._conditions)}.json"
+        name = digest(json.dumps(self._conditions, sort_keys=True).encode())
+        return (self._folder or cache_folder()) / f"rates-{name}.json"
 
     def read(self, dtypes: Iterable[str]) -> dict[str, float] | None:
         """The rates of these precisions; None unless all are stored as positive numbers."""
