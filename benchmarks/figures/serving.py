@@ -48,6 +48,30 @@ def spread() -> str:
     return f"{markdown(header, rows)}\n\n{conditions(figures['measured'])}, median of {figures['rounds']} rounds."
 
 
+def slo() -> str:
+    """For every processor a table of budgets and sizes, met and used."""
+    return "\n\n".join(slo_table(figures) for machine, figures in stored("slo").items() if machine != "measured")
+
+
+def slo_table(figures: dict[str, Any]) -> str:
+    quiet, busy = (figures["conditions"][name] for name in ("quiet", "one core busy"))
+    rows = []
+    for name, cell in quiet["cells"].items():
+        used = "" if cell["used"] is None else f"{cell['used']:.0%}"
+        took = f"{cell['p50_ms']:.0f} / {cell['p99_ms']:.0f}"
+        late = f"{busy['cells'][name]['met']:.0%}"
+        rows.append([name, f"{cell['met']:.0%}", used, f"{cell['unscored']}", took, f"{cell['quality']:.3f}", late])
+    rows.append(["all", f"{quiet['met']:.1%}", "", "", "", "", f"{busy['met']:.1%}"])
+    header = ["", "met", "budget used", "in the order given", "p50 / p99 ms", "quality", "met with one core busy"]
+    steps = ", ".join(f"{step} {ms:.1f}" for step, ms in quiet["steps_p50_ms"].items() if ms)
+    cold = figures["conditions"]["cold"]
+    caption = conditions(figures["measured"], f"{figures['each']} requests of each size and budget, one client")
+    return (
+        f"{markdown(header, rows)}\n\n{caption}. Cold: {cold['met']:.0%} of the first {cold['requests']} requests met. "
+        f"Medians on the quiet machine in ms: {steps}; between client and router {quiet['outside_p50_ms']:.1f}."
+    )
+
+
 def bare_serve() -> str:
     figures = stored("bare_serve")
     rows = []

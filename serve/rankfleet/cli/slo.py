@@ -16,7 +16,7 @@ def slo(
     fleet: ConfigOption = "demo",
     each: Annotated[int, typer.Option(min=5, help="requests of each size and budget")] = 40,
     seed: Annotated[int, typer.Option(min=0, help="seed of the texts")] = 1,
-    json_file: Annotated[Path | None, typer.Option("--json", help="file to write the figures to")] = None,
+    json_file: Annotated[Path | None, typer.Option("--json", help="file to put the figures into, by processor")] = None,
 ) -> None:
     """Start a fleet, and measure whether it meets budgets of 10 to 200 ms and uses their time.
 
@@ -36,7 +36,8 @@ def slo(
             launch.stop()
     show(figures)
     if json_file is not None:
-        write_results(json_file, figures, measured(packages=("aiohttp",)))
+        about = measured(packages=("aiohttp",))
+        write_results(json_file, {about["machine"]: {"measured": about, **figures}}, about, merge=True)
 
 
 def show(figures: dict[str, Any]) -> None:
