@@ -251,6 +251,7 @@ FIGURES: dict[str, Callable[[], str]] = {
     "batching": batching,
     "spread": spread,
     "bare-serve": bare_serve,
+    "slo": slo,
     "in-router": in_router,
     "bare-serve-added": cost_beside_bare_serve,
     "overhead": overhead,
