@@ -74,7 +74,7 @@ async def measure_model(
     """
     from rankfleet.engine.runtime.measure import QUICK, measure
 
-    repeats, max_s = (1, 1.0) if is_profiled else (8, MAX_MEASURE_S)
+    repeats, max_s = (1, 1.0) if is_profiled else (5, MAX_MEASURE_S)
     longest = min(fleet.tiers[tier].max_tokens or 512, scorer.max_pair)
     samples = measure(scorer, longest, QUICK, repeats, max_s)
     loop = asyncio.get_running_loop()

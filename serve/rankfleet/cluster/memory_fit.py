@@ -80,7 +80,7 @@ def check_needs(fleet: FleetConfig, needs: Mapping[str, MemoryNeed], free: int, 
         if on_gpu and not free_on_gpus:
             continue
         groups = {name: group for name, group in fleet.groups.items() if (group.gpus > 0) == on_gpu}
-        counts = {name: max(1, group.replicas.min) for name, group in groups.items()}
+        counts = {name: max(1, fleet.replicas_of(name).min) for name in groups}
         total = sum(counts[name] * needs[name].total for name in groups)
         largest = max((needs[name].total for name in groups), default=0)
         if on_gpu and largest > max(free_on_gpus):

@@ -4,7 +4,7 @@ event loop has to do at the time."""
 from collections import deque
 
 SAMPLES = 64  # the last chunks
-SHARE = 0.95  # of the samples are within the estimate: with the engine's 99th percentile, few requests exceed both
+SHARE = 0.98  # of the samples are within the estimate
 # While no chunk comes back the estimate halves in this time. What made the last ones slow may be over, and without this
 # a router whose estimate exceeds every budget would send nothing any more, and never see it.
 HALF_LIFE_S = 30.0
@@ -25,5 +25,5 @@ class TransferMeter:
         self._ms = sorted(self._samples)[int(SHARE * (len(self._samples) - 1))]
 
     def ms(self, now_s: float) -> float:
-        """95th percentile of the last chunks; 0 before the first."""
+        """98th percentile of the last chunks; 0 before the first."""
         return self._ms * 0.5 ** (max(0.0, now_s - self._took_s) / HALF_LIFE_S)

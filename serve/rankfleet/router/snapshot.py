@@ -72,7 +72,7 @@ class FleetSnapshot:
     """The fleet as a router sees it at one instant: everything that a decision uses besides the request.
 
     network_ms: time per request between client and router, there and back.
-    transfer_ms: of a chunk between router and replica, there and back; 95th percentile.
+    transfer_ms: of a chunk between router and replica, there and back; 98th percentile.
     table: quality of cascades, depths and cut pairs; None if only one figure per tier is known.
     start_s: seconds until a group that is asleep would answer.
     """

@@ -16,7 +16,7 @@ if TYPE_CHECKING:  # which measures precisions itself when it is loaded
     from rankfleet.engine.runtime.scorer import Scorer
 
 Shape = tuple[int, int]  # pairs, mean tokens of a pair
-QUICK: tuple[Shape, ...] = ((1, 32), (8, 64), (32, 64), (16, 160), (4, 320))
+QUICK: tuple[Shape, ...] = ((1, 32), (8, 64), (32, 64), (16, 160), (4, 320), (48, 160))
 # Shuffled, so that a run that its time limit ends early has seen large and small batches.
 GRID: tuple[Shape, ...] = tuple(
     random.Random(1).sample(list(itertools.product((1, 2, 5, 10, 20, 50, 100), (16, 48, 96, 160, 256, 512))), 42)
