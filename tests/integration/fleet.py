@@ -78,11 +78,11 @@ class RunningFleet:
 
     def apply(self, change: Callable[[FleetFile], object] | None = None) -> None:
         """`rankfleet apply` of the fleet's file with `change` made to it; without a change, of the file as it is."""
-        run_rankfleet("apply", self.changed_file(change) if change else self.config)
+        run_rankfleet("apply", self.changed_file(change) if change else self.config, "--port", str(self.serving.port))
 
     def refused_apply(self, change: Callable[[FleetFile], object]) -> str:
         """The error message of an `apply` that fails."""
-        return run_rankfleet("apply", self.changed_file(change), status=1)
+        return run_rankfleet("apply", self.changed_file(change), "--port", str(self.serving.port), status=1)
 
     def changed_file(self, change: Callable[[FleetFile], object]) -> Path:
         settings = yaml.safe_load(self.config.read_text())

@@ -180,7 +180,7 @@ def test_import_paths_build_the_deployments_that_are_listed(serve_config: dict[s
         router, *groups = app["deployments"]
         assert router["name"] == "router"
         fleet = parse_config(router["user_config"])
-        assert app["args"] == {"groups": sorted(fleet.groups)}
+        assert app["args"] == {"groups": sorted(fleet.groups), "in_router": []}
         assert [deployment["name"] for deployment in groups] == list(fleet.groups)
         for deployment in groups:
             assert parse_config(deployment["user_config"]).tiers == fleet.tiers

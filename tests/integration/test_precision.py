@@ -3,7 +3,6 @@
 import json
 import os
 import re
-import shutil
 import signal
 from pathlib import Path
 from typing import Any
@@ -11,7 +10,7 @@ from typing import Any
 import httpx
 import pytest
 
-from rankfleet.engine.native.library import cache_folder, cpu_flags
+from rankfleet.engine.native.library import cpu_flags
 from tests.integration.fleet import RunningFleet, wait_for
 from tests.serving import READY, serving
 
@@ -35,8 +34,6 @@ def test_replicas_follow_the_first_and_when_all_are_gone_decide_anew(tmp_path: P
     config, cache = tmp_path / "fleet.yaml", tmp_path / "cache"
     config.write_text(FLEET)
     cache.mkdir()
-    for kernels in cache_folder().glob("kernels-*"):
-        shutil.copy(kernels, cache)
 
     def make_fastest(dtype: str) -> None:
         """Let replicas that decide from now on remember that this precision is the fastest."""

@@ -126,7 +126,7 @@ async def test_min_quality_holds_when_the_second_stage_is_left_out(tmp_path: Pat
     clock: list[FakeClock] = []
     one = service(tmp_path, TwoMinds(lambda chunk: setattr(clock[0], "now", clock[0].now + 0.29)))
     clock.append(one.clock)  # type: ignore[arg-type]
-    one.fleet.transfer.took = lambda ms, now_s: None  # type: ignore[method-assign]  # or the next would be refused
+    one.fleet.transferred = lambda ms, was_busy, now_s: None  # type: ignore[method-assign]  # or the next would be refused
     with pytest.raises(Overloaded, match="no time was left for the second stage, and what is left is below"):
         await one.rank(RerankRequest("cat", DOCUMENTS, slo_ms=300, min_quality=0.42))
     assert (await one.rank(RerankRequest("cat", DOCUMENTS, slo_ms=300, min_quality=0.25))).plan.tier == "small"

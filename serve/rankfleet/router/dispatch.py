@@ -201,7 +201,7 @@ class Dispatcher:
     async def _ask(self, group: str, chunk: Chunk, entry: Entry, deadline: Deadline) -> ChunkScores:
         """The answer of one replica. Raises Expired if it does not come in time, ReplicaLost if the replica is silent
         or gone, and what the replica raises."""
-        ledger = self._fleet.ledgers[group]
+        ledger, was_busy = self._fleet.ledgers[group], self._fleet.busy
         ledger.open(entry, entry.sent_s)
         if self._watching is None or self._watching.done():
             self._watching = asyncio.create_task(self._watch())
@@ -223,7 +223,7 @@ class Dispatcher:
             ledger.close(entry, self._clock())
         now_s = self._clock()
         ledger.answered(back.replica, back.backlog_s, now_s)
-        self._fleet.transfer.took((now_s - entry.sent_s) * 1e3 - back.queue_ms - back.infer_ms, now_s)
+        self._fleet.transferred((now_s - entry.sent_s) * 1e3 - back.queue_ms - back.infer_ms, was_busy, now_s)
         return back
 
     async def _watch(self) -> None:

@@ -36,7 +36,11 @@ class FleetView:
         self._latency: dict[str, LatencyModel] = before._latency if before else {}
         self._quality = quality_table(config)
         self._meter: ArrivalMeter = before._meter if before else ArrivalMeter(config.routing)
-        self.transfer: TransferMeter = before.transfer if before else TransferMeter()
+        # Apart for chunks that find this router idle: after a burst of large requests, the time that chunks took in it
+        # says nothing about the next one that comes alone.
+        self._transfer: dict[bool, TransferMeter] = (
+            before._transfer if before else {busy: TransferMeter() for busy in (False, True)}
+        )
         self._tiers: tuple[TierState, ...] = ()
         self.update_latency({})
         if before is None:
@@ -98,7 +102,15 @@ class FleetView:
     def beside_ms(self, now_s: float) -> float:
         """What is left to do beside queue and engine once a stage begins: the way to the replica and back, and to the
         client."""
-        return self.transfer.ms(now_s) + self._config.network_ms
+        return self.transfer_ms(now_s) + self._config.network_ms
+
+    def transfer_ms(self, now_s: float) -> float:
+        """What a chunk that is sent now takes between router and replica, there and back."""
+        return self._transfer[self.busy].ms(now_s)
+
+    def transferred(self, ms: float, was_busy: bool, now_s: float) -> None:
+        """A chunk has come back after so long, besides queue and engine. was_busy: as `busy` when it was sent."""
+        self._transfer[was_busy].took(ms, now_s)
 
     def request_arrived(self, budget_ms: float | None, now_s: float) -> None:
         """A request has arrived; budget_ms: None for best-effort work."""
@@ -133,7 +145,7 @@ class FleetView:
             self._tiers,
             {name: self._state(name, now_s) for name in config.groups},
             config.network_ms,
-            self.transfer.ms(now_s),
+            self.transfer_ms(now_s),
             self._quality,
             config.routing,
             config.autoscaling.start_s,
