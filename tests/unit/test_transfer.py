@@ -1,8 +1,13 @@
 """The time of chunks between router and replica."""
 
+import math
+
 import pytest
 
 from rankfleet.estimates.transfer import TransferMeter
+from rankfleet.router.fleet import FleetView
+from rankfleet.router.ledger import Entry, Ledger
+from tests.unit.fakes import fleet
 
 
 def test_nothing_is_assumed_before_the_first_chunk() -> None:
@@ -34,3 +39,13 @@ def test_clocks_of_two_machines_may_make_it_negative() -> None:
     meter = TransferMeter()
     meter.took(-0.5, 0.0)
     assert meter.ms(0.0) == 0.0
+
+
+def test_what_a_burst_took_says_nothing_about_a_chunk_that_comes_alone() -> None:
+    ledger = Ledger()
+    view = FleetView(fleet(network_ms=3), {"demo": ledger})
+    view.transferred(4.0, was_busy=False, now_s=0.0)
+    view.transferred(900.0, was_busy=True, now_s=0.0)
+    assert (view.transfer_ms(0.0), view.beside_ms(0.0), view.snapshot(0.0).transfer_ms) == (4.0, 7.0, 4.0)
+    ledger.open(Entry(10.0, math.inf, 0.0), 0.0)
+    assert view.transfer_ms(0.0) == 900.0
