@@ -10,7 +10,6 @@ load, then all of it, then a quarter again. The capacity of one replica is measu
 import argparse
 import asyncio
 import os
-import socket
 import subprocess
 import sys
 import tempfile
@@ -27,7 +26,7 @@ from rankfleet.bench.results import measured, read_results, write_json, write_re
 from rankfleet.bench.serve import load_summary, token_counter
 from rankfleet.bench.traffic import Call, calls, closed_loop, open_loop
 from rankfleet.cluster.deploy import wait_until_ready
-from rankfleet.cluster.environment import LOCAL, LOW_LATENCY, side_ports
+from rankfleet.cluster.environment import LOCAL, LOW_LATENCY, free_port, side_ports
 from rankfleet.cluster.ray_private import controller_client
 from rankfleet.cluster.serve_config import APP_NAME, serve_config
 from rankfleet.core.config import FleetConfig, parse_config
@@ -95,9 +94,7 @@ def arrivals(rate: float) -> Requests:
 def run_policy(policy: str) -> dict[str, Any]:
     """Figures of one policy on a cluster of its own."""
     config = parse_config(FLEET)
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = int(probe.getsockname()[1])
+    port = free_port()
     os.environ.update(LOW_LATENCY | LOCAL | side_ports() | {"RAY_AUTH_MODE": "disabled"})
     import ray
     from ray import serve

@@ -10,7 +10,6 @@ of what became of each request live minus what became of it in the simulation.
 
 import argparse
 import os
-import socket
 import subprocess
 import sys
 import tempfile
@@ -29,6 +28,7 @@ from rankfleet.bench.results import measured, read_results, write_results
 from rankfleet.bench.serve import cost_at, load_summary, simulated, under_load
 from rankfleet.bench.traffic import Reply
 from rankfleet.cluster import launch
+from rankfleet.cluster.environment import free_port
 from rankfleet.cluster.serve_config import ROUTER
 from rankfleet.core.config import FleetConfig, parse_config
 from rankfleet.estimates.profile import read_profile
@@ -112,14 +112,11 @@ def run_process(url: str, fleet: FleetConfig, workload: Workload, arrivals: str,
 
 def run(processes: Sequence[str], seconds: float, path: Path) -> None:
     os.sched_setaffinity(0, {ROUTER_CORE, REPLICA_CORE})
-    with tempfile.TemporaryDirectory() as folder, socket.socket() as probe:
+    with tempfile.TemporaryDirectory() as folder:
         fleet, workload = profiled(Path(folder)), workload_named(WORKLOAD)
-        probe.bind(("127.0.0.1", 0))
-        port = int(probe.getsockname()[1])
-        probe.close()
         os.sched_setaffinity(0, {ROUTER_CORE})
         try:
-            url = launch.start(fleet, "127.0.0.1", port, lambda text: None).address
+            url = launch.start(fleet, "127.0.0.1", free_port(), lambda text: None).address
             pin_replicas()
             settings = {"seconds": seconds, "seeds": list(SEEDS), "block_s": BLOCK_S, "workload": WORKLOAD}
             for name in processes:

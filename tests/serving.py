@@ -4,13 +4,14 @@ import contextlib
 import os
 import re
 import signal
-import socket
 import subprocess
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+
+from rankfleet.cluster.environment import free_port
 
 RANKFLEET = Path(sys.executable).parent / "rankfleet"
 READY = "Ctrl-C stops it"  # the last line that a fleet prints once it ranks
@@ -84,12 +85,6 @@ def serving(
                     os.kill(pid, signal.SIGKILL)
             raise
     assert not fleet.left_running(), f"still running after Ctrl-C:\n{output.read_text()}"
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def descendants(pid: int) -> set[int]:

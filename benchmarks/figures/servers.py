@@ -41,7 +41,7 @@ def table(figures: dict[str, Any]) -> str:
     )
     header = ["clients × documents: pairs/s, p50 / p99 ms", *cells, "largest difference"]
     goals = "; ".join(
-        f"{dtype} {ratio['least']:.1f}×" + (f" (goal {GOALS[dtype]:g}×)" if dtype in GOALS else "")
+        f"{dtype} {ratio['lowest']:.1f}×" + (f" (goal {GOALS[dtype]:g}×)" if dtype in GOALS else "")
         for dtype, ratio in figures["ratio"].items()
     )
     return (
@@ -59,12 +59,12 @@ def peer_versions(figures: dict[str, Any]) -> str:
     return ", ".join(f"{name} {number}" for name, number in named.items())
 
 
-def least(dtype: str) -> str:
+def lowest(dtype: str) -> str:
     """Rankfleet in this precision ÷ the better of infinity and vLLM, the lowest of all processors."""
-    return f"{min(figures['ratio'][dtype]['least'] for _, figures in by_processor()):.1f} times"
+    return f"{min(figures['ratio'][dtype]['lowest'] for _, figures in by_processor()):.1f} times"
 
 
 FIGURES: dict[str, Callable[[], str]] = {
     "servers": servers,
-    **{f"servers-{dtype}": partial(least, dtype) for dtype in GOALS},
+    **{f"servers-{dtype}": partial(lowest, dtype) for dtype in GOALS},
 }

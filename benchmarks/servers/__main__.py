@@ -30,13 +30,14 @@ from benchmarks.paths import result_file
 from benchmarks.servers import environments
 from benchmarks.servers.contestants import CONTESTANTS, MAX_TOKENS, NAME, Contestant, Place
 from benchmarks.servers.load import CELLS, MEAN_TOKENS, Burst, Cell, load, write_requests
-from benchmarks.servers.process import JSON, free_port, running
+from benchmarks.servers.process import JSON, running
 from benchmarks.servers.report import GOALS, cell_figures, is_right, ratios
 from torch.nn import Identity
 
 from rankfleet.bench.machine import busy_s, cpu_name
 from rankfleet.bench.results import measured, write_results
 from rankfleet.bench.sample_texts import SampleRequest, training_texts
+from rankfleet.cluster.environment import free_port
 from rankfleet.engine.checkpoint.files import Checkpoint
 from rankfleet.engine.runtime.loading import load_tokenizer
 
@@ -137,7 +138,7 @@ def show(figures: dict[str, Any]) -> None:
     """Print ratios beside their goals."""
     for dtype, by_cell in figures["ratio"].items():
         goal = GOALS.get(dtype)
-        wanted = f"; goal {goal}: {'met' if by_cell['least'] >= goal else 'not met'}" if goal else ""
+        wanted = f"; goal {goal}: {'met' if by_cell['lowest'] >= goal else 'not met'}" if goal else ""
         print(f"rankfleet {dtype} ÷ the better of infinity and vLLM: {by_cell}{wanted}")
     for name, server in figures["servers"].items():
         if not is_right(server):

@@ -3,7 +3,6 @@
 import contextlib
 import os
 import signal
-import socket
 import subprocess
 import time
 from collections.abc import Iterator
@@ -18,13 +17,6 @@ END_S = 60.0
 POLL_S = 0.5
 JSON = {"content-type": "application/json"}
 LOG_TAIL = 1500  # characters of the log that are shown when a server has failed
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 @contextlib.contextmanager

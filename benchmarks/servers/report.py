@@ -9,7 +9,7 @@ from benchmarks.servers.load import Burst, Cell
 from rankfleet.bench.traffic import quantile
 
 PEERS = ("infinity", "vllm")  # servers that the goals are set against; each counts in its faster precision
-GOALS = {"auto": 2.3, "int8": 5.0}  # least ratio to the better of PEERS
+GOALS = {"auto": 2.3, "int8": 5.0}  # smallest ratio to the better of PEERS
 GOAL_CELLS = (Cell(1, 100).name, Cell(8, 20).name)
 
 
@@ -33,7 +33,7 @@ def is_right(server: Mapping[str, Any]) -> bool:
 
 
 def ratios(servers: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
-    """By precision of Rankfleet and by cell: its pairs/s ÷ those of the better of PEERS; `least`: of GOAL_CELLS.
+    """By precision of Rankfleet and by cell: its pairs/s ÷ those of the better of PEERS; `lowest`: of GOAL_CELLS.
 
     A peer with wrong scores does not count, and neither does a precision of Rankfleet with wrong ones.
     """
@@ -48,6 +48,6 @@ def ratios(servers: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
             for cell in own
         }
         by_cell = {cell: round(own[cell]["pairs_per_s"] / rate, 2) for cell, rate in best.items() if rate}
-        if least := [by_cell[cell] for cell in GOAL_CELLS if cell in by_cell]:
-            found[dtype] = {**by_cell, "least": min(least)}
+        if counted := [by_cell[cell] for cell in GOAL_CELLS if cell in by_cell]:
+            found[dtype] = {**by_cell, "lowest": min(counted)}
     return found

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from rankfleet.cli.serve import EXAMPLE
-from rankfleet.core.messages import STEPS
+from rankfleet.core.timing import STEPS
 from rankfleet.engine.checkpoint.files import find_checkpoint
 from rankfleet.engine.checkpoint.storage import write_float32
 from rankfleet.engine.runtime.scorer import Reranker

@@ -10,7 +10,8 @@ from contextvars import ContextVar
 from dataclasses import dataclass
 
 from rankfleet.core.errors import RankfleetError, ReplicaLost, ScoringFailed
-from rankfleet.core.messages import Chunk, ChunkScores, Decision, GivenOrder, Plan, RerankRequest, Timing
+from rankfleet.core.messages import Chunk, ChunkScores, Decision, GivenOrder, Plan, RerankRequest
+from rankfleet.core.timing import Timing
 from rankfleet.estimates.load import OfferedLoad
 from rankfleet.router.answer import Answer, ResolvedRequest, TokenizedRequest
 from rankfleet.router.fleet import FleetView

@@ -9,7 +9,7 @@ from rankfleet.autoscaler.demand import History, Window
 from rankfleet.autoscaler.policy import Decision, FleetScaler, GroupScaler, Observation
 from rankfleet.autoscaler.reports import replica_report
 from rankfleet.autoscaler.sharing import Claim, Resources, share
-from rankfleet.core.sections import Autoscaling
+from rankfleet.core.autoscaling import Autoscaling
 from rankfleet.estimates.load import LoadCounters, OfferedLoad, ReplicaLoad
 
 SETTINGS = Autoscaling(

@@ -16,7 +16,7 @@ from rankfleet.autoscaler.reports import replica_report, router_report
 from rankfleet.autoscaler.settings import settings_in
 from rankfleet.autoscaler.sharing import Resources
 from rankfleet.cluster.autoscaling_policy import FleetPolicy
-from rankfleet.core.sections import Autoscaling
+from rankfleet.core.autoscaling import Autoscaling
 from rankfleet.estimates.load import OfferedLoad, ReplicaLoad
 
 UNITS = {"demo": Resources(0.0, 0.5), "big": Resources(1.0, 1.0)}

@@ -80,7 +80,7 @@ def test_ratios_are_to_the_better_peer_in_its_faster_precision() -> None:
         "vllm float32": server(100, 70),
         "bare serve float32": server(1000, 1000),  # no peer of the goals
     }
-    assert ratios(servers) == {"auto": {"1 × 100": 3.0, "8 × 20": 3.0, "least": 3.0}}
+    assert ratios(servers) == {"auto": {"1 × 100": 3.0, "8 × 20": 3.0, "lowest": 3.0}}
 
 
 def test_nobody_wins_by_being_wrong() -> None:
@@ -90,7 +90,7 @@ def test_nobody_wins_by_being_wrong() -> None:
         "infinity float32": server(100, 120),
         "vllm float32": server(5000, 5000, wrong="another order"),
     }
-    assert ratios(servers) == {"auto": {"1 × 100": 3.0, "8 × 20": 2.0, "least": 2.0}}
+    assert ratios(servers) == {"auto": {"1 × 100": 3.0, "8 × 20": 2.0, "lowest": 2.0}}
 
 
 def test_a_cell_has_requests_of_its_size_with_texts_of_their_own() -> None:
@@ -108,7 +108,7 @@ def test_a_processors_table_names_servers_that_were_wrong_or_did_not_run() -> No
     figures = {
         "measured": {"date": "2026-11-26", "machine": "A (2 cores)", "versions": {"rankfleet": "0.1.0"}},
         **{"threads": 2, "rounds": 3, "seconds": 10.0, "undisturbed": False},
-        "ratio": {"auto": {"1 × 100": 4.0, "least": 4.0}, "float32": {"1 × 100": 2.5, "least": 2.5}},
+        "ratio": {"auto": {"1 × 100": 4.0, "lowest": 4.0}, "float32": {"1 × 100": 2.5, "lowest": 2.5}},
         "servers": {
             "rankfleet auto": {"scores": right, "cells": cells(400.0)},
             "infinity float32": {"scores": right, "cells": cells(100.0), "versions": {"infinity-emb": "0.0.78"}},

@@ -8,7 +8,8 @@ import pytest
 
 from rankfleet.api.dialects.native_replies import ranking_json
 from rankfleet.core.errors import Expired, Infeasible, InvalidRequest, Overloaded, ScoringFailed, TooLarge, UnknownModel
-from rankfleet.core.messages import Chunk, ChunkScores, Plan, Refusal, RerankRequest, Timing
+from rankfleet.core.messages import Chunk, ChunkScores, Plan, Refusal, RerankRequest
+from rankfleet.core.timing import Timing
 from rankfleet.estimates.latency import LatencyModel
 from rankfleet.router.ledger import Entry
 from tests.unit.fakes import WORDS, FakeClock, FakeGroup, fleet, on_virtual_time, send, service, word_tokenizer

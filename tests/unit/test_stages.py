@@ -3,6 +3,7 @@
 import asyncio
 import hashlib
 import json
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from rankfleet.core.errors import Overloaded, ScoringFailed, Unavailable, Unknow
 from rankfleet.core.messages import Chunk, ChunkScores, Refusal, RerankRequest, Stage
 from rankfleet.estimates.latency import LatencyModel
 from rankfleet.router.ledger import Entry
+from rankfleet.router.retry import GRACE_S
 from rankfleet.router.service import RankingService
 from tests.unit import fakes
 from tests.unit.fakes import FakeClock, FakeGroup, fleet, on_virtual_time, word_tokenizer
@@ -37,12 +39,12 @@ class TwoMinds(FakeGroup):
         return ChunkScores(logits, 1.0, 2.0, "r1", 0.0, tier)
 
 
-def service(tmp_path: Path, group: FakeGroup) -> RankingService:
+def service(tmp_path: Path, group: FakeGroup, clock: Callable[[], float] | None = None) -> RankingService:
     """Times in milliseconds: small takes 10, large 1 and 12.5 a token, which is 413 for everything."""
     table = tmp_path / "table.json"
     table.write_text(json.dumps(TABLE))
     config = fleet(quality={"table": str(table), "retriever": 0.2}, network_ms=3)
-    one = fakes.service(group, config)
+    one = fakes.service(group, config, clock=clock)
     models = {"small": (10.0, 0.0), "medium": (900.0, 0.0), "large": (1.0, 12.5)}
     one.fleet.update_latency({tier: LatencyModel(a, b, 0) for tier, (a, b) in models.items()})
     return one
@@ -84,10 +86,27 @@ async def test_a_second_stage_that_does_not_come_back_in_time_is_given_up(tmp_pa
             return await super().score(chunk, entry)
 
     group = Hanging()
-    ranking = await service(tmp_path, group).rank(RerankRequest("cat", DOCUMENTS, slo_ms=300))
+    ranking = await service(tmp_path, group, asyncio.get_running_loop().time).rank(
+        RerankRequest("cat", DOCUMENTS, slo_ms=300)
+    )
     assert [c.tier for c in group.chunks] == ["small", "large"]
     assert (ranking.plan.tier, ranking.partial) == ("small", True)
     assert asyncio.get_running_loop().time() == pytest.approx(0.3)
+    # The first stage was 1 ms in the queue and 2 on the device; the rest was waited for in vain.
+    assert (ranking.timing.ms["transfer"], ranking.timing.ms["reply"]) == (pytest.approx(297), 0.0)
+
+
+@on_virtual_time
+async def test_a_first_stage_that_does_not_come_back_in_time_leaves_the_order_given(tmp_path: Path) -> None:
+    class Hanging(TwoMinds):
+        async def score(self, chunk: Chunk, entry: Entry) -> ChunkScores:
+            await asyncio.Event().wait()
+            raise AssertionError
+
+    one = service(tmp_path, Hanging(), asyncio.get_running_loop().time)
+    ranking = await one.rank(RerankRequest("cat", DOCUMENTS, slo_ms=300))
+    assert (ranking.plan.tier, ranking.timing.ms["transfer"]) == (None, pytest.approx(300 + GRACE_S * 1e3))
+    assert ranking.timing.ms["reply"] == 0.0
 
 
 async def test_a_second_stage_whose_replicas_are_gone_leaves_the_first_answer(tmp_path: Path) -> None:

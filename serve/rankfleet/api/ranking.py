@@ -11,7 +11,8 @@ from rankfleet.api.dialects.dialect import Route, SearchOutcome
 from rankfleet.api.http import RequestReader, respond
 from rankfleet.api.outcomes import Outcomes
 from rankfleet.core.errors import NotConfigured, TooLarge
-from rankfleet.core.messages import Decision, Ranking, Timing
+from rankfleet.core.messages import Decision, Ranking
+from rankfleet.core.timing import Timing
 from rankfleet.retrieval.bm25 import Hit
 from rankfleet.router.limits import check_query
 from rankfleet.router.service import RankingService

@@ -30,7 +30,7 @@ from typing import Literal
 
 from rankfleet.autoscaler.demand import History, Window
 from rankfleet.autoscaler.sharing import Claim, Resources, share
-from rankfleet.core.sections import Autoscaling
+from rankfleet.core.autoscaling import Autoscaling
 from rankfleet.estimates.load import LoadCounters
 
 DEFAULT_DRAIN_S = 1.0  # if neither the settings nor an SLO class give a drain time

@@ -17,7 +17,7 @@ from typing import Any
 from rankfleet.autoscaler.policy import Observation
 from rankfleet.autoscaler.settings import settings_report
 from rankfleet.autoscaler.sharing import Resources
-from rankfleet.core.sections import Autoscaling
+from rankfleet.core.autoscaling import Autoscaling
 from rankfleet.estimates.load import LoadCounters, OfferedLoad, ReplicaLoad
 
 STALE_S = 5.0  # an older report says nothing about now; reports come twice a second

@@ -10,7 +10,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from rankfleet.autoscaler.sharing import Resources
-from rankfleet.core.sections import Autoscaling
+from rankfleet.core.autoscaling import Autoscaling
 
 # Names in a report, each followed by a colon and the setting's or the group's name.
 SETTING, GPUS, CPUS = "set", "gpus", "cpus"

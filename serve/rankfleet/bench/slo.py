@@ -18,7 +18,7 @@ import orjson
 from rankfleet.bench.serve import AMPLE_MS, token_counter
 from rankfleet.bench.traffic import Call, Reply, calls, closed_loop, quantile, send, session
 from rankfleet.core.config import FleetConfig
-from rankfleet.core.messages import STEPS
+from rankfleet.core.timing import STEPS
 from rankfleet.simulate.workload import Candidates, RequestClass, Requests, Workload
 
 BUDGETS_MS = (10, 20, 50, 100, 200)

@@ -1,7 +1,6 @@
 """`rankfleet bench faults` and `rankfleet bench soak`: inject faults into a fleet, or keep it busy for long."""
 
 import os
-import socket
 import tempfile
 from pathlib import Path
 from typing import Annotated, Any
@@ -10,6 +9,7 @@ import typer
 
 from rankfleet.cli import err, out
 from rankfleet.cli.bench import bench_app, comma_separated
+from rankfleet.cluster.environment import free_port
 from rankfleet.core.config import FleetConfig
 from rankfleet.core.errors import ConfigError
 
@@ -124,9 +124,3 @@ def store(path: Path | None, scenario: str, figures: dict[str, Any], settings: d
     if path is not None:
         about = measured()
         write_results(path, {scenario: {"measured": about, "settings": settings, **figures}}, about, merge=True)
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])

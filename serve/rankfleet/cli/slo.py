@@ -7,8 +7,8 @@ import typer
 
 from rankfleet.cli import err, out
 from rankfleet.cli.bench import bench_app
-from rankfleet.cli.faults import free_port
 from rankfleet.cli.options import ConfigOption, load_config
+from rankfleet.cluster.environment import free_port
 
 
 @bench_app.command()

@@ -16,7 +16,7 @@ from ray.serve.config import AutoscalingContext
 from rankfleet.autoscaler.policy import FleetScaler
 from rankfleet.autoscaler.reports import STALE_S, LastReports, observation
 from rankfleet.autoscaler.settings import NewestSettings, resources_in, settings_in
-from rankfleet.core.sections import Autoscaling
+from rankfleet.core.autoscaling import Autoscaling
 
 if TYPE_CHECKING:
     from ray.serve._private.common import DeploymentID

@@ -98,10 +98,15 @@ def side_ports() -> dict[str, str]:
     chosen = {}
     for name, default in SIDE_PORTS.items():
         if name not in os.environ and not is_free("0.0.0.0", default):
-            with socket.socket() as probe:
-                probe.bind(("127.0.0.1", 0))
-                chosen[name] = str(probe.getsockname()[1])
+            chosen[name] = str(free_port())
     return chosen
+
+
+def free_port() -> int:
+    """A port of 127.0.0.1 that nothing uses now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
 
 
 def user_folder() -> Path:

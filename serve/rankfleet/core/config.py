@@ -10,13 +10,13 @@ from typing import Any, Self
 import yaml
 from pydantic import Field, ValidationError, ValidationInfo, field_validator, model_validator
 
+from rankfleet.core.autoscaling import Autoscaling
 from rankfleet.core.errors import ConfigError
 from rankfleet.core.model_ids import SHIPPED_MODELS, may_be_hub_id
 from rankfleet.core.passages import LongDocuments
 from rankfleet.core.sections import (
     AUTO,
     UNSCORED,
-    Autoscaling,
     DecisionLog,
     Experiment,
     Group,

@@ -13,6 +13,7 @@ import numpy as np
 
 from rankfleet.core.pairs import TokenizedPairs
 from rankfleet.core.passages import LongDocuments
+from rankfleet.core.timing import Timing
 
 
 @dataclass(frozen=True)
@@ -95,40 +96,6 @@ class ChunkScores:
     backlog_s: float
     tier: str
     model: str = ""
-
-
-# What a request's time goes to: the body is read and checked; a search retrieves documents; texts become token ids; the
-# plan is chosen; chunks go to replicas and their scores come back; the slowest chunk waits in a replica's queue, and is
-# on the device; the reply is made. The stages of a cascade add up.
-STEPS = ("read", "retrieve", "tokenize", "plan", "transfer", "queue", "infer", "reply")
-
-
-class Timing:
-    """Where the time of a request went. The steps follow one another, so that they add up to the total.
-
-    started_s: when the request arrived, on the router's clock. ms: by step; `retrieve` only of a search.
-    """
-
-    def __init__(self, started_s: float = 0.0) -> None:
-        self.started_s = self._until_s = started_s
-        self.ms = {step: 0.0 for step in STEPS if step != "retrieve"}
-
-    def ends(self, step: str, now_s: float) -> None:
-        """The time since the step before ended went to this one."""
-        self.ms[step] = self.ms.get(step, 0.0) + (now_s - self._until_s) * 1e3
-        self._until_s = now_s
-
-    def scored(self, queue_ms: float, infer_ms: float, now_s: float) -> None:
-        """A stage is scored. What was neither queue nor device is the transfer."""
-        self.ms["queue"] += queue_ms
-        self.ms["infer"] += infer_ms
-        self.ms["transfer"] -= queue_ms + infer_ms
-        self.ends("transfer", now_s)
-
-    @property
-    def total_ms(self) -> float:
-        """From arrival to the end of the last step."""
-        return (self._until_s - self.started_s) * 1e3
 
 
 @dataclass(frozen=True)

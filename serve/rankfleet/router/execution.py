@@ -48,6 +48,7 @@ class PlanExecution:
         tokenized.timing.scored(scores.queue_ms, scores.infer_ms, self._clock())
         if len(plan.stages) > 1:
             await self._second_stage(plan.stages[1], answer, tokenized)
+            tokenized.timing.ends("transfer", self._clock())  # of a stage that was waited for in vain
             if answer.quality(plan, self._fleet.quality) < tokenized.plan_request.min_quality:
                 if answer.fault is not None:
                     raise answer.fault

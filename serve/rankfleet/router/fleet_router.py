@@ -69,6 +69,7 @@ class FleetRouter:
         try:
             answer = await self._execution.run(decision, tokenized)
         except Expired as error:
+            tokenized.timing.ends("transfer", self._clock())
             quality = self.fleet.quality.retriever
             if request.when_none_fits == "refuse" or quality < request.min_quality:
                 raise self._execution.too_late(EXPIRED, decision) from error

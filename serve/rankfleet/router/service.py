@@ -10,8 +10,9 @@ from dataclasses import replace
 
 from rankfleet.core.config import FleetConfig, LiveSettings
 from rankfleet.core.errors import Overloaded, Unavailable
-from rankfleet.core.messages import Decision, Ranking, Refusal, RerankRequest, Timing
+from rankfleet.core.messages import Decision, Ranking, Refusal, RerankRequest
 from rankfleet.core.passages import PassageRule
+from rankfleet.core.timing import Timing
 from rankfleet.core.work import Work
 from rankfleet.engine.text.token_cache import TokenCache
 from rankfleet.engine.text.tokenizer import PairTokenizer

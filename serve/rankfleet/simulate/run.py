@@ -14,8 +14,9 @@ import numpy as np
 
 from rankfleet.core.config import FleetConfig
 from rankfleet.core.errors import Expired, RequestError
-from rankfleet.core.messages import Chunk, RerankRequest, Timing
+from rankfleet.core.messages import Chunk, RerankRequest
 from rankfleet.core.sections import SloClass
+from rankfleet.core.timing import Timing
 from rankfleet.core.work import Work
 from rankfleet.estimates.correction import log_sigma
 from rankfleet.estimates.latency import LatencyModel

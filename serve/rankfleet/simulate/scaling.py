@@ -11,9 +11,9 @@ import numpy as np
 from rankfleet.autoscaler.drain import drain_times_s
 from rankfleet.autoscaler.policy import Decision, FleetScaler, Observation
 from rankfleet.autoscaler.sharing import Resources
+from rankfleet.core.autoscaling import Autoscaling
 from rankfleet.core.config import FleetConfig, LiveSettings
 from rankfleet.core.errors import ConfigError
-from rankfleet.core.sections import Autoscaling
 from rankfleet.estimates.latency import LatencyModel
 from rankfleet.estimates.load import LoadCounters
 

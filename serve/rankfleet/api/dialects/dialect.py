@@ -8,7 +8,8 @@ from pydantic import BaseModel
 
 from rankfleet.api.headers import RequestHeaders
 from rankfleet.core.errors import RankfleetError
-from rankfleet.core.messages import Decision, Ranking, RerankRequest, Timing
+from rankfleet.core.messages import Decision, Ranking, RerankRequest
+from rankfleet.core.timing import Timing
 from rankfleet.retrieval.bm25 import Hit
 
 

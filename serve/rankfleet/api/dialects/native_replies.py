@@ -7,8 +7,9 @@ from typing import Annotated, Any, Literal, NotRequired
 from pydantic import Field
 from typing_extensions import TypedDict
 
-from rankfleet.core.messages import STEPS, Decision, Plan, Ranking, Refusal, Timing
+from rankfleet.core.messages import Decision, Plan, Ranking, Refusal
 from rankfleet.core.sections import UNSCORED
+from rankfleet.core.timing import STEPS, Timing
 
 Document = str | dict[str, Any]  # of a request: a text, or an object with its text under `text`
 
