@@ -2,9 +2,9 @@
 
     python -m benchmarks.bare_serve run      writes benchmarks/results/bare_serve.json
 
-The bare application has the same Serve settings, an ingress and a replica with one thread, and `@serve.batch` without a
-wait. It has no budgets, plans, deadlines, checks or cache. Both are measured in turn, as `rankfleet bench serve` does:
-20 short documents, the client's time minus the engine's.
+The bare application has the same Serve settings and precision, an ingress and a replica with one thread, and
+`@serve.batch` without a wait. It has no budgets, plans, deadlines, checks or cache. Both are measured in turn, as
+`rankfleet bench serve` does: 20 short documents, the client's time minus the engine's.
 """
 
 import argparse
@@ -45,6 +45,8 @@ def serve_bare() -> None:
     from ray.serve.schema import LoggingConfig
     from starlette.requests import Request
 
+    dtype = read_config(CONFIG).groups["demo"].dtype
+
     @serve.deployment(ray_actor_options={"num_cpus": 0.5}, max_ongoing_requests=100)
     class BareModel:
         def __init__(self) -> None:
@@ -55,7 +57,7 @@ def serve_bare() -> None:
 
             torch.set_num_threads(1)
             tiers = ("small", "medium", "large")
-            self.rerankers = {tier: Reranker.load(find_checkpoint(f"demo/{tier}")) for tier in tiers}
+            self.rerankers = {tier: Reranker.load(find_checkpoint(f"demo/{tier}"), dtype) for tier in tiers}
             self.thread = ThreadPoolExecutor(1)
 
         def rank(self, tier: str, query: str, documents: list[str]) -> dict[str, Any]:

@@ -36,7 +36,7 @@ def table(figures: dict[str, Any]) -> str:
     caption = conditions(
         figures["measured"],
         f"{figures['threads']} threads",
-        f"median of {figures['rounds']} rounds of {figures['seconds']:g} s",
+        f"median of {figures['rounds']} × {figures['seconds']:g} s",
         quiet,
     )
     header = ["clients × documents: pairs/s, p50 / p99 ms", *cells, "largest difference"]

@@ -35,4 +35,7 @@ if __name__ == "__main__":
     ray.init(include_dashboard=False, log_to_driver=False)
     serve.start(http_options={"host": "127.0.0.1", "port": port})
     app = Reranker.bind(model, threads)  # type: ignore[attr-defined]
-    serve.run(app, route_prefix="/rerank", blocking=True)
+    try:
+        serve.run(app, route_prefix="/rerank", blocking=True)
+    finally:
+        serve.shutdown()  # else HAProxy stays, and with it its ports, which the next server needs

@@ -122,7 +122,7 @@ def test_a_processors_table_names_servers_that_were_wrong_or_did_not_run() -> No
         "| vllm float32 | wrong scores | wrong scores |",
         "| vllm bfloat16 | not run | not run |",
         "",
-        "2026-11-26, A (2 cores), 2 threads, median of 3 rounds of 10 s, other load on the machine. "
+        "2026-11-26, A (2 cores), 2 threads, median of 3 × 10 s, other load on the machine. "
         "infinity-emb 0.0.78, rankfleet 0.1.0.",
         "",
         "Rankfleet ÷ the better of infinity and vLLM, the lower of the first two columns: auto 4.0× (goal 2.3×); "
