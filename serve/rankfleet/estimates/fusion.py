@@ -6,11 +6,13 @@ The weight, in logits per unit of evidence, belongs to a tier: the worse a tier 
 beside it. `rankfleet evaluate --fit-fusion` fits it on judged queries and writes it into the quality table.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
 import numpy as np
+
+Scores = Sequence[float] | np.ndarray
 
 
 @dataclass(frozen=True)
@@ -31,15 +33,20 @@ def evidence_of_order(count: int) -> np.ndarray:
     return logarithms - logarithms.mean() if count else logarithms
 
 
-def evidence_of_scores(scores: np.ndarray) -> np.ndarray:
-    """float64 [count]: standard deviations above the mean of these scores; 0 for all if they are equal.
+def evidence_of_scores(scores: Scores) -> np.ndarray:
+    """float64 [count]: standard deviations above the mean of these finite scores; 0 for all if they are equal.
 
     Retrievers score on scales of their own (BM25 from 0 to 50, cosines from .6 to .9); the spread of one request's
     candidates is the scale that they share.
     """
-    centred = np.asarray(scores, np.float64) - np.mean(scores) if len(scores) else np.zeros(0)
-    deviation = float(np.std(centred)) if len(centred) else 0.0
-    return centred / deviation if deviation > 0 else np.zeros(len(centred))
+    scores = np.asarray(scores, np.float64)
+    largest = np.abs(scores).max(initial=0.0)
+    if largest == 0.0 or (scores == scores[0]).all():  # the rounding of the mean would pass for a deviation
+        return np.zeros(len(scores))
+    scaled = scores / largest  # so that no square overflows
+    scaled -= scaled.mean()
+    deviation = np.sqrt(np.mean(scaled * scaled))
+    return scaled / deviation if deviation > 0 else scaled
 
 
 @dataclass(frozen=True)
@@ -55,7 +62,7 @@ class Fusion:
     weights: Mapping[str, FusionWeights] = field(default_factory=dict)
 
     @staticmethod
-    def of(documents: int, scores: np.ndarray | None, weights: Mapping[str, FusionWeights]) -> "Fusion":
+    def of(documents: int, scores: Scores | None, weights: Mapping[str, FusionWeights]) -> "Fusion":
         """Of candidates in their order. scores: of the retriever, in the same order; None if they are not known."""
         if scores is None:
             return Fusion(evidence_of_order(documents), "order", weights)
@@ -69,4 +76,4 @@ class Fusion:
     def fused(self, tier: str, logits: np.ndarray, places: np.ndarray) -> np.ndarray:
         """float64 [places]: the fused scores. logits: float [places], of this tier. places: of the documents that it
         scored."""
-        return logits.astype(np.float64) + self.weight(tier) * self.evidence[places]
+        return self.weight(tier) * self.evidence[places] + logits

@@ -99,7 +99,8 @@ class FleetQuality:
     """What is known of a fleet's rankings, and with which weights its tiers are fused.
 
     ranked: of candidates that come in a retriever's order: its own quality, and that of tiers fused with it.
-    unordered: of candidates whose order says nothing; the quality of leaving them so counts as 0.
+    unordered: of candidates whose order says nothing; the quality of leaving them so counts as 0, and the first of them
+        are any of them.
     weights: by tier; empty if none have been fitted.
     """
 
@@ -115,7 +116,11 @@ class FleetQuality:
             ranked = parse_table({"retriever": known.retriever, **fused}, known.tiers, known.retriever)
             ranked = replace(ranked, tokens=ranked.tokens or known.tokens)
         weights = {tier: FusionWeights(**each) for tier, each in fused.get("weights", {}).items()}
-        return FleetQuality(ranked, replace(known, retriever=0.0), weights)
+        return FleetQuality(ranked, replace(known, retriever=0.0, depths={}), weights)
+
+    def table(self, ranked: bool) -> QualityTable:
+        """Of requests whose candidates come in a retriever's order, or of those whose order says nothing."""
+        return self.ranked if ranked else self.unordered
 
 
 def fleet_quality(config: FleetConfig) -> FleetQuality:
