@@ -187,6 +187,12 @@ async def test_without_a_weight_the_first_stage_and_the_retriever_choose_togethe
         assert [WORDS[place] for place in chunk_places(group.chunks[1])] == expected
 
 
+async def test_a_weight_of_0_leaves_the_choice_to_the_logits(tmp_path: Path) -> None:
+    group = Words()
+    await cascade(tmp_path, {"small": {"order": 0.0}}, group).rank(RerankRequest("mat", WORDS, slo_ms=200))
+    assert [WORDS[place] for place in chunk_places(group.chunks[1])] == ["is", "bird"]
+
+
 def chunk_places(chunk: Chunk) -> list[int]:
     return [PLACES[int(i)] for i in chunk.pairs.ids[np.cumsum(chunk.pairs.lengths) - 2]]
 

@@ -148,6 +148,12 @@ def test_a_second_stage_scores_the_best_of_the_first(tmp_path: Path) -> None:
     assert outcome.gpu_s == pytest.approx(0.042)
 
 
+def test_missed_requests_count_with_the_quality_of_the_retriever_in_the_table(tmp_path: Path) -> None:
+    config, short = with_cascade(tmp_path), changed(slo_ms=2)  # small takes 10 ms
+    figures = results(simulate("slo", requests_at(0), config, short), requests_at(0), config, short)
+    assert (figures["refused"], figures["mean_quality"]) == (1, 0.1)
+
+
 def test_a_second_stage_is_cut_or_left_out_for_lack_of_time(tmp_path: Path) -> None:
     # First stages run from 0 to 10 and from 10 to 20 ms. The second stage of the first request would have to begin by
     # 18; the timer for that fires 0.1 ms later, and the answer of small stays. That of the second request has 31 ms of

@@ -6,6 +6,7 @@ The weight, in logits per unit of evidence, belongs to a tier: the worse a tier 
 beside it. `rankfleet evaluate --fit-fusion` fits it on judged queries and writes it into the quality table.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
@@ -45,7 +46,7 @@ def evidence_of_scores(scores: Scores) -> np.ndarray:
         return np.zeros(len(scores))
     scaled = scores / largest  # so that no square overflows
     scaled -= scaled.mean()
-    deviation = np.sqrt(np.mean(scaled * scaled))
+    deviation = math.sqrt(scaled @ scaled / len(scaled))
     return scaled / deviation if deviation > 0 else scaled
 
 

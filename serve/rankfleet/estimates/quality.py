@@ -146,6 +146,11 @@ def fleet_quality(config: FleetConfig) -> FleetQuality:
         raise ConfigError(f"quality.table {settings.table} is not a table of qualities: {error!r}") from error
 
 
+def own_table(config: FleetConfig) -> QualityTable:
+    """Of requests that do not say how their candidates come. Raises as `fleet_quality` does."""
+    return fleet_quality(config).table(config.ranked)
+
+
 def parse_table(data: Mapping[str, Any], tiers: Mapping[str, float], retriever: float) -> QualityTable:
     """Read one data set of a table.
 

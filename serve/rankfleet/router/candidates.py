@@ -19,9 +19,9 @@ def check_scores(request: RerankRequest) -> None:
         )
     if len(scores) != len(request.documents):
         raise InvalidRequest(f"{len(scores)} scores for {len(request.documents)} documents; send one for each")
-    for i, score in enumerate(scores):
-        if not math.isfinite(score):
-            raise InvalidRequest(f"scores.{i} is not a finite number; send a finite score for each document, or none")
+    if not all(map(math.isfinite, scores)):
+        wrong = next(i for i, score in enumerate(scores) if not math.isfinite(score))
+        raise InvalidRequest(f"scores.{wrong} is not a finite number; send a finite score for each document, or none")
 
 
 def in_retrievers_order(request: RerankRequest) -> tuple[RerankRequest, np.ndarray | None]:

@@ -71,8 +71,8 @@ class PlanExecution:
             group = self._config.group_of(stage.tier)
             ahead_ms = self._fleet.snapshot(now_s).groups[group].ahead_ms(deadline_s, math.inf, now_s)
             left_ms = (deadline_s - now_s) * 1e3 - ahead_ms - self._fleet.beside_ms(now_s)
-        # A first stage that is fused has both orders in its scores already.
-        retrieved = fusion is not None and not fusion.weight(answer.stages[0].tier)
+        # The scores of a first stage that is fused have the retriever's order in them already.
+        retrieved = fusion is not None and answer.stages[0].tier not in fusion.weights
         lengths = tokenized.texts.document_lengths(stage.tier)
         kept = second_stage(stage, answer.scores, lengths, model, left_ms, retrieved)
         if len(kept) == 0:

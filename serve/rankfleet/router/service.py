@@ -103,7 +103,7 @@ class RankingService:
         tokenized = await self._tokenized(resolved, timing)
         if not request.probe:
             lengths = tokenized.plan_request.lengths or {}
-            self._token_bound.learn(resolved.request, lengths, self._limits(resolved.target.tiers))
+            self._token_bound.learn(request, lengths, self._limits(resolved.target.tiers))
         plan, answer = await self._router.route(tokenized)
         ranking = ranking_of(tokenized, plan, answer)
         timing.ends("reply", self.clock())
