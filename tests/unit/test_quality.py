@@ -98,7 +98,10 @@ def test_fused_orders_have_figures_of_their_own(tmp_path: Path) -> None:
     assert quality.unordered.tiers == {"small": 0.35, "medium": 0.4, "large": 0.6}
 
 
-@pytest.mark.parametrize("fused", [[1], {"weights": {"small": 1.5}}, {"weights": {"small": {"rank": 1.5}}}])
+@pytest.mark.parametrize(
+    "fused",
+    [[1], *({"weights": {"small": each}} for each in (1.5, {"rank": 1.5}, {"order": "much"}, {"order": float("nan")}))],
+)
 def test_a_fused_part_that_cannot_be_read_is_refused(tmp_path: Path, fused: object) -> None:
     content = {"data_sets": {"papers": {"fused": fused}}}
     with pytest.raises(ConfigError, match="is not a table of qualities"):

@@ -19,10 +19,14 @@ Scores = Sequence[float] | np.ndarray
 @dataclass(frozen=True)
 class FusionWeights:
     """Of one tier, in logits per unit of evidence. order: beside candidates of which only the order is known. scores:
-    beside candidates that come with the retriever's scores."""
+    beside candidates that come with the retriever's scores. Raises ValueError or TypeError for what is no weight."""
 
     order: float = 0.0
     scores: float = 0.0
+
+    def __post_init__(self) -> None:
+        if not (math.isfinite(self.order) and math.isfinite(self.scores)):
+            raise ValueError(f"weights have to be finite, not {self}")
 
 
 def evidence_of_order(count: int) -> np.ndarray:

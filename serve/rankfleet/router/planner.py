@@ -110,7 +110,7 @@ def choose(request: PlanRequest, fleet: FleetSnapshot, now_s: float) -> Choice:
     fastest = min(good or found, key=lambda option: option.predicted_ms)
     given = GivenOrderOption(fleet.quality.retriever, elapsed_ms + fleet.network_ms)
     if request.pinned is None and found[0].quality < given.quality:
-        return given_order(request, given, found, fastest, budget_ms)
+        return none_ranks_better(request, given, found, fastest, budget_ms)
     fitting = [option for option in good if option.predicted_ms <= budget_ms]
     if not measured and not fitting:
         fitting = [option for option in good if not fleet.groups[option.group].asleep]
@@ -149,7 +149,7 @@ def best_within_horizon(
     return fastest, deferred
 
 
-def given_order(
+def none_ranks_better(
     request: PlanRequest,
     given: GivenOrderOption,
     found: Sequence[PlanOption],
