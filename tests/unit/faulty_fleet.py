@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from rankfleet.core.errors import RankfleetError, ReplicaLost, ScoringFailed
 from rankfleet.core.messages import Chunk, ChunkScores, Decision, GivenOrder, Plan, RerankRequest
 from rankfleet.core.timing import Timing
+from rankfleet.estimates.fusion import Fusion
 from rankfleet.estimates.load import OfferedLoad
 from rankfleet.router.answer import Answer, ResolvedRequest, TokenizedRequest
 from rankfleet.router.fleet import FleetView
@@ -32,11 +33,13 @@ CLIENT: ContextVar["Client"] = ContextVar("CLIENT")
 class Client:
     """One request and what became of it.
 
-    version: of the fleet by which it was routed. decision: the router's; None before it is made. plan: as it was
-    carried out. ended_s: None while it waits. has_left: whether the client has gone.
+    fusion: None if its candidates are unordered. version: of the fleet by which it was routed. decision: the router's;
+    None before it is made. plan: as it was carried out. ended_s: None while it waits. has_left: whether the client has
+    gone.
     """
 
     request: PlanRequest
+    fusion: Fusion | None = None
     version: int = 0
     task: "asyncio.Task[None] | None" = None
     decision: Decision | None = None
@@ -181,7 +184,7 @@ class RouterProcess:
         client.version = self.version
         request = client.request
         target = Target(tuple(request.work), request.pinned, NO_CLASS, None, request.budget_ms)
-        resolved = ResolvedRequest(RerankRequest("", []), target, None, request.arrived_s)
+        resolved = ResolvedRequest(RerankRequest("", []), target, None, request.arrived_s, client.fusion)
         try:
             client.plan, client.answer = await self._router.route(TokenizedRequest(resolved, texts, request, Timing()))
         except RankfleetError as error:
@@ -238,9 +241,11 @@ class FaultyFleet:
         self.replicas[group] = [replica for replica in self.replicas[group] if not replica.is_gone]
         router.links[group].publish(self.replicas[group], with_hosts)
 
-    def submit(self, router: RouterProcess, request: PlanRequest, texts: NumberedTexts) -> Client:
+    def submit(
+        self, router: RouterProcess, request: PlanRequest, texts: NumberedTexts, fusion: Fusion | None = None
+    ) -> Client:
         """A client sends a request."""
-        client = Client(request)
+        client = Client(request, fusion)
         client.task = self.loop.create_task(router.rank(client, texts))
         return client
 

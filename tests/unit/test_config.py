@@ -76,6 +76,11 @@ def test_shipped_fleet_files_pin_the_models_of_the_hub(path: Path) -> None:
         ({"autoscaling": {"rarely": 0.1}}, "autoscaling.rarely: was renamed to idle_utilisation"),
         ({"updates": {"drain_s": 10}}, "updates.drain_s: was renamed to graceful_shutdown_timeout_s"),
         ({"slo_classes": {"small": {"slo_ms": 50}}}, "small: an SLO class may not have the name of a tier"),
+        (
+            {"quality": {"retriever": 0.45}},
+            "quality.retriever is the quality of the order in which documents come; add `candidates: ranked`",
+        ),
+        ({"candidates": "sorted"}, "candidates: Input should be 'ranked' or 'unordered'"),
         ({"default_slo_class": "fast"}, "default_slo_class 'fast' is not under slo_classes"),
         ({"default_model": "big"}, "default_model 'big' is none of auto, small"),
         ({"slo_classes": {"fast": {"slo_ms": 0}}}, "slo_classes.fast.slo_ms: a budget is in milliseconds"),

@@ -104,7 +104,7 @@ async def test_a_reply_has_one_result_for_each_document_best_first(dialect: Dial
 
 @pytest.mark.parametrize(("dialect", "route"), RERANK)
 async def test_a_document_that_was_not_scored_has_a_result_too(dialect: Dialect, route: Any) -> None:
-    one = service(quality={"retriever": 0.2})
+    one = service(candidates="ranked", quality={"retriever": 0.2})
     one.fleet.update_latency({tier: LatencyModel(500, 0, 0) for tier in ("small", "medium", "large")})
     async with http_client(one) as http:
         reply = await http.post(route.path, content=example(route), headers={"x-rankfleet-slo-ms": "5"})

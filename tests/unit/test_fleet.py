@@ -1,8 +1,11 @@
+import json
 import math
+from pathlib import Path
 
 import pytest
 
 from rankfleet.core.config import FleetConfig
+from rankfleet.core.work import Work
 from rankfleet.estimates.latency import LatencyModel
 from rankfleet.router.fleet import FleetView
 from rankfleet.router.ledger import Entry
@@ -124,6 +127,25 @@ def test_each_version_of_the_fleet_goes_by_its_own_minimum() -> None:
     assert view.ready
     view.ledgers["demo"].update(frozenset({"r1"}))
     assert view.awake("demo")
+
+
+def test_a_snapshot_has_the_qualities_of_ranked_or_of_unordered_candidates(tmp_path: Path) -> None:
+    fused = {"weights": {"small": {"order": 1.5}}, "tiers": {"small": 0.45}}
+    (tmp_path / "table.json").write_text(json.dumps({"data_sets": {"mine": {"retriever": 0.42, "fused": fused}}}))
+    for candidates, own in (("ranked", (0.45, 0.42)), ("unordered", (0.3, 0.0))):
+        view = view_of(fleet(candidates=candidates, quality={"table": str(tmp_path / "table.json")}))
+        view.update_latency({tier: LatencyModel(1, 0, 0) for tier in TIERS})
+        seen = {}
+        for ranked in (True, False, None):
+            snapshot = view.snapshot(0.0, ranked)
+            assert snapshot.tiers[0].latency is not None
+            seen[ranked] = snapshot.tiers[0].quality, snapshot.quality.retriever
+        assert seen == {True: (0.45, 0.42), False: (0.3, 0.0), None: own}
+        # Replicas bind late by the fleet's own.
+        assert view.own_quality["small"] == own[0]
+        frontier = view.frontier(("small",), Work(1, 10, 100))
+        assert frontier is not None
+        assert frontier.points[0].quality == own[0]
 
 
 def test_work_of_the_same_size_is_ahead_only_under_lasting_overload() -> None:

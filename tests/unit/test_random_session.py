@@ -15,6 +15,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 
 from rankfleet.core.errors import NotHosted, Overloaded, RankfleetError, ReplicaLost, ScoringFailed
 from rankfleet.core.messages import Plan, Refusal
+from rankfleet.estimates.fusion import Fusion
 from rankfleet.router.ledger import Entry
 from rankfleet.router.plan_options import PlanRequest
 from tests.unit.fakes import one_tier
@@ -25,6 +26,8 @@ MAX_EJECTION_S = 60.0
 LONG_S = 3000.0  # a request that may take this long is answered if its group is settled
 GROUPS = st.sampled_from([*CONFIG.groups])
 PLACES = st.integers(0, 7)  # of a router or a replica, modulo how many there are
+RETRIEVER = 0.34  # of the quality table: below medium, and above small unless it scores the first 20 alone
+WEIGHTS = {("small", "order"): 3.0, ("small", "scores"): 2.0, ("large", "order"): 0.5}  # of the quality table
 BUDGETS_MS = st.sampled_from([None, None, None, 0.001, 1.0, 20.0, 100.0, 400.0, 1500.0, 4500.0, 60_000.0, 3_600_000.0])
 
 
@@ -67,6 +70,7 @@ class Session(RuleBasedStateMachine):
         pinned=st.sampled_from([None, None, None, *CONFIG.tiers]),
         refuse=st.booleans(),
         min_quality=st.sampled_from([0.0, 0.0, 0.0, 0.0, 0.35, 0.51, 0.99]),
+        fused_by=st.sampled_from([None, "order", "scores"]),
         count=st.sampled_from([1, 1, 3, 10]),
         then_s=st.sampled_from([0.0, 0.0, 0.001, 0.01, 0.1]),
     )
@@ -79,6 +83,7 @@ class Session(RuleBasedStateMachine):
         pinned: str | None,
         refuse: bool,
         min_quality: float,
+        fused_by: str | None,
         count: int,
         then_s: float,
     ) -> None:
@@ -93,7 +98,10 @@ class Session(RuleBasedStateMachine):
             pairs.lengths,
             max_stages=2,
         )
-        self.waiting += [self.fleet.submit(process, request, pairs) for _ in range(count)]
+        scores = None if fused_by == "order" else np.arange(documents, 0, -1) ** 2
+        weights = process.view.quality.weights
+        fusion = None if fused_by is None else Fusion.of(documents, scores, weights)
+        self.waiting += [self.fleet.submit(process, request, pairs, fusion) for _ in range(count)]
         self.fleet.run_for(then_s)
 
     @rule(place=PLACES)
@@ -225,6 +233,8 @@ class Session(RuleBasedStateMachine):
             return
         if client.plan is not None:
             assert client.plan.quality >= client.request.min_quality
+            if client.fusion is not None and client.request.pinned is None:
+                assert client.plan.quality >= RETRIEVER
         if client.answer is not None:
             self.check_scores(client)
         elif limit_s(client.request, client.decision) > client.request.arrived_s + LONG_S:
@@ -233,15 +243,20 @@ class Session(RuleBasedStateMachine):
             assert since_s >= client.request.arrived_s, client
 
     def check_scores(self, client: Client) -> None:
-        """Every document has the score of its place, and those of a stage come from the same weights."""
-        order, scores = client.answer.order, client.answer.scores
+        """Every document has the score of its place, fused where candidates are ranked, and those of a stage come from
+        the same weights."""
+        order, scores, raw = client.answer.order, client.answer.scores, client.answer.logits
         assert sorted(order.tolist()) == list(range(len(scores)))
         first, *second = client.answer.stages
         placed = scores[order]
         assert (np.diff(placed) <= 0).all()
         for stage, places in ((second[0], order[: second[0].candidates]),) if second else ((first, order),):
             weights = [f"{stage.tier}@{client.version}/{precision}" for precision in "ab"]
-            assert any(np.array_equal(scores[places], logits(each, places)) for each in weights)
+            assert any(np.array_equal(raw[places], logits(each, places)) for each in weights)
+            expected = raw[places].astype(np.float64)
+            if client.fusion is not None:
+                expected += WEIGHTS.get((stage.tier, client.fusion.by), 0.0) * client.fusion.evidence[places]
+            assert np.allclose(scores[places], expected, rtol=0, atol=1e-9)
 
     def estimates_are_finite(self) -> None:
         now_s = self.fleet.clock()

@@ -384,7 +384,7 @@ async def test_what_another_router_sent_is_backlog_as_the_replica_reports_it() -
 
 
 async def test_min_quality_holds_when_the_budget_ends_in_the_queue() -> None:
-    one = service(Busy(), quality={"retriever": 0.25})
+    one = service(Busy(), candidates="ranked", quality={"retriever": 0.25})
     with pytest.raises(Overloaded, match="the budget ended in the queue"):
         await one.rank(RerankRequest("cat", ["a"], slo_ms=50, min_quality=0.26))
     ranking = await one.rank(RerankRequest("cat", ["a"], slo_ms=50, min_quality=0.25))

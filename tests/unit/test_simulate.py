@@ -32,7 +32,7 @@ WORKLOAD = Workload.model_validate(
 
 def one_group(replicas: int = 1, **changes: object) -> FleetConfig:
     group = {"tiers": ["small", "medium", "large"], "replicas": {"min": replicas, "max": replicas}}
-    return fleet(groups={"demo": group}, network_ms=0, quality={"retriever": 0.1}, **changes)
+    return fleet(groups={"demo": group}, network_ms=0, candidates="ranked", quality={"retriever": 0.1}, **changes)
 
 
 def changed(**one: object) -> Workload:
@@ -137,8 +137,8 @@ def with_cascade(folder: Path) -> FleetConfig:
     table = {"data_sets": {"mine": {"retriever": 0.1, "cascades": {"small>large": {"2": 0.45}}}}}
     (folder / "table.json").write_text(json.dumps(table))
     group = {"tiers": ["small", "medium", "large"], "replicas": {"min": 1, "max": 1}}
-    quality = {"retriever": 0.1, "table": str(folder / "table.json")}
-    return fleet(groups={"demo": group}, network_ms=0, quality=quality)
+    quality = {"table": str(folder / "table.json")}
+    return fleet(groups={"demo": group}, network_ms=0, candidates="ranked", quality=quality)
 
 
 def test_a_second_stage_scores_the_best_of_the_first(tmp_path: Path) -> None:
@@ -146,6 +146,12 @@ def test_a_second_stage_scores_the_best_of_the_first(tmp_path: Path) -> None:
     assert (outcome.tier.tolist(), outcome.quality.tolist(), outcome.batches) == ([2], [0.45], 2)
     assert outcome.took_ms.tolist() == pytest.approx([42])
     assert outcome.gpu_s == pytest.approx(0.042)
+
+
+def test_missed_requests_count_with_the_quality_of_the_retriever_in_the_table(tmp_path: Path) -> None:
+    config, short = with_cascade(tmp_path), changed(slo_ms=2)  # small takes 10 ms
+    figures = results(simulate("slo", requests_at(0), config, short), requests_at(0), config, short)
+    assert (figures["refused"], figures["mean_quality"]) == (1, 0.1)
 
 
 def test_a_second_stage_is_cut_or_left_out_for_lack_of_time(tmp_path: Path) -> None:

@@ -21,7 +21,6 @@ from tests.unit import fakes
 from tests.unit.fakes import FakeClock, FakeGroup, fleet, on_virtual_time, word_tokenizer
 
 DOCUMENTS = ["a dog is an animal", "a dog is an", "a dog", "a", "x"]  # pairs of 9, 8, 6, 5 and 5 tokens
-TABLE = {"data_sets": {"mine": {"retriever": 0.2, "cascades": {"small>large": {"2": 0.45}}}}}
 
 
 class TwoMinds(FakeGroup):
@@ -39,11 +38,14 @@ class TwoMinds(FakeGroup):
         return ChunkScores(logits, 1.0, 2.0, "r1", 0.0, tier)
 
 
-def service(tmp_path: Path, group: FakeGroup, clock: Callable[[], float] | None = None) -> RankingService:
+def service(
+    tmp_path: Path, group: FakeGroup, clock: Callable[[], float] | None = None, retriever: float = 0.2
+) -> RankingService:
     """Times in milliseconds: small takes 10, large 1 and 12.5 a token, which is 413 for everything."""
     table = tmp_path / "table.json"
-    table.write_text(json.dumps(TABLE))
-    config = fleet(quality={"table": str(table), "retriever": 0.2}, network_ms=3)
+    figures = {"retriever": retriever, "cascades": {"small>large": {"2": 0.45}}}
+    table.write_text(json.dumps({"data_sets": {"mine": figures}}))
+    config = fleet(candidates="ranked", quality={"table": str(table)}, network_ms=3)
     one = fakes.service(group, config, clock=clock)
     models = {"small": (10.0, 0.0), "medium": (900.0, 0.0), "large": (1.0, 12.5)}
     one.fleet.update_latency({tier: LatencyModel(a, b, 0) for tier, (a, b) in models.items()})
@@ -60,7 +62,7 @@ async def test_the_larger_tier_scores_the_best_of_the_smaller_again(tmp_path: Pa
     assert ranking.stages == (Stage.of("small", 5), Stage.of("large", 2))
     assert (ranking.plan.tier, ranking.plan.quality, ranking.partial) == ("large", 0.45, False)
     assert ranking.tokens == (9 + 8 + 6 + 5 + 5) + (9 + 8)
-    scores = [d.logit for d in ranking.documents]
+    scores = [d.score for d in ranking.documents]
     assert scores == sorted(scores, reverse=True), "a client that sorts by score gets the same order"
 
 
@@ -149,6 +151,44 @@ async def test_min_quality_holds_when_the_second_stage_is_left_out(tmp_path: Pat
     with pytest.raises(Overloaded, match="no time was left for the second stage, and what is left is below"):
         await one.rank(RerankRequest("cat", DOCUMENTS, slo_ms=300, min_quality=0.42))
     assert (await one.rank(RerankRequest("cat", DOCUMENTS, slo_ms=300, min_quality=0.25))).plan.tier == "small"
+
+
+async def test_a_first_stage_that_ranks_worse_than_the_order_given_does_not_answer_alone(tmp_path: Path) -> None:
+    class Short(TwoMinds):
+        """small ranks the short documents first."""
+
+        async def score(self, chunk: Chunk, entry: Entry) -> ChunkScores:
+            scores = await super().score(chunk, entry)
+            return replace(scores, logits=-scores.logits)
+
+    clock: list[FakeClock] = []
+    group = Short(lambda chunk: setattr(clock[0], "now", clock[0].now + 0.29))
+    one = service(tmp_path, group, retriever=0.35)
+    clock.append(one.clock)  # type: ignore[arg-type]
+    one.fleet.transferred = lambda ms, was_busy, now_s: None  # type: ignore[method-assign]  # or the next would be refused
+    for min_quality in (0.0, 0.33):
+        ranking = await one.rank(RerankRequest("cat", DOCUMENTS, slo_ms=300, min_quality=min_quality))
+        assert [(d.index, d.logit) for d in ranking.documents] == [(i, None) for i in range(5)]
+        assert (ranking.plan.tier, ranking.plan.quality, ranking.stages) == (None, 0.35, ())
+        assert (ranking.plan.fits, ranking.plan.degraded) == (False, "the order as given")
+        assert ranking.plan.reason.endswith("; no time was left for the second stage: the order as given instead")
+    assert [c.tier for c in group.chunks] == ["small", "small"], "both were planned as cascades"
+    with pytest.raises(Overloaded, match="no time was left for the second stage, and what is left is below"):
+        await one.rank(RerankRequest("cat", DOCUMENTS, slo_ms=300, min_quality=0.36))
+    clock[0].now += 1.0  # of unordered candidates the first stage is better than nothing
+    unordered = await one.rank(RerankRequest("cat", DOCUMENTS, slo_ms=300, candidates="unordered"))
+    assert (unordered.plan.tier, unordered.partial) == ("small", True)
+
+
+async def test_a_second_stage_that_scores_too_few_leaves_the_order_given(tmp_path: Path) -> None:
+    # 117 ms are left after the first stage: one of 9 tokens takes 113.5, and two take 213.5.
+    clock: list[FakeClock] = []
+    one = service(tmp_path, TwoMinds(lambda chunk: setattr(clock[0], "now", clock[0].now + 0.18)), retriever=0.35)
+    clock.append(one.clock)  # type: ignore[arg-type]
+    one.fleet.transferred = lambda ms, was_busy, now_s: None  # type: ignore[method-assign]
+    ranking = await one.rank(RerankRequest("cat", DOCUMENTS, slo_ms=300))
+    assert (ranking.plan.tier, ranking.plan.quality) == (None, 0.35)
+    assert ranking.plan.reason.endswith("; the second stage scored fewer than planned: the order as given instead")
 
 
 async def test_candidates_not_scored_again_keep_the_order_of_the_first_stage(tmp_path: Path) -> None:

@@ -71,7 +71,8 @@ class RankingHandler:
         # A document of the index that is too long is cut and not refused: the client did not choose it.
         documents = [clip(hit.text, limits.max_document_bytes) for hit in hits]
         reservation_of(request).resize(texts_bytes(documents))
-        ranking = await service.rank(replace(parsed.request, documents=documents), timing)
+        scores = [hit.score for hit in hits]
+        ranking = await service.rank(replace(parsed.request, documents=documents, scores=scores), timing)
         self._count(ranking)
         return respond(request, route.reply(SearchOutcome(hits, ranking, timing), parsed))
 

@@ -70,7 +70,7 @@ def add_status_routes(
 
     @api.get("/v1/models", summary="List tiers and SLO classes", responses={200: {"model": ModelsReply}})
     async def models() -> Response:
-        config, quality = service.config, service.fleet.quality
+        config, quality = service.config, service.fleet.own_quality
         data: list[dict[str, Any]] = [{"id": AUTO, "object": "model", "kind": "planner"}]
         data += [
             {
@@ -78,7 +78,7 @@ def add_status_routes(
                 "object": "model",
                 "kind": "tier",
                 "model": tier.model,
-                "quality": quality.tiers[name],
+                "quality": quality[name],
                 "group": config.group_of(name),
             }
             | ({} if (precision := service.fleet.precision(name)) is None else {"precision": precision.to_json()})

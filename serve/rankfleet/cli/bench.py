@@ -55,6 +55,7 @@ def serve(
     from rankfleet.bench.saturation import saturation
     from rankfleet.bench.serve import cost_at, load_summary, overhead, simulated, under_load
     from rankfleet.estimates.profile import read_profile
+    from rankfleet.estimates.quality import own_table
     from rankfleet.simulate.inputs import requests_for, workload_named
     from rankfleet.simulate.results import results
 
@@ -70,7 +71,7 @@ def serve(
             figures["saturation"] = saturation(url, config, saturation_s, seed)
         status.update(f"sending {len(requests)} requests over {seconds:g} s")
         replies = under_load(url, config, load, requests, seed)
-        figures |= load_summary(replies, list(load.classes), config.quality.retriever)
+        figures |= load_summary(replies, list(load.classes), own_table(config).retriever)
         if profile is not None:
             status.update("simulating the same requests")
             cost = cost_at(url, config, profile, seed)

@@ -34,7 +34,7 @@ def rank(
     ] = None,
     config: ConfigOption = "demo",
 ) -> None:
-    """Rank documents on this computer, without a cluster."""
+    """Rank documents on this computer, without a cluster, by a tier's scores alone, whatever order they come in."""
     fleet = load_config(config)
     texts = list(documents or []) + read_lines(file)
     if not query.strip() or not texts:

@@ -22,7 +22,7 @@ from rankfleet.core.fingerprint import settings_name
 from rankfleet.core.messages import Chunk, ChunkScores
 from rankfleet.estimates.latency import LatencyModel, fit
 from rankfleet.estimates.precision import Precision
-from rankfleet.estimates.quality import quality_table
+from rankfleet.estimates.quality import own_table
 from rankfleet.replica.collector import CollectorWatchdog, submit_each
 from rankfleet.replica.device import executor_scorer
 from rankfleet.replica.health import check
@@ -86,7 +86,7 @@ class ReplicaGroup:
         worker = Worker(
             serve.get_replica_context().replica_id.unique_id,
             {},
-            quality_table(fleet).tiers,
+            own_table(fleet).tiers,
             group.batch_tokens,
             executor_scorer(self._engine, time.perf_counter),
             time.perf_counter,
@@ -106,7 +106,7 @@ class ReplicaGroup:
         # After A → B → A the models of A are still hosted: nothing is loaded, but the names have to go back to them.
         worker.name({tier: name for name, tier in wanted.items()})
         await self._set_threads(group.threads)
-        worker.adjust(quality_table(fleet).tiers, group.batch_tokens, fleet.routing, fleet.scheduling)
+        worker.adjust(own_table(fleet).tiers, group.batch_tokens, fleet.routing, fleet.scheduling)
         self._wanted = frozenset(wanted)
 
     async def _drop_unused(self) -> None:

@@ -4,13 +4,13 @@ from pathlib import Path
 
 from rankfleet.core.config import FleetConfig
 from rankfleet.estimates.profile import read_profile
-from rankfleet.estimates.quality import quality_table
+from rankfleet.estimates.quality import fleet_quality
 from rankfleet.retrieval.bm25 import Bm25Index
 
 
 def check_named_files(config: FleetConfig) -> None:
     """Raises what is wrong with the quality table, the profile or the index."""
-    quality_table(config)
+    fleet_quality(config)
     if config.profile:
         read_profile(config.profile)
     if config.search:

@@ -17,6 +17,7 @@ from rankfleet.core.passages import LongDocuments
 from rankfleet.core.sections import (
     AUTO,
     UNSCORED,
+    CandidateOrder,
     DecisionLog,
     Experiment,
     Group,
@@ -89,6 +90,11 @@ class FleetConfig(LiveSettings):
     )
     limits: Limits = Field(Limits(), description="limits of one request, and of all in flight")
     updates: Updates = Field(Updates(), description="how new replicas replace old ones")
+    candidates: CandidateOrder = Field(
+        "unordered",
+        description="how requests list their documents: `ranked`, in the order of the retriever that found them, which "
+        "then counts beside a tier's scores; or `unordered`. A request may say otherwise",
+    )
     quality: Quality = Field(Quality(), description="what is known about quality besides one figure per tier")
     routing: Routing = Field(Routing(), description="how far ahead replicas plan")
     scheduling: Scheduling = Field(Scheduling(), description="how a replica orders its work")
@@ -136,7 +142,17 @@ class FleetConfig(LiveSettings):
         check_live(self, set(self.tiers), set(self.groups))
         if unscaled := sorted(set(self.autoscaling.groups) - set(self.deployed)):
             raise ValueError(f"autoscaling.groups: {', '.join(unscaled)} is hosted in the router and not scaled apart")
+        if self.quality.retriever > 0 and not self.ranked:
+            raise ValueError(
+                "quality.retriever is the quality of the order in which documents come; add `candidates: ranked` at "
+                "the top level, or remove it"
+            )
         return self
+
+    @property
+    def ranked(self) -> bool:
+        """Whether documents come in a retriever's order, unless a request says otherwise."""
+        return self.candidates == "ranked"
 
     def group_of(self, tier: str) -> str:
         """The one group that hosts this tier."""

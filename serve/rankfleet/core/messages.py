@@ -13,6 +13,7 @@ import numpy as np
 
 from rankfleet.core.pairs import TokenizedPairs
 from rankfleet.core.passages import LongDocuments
+from rankfleet.core.sections import CandidateOrder
 from rankfleet.core.timing import Timing
 
 
@@ -25,6 +26,9 @@ class RerankRequest:
     slo_class: name of an SLO class; None for the class of the model, of the API key, or the fleet's default.
     user, session: ids by which an experiment assigns an arm.
     long_documents: None for the fleet's default.
+    candidates: whether the documents are listed in a retriever's order; None for the fleet's default.
+    scores: of the retriever, one for each document; with them the documents may be listed in any order. None if they
+        are not known.
     min_quality: the lowest expected nDCG@10 that is acceptable.
     request_id: names the request in logs and in the reply.
     probe: True for the router's own health check. Limits do not apply to it, and nothing is learned from it.
@@ -38,6 +42,8 @@ class RerankRequest:
     user: str | None = None
     session: str | None = None
     long_documents: LongDocuments | None = None
+    candidates: CandidateOrder | None = None
+    scores: list[float] | None = None
     min_quality: float = 0.0
     slo_class: str | None = None
     api_key: str | None = None
@@ -98,16 +104,29 @@ class ChunkScores:
     model: str = ""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class RankedDocument:
-    """index: place of the document in the request; logit: its raw score, None if it was not scored.
+    """index: place of the document in the request. logit: raw, of the last tier that scored it. score: what the order
+    follows. Both are None for a document that was not scored.
 
-    Logits never rise from one result to the next: in a cascade, the scores of documents that only the first stage has
-    scored are lowered below those of the second stage.
+    Scores never rise from one result to the next. They are the logits, fused with what the retriever says of the
+    candidates; in a cascade, those of documents that only the first stage has scored are lowered below those of the
+    second stage.
     """
 
     index: int
-    logit: float | None
+    logit: float | None = None
+    score: float | None = None
+
+
+class FusedBy(NamedTuple):
+    """How a ranking was fused with what the candidates came with: their order, or the retriever's scores.
+
+    weight: of the tier that answered, in logits per unit of evidence (`estimates/fusion.py`); 0 if none was fitted.
+    """
+
+    by: Literal["order", "scores"]
+    weight: float
 
 
 @dataclass(frozen=True)
@@ -197,13 +216,13 @@ class Plan:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GivenOrder:
     """The decision to score nothing and return the documents in the order given. Fields as in `Plan`; `quality` is
-    that of the retriever."""
+    that of the retriever. `degraded` is None where no plan ranks better than that order, so that it is complete."""
 
     quality: float
     predicted_ms: float
     budget_ms: float | None
     reason: str
-    degraded: str = "the order as given"
+    degraded: str | None = "the order as given"
     considered: tuple[Considered, ...] = ()
     unloaded: UnloadedPlan | None = None
 
@@ -212,8 +231,8 @@ class GivenOrder:
         return None
 
     @property
-    def fits(self) -> Literal[False]:
-        return False
+    def fits(self) -> bool:
+        return self.degraded is None
 
 
 @dataclass(frozen=True)
@@ -244,6 +263,7 @@ class Ranking:
     passages: pairs scored of each document, in the order given; None unless the request asked for passages.
     cached: documents whose token ids were in the cache.
     partial: whether the second stage was left out.
+    fused: None for unordered candidates, and where nothing was scored.
     pairs, tokens: scored in all stages together.
     """
 
@@ -260,6 +280,7 @@ class Ranking:
     partial: bool = False
     slo_class: str | None = None
     pairs: int = 0
+    fused: FusedBy | None = None
 
     @property
     def stages(self) -> tuple[Stage, ...]:

@@ -20,6 +20,8 @@ def check_slo_ms(slo_ms: float) -> float:
 
 SloMs = Annotated[float, AfterValidator(check_slo_ms)]
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$")]
+# How requests list their documents: in the order of the retriever that found them, or in one that says nothing.
+CandidateOrder = Literal["ranked", "unordered"]
 
 
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
@@ -180,7 +182,7 @@ class Quality(Section):
         0.0,
         ge=0,
         le=1,
-        description="nDCG@10 of the order in which requests list their documents; 0: the order says nothing",
+        description="nDCG@10 of the order in which documents come, with `candidates: ranked`; 0: not known",
     )
     table: str | None = Field(
         None,

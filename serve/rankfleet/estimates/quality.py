@@ -6,22 +6,28 @@ The table is a JSON file, which users replace by one of their own (`rankfleet ev
         "retriever": 0.325,
         "tiers": {"small": 0.36, "large": {"20": 0.37, "100": 0.39}},
         "tokens": {"large": {"128": 0.38}},
-        "cascades": {"small>large": {"20": 0.385}}}}}
+        "cascades": {"small>large": {"20": 0.385}},
+        "fused": {
+            "weights": {"small": {"order": 1.5, "scores": 1.2}},
+            "tiers": {"small": 0.38},
+            "cascades": {"small>large": {"20": 0.395}}}}}}
 
 Under `tiers` a figure may be given by depth, the number of candidates scored; `tokens` is by the length to which pairs
-are cut, `cascades` by the number of candidates that the large tier scores.
+are cut, `cascades` by the number of candidates that the large tier scores. `fused` holds the weights with which tiers
+are fused with the order of the candidates (`estimates/fusion.py`), and the same figures for the fused order.
 """
 
 import itertools
 import json
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from rankfleet.core.config import FleetConfig
 from rankfleet.core.errors import ConfigError
+from rankfleet.estimates.fusion import FusionWeights
 
 Curve = Mapping[int, float]  # depth or pair length → nDCG@10
 
@@ -88,26 +94,61 @@ class QualityTable:
         return self.retriever + (self.tiers[tier] - self.retriever) * share
 
 
-def quality_table(config: FleetConfig) -> QualityTable:
-    """The table that a fleet file names, or its figures by tier if it names none.
+@dataclass(frozen=True)
+class FleetQuality:
+    """What is known of a fleet's rankings, and with which weights its tiers are fused.
+
+    ranked: of candidates that come in a retriever's order: its own quality, and that of tiers fused with it.
+    unordered: of candidates whose order says nothing; the quality of leaving them so counts as 0, and the first of them
+        are any of them.
+    weights: by tier; empty if none have been fitted.
+    """
+
+    ranked: QualityTable
+    unordered: QualityTable
+    weights: Mapping[str, FusionWeights] = field(default_factory=dict)
+
+    @staticmethod
+    def of(known: QualityTable, fused: Mapping[str, Any]) -> "FleetQuality":
+        """known: the figures of the tiers alone. fused: that part of the data set's JSON object; may be empty."""
+        ranked = known
+        if fused:
+            ranked = parse_table({"retriever": known.retriever, **fused}, known.tiers, known.retriever)
+            ranked = replace(ranked, tokens=ranked.tokens or known.tokens)
+        weights = {tier: FusionWeights(**each) for tier, each in fused.get("weights", {}).items()}
+        return FleetQuality(ranked, replace(known, retriever=0.0, depths={}), weights)
+
+    def table(self, ranked: bool) -> QualityTable:
+        """Of requests whose candidates come in a retriever's order, or of those whose order says nothing."""
+        return self.ranked if ranked else self.unordered
+
+
+def fleet_quality(config: FleetConfig) -> FleetQuality:
+    """From the table that a fleet file names, or its figures by tier if it names none.
 
     Raises ConfigError if the table cannot be read or lacks the data set.
     """
     settings, tiers = config.quality, {name: tier.quality for name, tier in config.tiers.items()}
     if settings.table is None:
-        return QualityTable(tiers, settings.retriever)
+        return FleetQuality.of(QualityTable(tiers, settings.retriever), {})
     try:
         data_sets = json.loads(Path(settings.table).read_text(encoding="utf-8"))["data_sets"]
         name = settings.data_set or next(iter(data_sets))
         if name not in data_sets:
             raise ConfigError(f"quality.data_set: {name!r} is not in {settings.table}; it has {', '.join(data_sets)}")
-        return parse_table(data_sets[name], tiers, settings.retriever)
+        data = data_sets[name]
+        return FleetQuality.of(parse_table(data, tiers, settings.retriever), data.get("fused", {}))
     except OSError as error:
         raise ConfigError(
             f"quality.table {settings.table}: {error.strerror}; write it with `rankfleet evaluate --table`"
         ) from error
     except (ValueError, KeyError, TypeError, AttributeError, StopIteration) as error:
         raise ConfigError(f"quality.table {settings.table} is not a table of qualities: {error!r}") from error
+
+
+def own_table(config: FleetConfig) -> QualityTable:
+    """Of requests that do not say how their candidates come. Raises as `fleet_quality` does."""
+    return fleet_quality(config).table(config.ranked)
 
 
 def parse_table(data: Mapping[str, Any], tiers: Mapping[str, float], retriever: float) -> QualityTable:

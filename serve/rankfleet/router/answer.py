@@ -8,6 +8,7 @@ import numpy as np
 from rankfleet.core.errors import Infeasible, InvalidRequest, Overloaded, RequestError, ScoringFailed
 from rankfleet.core.messages import (
     Assignment,
+    FusedBy,
     GivenOrder,
     Plan,
     RankedDocument,
@@ -17,6 +18,7 @@ from rankfleet.core.messages import (
     Stage,
     Timing,
 )
+from rankfleet.estimates.fusion import Fusion
 from rankfleet.estimates.quality import QualityTable
 from rankfleet.router.dispatch import Scores
 from rankfleet.router.plan_options import PlanRequest
@@ -29,12 +31,24 @@ EXPIRED = "the budget ended in the queue"
 
 @dataclass(frozen=True)
 class ResolvedRequest:
-    """A request that has passed the checks: which tiers may answer it, its experiment's arm, and when it arrived."""
+    """A request that has passed the checks: which tiers may answer it, its experiment's arm, and when it arrived.
+
+    request: with its documents in the retriever's order, if they have one.
+    fusion: what the candidates bring with them; None if they are unordered.
+    places: int [documents], of each document in the request as it was sent; None if it was sent in this order.
+    """
 
     request: RerankRequest
     target: Target
     assignment: Assignment | None
     arrived_s: float
+    fusion: Fusion | None = None
+    places: np.ndarray | None = None
+
+    @property
+    def ranked(self) -> bool:
+        """Whether the candidates come in a retriever's order."""
+        return self.fusion is not None
 
 
 @dataclass(frozen=True)
@@ -67,13 +81,15 @@ class TokenizedRequest:
 class Answer:
     """What has been scored so far.
 
-    order: int [scored documents], their places, best first. scores: float [scored documents], by place; the scored
-    documents are the first of the request. stages: those carried out. passages: pairs of each scored document.
+    order: int [scored documents], their places, best first. scores: float [scored documents], by place, which the order
+    follows; the scored documents are the first of the request. logits: float [scored documents], by place, raw, of the
+    last tier that scored each. stages: those carried out. passages: pairs of each scored document.
     left_out: why the second stage was left out, empty if it was not. fault: the error behind that, if there was one.
     """
 
     order: np.ndarray
     scores: np.ndarray
+    logits: np.ndarray
     stages: tuple[Stage, ...]
     tokens: int
     truncated: list[int]
@@ -83,14 +99,14 @@ class Answer:
     fault: Exception | None = None
 
     @staticmethod
-    def of(scores: Scores, part: Part) -> "Answer":
+    def of(scores: Scores, part: Part, fusion: Fusion | None) -> "Answer":
         """The answer of a single stage: by score, ties in the order given."""
-        by_document = document_scores(scores, part)
-        layout = part.layout
+        logits, layout = document_logits(scores, part), part.layout
+        by_place = logits if fusion is None else fusion.fused(scores.tier, logits, np.arange(len(logits)))
         stages = (Stage.of(scores.tier, len(layout.firsts)),)
-        order = np.argsort(-by_document, kind="stable")
+        order = np.argsort(-by_place, kind="stable")
         passages = layout.counts.tolist()
-        return Answer(order, by_document, stages, part.pairs.tokens, layout.truncated, passages, len(part.pairs))
+        return Answer(order, by_place, logits, stages, part.pairs.tokens, layout.truncated, passages, len(part.pairs))
 
     def quality(self, plan: Plan, table: QualityTable) -> float:
         """Expected nDCG@10 of what was carried out, which may be less or other than what was planned."""
@@ -117,21 +133,21 @@ class Answer:
         return replace(plan, stages=self.stages, quality=quality, reason=f"{plan.reason}; {why}")
 
 
-def document_scores(scores: Scores, part: Part) -> np.ndarray:
-    """float [documents]: the score of each document's best passage. Raises ScoringFailed if a score is not finite."""
+def document_logits(scores: Scores, part: Part) -> np.ndarray:
+    """float [documents]: the logit of each document's best passage. Raises ScoringFailed if a score is not finite."""
     if not np.isfinite(scores.logits).all():
         raise ScoringFailed(f"tier {scores.tier} gave scores that are not finite")
     return part.layout.best(scores.logits)
 
 
-def given_order(plan: Plan, quality: float) -> GivenOrder:
-    """What is left of a plan whose time ran out in the queue. quality: of the order given."""
+def given_order(plan: Plan, quality: float, why: str) -> GivenOrder:
+    """What is left of a plan that was not carried out, for this reason. quality: of the order given."""
     how = "the order as given"
     return GivenOrder(
         quality=quality,
         predicted_ms=plan.predicted_ms,
         budget_ms=plan.budget_ms,
-        reason=f"{plan.reason}; {EXPIRED}: {how} instead",
+        reason=f"{plan.reason}; {why}: {how} instead",
         degraded=how,
         considered=plan.considered,
         unloaded=plan.unloaded,
@@ -140,28 +156,43 @@ def given_order(plan: Plan, quality: float) -> GivenOrder:
 
 def ranking_of(tokenized: TokenizedRequest, plan: Plan | GivenOrder, answer: Answer | None) -> Ranking:
     """The ranking. plan: as it was carried out. answer: None for the order as given."""
-    request, texts = tokenized.resolved.request, tokenized.texts
+    resolved, texts = tokenized.resolved, tokenized.texts
+    request, fused = resolved.request, None
     count = len(request.documents)
+    places = np.arange(count) if resolved.places is None else resolved.places
     documents = []
     if answer is not None:
         order = answer.order[: request.top_n]
-        documents = [*map(RankedDocument, order.tolist(), answer.scores[order].tolist())]
-    documents += [RankedDocument(i, None) for i in range(count)[len(documents) : request.top_n]]
+        columns = (places[order], answer.logits[order], answer.scores[order])
+        documents = [*map(RankedDocument, *(column.tolist() for column in columns))]
+        if resolved.fusion is not None:
+            fused = FusedBy(resolved.fusion.by, resolved.fusion.weight(answer.stages[-1].tier))
+    documents += map(RankedDocument, places[len(documents) : request.top_n].tolist())
     passages = [] if answer is None else answer.passages
-    return Ranking(
+    ranking = Ranking(
         documents=documents,
         plan=plan,
         tokens=answer.tokens if answer else 0,
         truncated=answer.truncated if answer else [],
         timing=tokenized.timing,
-        assignment=tokenized.resolved.assignment,
+        assignment=resolved.assignment,
         request_id=request.request_id,
         texts=request.documents,
         passages=passages + [0] * (count - len(passages)) if texts.passages else None,
         cached=texts.cached,
         partial=bool(answer and answer.left_out),
-        slo_class=tokenized.resolved.target.slo_name,
+        slo_class=resolved.target.slo_name,
         pairs=answer.pairs if answer else 0,
+        fused=fused,
+    )
+    if resolved.places is None:
+        return ranking
+    sent = np.argsort(places).tolist()  # of the documents as they were sent, their places in the retriever's order
+    return replace(
+        ranking,
+        truncated=sorted(places[ranking.truncated].tolist()),
+        texts=[request.documents[i] for i in sent],
+        passages=ranking.passages and [ranking.passages[i] for i in sent],
     )
 
 

@@ -9,13 +9,14 @@ import numpy as np
 from rankfleet.core.config import FleetConfig
 from rankfleet.core.errors import Expired, Overloaded, RankfleetError
 from rankfleet.core.messages import Plan, Stage
-from rankfleet.router.answer import Answer, TokenizedRequest, document_scores
+from rankfleet.router.answer import Answer, TokenizedRequest, document_logits
 from rankfleet.router.cascade import ranked, second_stage
 from rankfleet.router.dispatch import Dispatcher
 from rankfleet.router.fleet import FleetView
 from rankfleet.router.retry import Deadline
 
 NO_TIME = "no time was left for the second stage"
+FEWER = "the second stage scored fewer than planned"
 
 log = logging.getLogger("ray.serve")
 
@@ -35,7 +36,8 @@ class PlanExecution:
         """Score as planned.
 
         Raises Expired if the deadline passed before the first stage was scored, Overloaded if the second stage was
-        left out and the ranking without it is below the quality asked for, and whatever the replicas raise.
+        left out and neither the ranking without it nor the order given is of the quality asked for, and whatever the
+        replicas raise.
         """
         first = plan.stages[0]
         texts = tokenized.texts
@@ -44,22 +46,22 @@ class PlanExecution:
         tiers = first.tiers if len(first.tiers) == 1 else texts.alike(first.tiers, first.tier)
         unloaded_tier = plan.unloaded.tier if plan.unloaded is not None else None
         scores = await self._dispatcher.score(tiers, part.pairs, tokenized.deadline(plan), unloaded_tier)
-        answer = Answer.of(scores, part)
+        answer = Answer.of(scores, part, tokenized.resolved.fusion)
         tokenized.timing.scored(scores.queue_ms, scores.infer_ms, self._clock())
         if len(plan.stages) > 1:
             await self._second_stage(plan.stages[1], answer, tokenized)
             tokenized.timing.ends("transfer", self._clock())  # of a stage that was waited for in vain
-            if answer.quality(plan, self._fleet.quality) < tokenized.plan_request.min_quality:
+            table = self._fleet.quality.table(tokenized.resolved.ranked)
+            if max(answer.quality(plan, table), table.retriever) < tokenized.plan_request.min_quality:
                 if answer.fault is not None:
                     raise answer.fault
-                why = answer.left_out or "the second stage scored fewer than planned"
-                raise self.too_late(f"{why}, and what is left is below min_quality", plan)
+                raise self.too_late(f"{answer.left_out or FEWER}, and what is left is below min_quality", plan)
         return answer
 
     async def _second_stage(self, stage: Stage, answer: Answer, tokenized: TokenizedRequest) -> None:
         """Let the larger tier score the best candidates so far, as many as there is time for. Whatever becomes of it,
         the answer of the first stage stays."""
-        model, quality = self._fleet.latency(stage.tier), self._fleet.quality
+        model, fusion = self._fleet.latency(stage.tier), tokenized.resolved.fusion
         if model is None:
             answer.left_out = NO_TIME
             return
@@ -69,7 +71,8 @@ class PlanExecution:
             group = self._config.group_of(stage.tier)
             ahead_ms = self._fleet.snapshot(now_s).groups[group].ahead_ms(deadline_s, math.inf, now_s)
             left_ms = (deadline_s - now_s) * 1e3 - ahead_ms - self._fleet.beside_ms(now_s)
-        retrieved = quality.retriever > 0
+        # The scores of a first stage that is fused have the retriever's order in them already.
+        retrieved = fusion is not None and answer.stages[0].tier not in fusion.weights
         lengths = tokenized.texts.document_lengths(stage.tier)
         kept = second_stage(stage, answer.scores, lengths, model, left_ms, retrieved)
         if len(kept) == 0:
@@ -78,7 +81,7 @@ class PlanExecution:
         part = tokenized.texts.part(stage.tier, kept)
         try:
             scores = await self._dispatcher.score((stage.tier,), part.pairs, Deadline(deadline_s, grace_s=0.0))
-            second = document_scores(scores, part)
+            logits = document_logits(scores, part)
         except Expired:
             answer.left_out = NO_TIME
             return
@@ -88,7 +91,10 @@ class PlanExecution:
             log.warning("request %s: no second stage: %s", request_id, error, exc_info=not known)
             answer.left_out, answer.fault = f"the second stage failed ({type(error).__name__})", error
             return
+        second = logits if fusion is None else fusion.fused(scores.tier, logits, kept)
         answer.order, answer.scores = ranked(answer.scores, kept, second, retrieved)
+        answer.logits = answer.logits.copy()
+        answer.logits[kept] = logits
         answer.stages += (Stage.of(scores.tier, len(kept)),)
         answer.tokens += part.pairs.tokens
         answer.pairs += len(part.pairs)

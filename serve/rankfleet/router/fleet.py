@@ -10,7 +10,7 @@ from rankfleet.estimates.arrivals import ArrivalMeter, ArrivalStats
 from rankfleet.estimates.frontier import Frontier, TierOption, quality_range
 from rankfleet.estimates.latency import LatencyModel
 from rankfleet.estimates.precision import Precision
-from rankfleet.estimates.quality import QualityTable, quality_table
+from rankfleet.estimates.quality import FleetQuality, fleet_quality
 from rankfleet.estimates.transfer import TransferMeter
 from rankfleet.router.ledger import Ledger
 from rankfleet.router.snapshot import FleetSnapshot, GroupState, TierState
@@ -34,14 +34,14 @@ class FleetView:
         self._config = config
         self._models = models
         self._latency: dict[str, LatencyModel] = before._latency if before else {}
-        self._quality = quality_table(config)
+        self.quality: FleetQuality = fleet_quality(config)
         self._meter: ArrivalMeter = before._meter if before else ArrivalMeter(config.routing)
         # Apart for chunks that find this router idle: after a burst of large requests, the time that chunks took in it
         # says nothing about the next one that comes alone.
         self._transfer: dict[bool, TransferMeter] = (
             before._transfer if before else {busy: TransferMeter() for busy in (False, True)}
         )
-        self._tiers: tuple[TierState, ...] = ()
+        self._tiers: dict[bool, tuple[TierState, ...]] = {}  # of ranked and of unordered candidates
         self.update_latency({})
         if before is None:
             self.take_over()
@@ -55,10 +55,12 @@ class FleetView:
     def update_latency(self, models: Mapping[str, LatencyModel]) -> None:
         """A group has reported its latency models, by fingerprint, or by tier if it has none."""
         self._latency |= models
-        self._tiers = tuple(
-            TierState(name, self._quality.tiers[name], self._config.group_of(name), self.latency(name))
-            for name in self._config.tiers
-        )
+        for ranked in (False, True):
+            quality = self.quality.table(ranked).tiers
+            self._tiers[ranked] = tuple(
+                TierState(name, quality[name], self._config.group_of(name), self.latency(name))
+                for name in self._config.tiers
+            )
 
     def use_profile(self, models: Mapping[str, LatencyModel]) -> None:
         """Use a stored profile, by tier, for tiers that no replica has reported yet."""
@@ -79,8 +81,9 @@ class FleetView:
         return {tier: model for tier in self._config.tiers if (model := self.latency(tier)) is not None}
 
     @property
-    def quality(self) -> QualityTable:
-        return self._quality
+    def own_quality(self) -> Mapping[str, float]:
+        """By tier, for requests that do not say how their candidates come. Replicas select tiers by it."""
+        return self.quality.table(self._config.ranked).tiers
 
     @property
     def ready(self) -> bool:
@@ -91,7 +94,7 @@ class FleetView:
     def frontier(self, tiers: Sequence[str], work: Work) -> Frontier | None:
         """The tiers of one group that are worth their time for a chunk, as its replica sees them; None if none of them
         is measured."""
-        group, quality = self._config.groups[self._config.group_of(tiers[0])], self._quality.tiers
+        group, quality = self._config.groups[self._config.group_of(tiers[0])], self.own_quality
         options = [
             TierOption(tier, quality[tier], *model.cost(work, group.batch_tokens))
             for tier in tiers
@@ -138,15 +141,17 @@ class FleetView:
         """Predicted seconds until a replica of this group would be free."""
         return self.ledgers[group].backlog_s(self.replicas(group, now_s), now_s)
 
-    def snapshot(self, now_s: float) -> FleetSnapshot:
-        """Everything that a decision uses besides the request."""
+    def snapshot(self, now_s: float, ranked: bool | None = None) -> FleetSnapshot:
+        """Everything that a decision uses besides the request. ranked: whether its candidates come in a retriever's
+        order; None for what the fleet file says."""
         config = self._config
+        ranked = config.ranked if ranked is None else ranked
         return FleetSnapshot(
-            self._tiers,
+            self._tiers[ranked],
             {name: self._state(name, now_s) for name in config.groups},
             config.network_ms,
             self.transfer_ms(now_s),
-            self._quality,
+            self.quality.table(ranked),
             config.routing,
             config.autoscaling.start_s,
         )

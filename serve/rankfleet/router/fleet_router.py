@@ -7,9 +7,9 @@ from rankfleet.core.config import FleetConfig
 from rankfleet.core.errors import Expired
 from rankfleet.core.messages import Decision, GivenOrder, Plan, Refusal
 from rankfleet.estimates.load import OfferedLoad
-from rankfleet.router.answer import EXPIRED, Answer, TokenizedRequest, given_order, refused
+from rankfleet.router.answer import EXPIRED, Answer, ResolvedRequest, TokenizedRequest, given_order, refused
 from rankfleet.router.dispatch import Dispatcher, GroupClient
-from rankfleet.router.execution import PlanExecution
+from rankfleet.router.execution import FEWER, PlanExecution
 from rankfleet.router.fleet import FleetView
 from rankfleet.router.plan_options import PlanRequest
 from rankfleet.router.planner import plan
@@ -58,31 +58,33 @@ class FleetRouter:
     async def route(self, tokenized: TokenizedRequest) -> tuple[Plan | GivenOrder, Answer | None]:
         """Decide for a request and carry it out. Returns the plan as carried out, and the answer; None for the order as
         given. Raises what `RankingService.rank` says."""
-        request = tokenized.plan_request
-        decision = self.decide(request, tokenized.resolved.request.request_id)
-        self.count(request, decision, tokenized.resolved.request.probe)
+        request, resolved = tokenized.plan_request, tokenized.resolved
+        decision = self.decide(request, resolved)
+        self.count(request, decision, resolved.request.probe)
         tokenized.timing.ends("plan", self._clock())
         if isinstance(decision, Refusal):
             raise refused(decision)
         if isinstance(decision, GivenOrder):
             return decision, None
+        table = self.fleet.quality.table(resolved.ranked)
         try:
             answer = await self._execution.run(decision, tokenized)
         except Expired as error:
             tokenized.timing.ends("transfer", self._clock())
-            quality = self.fleet.quality.retriever
-            if request.when_none_fits == "refuse" or quality < request.min_quality:
+            if request.when_none_fits == "refuse" or table.retriever < request.min_quality:
                 raise self._execution.too_late(EXPIRED, decision) from error
-            return given_order(decision, quality), None
-        return answer.carried_out(decision, self.fleet.quality), answer
+            return given_order(decision, table.retriever, EXPIRED), None
+        if len(decision.stages) > 1 and answer.quality(decision, table) < table.retriever:
+            return given_order(decision, table.retriever, answer.left_out or FEWER), None
+        return answer.carried_out(decision, table), answer
 
-    def decide(self, request: PlanRequest, request_id: str = "") -> Decision:
+    def decide(self, request: PlanRequest, resolved: ResolvedRequest) -> Decision:
         """Decide for the fleet as it is now, without consequences."""
         now_s = self._clock()
-        snapshot = self.fleet.snapshot(now_s)
+        snapshot = self.fleet.snapshot(now_s, resolved.ranked)
         decision = self._plan(request, snapshot, now_s)
         if self._on_decision is not None:
-            self._on_decision(request_id, request, snapshot, now_s, decision)
+            self._on_decision(resolved.request.request_id, request, snapshot, now_s, decision)
         return decision
 
     def count(self, request: PlanRequest, decision: Decision, probe: bool = False) -> None:
@@ -97,7 +99,9 @@ class FleetRouter:
         if isinstance(decision, Plan) or (isinstance(decision, Refusal) and decision.cause != "load"):
             return
         for each in decision.considered:
-            if each.tier is not None and each.quality >= request.min_quality:
+            if each.tier is None:  # nothing ranks better than the order given
+                return
+            if each.quality >= request.min_quality:
                 if not self.fleet.awake(group := self._config.group_of(each.tier)):
                     self._wake(group)
                 return

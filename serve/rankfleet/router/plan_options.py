@@ -70,7 +70,7 @@ class PlanOption(NamedTuple):
 
 
 class GivenOrderOption(NamedTuple):
-    """Leaving the documents in the order given: always possible, and takes no device time."""
+    """Leaving the documents in the order given: takes no device time."""
 
     quality: float
     predicted_ms: float
@@ -82,6 +82,13 @@ class GivenOrderOption(NamedTuple):
 
 
 QUALITY = attrgetter("quality")
+
+
+def quality_floor(request: PlanRequest, fleet: FleetSnapshot) -> float:
+    """The lowest quality that a plan may have: what the request asks for and, unless its tier is pinned, that of the
+    order in which its documents came."""
+    given = fleet.quality.retriever if request.pinned is None else 0.0
+    return max(request.min_quality, given)
 
 
 def engine_ms(tier: TierState, work: Work, fleet: FleetSnapshot, whole: bool = False) -> float:
@@ -137,12 +144,13 @@ def late_tiers(request: PlanRequest, fleet: FleetSnapshot, group: str) -> tuple[
     whole_tokens = fleet.groups[group].whole_tokens
     if request.pinned is not None or not whole_tokens:
         return ()
+    floor = quality_floor(request, fleet)
     return tuple(
         tier.name
         for tier in fleet.tiers
         if tier.group == group
         and tier.latency is not None
-        and tier.quality >= request.min_quality
+        and tier.quality >= floor
         and (work := request.work.get(tier.name)) is not None
         and work.tokens <= whole_tokens
     )

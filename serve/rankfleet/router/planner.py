@@ -17,6 +17,7 @@ from rankfleet.router.plan_options import (
     complete_options,
     degraded_options,
     partial_options,
+    quality_floor,
 )
 from rankfleet.router.snapshot import FleetSnapshot
 from rankfleet.router.unloaded import unloaded_plan
@@ -45,21 +46,22 @@ class Choice:
 def plan(request: PlanRequest, fleet: FleetSnapshot, now_s: float) -> Decision:
     """Decide for one request, and say why. The rules are those of `choose`."""
     choice = choose(request, fleet, now_s)
-    chosen = choice.chosen
+    chosen, floor = choice.chosen, quality_floor(request, fleet)
     considered = tuple(
-        Considered(option.tier, option.quality, option.predicted_ms, verdict(option, choice, request), option.how)
-        for option in choice.found
+        Considered(each.tier, each.quality, each.predicted_ms, verdict(each, choice, request, floor), each.how)
+        for each in choice.found
     )
     unloaded = unloaded_plan(choice.found, request, fleet, now_s)
     if chosen is None:
         return refusal(choice, request, fleet, considered, unloaded)
     if isinstance(chosen, GivenOrderOption):
+        none_fits = "" if choice.fits else reason_why_none_fits(choice.fastest, request, fleet)
         return GivenOrder(
             quality=chosen.quality,
             predicted_ms=chosen.predicted_ms,
             budget_ms=request.budget_ms,
-            reason=f"{reason_why_none_fits(choice.fastest, request, fleet)}; {chosen.how} instead",
-            degraded=chosen.how,
+            reason=f"{none_fits}; {chosen.how} instead" if none_fits else NONE_BETTER,
+            degraded=None if choice.fits else chosen.how,
             considered=considered,
             unloaded=unloaded,
         )
@@ -92,6 +94,8 @@ def choose(request: PlanRequest, fleet: FleetSnapshot, now_s: float) -> Choice:
     - With a budget: the best option that fits it and with which the group's backlog still drains within its horizon
       (`estimates/arrivals.py`). If only the horizon rules options out, the fastest that fits.
     - Without a budget: the best option, whatever the backlog.
+    - Never an option that ranks worse than the order in which the candidates come, unless the request's tier is pinned.
+      If none ranks as well, that order is the plan.
     - A tier that has not been measured fits a budget only while no other has been measured either.
     - If nothing fits: see `when_none_fits`.
     """
@@ -101,13 +105,17 @@ def choose(request: PlanRequest, fleet: FleetSnapshot, now_s: float) -> Choice:
     if request.pinned is None and fleet.table is not None and fleet.table.detailed:
         found = sorted([*found, *partial_options(request, fleet, found, now_s)], key=QUALITY, reverse=True)
     budget_ms = math.inf if request.budget_ms is None else request.budget_ms
-    good = [option for option in found if option.quality >= request.min_quality]
+    floor = quality_floor(request, fleet)
+    good = [option for option in found if option.quality >= floor]
     fastest = min(good or found, key=lambda option: option.predicted_ms)
+    given = GivenOrderOption(fleet.quality.retriever, elapsed_ms + fleet.network_ms)
+    if request.pinned is None and found[0].quality < given.quality:
+        return none_ranks_better(request, given, found, fastest, budget_ms)
     fitting = [option for option in good if option.predicted_ms <= budget_ms]
     if not measured and not fitting:
         fitting = [option for option in good if not fleet.groups[option.group].asleep]
     if not fitting:
-        return when_none_fits(request, fleet, found, fastest, budget_ms, elapsed_ms)
+        return when_none_fits(request, fleet, found, fastest, budget_ms, given)
     chosen, deferred = fitting[0], list[PlanOption]()
     if request.budget_ms is not None and measured:
         chosen, deferred = best_within_horizon(fitting, fastest, fleet)
@@ -141,24 +149,40 @@ def best_within_horizon(
     return fastest, deferred
 
 
+def none_ranks_better(
+    request: PlanRequest,
+    given: GivenOrderOption,
+    found: Sequence[PlanOption],
+    fastest: PlanOption,
+    budget_ms: float,
+) -> Choice:
+    """The order as given, which no option improves; a refusal if it is not good enough, or too late and the SLO class
+    says so."""
+    options: list[Option] = [given, *found]
+    fits = given.predicted_ms <= budget_ms
+    if given.quality < request.min_quality or (not fits and request.when_none_fits == "refuse"):
+        return Choice(None, False, options, (), fastest)
+    return Choice(given, fits, options, (), fastest)
+
+
 def when_none_fits(
     request: PlanRequest,
     fleet: FleetSnapshot,
     found: Sequence[PlanOption],
     fastest: PlanOption,
     budget_ms: float,
-    elapsed_ms: float,
+    given: GivenOrderOption,
 ) -> Choice:
     """A refusal if the SLO class says so or nothing ranks well enough; the pinned tier, late, if there is one; else
-    the best degraded option that fits, or the order as given."""
+    the best degraded option that fits and ranks better than the order as given, or that order."""
     refused = Choice(None, False, found, (), fastest)
     if request.when_none_fits == "refuse" or fastest.quality < request.min_quality:
         return refused
     if request.pinned is not None:
         return Choice(fastest, False, found, (), fastest)
     less = degraded_options(request, fleet, list(found), budget_ms)
-    given = GivenOrderOption(fleet.quality.retriever, elapsed_ms + fleet.network_ms)
-    chosen = next((option for option in less if option.predicted_ms <= budget_ms), given)
+    good = (option for option in less if option.quality > given.quality and option.predicted_ms <= budget_ms)
+    chosen = next(good, given)
     if chosen.quality < request.min_quality:
         return refused
     return Choice(chosen, False, [*found, *less, given], (), fastest)
@@ -193,6 +217,7 @@ def best_quality(request: PlanRequest, fleet: FleetSnapshot) -> tuple[float, str
     """The best quality of any plan, whatever it takes and whatever is asleep, and the tier that gives it."""
     known = [(tier.quality, tier.name) for tier in fleet.tiers if tier.name in request.work]
     if request.pinned is None and fleet.table is not None:
+        known.append((fleet.table.retriever, "the order given"))
         for (small, large), by_depth in fleet.table.cascades.items() if request.max_stages > 1 else ():
             if small in request.work and large in request.work:
                 known.append((max(by_depth.values()), large))
@@ -201,14 +226,16 @@ def best_quality(request: PlanRequest, fleet: FleetSnapshot) -> tuple[float, str
     return max(known)
 
 
-def verdict(option: Option, choice: Choice, request: PlanRequest) -> str:
-    """In a few words, why an option was taken or not."""
+def verdict(option: Option, choice: Choice, request: PlanRequest, floor: float) -> str:
+    """In a few words, why an option was taken or not. floor: as `quality_floor`."""
     if option is choice.chosen:
         return "chosen"
     if math.isinf(option.predicted_ms):
         return "not measured yet"
     if option.quality < request.min_quality:
         return f"below the quality of {request.min_quality:g} asked for"
+    if option.quality < floor:
+        return "ranks worse than the order given"
     if request.budget_ms is not None and option.predicted_ms > request.budget_ms:
         return f"too slow by {option.predicted_ms - request.budget_ms:.0f} ms"
     if option in choice.deferred:
@@ -216,6 +243,7 @@ def verdict(option: Option, choice: Choice, request: PlanRequest) -> str:
     return "fits, but ranks worse"
 
 
+NONE_BETTER = "no tier ranks better than the order that came in"
 STARTING = "no replica runs; one is being started"
 PINNED = {"name": "asked for by name", "arm": "given by the experiment", "default": "this fleet's default model"}
 
@@ -251,10 +279,14 @@ def reason_why_none_fits(fastest: PlanOption, request: PlanRequest, fleet: Fleet
     """One sentence on why no complete plan fits."""
     if fastest.quality < request.min_quality:
         return f"no plan that ranks as well as {request.min_quality:g} can be had now"
+    if fastest.quality < quality_floor(request, fleet):
+        return f"{NONE_BETTER}, and {request.budget_ms:.0f} ms are not enough to return it"
     if fleet.groups[fastest.group].asleep:
         return f"{STARTING}, and {request.budget_ms:.0f} ms are not enough to wait for it"
     if request.pinned is not None:
         late = f"though {fastest.predicted_ms:.0f} ms are predicted and {request.budget_ms:.0f} allowed"
         return f"{fastest.tier} is {PINNED[request.pinned]}, {late}"
+    some_rank_worse = any(tier.quality < fleet.quality.retriever for tier in fleet.tiers)
+    which = "tier that ranks as well as the order given" if some_rank_worse else "tier"
     took = f"{fastest.predicted_ms:.0f} ms"
-    return f"no tier fits {request.budget_ms:.0f} ms; the fastest, {fastest.tier}, would take {took}"
+    return f"no {which} fits {request.budget_ms:.0f} ms; the fastest, {fastest.tier}, would take {took}"

@@ -16,9 +16,11 @@ from rankfleet.core.timing import Timing
 from rankfleet.core.work import Work
 from rankfleet.engine.text.token_cache import TokenCache
 from rankfleet.engine.text.tokenizer import PairTokenizer
+from rankfleet.estimates.fusion import Fusion
 from rankfleet.estimates.lengths import Lengths
 from rankfleet.estimates.load import OfferedLoad
 from rankfleet.router.answer import ResolvedRequest, TokenizedRequest, ranking_of, refused
+from rankfleet.router.candidates import check_scores, in_retrievers_order
 from rankfleet.router.dispatch import GroupClient
 from rankfleet.router.experiments import assign
 from rankfleet.router.fleet import FleetView
@@ -113,7 +115,7 @@ class RankingService:
         if (early := self._refuse_early(resolved, counted=False)) is not None:
             return early
         tokenized = await self._tokenized(resolved, Timing(resolved.arrived_s))
-        return self._router.decide(tokenized.plan_request, request.request_id)
+        return self._router.decide(tokenized.plan_request, resolved)
 
     def check(self, request: RerankRequest) -> None:
         """Raises UnknownModel for a model or an SLO class that this fleet does not have."""
@@ -147,13 +149,19 @@ class RankingService:
             await self._router.dispatcher.score((tier,), tokenized.texts.part(tier).pairs)
 
     def _resolve(self, request: RerankRequest, arrived_s: float | None = None) -> ResolvedRequest:
-        """Check a request, and find which tiers may answer it."""
+        """Check a request, put its documents into their retriever's order, and find which tiers may answer it."""
         if not request.probe:
             check_query(request.query, self.config.limits)
             check_documents(request, self.config.limits)
+            check_scores(request)
         assignment = None if request.model in self.config.tiers else assign(self.live.experiments, request)
         target = target_of(request, self.live, self.config.tiers, assignment.model if assignment else None)
-        return ResolvedRequest(request, target, assignment, self.clock() if arrived_s is None else arrived_s)
+        request, places = in_retrievers_order(request)
+        fusion = None
+        if request.scores is not None or (request.candidates or self.config.candidates) == "ranked":
+            fusion = Fusion.of(len(request.documents), request.scores, self.fleet.quality.weights)
+        arrived_s = self.clock() if arrived_s is None else arrived_s
+        return ResolvedRequest(request, target, assignment, arrived_s, fusion, places)
 
     def _refuse_early(self, resolved: ResolvedRequest, counted: bool = True) -> Refusal | None:
         """A refusal before tokenizing, if the request would be refused even at the lower bound of its tokens.
@@ -167,7 +175,7 @@ class RankingService:
         if not work:
             return None
         request = self._plan_request(resolved, work)
-        decision = self._router.decide(request, resolved.request.request_id)
+        decision = self._router.decide(request, resolved)
         if not isinstance(decision, Refusal):
             return None
         if decision.cause == "budget":

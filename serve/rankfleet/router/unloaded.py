@@ -5,7 +5,7 @@ from collections.abc import Iterable
 
 from rankfleet.core.messages import UnloadedPlan
 from rankfleet.core.work import Work
-from rankfleet.router.plan_options import GivenOrderOption, PlanOption, PlanRequest, part_of
+from rankfleet.router.plan_options import GivenOrderOption, PlanOption, PlanRequest, part_of, quality_floor
 from rankfleet.router.snapshot import FleetSnapshot
 
 
@@ -17,11 +17,12 @@ def unloaded_plan(
     found: the options, best first. On an idle fleet all groups are awake and nothing is ahead.
     """
     left_ms = math.inf if request.budget_ms is None else request.budget_ms - (now_s - request.arrived_s) * 1e3
+    floor = quality_floor(request, fleet)
     for option in found:
         if isinstance(option, GivenOrderOption):
             return None
         idle_ms = fleet.network_ms + len(option.stages) * fleet.transfer_ms + option.engine_ms
-        if option.quality >= request.min_quality and idle_ms <= left_ms:
+        if option.quality >= floor and idle_ms <= left_ms:
             return device_time(option, request, fleet)
     return None
 

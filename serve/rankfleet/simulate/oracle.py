@@ -22,6 +22,7 @@ from rankfleet.core.config import FleetConfig
 from rankfleet.core.work import Work
 from rankfleet.estimates.frontier import upper_hull
 from rankfleet.estimates.latency import LatencyModel
+from rankfleet.estimates.quality import own_table
 from rankfleet.simulate.workload import Requests, Workload
 
 Slices = list[tuple[float, float]]  # price per ms, ms; highest price first
@@ -35,7 +36,7 @@ def upper_bound(
     budgets_ms = np.array([c.slo_ms if c.slo_ms is not None else np.inf for c in workload.classes.values()])
     deadlines_s = requests.arrived_s + (budgets_ms[requests.kind] - fleet.network_ms) / 1e3
     sizes, size_index = np.unique(requests.pairs, return_inverse=True)
-    retriever = fleet.quality.retriever
+    retriever = own_table(fleet).retriever
     options = [tier_options(fleet, models, workload, int(pairs), devices) for pairs in sizes]
     by_gain = [slices((quality - retriever, ms) for quality, ms in each) for each in options]
     by_count = [slices([(1.0, min(ms for _, ms in each))]) for each in options]
@@ -53,12 +54,12 @@ def tier_options(
     fleet: FleetConfig, models: Mapping[str, LatencyModel], workload: Workload, pairs: int, devices: int
 ) -> list[tuple[float, float]]:
     """(quality, least milliseconds on all devices together) of each tier for a request."""
-    options = []
+    options, quality = [], own_table(fleet).tiers
     for name, tier in fleet.tiers.items():
         length = min(workload.tokens, tier.max_tokens or workload.tokens)
         work = Work(pairs, pairs * length, pairs * length * length)
         batch_tokens = fleet.groups[fleet.group_of(name)].batch_tokens
-        options.append((tier.quality, models[name].cost(work, batch_tokens).mean_amortized_ms / devices))
+        options.append((quality[name], models[name].cost(work, batch_tokens).mean_amortized_ms / devices))
     return options
 
 

@@ -5,6 +5,7 @@ from typing import Any
 import numpy as np
 
 from rankfleet.core.config import FleetConfig
+from rankfleet.estimates.quality import own_table
 from rankfleet.simulate.run import GIVEN_UP, IN_TIME, LATE, REFUSED, Outcome
 from rankfleet.simulate.workload import Requests, Workload
 
@@ -18,7 +19,7 @@ def results(outcome: Outcome, requests: Requests, fleet: FleetConfig, workload: 
     mean_quality: nDCG@10, mean over all requests; one that was not answered in time counts with the retriever's
     """
     in_time = outcome.state == IN_TIME
-    quality = np.where(in_time, outcome.quality, fleet.quality.retriever)
+    quality = np.where(in_time, outcome.quality, own_table(fleet).retriever)
     n = len(requests)
 
     def figures(rows: np.ndarray) -> dict[str, Any]:

@@ -19,6 +19,7 @@ from rankfleet.core.sections import SloClass
 from rankfleet.core.timing import Timing
 from rankfleet.core.work import Work
 from rankfleet.estimates.correction import log_sigma
+from rankfleet.estimates.fusion import Fusion
 from rankfleet.estimates.latency import LatencyModel
 from rankfleet.estimates.load import OfferedLoad
 from rankfleet.estimates.request_cost import RequestCost
@@ -190,19 +191,20 @@ class Simulation:
             lengths=texts.lengths,
             max_stages=MAX_STAGES,
         )
-        return TokenizedRequest(ResolvedRequest(NO_TEXTS, target, None, arrived_s), texts, request, Timing(arrived_s))
+        fusion = Fusion.of(pairs, None, self._view.quality.weights) if self._fleet.ranked else None
+        resolved = ResolvedRequest(NO_TEXTS, target, None, arrived_s, fusion)
+        return TokenizedRequest(resolved, texts, request, Timing(arrived_s))
 
     # Replicas
 
     def _new_group(self, name: str, ledger: Ledger) -> SimulatedGroup:
         fleet, group, replicas = self._fleet, self._fleet.groups[name], self._fleet.replicas_of(name)
-        quality = {tier: settings.quality for tier, settings in fleet.tiers.items()}
 
         def new_worker(replica: str) -> Worker:
             return Worker(
                 replica,
                 {tier: HostedModel(tier, None, self._models[tier]) for tier in group.tiers},
-                quality,
+                self._view.own_quality,
                 group.batch_tokens,
                 self._score,
                 clock=self._clock,

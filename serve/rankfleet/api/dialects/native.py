@@ -1,6 +1,7 @@
 """Rankfleet's own wire format: /v1/rerank, /v1/plan and /v1/search."""
 
 import math
+import sys
 from dataclasses import dataclass
 from typing import Annotated, Any
 
@@ -23,7 +24,7 @@ from rankfleet.api.headers import RequestHeaders
 from rankfleet.core.errors import InvalidRequest, RankfleetError
 from rankfleet.core.messages import Decision, Ranking, RerankRequest
 from rankfleet.core.passages import LongDocuments
-from rankfleet.core.sections import MAX_SLO_MS, MIN_SLO_MS, SloMs
+from rankfleet.core.sections import MAX_SLO_MS, MIN_SLO_MS, CandidateOrder, SloMs
 
 DEFAULT_SEARCH_RESULTS = 10
 
@@ -37,7 +38,11 @@ Documents = Annotated[
             "items": {
                 "anyOf": [
                     {"type": "string"},
-                    {"type": "object", "properties": {"text": {"type": "string"}}, "required": ["text"]},
+                    {
+                        "type": "object",
+                        "properties": {"text": {"type": "string"}, "score": {"type": ["number", "null"]}},
+                        "required": ["text"],
+                    },
                 ]
             },
         }
@@ -68,7 +73,8 @@ class NativeBody(JsonBody):
     user: str | None = Field(None, description="user id, for experiments that assign users to arms")
     session: str | None = Field(None, description="session id, for experiments that assign sessions to arms")
 
-    def request(self, documents: list[str], headers: RequestHeaders, top_n: int | None) -> RerankRequest:
+    def request(self, documents: list[str], headers: RequestHeaders, top_n: int | None, **more: Any) -> RerankRequest:
+        """more: fields of `RerankRequest` that not every native request has."""
         return RerankRequest(
             query=self.query,
             documents=documents,
@@ -82,13 +88,26 @@ class NativeBody(JsonBody):
             session=self.session,
             long_documents=self.long_documents,
             request_id=headers.request_id,
+            **more,
         )
 
 
 class RerankBody(NativeBody):
     """The body of /v1/rerank and /v1/plan."""
 
-    documents: Documents = Field(description="strings, or objects with their text under `text`")
+    documents: Documents = Field(
+        description="strings, or objects with their text under `text`, and the retriever's score under `score` if known"
+    )
+    candidates: CandidateOrder | None = Field(
+        None,
+        description="`ranked` if the documents are in their retriever's order, which then counts beside the tier's "
+        "scores; `unordered` if their order says nothing; the fleet's default if left out",
+    )
+    scores: list[float] | None = Field(
+        None,
+        description="the retriever's scores, higher is better, one for each document, in place of `score` in each; the "
+        "documents may then be in any order",
+    )
 
 
 class SearchBody(NativeBody):
@@ -122,7 +141,11 @@ def parse_rerank(body: bytes, headers: RequestHeaders) -> NativeRerank:
     parsed = RerankBody.parse(body)
     texts_only = {*map(type, parsed.documents)} <= {str}
     texts = parsed.documents if texts_only else [text_of(i, sent) for i, sent in enumerate(parsed.documents)]
-    request = parsed.request(texts, headers, parsed.top_n)
+    in_documents = None if texts_only else scores_in(parsed.documents)
+    if in_documents is not None and parsed.scores is not None:
+        raise InvalidRequest("request body: scores are given beside the documents and in them; leave one of them out")
+    scores = in_documents or parsed.scores
+    request = parsed.request(texts, headers, parsed.top_n, candidates=parsed.candidates, scores=scores)
     return NativeRerank(request, texts_only, parsed.documents if parsed.return_documents else None)
 
 
@@ -141,6 +164,20 @@ def text_of(index: int, document: Any) -> str:
     if not has_finite_numbers(document):
         raise InvalidRequest(f"request body: documents.{index}: NaN and infinity are not JSON; send null")
     return text
+
+
+def scores_in(documents: list[Any]) -> list[float] | None:
+    """The scores that documents bring with them; None if none does. Raises InvalidRequest if only some do, or if one is
+    not a number."""
+    scores: list[Any] = [document.get("score") if isinstance(document, dict) else None for document in documents]
+    if not any(score is not None for score in scores):
+        return None
+    for i, score in enumerate(scores):
+        if score is None:
+            raise InvalidRequest(f"request body: documents.{i}: has no score, but others have; give all one, or none")
+        if isinstance(score, bool) or not isinstance(score, int | float) or abs(score) > sys.float_info.max:
+            raise InvalidRequest(f"request body: documents.{i}.score: must be a finite number")
+    return [*map(float, scores)]
 
 
 def has_finite_numbers(value: Any) -> bool:

@@ -18,9 +18,18 @@ class Scored(TypedDict):
     """What every result has."""
 
     relevance_score: Annotated[
-        float, Field(description="sigmoid of `logit`; 0 for a document that was not scored", ge=0, le=1)
+        float,
+        Field(
+            description="sigmoid of the score by which results are sorted: `logit`, and what `rankfleet.fusion` adds "
+            "to it; 0 for a document that was not scored",
+            ge=0,
+            le=1,
+        ),
     ]
-    logit: Annotated[float | None, Field(description="raw score; null for a document that was not scored")]
+    logit: Annotated[
+        float | None,
+        Field(description="raw score by the last tier that read the document; null for one that was not scored"),
+    ]
     passages: NotRequired[
         Annotated[int, Field(description="number of passages scored, with `long_documents: max_passage`")]
     ]
@@ -84,6 +93,19 @@ Slo = TypedDict(
 )
 
 
+class FusionReply(TypedDict):
+    """What counts beside a tier's scores."""
+
+    by: Annotated[
+        Literal["order", "scores"],
+        Field(description="`order`: in which the candidates came; `scores`: that the retriever gave them"),
+    ]
+    weight: Annotated[
+        float,
+        Field(description="of the tier that answered, in logits per unit of evidence; 0 if none was fitted for it"),
+    ]
+
+
 class ExperimentReply(TypedDict):
     name: str
     arm: str
@@ -107,6 +129,7 @@ class Details(TypedDict):
         list[int | str],
         Field(description="documents that a stage did not read to the end: `index`, or `id` for /v1/search"),
     ]
+    fusion: NotRequired[Annotated[FusionReply, Field(description="if candidates came ranked, and any was scored")]]
     slo: NotRequired[Annotated[Slo, Field(description="if there was a budget")]]
     degraded: NotRequired[Annotated[str, Field(description="what was left out, if no complete plan fitted")]]
     experiment: NotRequired[Annotated[ExperimentReply, Field(description="if the request was assigned to an arm")]]
@@ -180,7 +203,7 @@ def ranking_json(ranking: Ranking, documents: Sequence[Document] | None) -> dict
     for document in ranking.documents:
         result: dict[str, Any] = {
             "index": document.index,
-            "relevance_score": 0.0 if document.logit is None else sigmoid(document.logit),
+            "relevance_score": 0.0 if document.score is None else sigmoid(document.score),
             "logit": document.logit,
         }
         if ranking.passages is not None:
@@ -210,6 +233,8 @@ def details_json(ranking: Ranking) -> dict[str, Any]:
         "stages": [{"tier": stage.tier, "candidates": stage.candidates} for stage in ranking.stages],
         "truncated": ranking.truncated,
     }
+    if ranking.fused is not None:
+        details["fusion"] = ranking.fused._asdict()
     if plan.budget_ms is not None:
         details["slo"] = {
             "class": ranking.slo_class,

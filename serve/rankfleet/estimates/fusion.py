@@ -1,0 +1,84 @@
+"""Fusion: the order in which candidates came is evidence, and counts besides a tier's own score.
+
+    fused = logit + weight × evidence
+
+The weight, in logits per unit of evidence, belongs to a tier: the worse a tier ranks, the more the retriever counts
+beside it. `rankfleet evaluate --fit-fusion` fits it on judged queries and writes it into the quality table.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Literal
+
+import numpy as np
+
+Scores = Sequence[float] | np.ndarray
+
+
+@dataclass(frozen=True)
+class FusionWeights:
+    """Of one tier, in logits per unit of evidence. order: beside candidates of which only the order is known. scores:
+    beside candidates that come with the retriever's scores. Raises ValueError or TypeError for what is no weight."""
+
+    order: float = 0.0
+    scores: float = 0.0
+
+    def __post_init__(self) -> None:
+        if not (math.isfinite(self.order) and math.isfinite(self.scores)):
+            raise ValueError(f"weights have to be finite, not {self}")
+
+
+def evidence_of_order(count: int) -> np.ndarray:
+    """float64 [count]: −ln(rank), rank from 1, minus its mean.
+
+    The logarithm of how likely a candidate is to be relevant, where that falls with a power of its rank.
+    """
+    logarithms = -np.log(np.arange(1, count + 1))
+    return logarithms - logarithms.mean() if count else logarithms
+
+
+def evidence_of_scores(scores: Scores) -> np.ndarray:
+    """float64 [count]: standard deviations above the mean of these finite scores; 0 for all if they are equal.
+
+    Retrievers score on scales of their own (BM25 from 0 to 50, cosines from .6 to .9); the spread of one request's
+    candidates is the scale that they share.
+    """
+    scores = np.asarray(scores, np.float64)
+    largest = np.abs(scores).max(initial=0.0)
+    if largest == 0.0 or (scores == scores[0]).all():  # the rounding of the mean would pass for a deviation
+        return np.zeros(len(scores))
+    scaled = scores / largest  # so that no square overflows
+    scaled -= scaled.mean()
+    deviation = math.sqrt(scaled @ scaled / len(scaled))
+    return scaled / deviation if deviation > 0 else scaled
+
+
+@dataclass(frozen=True)
+class Fusion:
+    """What the candidates of one request bring with them.
+
+    evidence: float64 [documents], in the retriever's order.
+    weights: by tier; a tier without weights is not fused.
+    """
+
+    evidence: np.ndarray
+    by: Literal["order", "scores"]
+    weights: Mapping[str, FusionWeights] = field(default_factory=dict)
+
+    @staticmethod
+    def of(documents: int, scores: Scores | None, weights: Mapping[str, FusionWeights]) -> "Fusion":
+        """Of candidates in their order. scores: of the retriever, in the same order; None if they are not known."""
+        if scores is None:
+            return Fusion(evidence_of_order(documents), "order", weights)
+        return Fusion(evidence_of_scores(scores), "scores", weights)
+
+    def weight(self, tier: str) -> float:
+        """0 for a tier that is not fused."""
+        weights = self.weights.get(tier, FusionWeights())
+        return weights.order if self.by == "order" else weights.scores
+
+    def fused(self, tier: str, logits: np.ndarray, places: np.ndarray) -> np.ndarray:
+        """float64 [places]: the fused scores. logits: float [places], of this tier. places: of the documents that it
+        scored."""
+        return self.weight(tier) * self.evidence[places] + logits
