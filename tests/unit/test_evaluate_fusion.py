@@ -139,7 +139,10 @@ def test_figures_of_held_back_queries_differ_from_those_the_weight_was_fitted_on
     # others have 0: r is second everywhere.
     in_sample = (50 + 40 * SECOND) / 90
     assert by_collection[0]["small"]["alone"] == round(in_sample, 4)
-    assert by_collection[0]["small"]["order"]["ndcg@10"] == round(SECOND, 4)
+    fused = by_collection[0]["small"]["order"]
+    assert fused["ndcg@10"] == round(SECOND, 4)
+    assert fused["less_alone"]["mean"] == round(SECOND - in_sample, 4)
+    assert fused["less_retriever"] == {"mean": 0.0, "interval": [0.0, 0.0]}
 
 
 def test_collections_count_equally_whatever_their_number_of_queries() -> None:
@@ -182,6 +185,33 @@ def test_in_a_cascade_the_fused_first_stage_alone_says_who_goes_on() -> None:
     # 1 and 2 go on by score; with the retriever's order beside it 1 and 0 would.
     assert cascade(small, large, 2, retrieved=False).tolist() == [2, 1, 3, 0]
     assert cascade(small, large, 2).tolist() == [0, 1, 2, 3]
+
+
+def last_is_right(kept: int) -> Collection:
+    """Two more candidates than are kept. Only the last is relevant; small ranks it as the last of those kept, and large
+    as the first. The retriever's first is small's last."""
+    names = [f"d{i}" for i in range(kept + 2)]
+    small = np.array([0.0, *range(kept + 2, 3, -1), 1.0, 2.0])
+    queries = list(map(str, range(8)))
+    judged = Judged(dict.fromkeys(queries, ""), {query: {names[-1]: 1} for query in queries})
+    hits = {query: [Hit(name, name, 1.0) for name in names] for query in queries}
+    logits = {"small": small, "large": np.arange(kept + 2.0)}
+    scored = {tier: ScoredCandidates(dict.fromkeys(queries, each)) for tier, each in logits.items()}
+    return Collection("made", kept + 2, judged, hits, scored)
+
+
+def test_cascades_of_fused_scores_are_measured_as_they_are_served() -> None:
+    # The retriever is wrong, so that both tiers get the weight 0, and small's scores alone say who goes on: the right
+    # one does. Without fusion the retriever's order counts too, by reciprocal rank fusion: its first goes on instead,
+    # and the right one follows behind those kept: 1/64 + 1/66 is more than 2/65.
+    made = last_is_right(kept=5)
+    [table] = data_sets([made], FusionFit.of([made])).values()
+    assert table["cascades"]["small>large"] == {"5": round(1 / log2(7), 5)}
+    assert table["fused"]["cascades"]["small>large"] == {"5": 1.0}
+    made = last_is_right(kept=20)
+    _, figures = compare([made], FusionFit.of([made]))
+    assert figures["small>large 20"]["alone"] == 0.0
+    assert figures["small>large 20"]["order"]["ndcg@10"] == 1.0
 
 
 def test_the_table_has_fused_figures_and_weights_that_a_fleet_reads() -> None:
