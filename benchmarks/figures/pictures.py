@@ -198,4 +198,44 @@ class Autoscaling(Picture):
             below.legend(fontsize=7, loc="upper left")
 
 
-PICTURES = (Budgets(), Routing(), Autoscaling())
+class Quality(Picture):
+    """nDCG@10 by tier, alone and fused, beside that of the retriever; one panel for each collection and their mean."""
+
+    name, size = "quality", (12, 3.6)
+    alone, fused = "#999", "#2f5f9e"
+
+    def data(self) -> Any:
+        measured = stored("demo_quality")
+        by_name = {"mean": measured["mean"]} | {each["data"]: each for each in measured["collections"]}
+        tiers = measured["weights"]
+        return {
+            name: {
+                "retriever": figures["retriever"]["ndcg@10"],
+                "tiers": {
+                    tier: [figures["fused"][tier]["alone"], figures["fused"][tier]["order"]["ndcg@10"]]
+                    for tier in tiers
+                },
+                "less_retriever": [figures["fused"][tier]["order"]["less_retriever"]["interval"] for tier in tiers],
+            }
+            for name, figures in by_name.items()
+        }
+
+    def fill(self, figure: Any, data: Any) -> None:
+        for axes, (name, each) in zip(figure.subplots(1, len(data)), data.items(), strict=True):
+            at, bm25 = range(len(each["tiers"])), each["retriever"]
+            alone, fused = zip(*each["tiers"].values(), strict=True)
+            axes.axhline(bm25, color="black", linewidth=1, linestyle="--", label="BM25's own order")
+            for x, (low, high) in zip(at, each["less_retriever"], strict=True):
+                axes.plot([x, x], [bm25 + low, bm25 + high], color=self.fused, linewidth=5, alpha=0.25)
+            axes.plot(at, alone, "o", color=self.alone, label="tier alone")
+            axes.plot(at, fused, "D", color=self.fused, label="fused with BM25's order")
+            axes.set_xticks(at, labels=list(each["tiers"]))
+            axes.set_xlim(-0.5, len(each["tiers"]) - 0.5)
+            axes.set_title(name, loc="left")
+            axes.grid(axis="y", alpha=0.25)
+        figure.axes[0].set_ylabel("nDCG@10")
+        handles, labels = figure.axes[0].get_legend_handles_labels()
+        figure.legend(handles, labels, loc="outside lower center", ncols=3, frameon=False)
+
+
+PICTURES = (Budgets(), Routing(), Autoscaling(), Quality())

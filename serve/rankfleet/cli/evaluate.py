@@ -1,7 +1,8 @@
 """`rankfleet evaluate`: quality and latency of each tier on your own data."""
 
+from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 from rich.progress import Progress
@@ -11,7 +12,9 @@ from rankfleet.cli.options import ConfigOption, load_config, pick_tier
 from rankfleet.core.config import FleetConfig
 from rankfleet.core.errors import ConfigError
 
-STEPS = (5, 10, 20, 30, 40, 50)  # numbers of candidates that a tier scores, besides all
+if TYPE_CHECKING:
+    from rankfleet.evaluate import Collection, ScoredCandidates
+
 PACKAGES = ("bm25s", "ir-measures")  # whose versions can change a figure
 
 
@@ -25,6 +28,14 @@ def evaluate(
     dtype: Annotated[str | None, typer.Option(help="precision; default: that of the tier's group")] = None,
     queries: Annotated[int | None, typer.Option(min=1, help="use only this many queries, from the first")] = None,
     threads: Annotated[int | None, typer.Option(min=1, help="CPU threads; default: those of the tier's group")] = None,
+    fit_fusion: Annotated[
+        bool,
+        typer.Option(
+            "--fit-fusion",
+            help="fit the weights with which tiers are fused with the candidates' order, and write them to the table; "
+            "figures of fused rankings are those of held-back queries",
+        ),
+    ] = False,
     json_file: Annotated[Path | None, typer.Option("--json", help="file to write the figures to")] = None,
     table: Annotated[
         Path | None,
@@ -33,7 +44,7 @@ def evaluate(
 ) -> None:
     """Measure nDCG@10, MRR@10 and latency of each tier on judged queries."""
     from rankfleet.bench.results import measured, write_json, write_results
-    from rankfleet.evaluate import check_installed, mean_of, mean_of_steps
+    from rankfleet.evaluate import Collection, FusionFit, check_enough, check_installed, compare, data_sets, mean_of
 
     check_installed()
     fleet = load_config(config)
@@ -43,80 +54,84 @@ def evaluate(
     called = [folder.resolve().name for folder in data]
     if again := sorted({name for name in called if called.count(name) > 1}):
         raise ConfigError(f"--data: two folders are called {', '.join(again)}; data sets need different names")
-    collections = [evaluate_folder(fleet, folder, retriever, top_k, names, dtype, queries, threads) for folder in data]
-    steps = {collection["data"]: collection.pop("steps") for collection in collections}
-    for collection in collections:
-        show(collection["data"], collection)
-    result: dict[str, Any] = collections[0]
+    collections = []
+    for folder in data:
+        with err.status(f"indexing {folder.name}"):
+            collections.append(Collection.read(folder, top_k, queries))
+    if fit_fusion:
+        check_enough(collections)
+    collections, conditions = score(fleet, names, collections, dtype, threads)
+    figures = [figures_by_tier(collection) | {"top_k": top_k, **conditions} for collection in collections]
+    result: dict[str, Any] = figures[0]
     if len(collections) > 1:
-        result = {"collections": collections, "mean": mean_of(collections)}
-        steps = {"mean": mean_of_steps(list(steps.values())), **steps}
+        result = {"collections": figures, "mean": mean_of(figures)}
+    for each in figures:
+        show(each["data"], each)
+    if len(collections) > 1:
         show(f"mean of {len(collections)}", result["mean"])
+    fit = FusionFit.of(collections) if fit_fusion else None
+    if fit is not None:
+        by_collection, mean = compare(collections, fit)
+        for each, fused in zip(figures, by_collection, strict=True):
+            each["fused"] = fused
+            show_fusion(each["data"], each["retriever"], fused)
+        if len(collections) > 1:
+            result["mean"]["fused"] = mean
+            show_fusion(f"mean of {len(collections)}", result["mean"]["retriever"], mean)
+        result["weights"] = fit.weights()
     if json_file is not None:
         import torch
 
         machine = torch.cuda.get_device_name() if torch.cuda.is_available() else None
         write_results(json_file, result, measured(machine, PACKAGES))
     if table is not None:
-        write_json(table, {"data_sets": steps})
+        write_json(table, {"data_sets": data_sets(collections, fit)})
         out.print(f"written to {table}; name it in the fleet file:  quality: {{table: {table}}}", soft_wrap=True)
 
 
-def evaluate_folder(
-    fleet: FleetConfig,
-    folder: Path,
-    retriever: str,
-    top_k: int,
-    names: list[str],
-    dtype: str | None,
-    limit: int | None,
-    threads: int | None,
-) -> dict[str, Any]:
-    """Figures of all tiers on one data set, as the JSON object that is written."""
+def score(
+    fleet: FleetConfig, names: list[str], collections: "list[Collection]", dtype: str | None, threads: int | None
+) -> "tuple[list[Collection], dict[str, Any]]":
+    """(the collections with the scores of these tiers, {"threads", "dtype"} they were scored with)."""
     import torch
 
     from rankfleet.engine.checkpoint.files import find_checkpoint
     from rankfleet.engine.runtime.scorer import Reranker
-    from rankfleet.evaluate import (
-        ScoredCandidates,
-        evaluate_retriever,
-        figures_of,
-        quality_steps,
-        retrieve,
-        score_candidates,
-    )
-    from rankfleet.retrieval.bm25 import Bm25Index
-    from rankfleet.retrieval.corpus import Judged, read_documents, read_judged
+    from rankfleet.evaluate import score_candidates
 
-    judged = read_judged(folder)
-    if limit is not None:
-        kept = list(judged.queries)[:limit]
-        judged = Judged({q: judged.queries[q] for q in kept}, {q: judged.qrels[q] for q in kept})
-    with err.status(f"indexing {folder.name}"):
-        index = Bm25Index.build(read_documents(folder))
-        candidates = retrieve(index, judged, top_k)
-    results: dict[str, ScoredCandidates] = {}
+    scored: list[dict[str, ScoredCandidates]] = [{} for _ in collections]
     dtypes: dict[str, None] = {}
     with Progress(console=err, transient=True) as bar:
         for name in names:
-            task = bar.add_task(f"{folder.name}: {name}", total=len(judged.queries))
             tier, group = fleet.tiers[name], fleet.groups[fleet.group_of(name)]
             torch.set_num_threads(threads or group.threads)
             checkpoint = find_checkpoint(tier.model, tier.revision)
             reranker = Reranker.load(checkpoint, dtype or group.dtype, max_tokens=tier.max_tokens)
             dtypes[reranker.scorer.dtype] = None
             reranker.score("warm up", ["a first batch"])
-            results[name] = score_candidates(reranker, judged, candidates, lambda t=task: bar.advance(t))  # type: ignore[misc]
+            for own, collection in zip(scored, collections, strict=True):
+                task = bar.add_task(f"{name}: {collection.name}", total=len(collection.judged.queries))
+                own[name] = score_candidates(
+                    reranker,
+                    collection.judged,
+                    collection.candidates,
+                    lambda t=task: bar.advance(t),  # type: ignore[misc]
+                )
+    whole = [replace(collection, scored=own) for collection, own in zip(collections, scored, strict=True)]
+    return whole, {"threads": torch.get_num_threads(), "dtype": ", ".join(dtypes)}
+
+
+def figures_by_tier(collection: "Collection") -> dict[str, Any]:
+    """Figures of all tiers on one data set, as in the JSON object that is written."""
+    from rankfleet.evaluate import evaluate_retriever, figures_of
+
+    judged, candidates = collection.judged, collection.candidates
     return {
-        "data": folder.resolve().name,
+        "data": collection.name,
         "queries": len(judged.queries),
-        "documents": len(index),
-        "top_k": top_k,
+        "documents": collection.documents,
         "retriever": evaluate_retriever(judged, candidates),
-        "tiers": {name: figures_of(result, judged, candidates) for name, result in results.items()},
-        "steps": quality_steps(results, judged, candidates, STEPS),
-        "threads": torch.get_num_threads(),
-        "dtype": ", ".join(dtypes),
+        "tiers": {name: figures_of(result, judged, candidates) for name, result in collection.scored.items()},
     }
 
 
@@ -133,3 +148,20 @@ def show(title: str, figures: dict[str, Any]) -> None:
     out.print(
         figures_table({figures["retriever"]["name"]: figures["retriever"]} | figures["tiers"], columns, title=title)
     )
+
+
+def show_fusion(title: str, retriever: dict[str, Any], fused: dict[str, Any]) -> None:
+    """Print one row for the retriever's order and one for each plan: alone, fused, and by how much that is better."""
+    from rankfleet.bench.tables import terminal
+
+    def gain(difference: dict[str, Any]) -> str:
+        low, high = difference["interval"]
+        return f"{difference['mean']:+.4f} ({low:+.3f} to {high:+.3f})"
+
+    rows = [[retriever["name"], f"{retriever['ndcg@10']:.4f}"]]
+    for plan, each in fused.items():
+        order, scores = each["order"], each["scores"]
+        gains = (order["less_retriever"], order["less_alone"], scores["less_order"])
+        rows.append([plan, f"{each['alone']:.4f}", f"{order['ndcg@10']:.4f}", *map(gain, gains)])
+    header = ["nDCG@10", "alone", "fused", f"less {retriever['name']}", "less alone", "more with scores"]
+    out.print(terminal(header, rows, title=f"{title}: fused with the candidates' order, held-back queries"))

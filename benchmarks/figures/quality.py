@@ -1,0 +1,66 @@
+"""Figures of docs/quality.md: the demo tiers alone, fused with BM25's order, and in cascades."""
+
+from collections.abc import Callable
+from typing import Any
+
+from benchmarks.figures.stored import conditions, stored, versions
+
+from rankfleet.bench.tables import markdown
+
+
+def gain(difference: dict[str, Any]) -> str:
+    low, high = difference["interval"]
+    return f"{difference['mean']:+.3f} ({low:+.3f} to {high:+.3f})"
+
+
+def fused() -> str:
+    """Every plan on the mean of the collections, fused with the order, and with scores."""
+    mean = stored("demo_quality")["mean"]
+    rows = [["BM25's own order", f"{mean['retriever']['ndcg@10']:.3f}"]]
+    for plan, row in mean["fused"].items():
+        order, scores = row["order"], row["scores"]
+        cells = (f"{row['alone']:.3f}", f"{order['ndcg@10']:.3f}", gain(order["less_retriever"]))
+        more = (gain(order["less_alone"]), f"{order['other_collections']:.3f}", gain(scores["less_order"]))
+        rows.append([named(plan), *cells, *more])
+    rows[0] += [""] * 5
+    header = ["nDCG@10, mean of four collections", "alone", "fused", "less BM25", "less alone"]
+    header += ["weights of the other collections", "with scores: less order"]
+    return f"{markdown(header, rows)}\n\n{caption()}"
+
+
+def fused_by_collection() -> str:
+    rows = []
+    for figures in stored("demo_quality")["collections"]:
+        name, bm25 = f"{figures['data']} ({figures['queries']})", f"{figures['retriever']['ndcg@10']:.3f}"
+        for plan, row in figures["fused"].items():
+            order = row["order"]
+            cells = (f"{row['alone']:.3f}", f"{order['ndcg@10']:.3f}")
+            rows.append([name, named(plan), bm25, *cells, gain(order["less_retriever"]), gain(order["less_alone"])])
+    header = ["collection (queries)", "plan", "BM25", "alone", "fused", "less BM25", "less alone"]
+    return markdown(header, rows, left=2)
+
+
+def weights() -> str:
+    rows = [[tier, f"{w['order']:.2f}", f"{w['scores']:.2f}"] for tier, w in stored("demo_quality")["weights"].items()]
+    return markdown(["tier", "beside the order", "beside BM25's scores"], rows)
+
+
+def named(plan: str) -> str:
+    """`small>large 20` in words."""
+    small, _, second = plan.partition(">")
+    return f"{small}, then {second.replace(' ', ' on ')}" if second else small
+
+
+def caption() -> str:
+    figures = stored("demo_quality")
+    first, measured = figures["collections"][0], figures["measured"]
+    queries = sum(collection["queries"] for collection in figures["collections"])
+    how = (f"{queries} queries", f"BM25's top {first['top_k']}", f"tiers in {first['dtype']}")
+    return f"{conditions(measured, *how)}, {versions(measured)}. In brackets: 95% intervals."
+
+
+FIGURES: dict[str, Callable[[], str]] = {
+    "fused": fused,
+    "fused-by-collection": fused_by_collection,
+    "fusion-weights": weights,
+}

@@ -1,0 +1,50 @@
+"""Ranking quality and latency of each tier on judged queries, and the weights with which tiers are fused."""
+
+from rankfleet.evaluate.candidates import (
+    Candidates,
+    Collection,
+    ScoredCandidates,
+    Scores,
+    retrieve,
+    score_candidates,
+)
+from rankfleet.evaluate.comparison import compare
+from rankfleet.evaluate.fusion import FusionFit, check_enough
+from rankfleet.evaluate.measures import MeanQuality, Run, check_installed, measure_run, ranked_run, run_of
+from rankfleet.evaluate.orders import INSTANT, best_first, cascade, first_scored
+from rankfleet.evaluate.table import (
+    data_sets,
+    evaluate_retriever,
+    figures_of,
+    mean_of,
+    mean_of_steps,
+    quality_steps,
+)
+
+__all__ = [
+    "INSTANT",
+    "Candidates",
+    "Collection",
+    "FusionFit",
+    "MeanQuality",
+    "Run",
+    "ScoredCandidates",
+    "Scores",
+    "best_first",
+    "cascade",
+    "check_enough",
+    "check_installed",
+    "compare",
+    "data_sets",
+    "evaluate_retriever",
+    "figures_of",
+    "first_scored",
+    "mean_of",
+    "mean_of_steps",
+    "measure_run",
+    "quality_steps",
+    "ranked_run",
+    "retrieve",
+    "run_of",
+    "score_candidates",
+]

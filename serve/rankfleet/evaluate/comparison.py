@@ -1,0 +1,104 @@
+"""Rankings compared query by query: the retriever's, those of tiers and cascades alone, and the fused ones."""
+
+import itertools
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from rankfleet.evaluate.candidates import Collection, ScoredCandidates
+from rankfleet.evaluate.fusion import EVIDENCE, FusionFit
+from rankfleet.evaluate.measures import ndcg_by_query, run_of
+from rankfleet.evaluate.orders import best_first, cascade
+
+ROUNDS = 2_000
+LEVEL = 0.95
+SEED = 1
+KEPT = 20  # candidates that a compared cascade scores again
+
+Values = Mapping[str, np.ndarray]  # by plan: float [queries], nDCG@10
+
+
+def compare(collections: Sequence[Collection], fit: FusionFit) -> tuple[list[dict[str, Any]], dict[str, Any]]:
+    """(figures of each collection, their mean): nDCG@10 by plan, alone and fused, with paired differences.
+
+    By plan: `alone`, and for each kind of evidence `ndcg@10` on held-back folds, `less_retriever` and `less_alone`
+    with their intervals; for scores `less_order` too. `other_collections` is nDCG@10 with weights that were fitted on
+    the other collections.
+    """
+    measured = [values_of(collection, fit) for collection in collections]
+    return [compared([each]) for each in measured], compared(measured)
+
+
+def values_of(collection: Collection, fit: FusionFit) -> dict[str, Values]:
+    """nDCG@10 of every query, by way of fusion and plan."""
+    as_given = {query: np.arange(len(hits)) for query, hits in collection.candidates.items()}
+    values: dict[str, Values] = {
+        "retriever": {"": ndcg_by_query(run_of(as_given, collection.candidates), collection.judged.qrels)},
+        "alone": values_by_plan(collection, collection.scored, retrieved=True),
+    }
+    for evidence in EVIDENCE:
+        values[evidence] = values_by_plan(collection, fit.held_back(collection, evidence), retrieved=False)
+        if len(fit.folds) > 1:
+            others = values_by_plan(collection, fit.from_others(collection, evidence), retrieved=False)
+            values[f"{evidence} from others"] = others
+    return values
+
+
+def values_by_plan(collection: Collection, scored: Mapping[str, ScoredCandidates], retrieved: bool) -> Values:
+    """nDCG@10 of every query when each tier scores all candidates, and in each cascade. retrieved: as in `cascade`."""
+    orders = {
+        tier: {query: best_first(scores) for query, scores in result.logits.items()} for tier, result in scored.items()
+    }
+    for small, large in itertools.combinations(scored, 2):
+        orders[f"{small}>{large} {KEPT}"] = {
+            query: cascade(scores, scored[large].logits[query], KEPT, retrieved)
+            for query, scores in scored[small].logits.items()
+        }
+    return {
+        plan: ndcg_by_query(run_of(order, collection.candidates), collection.judged.qrels)
+        for plan, order in orders.items()
+    }
+
+
+def compared(measured: Sequence[Mapping[str, Values]]) -> dict[str, Any]:
+    """Figures of one collection, or means over several, as the JSON object that `compare` describes."""
+
+    def values(way: str, plan: str) -> list[np.ndarray]:
+        return [collection[way][plan] for collection in measured]
+
+    def figures(plan: str, evidence: str) -> dict[str, Any]:
+        fused = values(evidence, plan)
+        found: dict[str, Any] = {"ndcg@10": mean_over(fused)}
+        if f"{evidence} from others" in measured[0]:
+            found["other_collections"] = mean_over(values(f"{evidence} from others", plan))
+        found["less_retriever"] = difference(fused, values("retriever", ""))
+        found["less_alone"] = difference(fused, values("alone", plan))
+        if evidence != "order":
+            found["less_order"] = difference(fused, values("order", plan))
+        return found
+
+    return {
+        plan: {
+            "alone": mean_over(values("alone", plan)),
+            **{evidence: figures(plan, evidence) for evidence in EVIDENCE},
+        }
+        for plan in measured[0]["alone"]
+    }
+
+
+def mean_over(values: Sequence[np.ndarray]) -> float:
+    """The mean over collections of the mean over queries."""
+    return round(float(np.mean([each.mean() for each in values])), 4)
+
+
+def difference(ours: Sequence[np.ndarray], theirs: Sequence[np.ndarray]) -> dict[str, Any]:
+    """{"mean", "interval"}: ours − theirs, and the 95% interval of a paired bootstrap over queries.
+
+    The queries of every collection are drawn with replacement, and collections count equally. ours, theirs: by
+    collection, float [queries].
+    """
+    paired, draw = [a - b for a, b in zip(ours, theirs, strict=True)], np.random.default_rng(SEED)
+    means = np.mean([d[draw.integers(len(d), size=(ROUNDS, len(d)))].mean(axis=1) for d in paired], axis=0)
+    interval = np.quantile(means, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
+    return {"mean": mean_over(paired), "interval": [round(float(end), 4) for end in interval]}

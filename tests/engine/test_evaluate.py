@@ -1,0 +1,43 @@
+"""`rankfleet evaluate` from a data set on disk to a table that a fleet reads."""
+
+import json
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from rankfleet.cli import app, config, evaluate  # noqa: F401  (registers the verbs)
+from rankfleet.core.config import parse_config
+from rankfleet.estimates.quality import fleet_quality
+
+ANIMALS = ("cat", "dog", "horse", "sheep", "goat", "hen", "duck", "goose", "pig", "cow", "fox", "wolf")
+
+
+def write_beir(folder: Path) -> Path:
+    """24 questions of which each has one answer among 24 sentences that share its words."""
+    documents = [f"The {a} sleeps in the barn." for a in ANIMALS] + [f"In winter the {a} eats hay." for a in ANIMALS]
+    queries = [f"where does the {a} sleep, in a barn" for a in ANIMALS] + [f"what does the {a} eat" for a in ANIMALS]
+    (folder / "qrels").mkdir(parents=True)
+    for name, texts in (("corpus", documents), ("queries", queries)):
+        lines = [f'{{"_id": "{name[0]}{i}", "text": "{text}"}}\n' for i, text in enumerate(texts)]
+        (folder / f"{name}.jsonl").write_text("".join(lines))
+    (folder / "qrels/test.tsv").write_text("".join(f"q{i}\tc{i}\t1\n" for i in range(len(queries))))
+    return folder
+
+
+def test_a_data_set_becomes_a_table_with_fused_figures(tmp_path: Path) -> None:
+    data, table, figures = write_beir(tmp_path / "farm"), tmp_path / "quality.json", tmp_path / "figures.json"
+    asked = ["evaluate", "--data", str(data), "--tiers", "small,large", "--dtype", "float32", "--fit-fusion"]
+    result = CliRunner().invoke(app, [*asked, "--table", str(table), "--json", str(figures)])
+    assert result.exit_code == 0, result.output
+    assert "farm: fused with the candidates' order" in result.output
+    written = json.loads(figures.read_text())
+    assert written["queries"] == 24
+    assert set(written["tiers"]) == {"small", "large"}
+    assert set(written["fused"]) == {"small", "large", "small>large 20"}
+    assert set(written["weights"]["large"]) == {"order", "scores"}
+    tiers = {name: {"model": f"demo/{name}", "quality": 0.1} for name in ("small", "large")}
+    groups = {"all": {"tiers": ["small", "large"]}}
+    quality = fleet_quality(parse_config({"tiers": tiers, "groups": groups, "quality": {"table": str(table)}}))
+    assert quality.ranked.tiers["large"] == pytest.approx(written["fused"]["large"]["order"]["ndcg@10"], abs=1e-4)
+    assert quality.weights["large"].order == written["weights"]["large"]["order"]
