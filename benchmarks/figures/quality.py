@@ -41,8 +41,8 @@ def fused_by_collection() -> str:
 
 
 def weights() -> str:
-    rows = [[tier, f"{w['order']:.2f}", f"{w['scores']:.2f}"] for tier, w in stored("demo_quality")["weights"].items()]
-    return markdown(["tier", "beside the order", "beside BM25's scores"], rows)
+    rows = [[tier, f"{weight:.2f}"] for tier, weight in stored("demo_quality")["weights"].items()]
+    return markdown(["tier", "weight"], rows)
 
 
 def named(plan: str) -> str:

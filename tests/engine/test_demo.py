@@ -14,7 +14,7 @@ from rankfleet.engine.checkpoint.files import MODELS, find_checkpoint
 from rankfleet.engine.checkpoint.storage import write_float32
 from rankfleet.engine.runtime.loading import load_tokenizer
 from rankfleet.engine.runtime.scorer import Reranker
-from rankfleet.estimates.fusion import Fusion, FusionWeights
+from rankfleet.estimates.fusion import Fusion
 
 TIERS = ("small", "medium", "large")
 RIGHT_FIRST = {
@@ -50,7 +50,7 @@ def test_the_right_document_comes_first_where_the_order_that_came_in_counts(tier
     reranker = Reranker.load(find_checkpoint(f"demo/{tier}"), device="cpu")
     for query, documents in RIGHT_FIRST.items():
         sent = [documents[1], documents[0], *documents[2:]]  # second, as the example of the README has it
-        fusion = Fusion.of(len(sent), None, {tier: FusionWeights(order=weight)})
+        fusion = Fusion.of(len(sent), None, {tier: weight})
         fused = fusion.fused(tier, reranker.score(query, sent), np.arange(len(sent)))
         assert int(fused.argmax()) == 1, query
 

@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 
 from rankfleet.core.errors import RankfleetError
-from rankfleet.estimates.fusion import FusionWeights
 from rankfleet.estimates.quality import FleetQuality, parse_table
 from rankfleet.evaluate import Collection, FusionFit, ScoredCandidates, cascade, check_enough, compare, data_sets
 from rankfleet.evaluate.comparison import difference
@@ -95,8 +94,8 @@ def test_without_a_better_weight_there_is_no_fusion() -> None:
 def test_a_weight_that_is_known_is_found() -> None:
     made = collection({str(i): FUSED for i in range(30)})
     fit = FusionFit.of([made])
-    assert fit.weight("small", "order") == 2.0
-    assert fit.weights()["small"]["order"] == 2.0
+    assert fit.weight("small") == 2.0
+    assert fit.weights()["small"] == 2.0
     alone, _ = compare([made], fit)
     assert alone[0]["small"]["alone"] == round(SECOND, 4)
     assert alone[0]["small"]["order"]["ndcg@10"] == 1.0
@@ -111,9 +110,9 @@ def test_a_weight_is_not_judged_on_the_queries_it_was_fitted_on() -> None:
     logits |= {query: ALONE for fold in (1, 2, 3, 4) for query in in_fold(fold, 10)}
     made = collection(logits)
     fit = FusionFit.of([made])
-    assert fit.weight("small", "order", fold=0) == 0.0
+    assert fit.weight("small", fold=0) == 0.0
     own = FusionFit.of([collection(dict.fromkeys(in_fold(0, 30), FUSED))])
-    assert own.weight("small", "order") == 2.0
+    assert own.weight("small") == 2.0
     held_back = fit.held_back(made, "order")["small"]
     for query in in_fold(0, 10):
         np.testing.assert_allclose(held_back.logits[query], made.scored["small"].logits[query], rtol=0)
@@ -123,8 +122,8 @@ def test_the_weight_for_a_fold_does_not_depend_on_its_queries() -> None:
     others = {query: FUSED for fold in (1, 2, 3, 4) for query in in_fold(fold, 5)}
     helped = FusionFit.of([collection(others | dict.fromkeys(in_fold(0, 40), FUSED))])
     harmed = FusionFit.of([collection(others | dict.fromkeys(in_fold(0, 40), ALONE))])
-    assert helped.weight("small", "order", fold=0) == harmed.weight("small", "order", fold=0) == 2.0
-    assert (helped.weight("small", "order"), harmed.weight("small", "order")) == (2.0, 0.0)
+    assert helped.weight("small", fold=0) == harmed.weight("small", fold=0) == 2.0
+    assert (helped.weight("small"), harmed.weight("small")) == (2.0, 0.0)
 
 
 def test_figures_of_held_back_queries_differ_from_those_the_weight_was_fitted_on() -> None:
@@ -133,7 +132,7 @@ def test_figures_of_held_back_queries_differ_from_those_the_weight_was_fitted_on
     logits |= {query: FUSED for fold in (1, 2, 3, 4) for query in in_fold(fold, 10)}
     made = collection(logits)
     fit = FusionFit.of([made])
-    assert fit.weight("small", "order") == 0.0
+    assert fit.weight("small") == 0.0
     by_collection, _ = compare([made], fit)
     # With 0, r is first in the 50 and second in the 40. Held back, fold 0 has weight 2, which puts x before r, and the
     # others have 0: r is second everywhere.
@@ -150,27 +149,27 @@ def test_collections_count_equally_whatever_their_number_of_queries() -> None:
     few = collection({str(i): ALONE for i in range(6)}, "few")
     # Weight 2 gains 1 − SECOND in the one and loses as much in the other, so that nothing is better than 0.
     fit = FusionFit.of([many, few])
-    assert fit.weight("small", "order") == 0.0
-    assert fit.weight("small", "order", collection="few") == 2.0
-    assert fit.weight("small", "order", collection="many") == 0.0
+    assert fit.weight("small") == 0.0
+    assert fit.weight("small", collection="few") == 2.0
+    assert fit.weight("small", collection="many") == 0.0
     by_collection, mean = compare([many, few], fit)
     assert by_collection[1]["small"]["order"]["other_collections"] == round(SECOND, 4)
     assert mean["small"]["alone"] == round((1 + SECOND) / 2, 4)
 
 
 def test_scores_can_tell_what_the_order_cannot() -> None:
-    logits = {str(i): {"x": 0.0, "r": 1.0, "y": 2.0} for i in range(30)}
-    # By order, r is above x for weights below 1.44, and above y for those above 2.47: never first. The scores 10, 9.9
-    # and 1 are 0.72, 0.70 and −1.41 deviations from their mean: r is first for weights from 0.47 to 42.
-    made = collection(logits, bm25=(10, 9.9, 1))
-    by_collection, _ = compare([made], FusionFit.of([made]))
-    assert by_collection[0]["small"]["order"]["ndcg@10"] == round(SECOND, 4)
+    # Five of 35 queries have r third by order with the weight that the others want: x has 0, y 2 − 2 ln 3 = −0.20 and r
+    # 1 − 2 ln 2 = −0.39. The scores 10, 9.9 and 1 are 0.72, 0.70 and −1.41 deviations from their mean, so that r has
+    # 2.4, x 1.4 and y −0.8.
+    near = {str(i): {"x": 0.0, "r": 1.0, "y": 2.0} for i in range(30, 35)}
+    made = collection({str(i): FUSED for i in range(30)} | near, bm25=(10, 9.9, 1))
+    fit = FusionFit.of([made])
+    assert fit.weight("small") == 2.0
+    by_collection, _ = compare([made], fit)
+    by_order = (30 + 5 / 2) / 35
+    assert by_collection[0]["small"]["order"]["ndcg@10"] == round(by_order, 4)
     assert by_collection[0]["small"]["scores"]["ndcg@10"] == 1.0
-    assert by_collection[0]["small"]["scores"]["less_order"]["mean"] == round(1 - SECOND, 4)
-    # 10, 1.1 and 1 are 1.41, −0.70 and −0.72: never first either.
-    made = collection(logits, bm25=(10, 1.1, 1))
-    by_collection, _ = compare([made], FusionFit.of([made]))
-    assert by_collection[0]["small"]["scores"]["ndcg@10"] == round(SECOND, 4)
+    assert by_collection[0]["small"]["scores"]["less_order"]["mean"] == round(1 - by_order, 4)
 
 
 def test_fused_scores_are_those_that_are_served() -> None:
@@ -223,13 +222,13 @@ def test_the_table_has_fused_figures_and_weights_that_a_fleet_reads() -> None:
     for each in table.values():
         assert each["tiers"] == {"small": {"3": round(SECOND, 5)}}
         assert each["fused"]["tiers"] == {"small": {"3": 1.0}}
-        assert each["fused"]["weights"]["small"]["order"] == 2.0
+        assert each["fused"]["weights"]["small"] == 2.0
         known = parse_table(each, {"small": 0.0}, 0.0)
         quality = FleetQuality.of(known, each["fused"])
         assert quality.ranked.tiers == {"small": 1.0}
         assert quality.ranked.retriever == round(SECOND, 5)
         assert quality.unordered.tiers == {"small": round(SECOND, 5)}
-        assert quality.weights["small"] == FusionWeights(**each["fused"]["weights"]["small"])
+        assert quality.weights["small"] == 2.0
 
 
 def test_an_interval_is_over_queries_and_collections_count_equally() -> None:

@@ -44,7 +44,7 @@ def found(ranking: Ranking) -> list[tuple[int, float | None, Any]]:
 
 @pytest.fixture
 def one(tmp_path: Path) -> RankingService:
-    return service(tmp_path, {"large": {"order": 10.0, "scores": 2.0}})
+    return service(tmp_path, {"large": 10.0})
 
 
 async def test_the_order_of_the_candidates_counts_beside_the_logits(one: RankingService) -> None:
@@ -66,16 +66,16 @@ async def test_candidates_that_are_unordered_are_ranked_by_logits_alone(one: Ran
 
 
 async def test_a_request_or_its_scores_say_ranked_where_the_fleet_does_not(tmp_path: Path) -> None:
-    one = service(tmp_path, {"large": {"order": 10.0, "scores": 2.0}}, candidates="unordered")
+    one = service(tmp_path, {"large": 10.0}, candidates="unordered")
     assert (await one.rank(RerankRequest("cat", DOCUMENTS))).fused is None
     assert (await one.rank(RerankRequest("cat", DOCUMENTS, candidates="ranked"))).fused == FusedBy("order", 10.0)
     for candidates in (None, "ranked"):
         ranking = await one.rank(RerankRequest("cat", DOCUMENTS, candidates=candidates, scores=[3.0, 2.0, 1.0]))
-        assert ranking.fused == FusedBy("scores", 2.0)
+        assert ranking.fused == FusedBy("scores", 10.0)
 
 
 async def test_a_tier_without_a_weight_says_so(tmp_path: Path) -> None:
-    ranking = await service(tmp_path, {"small": {"order": 10.0}}).rank(RerankRequest("cat", DOCUMENTS))
+    ranking = await service(tmp_path, {"small": 10.0}).rank(RerankRequest("cat", DOCUMENTS))
     assert [each.index for each in ranking.documents] == [2, 1, 0]
     assert ranking.fused == FusedBy("order", 0.0)
 
@@ -83,9 +83,9 @@ async def test_a_tier_without_a_weight_says_so(tmp_path: Path) -> None:
 async def test_scores_put_the_documents_into_their_order_and_results_name_the_places_sent(one: RankingService) -> None:
     sent = [DOCUMENTS[2], DOCUMENTS[0], DOCUMENTS[1]]
     ranking = await one.rank(RerankRequest("cat", sent, scores=[1.0, 3.0, 2.0]))
-    # The retriever has a, a dog, a dog is an animal: 5 + 2 · 1.2247449, 6 and 9 − 2 · 1.2247449.
-    assert found(ranking) == [(1, 5.0, 7.4494897), (0, 9.0, 6.5505103), (2, 6.0, 6.0)]
-    assert (ranking.texts, ranking.fused) == (sent, FusedBy("scores", 2.0))
+    # The retriever has a, a dog, a dog is an animal: 5 + 10 · 1.2247449, 6 and 9 − 10 · 1.2247449.
+    assert found(ranking) == [(1, 5.0, 17.247449), (2, 6.0, 6.0), (0, 9.0, -3.247449)]
+    assert (ranking.texts, ranking.fused) == (sent, FusedBy("scores", 10.0))
     best = await one.rank(RerankRequest("cat", sent, scores=[1.0, 3.0, 2.0], top_n=1))
     assert found(best) == found(ranking)[:1]
     equal = await one.rank(RerankRequest("cat", sent, scores=[7.0] * 3))
@@ -126,7 +126,7 @@ async def test_the_weight_is_that_of_the_tier_that_answered(tmp_path: Path) -> N
         async def score(self, chunk: Chunk, entry: Entry) -> ChunkScores:
             return replace(await super().score(chunk, entry), tier="small")
 
-    one = service(tmp_path, {"small": {"order": 10.0}, "large": {"order": 0.1}}, Downgrading())
+    one = service(tmp_path, {"small": 10.0, "large": 0.1}, Downgrading())
     one.fleet.update_latency(dict.fromkeys(("small", "medium", "large"), LatencyModel(10, 0, 0)))
     ranking = await one.rank(RerankRequest("cat", DOCUMENTS, slo_ms=1000))
     assert (ranking.plan.tier, ranking.fused) == ("small", FusedBy("order", 10.0))
@@ -158,7 +158,7 @@ def cascade(folder: Path, weights: object, group: FakeGroup) -> RankingService:
 
 async def test_both_stages_of_a_cascade_are_fused(tmp_path: Path) -> None:
     group = Words()
-    one = cascade(tmp_path, {"small": {"order": 5.0}, "large": {"order": 2.0}}, group)
+    one = cascade(tmp_path, {"small": 5.0, "large": 2.0}, group)
     ranking = await one.rank(RerankRequest("mat", WORDS, slo_ms=200))
     assert ranking.stages == (Stage.of("small", 4), Stage.of("large", 2))
     # The evidence of four is 0.7945135, 0.1013663, −0.3040988 and −0.5917808. Fused by small: 3.97, 1.51, 0.48, 0.04,
@@ -169,7 +169,7 @@ async def test_both_stages_of_a_cascade_are_fused(tmp_path: Path) -> None:
 
 
 async def test_the_logit_is_raw_where_the_score_is_lowered(tmp_path: Path) -> None:
-    one = cascade(tmp_path, {"small": {"order": 5.0}, "large": {"order": -1.0}}, Words())
+    one = cascade(tmp_path, {"small": 5.0, "large": -1.0}, Words())
     ranking = await one.rank(RerankRequest("mat", WORDS, slo_ms=200))
     # By large dog has 1 − 0.1013663 and cat 0 − 0.7945135; the others, with 0.48 and 0.04 by small, come behind.
     below = [-0.7945135 - n * 2**-18 for n in (1, 2)]
@@ -182,14 +182,14 @@ async def test_without_a_weight_the_first_stage_and_the_retriever_choose_togethe
     by_small = {"ranked": ["cat", "is"], "unordered": ["is", "bird"]}  # 1 ÷ 60 + 1 ÷ 63 is more than 1 ÷ 61 + 1 ÷ 62
     for candidates, expected in by_small.items():
         group = Words()
-        one = cascade(tmp_path, {"large": {"order": 2.0}}, group)
+        one = cascade(tmp_path, {"large": 2.0}, group)
         await one.rank(RerankRequest("mat", WORDS, slo_ms=200, candidates=candidates))  # type: ignore[arg-type]
         assert [WORDS[place] for place in chunk_places(group.chunks[1])] == expected
 
 
 async def test_a_weight_of_0_leaves_the_choice_to_the_logits(tmp_path: Path) -> None:
     group = Words()
-    await cascade(tmp_path, {"small": {"order": 0.0}}, group).rank(RerankRequest("mat", WORDS, slo_ms=200))
+    await cascade(tmp_path, {"small": 0.0}, group).rank(RerankRequest("mat", WORDS, slo_ms=200))
     assert [WORDS[place] for place in chunk_places(group.chunks[1])] == ["is", "bird"]
 
 
@@ -242,8 +242,7 @@ async def test_a_body_says_how_its_candidates_come(one: RankingService, fields: 
         check_documented(await openapi_page(http), reply)
         assert (await http.post("/v1/plan", json=BODY | fields)).status_code == 200
     body = reply.json()
-    weight = {"order": 10.0, "scores": 2.0}
-    assert body["rankfleet"].get("fusion") == (by and {"by": by, "weight": weight[by]})
+    assert body["rankfleet"].get("fusion") == (by and {"by": by, "weight": 10.0})
     first = body["results"][0]
     sent = fields.get("documents", DOCUMENTS)[first["index"]]
     assert first["document"] == (sent if isinstance(sent, dict) else {"text": sent})
@@ -295,7 +294,7 @@ async def test_what_a_search_finds_is_ranked_with_its_scores(tmp_path: Path) -> 
         def search(self, query: str, k: int) -> list[Hit]:
             return [Hit(f"d{i}", text, score) for i, (text, score) in enumerate(zip(DOCUMENTS, (3, 2, 1), strict=True))]
 
-    weights = {"large": {"order": 10.0, "scores": 2.0}}
+    weights = {"large": 2.0}
     one = service(tmp_path, weights, candidates="unordered", search={"index": "somewhere"})
     async with http_client(one, retriever=Found()) as http:
         reply = await http.post("/v1/search", json={"query": "cat"})

@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
-from rankfleet.estimates.fusion import Fusion, FusionWeights, evidence_of_order, evidence_of_scores
+from rankfleet.estimates.fusion import Fusion, evidence_of_order, evidence_of_scores
 
-WEIGHTS = {"small": FusionWeights(order=10.0, scores=2.0)}
+WEIGHTS = {"small": 10.0}
 
 
 def test_the_evidence_of_an_order_is_the_logarithm_of_the_rank_about_its_mean() -> None:
@@ -44,8 +44,8 @@ def test_a_fused_score_is_the_logit_and_weighted_evidence() -> None:
     assert fused.tolist() == pytest.approx([10.972532, 5.041060, 3.986409], abs=1e-6)
     assert (fused.dtype, logits.tolist()) == (np.float64, [5.0, 6.0, 9.0])
     by_scores = Fusion.of(3, np.array([3.0, 2.0, 1.0]), WEIGHTS)
-    assert (by_scores.by, by_scores.weight("small")) == ("scores", 2.0)
-    assert by_scores.fused("small", logits, places).tolist() == pytest.approx([7.4494897, 6.0, 6.5505103], abs=1e-6)
+    assert (by_scores.by, by_scores.weight("small")) == ("scores", 10.0)
+    assert by_scores.fused("small", logits, places).tolist() == pytest.approx([17.247449, 6.0, -3.247449], abs=1e-6)
 
 
 def test_the_evidence_of_a_few_is_theirs_among_all() -> None:
@@ -54,7 +54,7 @@ def test_the_evidence_of_a_few_is_theirs_among_all() -> None:
     assert fused.tolist() == pytest.approx([3.986409, 10.972532], abs=1e-6)
 
 
-def test_a_tier_without_weights_is_not_fused() -> None:
+def test_a_tier_without_a_weight_is_not_fused() -> None:
     fusion = Fusion.of(3, None, WEIGHTS)
     assert fusion.weight("large") == 0.0
     assert fusion.fused("large", np.array([5.0, 6.0, 9.0]), np.arange(3)).tolist() == [5.0, 6.0, 9.0]

@@ -6,7 +6,6 @@ from pathlib import Path
 import pytest
 
 from rankfleet.core.errors import ConfigError
-from rankfleet.estimates.fusion import FusionWeights
 from rankfleet.estimates.quality import QualityTable, fleet_quality
 from tests.unit.fakes import fleet
 
@@ -84,13 +83,13 @@ def test_of_unordered_candidates_the_first_are_any_and_leaving_them_so_is_worth_
 
 def test_fused_orders_have_figures_of_their_own(tmp_path: Path) -> None:
     fused = {
-        "weights": {"small": {"order": 1.5, "scores": 1.2}, "large": {"order": 0.5}},
+        "weights": {"small": 1.5, "large": 0.5},
         "tiers": {"small": 0.45},
         "cascades": {"small>large": {"20": 0.62}},
     }
     content = {"data_sets": {"papers": TABLE["data_sets"]["papers"] | {"fused": fused}}}
     quality = fleet_quality(fleet(quality={"table": write(tmp_path, content)}))
-    assert quality.weights == {"small": FusionWeights(1.5, 1.2), "large": FusionWeights(0.5, 0.0)}
+    assert quality.weights == {"small": 1.5, "large": 0.5}
     # large has no figure for its fused order, so that of its scores alone stands.
     assert quality.ranked.tiers == {"small": 0.45, "medium": 0.4, "large": 0.6}
     assert (quality.ranked.retriever, quality.ranked.cascades) == (0.2, {("small", "large"): {20: 0.62}})
@@ -100,7 +99,7 @@ def test_fused_orders_have_figures_of_their_own(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     "fused",
-    [[1], *({"weights": {"small": each}} for each in (1.5, {"rank": 1.5}, {"order": "much"}, {"order": float("nan")}))],
+    [[1], *({"weights": {"small": each}} for each in ([1.5], "much", None, float("nan")))],
 )
 def test_a_fused_part_that_cannot_be_read_is_refused(tmp_path: Path, fused: object) -> None:
     content = {"data_sets": {"papers": {"fused": fused}}}

@@ -241,7 +241,10 @@ def read_config(path: Path) -> FleetConfig:
         for name, tier in config.tiers.items()
     }
     search = config.search and config.search.model_copy(update={"index": resolved("search.index", config.search.index)})
-    quality = config.quality.model_copy(update={"table": resolved("quality.table", config.quality.table)})
+    table = config.quality.table
+    if table and not (SHIPPED_MODELS / table).is_file():  # that of shipped models is found wherever the package is
+        table = resolved("quality.table", table)
+    quality = config.quality.model_copy(update={"table": table})
     profile = resolved("profile", config.profile)
     folder = resolved("decision_log.folder", config.decision_log.folder)
     decision_log = config.decision_log.model_copy(update={"folder": folder})

@@ -1,4 +1,5 @@
-"""What a tier's `model` may be: a model that ships with the package, a folder, or an id on the hub."""
+"""What a tier's `model` may be: a model that ships with the package, a folder, or an id on the hub. Quality tables that
+ship with models are named like them."""
 
 from pathlib import Path
 

@@ -186,7 +186,8 @@ class Quality(Section):
     )
     table: str | None = Field(
         None,
-        description="JSON file with nDCG@10 by data set, tier, depth and cascade, from `rankfleet evaluate --table`",
+        description="JSON file with nDCG@10 by data set, tier, depth and cascade, and the weights of fusion, from "
+        "`rankfleet evaluate --table`; or that of shipped models (demo/quality.json)",
     )
     data_set: str | None = Field(
         None, description="the data set of the table that resembles your traffic; null for its first"

@@ -8,7 +8,7 @@ The table is a JSON file, which users replace by one of their own (`rankfleet ev
         "tokens": {"large": {"128": 0.38}},
         "cascades": {"small>large": {"20": 0.385}},
         "fused": {
-            "weights": {"small": {"order": 1.5, "scores": 1.2}},
+            "weights": {"small": 1.5},
             "tiers": {"small": 0.38},
             "cascades": {"small>large": {"20": 0.395}}}}}}
 
@@ -22,12 +22,11 @@ import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import Any
 
 from rankfleet.core.config import FleetConfig
 from rankfleet.core.errors import ConfigError
-from rankfleet.estimates.fusion import FusionWeights
+from rankfleet.core.model_ids import SHIPPED_MODELS
 
 Curve = Mapping[int, float]  # depth or pair length → nDCG@10
 
@@ -106,7 +105,7 @@ class FleetQuality:
 
     ranked: QualityTable
     unordered: QualityTable
-    weights: Mapping[str, FusionWeights] = field(default_factory=dict)
+    weights: Mapping[str, float] = field(default_factory=dict)
 
     @staticmethod
     def of(known: QualityTable, fused: Mapping[str, Any]) -> "FleetQuality":
@@ -115,7 +114,9 @@ class FleetQuality:
         if fused:
             ranked = parse_table({"retriever": known.retriever, **fused}, known.tiers, known.retriever)
             ranked = replace(ranked, tokens=ranked.tokens or known.tokens)
-        weights = {tier: FusionWeights(**each) for tier, each in fused.get("weights", {}).items()}
+        weights = {tier: float(weight) for tier, weight in fused.get("weights", {}).items()}
+        if not all(map(math.isfinite, weights.values())):
+            raise ValueError(f"weights have to be finite, not {weights}")
         return FleetQuality(ranked, replace(known, retriever=0.0, depths={}), weights)
 
     def table(self, ranked: bool) -> QualityTable:
@@ -132,7 +133,7 @@ def fleet_quality(config: FleetConfig) -> FleetQuality:
     if settings.table is None:
         return FleetQuality.of(QualityTable(tiers, settings.retriever), {})
     try:
-        data_sets = json.loads(Path(settings.table).read_text(encoding="utf-8"))["data_sets"]
+        data_sets = json.loads((SHIPPED_MODELS / settings.table).read_text(encoding="utf-8"))["data_sets"]
         name = settings.data_set or next(iter(data_sets))
         if name not in data_sets:
             raise ConfigError(f"quality.data_set: {name!r} is not in {settings.table}; it has {', '.join(data_sets)}")

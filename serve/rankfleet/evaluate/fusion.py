@@ -1,8 +1,8 @@
-"""Weights with which tiers are fused with the order or the scores of candidates, fitted on judged queries.
+"""Weights with which tiers are fused with the order of candidates, fitted on judged queries.
 
 Of every query of a data set, a hash decides to which of five folds it belongs. What is reported for a query comes from
 a weight that was chosen on the other folds, so that no weight is judged on what it was chosen by. The weight that is
-served is chosen on all folds.
+served is chosen on all folds. Where the retriever's scores are known, the same weight counts.
 """
 
 import hashlib
@@ -13,7 +13,7 @@ from typing import Literal
 import numpy as np
 
 from rankfleet.core.errors import RankfleetError
-from rankfleet.estimates.fusion import Fusion, FusionWeights
+from rankfleet.estimates.fusion import Fusion, evidence_of_order
 from rankfleet.evaluate.candidates import Collection, ScoredCandidates
 from rankfleet.evaluate.measures import Gains, padded
 
@@ -55,17 +55,17 @@ def best_weight(curve: np.ndarray) -> float:
     return float(WEIGHTS[1 + best]) if smooth[best] > curve[0].round(9) else 0.0
 
 
-def curves_of(collection: Collection, tier: str, evidence: Evidence) -> np.ndarray:
-    """float64 [queries, weights]: nDCG@10 of every judged query for each of WEIGHTS."""
+def curves_of(collection: Collection, tier: str) -> np.ndarray:
+    """float64 [queries, weights]: nDCG@10 of every judged query for each of WEIGHTS, beside the candidates' order."""
     found, logits = collection.candidates, collection.scored[tier].logits
     none = np.zeros(0)
     scores = padded([logits.get(query, none).astype(np.float64) for query in found], -np.inf)
-    beside = padded([fusion_of(collection, query, evidence, {}).evidence for query in found], 0.0)
+    beside = padded([evidence_of_order(len(hits)) for hits in found.values()], 0.0)
     gains = Gains.of(collection.judged, found)
     return np.stack([gains.ndcg(scores + weight * beside) for weight in WEIGHTS], axis=1)
 
 
-def fusion_of(collection: Collection, query: str, evidence: Evidence, weights: Mapping[str, FusionWeights]) -> Fusion:
+def fusion_of(collection: Collection, query: str, evidence: Evidence, weights: Mapping[str, float]) -> Fusion:
     """Of one query's candidates, as the service has it."""
     hits = collection.candidates[query]
     scores = np.array([hit.score for hit in hits]) if evidence == "scores" else None
@@ -76,44 +76,37 @@ def fusion_of(collection: Collection, query: str, evidence: Evidence, weights: M
 class FusionFit:
     """Weights fitted on several collections, which count equally.
 
-    curves: by tier, evidence and collection, float64 [queries, weights], from `curves_of`
+    curves: by tier and collection, float64 [queries, weights], from `curves_of`
     folds: by collection, int [queries]
     """
 
-    curves: Mapping[tuple[str, Evidence], Mapping[str, np.ndarray]]
+    curves: Mapping[str, Mapping[str, np.ndarray]]
     folds: Mapping[str, np.ndarray]
 
     @staticmethod
     def of(collections: Sequence[Collection]) -> "FusionFit":
-        curves = {
-            (tier, evidence): {c.name: curves_of(c, tier, evidence) for c in collections}
-            for tier in collections[0].scored
-            for evidence in EVIDENCE
-        }
+        curves = {tier: {c.name: curves_of(c, tier) for c in collections} for tier in collections[0].scored}
         return FusionFit(curves, {c.name: np.array([fold_of(q) for q in c.judged.queries]) for c in collections})
 
-    def weight(self, tier: str, evidence: Evidence, fold: int | None = None, collection: str | None = None) -> float:
+    def weight(self, tier: str, fold: int | None = None, collection: str | None = None) -> float:
         """The best weight on all queries, without those of this fold or of this collection."""
         means = []
-        for name, curves in self.curves[tier, evidence].items():
+        for name, curves in self.curves[tier].items():
             used = curves if fold is None else curves[self.folds[name] != fold]
             if name != collection and len(used):
                 means.append(used.mean(axis=0))
         return best_weight(np.mean(means, axis=0))
 
-    def weights(self) -> dict[str, dict[Evidence, float]]:
-        """By tier and evidence, fitted on all queries."""
-        tiers = dict.fromkeys(tier for tier, _ in self.curves)
-        return {
-            tier: {evidence: float(f"{self.weight(tier, evidence):.4g}") for evidence in EVIDENCE} for tier in tiers
-        }
+    def weights(self) -> dict[str, float]:
+        """By tier, fitted on all queries."""
+        return {tier: float(f"{self.weight(tier):.4g}") for tier in self.curves}
 
     def held_back(self, collection: Collection, evidence: Evidence) -> dict[str, ScoredCandidates]:
         """Every tier's fused scores, each query's with the weight that was fitted on the other folds."""
         folds = dict(zip(collection.judged.queries, self.folds[collection.name].tolist(), strict=True))
         fused = {}
         for tier in collection.scored:
-            by_fold = [self.weight(tier, evidence, fold=fold) for fold in range(FOLDS)]
+            by_fold = [self.weight(tier, fold=fold) for fold in range(FOLDS)]
             fused[tier] = fuse(collection, tier, evidence, {query: by_fold[fold] for query, fold in folds.items()})
         return fused
 
@@ -121,7 +114,7 @@ class FusionFit:
         """Every tier's fused scores, with the weight that was fitted on the other collections."""
         fused = {}
         for tier in collection.scored:
-            weight = self.weight(tier, evidence, collection=collection.name)
+            weight = self.weight(tier, collection=collection.name)
             fused[tier] = fuse(collection, tier, evidence, dict.fromkeys(collection.candidates, weight))
         return fused
 
@@ -130,6 +123,6 @@ def fuse(collection: Collection, tier: str, evidence: Evidence, weights: Mapping
     """One tier's fused scores, by the function that serves. weights: by query."""
     fused = {}
     for query, logits in collection.scored[tier].logits.items():
-        fusion = fusion_of(collection, query, evidence, {tier: FusionWeights(**{evidence: weights[query]})})
+        fusion = fusion_of(collection, query, evidence, {tier: weights[query]})
         fused[query] = fusion.fused(tier, logits, np.arange(len(logits)))
     return ScoredCandidates(fused)

@@ -192,8 +192,9 @@ def between(min_pods: float, max_pods: float) -> str:
 
 def image_paths(config: FleetConfig) -> list[str]:
     """Files and folders that the fleet file names, which every pod needs at the same path."""
-    models = [tier.model for tier in config.tiers.values() if tier.model.startswith("/")]
-    return models + [path for path in (config.profile, config.search and config.search.index) if path]
+    models = [tier.model for tier in config.tiers.values()]
+    files = [config.profile, config.search and config.search.index, config.quality.table]
+    return [path for path in models + files if path and path.startswith("/")]
 
 
 class Dumper(yaml.SafeDumper):
