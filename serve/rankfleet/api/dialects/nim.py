@@ -1,0 +1,84 @@
+"""NVIDIA's reranking NIM: /v1/ranking."""
+
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, WithJsonSchema
+from typing_extensions import TypedDict
+
+from rankfleet.api.dialects.dialect import Dialect, Reply, Route
+from rankfleet.api.dialects.native import text_of
+from rankfleet.api.dialects.rerank_body import DOCUMENTS, QUERY, ModelBody, ParsedRerank, TopN
+from rankfleet.api.dialects.rerank_reply import reply_with_plan
+from rankfleet.api.dialects.scores import rows
+from rankfleet.api.dialects.usage import TokenUsage, usage
+from rankfleet.api.headers import RequestHeaders
+from rankfleet.core.errors import InvalidRequest, RankfleetError
+from rankfleet.core.messages import Ranking
+
+TEXT = {"type": "object", "properties": {"text": {"type": "string"}}, "required": ["text"]}
+ERROR_TYPES = {404: "not_found_error", 429: "rate_limit_error"}
+
+
+class NimBody(ModelBody):
+    query: Annotated[Any, WithJsonSchema(TEXT)]
+    passages: Annotated[list[Any], WithJsonSchema({"type": "array", "minItems": 1, "items": TEXT})]
+    truncate: Literal["NONE", "END"] | None = Field(
+        None, description="`END` cuts passages that are longer than the tier reads; they are refused if not given"
+    )
+    top_k: TopN = None
+
+
+class NimRanking(TypedDict):
+    index: int
+    logit: float
+
+
+class NimReply(TypedDict):
+    rankings: list[NimRanking]
+    usage: TokenUsage
+
+
+class NimError(TypedDict):
+    object: str
+    message: str
+    detail: dict[str, str]
+    type: str
+
+
+def parse(body: bytes, headers: RequestHeaders) -> ParsedRerank:
+    """Raises InvalidRequest."""
+    sent = NimBody.parse(body)
+    if not isinstance(sent.query, dict) or not isinstance(sent.query.get("text"), str):
+        raise InvalidRequest('request body: query: must be {"text": string}')
+    passages = [text_of(i, only_text(i, passage), "passages") for i, passage in enumerate(sent.passages)]
+    documents, truncates = ("passages", passages), sent.truncate == "END"
+    return sent.parsed(sent.query["text"], documents, headers, sent.top_k, raw_scores=True, truncates=truncates)
+
+
+def only_text(index: int, passage: Any) -> Any:
+    """The passage. Raises InvalidRequest where it has more than a text, such as an image."""
+    others = [name for name, value in passage.items() if name != "text" and value is not None] if passage else ()
+    if others:
+        raise InvalidRequest(f"request body: passages.{index}: {others[0]} is not supported yet; send text alone")
+    return passage
+
+
+def reply(ranking: Ranking, parsed: ParsedRerank) -> Reply:
+    return reply_with_plan({"rankings": rows(ranking, parsed, "logit"), "usage": usage(ranking)}, ranking, parsed)
+
+
+def error_json(error: RankfleetError, status: int, request_id: str) -> NimError:
+    kind = ERROR_TYPES.get(status, "invalid_request_error" if status < 500 else "internal_server_error")
+    return {"object": "error", "message": str(error), "detail": {"request_id": request_id}, "type": kind}
+
+
+EXAMPLE = {"query": {"text": QUERY}, "passages": [{"text": text} for text in DOCUMENTS]}
+RANKING = Route("/v1/ranking", "Rank as a NVIDIA NIM", NimBody, EXAMPLE, NimReply, parse, reply)
+NIM = Dialect(
+    name="nim",
+    base="/nim",
+    error=error_json,
+    error_type=NimError,
+    statuses={413: 400, 422: 400},
+    rerank=RANKING.at("/v1/ranking", "/nim/v1/ranking"),
+)
