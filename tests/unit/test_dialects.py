@@ -11,6 +11,7 @@ from typing import Any
 import httpx
 import jsonschema
 import pytest
+from fastapi import FastAPI
 
 from rankfleet.api.app import build_api
 from rankfleet.api.dialects.dialect import Dialect
@@ -76,9 +77,9 @@ CLIENTS = {
     "nim": Client(below("rankings"), "logit", below("message"), 400),
 }
 SCORES = Client(below("data"), "score", below("error", "message"), 400)  # of vLLM's second format
-RERANK = [pytest.param(dialect, route, id=route.path) for dialect in DIALECTS for route in dialect.rerank]
 ROUTES = [pytest.param(dialect, route, id=route.path) for dialect in DIALECTS for route in dialect.routes]
-VERSIONED = [param for param in RERANK if re.search("/v[12]/", str(param.id))]
+FORMATS = {(dialect.name, route.body): (dialect, route) for dialect in DIALECTS for route in reversed(dialect.rerank)}
+RERANK = [pytest.param(dialect, route, id=route.path) for dialect, route in FORMATS.values()]  # one path of each
 DOCUMENT_FIELDS = {"documents", "texts", "text_2", "passages"}
 TOP_FIELDS = {"top_n", "top_k"}
 
@@ -91,8 +92,13 @@ def example(route: Any, **fields: Any) -> bytes:
     return json.dumps({**route.example, **fields}).encode()
 
 
-async def post(path: str, content: bytes, group: FakeGroup | None = None, **headers: str) -> httpx.Response:
-    async with http_client(service(group)) as http:
+@functools.cache
+def idle_fleet() -> FastAPI:
+    return build_api(service(), FakeMetrics())
+
+
+async def post(path: str, content: bytes, api: FastAPI | None = None, **headers: str) -> httpx.Response:
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(api or idle_fleet()), base_url="http://test") as http:
         return await http.post(path, content=content, headers={"x-request-id": "mine-1", **headers})
 
 
@@ -108,9 +114,8 @@ def tier_of(dialect: Dialect, reply: httpx.Response) -> str:
     return str(reply.json()["model"] if dialect.name == "native" else reply.headers["x-rankfleet-tier"])
 
 
-@functools.cache
 def page() -> dict[str, Any]:
-    return build_api(service(), FakeMetrics()).openapi()
+    return idle_fleet().openapi()
 
 
 def check_error(dialect: Dialect, reply: httpx.Response, status: int, message: str) -> None:
@@ -201,11 +206,11 @@ async def test_impossible_budgets_and_unknown_models_are_refused(dialect: Dialec
     check_error(dialect, await post(route.path, example(route, model="gpt")), 404, "there is no model 'gpt'")
 
 
-@pytest.mark.parametrize(("dialect", "route"), VERSIONED)
-async def test_a_base_url_may_end_in_a_version(dialect: Dialect, route: Any) -> None:
-    doubled = re.sub("/v[12]/", lambda version: f"/v1{version[0]}", route.path)
-    reply = await post(doubled, example(route))
-    assert client_of(dialect, route).order(reply.json()) == BEST_FIRST
+@pytest.mark.parametrize(("dialect", "route"), [param for param in ROUTES if param.values[1] in param.values[0].rerank])
+async def test_every_path_ranks_with_a_version_in_front_too(dialect: Dialect, route: Any) -> None:
+    client = client_of(dialect, route)
+    for path in (route.path, re.sub("/v[12]/", lambda version: f"/v1{version[0]}", route.path)):
+        assert client.order((await post(path, example(route))).json()) == BEST_FIRST
 
 
 @pytest.mark.parametrize(("dialect", "route"), RERANK)
@@ -244,8 +249,9 @@ async def test_an_unknown_field_is_refused_by_name_and_null_is_not(dialect: Dial
 
 @pytest.mark.parametrize(("dialect", "route"), RERANK)
 async def test_a_field_in_the_query_string_is_refused(dialect: Dialect, route: Any) -> None:
-    reply = await post(f"{route.path}?query=cat", example(route))
-    check_error(dialect, reply, CLIENTS[dialect.name].invalid, "query is not read from the query string")
+    name, *_ = route.example
+    reply = await post(f"{route.path}?{name}=cat", example(route))
+    check_error(dialect, reply, CLIENTS[dialect.name].invalid, f"{name} is not read from the query string")
 
 
 @pytest.mark.parametrize(("dialect", "route"), RERANK)
@@ -254,7 +260,7 @@ async def test_a_fault_of_the_fleet_has_the_form_of_the_dialect(dialect: Dialect
         async def score(self, chunk: Chunk, entry: Entry) -> ChunkScores:
             raise ZeroDivisionError
 
-    reply = await post(route.path, example(route), Broken())
+    reply = await post(route.path, example(route), build_api(service(Broken()), FakeMetrics()))
     check_error(dialect, reply, CLIENTS[dialect.name].fault, "look for request mine-1 in the router's log")
     check_documented(page(), reply)
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import reduce
+from functools import cache, reduce
 from operator import or_
 from typing import Any, Generic, NamedTuple, TypeVar
 
@@ -86,7 +86,7 @@ class Route(Generic[Parsed, Outcome]):
 
     @property
     def body_schema(self) -> dict[str, Any]:
-        return self.body.model_json_schema()
+        return schema_of(self.body)
 
     def at(self, *paths: str) -> list["Route[Parsed, Outcome]"]:
         """The same route at each of these paths."""
@@ -169,6 +169,11 @@ class SharedRoute:
     @property
     def reply_type(self) -> Any:
         return reduce(or_, (route.reply_type for route in self.routes.values()))
+
+
+@cache
+def schema_of(body: type[BaseModel]) -> dict[str, Any]:
+    return body.model_json_schema()
 
 
 def top_level(body: bytes) -> dict[str, Any]:

@@ -6,13 +6,12 @@ from pydantic import Field, WithJsonSchema
 from typing_extensions import TypedDict
 
 from rankfleet.api.dialects.dialect import Dialect, Reply, Route
-from rankfleet.api.dialects.native import text_of
 from rankfleet.api.dialects.rerank_body import DOCUMENTS, QUERY, ModelBody, ParsedRerank, TopN
 from rankfleet.api.dialects.rerank_reply import reply_with_plan
 from rankfleet.api.dialects.scores import rows
 from rankfleet.api.dialects.usage import TokenUsage, usage
 from rankfleet.api.headers import RequestHeaders
-from rankfleet.core.errors import InvalidRequest, RankfleetError
+from rankfleet.core.errors import InvalidRequest, RankfleetError, quote
 from rankfleet.core.messages import Ranking
 
 TEXT = {"type": "object", "properties": {"text": {"type": "string"}}, "required": ["text"]}
@@ -50,17 +49,19 @@ def parse(body: bytes, headers: RequestHeaders) -> ParsedRerank:
     sent = NimBody.parse(body)
     if not isinstance(sent.query, dict) or not isinstance(sent.query.get("text"), str):
         raise InvalidRequest('request body: query: must be {"text": string}')
-    passages = [text_of(i, only_text(i, passage), "passages") for i, passage in enumerate(sent.passages)]
+    passages = [*map(passage_text, range(len(sent.passages)), sent.passages)]
     documents, truncates = ("passages", passages), sent.truncate == "END"
     return sent.parsed(sent.query["text"], documents, headers, sent.top_k, raw_scores=True, truncates=truncates)
 
 
-def only_text(index: int, passage: Any) -> Any:
-    """The passage. Raises InvalidRequest where it has more than a text, such as an image."""
-    others = [name for name, value in passage.items() if name != "text" and value is not None] if passage else ()
-    if others:
-        raise InvalidRequest(f"request body: passages.{index}: {others[0]} is not supported yet; send text alone")
-    return passage
+def passage_text(index: int, passage: Any) -> str:
+    """Raises InvalidRequest unless a passage is an object with a text and nothing else, such as an image."""
+    if not isinstance(passage, dict) or not isinstance(passage.get("text"), str):
+        raise InvalidRequest(f'request body: passages.{index}: must be {{"text": string}}')
+    for name, value in passage.items():
+        if name != "text" and value is not None:
+            raise InvalidRequest(f"request body: passages.{index}: {quote(name)} is not supported yet; send text alone")
+    return str(passage["text"])
 
 
 def reply(ranking: Ranking, parsed: ParsedRerank) -> Reply:
