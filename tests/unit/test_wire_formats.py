@@ -37,8 +37,9 @@ async def test_cohere(client: httpx.AsyncClient) -> None:
         reply = (await client.post(path, json=BODY)).json()
         assert reply == {"id": "mine-1", "results": results, "meta": {"api_version": {"version": version}, **META}}
     objects = {"query": QUERY, "documents": [DOG, {"text": ANIMAL, "id": 7}], "return_documents": True}
-    reply = (await client.post("/cohere/v1/rerank", json=objects)).json()
-    assert [row["document"] for row in reply["results"]] == [{"text": ANIMAL, "id": 7}, {"text": DOG}]
+    for path in ("/cohere/v1/rerank", "/v2/rerank"):
+        reply = (await client.post(path, json=objects)).json()
+        assert [row["document"] for row in reply["results"]] == [{"text": ANIMAL, "id": 7}, {"text": DOG}]
     error = await client.post("/v2/rerank", json={"query": QUERY})
     message = "request body: documents: Field required\nsee /docs for the format"
     assert (error.status_code, error.json()) == (400, {"id": "mine-1", "message": message})
@@ -285,6 +286,8 @@ async def test_a_body_of_no_dialect_is_refused_in_the_native_form(
         ("/v1/v2/rerank", "/v2/rerank"),
         ("/v2/v1/v1/rerank", "/v1/rerank"),
         ("/cohere/v1/v2/rerank", "/cohere/v2/rerank"),
+        ("/v1/retrieval/nvidia/rerank-qa/reranking", "/v1/ranking"),
+        ("/nim/v1/retrieval/auto/reranking", "/nim/v1/ranking"),
         ("/nim/v1/models", "/v1/models"),
         ("/nim/v1/v1/models/", "/v1/models"),
         ("/tei/health", "/health"),

@@ -1,5 +1,6 @@
 """Cohere's rerank: /v2/rerank, and /v1/rerank below `/cohere` (bare, that path is the native one)."""
 
+from functools import partial
 from typing import ClassVar
 
 from pydantic import Field
@@ -7,7 +8,7 @@ from typing_extensions import TypedDict
 
 from rankfleet.api.dialects.dialect import Dialect, Reply, Route
 from rankfleet.api.dialects.native import Documents
-from rankfleet.api.dialects.rerank_body import EXAMPLE, ModelBody, ParsedRerank, Texts, TopN
+from rankfleet.api.dialects.rerank_body import EXAMPLE, ModelBody, ParsedRerank, TopN
 from rankfleet.api.dialects.rerank_reply import reply_with_plan
 from rankfleet.api.dialects.scores import ObjectRow, rows
 from rankfleet.api.dialects.usage import Meta, meta
@@ -16,30 +17,29 @@ from rankfleet.core.errors import RankfleetError
 from rankfleet.core.messages import Ranking
 
 
-class CohereV1Body(ModelBody):
-    """The body of Cohere's /v1/rerank."""
+class CohereBody(ModelBody):
+    """What both versions have. The second has no `return_documents`, but clients (LiteLLM) send it there, too."""
 
     query: str
     documents: Documents
     top_n: TopN = None
     return_documents: bool | None = Field(None, description="whether results contain their documents; false if null")
 
+
+class CohereV1Body(CohereBody):
+    """The body of Cohere's /v1/rerank."""
+
     unsupported: ClassVar = {"rank_fields": (["text"],), "max_chunks_per_doc": (10,)}
 
 
-class CohereV2Body(ModelBody):
+class CohereV2Body(CohereBody):
     """The body of Cohere's /v2/rerank."""
 
-    query: str
-    documents: Texts
-    top_n: TopN = None
-
     unsupported: ClassVar = {
-        "max_tokens_per_doc": (4096,),  # Cohere's default, which its clients send, too
+        "max_tokens_per_doc": (4096,),  # Cohere's default, which clients (Haystack) send, too
         "priority": (0,),
-        "rank_fields": (),
+        "rank_fields": (["text"],),
         "relevant_spans": ({"mode": "disabled"},),
-        "return_documents": (False,),
     }
 
 
@@ -54,27 +54,13 @@ class CohereError(TypedDict):
     message: str
 
 
-def parse_v1(body: bytes, headers: RequestHeaders) -> ParsedRerank:
+def parse(format: type[CohereBody], body: bytes, headers: RequestHeaders) -> ParsedRerank:
     """Raises InvalidRequest."""
-    sent = CohereV1Body.parse(body)
+    sent = format.parse(body)
     return sent.parsed(sent.query, ("documents", sent.documents), headers, sent.top_n, sent.return_documents)
 
 
-def parse_v2(body: bytes, headers: RequestHeaders) -> ParsedRerank:
-    """Raises InvalidRequest."""
-    sent = CohereV2Body.parse(body)
-    return sent.parsed(sent.query, ("documents", sent.documents), headers, sent.top_n)
-
-
-def reply_v1(ranking: Ranking, parsed: ParsedRerank) -> Reply:
-    return cohere_reply(ranking, parsed, "1")
-
-
-def reply_v2(ranking: Ranking, parsed: ParsedRerank) -> Reply:
-    return cohere_reply(ranking, parsed, "2")
-
-
-def cohere_reply(ranking: Ranking, parsed: ParsedRerank, version: str) -> Reply:
+def reply(version: str, ranking: Ranking, parsed: ParsedRerank) -> Reply:
     content = {
         "id": ranking.request_id,
         "results": rows(ranking, parsed, "relevance_score"),
@@ -87,13 +73,16 @@ def error_json(error: RankfleetError, status: int, request_id: str) -> CohereErr
     return {"id": request_id, "message": str(error)}
 
 
-V1 = Route("/cohere/v1/rerank", "Rank as Cohere v1", CohereV1Body, EXAMPLE, CohereReply, parse_v1, reply_v1)
-V2 = Route("/cohere/v2/rerank", "Rank as Cohere v2", CohereV2Body, EXAMPLE, CohereReply, parse_v2, reply_v2)
+def route(version: str, format: type[CohereBody]) -> Route[ParsedRerank, Ranking]:
+    path, summary = f"/cohere/v{version}/rerank", f"Rank as Cohere v{version}"
+    return Route(path, summary, format, EXAMPLE, CohereReply, partial(parse, format), partial(reply, version))
+
+
 COHERE = Dialect(
     name="cohere",
     base="/cohere",
     error=error_json,
     error_type=CohereError,
     statuses={413: 400, 422: 400},
-    rerank=[V1, *V2.at("/v2/rerank", "/cohere/v2/rerank")],
+    rerank=[route("1", CohereV1Body), *route("2", CohereV2Body).at("/v2/rerank", "/cohere/v2/rerank")],
 )

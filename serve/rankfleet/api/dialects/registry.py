@@ -32,6 +32,7 @@ PATHS = {
 BASES = {dialect.base: dialect for dialect in DIALECTS if dialect.base}
 STATUS_PATHS = {"/health", "/healthz", "/readyz", "/v1/models"}  # below every base path, too
 REPEATED = re.compile(r"(?:/v[12])+(?=/v[12]/)")
+HOSTED_NIM = re.compile(r"/v1/retrieval/.+/reranking$")  # NVIDIA's hosted models; the body names the model, too
 
 
 def dialect_of(path: str) -> Dialect:
@@ -41,11 +42,12 @@ def dialect_of(path: str) -> Dialect:
 
 def canonical_path(path: str) -> str:
     """The path that is meant: without a slash at its end, with the last of several versions (clients append theirs to a
-    base URL that has one), and without the base path in front of a status path."""
+    base URL that has one), as NVIDIA's microservices have it where it is one of its cloud, and without the base path in
+    front of a status path."""
     path = path.rstrip("/") or "/"
     if path in PATHS:
         return path
-    path = REPEATED.sub("", path)
+    path = HOSTED_NIM.sub("/v1/ranking", REPEATED.sub("", path))
     base, rest = split_base(path)
     return rest if base in BASES and rest in STATUS_PATHS else path
 
