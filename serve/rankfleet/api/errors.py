@@ -3,7 +3,9 @@
 import logging
 import math
 from collections.abc import Mapping
-from typing import Any, Union
+from functools import reduce
+from operator import or_
+from typing import Any
 
 from fastapi import Request, Response
 from starlette.exceptions import HTTPException
@@ -92,5 +94,5 @@ def documented_errors(*dialects: Dialect) -> dict[int | str, dict[str, Any]]:
         for status, each in descriptions.items()
     }
     first = min(errors, key=int)
-    errors[first] = {"description": errors[first]["description"], "model": Union[tuple(types)]}  # noqa: UP007
+    errors[first] = {"description": errors[first]["description"], "model": reduce(or_, types)}
     return errors

@@ -84,5 +84,5 @@ COHERE = Dialect(
     error=error_json,
     error_type=CohereError,
     statuses={413: 400, 422: 400},
-    rerank=[route("1", CohereV1Body), *route("2", CohereV2Body).at("/v2/rerank", "/cohere/v2/rerank")],
+    rerank=[route("1", CohereV1Body), *route("2", CohereV2Body).also_at("/v2/rerank")],
 )

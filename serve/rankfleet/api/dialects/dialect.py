@@ -88,9 +88,9 @@ class Route(Generic[Parsed, Outcome]):
     def body_schema(self) -> dict[str, Any]:
         return schema_of(self.body)
 
-    def at(self, *paths: str) -> list["Route[Parsed, Outcome]"]:
-        """The same route at each of these paths."""
-        return [replace(self, path=path) for path in paths]
+    def also_at(self, *paths: str) -> list["Route[Parsed, Outcome]"]:
+        """This route, and the same at these paths."""
+        return [self, *(replace(self, path=path) for path in paths)]
 
 
 @dataclass(frozen=True)

@@ -36,8 +36,8 @@ class InfinityReply(TypedDict):
 def parse(body: bytes, headers: RequestHeaders) -> ParsedRerank:
     """Raises InvalidRequest."""
     sent = InfinityBody.parse(body)
-    options = (sent.top_n, sent.return_documents, sent.raw_scores)
-    return sent.parsed(sent.query, ("documents", sent.documents), headers, *options)
+    documents, returned = ("documents", sent.documents), sent.return_documents
+    return sent.parsed(sent.query, documents, headers, sent.top_n, returned, raw_scores=sent.raw_scores)
 
 
 def reply(ranking: Ranking, parsed: ParsedRerank) -> Reply:
@@ -58,5 +58,5 @@ INFINITY = Dialect(
     base="/infinity",
     error=error_json,
     error_type=VllmError,
-    rerank=RERANK.at("/infinity/rerank", "/infinity/v1/rerank"),
+    rerank=RERANK.also_at("/infinity/v1/rerank"),
 )

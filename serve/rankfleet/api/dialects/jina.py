@@ -64,5 +64,5 @@ JINA = Dialect(
     base="/jina",
     error=error_json,
     error_type=DetailError,
-    rerank=RERANK.at("/jina/v1/rerank", "/jina/rerank"),
+    rerank=RERANK.also_at("/jina/rerank"),
 )

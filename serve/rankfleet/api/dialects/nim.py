@@ -6,7 +6,8 @@ from pydantic import Field, WithJsonSchema
 from typing_extensions import TypedDict
 
 from rankfleet.api.dialects.dialect import Dialect, Reply, Route
-from rankfleet.api.dialects.rerank_body import DOCUMENTS, QUERY, ModelBody, ParsedRerank, TopN
+from rankfleet.api.dialects.native import QUERY
+from rankfleet.api.dialects.rerank_body import DOCUMENTS, ModelBody, ParsedRerank, TopN
 from rankfleet.api.dialects.rerank_reply import reply_with_plan
 from rankfleet.api.dialects.scores import rows
 from rankfleet.api.dialects.usage import TokenUsage, usage
@@ -81,5 +82,5 @@ NIM = Dialect(
     error=error_json,
     error_type=NimError,
     statuses={413: 400, 422: 400},
-    rerank=RANKING.at("/v1/ranking", "/nim/v1/ranking"),
+    rerank=RANKING.also_at("/nim/v1/ranking"),
 )

@@ -8,16 +8,13 @@ from pydantic import Field, WithJsonSchema
 
 from rankfleet.api.dialects.dialect import ParsedRequest
 from rankfleet.api.dialects.json_body import JsonBody
-from rankfleet.api.dialects.native import text_of
+from rankfleet.api.dialects.native import EXAMPLE as NATIVE_EXAMPLE
+from rankfleet.api.dialects.native import QUERY, text_of
 from rankfleet.api.dialects.native_replies import Document
 from rankfleet.api.headers import RequestHeaders
 from rankfleet.core.messages import RerankRequest
 
-QUERY = "How do vaccines protect against disease?"
-DOCUMENTS = [
-    "The stock market closed higher on Friday after strong earnings.",
-    "A vaccine trains the immune system to recognise a germ, so that it can fight the disease later.",
-]
+DOCUMENTS: Any = NATIVE_EXAMPLE["documents"]
 EXAMPLE: Mapping[str, Any] = {"query": QUERY, "documents": DOCUMENTS}  # what every dialect's example asks
 
 Texts = Annotated[list[Any], WithJsonSchema({"type": "array", "minItems": 1, "items": {"type": "string"}})]

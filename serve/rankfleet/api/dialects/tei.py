@@ -8,7 +8,8 @@ from typing_extensions import TypedDict
 from rankfleet import __version__
 from rankfleet.api.admission import MAX_REQUESTS
 from rankfleet.api.dialects.dialect import About, Dialect, Reply, Route
-from rankfleet.api.dialects.rerank_body import DOCUMENTS, QUERY, ModelBody, ParsedRerank, Texts, TopN
+from rankfleet.api.dialects.native import QUERY
+from rankfleet.api.dialects.rerank_body import DOCUMENTS, ModelBody, ParsedRerank, Texts, TopN
 from rankfleet.api.dialects.rerank_reply import reply_with_plan
 from rankfleet.api.dialects.scores import rows
 from rankfleet.api.headers import RequestHeaders
@@ -71,9 +72,16 @@ class TeiInfo(TypedDict):
 
 def parse(body: bytes, headers: RequestHeaders) -> ParsedRerank:
     """Raises InvalidRequest."""
-    sent, name = TeiBody.parse(body), "texts"
-    options = (sent.top_n, sent.return_text, sent.raw_scores, sent.truncate)
-    return sent.parsed(sent.query, (name, sent.texts), headers, *options)
+    sent = TeiBody.parse(body)
+    return sent.parsed(
+        sent.query,
+        ("texts", sent.texts),
+        headers,
+        sent.top_n,
+        returned=sent.return_text,
+        raw_scores=sent.raw_scores,
+        truncates=sent.truncate,
+    )
 
 
 def reply(ranking: Ranking, parsed: ParsedRerank) -> Reply:

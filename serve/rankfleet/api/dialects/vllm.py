@@ -8,8 +8,8 @@ from pydantic import AliasChoices, Field, WithJsonSchema
 from typing_extensions import TypedDict
 
 from rankfleet.api.dialects.dialect import Dialect, Reply, Route
-from rankfleet.api.dialects.native import Documents
-from rankfleet.api.dialects.rerank_body import DOCUMENTS, EXAMPLE, QUERY, ModelBody, ParsedRerank
+from rankfleet.api.dialects.native import QUERY, Documents
+from rankfleet.api.dialects.rerank_body import DOCUMENTS, EXAMPLE, ModelBody, ParsedRerank
 from rankfleet.api.dialects.rerank_reply import reply_with_plan
 from rankfleet.api.dialects.scores import ObjectRow, rows
 from rankfleet.api.dialects.usage import TokenUsage, usage
@@ -178,7 +178,7 @@ VLLM = Dialect(
     error_type=VllmError,
     statuses={413: 400, 422: 400},
     rerank=[
-        *RERANK.at("/vllm/rerank", "/vllm/v1/rerank", "/vllm/v2/rerank"),
-        *SCORE.at("/score", "/v1/score", "/vllm/score", "/vllm/v1/score"),
+        *RERANK.also_at("/vllm/v1/rerank", "/vllm/v2/rerank"),
+        *SCORE.also_at("/score", "/v1/score", "/vllm/v1/score"),
     ],
 )

@@ -55,5 +55,5 @@ VOYAGE = Dialect(
     error=error_json,
     error_type=DetailError,
     statuses={413: 400, 422: 400},
-    rerank=RERANK.at("/voyage/v1/rerank", "/voyage/rerank"),
+    rerank=RERANK.also_at("/voyage/rerank"),
 )
