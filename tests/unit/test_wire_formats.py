@@ -164,6 +164,7 @@ async def test_nim(client: httpx.AsyncClient) -> None:
     assert reply == {"rankings": [{"index": 1, "logit": 1.5}, {"index": 0, "logit": -1.5}], "usage": TOKENS}
     for wrong, message in (
         ({"query": QUERY}, 'query: must be {"text": string}'),
+        ({"query": {"text": QUERY, "image": "data:"}}, "query: 'image' is not supported yet; send text alone"),
         ({"passages": [DOG]}, 'passages.0: must be {"text": string}'),
         ({"passages": [{"text": DOG, "image": "data:"}]}, "passages.0: 'image' is not supported yet; send text alone"),
     ):

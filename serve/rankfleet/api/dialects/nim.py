@@ -48,21 +48,20 @@ class NimError(TypedDict):
 def parse(body: bytes, headers: RequestHeaders) -> ParsedRerank:
     """Raises InvalidRequest."""
     sent = NimBody.parse(body)
-    if not isinstance(sent.query, dict) or not isinstance(sent.query.get("text"), str):
-        raise InvalidRequest('request body: query: must be {"text": string}')
-    passages = [*map(passage_text, range(len(sent.passages)), sent.passages)]
+    query = text_alone("query", sent.query)
+    passages = [text_alone(f"passages.{i}", passage) for i, passage in enumerate(sent.passages)]
     documents, truncates = ("passages", passages), sent.truncate == "END"
-    return sent.parsed(sent.query["text"], documents, headers, sent.top_k, raw_scores=True, truncates=truncates)
+    return sent.parsed(query, documents, headers, sent.top_k, raw_scores=True, truncates=truncates)
 
 
-def passage_text(index: int, passage: Any) -> str:
-    """Raises InvalidRequest unless a passage is an object with a text and nothing else, such as an image."""
-    if not isinstance(passage, dict) or not isinstance(passage.get("text"), str):
-        raise InvalidRequest(f'request body: passages.{index}: must be {{"text": string}}')
-    for name, value in passage.items():
-        if name != "text" and value is not None:
-            raise InvalidRequest(f"request body: passages.{index}: {quote(name)} is not supported yet; send text alone")
-    return str(passage["text"])
+def text_alone(name: str, value: Any) -> str:
+    """The text. Raises InvalidRequest unless the value is an object with a text and nothing else, such as an image."""
+    if not isinstance(value, dict) or not isinstance(value.get("text"), str):
+        raise InvalidRequest(f'request body: {name}: must be {{"text": string}}')
+    for key, other in value.items():
+        if key != "text" and other is not None:
+            raise InvalidRequest(f"request body: {name}: {quote(key)} is not supported yet; send text alone")
+    return str(value["text"])
 
 
 def reply(ranking: Ranking, parsed: ParsedRerank) -> Reply:
