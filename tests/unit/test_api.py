@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from rankfleet.api.app import HostProcess
 from rankfleet.api.dialects.native import RerankBody, SearchBody
 from rankfleet.api.dialects.native_replies import sigmoid
-from rankfleet.api.headers import REQUEST_ID, SLO_CLASS, SLO_MS
+from rankfleet.api.headers import GATEWAY_SLO_MS, REQUEST_ID, SLO_CLASS, SLO_MS
 from rankfleet.core.errors import RequestError, ScoringFailed
 from rankfleet.core.messages import Chunk, ChunkScores, Ranking
 from rankfleet.estimates.latency import LatencyModel
@@ -244,7 +244,13 @@ async def test_unknown_paths_and_methods_are_refused(client: httpx.AsyncClient) 
     assert "does not take GET" in wrong.json()["error"]["message"]
 
 
-ROUTES = ["/", "/health", "/healthz", "/readyz", "/v1/models", "/v1/plan", "/v1/rerank", "/v1/search"]
+ROUTES = [
+    *("/", "/cohere/v1/rerank", "/cohere/v2/rerank", "/health", "/healthz", "/infinity/rerank", "/infinity/v1/rerank"),
+    *("/info", "/jina/rerank", "/jina/v1/rerank", "/nim/v1/ranking", "/readyz", "/rerank", "/score"),
+    *("/sglang/v1/rerank", "/tei/info", "/tei/rerank", "/v1/models", "/v1/plan", "/v1/ranking", "/v1/rerank"),
+    *("/v1/score", "/v1/search", "/v2/rerank", "/vllm/rerank", "/vllm/score", "/vllm/v1/rerank", "/vllm/v1/score"),
+    *("/vllm/v2/rerank", "/voyage/rerank", "/voyage/v1/rerank"),
+]
 
 
 async def test_the_root_lists_all_paths(client: httpx.AsyncClient) -> None:
@@ -565,7 +571,7 @@ async def test_the_examples_in_the_docs_are_a_request_and_its_reply(client: http
 def test_the_docs_name_every_field_header_and_error() -> None:
     fields = {*RerankBody.model_fields, *SearchBody.model_fields}
     codes = {error.code for error in RequestError.__subclasses__()} - {"client_gone"}  # nobody is there to read it
-    headers = {SLO_MS, SLO_CLASS, REQUEST_ID}
+    headers = {SLO_MS, GATEWAY_SLO_MS, SLO_CLASS, REQUEST_ID}
     assert [name for name in sorted(fields | codes | headers) if f"`{name}`" not in API_PAGE] == []
 
 

@@ -5,20 +5,20 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from fastapi import FastAPI, Response
+from fastapi import FastAPI, Request, Response
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
 from rankfleet import __version__
 from rankfleet.api.admission import Admission
-from rankfleet.api.dialects.dialect import Dialect, Route
-from rankfleet.api.dialects.registry import DIALECTS
+from rankfleet.api.dialects.dialect import About, Dialect, Route, SharedRoute
+from rankfleet.api.dialects.registry import DIALECTS, SHARED
 from rankfleet.api.errors import ErrorResponses, documented_errors
 from rankfleet.api.gate import Handler, request_gate
-from rankfleet.api.http import READ_TIMEOUT_S, RequestReader
+from rankfleet.api.http import READ_TIMEOUT_S, RequestReader, json_response
 from rankfleet.api.outcomes import Outcomes, RequestMetrics
 from rankfleet.api.ranking import RankingHandler, Retriever
-from rankfleet.api.status import ABOUT, add_status_routes
+from rankfleet.api.status import ABOUT, Responses, add_status_routes
 from rankfleet.router.health import RouterHealth
 from rankfleet.router.service import RankingService
 
@@ -64,9 +64,12 @@ def build_api(
     api = FastAPI(title="Rankfleet", version=__version__, description=ABOUT, redirect_slashes=False)
     direct: dict[str, Handler] = {}
     for dialect in DIALECTS:
-        direct |= add_routes(api, dialect, dialect.rerank, handler.rerank)
-        add_routes(api, dialect, dialect.plan, handler.plan)
-        add_routes(api, dialect, dialect.search, handler.search)
+        direct |= add_routes(api, (dialect,), dialect.rerank, handler.rerank)
+        add_routes(api, (dialect,), dialect.plan, handler.plan)
+        add_routes(api, (dialect,), dialect.search, handler.search)
+        add_about(api, dialect.about, service)
+    for shared in SHARED:
+        direct |= add_routes(api, shared.dialects, (shared,), handler.rerank)
     add_status_routes(api, service, health, host.update_faults)
     api.exception_handler(HTTPException)(errors.not_routed)
 
@@ -78,20 +81,35 @@ def build_api(
 
 
 def add_routes(
-    api: FastAPI, dialect: Dialect, routes: Sequence[Route[Any, Any]], handle: Callable[..., Awaitable[Response]]
+    api: FastAPI,
+    dialects: Sequence[Dialect],
+    routes: Sequence[Route[Any, Any] | SharedRoute],
+    handle: Callable[..., Awaitable[Response]],
 ) -> dict[str, Handler]:
-    """Add routes of a dialect, and return the handler of each path.
+    """Add routes on which these dialects may answer, and return the handler of each path.
 
     Handlers parse bodies themselves, in one step from bytes. FastAPI is told of the bodies for the OpenAPI page alone.
     """
     handlers: dict[str, Handler] = {route.path: partial(handle, route) for route in routes}
     for route in routes:
-        body = {"schema": route.body.model_json_schema(), "example": route.example}
+        body = {"schema": route.body_schema, "example": route.example}
         api.post(
             route.path,
             name=handle.__name__,
             summary=route.summary,
             openapi_extra={"requestBody": {"required": True, "content": {"application/json": body}}},
-            responses={200: {"model": route.reply_type}, **documented_errors(dialect)},
+            responses={200: {"model": route.reply_type}, **documented_errors(*dialects)},
         )(handlers[route.path])
     return handlers
+
+
+def add_about(api: FastAPI, abouts: Sequence[About], service: RankingService) -> None:
+    """Add what clients of a dialect ask about the server."""
+    for about in abouts:
+        responses: Responses = {200: {"model": about.reply_type}}
+        answer = partial(answer_about, about, service)
+        api.get(about.path, name="about", summary=about.summary, responses=responses)(answer)
+
+
+async def answer_about(about: About, service: RankingService, request: Request) -> Response:
+    return json_response(about.reply(service))

@@ -3,6 +3,9 @@
 import logging
 import math
 from collections.abc import Mapping
+from functools import reduce
+from operator import or_
+from typing import Any
 
 from fastapi import Request, Response
 from starlette.exceptions import HTTPException
@@ -72,13 +75,24 @@ def error_response(request: Request, error: RankfleetError, headers: Mapping[str
         # Rounded up: a client that comes back too early is refused again. Some clients prefer milliseconds.
         seconds, milliseconds = math.ceil(error.retry_after_s), math.ceil(error.retry_after_s * 1e3)
         headers = {"Retry-After": str(max(1, seconds)), "retry-after-ms": str(milliseconds)}
-    reply = dialect_of(request.scope["path"]).error(error, request_id_of(request.scope))
-    return json_response(reply.content, reply.status, {**(headers or {}), **reply.headers})
+    dialect = dialect_of(request.scope["path"])
+    status = dialect.status_of(error.status)
+    return json_response(dialect.error(error, status, request_id_of(request.scope)), status, headers)
 
 
-def documented_errors(dialect: Dialect) -> dict[int | str, dict[str, object]]:
-    """The errors of a dialect's routes, for the OpenAPI page."""
-    return {
-        status: {"model": dialect.error_type, "description": description}
-        for status, description in DESCRIPTIONS.items()
+def documented_errors(*dialects: Dialect) -> dict[int | str, dict[str, Any]]:
+    """The errors of a route on which these dialects may answer, for the OpenAPI page."""
+    descriptions: dict[int | str, list[str]] = {}
+    for dialect in dialects:
+        for status, description in DESCRIPTIONS.items():
+            descriptions.setdefault(dialect.status_of(status), []).append(description)
+    # FastAPI makes a component of a `model`, which takes long. One per route is enough for the others to refer to.
+    types = [*dict.fromkeys(dialect.error_type for dialect in dialects)]
+    schema = {"anyOf": [{"$ref": f"#/components/schemas/{kind.__name__}"} for kind in types]}
+    errors: dict[int | str, dict[str, Any]] = {
+        status: {"description": "; or ".join(dict.fromkeys(each)), "content": {"application/json": {"schema": schema}}}
+        for status, each in descriptions.items()
     }
+    first = min(errors, key=int)
+    errors[first] = {"description": errors[first]["description"], "model": reduce(or_, types)}
+    return errors

@@ -6,6 +6,7 @@ from fastapi import Request, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from rankfleet.api.admission import Admission
+from rankfleet.api.dialects.registry import canonical_path
 from rankfleet.api.headers import REQUEST_ID, request_id_of
 
 Handler = Callable[[Request], Awaitable[Response]]
@@ -19,8 +20,8 @@ def request_gate(
     adds_request_id: bool,
     clock: Callable[[], float],
 ) -> ASGIApp:
-    """Gives a request its id and its memory reservation, drops a slash at the end of its path, and answers every error,
-    with the time that it took in `Server-Timing`.
+    """Gives a request its id, its memory reservation and the path that it means, and answers every error, with the time
+    that it took in `Server-Timing`.
 
     POST requests to `direct` paths go straight to their handlers: the layers that FastAPI puts around a route take as
     long as planning does. adds_request_id: to the headers of replies. clock: seconds of a steady clock.
@@ -31,8 +32,7 @@ def request_gate(
             await inner(scope, receive, send)
             return
         arrived_s = clock()
-        if len(scope["path"]) > 1 and scope["path"].endswith("/"):
-            scope["path"] = scope["path"].rstrip("/") or "/"
+        scope["path"] = canonical_path(scope["path"])
         request = Request(scope, receive)
         added = [(REQUEST_ID.encode(), request_id_of(scope).encode())] if adds_request_id else []
         started = False

@@ -13,13 +13,14 @@ from rankfleet.core.sections import check_slo_ms
 REQUEST_ID = "x-request-id"
 PREFIX = "x-rankfleet-"
 SLO_MS, SLO_CLASS = "x-rankfleet-slo-ms", "x-rankfleet-slo-class"
+GATEWAY_SLO_MS = "x-slo-ms"  # in the manner of gateways that pass SLOs on in headers
 VALID_ID = re.compile(r"[!-~]{1,128}")
 
 
 class RequestHeaders(NamedTuple):
     """What a request's headers say. They are the same for every dialect, for clients that cannot change the body.
 
-    slo_ms, slo_class: `x-rankfleet-slo-ms` and `x-rankfleet-slo-class`; the body takes precedence.
+    slo_ms: `x-rankfleet-slo-ms`, else `x-slo-ms`. slo_class: `x-rankfleet-slo-class`. The body takes precedence.
     api_key: of `Authorization: Bearer`, `x-api-key` or `api-key`.
     """
 
@@ -45,22 +46,23 @@ def request_headers(request: Request, fields: Container[str]) -> RequestHeaders:
                 raise InvalidRequest(f"{name} is not read from the query string; put it into the body")
     scheme, _, bearer = headers.get("authorization", "").partition(" ")
     key = bearer.strip() if scheme.lower() == "bearer" else headers.get("x-api-key", headers.get("api-key"))
-    slo_ms = parse_slo_ms(headers.get(SLO_MS))
+    slo_ms = parse_slo_ms(SLO_MS if SLO_MS in headers else GATEWAY_SLO_MS, headers)
     return RequestHeaders(slo_ms, headers.get(SLO_CLASS), key, request_id_of(request.scope))
 
 
-def parse_slo_ms(text: str | None) -> float | None:
-    """Milliseconds. Raises InvalidRequest."""
+def parse_slo_ms(name: str, headers: Mapping[str, str]) -> float | None:
+    """Milliseconds of the header of that name; None without it. Raises InvalidRequest."""
+    text = headers.get(name)
     if text is None:
         return None
     try:
         slo_ms = float(text.replace("_", "?"))  # Python would read 1_000 as 1000
     except ValueError:
-        raise InvalidRequest(f"header {SLO_MS}: {quote(text)} is not a number of milliseconds") from None
+        raise InvalidRequest(f"header {name}: {quote(text)} is not a number of milliseconds") from None
     try:
         return check_slo_ms(slo_ms)
     except ValueError as error:
-        raise InvalidRequest(f"header {SLO_MS}: {error}") from None
+        raise InvalidRequest(f"header {name}: {error}") from None
 
 
 def request_id_of(scope: Mapping[str, Any]) -> str:

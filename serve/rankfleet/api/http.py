@@ -9,7 +9,7 @@ import orjson
 from fastapi import Request, Response
 
 from rankfleet.api.admission import parsing_bytes, reservation_of, texts_bytes
-from rankfleet.api.dialects.dialect import Parsed, Reply, Route
+from rankfleet.api.dialects.dialect import ParsedRequest, Reply, Route, SharedRoute
 from rankfleet.api.headers import request_headers
 from rankfleet.core.errors import SlowSender, TooLarge
 from rankfleet.core.sections import BYTES_PER_BODY_BYTE
@@ -26,13 +26,19 @@ class RequestReader:
         self._max_body_bytes = max_body_bytes
         self._timeout_s = timeout_s
 
-    async def read(self, request: Request, route: Route[Parsed, Any]) -> Parsed:
-        """The request, parsed by its dialect. Raises InvalidRequest, and what `read_body` raises."""
-        headers = request_headers(request, route.body.model_fields)
-        parsed = route.parse(await self.read_body(request), headers)
+    async def read(self, request: Request, route: Route[Any, Any] | SharedRoute) -> tuple[Route[Any, Any], Any]:
+        """The route, which is told by the body where dialects share a path, and the request, parsed by its dialect.
+
+        Raises InvalidRequest, and what `read_body` raises.
+        """
+        body = await self.read_body(request)
+        if isinstance(route, SharedRoute):
+            route = route.told_by(body)
+            request.scope["path"] = route.path  # errors from here on have the form of its dialect
+        parsed: ParsedRequest = route.parse(body, request_headers(request, route.body.model_fields))
         if parsed.texts_only:
             reservation_of(request).resize(texts_bytes(parsed.request.documents))
-        return parsed
+        return route, parsed
 
     async def read_body(self, request: Request) -> bytes:
         """The whole body, without a byte-order mark.
@@ -62,7 +68,7 @@ class RequestReader:
 
 def respond(request: Request, reply: Reply) -> Response:
     """The response to a request; from now on the request takes no more memory than that."""
-    response = json_response(reply.content, reply.status, reply.headers)
+    response = json_response(reply.content, headers=reply.headers)
     reservation_of(request).resize(len(response.body))
     return response
 

@@ -7,7 +7,7 @@ from typing import Any, Protocol
 from fastapi import Request, Response
 
 from rankfleet.api.admission import reservation_of, texts_bytes
-from rankfleet.api.dialects.dialect import Route, SearchOutcome
+from rankfleet.api.dialects.dialect import Route, SearchOutcome, SharedRoute
 from rankfleet.api.http import RequestReader, respond
 from rankfleet.api.outcomes import Outcomes
 from rankfleet.core.errors import NotConfigured, TooLarge
@@ -36,16 +36,17 @@ class RankingHandler:
         self._reader = reader
         self._outcomes = outcomes
 
-    async def rerank(self, route: Route[Any, Ranking], request: Request) -> Response:
+    async def rerank(self, route: Route[Any, Ranking] | SharedRoute, request: Request) -> Response:
         timing = Timing(self._service.clock())
-        parsed = await self._reader.read(request, route)
+        route, parsed = await self._reader.read(request, route)
         timing.ends("read", self._service.clock())
         ranking = await self._service.rank(parsed.request, timing)
+        reply = route.reply(ranking, parsed)
         self._count(ranking)
-        return respond(request, route.reply(ranking, parsed))
+        return respond(request, reply)
 
     async def plan(self, route: Route[Any, Decision], request: Request) -> Response:
-        parsed = await self._reader.read(request, route)
+        route, parsed = await self._reader.read(request, route)
         return respond(request, route.reply(await self._service.explain(parsed.request), parsed))
 
     async def search(self, route: Route[Any, SearchOutcome], request: Request) -> Response:
@@ -56,7 +57,7 @@ class RankingHandler:
             raise NotConfigured(
                 "this fleet has no index: build one with `rankfleet index build` and name it under `search:`"
             )
-        parsed = await self._reader.read(request, route)
+        route, parsed = await self._reader.read(request, route)
         timing.ends("read", service.clock())
         check_query(parsed.request.query, limits)
         top_k = parsed.top_k or min(settings.top_k, limits.max_documents)

@@ -103,7 +103,7 @@ class RankingService:
         tokenized = await self._tokenized(resolved, timing)
         if not request.probe:
             lengths = tokenized.plan_request.lengths or {}
-            self._token_bound.learn(request, lengths, self._limits(resolved.target.tiers))
+            self._token_bound.learn(request, lengths, self.pair_limits(resolved.target.tiers))
         plan, answer = await self._router.route(tokenized)
         ranking = ranking_of(tokenized, plan, answer)
         timing.ends("reply", self.clock())
@@ -171,7 +171,7 @@ class RankingService:
         target = resolved.target
         if target.budget_ms is None or target.slo.when_none_fits != "refuse" or not self.fleet.busy:
             return None  # an idle router has the time to count exactly
-        work = self._token_bound.lower_bound(resolved.request, self._limits(target.tiers))
+        work = self._token_bound.lower_bound(resolved.request, self.pair_limits(target.tiers))
         if not work:
             return None
         request = self._plan_request(resolved, work)
@@ -219,7 +219,7 @@ class RankingService:
     async def _wake_up(self, group: str) -> None:
         await self.warm_up(self.config.groups[group].tiers[0])
 
-    def _limits(self, tiers: tuple[str, ...]) -> dict[str, int]:
+    def pair_limits(self, tiers: tuple[str, ...]) -> dict[str, int]:
         """The longest pair of each tier in tokens."""
         longest = {tier: self._tokenizers[tier].max_tokens for tier in tiers}
         return {tier: min(tokens, self.config.tiers[tier].max_tokens or tokens) for tier, tokens in longest.items()}

@@ -1,16 +1,20 @@
 """A wire format, as the HTTP layer sees it: paths, parsing of requests, writing of replies and errors."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
+from functools import cache, reduce
+from operator import or_
 from typing import Any, Generic, NamedTuple, TypeVar
 
+import orjson
 from pydantic import BaseModel
 
 from rankfleet.api.headers import RequestHeaders
-from rankfleet.core.errors import RankfleetError
+from rankfleet.core.errors import InvalidRequest, RankfleetError
 from rankfleet.core.messages import Decision, Ranking, RerankRequest
 from rankfleet.core.timing import Timing
 from rankfleet.retrieval.bm25 import Hit
+from rankfleet.router.service import RankingService
 
 
 @dataclass(slots=True)
@@ -54,7 +58,6 @@ class Reply(NamedTuple):
 
     content: Any
     headers: Mapping[str, str] = {}
-    status: int = 200
 
 
 Parsed = TypeVar("Parsed", bound=ParsedRequest)
@@ -81,24 +84,104 @@ class Route(Generic[Parsed, Outcome]):
     parse: Callable[[bytes, RequestHeaders], Parsed]
     reply: Callable[[Outcome, Parsed], Reply]
 
+    @property
+    def body_schema(self) -> dict[str, Any]:
+        return schema_of(self.body)
+
+    def also_at(self, *paths: str) -> list["Route[Parsed, Outcome]"]:
+        """This route, and the same at these paths."""
+        return [self, *(replace(self, path=path) for path in paths)]
+
+
+@dataclass(frozen=True)
+class About:
+    """One path that takes GET and answers what clients of the dialect ask about the server. Fields as in `Route`."""
+
+    path: str
+    summary: str
+    reply_type: type
+    reply: Callable[[RankingService], Any]
+
 
 @dataclass(frozen=True)
 class Dialect:
     """A wire format.
 
-    error: an error and the request's id to a reply that says both. `Retry-After` and the like are added to it for every
-    dialect (`api/errors.py`).
-    error_type: the JSON of an error, for the OpenAPI page.
+    base: what paths begin with that belong to this dialect even if nothing is there, e.g. `/tei`; empty for none.
+    error: an error, its status and the request's id to the JSON that says what is wrong. `Retry-After` and the like are
+        added to its headers for every dialect (`api/errors.py`).
+    error_type: that JSON, for the OpenAPI page.
     rerank, plan, search: the routes, by what the fleet does for them.
+    about: what else clients ask.
+    statuses: by the status that an error has in `core/errors.py`, the status that it has here, where they differ.
     """
 
     name: str
-    error: Callable[[RankfleetError, str], Reply]
+    error: Callable[[RankfleetError, int, str], Any]
     error_type: type
     rerank: Sequence[Route[Any, Ranking]]
     plan: Sequence[Route[Any, Decision]] = ()
     search: Sequence[Route[Any, SearchOutcome]] = ()
+    about: Sequence[About] = ()
+    base: str = ""
+    statuses: Mapping[int, int] = field(default_factory=dict)
+
+    def status_of(self, status: int) -> int:
+        return self.statuses.get(status, status)
 
     @property
     def routes(self) -> tuple[Route[Any, Any], ...]:
         return (*self.rerank, *self.plan, *self.search)
+
+
+@dataclass(frozen=True)
+class SharedRoute:
+    """A path that several dialects have. A request belongs to the one whose field its body has.
+
+    routes: by that field.
+    dialects: those of the routes, and the native one, in whose form errors are until the body tells whose it is.
+    """
+
+    path: str
+    summary: str
+    routes: Mapping[str, Route[Any, Ranking]]
+    dialects: Sequence[Dialect]
+
+    def told_by(self, body: bytes) -> Route[Any, Ranking]:
+        """Raises InvalidRequest unless exactly one of the fields is in the body."""
+        # A quoted name that is nowhere in the body is no field of it. One that is there may be a text or lie deeper.
+        fields = [name for name in self.routes if f'"{name}"'.encode() in body]
+        if len(fields) != 1:
+            fields = [name for name in self.routes if name in top_level(body)]
+        if len(fields) == 1:
+            return self.routes[fields[0]]
+        formats = " or ".join(f"{name} (as {route.path} takes it)" for name, route in self.routes.items())
+        raise InvalidRequest(f"request body: send either {formats}")
+
+    @property
+    def body_schema(self) -> dict[str, Any]:
+        return {"anyOf": [route.body_schema for route in self.routes.values()]}
+
+    @property
+    def example(self) -> Mapping[str, Any]:
+        return next(iter(self.routes.values())).example
+
+    @property
+    def reply_type(self) -> Any:
+        return reduce(or_, (route.reply_type for route in self.routes.values()))
+
+
+@cache
+def schema_of(body: type[BaseModel]) -> dict[str, Any]:
+    return body.model_json_schema()
+
+
+def top_level(body: bytes) -> dict[str, Any]:
+    """The fields of a body. Raises InvalidRequest unless it is a JSON object."""
+    try:
+        parsed = orjson.loads(body)
+    except orjson.JSONDecodeError as error:
+        raise InvalidRequest(f"request body: Invalid JSON: {error}") from None
+    if not isinstance(parsed, dict):
+        raise InvalidRequest("request body: should be an object")
+    return parsed

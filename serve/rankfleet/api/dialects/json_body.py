@@ -1,8 +1,8 @@
 """Request bodies in JSON, parsed strictly."""
 
 import difflib
-from collections.abc import Sequence
-from typing import Self
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar, Self
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
@@ -14,7 +14,13 @@ MAX_ERRORS = 5  # of a body that a message lists
 
 class JsonBody(BaseModel):
     """A request body. Types are not converted, `null` means the default, and an unknown field is an error: the client
-    expects it to have an effect."""
+    expects it to have an effect.
+
+    unsupported: fields that the format has and that have no effect here yet, with the values that are the same as
+        leaving them out. With any other value they are errors, too.
+    """
+
+    unsupported: ClassVar[Mapping[str, tuple[Any, ...]]] = {}
 
     # Unknown fields are kept while parsing, so that `parse` can accept null and suggest the nearest known name.
     model_config = ConfigDict(strict=True, extra="allow", json_schema_extra={"additionalProperties": False})
@@ -27,10 +33,17 @@ class JsonBody(BaseModel):
         except ValidationError as error:
             message = explain(error, "request body", max_lines=MAX_ERRORS)
             raise InvalidRequest(f"{message}\nsee /docs for the format") from None
-        if unknown := [name for name, value in (parsed.model_extra or {}).items() if value is not None]:
-            known = list(cls.model_fields)
-            raise InvalidRequest("\n".join(unknown_field(name, known) for name in unknown[:MAX_ERRORS]))
+        extra = {name: value for name, value in (parsed.model_extra or {}).items() if value is not None}
+        if wrong := [name for name, value in extra.items() if value not in cls.unsupported.get(name, ())]:
+            raise InvalidRequest("\n".join(map(cls._why_refused, wrong[:MAX_ERRORS])))
         return parsed
+
+    @classmethod
+    def _why_refused(cls, name: str) -> str:
+        if name not in cls.unsupported:
+            return unknown_field(name, [*cls.model_fields, *cls.unsupported])
+        allowed = "".join(f", or send {value!r}" for value in cls.unsupported[name][:1])
+        return f"request body: {quote(name)} is not supported yet; leave it out{allowed}"
 
 
 def unknown_field(name: str, known: Sequence[str]) -> str:

@@ -156,13 +156,13 @@ def parse_search(body: bytes, headers: RequestHeaders) -> NativeSearch:
     return NativeSearch(request, False, parsed.top_k, parsed.return_documents is not False)
 
 
-def text_of(index: int, document: Any) -> str:
+def text_of(index: int, document: Any, name: str = "documents") -> str:
     """Raises InvalidRequest where there is no text, or the document could not be returned as it was sent."""
     text = document.get("text") if isinstance(document, dict) else document
     if not isinstance(text, str):
-        raise InvalidRequest(f'request body: documents.{index}: must be a string or {{"text": string}}')
+        raise InvalidRequest(f'request body: {name}.{index}: must be a string or {{"text": string}}')
     if not has_finite_numbers(document):
-        raise InvalidRequest(f"request body: documents.{index}: NaN and infinity are not JSON; send null")
+        raise InvalidRequest(f"request body: {name}.{index}: NaN and infinity are not JSON; send null")
     return text
 
 
@@ -211,8 +211,8 @@ def reply_to_search(found: SearchOutcome, parsed: NativeSearch) -> Reply:
     return Reply(content, headers)
 
 
-def error_reply(error: RankfleetError, request_id: str) -> Reply:
-    return Reply({"error": {"code": error.code, "message": str(error), "request_id": request_id}}, status=error.status)
+def error_json(error: RankfleetError, status: int, request_id: str) -> dict[str, Any]:
+    return {"error": {"code": error.code, "message": str(error), "request_id": request_id}}
 
 
 QUERY = "How do vaccines protect against disease?"
@@ -226,7 +226,7 @@ EXAMPLE = {
 }
 NATIVE = Dialect(
     name="native",
-    error=error_reply,
+    error=error_json,
     error_type=ErrorReply,
     rerank=[
         Route(

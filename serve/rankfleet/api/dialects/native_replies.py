@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal, NotRequired
 from pydantic import Field
 from typing_extensions import TypedDict
 
+from rankfleet.api.dialects.usage import Meta, meta
 from rankfleet.core.messages import Decision, Plan, Ranking, Refusal
 from rankfleet.core.sections import UNSCORED
 from rankfleet.core.timing import STEPS, Timing
@@ -141,6 +142,7 @@ class RankedReply(TypedDict):
     id: Annotated[str, Field(description="the request's id, as in `x-request-id` and in the log")]
     model: Annotated[str, Field(description="the tier that answered")]
     usage: Usage
+    meta: NotRequired[Annotated[Meta, Field(description="what was scored, where clients of Cohere look for it")]]
     rankfleet: Details
 
 
@@ -217,6 +219,7 @@ def ranking_json(ranking: Ranking, documents: Sequence[Document] | None) -> dict
         "model": ranking.plan.tier or UNSCORED,
         "results": results,
         "usage": {"total_tokens": ranking.tokens},
+        "meta": meta(ranking),
         "rankfleet": details_json(ranking),
     }
 

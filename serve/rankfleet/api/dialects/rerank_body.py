@@ -1,0 +1,75 @@
+"""What the requests of all dialects but the native one have in common."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Annotated, Any
+
+from pydantic import Field, WithJsonSchema
+
+from rankfleet.api.dialects.dialect import ParsedRequest
+from rankfleet.api.dialects.json_body import JsonBody
+from rankfleet.api.dialects.native import EXAMPLE as NATIVE_EXAMPLE
+from rankfleet.api.dialects.native import QUERY, text_of
+from rankfleet.api.dialects.native_replies import Document
+from rankfleet.api.headers import RequestHeaders
+from rankfleet.core.messages import RerankRequest
+from rankfleet.core.sections import CandidateOrder
+
+DOCUMENTS: Any = NATIVE_EXAMPLE["documents"]
+EXAMPLE: Mapping[str, Any] = {"query": QUERY, "documents": DOCUMENTS}  # what every dialect's example asks
+
+Texts = Annotated[list[Any], WithJsonSchema({"type": "array", "minItems": 1, "items": {"type": "string"}})]
+Model = Annotated[
+    str | None, Field(description="a tier, `auto`, or an SLO class; the fleet's default if left out or null")
+]
+TopN = Annotated[int | None, Field(ge=1, description="number of results to return; all if left out")]
+
+
+@dataclass(slots=True)
+class ParsedRerank(ParsedRequest):
+    """documents: as sent, where the results are to contain them.
+    raw_scores: whether results have scores as they are, in place of 0 to 1.
+    truncates: whether documents that are too long are cut; else the request is refused for them.
+    """
+
+    documents: list[Document] | None = None
+    raw_scores: bool = False
+    truncates: bool = True
+
+
+class ModelBody(JsonBody):
+    """A request that may name its model."""
+
+    model: Model = None
+
+    def parsed(
+        self,
+        query: str,
+        documents: tuple[str, list[Any]],
+        headers: RequestHeaders,
+        top_n: int | None,
+        returned: bool | None = False,
+        raw_scores: bool | None = False,
+        truncates: bool | None = True,
+        user: str | None = None,
+        candidates: CandidateOrder | None = None,
+    ) -> ParsedRerank:
+        """The request. documents: name of the field, and what it has: strings, or objects with a `text`.
+        The budget, the SLO class and the key are those of the headers. Raises InvalidRequest."""
+        name, sent = documents
+        only_strings = {*map(type, sent)} <= {str}
+        texts = sent if only_strings else [text_of(i, document, name) for i, document in enumerate(sent)]
+        request = RerankRequest(
+            query=query,
+            documents=texts,
+            top_n=top_n,
+            model=self.model,
+            slo_ms=headers.slo_ms,
+            slo_class=headers.slo_class,
+            api_key=headers.api_key,
+            user=user,
+            candidates=candidates,
+            request_id=headers.request_id,
+        )
+        kept = sent if returned else None
+        return ParsedRerank(request, only_strings or not returned, kept, bool(raw_scores), truncates is not False)

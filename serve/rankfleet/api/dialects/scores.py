@@ -1,0 +1,48 @@
+"""What a document is worth, and how its row reads, in every dialect but the native one."""
+
+from typing import Any, NotRequired
+
+from typing_extensions import TypedDict
+
+from rankfleet.api.dialects.native_replies import sigmoid
+from rankfleet.api.dialects.rerank_body import ParsedRerank
+from rankfleet.core.messages import RankedDocument, Ranking
+
+UNSCORED_RAW = -1000.0  # of a document that was not scored, where raw scores are asked for: its sigmoid is 0 in float64
+
+
+class ObjectRow(TypedDict):
+    """A result whose document is an object, as Cohere, Jina and vLLM have it."""
+
+    index: int
+    relevance_score: float
+    document: NotRequired[dict[str, Any]]
+
+
+class TextRow(TypedDict):
+    """A result whose document is a string, as Voyage and infinity have it."""
+
+    index: int
+    relevance_score: float
+    document: NotRequired[str]
+
+
+def score_of(document: RankedDocument, raw: bool) -> float:
+    """What the order follows: 0 to 1, or as it is (`raw`). It never rises from one result to the next."""
+    score = UNSCORED_RAW if document.score is None else document.score
+    return score if raw else sigmoid(score)
+
+
+def rows(
+    ranking: Ranking, parsed: ParsedRerank, score: str, document: str = "document", as_text: bool = False
+) -> list[dict[str, Any]]:
+    """Results best first. score, document: names of these fields. as_text: documents as strings and not as objects.
+    There is no field for documents that are not to be returned."""
+    results: list[dict[str, Any]] = []
+    for ranked in ranking.documents:
+        result: dict[str, Any] = {"index": ranked.index, score: score_of(ranked, parsed.raw_scores)}
+        if parsed.documents is not None:
+            sent, text = parsed.documents[ranked.index], ranking.texts[ranked.index]
+            result[document] = text if as_text else {"text": sent} if isinstance(sent, str) else sent
+        results.append(result)
+    return results

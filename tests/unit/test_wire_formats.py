@@ -1,0 +1,331 @@
+"""What is special about each wire format: whole replies and errors, written down by hand."""
+
+import json
+from collections.abc import AsyncIterator
+from math import log
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from rankfleet.api.dialects.registry import canonical_path, dialect_of
+from rankfleet.api.dialects.rerank_body import ParsedRerank
+from rankfleet.api.dialects.rerank_reply import reply_with_plan
+from rankfleet.core.errors import TooLarge
+from rankfleet.core.messages import Plan, RankedDocument, Ranking, RerankRequest, Stage
+from rankfleet.core.timing import Timing
+from rankfleet.estimates.latency import LatencyModel
+from tests.unit.fakes import FakeGroup, fleet, http_client, service
+from tests.unit.openapi import check_documented, openapi_page
+
+QUERY, DOG, ANIMAL = "cat", "a dog", "a dog is an animal"
+BODY = {"query": QUERY, "documents": [DOG, ANIMAL]}
+# FakeGroup scores a pair by its tokens, 6 and 9, less 7.5 here: logits of -1.5 and 1.5.
+LOW, HIGH = pytest.approx(0.18242552), pytest.approx(0.81757448)
+TOKENS = {"prompt_tokens": 15, "total_tokens": 15}
+META = {"billed_units": {"search_units": 1}, "tokens": {"input_tokens": 15}}
+
+
+@pytest.fixture
+async def client() -> AsyncIterator[httpx.AsyncClient]:
+    async with http_client(service(FakeGroup(lambda ids: len(ids) - 7.5))) as http:
+        http.headers["x-request-id"] = "mine-1"
+        yield http
+
+
+async def test_cohere(client: httpx.AsyncClient) -> None:
+    results = [{"index": 1, "relevance_score": HIGH}, {"index": 0, "relevance_score": LOW}]
+    for path, version in (("/v2/rerank", "2"), ("/cohere/v1/rerank", "1")):
+        reply = (await client.post(path, json=BODY)).json()
+        assert reply == {"id": "mine-1", "results": results, "meta": {"api_version": {"version": version}, **META}}
+    objects = {"query": QUERY, "documents": [DOG, {"text": ANIMAL, "id": 7}], "return_documents": True}
+    for path in ("/cohere/v1/rerank", "/v2/rerank"):
+        reply = (await client.post(path, json=objects)).json()
+        assert [row["document"] for row in reply["results"]] == [{"text": ANIMAL, "id": 7}, {"text": DOG}]
+    error = await client.post("/v2/rerank", json={"query": QUERY})
+    message = "request body: documents: Field required\nsee /docs for the format"
+    assert (error.status_code, error.json()) == (400, {"id": "mine-1", "message": message})
+
+
+async def test_a_search_unit_is_a_hundred_documents(client: httpx.AsyncClient) -> None:
+    for path in ("/v1/rerank", "/v2/rerank"):
+        for documents, units in ((100, 1), (101, 2)):
+            reply = await client.post(path, json={"query": QUERY, "documents": [DOG] * documents, "top_n": 3})
+            assert reply.json()["meta"]["billed_units"] == {"search_units": units}
+
+
+async def test_jina_returns_documents_unless_told_not_to(client: httpx.AsyncClient) -> None:
+    reply = (await client.post("/jina/v1/rerank", json=BODY | {"top_n": 1})).json()
+    result = {"index": 1, "relevance_score": HIGH, "document": {"text": ANIMAL}}
+    assert reply == {"model": "large", "object": "list", "usage": TOKENS, "results": [result]}
+    reply = (await client.post("/jina/v1/rerank", json=BODY | {"top_n": 1, "return_documents": False})).json()
+    assert reply["results"] == [{"index": 1, "relevance_score": HIGH}]
+    error = await client.post("/jina/v1/rerank", json=BODY | {"model": "gpt"})
+    assert (error.status_code, [*error.json()]) == (404, ["detail"])
+
+
+async def test_voyage(client: httpx.AsyncClient) -> None:
+    sent = BODY | {"model": "auto", "top_k": 1, "truncation": True}  # as its client sends it
+    reply = (await client.post("/voyage/v1/rerank", json=sent)).json()
+    data = [{"index": 1, "relevance_score": HIGH}]
+    assert reply == {"object": "list", "data": data, "model": "large", "usage": TOKENS}
+    reply = (await client.post("/voyage/v1/rerank", json=sent | {"return_documents": True})).json()
+    assert reply["data"] == [{"index": 1, "relevance_score": HIGH, "document": ANIMAL}]
+    error = await client.post("/voyage/v1/rerank", json=BODY | {"top_n": 1})
+    message = "request body: 'top_n' is unknown; did you mean top_k?"
+    assert (error.status_code, error.json()) == (400, {"detail": message})
+
+
+async def test_tei(client: httpx.AsyncClient) -> None:
+    body = {"query": QUERY, "texts": [DOG, ANIMAL]}
+    reply = await client.post("/rerank", json=body)
+    assert reply.json() == [{"index": 1, "score": HIGH}, {"index": 0, "score": LOW}]
+    assert reply.headers["x-compute-tokens"] == "15"
+    options = {"raw_scores": True, "return_text": True, "truncate": False, "truncation_direction": "Right"}
+    reply = await client.post("/tei/rerank", json=body | options)
+    assert reply.json() == [{"index": 1, "score": 1.5, "text": ANIMAL}, {"index": 0, "score": -1.5, "text": DOG}]
+    error = await client.post("/rerank", json=body | {"truncation_direction": "Left"})
+    message = "request body: 'truncation_direction' is not supported yet; leave it out, or send 'right'"
+    assert (error.status_code, error.json()) == (422, {"error": message, "error_type": "Validation"})
+
+
+async def test_tei_says_of_itself_that_it_reranks(client: httpx.AsyncClient) -> None:
+    for path in ("/info", "/tei/info"):
+        reply = await client.get(path)
+        check_documented(await openapi_page(client), reply)
+        told = reply.json()
+        assert [*told["model_type"]] == ["reranker"]
+        assert (told["max_input_length"], told["max_client_batch_size"]) == (64, 1000)
+
+
+async def test_vllm(client: httpx.AsyncClient) -> None:
+    high = {"index": 1, "relevance_score": HIGH, "document": {"text": ANIMAL}}
+    low = {"index": 0, "relevance_score": LOW, "document": {"text": DOG}}
+    for path in ("/rerank", "/vllm/v2/rerank"):
+        reply = (await client.post(path, json=BODY | {"top_n": 0})).json()
+        assert reply == {"id": "mine-1", "model": "large", "usage": TOKENS, "results": [high, low]}
+    reply = (await client.post("/vllm/rerank", json=BODY | {"use_activation": False, "return_documents": False})).json()
+    assert reply["results"] == [{"index": 1, "relevance_score": 1.5}, {"index": 0, "relevance_score": -1.5}]
+    error = await client.post("/rerank", json=BODY | {"instruction": "find animals"})
+    message = "request body: 'instruction' is not supported yet; leave it out"
+    described = {"message": message, "type": "BadRequestError", "param": None, "code": 400}
+    assert (error.status_code, error.json()) == (400, {"error": described})
+
+
+@pytest.mark.parametrize(("status", "name"), [(404, "NotFoundError"), (500, "InternalServerError")])
+def test_errors_of_vllm_are_named_by_their_status(status: int, name: str) -> None:
+    error = dialect_of("/vllm/rerank").error(ValueError("no"), status, "mine-1")  # type: ignore[arg-type]
+    assert error == {"error": {"message": "no", "type": name, "param": None, "code": status}}
+
+
+@pytest.mark.parametrize(
+    ("query", "documents"), [("text_1", "text_2"), ("queries", "documents"), ("queries", "items"), ("data_1", "data_2")]
+)
+async def test_vllm_scores_in_the_order_given(client: httpx.AsyncClient, query: str, documents: str) -> None:
+    for one in (QUERY, [QUERY]):
+        reply = (await client.post("/score", json={query: one, documents: [ANIMAL, DOG]})).json()
+        assert (reply["id"], reply["object"], reply["model"], reply["usage"]) == ("mine-1", "list", "large", TOKENS)
+        assert reply["data"] == [
+            {"index": 0, "object": "score", "score": HIGH},
+            {"index": 1, "object": "score", "score": LOW},
+        ]
+    alone = (await client.post("/v1/score", json={query: QUERY, documents: DOG, "use_activation": False})).json()
+    assert alone["data"] == [{"index": 0, "object": "score", "score": -1.5}]
+
+
+async def test_scores_follow_the_fused_order_but_the_pairs_of_score_have_none(tmp_path: Path) -> None:
+    # Of two candidates, the first has evidence ln 2 ÷ 2 = 0.35 by its rank, and the second −0.35: 3.5 − 1.5 = 2 by a
+    # weight of 10, and 1.5 − 3.5 = −2. The pairs of /score come from no retriever.
+    table = tmp_path / "table.json"
+    table.write_text(json.dumps({"data_sets": {"mine": {"fused": {"weights": {"large": 10.0}}}}}))
+    group = FakeGroup(lambda ids: len(ids) - 7.5)
+    one = service(group, fleet(candidates="ranked", quality={"table": str(table)}))
+    raw = {"use_activation": False}
+    async with http_client(one) as http:
+        ranked = (await http.post("/vllm/rerank", json=BODY | raw)).json()["results"]
+        pairs = (await http.post("/score", json={"text_1": QUERY, "text_2": [DOG, ANIMAL]} | raw)).json()["data"]
+    fused = 10 * log(2) / 2 - 1.5
+    scores = [(row["index"], row["relevance_score"]) for row in ranked]
+    assert scores == [(0, pytest.approx(fused)), (1, pytest.approx(-fused))]
+    assert [(row["index"], row["score"]) for row in pairs] == [(0, -1.5), (1, 1.5)]
+
+
+async def test_several_queries_are_refused(client: httpx.AsyncClient) -> None:
+    for queries in ([], [QUERY, "bird"]):
+        error = await client.post("/score", json={"text_1": queries, "text_2": [DOG, ANIMAL]})
+        message = f"text_1: {len(queries)} queries in one call are not supported yet"
+        assert (error.status_code, message in error.json()["error"]["message"]) == (400, True)
+
+
+async def test_infinity_returns_documents_as_strings(client: httpx.AsyncClient) -> None:
+    reply = (await client.post("/infinity/rerank", json=BODY | {"return_documents": True, "top_n": 1})).json()
+    assert isinstance(reply.pop("created"), int)
+    results = [{"index": 1, "relevance_score": HIGH, "document": ANIMAL}]
+    assert reply == {"object": "rerank", "results": results, "model": "large", "usage": TOKENS, "id": "mine-1"}
+
+
+async def test_sglang(client: httpx.AsyncClient) -> None:
+    reply = (await client.post("/sglang/v1/rerank", json=BODY)).json()
+    meta = {"id": "mine-1"}
+    assert reply == [
+        {"index": 1, "score": HIGH, "document": ANIMAL, "meta_info": meta},
+        {"index": 0, "score": LOW, "document": DOG, "meta_info": meta},
+    ]
+    reply = (await client.post("/sglang/v1/rerank", json=BODY | {"return_documents": False, "top_n": 1})).json()
+    assert reply == [{"index": 1, "score": HIGH, "meta_info": meta}]
+    error = (await client.post("/sglang/v1/rerank", json=BODY | {"model": "gpt"})).json()
+    assert (error["object"], error["type"], error["code"]) == ("error", "NotFoundError", 404)
+
+
+async def test_nim(client: httpx.AsyncClient) -> None:
+    body: dict[str, Any] = {"query": {"text": QUERY}, "passages": [{"text": DOG}, {"text": ANIMAL}]}
+    reply = (await client.post("/v1/ranking", json=body | {"model": "auto"})).json()
+    assert reply == {"rankings": [{"index": 1, "logit": 1.5}, {"index": 0, "logit": -1.5}], "usage": TOKENS}
+    for wrong, message in (
+        ({"query": QUERY}, 'query: must be {"text": string}'),
+        ({"query": {"text": QUERY, "image": "data:"}}, "query: 'image' is not supported yet; send text alone"),
+        ({"passages": [DOG]}, 'passages.0: must be {"text": string}'),
+        ({"passages": [{"text": DOG, "image": "data:"}]}, "passages.0: 'image' is not supported yet; send text alone"),
+    ):
+        error = await client.post("/v1/ranking", json=body | wrong)
+        described = {"message": f"request body: {message}", "type": "invalid_request_error"}
+        expected = {"object": "error", "detail": {"request_id": "mine-1"}, **described}
+        assert (error.status_code, error.json()) == (400, expected)
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "status", "asked"),
+    [
+        ("/voyage/rerank", {"truncation": False}, 400, {"truncation": True}),
+        ("/tei/rerank", {"truncate": False}, 413, {}),
+        ("/v1/ranking", {}, 400, {"truncate": "END"}),
+    ],
+)
+async def test_documents_that_are_too_long_are_refused_where_they_are_not_to_be_cut(
+    client: httpx.AsyncClient, path: str, body: dict, status: int, asked: dict
+) -> None:
+    sent: dict[str, Any] = {"query": QUERY, "documents": ["a dog", "a dog " * 50]}
+    if path == "/tei/rerank":
+        sent["texts"] = sent.pop("documents")
+    if path == "/v1/ranking":
+        sent = {"query": {"text": QUERY}, "passages": [{"text": text} for text in sent["documents"]]}
+    refused = await client.post(path, json=sent | body)
+    assert refused.status_code == status
+    assert "longer than large reads: document 1; shorten them, or let them be cut" in refused.text
+    cut = await client.post(path, json=sent | asked)
+    assert (cut.status_code, cut.headers["x-rankfleet-truncated"]) == (200, "1")
+
+
+@pytest.mark.parametrize("degraded", [None, "512 tokens a pair"])
+def test_what_a_plan_cuts_to_keep_a_budget_is_no_reason_to_refuse(degraded: str | None) -> None:
+    plan = Plan(
+        **{"stages": (Stage.of("large", 2),), "documents": 2, "quality": 0.5, "predicted_ms": 40.0, "budget_ms": 50.0},
+        **{"fits": True, "reason": "large\nranks 2 × best", "degraded": degraded},
+    )
+    ranking = Ranking([RankedDocument(0, 1.5)], plan, 15, [0], Timing(0.0), texts=[DOG])
+    parsed = ParsedRerank(RerankRequest(QUERY, [DOG]), True, truncates=False)
+    if degraded is None:
+        with pytest.raises(TooLarge, match="longer than large reads: document 0; shorten them"):
+            reply_with_plan({}, ranking, parsed)
+    else:
+        headers = reply_with_plan({}, ranking, parsed).headers
+        assert headers["x-rankfleet-degraded"] == "512 tokens a pair"
+        assert headers["x-rankfleet-reason"] == "large ranks 2 ? best", "a header is one line of ASCII"
+
+
+async def test_plan_and_reason_come_back_in_headers() -> None:
+    one = service(candidates="ranked", quality={"retriever": 0.2})
+    one.fleet.update_latency({n: LatencyModel(ms, 0, 0) for n, ms in (("small", 10), ("medium", 40), ("large", 160))})
+    async with http_client(one) as http:
+        reply = await http.post("/v2/rerank", json=BODY, headers={"x-slo-ms": "60"})
+        given = await http.post("/v2/rerank", json=BODY, headers={"x-slo-ms": "5"})
+    told = {name.removeprefix("x-rankfleet-"): value for name, value in reply.headers.items() if "rankfleet" in name}
+    assert told.pop("reason") == "medium is the best that fits: predicted 43 of 60 ms; too slow: large"
+    assert told == {
+        **{"tier": "medium", "plan": "medium;candidates=2", "quality": "0.4", "predicted-ms": "43.00"},
+        **{"budget-ms": "60", "met": "true", "tokens": "15", "truncated": "0"},
+    }
+    assert reply.headers["server-timing"].startswith("read;dur=")
+    assert (given.headers["x-rankfleet-tier"], given.headers["x-rankfleet-plan"]) == ("none", "none")
+    assert given.headers["x-rankfleet-degraded"] == "the order as given"
+
+
+async def test_raw_scores_of_documents_that_were_not_scored_are_the_lowest() -> None:
+    one = service(candidates="ranked", quality={"retriever": 0.2})
+    one.fleet.update_latency({tier: LatencyModel(500, 0, 0) for tier in ("small", "medium", "large")})
+    body = {"query": {"text": QUERY}, "passages": [{"text": DOG}, {"text": ANIMAL}]}
+    async with http_client(one) as http:
+        reply = await http.post("/v1/ranking", json=body, headers={"x-slo-ms": "5"})
+    assert reply.json()["rankings"] == [{"index": 0, "logit": -1000.0}, {"index": 1, "logit": -1000.0}]
+
+
+async def test_a_body_tells_tei_from_vllm(client: httpx.AsyncClient) -> None:
+    page = await openapi_page(client)
+    for body, kind in (
+        ({"query": QUERY, "texts": [DOG]}, list),
+        ({"query": QUERY, "documents": [DOG]}, dict),
+        ({"query": "documents", "texts": ['"documents"']}, list),
+        ({"query": QUERY, "documents": [{"text": DOG, "texts": 1}]}, dict),
+    ):
+        reply = await client.post("/rerank", json=body)
+        assert (reply.status_code, type(reply.json())) == (200, kind)
+        check_documented(page, reply)
+    for path, body in (("tei", {"texts": [], "query": QUERY}), ("vllm", {"documents": [], "query": QUERY})):
+        told, named = await client.post("/rerank", json=body), await client.post(f"/{path}/rerank", json=body)
+        assert (told.status_code, told.json()) == (named.status_code, named.json())
+        check_documented(page, told)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"hello", "request body: Invalid JSON: "),
+        (b'{"query": "\xff", "texts": ["a"], "documents": ["a"]}', "request body: Invalid JSON: "),
+        (b"[]", "request body: should be an object"),
+        (
+            b'{"query": "cat"}',
+            "request body: send either texts (as /tei/rerank takes it) or documents (as /vllm/",
+        ),
+        (b'{"query": "cat", "texts": ["a"], "documents": ["a"]}', "request body: send either texts (as /tei/rerank"),
+    ],
+)
+async def test_a_body_of_no_dialect_is_refused_in_the_native_form(
+    client: httpx.AsyncClient, content: bytes, message: str
+) -> None:
+    reply = await client.post("/rerank", content=content)
+    assert (reply.status_code, reply.json()["error"]["code"]) == (422, "invalid_request")
+    assert message in reply.json()["error"]["message"]
+    check_documented(await openapi_page(client), reply)
+
+
+@pytest.mark.parametrize(
+    ("sent", "meant"),
+    [
+        ("/v1/rerank/", "/v1/rerank"),
+        ("/v1/v1/rerank", "/v1/rerank"),
+        ("/v1/v2/rerank", "/v2/rerank"),
+        ("/v2/v1/v1/rerank", "/v1/rerank"),
+        ("/cohere/v1/v2/rerank", "/cohere/v2/rerank"),
+        ("/v1/retrieval/nvidia/rerank-qa/reranking", "/v1/ranking"),
+        ("/nim/v1/retrieval/auto/reranking", "/nim/v1/ranking"),
+        ("/nim/v1/models", "/v1/models"),
+        ("/nim/v1/v1/models/", "/v1/models"),
+        ("/tei/health", "/health"),
+        ("/tei/v1/rerank", "/tei/v1/rerank"),  # TEI has no such path, and it is not the native one
+        ("/other/health", "/other/health"),
+        ("/v1/v1", "/v1/v1"),
+        ("//", "/"),
+        ("*", "*"),
+    ],
+)
+def test_the_path_that_is_meant(sent: str, meant: str) -> None:
+    assert canonical_path(sent) == meant
+
+
+@pytest.mark.parametrize(
+    ("path", "name"),
+    [("/rerank", "native"), ("/v2/rerank", "cohere"), ("/tei/x", "tei"), ("/teil", "native"), ("*", "native")],
+)
+def test_the_dialect_of_a_path(path: str, name: str) -> None:
+    assert dialect_of(path).name == name
