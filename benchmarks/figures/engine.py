@@ -13,7 +13,6 @@ from rankfleet.estimates.precision import CHOSEN
 SHAPES = ("17m", "32m")
 PEERS = ("sentence-transformers-fp32", "sentence-transformers-bf16", "onnxruntime", "openvino")
 BEST_OF = ("sentence-transformers", "onnxruntime", "openvino")  # entries that repeat a peer's best precision
-DEMO_TIERS = {"small": "2 slim layers", "medium": "2 layers", "large": "4 layers"}
 
 
 def contest(shape: str) -> str:
@@ -116,15 +115,6 @@ def tokenizing() -> str:
     return f"{markdown(['ms, median', 'cold', 'cached'], rows)}\n\n{caption}; {versions(figures['measured'])}."
 
 
-def demo_quality() -> str:
-    """Means over the collections that the demo tiers are tested on."""
-    mean = stored("demo_quality")["mean"]
-    named = {"BM25's own order": mean["retriever"]}
-    named |= {f"{tier} ({layers})": mean["tiers"][tier] for tier, layers in DEMO_TIERS.items()}
-    rows = [[name, f"{row['ndcg@10']:.3f}", f"{row['mrr@10']:.3f}"] for name, row in named.items()]
-    return markdown(["mean of four collections", "nDCG@10", "MRR@10"], rows)
-
-
 def gpu_goals() -> str:
     return markdown(["on an H100 or H200", "goal", "measured"], beside_goals(stored("gpu_suite")))
 
@@ -156,7 +146,6 @@ FIGURES: dict[str, Callable[[], str]] = {
     "precision-bfloat16": partial(largest_difference, "bfloat16"),
     "precision-int8": partial(largest_difference, "int8"),
     "tokenizing": tokenizing,
-    "demo-quality": demo_quality,
     "cascades": cascades,
     "gpu-goals": gpu_goals,
 }

@@ -1,4 +1,4 @@
-"""Figures of docs/quality.md: the demo tiers alone, fused with BM25's order, and in cascades."""
+"""How the demo tiers rank: alone, fused with BM25's order, and in cascades."""
 
 from collections.abc import Callable
 from typing import Any
@@ -6,6 +6,18 @@ from typing import Any
 from benchmarks.figures.stored import conditions, stored, versions
 
 from rankfleet.bench.tables import markdown
+
+DEMO_TIERS = {"small": "2 slim layers", "medium": "2 layers", "large": "4 layers"}
+
+
+def demo_quality() -> str:
+    """Means over the collections that the demo tiers are tested on."""
+    mean = stored("demo_quality")["mean"]
+    rows = [["BM25's own order", f"{mean['retriever']['ndcg@10']:.3f}", ""]]
+    for tier, layers in DEMO_TIERS.items():
+        fused = mean["fused"][tier]
+        rows.append([f"{tier} ({layers})", f"{fused['alone']:.3f}", f"{fused['order']['ndcg@10']:.3f}"])
+    return markdown(["nDCG@10, mean of four collections", "alone", "fused with BM25's order"], rows)
 
 
 def gain(difference: dict[str, Any]) -> str:
@@ -60,6 +72,7 @@ def caption() -> str:
 
 
 FIGURES: dict[str, Callable[[], str]] = {
+    "demo-quality": demo_quality,
     "fused": fused,
     "fused-by-collection": fused_by_collection,
     "fusion-weights": weights,
