@@ -107,6 +107,10 @@ def test_without_a_terminal_each_state_is_printed_once_on_its_own_line(monkeypat
             "--scenario flood: unknown; choose from calm, kill, hang, node",
         ),
         (("distill", "--student", "demo/small", "--data", "/nothing", "--out", "x"), "there is no file /nothing"),
+        (
+            ("distill", "--student", "demo/small", "--documents", ".", "--out", "x"),
+            "name the reranker that scores them",
+        ),
     ],
 )
 def test_a_mistake_gets_one_message_and_exit_status_1(

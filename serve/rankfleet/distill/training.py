@@ -1,0 +1,195 @@
+"""Pointwise distillation: mean squared error on the teacher's raw logits, by Sentence Transformers' trainer."""
+
+import math
+import os
+import shutil
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import datasets
+import numpy as np
+import torch
+import transformers
+from sentence_transformers import CrossEncoder
+from sentence_transformers.base.evaluation import BaseEvaluator
+from sentence_transformers.cross_encoder import CrossEncoderTrainer, CrossEncoderTrainingArguments
+from sentence_transformers.cross_encoder.losses import MSELoss
+from transformers import PrinterCallback, TrainerCallback
+
+from rankfleet.core.errors import RankfleetError
+from rankfleet.distill.held_back import ndcg, since_best
+from rankfleet.distill.recipe import WARMUP_SHARE, WEIGHT_DECAY, Recipe, micro_batch
+from rankfleet.distill.sources import Group
+
+MEASURED = "eval_ndcg@10"
+STEP_SHARE = 0.05  # of the steps between two measurements and checkpoints, as published
+MICRO_BATCH_GPU, MICRO_BATCH_CPU = 64, 16  # pairs on the device at once; on a CPU, fewer are padded less
+COLUMNS = {"query": datasets.Value("string"), "document": datasets.Value("string"), "score": datasets.Value("float32")}
+STATE = "trainer_state.json"  # written last into a checkpoint
+
+
+@dataclass(frozen=True)
+class Trained:
+    """How training went. log: the trainer's; steps: done, of those planned."""
+
+    log: list[dict[str, float]]
+    steps: int
+    planned_steps: int
+
+
+class RankingEvaluator(BaseEvaluator):
+    """nDCG@10 on held-back queries."""
+
+    def __init__(self, groups: Sequence[Group]) -> None:
+        super().__init__()
+        self.primary_metric = "ndcg@10"
+        self._groups = groups
+        self._pairs = [(group.query, document) for group in groups for document in group.documents]
+        self._ends = np.cumsum([len(group.documents) for group in groups])[:-1]
+
+    def __call__(self, model: Any, *_: object, **__: object) -> dict[str, float]:
+        scores = model.predict(
+            self._pairs, batch_size=MICRO_BATCH_CPU, activation_fn=torch.nn.Identity(), show_progress_bar=False
+        )
+        check_finite(float(np.abs(scores).max()), "scores of held-back queries")
+        return {self.primary_metric: ndcg(self._groups, np.split(scores, self._ends))}
+
+
+class Watch(TrainerCallback):
+    """Shows progress, stops early, and refuses to go on with a loss that is not finite.
+
+    It keeps nothing itself: the history is in the trainer's state, which checkpoints hold.
+    """
+
+    def __init__(self, patience: int | None, progress: Callable[[int, int], object]) -> None:
+        self._patience = patience
+        self._progress = progress
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        self.on_evaluate(args, state, control)  # a run may have been killed after it was to stop
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        self._progress(state.global_step, state.max_steps)
+
+    def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **_: Any) -> None:
+        check_finite(logs.get("loss", 0.0), f"loss at step {state.global_step}")
+
+    def on_evaluate(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        values = [value for step, value in measurements(state.log_history, MEASURED) if step]
+        if self._patience is not None and since_best(values) >= self._patience:
+            control.should_training_stop = True
+
+
+def silence_libraries() -> None:
+    """Progress bars and reports of the libraries, beside which one's own could not be read."""
+    datasets.disable_progress_bars()
+    transformers.utils.logging.disable_progress_bar()
+    transformers.utils.logging.set_verbosity_error()
+
+
+def check_finite(value: float, what: str) -> None:
+    if not math.isfinite(value):
+        raise RankfleetError(f"training diverged: {what} not finite. Try a lower --learning-rate, in a new folder")
+
+
+def measurements(history: Sequence[dict[str, float]], key: str) -> list[tuple[int, float]]:
+    """(step, value) of one figure, in the trainer's log."""
+    return [(int(entry["step"]), float(entry[key])) for entry in history if key in entry]
+
+
+def train(
+    student: CrossEncoder,
+    rows: Path,
+    held_back: Sequence[Group],
+    work: Path,
+    recipe: Recipe,
+    seed: int,
+    patience: int,
+    progress: Callable[[int, int], object],
+) -> Trained:
+    """Train `student` on a JSONL file of {"query", "document", "score"} and save the best checkpoint, by nDCG@10 on the
+    held-back queries, to `work/student`; without held-back queries, the last.
+
+    Checkpoints go to `work/checkpoints` every 5% of the steps; an interrupted run continues from the last one. Training
+    stops after `patience` measurements without a better one. progress: called with the steps done and to do.
+
+    The same arguments give the same file to the byte, interrupted or not, on the same kind of device with the same
+    number of threads.
+    """
+    shutil.rmtree(work / "cache", ignore_errors=True)
+    data = datasets.Dataset.from_json(
+        str(rows), features=datasets.Features(COLUMNS), cache_dir=str(work / "cache"), keep_in_memory=False
+    )
+    serving_tokens, student.max_seq_length = student.max_seq_length, recipe.max_tokens
+    checkpoints = (work / "checkpoints").resolve()
+    last = last_checkpoint(checkpoints)
+    gpu = torch.cuda.is_available()
+    micro = micro_batch(recipe.batch, MICRO_BATCH_GPU if gpu else MICRO_BATCH_CPU)
+    measured: dict[str, Any] = {
+        "eval_strategy": "steps",
+        "eval_steps": STEP_SHARE,
+        "eval_on_start": last is None,
+        "load_best_model_at_end": True,
+        "metric_for_best_model": MEASURED,
+        "greater_is_better": True,
+    }
+    arguments = CrossEncoderTrainingArguments(
+        output_dir=str(checkpoints),
+        num_train_epochs=recipe.epochs,
+        per_device_train_batch_size=micro,
+        gradient_accumulation_steps=recipe.batch // micro,
+        learning_rate=recipe.learning_rate,
+        warmup_steps=WARMUP_SHARE,
+        lr_scheduler_type="linear",
+        weight_decay=WEIGHT_DECAY,
+        bf16=gpu,
+        use_cpu=not gpu,
+        seed=seed,
+        save_steps=STEP_SHARE,
+        save_total_limit=1,
+        logging_steps=0.01,
+        logging_nan_inf_filter=False,
+        report_to="none",
+        disable_tqdm=True,
+        **(measured if held_back else {}),
+    )
+    trainer = CrossEncoderTrainer(
+        model=student,
+        args=arguments,
+        train_dataset=data,
+        loss=MSELoss(student),
+        evaluator=RankingEvaluator(held_back) if held_back else None,
+        callbacks=[Watch(patience if held_back else None, progress)],
+    )
+    trainer.remove_callback(PrinterCallback)
+    with deterministic():
+        trainer.train(resume_from_checkpoint=last)
+    if held_back and not Path(trainer.state.best_model_checkpoint or "").is_dir():
+        raise RankfleetError(f"the best checkpoint is no longer in {checkpoints}; remove {work} and begin anew")
+    student.max_seq_length = serving_tokens
+    student.save_pretrained(str(work / "student"), create_model_card=False)
+    return Trained(list(trainer.state.log_history), trainer.state.global_step, trainer.state.max_steps)
+
+
+def last_checkpoint(folder: Path) -> str | None:
+    """The last whole checkpoint; one that a killed run was writing is removed."""
+    found = sorted(folder.glob("checkpoint-*"), key=lambda path: int(path.name.rpartition("-")[2]))
+    for path in found:
+        if not (path / STATE).exists():
+            shutil.rmtree(path)
+    return next((str(path) for path in reversed(found) if path.exists()), None)
+
+
+@contextmanager
+def deterministic() -> Iterator[None]:
+    """Only algorithms that give the same bits every time."""
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # what cuBLAS needs for that
+    before = torch.are_deterministic_algorithms_enabled()
+    torch.use_deterministic_algorithms(True)
+    try:
+        yield
+    finally:
+        torch.use_deterministic_algorithms(before)
