@@ -208,7 +208,7 @@ def test_documents_alone_are_enough_with_a_teacher(encoder: Path, corpus: Path, 
     assert done.exit_code == 0, done.output
     assert f"rankfleet evaluate --config {tmp_path / 'tier'}/fleet.yaml" in done.output
     figures = json.loads((tmp_path / "figures.json").read_text())
-    assert figures["data"]["documents"] == 60
+    assert figures["data"]["documents"] == "60 of corpus.jsonl"
     assert figures["data"]["queries made of titles and first sentences"] == 30
     assert figures["teacher"] == "demo/small"
     assert 0 < figures["held_back"]["best"] <= 1

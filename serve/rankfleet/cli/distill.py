@@ -82,7 +82,7 @@ def distill(
         float, typer.Option(min=0, max=0.5, help="share of the queries that is kept out of training, to measure on")
     ] = 0.05,
     patience: Annotated[
-        int | None, typer.Option(min=1, help="stop after this many of 20 measurements without a better one; default: 5")
+        int | None, typer.Option(min=1, help="stop after this many of 20 measurements without a better one; default: 8")
     ] = None,
     limit: Annotated[int | None, typer.Option(min=1, help="use only this many pairs of --data, from the first")] = None,
     seed: Annotated[int, typer.Option(help="of everything that is drawn; the same seed gives the same file")] = 12,

@@ -30,10 +30,9 @@ def model_card(figures: dict[str, Any], folder: Path) -> str:
     """README.md of a student, from the figures of its run."""
     student, data, held_back = figures["student"], figures["data"], figures["held_back"]
     facts = {
-        "student": f"{student['name']}, {student['parameters'] / 1e6:.1f}M parameters after cutting",
+        "student": f"{student['name']}, {student['parameters'] / 1e6:.1f}M parameters",
         "teacher": figures["teacher"] or "none: the scores were in the data",
         **{key.replace("_", " "): f"{value:,}" if isinstance(value, int) else value for key, value in data.items()},
-        "seed": figures["seed"],
     }
     exported = " after `rankfleet models export`, which undoes the int8 storage" if figures["settings"]["int8"] else ""
     return f"""\
@@ -56,7 +55,7 @@ Mean squared error on the teacher's raw logits. {steps_of(figures)}
 
 {ranking_of(held_back)}
 
-{table(figures["settings"])}
+{table({name: value for name, value in figures["settings"].items() if value is not None})}
 
 ## Use
 
@@ -66,7 +65,7 @@ Sentence Transformers loads it as a `CrossEncoder`{exported}.
 
 
 def table(rows: dict[str, Any]) -> str:
-    lines = [f"| {name} | {'' if value is None else value} |" for name, value in rows.items()]
+    lines = [f"| {name} | {value} |" for name, value in rows.items()]
     return "\n".join(["| | |", "|---|---|", *lines])
 
 

@@ -8,7 +8,8 @@ import numpy as np
 
 from rankfleet.distill.sources import Group
 
-MAX_HELD_BACK = 200  # queries: 20 measurements of more would take longer than training on a CPU
+# Queries. Fewer than the first say little; 20 measurements of more than the last take longer than training on a CPU.
+MIN_HELD_BACK, MAX_HELD_BACK = 20, 200
 CUT = 10
 
 
@@ -18,10 +19,13 @@ def place(key: str) -> float:
 
 
 def held_back_keys(keys: Iterable[str], share: float) -> frozenset[str]:
-    """The keys that fall below `share`, at least one and at most MAX_HELD_BACK, those with the lowest hashes first."""
+    """The keys that fall below `share`, those with the lowest hashes first: at most MAX_HELD_BACK, and at least
+    MIN_HELD_BACK as far as they are a fifth of all. None if `share` is 0."""
     ordered = sorted(set(keys), key=place)
-    count = sum(place(key) < share for key in ordered) if share else 0
-    return frozenset(ordered[: min(MAX_HELD_BACK, max(count, 1))] if share else ())
+    if not share:
+        return frozenset()
+    least = max(1, min(MIN_HELD_BACK, len(ordered) // 5))
+    return frozenset(ordered[: min(MAX_HELD_BACK, max(least, sum(place(key) < share for key in ordered)))])
 
 
 def merged(groups: Iterable[Group]) -> list[Group]:

@@ -45,7 +45,8 @@ class Job:
         return {name: value for name, value in asdict(self).items() if name not in PATHS}
 
 
-TOP_K, MARGIN, PATIENCE = 100, 0.0, 5
+TOP_K, MARGIN = 100, 0.0
+PATIENCE = 8  # of 20 measurements: with a learning rate that falls to 0, the last steps often give the best
 
 
 def check_job(job: Job, teacher: str | None) -> None:

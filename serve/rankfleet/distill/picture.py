@@ -19,14 +19,13 @@ def draw(figures: dict[str, Any], path: Path) -> None:
     for ranking in others:
         ranking.plot(*zip(*over["ndcg@10"], strict=True), color="black", marker="o", markersize=3, linewidth=1)
         ranking.axvline(held_back["best_step"], color="#bcd", linewidth=4, zorder=0)
-        ranking.annotate(
-            f"kept: {held_back['best']:.4f}",
-            (held_back["best_step"], held_back["best"]),
-            (0, -14),
-            textcoords="offset points",
-            ha="right" if held_back["best_step"] > figures["steps"] / 2 else "left",
-        )
         ranking.axhline(held_back["start"], color="gray", linestyle=":", linewidth=1)
+        ranking.set_title(
+            f"{held_back['start']:.4f} before training (dotted), {held_back['best']:.4f} at step "
+            f"{held_back['best_step']:,}, which was kept",
+            loc="left",
+            fontsize="medium",
+        )
         ranking.set_ylabel(f"nDCG@10, {held_back['queries']}\nheld-back queries")
         ranking.grid(axis="y", alpha=0.3)
     (others or [loss])[-1].set_xlabel("steps")

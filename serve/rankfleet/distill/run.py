@@ -115,20 +115,27 @@ def distill(job: Job, student: Checkpoint, teacher: Teacher | None, show: Show) 
 def read_source(job: Job, teacher: str | None, show: Show) -> Source:
     """Read and check the data of a job. Raises InvalidRequest that names file and line."""
     if job.data is not None:
-        show(f"reading {job.data.name}", 0, 1)
-        data, found = job.data, check_pairs(job.data, job.limit)
-        check_scores(data, found.scored, teacher)
-        show(f"reading {job.data.name}", 1, 1)
-        facts = {"pairs": found.pairs, "queries": found.queries, "file": data.name}
-        digest = {"data": digest_of_files(data)}
-        return Source(lambda: read_pairs(data, job.limit), found.groups, facts, digest, found.scored)
-
+        return pair_source(job.data, job.limit, teacher)
     assert job.documents is not None
-    documents = list(read_documents(job.documents))
+    return mined_source(job, job.documents, show)
+
+
+def pair_source(data: Path, limit: int | None, teacher: str | None) -> Source:
+    """Pairs of a file, which is read again whenever they are needed."""
+    found = check_pairs(data, limit)
+    check_scores(data, found.scored, teacher)
+    facts = {"pairs": f"{found.pairs:,} of {data.name}", "queries": found.queries}
+    digest = {"data": digest_of_files(data)}
+    return Source(lambda: read_pairs(data, limit), found.groups, facts, digest, found.scored)
+
+
+def mined_source(job: Job, folder: Path, show: Show) -> Source:
+    """Queries with BM25's candidates among the documents."""
+    documents = list(read_documents(folder))
     index = Bm25Index.build(documents)
     texts = {document.id: document.text for document in documents}
-    facts = {"documents": len(documents), "from": job.documents.resolve().name}
-    digest = {"documents": digest_of_files(job.documents)}
+    facts: dict[str, Any] = {"documents": f"{len(documents):,} of {folder.resolve().name}"}
+    digest = {"documents": digest_of_files(folder)}
     if job.queries is None:
         queries = sample(make_questions(documents), job.questions, job.seed)
         facts["queries made of titles and first sentences"] = len(queries)
@@ -142,7 +149,7 @@ def read_source(job: Job, teacher: str | None, show: Show) -> Source:
         mined += [] if group is None else [group]
         show("finding candidates with BM25", done, len(queries))
     if not mined:
-        raise InvalidRequest(f"none of {len(queries)} queries shares a word with a document of {job.documents}")
+        raise InvalidRequest(f"none of {len(queries)} queries shares a word with a document of {folder}")
     return Source(lambda: mined, len(mined), facts, digest)
 
 

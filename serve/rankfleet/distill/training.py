@@ -58,6 +58,14 @@ class RankingEvaluator(BaseEvaluator):
         return {self.primary_metric: ndcg(self._groups, np.split(scores, self._ends))}
 
 
+class Trainer(CrossEncoderTrainer):
+    """Sentence Transformers' trainer, without a model card in each checkpoint: writing one takes longer than the
+    checkpoint."""
+
+    def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:
+        self.model.save_pretrained(str(output_dir or self.args.output_dir), create_model_card=False)
+
+
 class Watch(TrainerCallback):
     """Shows progress, stops early, and refuses to go on with a loss that is not finite.
 
@@ -156,7 +164,7 @@ def train(
         disable_tqdm=True,
         **(measured if held_back else {}),
     )
-    trainer = CrossEncoderTrainer(
+    trainer = Trainer(
         model=student,
         args=arguments,
         train_dataset=data,
