@@ -129,7 +129,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--student", default="demo/small", help="what to start from (%(default)s)")
     parser.add_argument("--teacher", required=True, help="a stronger reranker: a folder, shipped name or hub id")
     parser.add_argument("--seeds", type=lambda text: [int(seed) for seed in text.split(",")], default=[1, 2, 3])
-    parser.add_argument("--questions", type=int, default=600, help="queries made for one seed (%(default)s)")
+    parser.add_argument("--questions", type=int, default=400, help="queries made for one seed (%(default)s)")
     parser.add_argument("--top-k", type=int, default=100, help="candidates that the teacher scores (%(default)s)")
     parser.add_argument("--batch", type=int, help="pairs per step; default: as `rankfleet distill`")
     parser.add_argument("--learning-rate", type=float, help="default: as published for the student's size")

@@ -20,7 +20,7 @@ from rankfleet.core.config import read_config
 from rankfleet.core.errors import InvalidRequest, RankfleetError
 from rankfleet.distill.job import Job
 from rankfleet.distill.run import distill
-from rankfleet.distill.training import last_checkpoint
+from rankfleet.distill.training import has_fast_bfloat16, last_checkpoint
 from rankfleet.engine.checkpoint.files import Checkpoint, find_checkpoint
 from rankfleet.engine.runtime.scorer import Reranker
 from tests.engine.checkpoints import ettin, small_bert, word_piece
@@ -276,3 +276,16 @@ def test_the_last_whole_checkpoint_is_taken_and_half_of_one_removed(tmp_path: Pa
         (tmp_path / f"checkpoint-{step}/trainer_state.json").touch()
     assert last_checkpoint(tmp_path) == str(tmp_path / "checkpoint-20")
     assert not (tmp_path / "checkpoint-100").exists()
+
+
+@pytest.mark.parametrize(
+    ("flags", "vendor", "fast"),
+    [
+        ({"avx512f"}, "AuthenticAMD", False),
+        ({"avx512_bf16"}, "AuthenticAMD", True),
+        ({"avx512_bf16"}, "GenuineIntel", False),
+        ({"avx512_bf16", "amx_bf16"}, "GenuineIntel", True),
+    ],
+)
+def test_which_processors_train_in_bfloat16(flags: set[str], vendor: str, fast: bool) -> None:
+    assert has_fast_bfloat16(flags, vendor) == fast

@@ -23,7 +23,7 @@ from rankfleet.distill.recipe import Recipe, fitting_batch, published_recipe
 from rankfleet.distill.sources import Group, check_pairs, read_pairs
 from rankfleet.distill.student import Cuts, build_student, check_student, student_limit
 from rankfleet.distill.teacher import Teacher, score_groups, with_scores
-from rankfleet.distill.training import MEASURED, Trained, measurements, silence_libraries, train
+from rankfleet.distill.training import MEASURED, Trained, measurements, silence_libraries, train, training_precision
 from rankfleet.engine.checkpoint.files import Checkpoint
 from rankfleet.engine.checkpoint.storage import write_int8
 from rankfleet.retrieval.bm25 import Bm25Index
@@ -66,7 +66,7 @@ def distill(job: Job, student: Checkpoint, teacher: Teacher | None, show: Show) 
         "data": source.digest,
         "teacher": teacher.identity if teacher else None,
         "student": f"{Path(job.student).name} with weights {student.weights_digest}",
-        "settings": job.settings(),
+        "settings": job.settings() | {"precision": training_precision()},
     }
     resume_or_begin(work, manifest)
     if teacher is not None:
@@ -102,6 +102,7 @@ def distill(job: Job, student: Checkpoint, teacher: Teacher | None, show: Show) 
         held_back,
         work,
         recipe,
+        training_precision(),
         job.seed,
         PATIENCE if job.patience is None else job.patience,
         lambda done, total: show(f"training {job.student}", done, total),
@@ -214,7 +215,7 @@ def figures_of(
         "student": {"name": job.student, "parameters": parameters},
         "teacher": teacher.name if teacher else None,
         "data": facts,
-        "settings": {**job.settings(), **asdict(recipe)},
+        "settings": {**job.settings(), **asdict(recipe), "precision": training_precision()},
         "seed": job.seed,
         "steps": trained.steps,
         "stopped_early": trained.steps < trained.planned_steps,
