@@ -202,7 +202,10 @@ def test_a_classifier_is_trained_on_with_its_own_head(pairs: Path, tmp_path: Pat
 
 
 def test_documents_alone_are_enough_with_a_teacher(encoder: Path, corpus: Path, tmp_path: Path) -> None:
-    command = ["distill", "--student", str(encoder), "--teacher", "demo/small", "--documents", str(corpus)]
+    fleet = tmp_path / "fleet.yaml"
+    fleet.write_text("tiers: {best: {model: demo/small, quality: 0.3}}\ngroups: {g: {tiers: [best], dtype: float32}}\n")
+    command = ["distill", "--student", str(encoder), "--teacher", "best", "--config", str(fleet)]
+    command += ["--documents", str(corpus)]
     command += ["--out", str(tmp_path / "tier"), "--questions", "30", "--top-k", "20", "--batch", "32"]
     done = CliRunner().invoke(app, [*command, "--json", str(tmp_path / "figures.json")])
     assert done.exit_code == 0, done.output
@@ -210,7 +213,7 @@ def test_documents_alone_are_enough_with_a_teacher(encoder: Path, corpus: Path, 
     figures = json.loads((tmp_path / "figures.json").read_text())
     assert figures["data"]["documents"] == "60 of corpus.jsonl"
     assert figures["data"]["queries made of titles and first sentences"] == 30
-    assert figures["teacher"] == "demo/small"
+    assert figures["teacher"] == "best"
     assert 0 < figures["held_back"]["best"] <= 1
 
 
@@ -229,7 +232,7 @@ PAIR = '{"query": "a", "document": "x", "score": 1}\n'
         (PAIR + '{"query": "a", "document": "y", "score": NaN}', (), "pairs.jsonl:2: not JSON (NaN"),
         (PAIR + PAIR, (), "all 2 scores are 1"),
         ("", (), "holds no pairs"),
-        (PAIR + PAIR.replace("1", "2"), (), "1 queries are too few"),
+        (PAIR + PAIR.replace("1", "2"), (), "too few queries: of 1, 1 held back"),
         (PAIR + PAIR.replace("1", "2").replace('"a"', '"b"'), (), "none of 1 held-back queries has two documents"),
         (PAIR + PAIR.replace("1", "2"), ("--teacher", "demo/small"), "--teacher would do nothing"),
         (PAIR.replace("1", "null"), (), "name the reranker that scores them"),

@@ -133,6 +133,12 @@ def test_a_wrong_key_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, c
     assert "tiers.small.qality: unknown key" in capsys.readouterr().err.replace("\n", "")
 
 
+def test_what_training_needs_is_named_before_any_work(monkeypatch: pytest.MonkeyPatch, capsys) -> None:  # type: ignore[no-untyped-def]
+    monkeypatch.setitem(sys.modules, "datasets", None)  # as if it were not installed
+    assert run(monkeypatch, "distill", "--student", "demo/small", "--data", "/nothing", "--out", "x") == 1
+    assert "pip install 'rankfleet[train]'" in capsys.readouterr().err
+
+
 def test_brackets_in_a_message_are_not_taken_as_markup(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys) -> None:  # type: ignore[no-untyped-def]
     monkeypatch.setitem(sys.modules, "bm25s", None)  # as if it were not installed
     path = tmp_path / "docs.jsonl"

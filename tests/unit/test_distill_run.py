@@ -14,7 +14,7 @@ from rankfleet.core.config import read_config
 from rankfleet.core.errors import InvalidRequest, RankfleetError
 from rankfleet.distill.card import fleet_file, tier_name
 from rankfleet.distill.job import Job, check_job, check_scores
-from rankfleet.distill.manifest import digest_of_files, resume_or_begin
+from rankfleet.distill.manifest import digest_of, resume_or_begin
 from rankfleet.distill.recipe import fitting_batch, micro_batch, published_recipe
 from rankfleet.distill.sources import Group
 from rankfleet.distill.teacher import ServerTeacher, score_groups, with_scores
@@ -97,10 +97,12 @@ def test_a_run_is_resumed_with_the_same_and_refused_with_anything_else(tmp_path:
 
 def test_the_digest_of_data_is_that_of_its_contents(tmp_path: Path) -> None:
     (tmp_path / "a.jsonl").write_text("x")
-    before = digest_of_files(tmp_path / "a.jsonl"), digest_of_files(tmp_path)
-    (tmp_path / "a.jsonl").write_text("y")
-    assert before[0] != digest_of_files(tmp_path / "a.jsonl")
-    assert before[1] != digest_of_files(tmp_path)
+    (tmp_path / "b.jsonl").write_text("x")
+    before = digest_of(tmp_path / "a.jsonl"), digest_of(tmp_path / "a.jsonl", tmp_path / "b.jsonl")
+    assert before[0] == digest_of(tmp_path / "b.jsonl") != before[1]
+    (tmp_path / "b.jsonl").write_text("y")
+    assert before[0] == digest_of(tmp_path / "a.jsonl") != digest_of(tmp_path / "b.jsonl")
+    assert before[1] != digest_of(tmp_path / "a.jsonl", tmp_path / "b.jsonl")
 
 
 def test_the_fleet_file_of_a_student_is_valid_and_names_its_folder(tmp_path: Path) -> None:

@@ -11,9 +11,8 @@ from rankfleet.core.errors import InvalidRequest
 FORMAT = 1  # of the files in a work folder
 
 
-def digest_of_files(source: Path) -> str:
-    """16 hexadecimal digits of a SHA-256 over a file, or over the JSONL and TSV files of a folder."""
-    files = [source] if source.is_file() else sorted({*source.rglob("*.jsonl"), *source.rglob("*.tsv")})
+def digest_of(*files: Path) -> str:
+    """16 hexadecimal digits of a SHA-256 over the contents of files."""
     total = hashlib.sha256()
     for path in files:
         with path.open("rb") as file:

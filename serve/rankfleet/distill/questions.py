@@ -66,6 +66,11 @@ def sample(queries: list[Query], count: int | None, seed: int) -> list[Query]:
     return [queries[i] for i in kept]
 
 
+def query_files(source: Path) -> list[Path]:
+    """The files that `read_queries` reads."""
+    return [source / "queries.jsonl", source / "qrels" / "train.tsv"] if source.is_dir() else [source]
+
+
 def read_queries(source: Path, known: Mapping[str, str]) -> list[Query]:
     """The queries of a JSONL file, or those of a BEIR folder that qrels/train.tsv judges.
 

@@ -15,10 +15,10 @@ from rankfleet.core.errors import InvalidRequest, RankfleetError
 from rankfleet.distill.card import FLEET_FILE, PICTURE, fleet_file, model_card
 from rankfleet.distill.held_back import held_back_keys, merged
 from rankfleet.distill.job import MARGIN, PATIENCE, TOP_K, Job, check_scores
-from rankfleet.distill.manifest import digest_of_files, resume_or_begin
+from rankfleet.distill.manifest import digest_of, resume_or_begin
 from rankfleet.distill.mining import candidates, select
 from rankfleet.distill.picture import draw
-from rankfleet.distill.questions import make_questions, read_queries, sample
+from rankfleet.distill.questions import make_questions, query_files, read_queries, sample
 from rankfleet.distill.recipe import Recipe, fitting_batch, published_recipe
 from rankfleet.distill.sources import Group, check_pairs, read_pairs
 from rankfleet.distill.student import Cuts, build_student, check_student, student_limit
@@ -27,7 +27,7 @@ from rankfleet.distill.training import MEASURED, Trained, measurements, silence_
 from rankfleet.engine.checkpoint.files import Checkpoint
 from rankfleet.engine.checkpoint.storage import write_int8
 from rankfleet.retrieval.bm25 import Bm25Index
-from rankfleet.retrieval.corpus import read_documents
+from rankfleet.retrieval.corpus import document_files, read_documents
 
 Show = Callable[[str, int, int], object]  # phase, done, to do
 TRAINING_TOKENS = 512  # of a pair, at most, unless the job says otherwise
@@ -126,7 +126,7 @@ def pair_source(data: Path, limit: int | None, teacher: str | None) -> Source:
     found = check_pairs(data, limit)
     check_scores(data, found.scored, teacher)
     facts = {"pairs": f"{found.pairs:,} of {data.name}", "queries": found.queries}
-    digest = {"data": digest_of_files(data)}
+    digest = {"data": digest_of(data)}
     return Source(lambda: read_pairs(data, limit), found.groups, facts, digest, found.scored)
 
 
@@ -136,13 +136,13 @@ def mined_source(job: Job, folder: Path, show: Show) -> Source:
     index = Bm25Index.build(documents)
     texts = {document.id: document.text for document in documents}
     facts: dict[str, Any] = {"documents": f"{len(documents):,} of {folder.resolve().name}"}
-    digest = {"documents": digest_of_files(folder)}
+    digest = {"documents": digest_of(*document_files(folder))}
     if job.queries is None:
         queries = sample(make_questions(documents), job.questions, job.seed)
         facts["queries made of titles and first sentences"] = len(queries)
     else:
         queries = read_queries(job.queries, texts)
-        facts["queries"], digest["queries"] = len(queries), digest_of_files(job.queries)
+        facts["queries"], digest["queries"] = len(queries), digest_of(*query_files(job.queries))
     if job.margin is not None and not any(query.positives for query in queries):
         raise InvalidRequest('--margin would do nothing: no query names its positives (under "positives")')
     mined: list[Group] = []
@@ -162,7 +162,9 @@ def divide(groups: Callable[[], Iterable[Group]], share: float) -> tuple[frozens
     all_keys = {group.key for group in groups()}
     keys = held_back_keys(all_keys, share)
     if len(all_keys) <= len(keys):
-        raise InvalidRequest(f"{len(all_keys)} queries are too few to train on, of which {len(keys)} are held back")
+        raise InvalidRequest(
+            f"too few queries: of {len(all_keys)}, {len(keys)} held back, so that none is left to train on"
+        )
     held_back = merged(group for group in groups() if group.key in keys)
     if keys and not held_back:
         raise InvalidRequest(

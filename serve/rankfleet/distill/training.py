@@ -45,8 +45,9 @@ class Trained:
 class RankingEvaluator(BaseEvaluator):
     """nDCG@10 on held-back queries, in the precision of the training."""
 
-    def __init__(self, groups: Sequence[Group], bfloat16: bool) -> None:
+    def __init__(self, groups: Sequence[Group], batch: int, bfloat16: bool) -> None:
         super().__init__()
+        self._batch = batch
         self._bfloat16 = bfloat16
         self.primary_metric = "ndcg@10"
         self._groups = groups
@@ -56,7 +57,7 @@ class RankingEvaluator(BaseEvaluator):
     def __call__(self, model: Any, *_: object, **__: object) -> dict[str, float]:
         with torch.autocast(model.device.type, torch.bfloat16, enabled=self._bfloat16):
             scores = model.predict(
-                self._pairs, batch_size=MICRO_BATCH_CPU, activation_fn=torch.nn.Identity(), show_progress_bar=False
+                self._pairs, batch_size=self._batch, activation_fn=torch.nn.Identity(), show_progress_bar=False
             )
         check_finite(float(np.abs(scores).max()), "scores of held-back queries")
         return {self.primary_metric: ndcg(self._groups, np.split(scores, self._ends))}
@@ -141,7 +142,8 @@ def train(
     last = last_checkpoint(checkpoints)
     gpu = torch.cuda.is_available()
     bfloat16 = precision == "bfloat16"
-    micro = micro_batch(recipe.batch, MICRO_BATCH_GPU if gpu else MICRO_BATCH_CPU)
+    at_once = MICRO_BATCH_GPU if gpu else MICRO_BATCH_CPU
+    micro = micro_batch(recipe.batch, at_once)
     measured: dict[str, Any] = {
         "eval_strategy": "steps",
         "eval_steps": STEP_SHARE,
@@ -175,7 +177,7 @@ def train(
         args=arguments,
         train_dataset=data,
         loss=MSELoss(student),
-        evaluator=RankingEvaluator(held_back, bfloat16) if held_back else None,
+        evaluator=RankingEvaluator(held_back, at_once, bfloat16) if held_back else None,
         callbacks=[Watch(patience if held_back else None, progress)],
     )
     trainer.remove_callback(PrinterCallback)

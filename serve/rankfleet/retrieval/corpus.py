@@ -38,14 +38,8 @@ def read_documents(source: Path) -> Iterator[Document]:
 
     A line is {"_id" or "id", "text", "title"?}. Raises InvalidRequest that names file and line.
     """
-    if source.is_dir():
-        files = [source / "corpus.jsonl"] if (source / "corpus.jsonl").exists() else sorted(source.glob("*.jsonl"))
-    else:
-        files = [source]
-    if not files or not files[0].exists():
-        raise InvalidRequest(f"{source} is neither a JSONL file nor a folder with corpus.jsonl or other *.jsonl files")
     seen: set[str] = set()
-    for file in files:
+    for file in document_files(source):
         for number, record in read_jsonl(file):
             name = record.get("_id", record.get("id"))
             text, title = record.get("text"), record.get("title") or ""
@@ -55,6 +49,16 @@ def read_documents(source: Path) -> Iterator[Document]:
                 raise InvalidRequest(f"{file}:{number}: a second document has the id {name!r}")
             seen.add(str(name))
             yield Document(str(name), f"{title} {text}".strip(), title.strip())
+
+
+def document_files(source: Path) -> list[Path]:
+    """The files that `read_documents` reads. Raises InvalidRequest where there are none."""
+    files = [source]
+    if source.is_dir():
+        files = [source / "corpus.jsonl"] if (source / "corpus.jsonl").exists() else sorted(source.glob("*.jsonl"))
+    if not files or not files[0].exists():
+        raise InvalidRequest(f"{source} is neither a JSONL file nor a folder with corpus.jsonl or other *.jsonl files")
+    return files
 
 
 def read_judged(folder: Path, split: str = "test") -> Judged:
