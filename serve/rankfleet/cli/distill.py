@@ -139,7 +139,7 @@ def distill(
         start_ndcg, best = held_back["start"], held_back["best"]
         out.print(f"nDCG@10 on {held_back['queries']} held-back queries, by the teacher: {start_ndcg:.4f} → {best:.4f}")
         if best < start_ndcg:
-            out.print("training made the ranking worse: try a lower --learning-rate or more queries", soft_wrap=True)
+            out.print("training made it worse: it needs more queries, a stronger teacher or a lower --learning-rate")
     out.print(
         f"the student is in {folder}, with README.md and training.png. Measure it on judged queries:\n"
         f"  rankfleet evaluate --config {folder}/fleet.yaml --data BEIR_FOLDER",

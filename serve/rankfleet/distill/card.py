@@ -79,9 +79,10 @@ def steps_of(figures: dict[str, Any]) -> str:
 def ranking_of(held_back: dict[str, Any] | None) -> str:
     if held_back is None:
         return "No queries were held back, so this is the last checkpoint, and nothing says how well it ranks."
+    worse = " Training has made it worse: do not serve this." if held_back["best"] < held_back["start"] else ""
     return (
         f"{held_back['queries']} queries were kept out of training. On these, nDCG@10 was {held_back['start']:.4f} "
         f"before training and is {held_back['best']:.4f} in the checkpoint that was kept, of step "
-        f"{held_back['best_step']:,}. It says how well the student reproduces the teacher's ranking (1 is perfectly), "
-        "and not how good that ranking is: measure that on judged queries, with `rankfleet evaluate`."
+        f"{held_back['best_step']:,}.{worse} It says how well the student reproduces the teacher's ranking (1 is "
+        "perfectly), and not how good that ranking is: measure that on judged queries, with `rankfleet evaluate`."
     )

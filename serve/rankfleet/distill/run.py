@@ -77,16 +77,19 @@ def distill(job: Job, student: Checkpoint, teacher: Teacher | None, show: Show) 
             lambda done: show(f"scoring with {teacher.name}", done, source.count),
         )
 
-    def selected() -> Iterator[Group]:
-        scored = with_scores(source.groups(), work / "scores.jsonl") if teacher else source.groups()
-        for group in scored:
-            kept = group if job.data else select(group, MARGIN if job.margin is None else job.margin, job.seed)
-            if kept is not None:
-                yield kept
+    margin = MARGIN if job.margin is None else job.margin
 
-    keys, held_back = divide(selected, job.held_out)
+    def selected(group: Group) -> Group | None:
+        return group if job.data else select(group, margin, job.seed)
+
+    def scored() -> Iterator[Group]:
+        groups = with_scores(source.groups(), work / "scores.jsonl") if teacher else source.groups()
+        yield from (group for group in groups if selected(group))
+
+    # Held-back queries keep all candidates: what is left out of training comes before a fleet too.
+    keys, held_back = divide(scored, job.held_out)
     rows = work / "pairs.jsonl"
-    pairs, queries = write_rows((group for group in selected() if group.key not in keys), rows)
+    pairs, queries = write_rows(filter(None, (selected(g) for g in scored() if g.key not in keys)), rows)
     model = build_student(student, cuts, texts_of(rows) if job.vocabulary else (), job.seed)
     parameters = sum(parameter.numel() for parameter in model.parameters())
     published = published_recipe(parameters)
