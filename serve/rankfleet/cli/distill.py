@@ -76,7 +76,10 @@ def distill(
     ] = None,
     epochs: Annotated[float, typer.Option(min=0.01, help="passes over the data")] = 1.0,
     max_tokens: Annotated[
-        int | None, typer.Option(min=16, help="length in tokens to which pairs are cut in training; default: 512")
+        int | None,
+        typer.Option(
+            min=16, help="tokens to which pairs are cut in training; a student ranks longer ones worse. Default: 512"
+        ),
     ] = None,
     held_out: Annotated[
         float, typer.Option(min=0, max=0.5, help="share of the queries that is kept out of training, to measure on")
