@@ -51,12 +51,11 @@ def test_a_killed_run_is_resumed_and_ends_closer_to_the_teacher(tmp_path: Path) 
     first.send_signal(signal.SIGKILL)
     first.wait()
     assert not (out / "model.safetensors").exists()
-    scored = (out / "work" / "triples.jsonl").stat().st_mtime_ns
-
-    triples, log = out / "work" / "triples.jsonl", tmp_path / "log.txt"
+    scores, log = out / "work" / "scores.jsonl", tmp_path / "log.txt"
+    scored = scores.stat().st_mtime_ns
     with log.open("w") as sink, subprocess.Popen(command, stdout=sink, stderr=subprocess.STDOUT) as second:
         while second.poll() is None:
-            assert not triples.exists() or triples.stat().st_mtime_ns == scored, "pairs were scored twice"
+            assert not scores.exists() or scores.stat().st_mtime_ns == scored, "pairs were scored twice"
             time.sleep(0.2)
     assert second.returncode == 0, log.read_text()
     assert not (out / "work").exists()

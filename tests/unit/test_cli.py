@@ -107,6 +107,10 @@ def test_without_a_terminal_each_state_is_printed_once_on_its_own_line(monkeypat
             "--scenario flood: unknown; choose from calm, kill, hang, node",
         ),
         (("distill", "--student", "demo/small", "--data", "/nothing", "--out", "x"), "there is no file /nothing"),
+        (
+            ("distill", "--student", "demo/small", "--documents", ".", "--out", "x"),
+            "name the reranker that scores them",
+        ),
     ],
 )
 def test_a_mistake_gets_one_message_and_exit_status_1(
@@ -127,6 +131,12 @@ def test_a_wrong_key_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, c
     path.write_text("tiers: {small: {model: demo/small, qality: 0.3}}\ngroups: {g: {tiers: [small]}}\n")
     assert run(monkeypatch, "config", "check", str(path)) == 1
     assert "tiers.small.qality: unknown key" in capsys.readouterr().err.replace("\n", "")
+
+
+def test_what_training_needs_is_named_before_any_work(monkeypatch: pytest.MonkeyPatch, capsys) -> None:  # type: ignore[no-untyped-def]
+    monkeypatch.setitem(sys.modules, "datasets", None)  # as if it were not installed
+    assert run(monkeypatch, "distill", "--student", "demo/small", "--data", "/nothing", "--out", "x") == 1
+    assert "pip install 'rankfleet[train]'" in capsys.readouterr().err
 
 
 def test_brackets_in_a_message_are_not_taken_as_markup(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys) -> None:  # type: ignore[no-untyped-def]

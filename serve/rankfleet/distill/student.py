@@ -1,9 +1,11 @@
-"""Students: the first layers of an encoder with the Ettin head and a reduced vocabulary."""
+"""Students: a reranker that is trained on, or an encoder with a new Ettin head; whole, or cut to fewer layers, inner
+units and words."""
 
 import json
 import tempfile
 from collections import Counter
 from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,12 +15,78 @@ from tokenizers import Tokenizer
 from rankfleet.core.errors import CheckpointError
 from rankfleet.engine.checkpoint.files import Checkpoint
 from rankfleet.engine.checkpoint.storage import write_float32
+from rankfleet.engine.models.families import family_of
+from rankfleet.engine.runtime.loading import max_pair_tokens
 
 if TYPE_CHECKING:
     from sentence_transformers import CrossEncoder
 
 MAX_TOKENS = 512  # of a pair that a student with a vocabulary of its own scores
 SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
+
+
+@dataclass(frozen=True)
+class Cuts:
+    """What a student keeps of its checkpoint; None for all. layers: from the first; inner: units of each MLP, the
+    heaviest; vocabulary: tokens of a WordPiece vocabulary, the most frequent in the training text."""
+
+    layers: int | None = None
+    inner: int | None = None
+    vocabulary: int | None = None
+
+
+def is_reranker(source: Checkpoint) -> bool:
+    """Whether the checkpoint scores pairs already: a chain of modules with a head, or a classifier with one label."""
+    return source.is_cross_encoder or is_classifier(source)
+
+
+def is_classifier(source: Checkpoint) -> bool:
+    named = (source.config.architectures or [""])[0]
+    return bool(named.endswith("ForSequenceClassification") and source.config.num_labels == 1 and not source.head())
+
+
+def student_limit(source: Checkpoint) -> int:
+    """Tokens of the longest pair that the student will take."""
+    limit = max_pair_tokens(source)
+    return limit if is_reranker(source) else min(MAX_TOKENS, limit)
+
+
+def check_student(source: Checkpoint, cuts: Cuts) -> None:
+    """Raises CheckpointError for a checkpoint that cannot be trained on, or not cut like this: before any work."""
+    family, name = family_of(source.config), source.folder
+    if family.causal:
+        raise CheckpointError(f"{name} is a language model; a student is an encoder, such as BERT or ModernBERT")
+    for option, wanted, has in (
+        ("--layers", cuts.layers, source.config.num_hidden_layers),
+        ("--inner", cuts.inner, source.config.intermediate_size),
+    ):
+        if wanted is not None and wanted > has:
+            raise CheckpointError(f"{option} {wanted}: {name} has {has}")
+        if wanted is not None and is_classifier(source):
+            raise CheckpointError(f"{option}: {name} is a classifier, which is trained on whole; cut an encoder")
+    if cuts.inner is not None and family.position_offset is None:
+        raise CheckpointError(
+            f"--inner: the MLPs of a {source.config.model_type} have gates and are not cut; leave it out"
+        )
+    if cuts.vocabulary is None:
+        return
+    if is_reranker(source):
+        raise CheckpointError(f"--vocabulary: {name} is a reranker already, and keeps its vocabulary; leave it out")
+    tokenizer = source.tokenizer.backend_tokenizer
+    kind = type(tokenizer.model).__name__
+    if kind != "WordPiece":
+        raise CheckpointError(f"--vocabulary cuts WordPiece vocabularies; that of {name} is {kind}: leave it out")
+    if missing := [token for token in SPECIAL if tokenizer.token_to_id(token) is None]:
+        raise CheckpointError(f"--vocabulary: {name} has no token {', '.join(missing)}; leave it out")
+
+
+def build_student(source: Checkpoint, cuts: Cuts, texts: Iterable[str], seed: int) -> "CrossEncoder":
+    """The student before training, in float32. texts: of the training data, for the vocabulary; seed: for a new
+    head."""
+    torch.manual_seed(seed)
+    if is_reranker(source):
+        return student_of_reranker(source, cuts.layers, cuts.inner)
+    return student_of_encoder(source.folder, cuts.layers, cuts.vocabulary, texts, cuts.inner)
 
 
 def pick_vocabulary(tokenizer: Tokenizer, texts: Iterable[str], size: int) -> list[str]:
@@ -58,11 +126,13 @@ def student_of_encoder(
     layers: int | None = None,
     vocabulary_size: int | None = None,
     texts: Iterable[str] = (),
+    inner: int | None = None,
 ) -> "CrossEncoder":
     """The encoder at `source` with a new Ettin head (CLS → Dense → GELU → LayerNorm → Dense to one logit).
 
-    layers: keep only the first N, all by default; vocabulary_size: reduce a WordPiece vocabulary to the tokens most
-    frequent in `texts`. Raises CheckpointError for an encoder whose layers are not known.
+    layers: keep only the first N, all by default; inner: keep the heaviest N units of each MLP; vocabulary_size: reduce
+    a WordPiece vocabulary to the tokens most frequent in `texts`. Raises CheckpointError for an encoder whose layers
+    are not known.
     """
     from sentence_transformers import CrossEncoder
     from sentence_transformers.base.modules import Dense, Transformer
@@ -94,12 +164,13 @@ def student_of_encoder(
         encoder.config.vocab_size = len(kept)
         encoder.config.pad_token_id = tokenizer.pad_token_id
     keep_layers(encoder, layers)
+    keep_inner(encoder, inner)
 
     hidden = encoder.config.hidden_size
     with tempfile.TemporaryDirectory() as folder:  # Transformer can only be built from a folder
         encoder.save_pretrained(folder)
         tokenizer.save_pretrained(folder)
-        transformer = Transformer(folder, max_seq_length=MAX_TOKENS)
+        transformer = Transformer(folder, max_seq_length=min(MAX_TOKENS, encoder.config.max_position_embeddings))
     return CrossEncoder(
         modules=[
             transformer,
@@ -119,7 +190,9 @@ def student_of_reranker(source: Checkpoint, layers: int | None = None, inner: in
 
     with tempfile.TemporaryDirectory() as folder:  # Sentence Transformers cannot read int8 storage
         write_float32(source, Path(folder) / "plain")
-        student = CrossEncoder(str(Path(folder) / "plain"), model_kwargs={"dtype": torch.float32})
+        student = CrossEncoder(
+            str(Path(folder) / "plain"), activation_fn=torch.nn.Identity(), model_kwargs={"dtype": torch.float32}
+        )
     keep_layers(student[0].model, layers)
     keep_inner(student[0].model, inner)
     return student
@@ -127,13 +200,13 @@ def student_of_reranker(source: Checkpoint, layers: int | None = None, inner: in
 
 def keep_layers(encoder: Any, layers: int | None) -> None:
     """Drop all but the first `layers` layers, in place. Raises CheckpointError where that is impossible."""
+    if layers is None:
+        return
     home = encoder.encoder if hasattr(encoder, "encoder") else encoder
     name = next((n for n in ("layer", "layers") if hasattr(home, n)), None)
     if name is None:
         raise CheckpointError(f"the layers of a {type(encoder).__name__} cannot be counted; use a BERT or ModernBERT")
     stack = getattr(home, name)
-    if layers is None:
-        return
     if not 1 <= layers <= len(stack):
         raise CheckpointError(f"--layers {layers}: the student has {len(stack)} layers")
     setattr(home, name, stack[:layers])
