@@ -35,9 +35,9 @@ def test_a_data_set_becomes_a_table_with_fused_figures(tmp_path: Path) -> None:
     assert written["queries"] == 24
     assert set(written["tiers"]) == {"small", "large"}
     assert set(written["fused"]) == {"small", "large", "small>large 20"}
-    assert set(written["weights"]["large"]) == {"order", "scores"}
+    assert set(written["weights"]) == {"small", "large"}
     tiers = {name: {"model": f"demo/{name}", "quality": 0.1} for name in ("small", "large")}
     groups = {"all": {"tiers": ["small", "large"]}}
     quality = fleet_quality(parse_config({"tiers": tiers, "groups": groups, "quality": {"table": str(table)}}))
     assert quality.ranked.tiers["large"] == pytest.approx(written["fused"]["large"]["order"]["ndcg@10"], abs=1e-4)
-    assert quality.weights["large"].order == written["weights"]["large"]["order"]
+    assert quality.weights == written["weights"]

@@ -130,7 +130,7 @@ def test_each_version_of_the_fleet_goes_by_its_own_minimum() -> None:
 
 
 def test_a_snapshot_has_the_qualities_of_ranked_or_of_unordered_candidates(tmp_path: Path) -> None:
-    fused = {"weights": {"small": {"order": 1.5}}, "tiers": {"small": 0.45}}
+    fused = {"weights": {"small": 1.5}, "tiers": {"small": 0.45}}
     (tmp_path / "table.json").write_text(json.dumps({"data_sets": {"mine": {"retriever": 0.42, "fused": fused}}}))
     for candidates, own in (("ranked", (0.45, 0.42)), ("unordered", (0.3, 0.0))):
         view = view_of(fleet(candidates=candidates, quality={"table": str(tmp_path / "table.json")}))

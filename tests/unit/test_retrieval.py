@@ -39,7 +39,7 @@ def test_a_document_of_a_beir_folder_is_its_title_and_text(tmp_path: Path) -> No
     (tmp_path / "corpus.jsonl").write_text(
         '{"_id": "1", "title": "Wings", "text": "get hot"}\n\n{"_id": 2, "text": "b"}\n'
     )
-    assert list(read_documents(tmp_path)) == [Document("1", "Wings get hot"), Document("2", "b")]
+    assert list(read_documents(tmp_path)) == [Document("1", "Wings get hot", "Wings"), Document("2", "b")]
 
 
 @pytest.mark.parametrize(
