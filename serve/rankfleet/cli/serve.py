@@ -11,6 +11,7 @@ from rich.markup import escape
 from rankfleet.cli import app, err, out, progress
 from rankfleet.cli.options import ConfigOption, load_config
 from rankfleet.core.config import FleetConfig
+from rankfleet.estimates.quality import own_table
 
 WATCH_PERIOD_S = 5.0
 EXAMPLE = """\
@@ -70,10 +71,11 @@ def stop_now(stopped: threading.Event) -> None:
 
 def greet(fleet: FleetConfig, address: str, metrics: str) -> None:
     out.print(f"[bold green]ready[/] at [bold]{address}[/]", highlight=False)
-    tiers = [f"{name} {tier.quality:.3f}" for name, tier in fleet.tiers.items()]
+    table = own_table(fleet)
+    ranks = [*table.tiers.items()] + ([("as given", table.retriever)] if table.retriever else [])
     classes = [f"{name} {f'{slo.slo_ms:g} ms' if slo.slo_ms else 'none'}" for name, slo in fleet.slo_classes.items()]
     facts = {
-        "tiers (nDCG@10)": ", ".join(tiers),
+        "nDCG@10": ", ".join(f"{name} {quality:.3f}" for name, quality in ranks),
         "budgets": ", ".join(classes),
         "API page": f"{address}/docs",
         "metrics": metrics,
