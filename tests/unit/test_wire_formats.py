@@ -143,10 +143,11 @@ async def test_scores_follow_the_fused_order_but_the_pairs_of_score_have_none(tm
     one = service(group, fleet(candidates="ranked", quality={"table": str(table)}))
     raw = {"use_activation": False}
     async with http_client(one) as http:
-        ranked = (await http.post("/vllm/rerank", json=BODY | raw)).json()["results"]
+        reply = await http.post("/vllm/rerank", json=BODY | raw)
         pairs = (await http.post("/score", json={"text_1": QUERY, "text_2": [DOG, ANIMAL]} | raw)).json()["data"]
+    assert reply.headers["x-rankfleet-fusion"] == "order;weight=10"
     fused = 10 * log(2) / 2 - 1.5
-    scores = [(row["index"], row["relevance_score"]) for row in ranked]
+    scores = [(row["index"], row["relevance_score"]) for row in reply.json()["results"]]
     assert scores == [(0, pytest.approx(fused)), (1, pytest.approx(-fused))]
     assert [(row["index"], row["score"]) for row in pairs] == [(0, -1.5), (1, 1.5)]
 
@@ -244,7 +245,7 @@ async def test_plan_and_reason_come_back_in_headers() -> None:
     assert told.pop("reason") == "medium is the best that fits: predicted 43 of 60 ms; too slow: large"
     assert told == {
         **{"tier": "medium", "plan": "medium;candidates=2", "quality": "0.4", "predicted-ms": "43.00"},
-        **{"budget-ms": "60", "met": "true", "tokens": "15", "truncated": "0"},
+        **{"budget-ms": "60", "met": "true", "tokens": "15", "truncated": "0", "fusion": "order;weight=0"},
     }
     assert reply.headers["server-timing"].startswith("read;dur=")
     assert (given.headers["x-rankfleet-tier"], given.headers["x-rankfleet-plan"]) == ("none", "none")

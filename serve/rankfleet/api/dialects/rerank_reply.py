@@ -36,6 +36,7 @@ def plan_headers(ranking: Ranking) -> dict[str, str]:
         "predicted-ms": f"{plan.predicted_ms:.2f}" if math.isfinite(plan.predicted_ms) else None,
         "budget-ms": None if plan.budget_ms is None else f"{plan.budget_ms:g}",
         "met": None if ranking.met is None else str(ranking.met).lower(),
+        "fusion": None if (fused := ranking.fused) is None else f"{fused.by};weight={fused.weight:g}",
         "degraded": None if plan.degraded is None else one_line(plan.degraded),
         "tokens": str(ranking.tokens),
         "truncated": str(len(ranking.truncated)),
