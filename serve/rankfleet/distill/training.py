@@ -23,12 +23,13 @@ from rankfleet.core.errors import RankfleetError
 from rankfleet.distill.held_back import ndcg, since_best
 from rankfleet.distill.recipe import WARMUP_SHARE, WEIGHT_DECAY, Recipe, micro_batch
 from rankfleet.distill.sources import Group
+from rankfleet.distill.steps import by_length
 from rankfleet.engine.native.library import cpu_flags
 from rankfleet.engine.runtime.rate_cache import processor
 
 MEASURED = "eval_ndcg@10"
 STEP_SHARE = 0.05  # of the steps between two measurements and checkpoints, as published
-MICRO_BATCH_GPU, MICRO_BATCH_CPU = 64, 16  # pairs on the device at once; on a CPU, fewer are padded less
+MICRO_BATCH_GPU, MICRO_BATCH_CPU = 64, 32  # pairs on the device at once
 COLUMNS = {"query": datasets.Value("string"), "document": datasets.Value("string"), "score": datasets.Value("float32")}
 STATE = "trainer_state.json"  # written last into a checkpoint
 
@@ -157,6 +158,7 @@ def train(
         num_train_epochs=recipe.epochs,
         per_device_train_batch_size=micro,
         gradient_accumulation_steps=recipe.batch // micro,
+        batch_sampler=by_length(recipe.batch),
         learning_rate=recipe.learning_rate,
         warmup_steps=WARMUP_SHARE,
         lr_scheduler_type="linear",
@@ -181,6 +183,9 @@ def train(
         callbacks=[Watch(patience if held_back else None, progress)],
     )
     trainer.remove_callback(PrinterCallback)
+    if not gpu:  # 1.5 times as fast there in bfloat16 as PyTorch's fused attention, as fast in float32
+        encoder: Any = student[0].model
+        encoder.set_attn_implementation("eager")
     with deterministic():
         trainer.train(resume_from_checkpoint=last)
     if held_back and not Path(trainer.state.best_model_checkpoint or "").is_dir():
