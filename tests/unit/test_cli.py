@@ -168,3 +168,22 @@ def test_a_plan_is_explained(monkeypatch: pytest.MonkeyPatch, capsys) -> None:  
     assert "150m is the best that fits: predicted 37 of 60 ms; too slow: 1b, 400m" in shown
     assert run(monkeypatch, "plan", "--slo-ms", "10", "--when-none-fits", "refuse") == 0
     assert "refused with 422" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(("candidates", "shown"), [("unordered", "0.3000"), ("ranked", "0.3800")])
+def test_models_are_listed_with_the_quality_that_is_planned_by(
+    candidates: str,
+    shown: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys,  # type: ignore[no-untyped-def]
+) -> None:
+    table = {"retriever": 0.2, "tiers": {"a": 0.3}, "fused": {"weights": {"a": 1.5}, "tiers": {"a": 0.38}}}
+    (tmp_path / "table.json").write_text(json.dumps({"data_sets": {"mine": table}}))
+    path = tmp_path / "fleet.yaml"
+    path.write_text(
+        f"candidates: {candidates}\nquality: {{table: {tmp_path}/table.json}}\n"
+        "tiers: {a: {model: demo/small, quality: 0.1}}\ngroups: {g: {tiers: [a]}}\n"
+    )
+    assert run(monkeypatch, "models", "--config", str(path)) == 0
+    assert shown in capsys.readouterr().out

@@ -23,15 +23,20 @@ app.add_typer(models_app, name="models")
 
 @models_app.callback(invoke_without_command=True)
 def models(context: typer.Context, config: ConfigOption = "demo") -> None:
-    """List the tiers of a fleet: model, quality, group, precision, and whether the model is on this computer."""
+    """List the tiers of a fleet: model, quality, group, precision, and whether the model is on this computer.
+
+    The quality is what the router plans by: that of the fused order where candidates come ranked.
+    """
     if context.invoked_subcommand is not None:
         return
+    from rankfleet.estimates.quality import own_table
+
     fleet = load_config(config)
-    rows = []
+    rows, quality = [], own_table(fleet).tiers
     for name, tier in fleet.tiers.items():
         here = "yes" if is_local(tier.model, tier.revision) else "no"
         group, revision = fleet.group_of(name), (tier.revision or "latest")[:8]
-        rows.append((name, tier.model, revision, f"{tier.quality:.4f}", group, fleet.groups[group].dtype, here))
+        rows.append((name, tier.model, revision, f"{quality[name]:.4f}", group, fleet.groups[group].dtype, here))
     out.print(terminal(("tier", "model", "revision", "nDCG@10", "group", "precision", "here"), rows))
     if any(row[-1] == "no" for row in rows):
         out.print(
