@@ -149,6 +149,12 @@ async def test_requests_with_limits_of_their_own_teach_the_router_nothing_wrong(
     assert work.tokens == 64
 
 
+async def test_an_instruction_is_not_taken_for_tokens_of_the_texts() -> None:
+    one = service(tokenizers=dict.fromkeys(TIERS, instructed_tokenizer()))
+    await one.rank(asking(["the sun"], instruction="sun " * 20))
+    assert one._token_bound.lower_bound(RerankRequest("cat", ["the"]), {"small": 64}) == {}
+
+
 async def test_passages_of_a_document_whose_beginning_is_cut_off_are_its_last() -> None:
     group = FakeGroup()
     one = service(group, passage_overlap_tokens=0)

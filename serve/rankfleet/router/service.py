@@ -103,7 +103,7 @@ class RankingService:
             raise refused(early)
         timing.ends("plan", self.clock())
         tokenized = await self._tokenized(resolved, timing)
-        if not request.probe:
+        if not request.probe and request.options.instruction is None:  # tokens without characters of their own
             lengths = tokenized.plan_request.lengths or {}
             self._token_bound.learn(request, lengths, self._shortest_cuts(resolved))
         plan, answer = await self._router.route(tokenized)

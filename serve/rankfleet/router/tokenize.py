@@ -138,7 +138,8 @@ class TokenizedTexts:
         if documents is not None:
             ids = [ids[i] for i in documents]
             layout = tokenizer.layout(query, ids, limit, self.passages, self.cut_side)
-            layout = layout.marked(np.flatnonzero(np.isin(documents, shortened)))
+            if len(shortened):
+                layout = layout.marked(np.flatnonzero(np.isin(documents, shortened)))
         if max_tokens is not None:
             layout = layout.cut(max_tokens - tokenizer.template.tokens)
         return Part(tokenizer.build_pairs(query, ids, layout), layout)

@@ -16,7 +16,10 @@ def check_pair_tokens(tokens: int) -> int:
 
 Instruction = Annotated[
     str | None,
-    Field(description="what to look for, put where the prompt of the model shows an instruction; other tiers are out"),
+    Field(
+        description="what to look for, put where the model's prompt shows an instruction; tiers whose prompt shows "
+        "none do not answer"
+    ),
 ]
 QueryTokens = Annotated[
     int | None, Field(ge=0, description="a longer query keeps its first tokens; no limit if 0 or left out")
