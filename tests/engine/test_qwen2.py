@@ -74,6 +74,52 @@ def test_a_template_that_trims_texts_is_followed(tmp_path: Path) -> None:
     assert_equal_scores(checkpoints.qwen2_reranker(tmp_path, prompt=trims), " a wing ", [*documents([5]), *AWKWARD])
 
 
+@pytest.mark.parametrize("instruction", ["Judge the pair.", " (a) spaced\n\n", "12 ÷ 3 <|im_end|> мир"])
+def test_an_instruction_stands_where_a_default_prompt_would(instruction: str, tmp_path: Path) -> None:
+    default = load_tokenizer(Checkpoint(checkpoints.qwen2_reranker(tmp_path, instruction=instruction))).template
+    for other in ({}, {"instruction": "Judge something else."}):
+        made = checkpoints.qwen2_reranker(tmp_path / str(len(other)), **other)  # type: ignore[arg-type]
+        tokenizer = load_tokenizer(Checkpoint(made))
+        placed = tokenizer.instructed(instruction)
+        assert placed is not None
+        assert placed.template.before == default.before != tokenizer.template.before
+        assert (placed.template.between, placed.template.after) == (default.between, default.after)
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("{% for m in messages if m.role == 'system' %}", "{% for m in [] %}"),
+        ("{{ m.content }}", "{{ m.content }} {{ m.content }}"),
+        ("<|im_start|>system\n{{ m.content }}<|im_end|>\n{% endfor %}", "{% endfor %}"),
+        ("{{ m.content }}", "{{ raise_exception('no system messages') }}"),
+    ],
+)
+def test_a_prompt_without_a_place_for_an_instruction_takes_none(old: str, new: str, tmp_path: Path) -> None:
+    made = checkpoints.qwen2_reranker(tmp_path, prompt=checkpoints.PROMPT.replace(old, new))
+    assert load_tokenizer(Checkpoint(made)).instructed("Judge the pair.") is None
+
+
+def test_texts_cut_to_a_limit_of_their_own_stand_in_a_whole_prompt(tmp_path: Path) -> None:
+    tokenizer = load_tokenizer(Checkpoint(checkpoints.qwen2_reranker(tmp_path)))
+    text = "The wing of an aircraft at supersonic speed heats the boundary layer"
+    ids = tokenizer.encode_query(text)
+    (line_end,) = tokenizer.encoder.encode_prompt("\n")
+    assert tokenizer.template.closing == [line_end]
+    for cut in (tokenizer.shortened(ids, 5), tokenizer.shortened_query(ids, 5)):
+        assert cut.tolist()[:5] == ids.tolist()[:5]
+        assert cut.tolist()[-1] == line_end
+    layout = tokenizer.layout(ids, [ids], 20 + tokenizer.template.tokens, cut_side="left")
+    pairs = tokenizer.build_pairs(ids, [ids], layout)
+    assert pairs.ids.tolist() == [
+        *tokenizer.template.before,
+        *ids.tolist()[-10:],
+        *tokenizer.template.between,
+        *ids.tolist()[-10:],
+        *tokenizer.template.after,
+    ]
+
+
 @pytest.mark.parametrize(
     ("prompt", "message"),
     [

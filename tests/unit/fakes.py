@@ -4,6 +4,7 @@ import asyncio
 import functools
 import math
 from collections.abc import Callable, Coroutine, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, ParamSpec, TypeVar
 
 import httpx
@@ -14,6 +15,7 @@ from rankfleet.api.app import HostProcess, build_api
 from rankfleet.api.ranking import Retriever
 from rankfleet.core.config import FleetConfig, parse_config
 from rankfleet.core.messages import Chunk, ChunkScores, Ranking
+from rankfleet.engine.text.pair_template import InstructionSlot
 from rankfleet.engine.text.tokenizer import PairTokenizer
 from rankfleet.estimates.frontier import Frontier, TierOption
 from rankfleet.router.ledger import Entry, Ledger
@@ -47,6 +49,13 @@ def word_tokenizer(max_tokens: int = 64) -> PairTokenizer:
         single="[CLS] $A [SEP]", pair="[CLS] $A [SEP] $B:1 [SEP]:1", special_tokens=[("[CLS]", 1), ("[SEP]", 2)]
     )
     return PairTokenizer(tokenizer, max_tokens)
+
+
+def instructed_tokenizer(max_tokens: int = 64) -> PairTokenizer:
+    """As `word_tokenizer`, with a prompt that shows an instruction, if there is one, between `the` and `sat`."""
+    tokenizer = word_tokenizer(max_tokens)
+    tokenizer.template = replace(tokenizer.template, instruction=InstructionSlot("the ", " sat"))
+    return tokenizer
 
 
 class FakeGroup:

@@ -62,6 +62,27 @@ async def test_results_have_no_documents_by_default(client: httpx.AsyncClient) -
     assert all("document" not in result for result in body["results"])
 
 
+@pytest.mark.parametrize(("threshold", "left"), [(None, [1, 0]), (0, [1, 0]), (0.998, [1]), (1.0, [])])
+async def test_a_threshold_leaves_out_what_scores_lower(
+    client: httpx.AsyncClient, threshold: float | None, left: list[int]
+) -> None:
+    # Logits of 9 and 6 are scores of 0.99988 and 0.99753.
+    for top_n in (None, 2):
+        body = BODY | {"score_threshold": threshold, "top_n": top_n}
+        reply = (await client.post("/v1/rerank", json=body)).json()
+        assert [result["index"] for result in reply["results"]] == left
+        check_json(await openapi_page(client), "POST", "/v1/rerank", 200, reply)
+    one = (await client.post("/v1/rerank", json=BODY | {"score_threshold": threshold, "top_n": 1})).json()
+    assert [result["index"] for result in one["results"]] == left[:1]
+
+
+@pytest.mark.parametrize("threshold", [b"-0.1", b"1.1", b"NaN", b'"0.5"'])
+async def test_a_threshold_is_a_score(client: httpx.AsyncClient, threshold: bytes) -> None:
+    content = b'{"query": "a", "documents": ["a"], "score_threshold": ' + threshold + b"}"
+    reply = await client.post("/v1/rerank", content=content)
+    assert (reply.status_code, "score_threshold: Input should be" in reply.json()["error"]["message"]) == (422, True)
+
+
 async def test_null_means_the_default(client: httpx.AsyncClient) -> None:
     nulls = dict.fromkeys(("model", "top_n", "return_documents", "slo_ms", "user", "session"))
     assert (await client.post("/v1/rerank", json=BODY | nulls)).status_code == 200
@@ -281,12 +302,11 @@ async def test_a_byte_order_mark_is_ignored(client: httpx.AsyncClient) -> None:
         ("top_k", "did you mean top_n?"),
         ("slo", "did you mean slo_ms?"),
         ("return_document", "did you mean return_documents?"),
-        ("rank_fields", "'rank_fields' is unknown"),
-        ("truncate_prompt_tokens", "'truncate_prompt_tokens' is unknown"),
-        ("truncation_side", "'truncation_side' is unknown"),
-        ("max_tokens_per_doc", "'max_tokens_per_doc' is unknown"),
-        ("max_chunks_per_doc", "'max_chunks_per_doc' is unknown"),
-        ("instruction", "'instruction' is unknown; "),
+        ("rank_field", "did you mean rank_fields?"),
+        ("truncate", "did you mean truncation?"),
+        ("instruct", "did you mean instruction?"),
+        ("threshold", "did you mean score_threshold?"),
+        ("max_chunks_per_doc", "did you mean max_tokens_per_doc?"),
         ("x" * 500, "…' is unknown; known are query, model, top_n"),
     ],
 )

@@ -93,3 +93,15 @@ def test_cutting_twice_is_cutting_once() -> None:
         again = truncate(query, lengths, 41).cut(20)
         assert (again.query.tolist(), again.stops.tolist()) == (direct.query.tolist(), direct.stops.tolist())
         assert again.truncated == direct.truncated
+
+
+def test_texts_whose_left_side_is_cut_off_keep_their_end() -> None:
+    layout = truncate(4, np.array([3, 9]), 10, "left")
+    assert (layout.starts.tolist(), layout.stops.tolist(), layout.truncated) == ([0, 3], [3, 9], [1])
+    cut = layout.cut(6)
+    assert (cut.query.tolist(), cut.starts.tolist(), cut.stops.tolist()) == ([3, 3], [0, 6], [3, 9])
+    # Room for 10 tokens beside the query: two passages of 10 leave the first 6 of 26 out, and nothing of 11.
+    split = max_passages(2, np.array([26, 11]), 12, PassageRule(0, 2), "left")
+    assert (split.starts.tolist(), split.stops.tolist()) == ([6, 16, 0, 6], [16, 26, 6, 11])
+    assert split.truncated == [0]
+    assert (split.cut(6).starts.tolist(), split.cut(6).stops.tolist()) == ([12, 22, 2, 7], [16, 26, 6, 11])

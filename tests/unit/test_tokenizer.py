@@ -49,6 +49,28 @@ def test_documents_that_do_not_fit_are_cut_and_reported() -> None:
     assert truncated == [1]
 
 
+def test_the_end_of_texts_is_kept_where_their_left_side_is_cut_off() -> None:
+    tokenizer = word_tokenizer(max_tokens=8)
+    query, *documents = tokenizer.encode(["cat sat on a mat", "a dog is an animal", "dog"])
+    layout = tokenizer.layout(query, documents, cut_side="left")
+    pairs = tokenizer.build_pairs(query, documents, layout)
+    # on a=3 mat=13 [SEP] … an animal; on a mat: the last 2 of five and 3 of five, then 4 and 1.
+    assert pairs.ids.tolist() == [1, 3, 13, 2, 7, 8, 9, 2, 1, 11, 12, 3, 13, 2, 5, 2]
+    assert pairs.document_offsets.tolist() == [4, 6]
+    assert tokenizer.reach(query, cut_side="left") > 10**12, "all of a document"
+
+
+@pytest.mark.parametrize(("words", "ids"), [(3, [3, 5, 7]), (4, [3, 5, 7, 2]), (5, [3, 5, 7, 2])])
+def test_a_text_keeps_what_a_prompt_puts_behind_it(words: int, ids: list[int]) -> None:
+    tokenizer = word_tokenizer()
+    text = np.array([3, 5, 7, 8, 9][:words], dtype=np.int32)
+    tokenizer.template = PairTemplate([1], [2], [2], truncated_end=[2, 2])  # a text is followed by one token of its own
+    assert tokenizer.shortened(text, 3).tolist() == (text.tolist() if words <= 4 else ids)
+    tokenizer.template = PairTemplate([1], [2], [2])
+    assert tokenizer.shortened(text, 3).tolist() == [3, 5, 7]
+    assert tokenizer.shortened(text, words) is text
+
+
 def test_the_limit_can_be_lowered_but_not_raised() -> None:
     tokenizer = word_tokenizer(max_tokens=8)
     query, *documents = tokenizer.encode(["cat", "a dog " * 20])

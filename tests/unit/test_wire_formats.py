@@ -7,16 +7,15 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import numpy as np
 import pytest
 
 from rankfleet.api.dialects.registry import canonical_path, dialect_of
-from rankfleet.api.dialects.rerank_body import ParsedRerank
-from rankfleet.api.dialects.rerank_reply import reply_with_plan
-from rankfleet.core.errors import TooLarge
-from rankfleet.core.messages import Plan, RankedDocument, Ranking, RerankRequest, Stage
+from rankfleet.api.dialects.rerank_reply import plan_headers
+from rankfleet.core.messages import Plan, RankedDocument, Ranking, Stage
 from rankfleet.core.timing import Timing
 from rankfleet.estimates.latency import LatencyModel
-from tests.unit.fakes import FakeGroup, fleet, http_client, service
+from tests.unit.fakes import FakeGroup, fleet, http_client, instructed_tokenizer, service, word_tokenizer
 from tests.unit.openapi import check_documented, openapi_page
 
 QUERY, DOG, ANIMAL = "cat", "a dog", "a dog is an animal"
@@ -85,8 +84,8 @@ async def test_tei(client: httpx.AsyncClient) -> None:
     options = {"raw_scores": True, "return_text": True, "truncate": False, "truncation_direction": "Right"}
     reply = await client.post("/tei/rerank", json=body | options)
     assert reply.json() == [{"index": 1, "score": 1.5, "text": ANIMAL}, {"index": 0, "score": -1.5, "text": DOG}]
-    error = await client.post("/rerank", json=body | {"truncation_direction": "Left"})
-    message = "request body: 'truncation_direction' is not supported yet; leave it out, or send 'right'"
+    error = await client.post("/rerank", json=body | {"return_tokens": True})
+    message = "request body: 'return_tokens' is unknown; did you mean return_text?"
     assert (error.status_code, error.json()) == (422, {"error": message, "error_type": "Validation"})
 
 
@@ -107,8 +106,8 @@ async def test_vllm(client: httpx.AsyncClient) -> None:
         assert reply == {"id": "mine-1", "model": "large", "usage": TOKENS, "results": [high, low]}
     reply = (await client.post("/vllm/rerank", json=BODY | {"use_activation": False, "return_documents": False})).json()
     assert reply["results"] == [{"index": 1, "relevance_score": 1.5}, {"index": 0, "relevance_score": -1.5}]
-    error = await client.post("/rerank", json=BODY | {"instruction": "find animals"})
-    message = "request body: 'instruction' is not supported yet; leave it out"
+    error = await client.post("/rerank", json=BODY | {"chat_template": "{{ query }}"})
+    message = "request body: 'chat_template' is not supported yet; leave it out"
     described = {"message": message, "type": "BadRequestError", "param": None, "code": 400}
     assert (error.status_code, error.json()) == (400, {"error": described})
 
@@ -195,44 +194,182 @@ async def test_nim(client: httpx.AsyncClient) -> None:
         assert (error.status_code, error.json()) == (400, expected)
 
 
+def query_and_documents(group: FakeGroup) -> list[list[int]]:
+    """Token ids of the pairs that a group was sent last: [CLS]=1, [SEP]=2, a=3, cat=4, dog=5, is=7, an=8, animal=9."""
+    pairs = group.chunks[-1].pairs
+    return [ids.tolist() for ids in np.split(pairs.ids, np.cumsum(pairs.lengths)[:-1])]
+
+
+WHOLE_DOG, WHOLE_ANIMAL = [1, 4, 2, 3, 5, 2], [1, 4, 2, 3, 5, 7, 8, 9, 2]
+
+
+@pytest.mark.parametrize(
+    ("path", "fields", "dog", "animal", "cut"),
+    [
+        ("/v2/rerank", {"max_tokens_per_doc": 4096}, WHOLE_DOG, WHOLE_ANIMAL, 0),
+        ("/v2/rerank", {"max_tokens_per_doc": 4}, WHOLE_DOG, [1, 4, 2, 3, 5, 7, 8, 2], 1),
+        ("/jina/rerank", {"max_doc_length": 4}, WHOLE_DOG, [1, 4, 2, 3, 5, 7, 8, 2], 1),
+        ("/rerank", {"max_tokens_per_doc": 0, "max_tokens_per_query": 0}, WHOLE_DOG, WHOLE_ANIMAL, 0),
+        ("/rerank", {"max_tokens_per_doc": 1}, [1, 4, 2, 3, 2], [1, 4, 2, 3, 2], 2),
+        ("/rerank", {"truncate_prompt_tokens": -1, "truncation_side": "left"}, WHOLE_DOG, WHOLE_ANIMAL, 0),
+        ("/rerank", {"truncate_prompt_tokens": 7}, WHOLE_DOG, [1, 4, 2, 3, 5, 7, 2], 1),
+        ("/score", {"truncate_prompt_tokens": 7, "truncation_side": "left"}, WHOLE_DOG, [1, 4, 2, 7, 8, 9, 2], 1),
+        ("/rerank", {"max_tokens_per_doc": 3, "truncation_side": "left"}, WHOLE_DOG, [1, 4, 2, 3, 5, 7, 2], 1),
+        ("/tei/rerank", {"truncation_direction": "Left", "truncate": True}, WHOLE_DOG, WHOLE_ANIMAL, 0),
+    ],
+)
+async def test_texts_are_cut_as_asked(path: str, fields: dict, dog: list[int], animal: list[int], cut: int) -> None:
+    group = FakeGroup()
+    body: dict[str, Any] = {"query": QUERY, "documents": [DOG, ANIMAL]}
+    if path == "/tei/rerank":
+        body["texts"] = body.pop("documents")
+    if path == "/score":
+        body = {"text_1": QUERY, "text_2": [DOG, ANIMAL]}
+    async with http_client(service(group)) as http:
+        reply = await http.post(path, json=body | fields)
+    assert (reply.status_code, reply.headers["x-rankfleet-truncated"]) == (200, str(cut))
+    assert query_and_documents(group) == [dog, animal]
+
+
+@pytest.mark.parametrize("direction", ["left", "Left"])
+async def test_tei_cuts_on_either_side(direction: str) -> None:
+    group = FakeGroup()
+    body = {"query": QUERY, "texts": [f"dog {'sun ' * 70}{ANIMAL}"], "truncation_direction": direction}
+    async with http_client(service(group)) as http:
+        reply = await http.post("/tei/rerank", json=body)
+    # 60 tokens of text beside [CLS] cat [SEP] … [SEP]; `dog` and the first suns are gone.
+    assert reply.headers["x-rankfleet-truncated"] == "1"
+    assert query_and_documents(group) == [[1, 4, 2, *[14] * 55, 3, 5, 7, 8, 9, 2]]
+
+
+async def test_vllm_cuts_queries(client: httpx.AsyncClient) -> None:
+    group = FakeGroup()
+    body = {"query": "cat sat on", "documents": [DOG], "max_tokens_per_query": 2}
+    async with http_client(service(group)) as http:
+        reply = await http.post("/rerank", json=body)
+    assert reply.headers["x-rankfleet-truncated"] == "1", "a document is not read whole beside a cut query"
+    assert query_and_documents(group) == [[1, 4, 11, 2, 3, 5, 2]]
+
+
+async def test_cohere_v1_scores_passages(client: httpx.AsyncClient) -> None:
+    group = FakeGroup()
+    body = {"query": QUERY, "documents": ["sun " * 150, DOG]}
+    async with http_client(service(group, passage_overlap_tokens=0)) as http:
+        for chunks, pairs, cut in ((None, 2, "1"), (10, 4, "0"), (2, 3, "1"), (1, 2, "1")):
+            # Beside the query there is room for 60 tokens: 150 are three passages.
+            reply = await http.post("/cohere/v1/rerank", json=body | {"max_chunks_per_doc": chunks})
+            assert (len(group.chunks[-1].pairs), reply.headers["x-rankfleet-truncated"]) == (pairs, cut)
+
+
+@pytest.mark.parametrize(
+    ("path", "field"), [("/v1/rerank", "instruction"), ("/rerank", "instruction"), ("/sglang/v1/rerank", "instruct")]
+)
+async def test_an_instruction_is_put_into_the_prompt_or_refused(path: str, field: str) -> None:
+    group, body = FakeGroup(), BODY | {field: "sun"}
+    tokenizers = {"small": instructed_tokenizer(), "medium": word_tokenizer(), "large": word_tokenizer()}
+    async with http_client(service(group, tokenizers=tokenizers)) as http:
+        reply = await http.post(path, json=body)
+        refused = await http.post(path, json=body | {"model": "large"})
+        same = await http.post(path, json=BODY | {"model": "large", field: ""})
+    assert (reply.status_code, same.status_code, len(group.chunks)) == (200, 200, 2)
+    assert group.chunks[0].tiers == ("small",), "the others have no place for an instruction"
+    ids = group.chunks[0].pairs.ids.tolist()
+    assert ids[:8] == [10, 14, 11, 4, 2, 3, 5, 2], "the sun sat cat [SEP] a dog [SEP]"
+    message = "instruction: the prompt of large has no place for one; leave it out"
+    assert (refused.status_code, message in refused.text) == (422 if path == "/v1/rerank" else 400, True)
+
+
+async def test_structured_documents_are_read_as_yaml_and_returned_whole(client: httpx.AsyncClient) -> None:
+    cat, sun = {"title": "a cat", "n": 7, "text": "x"}, {"n": 1, "title": "the sun is a sun"}
+    group = FakeGroup()
+    body = {"query": QUERY, "documents": [cat, DOG, sun], "rank_fields": ["title", "n"], "return_documents": True}
+    async with http_client(service(group)) as http:
+        for path in ("/cohere/v1/rerank", "/v2/rerank", "/v1/rerank"):
+            reply = await http.post(path, json=body)
+            # A word or a mark is a token: `title`, `:` and numbers are unknown.
+            assert query_and_documents(group) == [
+                [1, 4, 2, 0, 0, 3, 4, 0, 0, 0, 2],  # title : a cat n : 7
+                WHOLE_DOG,
+                [1, 4, 2, 0, 0, 10, 14, 7, 3, 14, 0, 0, 0, 2],  # title : the sun is a sun n : 1
+            ]
+            assert [row["document"] for row in reply.json()["results"]] == [sun, cat, {"text": DOG}]
+        error = await http.post("/v2/rerank", json=body | {"rank_fields": ["year"]})
+    assert (error.status_code, error.json()["message"]) == (
+        400,
+        "request body: documents.0: has none of the rank_fields",
+    )
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "long"),
+    [
+        ("/v2/rerank", b'{"rank_fields": ["t"]}', True),
+        ("/v1/rerank", b'{"rank_fields": ["t"]}', True),
+        ("/v1/rerank", b'{"query": "of the rank_fields"}', False),
+        ("/jina/rerank", b'{"rank_fields": ["t"]}', False),
+    ],
+)
+def test_structured_documents_take_long_to_read(path: str, body: bytes, long: bool) -> None:
+    (route,) = (route for route in dialect_of(path).routes if route.path == path)
+    assert route.takes_long(body) is long
+
+
+@pytest.mark.parametrize(
+    ("path", "document", "message"),
+    [
+        (
+            "/jina/v1/rerank",
+            {"image": "http://a/b.png"},
+            "documents.1: 'image' is not supported; send a text",
+        ),
+        ("/jina/v1/rerank", {"text": "a", "image": "aGk="}, "documents.1: 'image' is not supported; send a text"),
+        ("/rerank", {"content": [{"type": "image_url"}]}, "documents.1: 'content' is not supported; send a text"),
+        ("/v2/rerank", {"title": "a"}, 'documents.1: must be a string or {"text": string}'),
+    ],
+)
+async def test_other_media_are_refused_by_name(
+    client: httpx.AsyncClient, path: str, document: dict, message: str
+) -> None:
+    reply = await client.post(path, json={"query": QUERY, "documents": [DOG, document]})
+    assert reply.status_code in (400, 422)
+    assert message.replace('"', '\\"') in reply.text
+
+
 @pytest.mark.parametrize(
     ("path", "body", "status", "asked"),
     [
+        ("/jina/rerank", {"truncation": False}, 413, {}),
         ("/voyage/rerank", {"truncation": False}, 400, {"truncation": True}),
         ("/tei/rerank", {"truncate": False}, 413, {}),
         ("/v1/ranking", {}, 400, {"truncate": "END"}),
     ],
 )
 async def test_documents_that_are_too_long_are_refused_where_they_are_not_to_be_cut(
-    client: httpx.AsyncClient, path: str, body: dict, status: int, asked: dict
+    path: str, body: dict, status: int, asked: dict
 ) -> None:
+    group = FakeGroup()
     sent: dict[str, Any] = {"query": QUERY, "documents": ["a dog", "a dog " * 50]}
     if path == "/tei/rerank":
         sent["texts"] = sent.pop("documents")
     if path == "/v1/ranking":
         sent = {"query": {"text": QUERY}, "passages": [{"text": text} for text in sent["documents"]]}
-    refused = await client.post(path, json=sent | body)
-    assert refused.status_code == status
-    assert "longer than large reads: document 1; shorten them, or let them be cut" in refused.text
-    cut = await client.post(path, json=sent | asked)
+    async with http_client(service(group)) as http:
+        refused = await http.post(path, json=sent | body)
+        assert refused.status_code == status
+        assert "longer than small reads: document 1; shorten them, or let them be cut" in refused.text
+        assert group.chunks == [], "refused before anything is scored"
+        cut = await http.post(path, json=sent | asked)
     assert (cut.status_code, cut.headers["x-rankfleet-truncated"]) == (200, "1")
 
 
-@pytest.mark.parametrize("degraded", [None, "512 tokens a pair"])
-def test_what_a_plan_cuts_to_keep_a_budget_is_no_reason_to_refuse(degraded: str | None) -> None:
+def test_headers_are_lines_of_ascii() -> None:
     plan = Plan(
         **{"stages": (Stage.of("large", 2),), "documents": 2, "quality": 0.5, "predicted_ms": 40.0, "budget_ms": 50.0},
-        **{"fits": True, "reason": "large\nranks 2 × best", "degraded": degraded},
+        **{"fits": True, "reason": "large\nranks 2 × best", "degraded": "512 tokens a pair"},
     )
-    ranking = Ranking([RankedDocument(0, 1.5)], plan, 15, [0], Timing(0.0), texts=[DOG])
-    parsed = ParsedRerank(RerankRequest(QUERY, [DOG]), True, truncates=False)
-    if degraded is None:
-        with pytest.raises(TooLarge, match="longer than large reads: document 0; shorten them"):
-            reply_with_plan({}, ranking, parsed)
-    else:
-        headers = reply_with_plan({}, ranking, parsed).headers
-        assert headers["x-rankfleet-degraded"] == "512 tokens a pair"
-        assert headers["x-rankfleet-reason"] == "large ranks 2 ? best", "a header is one line of ASCII"
+    headers = plan_headers(Ranking([RankedDocument(0, 1.5)], plan, 15, [0], Timing(0.0), texts=[DOG]))
+    assert headers["x-rankfleet-degraded"] == "512 tokens a pair"
+    assert headers["x-rankfleet-reason"] == "large ranks 2 ? best"
 
 
 async def test_plan_and_reason_come_back_in_headers() -> None:

@@ -3,6 +3,7 @@
 import asyncio
 import json
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 import orjson
@@ -13,6 +14,7 @@ from rankfleet.api.dialects.dialect import ParsedRequest, Reply, Route, SharedRo
 from rankfleet.api.headers import request_headers
 from rankfleet.core.errors import SlowSender, TooLarge
 from rankfleet.core.sections import BYTES_PER_BODY_BYTE
+from rankfleet.engine.text.inline import INLINE_ENCODED, run
 
 READ_TIMEOUT_S = 30.0  # for a whole body; HAProxy's time-out for what fits into its buffer (`cluster/environment.py`)
 BYTE_ORDER_MARK = b"\xef\xbb\xbf"
@@ -35,7 +37,8 @@ class RequestReader:
         if isinstance(route, SharedRoute):
             route = route.told_by(body)
             request.scope["path"] = route.path  # errors from here on have the form of its dialect
-        parsed: ParsedRequest = route.parse(body, request_headers(request, route.body.model_fields))
+        parse = partial(route.parse, body, request_headers(request, route.body.model_fields))
+        parsed: ParsedRequest = await run(parse, len(body), INLINE_ENCODED) if route.takes_long(body) else parse()
         if parsed.texts_only:
             reservation_of(request).resize(texts_bytes(parsed.request.documents))
         return route, parsed

@@ -14,6 +14,7 @@ import numpy as np
 from rankfleet.core.pairs import TokenizedPairs
 from rankfleet.core.passages import LongDocuments
 from rankfleet.core.sections import CandidateOrder
+from rankfleet.core.text_options import AS_SENT, TextOptions
 from rankfleet.core.timing import Timing
 
 
@@ -31,6 +32,7 @@ class RerankRequest:
         are not known.
     min_quality: the lowest expected nDCG@10 that is acceptable.
     request_id: names the request in logs and in the reply.
+    options: what is done with the texts before they are scored.
     probe: True for the router's own health check. Limits do not apply to it, and nothing is learned from it.
     """
 
@@ -48,6 +50,7 @@ class RerankRequest:
     slo_class: str | None = None
     api_key: str | None = None
     request_id: str = ""
+    options: TextOptions = AS_SENT
     probe: bool = False
 
     @cached_property

@@ -9,6 +9,8 @@ from typing import Literal
 
 import numpy as np
 
+from rankfleet.core.text_options import Side
+
 LongDocuments = Literal["truncate", "max_passage"]
 
 
@@ -25,10 +27,11 @@ class PairLayout:
     """The pairs of one request: documents in the order given, the passages of each side by side.
 
     owners: int64 [pairs], place of the document.
-    query: int64 [pairs], how many tokens of the query are kept.
+    query: int64 [pairs], how many tokens of the query are kept: the first, or the last where `cut_side` is left.
     starts, stops: int64 [pairs], the range of the document's tokens.
     firsts: int64 [documents], each document's first pair.
     truncated: places of documents that are not read whole, or only beside a cut query.
+    cut_side: which side of texts that are too long is left out.
     """
 
     owners: np.ndarray
@@ -37,6 +40,7 @@ class PairLayout:
     stops: np.ndarray
     firsts: np.ndarray
     truncated: list[int]
+    cut_side: Side = "right"
 
     def __len__(self) -> int:
         return len(self.owners)
@@ -52,13 +56,17 @@ class PairLayout:
         return np.diff(self.firsts, append=len(self))
 
     def cut(self, limit: int) -> "PairLayout":
-        """The same pairs, each cut to at most `limit` tokens of text. A pair keeps its beginning, so the number of
-        passages stays the same."""
+        """The same pairs, each cut to at most `limit` tokens of text on its own, so that the number of passages stays
+        the same."""
         query, texts = longest_first(self.query, self.stops - self.starts, limit)
-        stops = self.starts + texts
-        cut = self.owners[(query < self.query) | (stops < self.stops)]
-        truncated = sorted({*self.truncated, *cut.tolist()})
-        return replace(self, query=query, stops=stops, truncated=truncated)
+        cut = self.owners[(query < self.query) | (texts < self.stops - self.starts)]
+        left = self.cut_side == "left"
+        starts, stops = (self.stops - texts, self.stops) if left else (self.starts, self.starts + texts)
+        return replace(self, query=query, starts=starts, stops=stops).marked(cut)
+
+    def marked(self, cut: np.ndarray) -> "PairLayout":
+        """The same pairs, with these documents among those truncated. cut: int [n], their places."""
+        return replace(self, truncated=sorted({*self.truncated, *cut.tolist()}))
 
     def best(self, logits: np.ndarray) -> np.ndarray:
         """float [documents]: the score of each document's best pair. logits: float [pairs]."""
@@ -84,15 +92,18 @@ def longest_first(first: int | np.ndarray, second: np.ndarray, limit: int) -> tu
     return kept_first, kept_second
 
 
-def truncate(query: int, documents: np.ndarray, limit: int) -> PairLayout:
+def truncate(query: int, documents: np.ndarray, limit: int, cut_side: Side = "right") -> PairLayout:
     """One pair per document. query: its tokens. documents: int64 [n], tokens of each. limit: tokens of a pair."""
-    kept, stops = longest_first(query, documents, limit)
+    kept, texts = longest_first(query, documents, limit)
     rows = np.arange(len(documents))
-    cut = np.flatnonzero((kept < query) | (stops < documents))
-    return PairLayout(rows, kept, np.zeros_like(rows), stops, rows, cut.tolist())
+    cut = np.flatnonzero((kept < query) | (texts < documents))
+    starts = documents - texts if cut_side == "left" else np.zeros_like(rows)
+    return PairLayout(rows, kept, starts, starts + texts, rows, cut.tolist(), cut_side)
 
 
-def max_passages(query: int, documents: np.ndarray, limit: int, rule: PassageRule) -> PairLayout:
+def max_passages(
+    query: int, documents: np.ndarray, limit: int, rule: PassageRule, cut_side: Side = "right"
+) -> PairLayout:
     """As many passages as each document needs, of about equal length so that the last is not a short remainder.
 
     With d tokens to place, room r beside the query and overlap v, n = ⌈(d − v) / (r − v)⌉ passages of
@@ -112,4 +123,5 @@ def max_passages(query: int, documents: np.ndarray, limit: int, rule: PassageRul
     starts = place * (sizes - overlap)[owners]
     stops = np.minimum(starts + sizes[owners], covered[owners])
     cut = np.flatnonzero((kept < query) | (covered < documents))
-    return PairLayout(owners, kept[owners], starts, stops, firsts, cut.tolist())
+    skipped = (documents - covered)[owners] if cut_side == "left" else 0
+    return PairLayout(owners, kept[owners], starts + skipped, stops + skipped, firsts, cut.tolist(), cut_side)

@@ -15,6 +15,12 @@ def check_query(query: str, limits: Limits) -> None:
         raise TooLarge(f"query is longer than the {limits.max_query_bytes} bytes allowed")
 
 
+def check_instruction(instruction: str | None, limits: Limits) -> None:
+    """Raises TooLarge for an instruction longer than a query may be."""
+    if instruction is not None and len(instruction.encode()) > limits.max_query_bytes:
+        raise TooLarge(f"instruction is longer than the {limits.max_query_bytes} bytes allowed")
+
+
 def check_documents(request: RerankRequest, limits: Limits) -> None:
     """Raises InvalidRequest for no documents, and TooLarge for too many or for one that is too long."""
     documents, max_bytes = request.documents, limits.max_document_bytes

@@ -29,6 +29,7 @@ class PlanRequest:
     min_quality: the lowest acceptable nDCG@10.
     lengths: of the pairs, by tier; None rules out plans that cut pairs.
     max_stages: how many passes the caller can carry out.
+    may_cut: False rules out plans that cut pairs.
     """
 
     work: Mapping[str, Work]
@@ -39,6 +40,7 @@ class PlanRequest:
     min_quality: float = 0.0
     lengths: Mapping[str, Lengths] | None = None
     max_stages: int = 1
+    may_cut: bool = True
 
     @property
     def documents(self) -> int:
@@ -233,9 +235,10 @@ def cut_pairs(
 ) -> PlanOption | None:
     """`tier` scores everything with pairs cut to `max_tokens`. base: `tier` on everything.
 
-    None if no pair is longer, if less than MIN_TEXT_TOKENS of text would be left, or if lengths are not known.
+    None if no pair is longer, if less than MIN_TEXT_TOKENS of text would be left, if lengths are not known, or if none
+    may be cut.
     """
-    if request.lengths is None:
+    if request.lengths is None or not request.may_cut:
         return None
     lengths = request.lengths[tier.name]
     if lengths.longest <= max_tokens or max_tokens < lengths.template_tokens + MIN_TEXT_TOKENS:

@@ -221,7 +221,7 @@ def best_quality(request: PlanRequest, fleet: FleetSnapshot) -> tuple[float, str
         for (small, large), by_depth in fleet.table.cascades.items() if request.max_stages > 1 else ():
             if small in request.work and large in request.work:
                 known.append((max(by_depth.values()), large))
-        for by_tier in (fleet.table.depths, fleet.table.tokens):
+        for by_tier in (fleet.table.depths, fleet.table.tokens if request.may_cut else {}):
             known += [(max(figures.values()), tier) for tier, figures in by_tier.items() if tier in request.work]
     return max(known)
 

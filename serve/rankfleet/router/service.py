@@ -12,6 +12,7 @@ from rankfleet.core.config import FleetConfig, LiveSettings
 from rankfleet.core.errors import Overloaded, Unavailable
 from rankfleet.core.messages import Decision, Ranking, Refusal, RerankRequest
 from rankfleet.core.passages import PassageRule
+from rankfleet.core.text_options import AS_SENT
 from rankfleet.core.timing import Timing
 from rankfleet.core.work import Work
 from rankfleet.engine.text.token_cache import TokenCache
@@ -26,7 +27,7 @@ from rankfleet.router.experiments import assign
 from rankfleet.router.fleet import FleetView
 from rankfleet.router.fleet_router import FleetRouter, OnDecision
 from rankfleet.router.ledger import Ledger
-from rankfleet.router.limits import check_documents, check_query
+from rankfleet.router.limits import check_documents, check_instruction, check_query
 from rankfleet.router.plan_options import MAX_STAGES, PlanRequest
 from rankfleet.router.resolve import target_of
 from rankfleet.router.token_bound import TokenLowerBound
@@ -91,7 +92,8 @@ class RankingService:
     async def rank(self, request: RerankRequest, timing: Timing | None = None) -> Ranking:
         """Rank one request. timing: what it has taken so far, by this service's clock; None if it arrives now.
 
-        Raises InvalidRequest for what is wrong, or for a quality that no plan reaches; TooLarge; UnknownModel.
+        Raises InvalidRequest for what is wrong, or for a quality that no plan reaches; TooLarge, also for texts that
+        would have to be cut and may not; UnknownModel.
         Infeasible and Overloaded if no acceptable plan fits and the SLO class says refuse, or `min_quality` rules out
         what is left. Unavailable if no replica can be had, ScoringFailed if the engine fails.
         """
@@ -101,9 +103,9 @@ class RankingService:
             raise refused(early)
         timing.ends("plan", self.clock())
         tokenized = await self._tokenized(resolved, timing)
-        if not request.probe:
+        if not request.probe and request.options.instruction is None:  # tokens without characters of their own
             lengths = tokenized.plan_request.lengths or {}
-            self._token_bound.learn(request, lengths, self.pair_limits(resolved.target.tiers))
+            self._token_bound.learn(request, lengths, self._shortest_cuts(resolved))
         plan, answer = await self._router.route(tokenized)
         ranking = ranking_of(tokenized, plan, answer)
         timing.ends("reply", self.clock())
@@ -152,6 +154,7 @@ class RankingService:
         """Check a request, put its documents into their retriever's order, and find which tiers may answer it."""
         if not request.probe:
             check_query(request.query, self.config.limits)
+            check_instruction(request.options.instruction, self.config.limits)
             check_documents(request, self.config.limits)
             check_scores(request)
         assignment = None if request.model in self.config.tiers else assign(self.live.experiments, request)
@@ -171,7 +174,7 @@ class RankingService:
         target = resolved.target
         if target.budget_ms is None or target.slo.when_none_fits != "refuse" or not self.fleet.busy:
             return None  # an idle router has the time to count exactly
-        work = self._token_bound.lower_bound(resolved.request, self.pair_limits(target.tiers))
+        work = self._token_bound.lower_bound(resolved.request, self._shortest_cuts(resolved))
         if not work:
             return None
         request = self._plan_request(resolved, work)
@@ -189,15 +192,15 @@ class RankingService:
     async def _tokenized(self, resolved: ResolvedRequest, timing: Timing) -> TokenizedRequest:
         texts = await self._tokenize(resolved.request, resolved.target.tiers)
         timing.ends("tokenize", self.clock())
-        lengths = texts.lengths()
+        lengths = texts.lengths() if resolved.request.options.may_cut else texts.uncut_lengths(resolved.places)
         work = {tier: each.work for tier, each in lengths.items()}
         return TokenizedRequest(resolved, texts, self._plan_request(resolved, work, lengths), timing)
 
     async def _tokenize(self, request: RerankRequest, tiers: tuple[str, ...]) -> TokenizedTexts:
         """Encode the texts once for each vocabulary."""
-        passages = None
-        if (request.long_documents or self.live.long_documents) == "max_passage":
-            passages = PassageRule(self.live.passage_overlap_tokens, self.config.limits.max_passages)
+        passages, asked, allowed = None, request.options.max_passages, self.config.limits.max_passages
+        if asked or (request.long_documents or self.live.long_documents) == "max_passage":
+            passages = PassageRule(self.live.passage_overlap_tokens, min(allowed, asked or allowed))
         tokenizers = {tier: (self._tokenizers[tier], self.config.tiers[tier].max_tokens) for tier in tiers}
         return await tokenize(request, tokenizers, self._cache, passages)
 
@@ -214,10 +217,17 @@ class RankingService:
             resolved.request.min_quality,
             lengths,
             MAX_STAGES,
+            resolved.request.options.may_cut,
         )
 
     async def _wake_up(self, group: str) -> None:
         await self.warm_up(self.config.groups[group].tiers[0])
+
+    def _shortest_cuts(self, resolved: ResolvedRequest) -> dict[str, int]:
+        """By tier, how many tokens a pair of this request has at least if it has lost some."""
+        limits = self.pair_limits(resolved.target.tiers)
+        options = resolved.request.options
+        return limits if options is AS_SENT else {tier: options.shortest_cut(limit) for tier, limit in limits.items()}
 
     def pair_limits(self, tiers: tuple[str, ...]) -> dict[str, int]:
         """The longest pair of each tier in tokens."""

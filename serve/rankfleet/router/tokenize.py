@@ -6,15 +6,17 @@ What needs PyTorch is imported when it is called: Serve imports the deployments 
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
+from typing import NamedTuple
 
 import numpy as np
 
 from rankfleet.core.config import FleetConfig
-from rankfleet.core.errors import CheckpointError
+from rankfleet.core.errors import CheckpointError, InvalidRequest, TooLarge
 from rankfleet.core.fingerprint import model_name
 from rankfleet.core.messages import RerankRequest
 from rankfleet.core.passages import PairLayout, PassageRule
 from rankfleet.core.sections import Tier
+from rankfleet.core.text_options import AS_SENT, Side, TextOptions
 from rankfleet.engine.text.inline import INLINE_ENCODED, run
 from rankfleet.engine.text.text_encoder import TextEncoder
 from rankfleet.engine.text.token_cache import TokenCache
@@ -59,22 +61,42 @@ def model_names(config: FleetConfig) -> dict[str, str]:
     }
 
 
+Tokenizers = Mapping[str, tuple[PairTokenizer, int | None]]
+"""By tier, the tokenizer and the longest pair in tokens (None for the tokenizer's own limit)."""
+
+
+class EncodedTexts(NamedTuple):
+    """Token ids of a request's texts by one vocabulary.
+
+    shortened: int64 [n], places of documents that have lost tokens already, or whose query has.
+    """
+
+    query: np.ndarray
+    documents: list[np.ndarray]
+    shortened: np.ndarray
+
+
+MAX_NAMED = 5  # documents that a message lists
+NONE_SHORTENED = np.empty(0, np.int64)
+
+
 @dataclass(frozen=True)
 class TokenizedTexts:
     """A request as token ids.
 
-    tiers: by name, the tokenizer and the longest pair in tokens (None for the tokenizer's own limit).
-    ids: token ids of (query, documents), by vocabulary.
+    ids: by vocabulary.
     layouts: by tier.
-    passages: how long documents are split; None if only their beginning is scored.
+    passages: how long documents are split; None if only one part of them is scored.
     cached: documents whose ids were in the cache, for every vocabulary.
+    cut_side: of a text that is too long.
     """
 
-    tiers: Mapping[str, tuple[PairTokenizer, int | None]]
-    ids: Mapping[TextEncoder, tuple[np.ndarray, list[np.ndarray]]]
+    tiers: Tokenizers
+    ids: Mapping[TextEncoder, EncodedTexts]
     layouts: Mapping[str, PairLayout]
     passages: PassageRule | None
     cached: int
+    cut_side: Side = "right"
 
     def lengths(self) -> dict[str, Lengths]:
         """The lengths of the pairs, by tier; one object for tiers that see the same pairs."""
@@ -84,6 +106,19 @@ class TokenizedTexts:
                 tokenizer = self.tiers[tier][0]
                 known[id(layout)] = Lengths(tokenizer.pair_lengths(layout), tokenizer.template.tokens, layout.firsts)
         return {tier: known[id(layout)] for tier, layout in self.layouts.items()}
+
+    def uncut_lengths(self, places: np.ndarray | None) -> dict[str, Lengths]:
+        """As `lengths`, of the tiers that read all texts to their end. Raises TooLarge if there are none.
+
+        places: int [documents], of each document in the request as it was sent; None if it was sent in this order.
+        """
+        lengths = self.lengths()
+        if uncut := {tier: lengths[tier] for tier, layout in self.layouts.items() if not layout.truncated}:
+            return uncut
+        tier, layout = min(self.layouts.items(), key=lambda item: len(item[1].truncated))
+        cut = layout.truncated if places is None else sorted(places[layout.truncated].tolist())
+        which = ", ".join(map(str, cut[:MAX_NAMED])) + ("…" if len(cut) > MAX_NAMED else "")
+        raise TooLarge(f"longer than {tier} reads: document {which}; shorten them, or let them be cut")
 
     def document_lengths(self, tier: str) -> np.ndarray:
         """int [documents]: tokens of all pairs of each document."""
@@ -98,37 +133,81 @@ class TokenizedTexts:
         """The pairs of some documents. documents: their places; None for all. max_tokens: cut each pair to this length;
         the number of passages stays the same."""
         tokenizer, limit = self.tiers[tier]
-        query, ids = self.ids[tokenizer.encoder]
+        query, ids, shortened = self.ids[tokenizer.encoder]
         layout = self.layouts[tier]
         if documents is not None:
             ids = [ids[i] for i in documents]
-            layout = tokenizer.layout(query, ids, limit, self.passages)
+            layout = tokenizer.layout(query, ids, limit, self.passages, self.cut_side)
+            if len(shortened):
+                layout = layout.marked(np.flatnonzero(np.isin(documents, shortened)))
         if max_tokens is not None:
             layout = layout.cut(max_tokens - tokenizer.template.tokens)
         return Part(tokenizer.build_pairs(query, ids, layout), layout)
 
 
 async def tokenize(
-    request: RerankRequest,
-    tiers: Mapping[str, tuple[PairTokenizer, int | None]],
-    cache: TokenCache,
-    passages: PassageRule | None,
+    request: RerankRequest, tiers: Tokenizers, cache: TokenCache, passages: PassageRule | None
 ) -> TokenizedTexts:
     """Encode query and documents once for each vocabulary, as far as its tiers can read them.
 
-    tiers: as in `TokenizedTexts`.
+    Raises InvalidRequest if no tier can do with the texts what is asked.
     """
+    options = request.options
+    if options is not AS_SENT:
+        prepare = partial(prepared, options, tiers)
+        tiers = await run(prepare, len(options.instruction or ""), INLINE_ENCODED)
     by_encoder: dict[TextEncoder, list[tuple[PairTokenizer, int | None]]] = {}
     for tokenizer, limit in tiers.values():
         by_encoder.setdefault(tokenizer.encoder, []).append((tokenizer, limit))
     ids, cached = {}, len(request.documents)
     for encoder, users in by_encoder.items():
         (query,) = await run(partial(encoder.encode_queries, [request.query]), len(request.query), INLINE_ENCODED)
-        max_tokens = max(tokenizer.reach(query, limit, passages) for tokenizer, limit in users)
+        max_tokens = max(tokenizer.reach(query, limit, passages, options.cut_side) for tokenizer, limit in users)
+        if options.document_tokens is not None:
+            max_tokens = min(max_tokens, users[0][0].reach_of(options.document_tokens))
         documents, hits = await cache.encode(encoder, request.documents, max_tokens)
-        ids[encoder], cached = (query, documents), min(cached, hits)
+        ids[encoder], cached = EncodedTexts(query, documents, NONE_SHORTENED), min(cached, hits)
+        if options.document_tokens is not None or options.query_tokens is not None:
+            ids[encoder] = shortened(users[0][0], ids[encoder], options)
     layouts: dict[tuple[PairTokenizer, int | None], PairLayout] = {}
     for tokenizer, limit in tiers.values():
         if (tokenizer, limit) not in layouts:
-            layouts[tokenizer, limit] = tokenizer.layout(*ids[tokenizer.encoder], limit, passages)
-    return TokenizedTexts(tiers, ids, {tier: layouts[how] for tier, how in tiers.items()}, passages, cached)
+            query, documents, cut = ids[tokenizer.encoder]
+            layout = tokenizer.layout(query, documents, limit, passages, options.cut_side)
+            layouts[tokenizer, limit] = layout.marked(cut) if len(cut) else layout
+    by_tier = {tier: layouts[how] for tier, how in tiers.items()}
+    return TokenizedTexts(tiers, ids, by_tier, passages, cached, options.cut_side)
+
+
+def shortened(tokenizer: PairTokenizer, texts: EncodedTexts, options: TextOptions) -> EncodedTexts:
+    """The texts with at most as many tokens as `options` allows each. tokenizer: any of this vocabulary."""
+    query, documents, _ = texts
+    cut = np.zeros(len(documents), bool)
+    if options.document_tokens is not None:
+        documents = [tokenizer.shortened(ids, options.document_tokens) for ids in documents]
+        cut = np.array([new is not old for new, old in zip(documents, texts.documents, strict=True)])
+    if options.query_tokens is not None:
+        query = tokenizer.shortened_query(query, options.query_tokens)
+        cut |= query is not texts.query
+    return EncodedTexts(query, documents, np.flatnonzero(cut))
+
+
+def prepared(options: TextOptions, tiers: Tokenizers) -> Tokenizers:
+    """The tokenizers of the tiers that can do what is asked, with the instruction in their prompt and the limit of
+    pairs. Raises InvalidRequest if no tier can, with their names."""
+    named = ", ".join(tiers)
+    if options.instruction is not None:
+        instructed = {base: base.instructed(options.instruction) for base, _ in tiers.values()}
+        tiers = {tier: (new, limit) for tier, (base, limit) in tiers.items() if (new := instructed[base]) is not None}
+        if not tiers:
+            raise InvalidRequest(f"instruction: the prompt of {named} has no place for one; leave it out")
+    longest = {tier: options.pair_limit(limit or tokenizer.max_tokens) for tier, (tokenizer, limit) in tiers.items()}
+    tiers = {
+        tier: (tokenizer, longest[tier])
+        for tier, (tokenizer, _) in tiers.items()
+        if longest[tier] > tokenizer.template.tokens
+    }
+    if not tiers:
+        what = "truncate_prompt_tokens" if options.pair_tokens else "instruction"
+        raise InvalidRequest(f"{what}: the prompt leaves no room for texts in pairs of {named}; allow more tokens")
+    return tiers

@@ -1,27 +1,31 @@
 """Cohere's rerank: /v2/rerank, and /v1/rerank below `/cohere` (bare, that path is the native one)."""
 
 from functools import partial
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from pydantic import Field
 from typing_extensions import TypedDict
 
 from rankfleet.api.dialects.dialect import Dialect, Reply, Route
-from rankfleet.api.dialects.native import Documents
+from rankfleet.api.dialects.documents import RankFields, StructuredDocuments
 from rankfleet.api.dialects.rerank_body import EXAMPLE, ModelBody, ParsedRerank, TopN
 from rankfleet.api.dialects.rerank_reply import reply_with_plan
 from rankfleet.api.dialects.scores import ObjectRow, rows
+from rankfleet.api.dialects.text_fields import text_options
 from rankfleet.api.dialects.usage import Meta, meta
 from rankfleet.api.headers import RequestHeaders
 from rankfleet.core.errors import RankfleetError
 from rankfleet.core.messages import Ranking
+from rankfleet.core.text_options import TextOptions
 
 
 class CohereBody(ModelBody):
-    """What both versions have. The second has no `return_documents`, but clients (LiteLLM) send it there, too."""
+    """What both versions have. The second has no `return_documents` and no `rank_fields`, but clients (LiteLLM) send
+    them there, too."""
 
     query: str
-    documents: Documents
+    documents: StructuredDocuments
+    rank_fields: RankFields = None
     top_n: TopN = None
     return_documents: bool | None = Field(None, description="whether results contain their documents; false if null")
 
@@ -29,18 +33,29 @@ class CohereBody(ModelBody):
 class CohereV1Body(CohereBody):
     """The body of Cohere's /v1/rerank."""
 
-    unsupported: ClassVar = {"rank_fields": (["text"],), "max_chunks_per_doc": (10,)}
+    max_chunks_per_doc: int | None = Field(
+        None,
+        ge=1,
+        description="long documents are scored by the best of at most so many passages, whatever the fleet's default",
+    )
+
+    @property
+    def options(self) -> TextOptions:
+        return text_options(max_passages=self.max_chunks_per_doc)
 
 
 class CohereV2Body(CohereBody):
     """The body of Cohere's /v2/rerank."""
 
-    unsupported: ClassVar = {
-        "max_tokens_per_doc": (4096,),  # Cohere's default, which clients (Haystack) send, too
-        "priority": (0,),
-        "rank_fields": (["text"],),
-        "relevant_spans": ({"mode": "disabled"},),
-    }
+    max_tokens_per_doc: int | None = Field(
+        None, ge=1, description="a longer document keeps its first tokens; as many as the tier reads if null"
+    )
+
+    unsupported: ClassVar = {"priority": (0,), "relevant_spans": ({"mode": "disabled"},)}
+
+    @property
+    def options(self) -> TextOptions:
+        return text_options(document_tokens=self.max_tokens_per_doc)
 
 
 class CohereReply(TypedDict):
@@ -54,10 +69,12 @@ class CohereError(TypedDict):
     message: str
 
 
-def parse(format: type[CohereBody], body: bytes, headers: RequestHeaders) -> ParsedRerank:
-    """Raises InvalidRequest."""
+def parse(format: type[CohereV1Body | CohereV2Body], body: bytes, headers: RequestHeaders) -> ParsedRerank:
+    """Raises InvalidRequest and TooLarge."""
     sent = format.parse(body)
-    return sent.parsed(sent.query, ("documents", sent.documents), headers, sent.top_n, sent.return_documents)
+    how: dict[str, Any] = {"options": sent.options, "rank_fields": sent.rank_fields}
+    documents = ("documents", sent.documents)
+    return sent.parsed(sent.query, documents, headers, sent.top_n, sent.return_documents, **how)
 
 
 def reply(version: str, ranking: Ranking, parsed: ParsedRerank) -> Reply:
@@ -66,14 +83,14 @@ def reply(version: str, ranking: Ranking, parsed: ParsedRerank) -> Reply:
         "results": rows(ranking, parsed, "relevance_score"),
         "meta": {"api_version": {"version": version}, **meta(ranking)},
     }
-    return reply_with_plan(content, ranking, parsed)
+    return reply_with_plan(content, ranking)
 
 
 def error_json(error: RankfleetError, status: int, request_id: str) -> CohereError:
     return {"id": request_id, "message": str(error)}
 
 
-def route(version: str, format: type[CohereBody]) -> Route[ParsedRerank, Ranking]:
+def route(version: str, format: type[CohereV1Body | CohereV2Body]) -> Route[ParsedRerank, Ranking]:
     path, summary = f"/cohere/v{version}/rerank", f"Rank as Cohere v{version}"
     return Route(path, summary, format, EXAMPLE, CohereReply, partial(parse, format), partial(reply, version))
 

@@ -88,6 +88,10 @@ class Route(Generic[Parsed, Outcome]):
     def body_schema(self) -> dict[str, Any]:
         return schema_of(self.body)
 
+    def takes_long(self, body: bytes) -> bool:
+        """Whether parsing this body may take a while: it names fields of structured documents to read."""
+        return "rank_fields" in self.body.model_fields and b'"rank_fields"' in body
+
     def also_at(self, *paths: str) -> list["Route[Parsed, Outcome]"]:
         """This route, and the same at these paths."""
         return [self, *(replace(self, path=path) for path in paths)]

@@ -49,7 +49,7 @@ def reply(ranking: Ranking, parsed: ParsedRerank) -> Reply:
         "id": ranking.request_id,
         "created": int(time.time()),
     }
-    return reply_with_plan(content, ranking, parsed)
+    return reply_with_plan(content, ranking)
 
 
 RERANK = Route("/infinity/rerank", "Rank as infinity", InfinityBody, EXAMPLE, InfinityReply, parse, reply)

@@ -6,10 +6,11 @@ from pydantic import Field
 from typing_extensions import TypedDict
 
 from rankfleet.api.dialects.dialect import Dialect, Reply, Route
-from rankfleet.api.dialects.native import Documents
+from rankfleet.api.dialects.documents import Documents, check_media
 from rankfleet.api.dialects.rerank_body import EXAMPLE, ModelBody, ParsedRerank, TopN
 from rankfleet.api.dialects.rerank_reply import reply_with_plan
 from rankfleet.api.dialects.scores import ObjectRow, rows
+from rankfleet.api.dialects.text_fields import DocumentTokens, text_options
 from rankfleet.api.dialects.usage import TokenUsage, usage
 from rankfleet.api.headers import RequestHeaders
 from rankfleet.core.errors import RankfleetError
@@ -22,8 +23,12 @@ class JinaBody(ModelBody):
     documents: Documents
     top_n: TopN = None
     return_documents: bool | None = Field(None, description="whether results contain their documents; true if null")
+    truncation: bool | None = Field(
+        None, description="false refuses texts that would have to be cut; they are cut if null"
+    )
+    max_doc_length: DocumentTokens = None
 
-    unsupported: ClassVar = {"max_doc_length": (), "return_embeddings": (False,), "truncation": (True,)}
+    unsupported: ClassVar = {"return_embeddings": (False,)}
 
 
 class JinaReply(TypedDict):
@@ -38,10 +43,13 @@ class DetailError(TypedDict):
 
 
 def parse(body: bytes, headers: RequestHeaders) -> ParsedRerank:
-    """Raises InvalidRequest."""
+    """Raises InvalidRequest, also for an image beside a text: the document is both."""
     sent = JinaBody.parse(body)
-    returned = sent.return_documents is not False
-    return sent.parsed(sent.query, ("documents", sent.documents), headers, sent.top_n, returned)
+    for i, document in enumerate(sent.documents):
+        check_media(i, document, "documents")
+    documents, returned = ("documents", sent.documents), sent.return_documents is not False
+    options = text_options(document_tokens=sent.max_doc_length, may_cut=sent.truncation)
+    return sent.parsed(sent.query, documents, headers, sent.top_n, returned, options=options)
 
 
 def reply(ranking: Ranking, parsed: ParsedRerank) -> Reply:
@@ -51,7 +59,7 @@ def reply(ranking: Ranking, parsed: ParsedRerank) -> Reply:
         "usage": usage(ranking),
         "results": rows(ranking, parsed, "relevance_score"),
     }
-    return reply_with_plan(content, ranking, parsed)
+    return reply_with_plan(content, ranking)
 
 
 def error_json(error: RankfleetError, status: int, request_id: str) -> DetailError:

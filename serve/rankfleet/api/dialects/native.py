@@ -1,6 +1,5 @@
 """Rankfleet's own wire format: /v1/rerank, /v1/plan and /v1/search."""
 
-import math
 import sys
 from dataclasses import dataclass
 from typing import Annotated, Any
@@ -8,6 +7,7 @@ from typing import Annotated, Any
 from pydantic import Field, WithJsonSchema
 
 from rankfleet.api.dialects.dialect import Dialect, ParsedRequest, ParsedSearch, Reply, Route, SearchOutcome
+from rankfleet.api.dialects.documents import RankFields, StructuredDocuments, texts_of
 from rankfleet.api.dialects.json_body import JsonBody
 from rankfleet.api.dialects.native_replies import (
     Document,
@@ -20,6 +20,14 @@ from rankfleet.api.dialects.native_replies import (
     ranking_json,
     server_timing,
 )
+from rankfleet.api.dialects.text_fields import (
+    CutSide,
+    DocumentTokens,
+    Instruction,
+    PairTokens,
+    QueryTokens,
+    text_options,
+)
 from rankfleet.api.headers import RequestHeaders
 from rankfleet.core.errors import InvalidRequest, RankfleetError
 from rankfleet.core.messages import Decision, Ranking, RerankRequest
@@ -29,25 +37,6 @@ from rankfleet.core.sections import MAX_SLO_MS, MIN_SLO_MS, CandidateOrder, SloM
 DEFAULT_SEARCH_RESULTS = 10
 
 
-Documents = Annotated[
-    list[Any],  # `text_of` checks them: pydantic would name each of the two types in an error of its own
-    WithJsonSchema(
-        {
-            "type": "array",
-            "minItems": 1,
-            "items": {
-                "anyOf": [
-                    {"type": "string"},
-                    {
-                        "type": "object",
-                        "properties": {"text": {"type": "string"}, "score": {"type": ["number", "null"]}},
-                        "required": ["text"],
-                    },
-                ]
-            },
-        }
-    ),
-]
 BUDGET = {"anyOf": [{"type": "number", "minimum": MIN_SLO_MS, "maximum": MAX_SLO_MS}, {"type": "null"}]}
 
 
@@ -72,6 +61,17 @@ class NativeBody(JsonBody):
     )
     user: str | None = Field(None, description="user id, for experiments that assign users to arms")
     session: str | None = Field(None, description="session id, for experiments that assign sessions to arms")
+    instruction: Instruction = None
+    max_tokens_per_query: QueryTokens = None
+    max_tokens_per_doc: DocumentTokens = None
+    truncate_prompt_tokens: PairTokens = None
+    truncation_side: CutSide = None
+    truncation: bool | None = Field(
+        None, description="false refuses texts that would have to be cut, in place of cutting them"
+    )
+    score_threshold: float | None = Field(
+        None, ge=0, le=1, description="leaves out results with a lower `relevance_score`"
+    )
 
     def request(self, documents: list[str], headers: RequestHeaders, top_n: int | None, **more: Any) -> RerankRequest:
         """more: fields of `RerankRequest` that not every native request has."""
@@ -88,6 +88,14 @@ class NativeBody(JsonBody):
             session=self.session,
             long_documents=self.long_documents,
             request_id=headers.request_id,
+            options=text_options(
+                instruction=self.instruction,
+                query_tokens=self.max_tokens_per_query,
+                document_tokens=self.max_tokens_per_doc,
+                pair_tokens=self.truncate_prompt_tokens,
+                cut_side=self.truncation_side,
+                may_cut=self.truncation,
+            ),
             **more,
         )
 
@@ -95,9 +103,11 @@ class NativeBody(JsonBody):
 class RerankBody(NativeBody):
     """The body of /v1/rerank and /v1/plan."""
 
-    documents: Documents = Field(
-        description="strings, or objects with their text under `text`, and the retriever's score under `score` if known"
+    documents: StructuredDocuments = Field(
+        description="strings, or objects with their text under `text` (or in other fields: see `rank_fields`), and the "
+        "retriever's score under `score` if known"
     )
+    rank_fields: RankFields = None
     candidates: CandidateOrder | None = Field(
         None,
         description="`ranked` if the documents are in their retriever's order, which then counts beside the tier's "
@@ -126,44 +136,38 @@ class SearchBody(NativeBody):
 
 @dataclass(slots=True)
 class NativeRerank(ParsedRequest):
-    """documents: as sent, where the results are to contain them."""
+    """documents: as sent, where the results are to contain them. min_score: of a result, from 0 to 1."""
 
     documents: list[Document] | None
+    min_score: float
 
 
 @dataclass(slots=True)
 class NativeSearch(ParsedSearch):
     return_documents: bool
+    min_score: float
 
 
 def parse_rerank(body: bytes, headers: RequestHeaders) -> NativeRerank:
     """Raises InvalidRequest."""
     parsed = RerankBody.parse(body)
-    texts_only = {*map(type, parsed.documents)} <= {str}
-    texts = parsed.documents if texts_only else [text_of(i, sent) for i, sent in enumerate(parsed.documents)]
+    texts = texts_of(parsed.documents, "documents", parsed.rank_fields)
+    texts_only = texts is parsed.documents
     in_documents = None if texts_only else scores_in(parsed.documents)
     if in_documents is not None and parsed.scores is not None:
         raise InvalidRequest("request body: scores are given beside the documents and in them; leave one of them out")
     scores = in_documents or parsed.scores
     request = parsed.request(texts, headers, parsed.top_n, candidates=parsed.candidates, scores=scores)
-    return NativeRerank(request, texts_only, parsed.documents if parsed.return_documents else None)
+    returned = parsed.documents if parsed.return_documents else None
+    return NativeRerank(request, texts_only, returned, parsed.score_threshold or 0.0)
 
 
 def parse_search(body: bytes, headers: RequestHeaders) -> NativeSearch:
     """Raises InvalidRequest."""
     parsed = SearchBody.parse(body)
     request = parsed.request([], headers, parsed.top_n or DEFAULT_SEARCH_RESULTS)
-    return NativeSearch(request, False, parsed.top_k, parsed.return_documents is not False)
-
-
-def text_of(index: int, document: Any, name: str = "documents") -> str:
-    """Raises InvalidRequest where there is no text, or the document could not be returned as it was sent."""
-    text = document.get("text") if isinstance(document, dict) else document
-    if not isinstance(text, str):
-        raise InvalidRequest(f'request body: {name}.{index}: must be a string or {{"text": string}}')
-    if not has_finite_numbers(document):
-        raise InvalidRequest(f"request body: {name}.{index}: NaN and infinity are not JSON; send null")
-    return text
+    returned, min_score = parsed.return_documents is not False, parsed.score_threshold or 0.0
+    return NativeSearch(request, False, parsed.top_k, returned, min_score)
 
 
 def scores_in(documents: list[Any]) -> list[float] | None:
@@ -180,17 +184,10 @@ def scores_in(documents: list[Any]) -> list[float] | None:
     return [*map(float, scores)]
 
 
-def has_finite_numbers(value: Any) -> bool:
-    """Whether all numbers inside a JSON value are finite."""
-    if isinstance(value, dict):
-        return all(map(has_finite_numbers, value.values()))
-    if isinstance(value, list):
-        return all(map(has_finite_numbers, value))
-    return not isinstance(value, float) or math.isfinite(value)
-
-
 def reply_to_rerank(ranking: Ranking, parsed: NativeRerank) -> Reply:
-    return Reply(ranking_json(ranking, parsed.documents), {"Server-Timing": server_timing(ranking.timing)})
+    return Reply(
+        ranking_json(ranking, parsed.documents, parsed.min_score), {"Server-Timing": server_timing(ranking.timing)}
+    )
 
 
 def reply_to_plan(decision: Decision, parsed: NativeRerank) -> Reply:
@@ -202,7 +199,7 @@ def reply_to_search(found: SearchOutcome, parsed: NativeSearch) -> Reply:
     ranking = found.ranking
     if ranking is None:
         return Reply(nothing_found_json(parsed.request.request_id, found.timing), headers)
-    content = ranking_json(ranking, ranking.texts if parsed.return_documents else None)
+    content = ranking_json(ranking, ranking.texts if parsed.return_documents else None, parsed.min_score)
     for result in content["results"]:  # named by id and retrieval rank in place of the index
         place = result.pop("index")
         hit = found.hits[place]

@@ -12,7 +12,7 @@ from rankfleet.core.messages import Decision, Plan, Ranking, Refusal
 from rankfleet.core.sections import UNSCORED
 from rankfleet.core.timing import STEPS, Timing
 
-Document = str | dict[str, Any]  # of a request: a text, or an object with its text under `text`
+Document = str | dict[str, Any]  # of a request: a text, or an object with fields to read
 
 
 class Scored(TypedDict):
@@ -199,15 +199,18 @@ class ErrorReply(TypedDict):
     error: ErrorBody
 
 
-def ranking_json(ranking: Ranking, documents: Sequence[Document] | None) -> dict[str, Any]:
-    """Results best first, and under `rankfleet` how they came about. documents: for the results to contain."""
-    results = []
+def ranking_json(ranking: Ranking, documents: Sequence[Document] | None, min_score: float = 0.0) -> dict[str, Any]:
+    """Results best first, and under `rankfleet` how they came about. documents: for the results to contain. min_score:
+    results with a lower `relevance_score` are left out."""
+    results: list[dict[str, Any]] = []
     for document in ranking.documents:
         result: dict[str, Any] = {
             "index": document.index,
             "relevance_score": 0.0 if document.score is None else sigmoid(document.score),
             "logit": document.logit,
         }
+        if result["relevance_score"] < min_score:
+            break  # so have all that follow
         if ranking.passages is not None:
             result["passages"] = ranking.passages[document.index]
         if documents is not None:

@@ -10,6 +10,7 @@ from rankfleet.api.dialects.native import QUERY
 from rankfleet.api.dialects.rerank_body import DOCUMENTS, ModelBody, ParsedRerank, TopN
 from rankfleet.api.dialects.rerank_reply import reply_with_plan
 from rankfleet.api.dialects.scores import rows
+from rankfleet.api.dialects.text_fields import text_options
 from rankfleet.api.dialects.usage import TokenUsage, usage
 from rankfleet.api.headers import RequestHeaders
 from rankfleet.core.errors import InvalidRequest, RankfleetError, quote
@@ -23,7 +24,7 @@ class NimBody(ModelBody):
     query: Annotated[Any, WithJsonSchema(TEXT)]
     passages: Annotated[list[Any], WithJsonSchema({"type": "array", "minItems": 1, "items": TEXT})]
     truncate: Literal["NONE", "END"] | None = Field(
-        None, description="`END` cuts passages that are longer than the tier reads; they are refused if not given"
+        None, description="`END` cuts texts that are too long at their end; they are refused if it is not given"
     )
     top_k: TopN = None
 
@@ -50,8 +51,8 @@ def parse(body: bytes, headers: RequestHeaders) -> ParsedRerank:
     sent = NimBody.parse(body)
     query = text_alone("query", sent.query)
     passages = [text_alone(f"passages.{i}", passage) for i, passage in enumerate(sent.passages)]
-    documents, truncates = ("passages", passages), sent.truncate == "END"
-    return sent.parsed(query, documents, headers, sent.top_k, raw_scores=True, truncates=truncates)
+    documents, options = ("passages", passages), text_options(may_cut=sent.truncate == "END")
+    return sent.parsed(query, documents, headers, sent.top_k, raw_scores=True, options=options)
 
 
 def text_alone(name: str, value: Any) -> str:
@@ -65,7 +66,7 @@ def text_alone(name: str, value: Any) -> str:
 
 
 def reply(ranking: Ranking, parsed: ParsedRerank) -> Reply:
-    return reply_with_plan({"rankings": rows(ranking, parsed, "logit"), "usage": usage(ranking)}, ranking, parsed)
+    return reply_with_plan({"rankings": rows(ranking, parsed, "logit"), "usage": usage(ranking)}, ranking)
 
 
 def error_json(error: RankfleetError, status: int, request_id: str) -> NimError:

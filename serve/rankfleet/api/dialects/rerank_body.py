@@ -7,13 +7,15 @@ from typing import Annotated, Any
 from pydantic import Field, WithJsonSchema
 
 from rankfleet.api.dialects.dialect import ParsedRequest
+from rankfleet.api.dialects.documents import texts_of
 from rankfleet.api.dialects.json_body import JsonBody
 from rankfleet.api.dialects.native import EXAMPLE as NATIVE_EXAMPLE
-from rankfleet.api.dialects.native import QUERY, text_of
+from rankfleet.api.dialects.native import QUERY
 from rankfleet.api.dialects.native_replies import Document
 from rankfleet.api.headers import RequestHeaders
 from rankfleet.core.messages import RerankRequest
 from rankfleet.core.sections import CandidateOrder
+from rankfleet.core.text_options import AS_SENT, TextOptions
 
 DOCUMENTS: Any = NATIVE_EXAMPLE["documents"]
 EXAMPLE: Mapping[str, Any] = {"query": QUERY, "documents": DOCUMENTS}  # what every dialect's example asks
@@ -29,12 +31,10 @@ TopN = Annotated[int | None, Field(ge=1, description="number of results to retur
 class ParsedRerank(ParsedRequest):
     """documents: as sent, where the results are to contain them.
     raw_scores: whether results have scores as they are, in place of 0 to 1.
-    truncates: whether documents that are too long are cut; else the request is refused for them.
     """
 
     documents: list[Document] | None = None
     raw_scores: bool = False
-    truncates: bool = True
 
 
 class ModelBody(JsonBody):
@@ -50,15 +50,16 @@ class ModelBody(JsonBody):
         top_n: int | None,
         returned: bool | None = False,
         raw_scores: bool | None = False,
-        truncates: bool | None = True,
+        options: TextOptions = AS_SENT,
+        rank_fields: list[str] | None = None,
         user: str | None = None,
         candidates: CandidateOrder | None = None,
     ) -> ParsedRerank:
-        """The request. documents: name of the field, and what it has: strings, or objects with a `text`.
-        The budget, the SLO class and the key are those of the headers. Raises InvalidRequest."""
+        """The request. documents: name of the field, and what it has: strings, or objects with a `text` or with fields
+        to rank by. The budget, the SLO class and the key are those of the headers. Raises InvalidRequest and
+        TooLarge."""
         name, sent = documents
-        only_strings = {*map(type, sent)} <= {str}
-        texts = sent if only_strings else [text_of(i, document, name) for i, document in enumerate(sent)]
+        texts = texts_of(sent, name, rank_fields)
         request = RerankRequest(
             query=query,
             documents=texts,
@@ -70,6 +71,6 @@ class ModelBody(JsonBody):
             user=user,
             candidates=candidates,
             request_id=headers.request_id,
+            options=options,
         )
-        kept = sent if returned else None
-        return ParsedRerank(request, only_strings or not returned, kept, bool(raw_scores), truncates is not False)
+        return ParsedRerank(request, texts is sent or not returned, sent if returned else None, bool(raw_scores))

@@ -5,23 +5,12 @@ from typing import Any
 
 from rankfleet.api.dialects.dialect import Reply
 from rankfleet.api.dialects.native_replies import server_timing
-from rankfleet.api.dialects.rerank_body import ParsedRerank
-from rankfleet.core.errors import TooLarge
 from rankfleet.core.messages import Ranking
 from rankfleet.core.sections import UNSCORED
 
-MAX_NAMED = 5  # documents that a message lists
 
-
-def reply_with_plan(content: Any, ranking: Ranking, parsed: ParsedRerank) -> Reply:
-    """A reply with plan and reason in its headers.
-
-    Raises TooLarge where documents are longer than a tier reads and the client does not want them cut. What a plan cuts
-    to keep a budget is no such case: `x-rankfleet-degraded` says so.
-    """
-    if ranking.truncated and not parsed.truncates and ranking.plan.degraded is None:
-        which = ", ".join(map(str, ranking.truncated[:MAX_NAMED])) + ("…" if len(ranking.truncated) > MAX_NAMED else "")
-        raise TooLarge(f"longer than {ranking.plan.tier} reads: document {which}; shorten them, or let them be cut")
+def reply_with_plan(content: Any, ranking: Ranking) -> Reply:
+    """A reply with plan and reason in its headers."""
     return Reply(content, plan_headers(ranking))
 
 

@@ -1,6 +1,6 @@
 """SGLang's rerank, below `/sglang`: a bare list."""
 
-from typing import ClassVar, NotRequired
+from typing import NotRequired
 
 from pydantic import Field
 from typing_extensions import TypedDict
@@ -9,6 +9,7 @@ from rankfleet.api.dialects.dialect import Dialect, Reply, Route
 from rankfleet.api.dialects.rerank_body import EXAMPLE, ModelBody, ParsedRerank, Texts, TopN
 from rankfleet.api.dialects.rerank_reply import reply_with_plan
 from rankfleet.api.dialects.scores import rows
+from rankfleet.api.dialects.text_fields import Instruction, text_options
 from rankfleet.api.dialects.vllm import OpenAiError, openai_error
 from rankfleet.api.headers import RequestHeaders
 from rankfleet.core.errors import RankfleetError
@@ -20,8 +21,7 @@ class SglangBody(ModelBody):
     documents: Texts
     top_n: TopN = None
     return_documents: bool | None = Field(None, description="whether results contain their documents; true if null")
-
-    unsupported: ClassVar = {"instruct": ()}
+    instruct: Instruction = None
 
 
 class SglangMeta(TypedDict):
@@ -43,12 +43,13 @@ def parse(body: bytes, headers: RequestHeaders) -> ParsedRerank:
     """Raises InvalidRequest."""
     sent = SglangBody.parse(body)
     returned = sent.return_documents is not False
-    return sent.parsed(sent.query, ("documents", sent.documents), headers, sent.top_n, returned)
+    documents, options = ("documents", sent.documents), text_options(instruction=sent.instruct)
+    return sent.parsed(sent.query, documents, headers, sent.top_n, returned, options=options)
 
 
 def reply(ranking: Ranking, parsed: ParsedRerank) -> Reply:
     results = rows(ranking, parsed, "score", as_text=True)
-    return reply_with_plan([{**row, "meta_info": {"id": ranking.request_id}} for row in results], ranking, parsed)
+    return reply_with_plan([{**row, "meta_info": {"id": ranking.request_id}} for row in results], ranking)
 
 
 def error_json(error: RankfleetError, status: int, request_id: str) -> SglangError:

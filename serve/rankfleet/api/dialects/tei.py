@@ -1,6 +1,6 @@
 """Text Embeddings Inference: /rerank, whose body has `texts`, and /info."""
 
-from typing import Any, ClassVar, NotRequired
+from typing import Any, Literal, NotRequired, cast
 
 from pydantic import Field
 from typing_extensions import TypedDict
@@ -10,11 +10,13 @@ from rankfleet.api.admission import MAX_REQUESTS
 from rankfleet.api.dialects.dialect import About, Dialect, Reply, Route
 from rankfleet.api.dialects.native import QUERY
 from rankfleet.api.dialects.rerank_body import DOCUMENTS, ModelBody, ParsedRerank, Texts, TopN
-from rankfleet.api.dialects.rerank_reply import reply_with_plan
+from rankfleet.api.dialects.rerank_reply import plan_headers
 from rankfleet.api.dialects.scores import rows
+from rankfleet.api.dialects.text_fields import text_options
 from rankfleet.api.headers import RequestHeaders
 from rankfleet.core.errors import RankfleetError
 from rankfleet.core.messages import Ranking
+from rankfleet.core.text_options import Side
 from rankfleet.router.service import RankingService
 
 ERROR_TYPES = {424: "Backend", 429: "Overloaded", 503: "Unhealthy", 504: "Backend"}
@@ -25,12 +27,14 @@ class TeiBody(ModelBody):
     texts: Texts
     top_n: TopN = None
     truncate: bool | None = Field(
-        None, description="false refuses texts that are longer than the tier reads; they are cut if null"
+        None, description="false refuses texts that would have to be cut; they are cut if null"
     )
     raw_scores: bool | None = Field(None, description="scores as they are, in place of 0 to 1")
     return_text: bool | None = Field(None, description="whether results contain their texts; false if null")
 
-    unsupported: ClassVar = {"truncation_direction": ("right", "Right")}
+    truncation_direction: Literal["left", "Left", "right", "Right"] | None = Field(
+        None, description="side of texts that is cut off where a pair is too long; `right` if null"
+    )
 
 
 class TeiResult(TypedDict):
@@ -80,14 +84,15 @@ def parse(body: bytes, headers: RequestHeaders) -> ParsedRerank:
         sent.top_n,
         returned=sent.return_text,
         raw_scores=sent.raw_scores,
-        truncates=sent.truncate,
+        options=text_options(
+            cut_side=cast(Side, (sent.truncation_direction or "right").lower()), may_cut=sent.truncate
+        ),
     )
 
 
 def reply(ranking: Ranking, parsed: ParsedRerank) -> Reply:
     content = rows(ranking, parsed, "score", "text", as_text=True)
-    done = reply_with_plan(content, ranking, parsed)
-    return Reply(content, {"x-compute-tokens": str(ranking.tokens), **done.headers})
+    return Reply(content, {"x-compute-tokens": str(ranking.tokens), **plan_headers(ranking)})
 
 
 def error_json(error: RankfleetError, status: int, request_id: str) -> TeiError:

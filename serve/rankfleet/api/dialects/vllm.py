@@ -8,27 +8,32 @@ from pydantic import AliasChoices, Field, WithJsonSchema
 from typing_extensions import TypedDict
 
 from rankfleet.api.dialects.dialect import Dialect, Reply, Route
-from rankfleet.api.dialects.native import QUERY, Documents
+from rankfleet.api.dialects.documents import Documents
+from rankfleet.api.dialects.native import QUERY
 from rankfleet.api.dialects.rerank_body import DOCUMENTS, EXAMPLE, ModelBody, ParsedRerank
 from rankfleet.api.dialects.rerank_reply import reply_with_plan
 from rankfleet.api.dialects.scores import ObjectRow, rows
+from rankfleet.api.dialects.text_fields import (
+    CutSide,
+    DocumentTokens,
+    Instruction,
+    PairTokens,
+    QueryTokens,
+    text_options,
+)
 from rankfleet.api.dialects.usage import TokenUsage, usage
 from rankfleet.api.headers import RequestHeaders
 from rankfleet.core.errors import InvalidRequest, RankfleetError
 from rankfleet.core.messages import Ranking
 from rankfleet.core.sections import UNSCORED
+from rankfleet.core.text_options import TextOptions
 
 UNSUPPORTED: dict[str, tuple[Any, ...]] = {
     "chat_template": (),
     "chat_template_kwargs": (),
-    "instruction": (),
-    "max_tokens_per_doc": (),
-    "max_tokens_per_query": (),
     "padding": (False,),
     "priority": (0,),
     "request_id": (),
-    "truncate_prompt_tokens": (-1,),  # as many as the model reads
-    "truncation_side": ("right",),
 }
 OneOrMore = Annotated[
     str | list[str], WithJsonSchema({"anyOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}}]})
@@ -40,6 +45,21 @@ class VllmBody(ModelBody):
 
     use_activation: bool | None = Field(None, description="false returns scores as they are, in place of 0 to 1")
     user: str | None = Field(None, description="user id, for experiments that assign users to arms")
+    instruction: Instruction = None
+    max_tokens_per_query: QueryTokens = None
+    max_tokens_per_doc: DocumentTokens = None
+    truncate_prompt_tokens: PairTokens = None
+    truncation_side: CutSide = None
+
+    @property
+    def options(self) -> TextOptions:
+        return text_options(
+            instruction=self.instruction,
+            query_tokens=self.max_tokens_per_query,
+            document_tokens=self.max_tokens_per_doc,
+            pair_tokens=self.truncate_prompt_tokens,
+            cut_side=self.truncation_side,
+        )
 
 
 class VllmRerankBody(VllmBody):
@@ -111,6 +131,7 @@ def parse_rerank(body: bytes, headers: RequestHeaders) -> ParsedRerank:
         sent.top_n or None,
         returned=sent.return_documents is not False,
         raw_scores=sent.use_activation is False,
+        options=sent.options,
         user=sent.user,
     )
 
@@ -128,6 +149,7 @@ def parse_score(body: bytes, headers: RequestHeaders) -> ParsedRerank:
         headers,
         None,
         raw_scores=sent.use_activation is False,
+        options=sent.options,
         user=sent.user,
         candidates="unordered",  # pairs of their own, and not what a retriever has found
     )
@@ -140,7 +162,7 @@ def reply_to_rerank(ranking: Ranking, parsed: ParsedRerank) -> Reply:
         "usage": usage(ranking),
         "results": rows(ranking, parsed, "relevance_score"),
     }
-    return reply_with_plan(content, ranking, parsed)
+    return reply_with_plan(content, ranking)
 
 
 def reply_to_score(ranking: Ranking, parsed: ParsedRerank) -> Reply:
@@ -154,7 +176,7 @@ def reply_to_score(ranking: Ranking, parsed: ParsedRerank) -> Reply:
         "data": [{**row, "object": "score"} for row in scores],
         "usage": usage(ranking),
     }
-    return reply_with_plan(content, ranking, parsed)
+    return reply_with_plan(content, ranking)
 
 
 def openai_error(error: RankfleetError, status: int, request_id: str) -> OpenAiError:

@@ -8,6 +8,7 @@ from rankfleet.api.dialects.jina import DetailError, error_json
 from rankfleet.api.dialects.rerank_body import EXAMPLE, ModelBody, ParsedRerank, Texts, TopN
 from rankfleet.api.dialects.rerank_reply import reply_with_plan
 from rankfleet.api.dialects.scores import TextRow, rows
+from rankfleet.api.dialects.text_fields import text_options
 from rankfleet.api.dialects.usage import TokenUsage, usage
 from rankfleet.api.headers import RequestHeaders
 from rankfleet.core.messages import Ranking
@@ -20,7 +21,7 @@ class VoyageBody(ModelBody):
     top_k: TopN = None
     return_documents: bool | None = Field(None, description="whether results contain their documents; false if null")
     truncation: bool | None = Field(
-        None, description="false refuses documents that are longer than the tier reads; they are cut if null"
+        None, description="false refuses texts that would have to be cut; they are cut if null"
     )
 
 
@@ -35,7 +36,8 @@ def parse(body: bytes, headers: RequestHeaders) -> ParsedRerank:
     """Raises InvalidRequest."""
     sent = VoyageBody.parse(body)
     documents = ("documents", sent.documents)
-    return sent.parsed(sent.query, documents, headers, sent.top_k, sent.return_documents, truncates=sent.truncation)
+    options = text_options(may_cut=sent.truncation)
+    return sent.parsed(sent.query, documents, headers, sent.top_k, sent.return_documents, options=options)
 
 
 def reply(ranking: Ranking, parsed: ParsedRerank) -> Reply:
@@ -45,7 +47,7 @@ def reply(ranking: Ranking, parsed: ParsedRerank) -> Reply:
         "model": ranking.plan.tier or UNSCORED,
         "usage": usage(ranking),
     }
-    return reply_with_plan(content, ranking, parsed)
+    return reply_with_plan(content, ranking)
 
 
 RERANK = Route("/voyage/v1/rerank", "Rank as Voyage", VoyageBody, EXAMPLE, VoyageReply, parse, reply)

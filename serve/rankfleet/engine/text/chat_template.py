@@ -10,12 +10,13 @@ from tokenizers import Tokenizer
 
 from rankfleet.core.errors import CheckpointError
 from rankfleet.engine.checkpoint.files import Checkpoint
-from rankfleet.engine.text.pair_template import PairTemplate, TextWrap, tokenizer_template
+from rankfleet.engine.text.pair_template import InstructionSlot, PairTemplate, TextWrap, tokenizer_template
 
-QUERY, DOCUMENT = "Querytext", "Documenttext"  # placeholders in the prompt that is split
+# Placeholders in the prompt that is split.
+QUERY, DOCUMENT, INSTRUCTION = "Querytext", "Documenttext", "Instructiontext"
 PROBES = ("what is a wing?", "", " (a) spaced\n\n", "12 ÷ 3 = 4.")
 
-Render = Callable[[str, str], str]  # query and document to the prompt as characters
+Render = Callable[[str, str, str], str]  # query, document and instruction (empty for none) to the prompt as characters
 
 
 def chat_template(checkpoint: Checkpoint) -> PairTemplate:
@@ -32,9 +33,9 @@ def chat_template(checkpoint: Checkpoint) -> PairTemplate:
     structured = settings["modality_config"]["message"].get("format") == "structured"
     options = dict(settings.get("processing_kwargs", {}).get("chat_template", {}))
     options.pop("restore_suffix", None)
-    instruction = checkpoint.default_prompt
+    default = checkpoint.default_prompt
 
-    def render(query: str, document: str) -> str:
+    def render(query: str, document: str, instruction: str) -> str:
         parts = [("query", query), ("document", document)]
         if instruction:
             parts.insert(0, ("system", instruction))
@@ -47,14 +48,32 @@ def chat_template(checkpoint: Checkpoint) -> PairTemplate:
             raise CheckpointError(f"{checkpoint.folder}: the chat template cannot be rendered: {error}") from error
 
     special = [token.content for token in loaded.added_tokens_decoder.values() if token.special]
+    inner = loaded.backend_tokenizer
     try:
-        template = split_prompt(render(QUERY, DOCUMENT), loaded.backend_tokenizer, special)
-        strip = f"\t{QUERY}" not in render(f"\t{QUERY}", DOCUMENT)
+        template = split_prompt(render(QUERY, DOCUMENT, default), inner, special)
+        strip = f"\t{QUERY}" not in render(f"\t{QUERY}", DOCUMENT, default)
         template = replace(template, wrap=replace(template.wrap, strip=strip))
-        _check(template, loaded.backend_tokenizer, render)
+        _check(template, inner, render, default)
     except CheckpointError as error:
         raise CheckpointError(f"{checkpoint.folder}: {error}") from None
-    return template
+    return replace(template, instruction=instruction_slot(template, inner, render))
+
+
+def instruction_slot(template: PairTemplate, tokenizer: Tokenizer, render: Render) -> InstructionSlot | None:
+    """Where the prompt shows an instruction; None if it does not, or not once and in front of the query, or if this
+    tokenizer joins it with the texts. `template`: of the prompt as it is by default."""
+    try:
+        head = render(QUERY, DOCUMENT, INSTRUCTION).split(QUERY)[0].removesuffix(template.wrap.prefix)
+        if head.count(INSTRUCTION) != 1:
+            return None
+        left, right = head.split(INSTRUCTION)
+        slot = InstructionSlot(left, right, f"\t{INSTRUCTION}" not in render(QUERY, DOCUMENT, f"\t{INSTRUCTION}"))
+        for instruction in filter(None, PROBES):
+            before = _ids(tokenizer, slot.filled(instruction))
+            _check(replace(template, before=before), tokenizer, render, instruction)
+    except CheckpointError:
+        return None
+    return slot
 
 
 def split_prompt(rendered: str, tokenizer: Tokenizer, special: list[str]) -> PairTemplate:
@@ -92,8 +111,9 @@ def _ids(tokenizer: Tokenizer, text: str) -> list[int]:
     return list(tokenizer.encode(text, add_special_tokens=False).ids)
 
 
-def _check(template: PairTemplate, tokenizer: Tokenizer, render: Render) -> None:
-    """Raises CheckpointError unless the parts, encoded apart, equal the whole prompt for each of the probe texts."""
+def _check(template: PairTemplate, tokenizer: Tokenizer, render: Render, instruction: str) -> None:
+    """Raises CheckpointError unless the parts, encoded apart, equal the whole prompt for each of the probe texts.
+    `instruction`: that `template` shows, or the default one."""
     for query in PROBES:
         for document in PROBES:
             parts = [
@@ -103,5 +123,5 @@ def _check(template: PairTemplate, tokenizer: Tokenizer, render: Render) -> None
                 _ids(tokenizer, template.wrap.document(document)),
                 template.after,
             ]
-            if list(chain(*parts)) != _ids(tokenizer, render(query, document)):
+            if list(chain(*parts)) != _ids(tokenizer, render(query, document, instruction)):
                 raise CheckpointError("this tokenizer joins the prompt with the texts in it; it is not supported")

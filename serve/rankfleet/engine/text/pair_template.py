@@ -41,12 +41,27 @@ PLAIN = TextWrap()
 
 
 @dataclass(frozen=True)
+class InstructionSlot:
+    """The place of an instruction in a prompt, between the characters `left` and `right`, which begin the prompt and
+    reach up to the query. `strip`: whether white space at the instruction's ends is removed."""
+
+    left: str
+    right: str
+    strip: bool = False
+
+    def filled(self, instruction: str) -> str:
+        """The beginning of the prompt, up to the query."""
+        return self.left + (instruction.strip() if self.strip else instruction) + self.right
+
+
+@dataclass(frozen=True)
 class PairTemplate:
     """The tokens around a pair: `before` query `between` document `after`.
 
     `wrap`: what is done to each text before it is encoded.
     `truncated_end`: the last tokens of a pair whose texts were cut, where that differs from `after` (chat templates).
     `document_segment`: segment id (token type) of the document and of `after`, 0 or 1; all before them is segment 0.
+    `instruction`: where `before` shows an instruction; None if it has no place for one.
     """
 
     before: list[int]
@@ -55,11 +70,17 @@ class PairTemplate:
     wrap: TextWrap = PLAIN
     truncated_end: list[int] | None = None
     document_segment: int = 1
+    instruction: InstructionSlot | None = None
 
     @property
     def tokens(self) -> int:
         """Number of tokens that belong to neither text."""
         return len(self.before) + len(self.between) + len(self.after)
+
+    @property
+    def closing(self) -> list[int]:
+        """What follows a text that was cut, where a chat template sets texts apart by characters."""
+        return [] if self.truncated_end is None else self.truncated_end[: len(self.truncated_end) - len(self.after)]
 
     @staticmethod
     def from_tokenizer(tokenizer: Tokenizer) -> "PairTemplate":

@@ -63,6 +63,10 @@ class TextEncoder:
         """int32 token ids of each document, without special tokens."""
         return self._encode(self._wrapped(documents))
 
+    def encode_prompt(self, prompt: str) -> list[int]:
+        """Token ids of a prompt, or of a part of one, as it is."""
+        return self._encode([prompt])[0].tolist()
+
     def encode_beginnings(self, documents: Sequence[str], max_tokens: int) -> list[tuple[np.ndarray, bool]]:
         """Of each document all token ids and True, or, if it is much longer, its first `max_tokens` and False."""
         if self._may_cut:

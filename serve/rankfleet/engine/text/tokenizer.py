@@ -1,12 +1,16 @@
 """Query and documents to token ids, and token ids to pairs in the layout that the checkpoint was trained on."""
 
+import sys
 from collections.abc import Callable, Sequence
+from copy import copy
+from dataclasses import replace
 
 import numpy as np
 from tokenizers import Tokenizer
 
 from rankfleet.core.pairs import TokenizedPairs
 from rankfleet.core.passages import PairLayout, PassageRule, max_passages, truncate
+from rankfleet.core.text_options import Side
 from rankfleet.engine.text.pair_template import PairTemplate
 from rankfleet.engine.text.text_encoder import TextEncoder
 
@@ -40,11 +44,45 @@ class PairTokenizer:
         """int32 token ids of a query, with the checkpoint's default prompt if it has one."""
         return self.encoder.encode_queries([query])[0]
 
-    def reach(self, query: np.ndarray, max_tokens: int | None = None, passages: PassageRule | None = None) -> int:
-        """How many of a document's first tokens determine its pairs and whether it is cut.
+    def instructed(self, instruction: str) -> "PairTokenizer | None":
+        """This tokenizer with an instruction in its prompt; None if the prompt has no place for one. May leave no room
+        for texts (`check_limit`)."""
+        if (slot := self.template.instruction) is None:
+            return None
+        other = copy(self)
+        other.template = replace(self.template, before=self.encoder.encode_prompt(slot.filled(instruction)))
+        return other
+
+    def shortened_query(self, query: np.ndarray, max_tokens: int) -> np.ndarray:
+        """A query of at most `max_tokens`, the default prompt not counted; the same array if it has no more."""
+        return self.shortened(query, max_tokens + len(self.encode_query("")) - len(self.template.closing))
+
+    def shortened(self, text: np.ndarray, max_tokens: int) -> np.ndarray:
+        """The first `max_tokens` tokens of a text; the same array if it has no more. Those of the characters that a
+        chat template puts behind it are not counted."""
+        closing = np.array(self.template.closing, dtype=np.int32)
+        if len(text) <= max_tokens + len(closing):
+            return text
+        return np.concatenate([text[:max_tokens], closing])
+
+    def reach_of(self, max_tokens: int) -> int:
+        """How many of a document's first tokens show whether `shortened` cuts it, and are all that it keeps."""
+        return max_tokens + len(self.template.closing) + 1
+
+    def reach(
+        self,
+        query: np.ndarray,
+        max_tokens: int | None = None,
+        passages: PassageRule | None = None,
+        cut_side: Side = "right",
+    ) -> int:
+        """How many of a document's first tokens determine its pairs and whether it is cut: all if its beginning may be
+        cut off.
 
         One more than there is room for, and one more than the query has, since truncation compares the two lengths.
         """
+        if cut_side == "left":
+            return sys.maxsize
         return max(self._room(max_tokens) * (passages.max_passages if passages else 1), len(query)) + 1
 
     def layout(
@@ -53,13 +91,14 @@ class PairTokenizer:
         documents: list[np.ndarray],
         max_tokens: int | None = None,
         passages: PassageRule | None = None,
+        cut_side: Side = "right",
     ) -> PairLayout:
         """Which tokens go into which pair. `passages`: how a document that is too long becomes several pairs; None
-        keeps only its beginning."""
+        keeps only its beginning, or its end if `cut_side` is left."""
         lengths = np.fromiter(map(len, documents), dtype=np.int64, count=len(documents))
         if passages is None:
-            return truncate(len(query), lengths, self._room(max_tokens))
-        return max_passages(len(query), lengths, self._room(max_tokens), passages)
+            return truncate(len(query), lengths, self._room(max_tokens), cut_side)
+        return max_passages(len(query), lengths, self._room(max_tokens), passages, cut_side)
 
     def pair_lengths(self, layout: PairLayout) -> np.ndarray:
         """int32 tokens of each pair that `build_pairs` makes of this layout."""
@@ -74,16 +113,20 @@ class PairTokenizer:
         pieces: list[np.ndarray] = []
         rows = zip(*(part.tolist() for part in (layout.owners, layout.query, layout.starts, layout.stops)), strict=True)
         opening_kept, joint = -1, before  # joint: the end of one pair and the opening of the next
+        right, closing = layout.cut_side == "right", template.closing
         for owner, kept, start, stop in rows:
             # As in Sentence Transformers, a rendered prompt is cut from its end and then closed again.
-            if template.truncated_end is not None and (kept < len(query) or stop - start < len(documents[owner])):
+            if (
+                template.truncated_end is not None
+                and (kept < len(query) or stop - start < len(documents[owner]))
+                and (right or stop < len(documents[owner]))
+            ):
                 text = np.concatenate([before, query, between, documents[owner][start:]])
-                suffix = template.truncated_end[: len(template.truncated_end) - len(after)]
-                room = kept + stop - start + len(before) + len(between) - len(suffix)
-                pieces += [*([after] if pieces else []), text[:room], np.array(suffix, dtype=np.int32)]
+                room = kept + stop - start + len(before) + len(between) - len(closing)
+                pieces += [*([after] if pieces else []), text[:room], np.array(closing, dtype=np.int32)]
                 continue
             if kept != opening_kept:  # rarely more than once: few documents leave the query too little room
-                opening = np.concatenate([before, query[:kept], between])
+                opening = np.concatenate([before, query[:kept] if right else query[len(query) - kept :], between])
                 joint, opening_kept = np.concatenate([after, opening]), kept
             document = documents[owner]
             pieces.append(joint if pieces else opening)

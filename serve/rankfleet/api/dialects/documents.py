@@ -1,0 +1,112 @@
+"""Documents as requests send them, and the texts that are read of them."""
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Annotated, Any
+
+import yaml
+from pydantic import Field, WithJsonSchema
+
+from rankfleet.core.errors import InvalidRequest, TooLarge
+
+MAX_STRUCTURED_VALUES = 50_000  # of all structured documents of a request: rendering more takes most of a second
+MAX_DEPTH = 16  # of a structured document: each level is indented once more
+OTHER_MEDIA = ("image", "image_url", "video", "video_url", "content")  # in place of a text, in Jina's API and vLLM's
+DUMPER: Any = getattr(yaml, "CSafeDumper", yaml.SafeDumper)  # the first is compiled, and 20 times as fast
+
+
+def documents_schema(**of_objects: Any) -> WithJsonSchema:
+    """A list of strings and objects. of_objects: what their schema says besides."""
+    properties = {"text": {"type": "string"}, "score": {"type": ["number", "null"]}}
+    document = {"anyOf": [{"type": "string"}, {"type": "object", "properties": properties, **of_objects}]}
+    return WithJsonSchema({"type": "array", "minItems": 1, "items": document})
+
+
+# `texts_of` checks them: pydantic would name each of the two types in an error of its own.
+Documents = Annotated[list[Any], documents_schema(required=["text"])]
+StructuredDocuments = Annotated[list[Any], documents_schema()]
+RankFields = Annotated[
+    list[str] | None,
+    Field(
+        max_length=100,
+        description="which fields of a document that is an object are read, as YAML in this order; `text` if left out",
+    ),
+]
+
+
+def texts_of(documents: list[Any], name: str, rank_fields: Sequence[str] | None = None) -> list[str]:
+    """The text of each document; the same list if all are strings. name: of the field that has them.
+
+    Raises InvalidRequest for one that has no text, or could not be returned as it was sent, and TooLarge for structured
+    documents that take long to read.
+    """
+    if {*map(type, documents)} <= {str}:
+        return documents
+    if not rank_fields or [*rank_fields] == ["text"]:
+        return [text_of(i, document, name) for i, document in enumerate(documents)]
+    chosen = [
+        fields_of(i, document, name, rank_fields) if isinstance(document, dict) else text_of(i, document, name)
+        for i, document in enumerate(documents)
+    ]
+    if sum(size_of(value) for value in chosen if isinstance(value, dict)) > MAX_STRUCTURED_VALUES:
+        why = f"the fields to rank by have more than {MAX_STRUCTURED_VALUES} values"
+        raise TooLarge(f"request body: rank_fields: {why}; name fewer, or send fewer documents")
+    return [value if isinstance(value, str) else as_yaml(value) for value in chosen]
+
+
+def text_of(index: int, document: Any, name: str) -> str:
+    text = document.get("text") if isinstance(document, dict) else document
+    if not isinstance(text, str):
+        check_media(index, document, name)
+        raise InvalidRequest(f'request body: {name}.{index}: must be a string or {{"text": string}}')
+    if not has_finite_numbers(document):
+        raise InvalidRequest(f"request body: {name}.{index}: NaN and infinity are not JSON; send null")
+    return text
+
+
+def check_media(index: int, document: Any, name: str) -> None:
+    """Raises InvalidRequest for an image and the like."""
+    if isinstance(document, dict) and (media := next(filter(document.get, OTHER_MEDIA), None)):
+        raise InvalidRequest(f"request body: {name}.{index}: '{media}' is not supported; send a text")
+
+
+def fields_of(index: int, document: dict[str, Any], name: str, rank_fields: Sequence[str]) -> dict[str, Any]:
+    """These fields of a document, in this order; those that it has."""
+    if not has_finite_numbers(document):
+        raise InvalidRequest(f"request body: {name}.{index}: NaN and infinity are not JSON; send null")
+    fields = {field: document[field] for field in rank_fields if field in document}
+    if not fields:
+        raise InvalidRequest(f"request body: {name}.{index}: has none of the rank_fields")
+    if depth_of(fields) > MAX_DEPTH:
+        raise TooLarge(f"request body: {name}.{index}: is nested deeper than {MAX_DEPTH} levels")
+    return fields
+
+
+def as_yaml(fields: Mapping[str, Any]) -> str:
+    """The text that Cohere's clients make of an object, except that characters beyond ASCII are not escaped: models
+    know them as they are."""
+    return str(yaml.dump(fields, Dumper=DUMPER, sort_keys=False, allow_unicode=True))
+
+
+def has_finite_numbers(value: Any) -> bool:
+    """Whether all numbers inside a JSON value are finite."""
+    if isinstance(value, dict):
+        return all(map(has_finite_numbers, value.values()))
+    if isinstance(value, list):
+        return all(map(has_finite_numbers, value))
+    return not isinstance(value, float) or math.isfinite(value)
+
+
+def size_of(value: Any) -> int:
+    """The number of values in a JSON value, itself included."""
+    return 1 + sum(map(size_of, inside(value)))
+
+
+def depth_of(value: Any) -> int:
+    """How many levels of objects and lists a JSON value has."""
+    return 1 + max(map(depth_of, inside(value)), default=0) if isinstance(value, dict | list) else 0
+
+
+def inside(value: Any) -> Iterable[Any]:
+    """The values in an object or a list; none in any other JSON value."""
+    return value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
