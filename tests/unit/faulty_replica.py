@@ -53,9 +53,9 @@ def logits(weights: str, places: np.ndarray) -> np.ndarray:
 class NumberedTexts(SimulatedTexts):
     """Texts whose token ids are the place of the document."""
 
-    def part(self, tier: str, documents: np.ndarray | None = None, max_tokens: int | None = None) -> Part:
-        part = super().part(tier, documents, max_tokens)
-        places = np.arange(len(part.pairs)) if documents is None else documents
+    def part(self, tier: str, places: np.ndarray | None = None, max_tokens: int | None = None) -> Part:
+        part = super().part(tier, places, max_tokens)
+        places = np.arange(len(part.pairs)) if places is None else places
         ids = np.repeat(places, part.pairs.lengths).astype(np.int32)
         return Part(TokenizedPairs(ids, part.pairs.lengths, part.pairs.document_offsets), part.layout)
 

@@ -84,15 +84,16 @@ def longest_first(first: int | np.ndarray, second: np.ndarray, limit: int) -> tu
     return kept_first, kept_second
 
 
-def truncate(query: int, documents: np.ndarray, limit: int) -> PairLayout:
-    """One pair per document. query: its tokens. documents: int64 [n], tokens of each. limit: tokens of a pair."""
+def truncate(query: int | np.ndarray, documents: np.ndarray, limit: int) -> PairLayout:
+    """One pair per document. query: its tokens, one number or int64 [n]. documents: int64 [n], tokens of each. limit:
+    tokens of a pair."""
     kept, stops = longest_first(query, documents, limit)
     rows = np.arange(len(documents))
     cut = np.flatnonzero((kept < query) | (stops < documents))
     return PairLayout(rows, kept, np.zeros_like(rows), stops, rows, cut.tolist())
 
 
-def max_passages(query: int, documents: np.ndarray, limit: int, rule: PassageRule) -> PairLayout:
+def max_passages(query: int | np.ndarray, documents: np.ndarray, limit: int, rule: PassageRule) -> PairLayout:
     """As many passages as each document needs, of about equal length so that the last is not a short remainder.
 
     With d tokens to place, room r beside the query and overlap v, n = ⌈(d − v) / (r − v)⌉ passages of
