@@ -1,7 +1,9 @@
 """Which candidates of a request are whose: those of several queries stand in one row, one query's after the other's."""
 
+from bisect import bisect_right
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import accumulate
 
 import numpy as np
 
@@ -20,8 +22,16 @@ class QueryLists:
     @cached_property
     def slices(self) -> list[slice]:
         """The candidates of each query."""
-        stops = np.cumsum(self.counts).tolist()
-        return [slice(stop - count, stop) for count, stop in zip(self.counts, stops, strict=True)]
+        return [slice(stop - count, stop) for count, stop in zip(self.counts, self._stops, strict=True)]
+
+    @cached_property
+    def _stops(self) -> list[int]:
+        return [*accumulate(self.counts)]
+
+    def locate(self, place: int) -> tuple[int, int]:
+        """The query of a candidate, and its place among those of its query."""
+        query = bisect_right(self._stops, place)
+        return query, place - self._stops[query] + self.counts[query]
 
     @property
     def queries(self) -> np.ndarray:

@@ -32,7 +32,7 @@ def check_documents(request: RerankRequest, limits: Limits) -> None:
     for i, (document, characters) in enumerate(zip(documents, request.characters, strict=True)):
         # The number of characters, a lower bound, spares encoding a text that is far too long.
         if characters > max_bytes or len(document.encode()) > max_bytes:
-            place = f"{lists.queries[i]}.{lists.ranks[i]}" if request.counts else i
+            place = "{}.{}".format(*lists.locate(i)) if request.counts else i
             raise TooLarge(
                 f"documents.{place} is longer than the {max_bytes} bytes allowed; cut it into passages and rank those"
             )

@@ -103,7 +103,7 @@ class RankingService:
         tokenized = await self._tokenized(resolved, timing)
         if not request.probe:
             lengths = tokenized.plan_request.lengths or {}
-            self._token_bound.learn(request, lengths, self.pair_limits(resolved.target.tiers))
+            self._token_bound.learn(resolved.request, lengths, self.pair_limits(resolved.target.tiers))
         plan, answer = await self._router.route(tokenized)
         ranking = ranking_of(tokenized, plan, answer)
         timing.ends("reply", self.clock())
@@ -151,9 +151,9 @@ class RankingService:
     def _resolve(self, request: RerankRequest, arrived_s: float | None = None) -> ResolvedRequest:
         """Check a request, put its documents into their retriever's order, and find which tiers may answer it."""
         if not request.probe:
+            check_documents(request, self.config.limits)
             for query in request.each_query:
                 check_query(query, self.config.limits)
-            check_documents(request, self.config.limits)
             check_scores(request)
         assignment = None if request.model in self.config.tiers else assign(self.live.experiments, request)
         target = target_of(request, self.live, self.config.tiers, assignment.model if assignment else None)
