@@ -28,10 +28,10 @@ REFUSED = [
 ]
 ODD = [
     {"documents": [LONG], "long_documents": "max_passage", "slo_ms": 1},
-    {"documents": [LONG] * 5, "long_documents": "max_passage", "slo_ms": 200},
-    {"documents": [LONG[:2600]] * 3, "long_documents": "max_passage"},
-    {"documents": [LONG] * 40, "long_documents": "max_passage", "slo_ms": 60},
-    {"documents": [LONG] * 40, "model": "large", "slo_ms": 100},
+    {"documents": [f"{i} {LONG}" for i in range(5)], "long_documents": "max_passage", "slo_ms": 200},
+    {"documents": [f"{i} {LONG[:2600]}" for i in range(3)], "long_documents": "max_passage"},
+    {"documents": [f"{i} {LONG}" for i in range(40)], "long_documents": "max_passage", "slo_ms": 60},
+    {"documents": [f"{i} {LONG}" for i in range(40)], "model": "large", "slo_ms": 100},
     {"documents": ["", " ", "\0", "\u202e", "😀", "a" * 900_000]},
     {"documents": DOCUMENTS, "top_n": 10**30},
     {"documents": DOCUMENTS, "min_quality": 1e-320, "user": "u" * 100_000},

@@ -91,11 +91,10 @@ def test_bad_requests_do_not_disturb_good_ones(running_fleet: RunningFleet) -> N
 
 
 def test_a_client_that_goes_away_disturbs_no_other(running_fleet: RunningFleet) -> None:
+    heavy = {"query": QUERY, "documents": [f"{i} {RIGHT * 20}" for i in range(60)], "model": "large"}
     for _ in range(5):
         with pytest.raises(httpx.ReadTimeout):
-            running_fleet.http.post(
-                "/v1/rerank", json={"query": QUERY, "documents": [RIGHT * 20] * 60, "model": "large"}, timeout=0.02
-            )
+            running_fleet.http.post("/v1/rerank", json=heavy, timeout=0.02)
     assert running_fleet.rerank(QUERY, DOCUMENTS, model="small").status_code == 200
 
 
@@ -108,7 +107,7 @@ def test_routes(running_fleet: RunningFleet) -> None:
 
 
 def test_an_infeasible_budget_is_refused_at_once_where_the_class_says_so(running_fleet: RunningFleet) -> None:
-    reply = running_fleet.rerank(QUERY, [RIGHT] * 500, model="interactive", slo_ms=5)
+    reply = running_fleet.rerank(QUERY, [f"{RIGHT} {i}" for i in range(500)], model="interactive", slo_ms=5)
     assert (reply.status_code, reply.json()["error"]["code"]) == (422, "infeasible")
     assert "retry-after" not in reply.headers, "the fleet is idle: trying again would not help"
     assert "no tier fits 5 ms" in reply.json()["error"]["message"]

@@ -33,12 +33,13 @@ CLIENT: ContextVar["Client"] = ContextVar("CLIENT")
 class Client:
     """One request and what became of it.
 
-    fusion: None if its candidates are unordered. version: of the fleet by which it was routed. decision: the router's;
-    None before it is made. plan: as it was carried out. ended_s: None while it waits. has_left: whether the client has
-    gone.
+    texts: of the request. fusion: None if its candidates are unordered. version: of the fleet by which it was routed.
+    decision: the router's; None before it is made. plan: as it was carried out. ended_s: None while it waits. has_left:
+    whether the client has gone.
     """
 
     request: PlanRequest
+    texts: NumberedTexts
     fusion: Fusion | None = None
     version: int = 0
     task: "asyncio.Task[None] | None" = None
@@ -178,15 +179,16 @@ class RouterProcess:
     ) -> None:
         CLIENT.get().decision = decision
 
-    async def rank(self, client: Client, texts: NumberedTexts) -> None:
+    async def rank(self, client: Client) -> None:
         """Rank one request, and note what became of it."""
         CLIENT.set(client)
         client.version = self.version
         request = client.request
         target = Target(tuple(request.work), request.pinned, NO_CLASS, None, request.budget_ms)
         resolved = ResolvedRequest(RerankRequest("", []), target, None, request.arrived_s, client.fusion)
+        tokenized = TokenizedRequest(resolved, client.texts, request, Timing())
         try:
-            client.plan, client.answer = await self._router.route(TokenizedRequest(resolved, texts, request, Timing()))
+            client.plan, client.answer = await self._router.route(tokenized)
         except RankfleetError as error:
             client.error = error
         client.ended_s = self._fleet.clock()
@@ -245,8 +247,8 @@ class FaultyFleet:
         self, router: RouterProcess, request: PlanRequest, texts: NumberedTexts, fusion: Fusion | None = None
     ) -> Client:
         """A client sends a request."""
-        client = Client(request, fusion)
-        client.task = self.loop.create_task(router.rank(client, texts))
+        client = Client(request, texts, fusion)
+        client.task = self.loop.create_task(router.rank(client))
         return client
 
     def run_for(self, seconds: float) -> None:

@@ -12,11 +12,14 @@ from rankfleet.core.config import FleetConfig, parse_config
 from rankfleet.core.errors import ReplicaLost
 from rankfleet.core.messages import Chunk, ChunkScores
 from rankfleet.core.pairs import TokenizedPairs
+from rankfleet.core.query_lists import QueryLists
 from rankfleet.core.work import Work
 from rankfleet.estimates.latency import LatencyModel
+from rankfleet.estimates.lengths import Lengths
 from rankfleet.replica.hosting import HostedModel
 from rankfleet.replica.worker import Worker
 from rankfleet.router.texts import Part
+from rankfleet.router.tokenize import first_ranks
 from rankfleet.simulate.texts import SimulatedTexts
 from rankfleet.simulate.virtual_time import VirtualLoop
 
@@ -45,24 +48,40 @@ def fingerprint(tier: str, version: int) -> str:
     return f"{tier}@{version}"
 
 
-def logits(weights: str, places: np.ndarray) -> np.ndarray:
-    """The scores of documents by their places in the request; they tell by which weights."""
-    return (zlib.crc32(weights.encode()) % 1000 * 16 + places * 7 % 13).astype(np.float32)
+def logits(weights: str, documents: np.ndarray) -> np.ndarray:
+    """The scores of documents by their numbers; they tell by which weights."""
+    return (zlib.crc32(weights.encode()) % 1000 * 16 + documents * 7 % 13).astype(np.float32)
 
 
 class NumberedTexts(SimulatedTexts):
-    """Texts whose token ids are the place of the document."""
+    """Texts whose token ids are the number of the document, of one query or several; some documents occur twice."""
 
-    def part(self, tier: str, documents: np.ndarray | None = None, max_tokens: int | None = None) -> Part:
-        part = super().part(tier, documents, max_tokens)
-        places = np.arange(len(part.pairs)) if documents is None else documents
-        ids = np.repeat(places, part.pairs.lengths).astype(np.int32)
-        return Part(TokenizedPairs(ids, part.pairs.lengths, part.pairs.document_offsets), part.layout)
+    def __init__(self, documents: int, tokens: int, queries: int, copies: int) -> None:
+        """copies: candidates that are the same documents as the first ones."""
+        super().__init__(CONFIG, documents, tokens)
+        parts = np.array_split(np.arange(documents + copies), min(queries, documents))
+        self.lists = QueryLists(tuple(map(len, parts)))
+        self.documents = np.arange(documents + copies) % documents if copies else None
+        if self.documents is not None or len(parts) > 1:
+            ranks = first_ranks(self.lists.ranks, self.documents)
+            self.lengths = {
+                tier: Lengths(each.tokens, ranks=ranks, candidates=self.lists.longest)
+                for tier, each in self.lengths.items()
+            }
+
+    def part(self, tier: str, places: np.ndarray | None = None, max_tokens: int | None = None) -> Part:
+        documents = self.documents
+        if places is not None and documents is not None:
+            places, documents = np.unique(documents[places], return_inverse=True)
+        part = super().part(tier, places, max_tokens)
+        numbers = np.arange(len(part.pairs)) if places is None else places
+        ids = np.repeat(numbers, part.pairs.lengths).astype(np.int32)
+        return Part(TokenizedPairs(ids, part.pairs.lengths, part.pairs.document_offsets), part.layout, documents)
 
 
 @cache
-def texts(documents: int, tokens: int) -> NumberedTexts:
-    return NumberedTexts(CONFIG, documents, tokens)
+def texts(documents: int, tokens: int, queries: int = 1, copies: int = 0) -> NumberedTexts:
+    return NumberedTexts(documents, tokens, queries, copies)
 
 
 class DeviceFault(Exception):

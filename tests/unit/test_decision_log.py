@@ -126,14 +126,14 @@ def test_a_decision_that_is_another_one_is_told_by_its_fields() -> None:
 LINE = (
     b'{"format":3,"request_id":"r-1","now_s":2.5,"request":{"work":{"small":{"pairs":2,"tokens":30,"squares":500}},'
     b'"arrived_s":2.25,"budget_ms":null,"pinned":"name","when_none_fits":"degrade","min_quality":0.0,"lengths":{"small":'
-    b'{"tokens":[10,20],"template_tokens":3,"firsts":[0]}},"max_stages":2,"may_cut":false},"fleet":{"tiers":[{"name":"small",'
+    b'{"tokens":[10,20],"template_tokens":3,"firsts":[0],"ranks":[0],"candidates":2}},"max_stages":2,"may_cut":false},"fleet":{"tiers":[{"name":"small",'
     b'"quality":0.3,"group":"g","latency":{"alpha_ms":1.0,"beta_ms":0.5,"gamma_ms":0.01,"p99_factor":1.5}}],"groups":'
     b'{"g":{"replicas":1,"backlog_s":0.25,"in_flight":[[4.5,null]],"busy_since_s":1.5,"whole_tokens":0,"arrivals":'
     b'{"typical_budget_ms":null,"burst_rate_per_s":0.0},"asleep":false,"batch_tokens":64}},"network_ms":2.0,'
     b'"transfer_ms":1.0,"table":null,"rule":{"expected_arrivals":0.5,"horizon":0.26,"horizon_exponent":0.63,'
     b'"arrival_window":0.2,"memory_s":30.0},"start_s":20.0},"table":{"tiers":{"small":0.3},"retriever":0.1,"depths":{"small":{"5":0.25}},'
     b'"tokens":{},"cascades":{"small>large":{"5":0.35}}},"decision":{"kind":"Plan","stages":[{"tier":"small",'
-    b'"candidates":1,"tiers":["small"]}],"documents":1,"quality":0.3,"predicted_ms":534.5,"budget_ms":null,"fits":true,'
+    b'"candidates":2,"tiers":["small"]}],"documents":2,"quality":0.3,"predicted_ms":534.5,"budget_ms":null,"fits":true,'
     b'"reason":"small is asked for by name","max_tokens":null,"degraded":null,"considered":[{"tier":"small",'
     b'"quality":0.3,"predicted_ms":534.5,"verdict":"chosen","how":""}],"unloaded":{"tier":"small",'
     b'"work_ms":[["g",20.46875]]}}}'
@@ -145,7 +145,7 @@ def test_a_line_of_this_format_is_read_and_written_unchanged() -> None:
     assert (known.request_id, known.now_s, known.request.arrived_s) == ("r-1", 2.5, 2.25)
     assert known.request.lengths is not None
     assert known.request.lengths["small"].tokens.tolist() == [10, 20]
-    assert known.request.documents == 1
+    assert known.request.documents == 2, "the second is the same as the first"
     group = GroupState(1, 0.25, ((4.5, math.inf),), 1.5, arrivals=ArrivalStats(math.inf, 0.0), batch_tokens=64)
     assert known.fleet.groups == {"g": group}
     table = QualityTable({"small": 0.3}, 0.1, {"small": {5: 0.25}}, {}, {("small", "large"): {5: 0.35}})
@@ -165,7 +165,7 @@ def test_a_line_of_this_format_is_read_and_written_unchanged() -> None:
         (LINE[200:], "is not a logged decision"),
         (LINE.replace(b'"backlog_s"', b'"backlog_ms"'), "backlog_ms"),
         (LINE.replace(b'"groups":{"g":{', b'"groups":[{"g":{').replace(b"64}}", b"64}}]"), "is not a logged decision"),
-        (LINE.replace(b'"format":3', b'"format":1'), "has format 1; this version of rankfleet replays format 3"),
+        (LINE.replace(b'"format":3', b'"format":2'), "has format 2; this version of rankfleet replays format 3"),
     ],
 )
 def test_a_damaged_line_or_one_of_another_format_is_refused(line: bytes, why: str) -> None:
@@ -206,19 +206,21 @@ curves = st.dictionaries(st.integers(1, 12) | st.integers(64, 300), figures, min
 
 
 @st.composite
-def lengths_of_pairs(draw: st.DrawFn, documents: int) -> Lengths:
+def lengths_of_pairs(draw: st.DrawFn, documents: int, ranks: list[int] | None, candidates: int) -> Lengths:
     passages = draw(st.none() | st.lists(st.integers(1, 3), min_size=documents, max_size=documents))
     pairs = documents if passages is None else sum(passages)
     tokens = draw(st.lists(st.integers(1, 600), min_size=pairs, max_size=pairs))
     firsts = None if passages is None else np.cumsum([0, *passages[:-1]])
-    return Lengths(np.array(tokens, np.int32), draw(st.integers(0, 40)), firsts)
+    return Lengths(np.array(tokens, np.int32), draw(st.integers(0, 40)), firsts, ranks and np.array(ranks), candidates)
 
 
 @st.composite
 def requests(draw: st.DrawFn, tiers: tuple[str, ...]) -> PlanRequest:
     asked = draw(st.lists(st.sampled_from(tiers), min_size=1, unique=True))
     documents = draw(st.integers(1, 12))
-    lengths = {tier: draw(lengths_of_pairs(documents)) for tier in asked}
+    ranks = draw(st.none() | st.lists(st.integers(0, 5), min_size=documents, max_size=documents))  # several queries
+    candidates = max(ranks) + draw(st.integers(1, 3)) if ranks else documents
+    lengths = {tier: draw(lengths_of_pairs(documents, ranks, candidates)) for tier in asked}
     return PlanRequest(
         {tier: each.work for tier, each in lengths.items()},
         draw(st.floats(0, 10)),

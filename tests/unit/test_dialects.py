@@ -164,7 +164,7 @@ async def test_more_results_than_documents_are_all_and_fewer_are_the_best(dialec
 @pytest.mark.parametrize(("dialect", "route"), RERANK)
 async def test_null_is_the_default_and_is_never_sent_for_a_document(dialect: Dialect, route: Any) -> None:
     nulls = dict.fromkeys(name for name, field in route.body.model_fields.items() if not field.is_required())
-    nulls |= dict.fromkeys(route.body.unsupported)
+    nulls = dict.fromkeys(nulls.keys() - {"query"} | route.body.unsupported.keys())  # `queries` may replace it
     reply, plain = await post(route.path, example(route, **nulls)), await post(route.path, example(route))
     client = client_of(dialect, route)
     assert client.results(reply.json()) == client.results(plain.json())

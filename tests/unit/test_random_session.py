@@ -66,6 +66,8 @@ class Session(RuleBasedStateMachine):
         router=PLACES,
         documents=st.sampled_from([1, 20, 100, 300]),
         tokens=st.sampled_from([16, 64]),
+        queries=st.sampled_from([1, 1, 1, 3]),
+        copies=st.sampled_from([0.0, 0.0, 0.0, 0.4]),
         budget_ms=BUDGETS_MS,
         pinned=st.sampled_from([None, None, None, *CONFIG.tiers]),
         refuse=st.booleans(),
@@ -79,6 +81,8 @@ class Session(RuleBasedStateMachine):
         router: int,
         documents: int,
         tokens: int,
+        queries: int,
+        copies: float,
         budget_ms: float | None,
         pinned: str | None,
         refuse: bool,
@@ -87,7 +91,8 @@ class Session(RuleBasedStateMachine):
         count: int,
         then_s: float,
     ) -> None:
-        pairs, process = texts(documents, tokens), self.fleet.routers[router % 2]
+        pairs = texts(documents, tokens, queries, round(copies * documents))
+        process, candidates = self.fleet.routers[router % 2], sum(pairs.lists.counts)
         request = PlanRequest(
             {tier: work for tier, work in pairs.work.items() if pinned in (None, tier)},
             self.fleet.clock(),
@@ -98,9 +103,9 @@ class Session(RuleBasedStateMachine):
             pairs.lengths,
             max_stages=2,
         )
-        scores = None if fused_by == "order" else np.arange(documents, 0, -1) ** 2
+        scores = None if fused_by == "order" else [float(rank**2) for rank in range(candidates, 0, -1)]
         weights = process.view.quality.weights
-        fusion = None if fused_by is None else Fusion.of(documents, scores, weights)
+        fusion = None if fused_by is None else Fusion.of_lists(pairs.lists, scores, weights)
         self.waiting += [self.fleet.submit(process, request, pairs, fusion) for _ in range(count)]
         self.fleet.run_for(then_s)
 
@@ -243,20 +248,26 @@ class Session(RuleBasedStateMachine):
             assert since_s >= client.request.arrived_s, client
 
     def check_scores(self, client: Client) -> None:
-        """Every document has the score of its place, fused where candidates are ranked, and those of a stage come from
-        the same weights."""
+        """Every candidate has the score of its document, fused where candidates are ranked, and those of a stage come
+        from the same weights. The same document has the same score wherever it occurs."""
         order, scores, raw = client.answer.order, client.answer.scores, client.answer.logits
-        assert sorted(order.tolist()) == list(range(len(scores)))
-        first, *second = client.answer.stages
-        placed = scores[order]
-        assert (np.diff(placed) <= 0).all()
-        for stage, places in ((second[0], order[: second[0].candidates]),) if second else ((first, order),):
-            weights = [f"{stage.tier}@{client.version}/{precision}" for precision in "ab"]
-            assert any(np.array_equal(raw[places], logits(each, places)) for each in weights)
-            expected = raw[places].astype(np.float64)
-            if client.fusion is not None:
-                expected += WEIGHTS.get(stage.tier, 0.0) * client.fusion.evidence[places]
-            assert np.allclose(scores[places], expected, rtol=0, atol=1e-9)
+        stage, documents, best = client.answer.stages[-1], client.texts.documents, []
+        for part in client.texts.lists.slices:
+            assert sorted(order[part].tolist()) == list(range(part.start, part.stop))
+            best.append(order[part][: stage.candidates])
+            placed = scores[order[part]]
+            assert (placed[1:] <= placed[:-1]).all()
+        places = np.concatenate(best)
+        numbers = places if documents is None else documents[places]
+        weights = [f"{stage.tier}@{client.version}/{precision}" for precision in "ab"]
+        assert any(np.array_equal(raw[places], logits(each, numbers)) for each in weights)
+        expected = raw[places].astype(np.float64)
+        if client.fusion is not None:
+            expected += WEIGHTS.get(stage.tier, 0.0) * client.fusion.evidence[places]
+        assert np.allclose(scores[places], expected, rtol=0, atol=1e-9)
+        if documents is not None:
+            of_first = np.unique(documents, return_index=True)[1]
+            assert np.array_equal(raw, raw[of_first][documents])
 
     def estimates_are_finite(self) -> None:
         now_s = self.fleet.clock()

@@ -14,6 +14,12 @@ from rankfleet.estimates.latency import LatencyModel
 from rankfleet.router.ledger import Entry
 from tests.unit.fakes import WORDS, FakeClock, FakeGroup, fleet, on_virtual_time, send, service, word_tokenizer
 
+
+def many(count: int, words: str = "a dog") -> list[str]:
+    """Documents of these words and one more."""
+    return [f"{words} {i}" for i in range(count)]
+
+
 SUN = 3 + WORDS.index("sun")
 
 
@@ -82,7 +88,7 @@ async def test_a_class_that_refuses_refuses_before_any_work() -> None:
 async def test_a_large_request_is_spread_over_the_replicas() -> None:
     group = FakeGroup()
     kept = {"tiers": ["small", "medium", "large"], "replicas": {"min": 3, "max": 3}, "batch_tokens": 4096}
-    ranking = await service(group, fleet(groups={"demo": kept})).rank(RerankRequest("cat", ["a dog is"] * 1000))
+    ranking = await service(group, fleet(groups={"demo": kept})).rank(RerankRequest("cat", many(1000)))
     # 1,000 pairs of 7 tokens are more than a batch, and worth three chunks
     assert sorted(len(c.pairs) for c in group.chunks) == [333, 333, 334]
     assert [d.index for d in ranking.documents] == list(range(1000))
@@ -91,7 +97,7 @@ async def test_a_large_request_is_spread_over_the_replicas() -> None:
 async def test_no_chunk_is_above_the_groups_bound() -> None:
     group = FakeGroup()
     config = fleet(groups={"demo": {"tiers": ["small", "medium", "large"], "batch_tokens": 64}})
-    await service(group, config).rank(RerankRequest("cat", ["a dog is"] * 40))
+    await service(group, config).rank(RerankRequest("cat", many(40)))
     assert len(group.chunks) == 5  # nine pairs of 7 tokens fit into 64
     assert all(c.pairs.tokens <= 64 for c in group.chunks)
 
@@ -264,7 +270,7 @@ async def test_when_one_chunk_fails_the_others_are_cancelled() -> None:
 
     config = fleet(groups={"demo": {"tiers": ["small", "medium", "large"], "batch_tokens": 64}})
     with pytest.raises(RuntimeError, match="device lost"):
-        await service(HalfBroken(), config).rank(RerankRequest("cat", ["a dog is"] * 40))
+        await service(HalfBroken(), config).rank(RerankRequest("cat", many(40)))
     await asyncio.sleep(0)
     assert len(cancelled) == 4
 
@@ -364,7 +370,7 @@ async def test_requests_of_all_routers_have_names_of_their_own() -> None:
     group = FakeGroup()
     two = {"demo": {"tiers": ["small", "medium", "large"], "replicas": {"min": 2, "max": 2}, "batch_tokens": 2048}}
     for each in (first := service(group, groups=two), first, service(group, groups=two)):
-        await each.rank(RerankRequest("cat", ["a dog " * 40] * 100, model="small"))
+        await each.rank(RerankRequest("cat", many(100, "a dog " * 40), model="small"))
     names = [chunk.request for chunk in group.chunks]
     assert None not in names
     assert len({*names}) == 3, "a request's chunks share its name"
@@ -397,7 +403,7 @@ async def test_candidates_are_left_out_by_whole_documents_as_planned() -> None:
     group = FakeGroup()
     one = service(group, long_documents="max_passage", passage_overlap_tokens=0, network_ms=0)
     one.fleet.update_latency({n: LatencyModel(0, ms, 0) for n, ms in (("small", 1), ("medium", 9), ("large", 9))})
-    asked = RerankRequest("cat", ["a dog " * 120] * 5, slo_ms=1000)
+    asked = RerankRequest("cat", many(5, "a dog " * 119 + "a"), slo_ms=1000)
     planned = await one.explain(asked)
     assert isinstance(planned, Plan)
     ranking = await one.rank(asked)
@@ -416,7 +422,7 @@ async def test_the_tokens_of_a_plan_that_cuts_passages_are_those_sent() -> None:
     config = fleet(long_documents="max_passage", passage_overlap_tokens=0, network_ms=0)
     one = service(group, config, dict.fromkeys(config.tiers, word_tokenizer(160)))
     one.fleet.update_latency({n: LatencyModel(0, ms, 0) for n, ms in (("small", 1), ("medium", 9), ("large", 9))})
-    ranking = await one.rank(RerankRequest("cat", ["a dog " * 350] * 5, slo_ms=2000))
+    ranking = await one.rank(RerankRequest("cat", many(5, "a dog " * 349 + "a"), slo_ms=2000))
     assert (ranking.plan.degraded, ranking.plan.predicted_ms) == ("80 tokens a pair", pytest.approx(2000))
     sent = np.concatenate([chunk.pairs.lengths for chunk in group.chunks])
     assert (len(sent), set(sent.tolist())) == (25, {80})
@@ -504,10 +510,10 @@ async def test_budgets_of_infeasible_requests_are_not_counted() -> None:
 async def test_explain_refuses_as_rank_does() -> None:
     one = service(slo_classes={"fast": {"slo_ms": 50, "when_none_fits": "refuse"}})
     one.fleet.update_latency({tier: LatencyModel(0, 1.0, 0) for tier in ("small", "medium", "large")})
-    await one.rank(RerankRequest("cat", ["a dog is an animal"] * 2, model="fast"))
+    await one.rank(RerankRequest("cat", many(2, "a dog is an"), model="fast"))
     send(one, 1.0)  # something is under way
     one._tokenize = None  # type: ignore[assignment, method-assign]
-    decision = await one.explain(RerankRequest("cat", ["a dog is an animal"] * 20, model="fast"))
+    decision = await one.explain(RerankRequest("cat", many(20, "a dog is an"), model="fast"))
     assert isinstance(decision, Refusal)
 
 

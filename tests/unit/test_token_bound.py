@@ -12,6 +12,8 @@ from rankfleet.router.service import RankingService
 from rankfleet.router.token_bound import REMEMBERED, TokenLowerBound
 from tests.unit.fakes import FakeGroup, send, service
 
+DOCUMENTS = [f"a dog is an animal{i}" for i in range(40)]
+
 
 def lengths(*tokens: int) -> dict[str, Lengths]:
     """Of pairs, at the only tier."""
@@ -53,7 +55,7 @@ async def test_a_request_that_is_certainly_too_large_is_refused_before_it_is_tok
 ) -> None:
     group = FakeGroup()
     one = strict(group)
-    few, many = ["a dog is an animal"] * 2, ["a dog is an animal"] * 20
+    few, many = DOCUMENTS[:2], DOCUMENTS
     await one.rank(RerankRequest("cat", few, model="fast"))
     send(one, 1.0)  # something is under way
     tokenized: list[RerankRequest] = []
@@ -66,16 +68,16 @@ async def test_a_request_that_is_certainly_too_large_is_refused_before_it_is_tok
 
 async def test_only_requests_that_would_be_refused_are_refused_early() -> None:
     one = strict(FakeGroup())
-    few = ["a dog is an animal"] * 2
+    few = DOCUMENTS[:2]
     await one.rank(RerankRequest("cat", few, model="fast"))
     assert (await one.rank(RerankRequest("cat", few, model="fast"))).plan.fits
     # Without a budget, or in a class that degrades, nothing is refused.
-    assert await one.rank(RerankRequest("cat", few * 20))
-    assert await one.rank(RerankRequest("cat", few * 20, slo_ms=50))
+    assert await one.rank(RerankRequest("cat", DOCUMENTS))
+    assert await one.rank(RerankRequest("cat", DOCUMENTS, slo_ms=50))
 
 
 async def test_an_idle_router_counts_tokens_before_it_refuses() -> None:
     one = strict(FakeGroup())
-    await one.rank(RerankRequest("cat", ["a dog is an animal"] * 2, model="fast"))
+    await one.rank(RerankRequest("cat", DOCUMENTS[:2], model="fast"))
     # Many characters that are hardly any tokens: 20 pairs of 4 words.
-    assert (await one.rank(RerankRequest("cat", ["a" + " " * 400 + "b"] * 5, model="fast"))).plan.fits
+    assert (await one.rank(RerankRequest("cat", ["a" + " " * 400 + word for word in "bcdef"], model="fast"))).plan.fits

@@ -151,11 +151,108 @@ async def test_scores_follow_the_fused_order_but_the_pairs_of_score_have_none(tm
     assert [(row["index"], row["score"]) for row in pairs] == [(0, -1.5), (1, 1.5)]
 
 
-async def test_several_queries_are_refused(client: httpx.AsyncClient) -> None:
-    for queries in ([], [QUERY, "bird"]):
-        error = await client.post("/score", json={"text_1": queries, "text_2": [DOG, ANIMAL]})
-        message = f"text_1: {len(queries)} queries in one call are not supported yet"
-        assert (error.status_code, message in error.json()["error"]["message"]) == (400, True)
+async def test_vllm_scores_each_document_for_its_own_query(client: httpx.AsyncClient) -> None:
+    queries = [QUERY, "a bird", QUERY]
+    for names in (("text_1", "text_2"), ("queries", "documents")):
+        body = dict(zip(names, (queries, [ANIMAL, DOG, DOG]), strict=True)) | {"use_activation": False}
+        reply = await client.post("/score", json=body)
+        scores = [(row["index"], row["score"]) for row in reply.json()["data"]]
+        assert scores == [(0, 1.5), (1, -0.5), (2, -1.5)]  # pairs of 9, 7 and 6 tokens
+        assert reply.json()["usage"] == {"prompt_tokens": 22, "total_tokens": 22}
+        assert (reply.headers["x-rankfleet-plan"], "x-rankfleet-fusion" in reply.headers) == (
+            "large;candidates=1",
+            False,
+        )
+        check_documented(await openapi_page(client), reply)
+
+
+@pytest.mark.parametrize(
+    ("queries", "documents", "message"),
+    [
+        ([], [DOG, ANIMAL], "text_1: 0 queries for 2 documents; send one query for all of them, or one for each"),
+        ([QUERY, "bird"], [DOG], "text_1: 2 queries for 1 documents; send one query for all of them, or one for each"),
+        ([QUERY, "bird", " "], [DOG, DOG, DOG], "query is empty"),
+    ],
+)
+async def test_queries_that_do_not_match_their_documents_are_refused(
+    client: httpx.AsyncClient, queries: list[str], documents: list[str], message: str
+) -> None:
+    error = await client.post("/score", json={"text_1": queries, "text_2": documents})
+    assert (error.status_code, message in error.json()["error"]["message"]) == (400, True)
+
+
+async def test_native_queries_share_documents_or_have_their_own(client: httpx.AsyncClient) -> None:
+    reply = await client.post("/v1/rerank", json={"queries": [QUERY, "a bird"], "documents": [DOG, {"text": ANIMAL}]})
+    both = [{"index": 1, "relevance_score": HIGH, "logit": 1.5}, {"index": 0, "relevance_score": LOW, "logit": -1.5}]
+    bird = [(1, 2.5), (0, -0.5)]
+    assert reply.json()["results"][0] == both
+    assert [[(row["index"], row["logit"]) for row in each] for each in reply.json()["results"][1:]] == [bird]
+    assert reply.json()["usage"] == {"total_tokens": 15 + 17}
+    assert reply.json()["meta"]["billed_units"] == {"search_units": 2}
+    assert (reply.json()["rankfleet"]["stages"], reply.json()["rankfleet"]["truncated"]) == (
+        [{"tier": "large", "candidates": 2}],
+        [[], []],
+    )
+    check_documented(await openapi_page(client), reply)
+
+    lists = [[DOG, ANIMAL], ["a dog " * 40], [{"text": "x", "id": 7}, DOG]]
+    body = {"queries": [QUERY, QUERY, "a bird"], "documents": lists, "top_n": 1, "return_documents": True}
+    reply = await client.post("/v1/rerank", json=body)
+    assert [[(row["index"], row["document"]) for row in each] for each in reply.json()["results"]] == [
+        [(1, {"text": ANIMAL})],
+        [(0, {"text": "a dog " * 40})],
+        [(1, {"text": DOG})],
+    ]
+    assert reply.json()["rankfleet"]["truncated"] == [[], [0], []]
+    check_documented(await openapi_page(client), reply)
+    planned = (await client.post("/v1/plan", json=body)).json()
+    assert (planned["tier"], planned["stages"]) == ("large", [{"tier": "large", "candidates": 2}])
+
+
+async def test_one_query_in_a_list_has_a_list_of_results(client: httpx.AsyncClient) -> None:
+    reply = (await client.post("/v1/rerank", json={"queries": [QUERY], "documents": [[DOG, ANIMAL]]})).json()
+    assert [[row["index"] for row in each] for each in reply["results"]] == [[1, 0]]
+
+
+@pytest.mark.parametrize(
+    ("body", "message"),
+    [
+        ({"documents": [DOG]}, "query: Field required"),
+        ({"query": QUERY, "queries": [QUERY], "documents": [DOG]}, "queries: send at least one, and no query beside"),
+        ({"queries": [], "documents": [DOG]}, "queries: send at least one"),
+        ({"queries": [QUERY, "x"], "documents": [[DOG]]}, "or a list of 2 lists, one for each of the queries"),
+        (
+            {"queries": [QUERY, "x"], "documents": [[DOG], DOG]},
+            "documents: send one list for all queries, or a list of 2",
+        ),
+        ({"queries": [QUERY, "x"], "documents": [[DOG], []]}, "documents is empty"),
+        ({"queries": [QUERY, "x"], "documents": [[DOG], [DOG, 3]]}, "documents.1.1: must be a string"),
+        ({"query": QUERY, "documents": [[DOG]]}, "documents.0: must be a string"),
+        ({"queries": [QUERY], "documents": [[DOG]], "scores": [1.0]}, "scores: where each query has its own documents"),
+        ({"queries": [QUERY, "x"], "documents": [[{"text": DOG, "score": 1}], [DOG]]}, "documents.1.0: has no score"),
+    ],
+)
+async def test_queries_and_documents_that_do_not_fit_together_are_refused(
+    client: httpx.AsyncClient, body: dict, message: str
+) -> None:
+    refused = await client.post("/v1/rerank", json=body)
+    assert (refused.status_code, message in refused.json()["error"]["message"]) == (422, True), refused.text
+
+
+async def test_the_order_of_documents_that_queries_share_says_nothing_unless_it_is_said_to() -> None:
+    async with http_client(service(candidates="ranked")) as http:
+        queries: dict[str, Any] = {"queries": [QUERY, "x"], "documents": [DOG, ANIMAL]}
+        scored = [{"text": DOG, "score": 1}, {"text": ANIMAL, "score": 2}]
+        for body, fused_by in (
+            (queries, None),
+            (queries | {"candidates": "ranked"}, "order"),
+            (queries | {"documents": [[DOG], [DOG, ANIMAL]]}, "order"),
+            (queries | {"scores": [2.0, 1.0]}, "scores"),
+            (queries | {"documents": scored}, "scores"),
+            (queries | {"documents": [scored, scored]}, "scores"),
+        ):
+            details = (await http.post("/v1/rerank", json=body)).json()["rankfleet"]
+            assert details.get("fusion", {}).get("by") == fused_by, body
 
 
 async def test_infinity_returns_documents_as_strings(client: httpx.AsyncClient) -> None:

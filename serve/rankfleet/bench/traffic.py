@@ -22,7 +22,7 @@ from rankfleet.simulate.workload import Requests, Workload
 REFUSED = (429, 422)  # overloaded; infeasible even for an idle fleet
 
 JSON = {"content-type": "application/json"}
-POOL = 400  # documents that requests draw from
+POOL = 400  # documents that requests draw from, each at most once: a document that occurs twice is scored once
 TIMEOUT_S = 30.0  # how long a client waits beyond its budget; without one, beyond the patience of the router
 SERVER_TOTAL = re.compile(r"total;dur=([0-9.]+)")
 SPREAD = 0.5  # lengths of documents lie within this share of the mean
@@ -89,13 +89,14 @@ def calls(
     """A call for each request. count: number of a text's tokens; special: special tokens of a pair; fields: further
     keys of every body."""
     rng = random.Random(seed)
-    spread = [round(workload.tokens * (1 - SPREAD + 2 * SPREAD * (i + 0.5) / POOL)) for i in range(POOL)]
+    pool = max(POOL, int(requests.pairs.max(initial=0)))
+    spread = [round(workload.tokens * (1 - SPREAD + 2 * SPREAD * (i + 0.5) / pool)) for i in range(pool)]
     rng.shuffle(spread)
     texts = write_request(spread, count, special, seed)
     kinds = list(workload.classes.values())
     made = []
     for at_s, kind, pairs in zip(requests.arrived_s, requests.kind, requests.pairs, strict=True):
-        documents = [texts.documents[rng.randrange(POOL)] for _ in range(int(pairs))]
+        documents = rng.sample(texts.documents, int(pairs))
         budget_ms = kinds[kind].slo_ms
         body = {"query": texts.query, "documents": documents, "top_n": 10, **fields}
         made.append(Call(float(at_s), int(kind), budget_ms, orjson.dumps(body | {"slo_ms": budget_ms})))

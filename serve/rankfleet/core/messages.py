@@ -13,6 +13,7 @@ import numpy as np
 
 from rankfleet.core.pairs import TokenizedPairs
 from rankfleet.core.passages import LongDocuments
+from rankfleet.core.query_lists import QueryLists
 from rankfleet.core.sections import CandidateOrder
 from rankfleet.core.text_options import AS_SENT, TextOptions
 from rankfleet.core.timing import Timing
@@ -34,6 +35,9 @@ class RerankRequest:
     request_id: names the request in logs and in the reply.
     options: what is done with the texts before they are scored.
     probe: True for the router's own health check. Limits do not apply to it, and nothing is learned from it.
+    queries: of a request with several, all of them; `query` is the first. Empty for a request with one.
+    counts: how many of `documents` and `scores` are each query's, one query's after the other's. Empty if all of them
+        are every query's.
     """
 
     query: str
@@ -52,6 +56,17 @@ class RerankRequest:
     request_id: str = ""
     options: TextOptions = AS_SENT
     probe: bool = False
+    queries: tuple[str, ...] = ()
+    counts: tuple[int, ...] = ()
+
+    @property
+    def each_query(self) -> tuple[str, ...]:
+        return self.queries or (self.query,)
+
+    @property
+    def lists(self) -> QueryLists:
+        """The documents of each query."""
+        return QueryLists(self.counts or (len(self.documents),) * len(self.each_query))
 
     @cached_property
     def characters(self) -> list[int]:
@@ -158,8 +173,9 @@ class Considered(NamedTuple):
 class Stage(NamedTuple):
     """One pass of a plan over the best candidates so far.
 
-    tier: the planned tier. candidates: how many documents it scores. tiers: the tiers that the replica may choose
-    from when the work leaves its queue; contains `tier`, and is `(tier,)` where the choice is final.
+    tier: the planned tier. candidates: how many documents it scores; of several queries, how many of each at most.
+    tiers: the tiers that the replica may choose from when the work leaves its queue; contains `tier`, and is `(tier,)`
+    where the choice is final.
     """
 
     tier: str
@@ -189,7 +205,8 @@ class Plan:
     """The decision to score.
 
     stages: the passes, in order; never empty. The tier of the last one answers.
-    documents: how many are to be ranked. Those that no stage scores keep their order behind the others.
+    documents: how many are to be ranked, of the query that has the most. Those that no stage scores keep their order
+        behind the others.
     max_tokens: pairs are cut to this length; None if the planner cuts none.
     quality: expected nDCG@10.
     predicted_ms: from arrival to answer, 99th percentile; infinity if not known.
@@ -261,7 +278,9 @@ Decision = Plan | GivenOrder | Refusal
 class Ranking:
     """The answer to a request.
 
-    documents: best first.
+    documents: best first; of several queries, one query's after the other's.
+    counts: of a request with several queries, how many of `texts` are each one's. Places (`RankedDocument.index`,
+        `truncated`, `passages`) are those in `texts`.
     plan: the decision, with the stages that were carried out.
     passages: pairs scored of each document, in the order given; None unless the request asked for passages.
     cached: documents whose token ids were in the cache.
@@ -284,6 +303,7 @@ class Ranking:
     slo_class: str | None = None
     pairs: int = 0
     fused: FusedBy | None = None
+    counts: tuple[int, ...] = ()
 
     @property
     def stages(self) -> tuple[Stage, ...]:

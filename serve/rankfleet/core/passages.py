@@ -92,8 +92,9 @@ def longest_first(first: int | np.ndarray, second: np.ndarray, limit: int) -> tu
     return kept_first, kept_second
 
 
-def truncate(query: int, documents: np.ndarray, limit: int, cut_side: Side = "right") -> PairLayout:
-    """One pair per document. query: its tokens. documents: int64 [n], tokens of each. limit: tokens of a pair."""
+def truncate(query: int | np.ndarray, documents: np.ndarray, limit: int, cut_side: Side = "right") -> PairLayout:
+    """One pair per document. query: its tokens, one number or int64 [n]. documents: int64 [n], tokens of each. limit:
+    tokens of a pair."""
     kept, texts = longest_first(query, documents, limit)
     rows = np.arange(len(documents))
     cut = np.flatnonzero((kept < query) | (texts < documents))
@@ -102,7 +103,7 @@ def truncate(query: int, documents: np.ndarray, limit: int, cut_side: Side = "ri
 
 
 def max_passages(
-    query: int, documents: np.ndarray, limit: int, rule: PassageRule, cut_side: Side = "right"
+    query: int | np.ndarray, documents: np.ndarray, limit: int, rule: PassageRule, cut_side: Side = "right"
 ) -> PairLayout:
     """As many passages as each document needs, of about equal length so that the last is not a short remainder.
 

@@ -131,7 +131,9 @@ BYTES_PER_BODY_BYTE = 5
 class Limits(Section):
     """What one request may ask for."""
 
-    max_documents: int = Field(1000, ge=1, description="largest number of documents in a request")
+    max_documents: int = Field(
+        1000, ge=1, description="largest number of documents in a request, of all queries together"
+    )
     max_document_bytes: int = Field(1_000_000, ge=1, description="largest document, in UTF-8 bytes")
     max_query_bytes: int = Field(32_000, ge=1, description="largest query, in UTF-8 bytes")
     max_passages: int = Field(

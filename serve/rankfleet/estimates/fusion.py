@@ -9,10 +9,12 @@ for both kinds of evidence, which spread about equally over a hundred candidates
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
+
+from rankfleet.core.query_lists import QueryLists
 
 Scores = Sequence[float] | np.ndarray
 
@@ -60,6 +62,12 @@ class Fusion:
         if scores is None:
             return Fusion(evidence_of_order(documents), "order", weights)
         return Fusion(evidence_of_scores(scores), "scores", weights)
+
+    @staticmethod
+    def of_lists(lists: QueryLists, scores: Scores | None, weights: Mapping[str, float]) -> "Fusion":
+        """Of the candidates of several queries, each query's as `of` says."""
+        each = [Fusion.of(part.stop - part.start, scores and scores[part], weights) for part in lists.slices]
+        return replace(each[0], evidence=np.concatenate([fusion.evidence for fusion in each]))
 
     def weight(self, tier: str) -> float:
         """0 for a tier that is not fused."""

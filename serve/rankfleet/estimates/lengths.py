@@ -1,4 +1,7 @@
-"""The token lengths of a request's pairs: how much work it is, whole, cut or in part."""
+"""The token lengths of a request's pairs: how much work it is, whole, cut or in part.
+
+A document that occurs twice among the candidates of a query is work once.
+"""
 
 from bisect import bisect_right
 from functools import cached_property
@@ -11,15 +14,27 @@ from rankfleet.core.work import Work
 class Lengths:
     """Lengths of all pairs. Results are cached; tiers with one vocabulary and limit share one object."""
 
-    def __init__(self, tokens: np.ndarray, template_tokens: int = 0, firsts: np.ndarray | None = None) -> None:
+    def __init__(
+        self,
+        tokens: np.ndarray,
+        template_tokens: int = 0,
+        firsts: np.ndarray | None = None,
+        ranks: np.ndarray | None = None,
+        candidates: int | None = None,
+    ) -> None:
         """
         tokens: int [pairs], length of each pair
         template_tokens: how many tokens of each pair are special tokens or a prompt, not query or document
         firsts: int [documents], index of each document's first pair; None if every document is one pair
+        ranks: int [documents], the first place of each among the candidates of its query, from 0; None if there is one
+            query, and no document occurs twice
+        candidates: of the query that has the most; None if that is the number of documents
         """
         self.tokens = tokens.astype(np.int64)
         self.firsts = firsts
         self.template_tokens = template_tokens
+        self.ranks = ranks
+        self._candidates = candidates
 
     @cached_property
     def work(self) -> Work:
@@ -41,13 +56,27 @@ class Lengths:
 
     @property
     def documents(self) -> int:
-        """The number of documents."""
+        """The number of documents to score."""
         return len(self.tokens if self.firsts is None else self.firsts)
 
+    @property
+    def candidates(self) -> int:
+        """The number of candidates of the query that has the most."""
+        return self.documents if self._candidates is None else self._candidates
+
+    def share(self, count: int) -> float:
+        """The share of the documents that are among the first `count` candidates of their query."""
+        return count / self.documents if self.ranks is None else float(np.mean(self.ranks < count))
+
     def first(self, count: int) -> Work:
-        """The work of all pairs of the first `count` documents."""
+        """The work of all pairs of the first `count` candidates of each query."""
         if count <= 0:
             return Work(0, 0, 0)
+        if self.ranks is not None:
+            kept = self.ranks < count
+            if self.firsts is not None:
+                kept = np.repeat(kept, np.diff(self.firsts, append=len(self.tokens)))
+            return Work.of(self.tokens[kept])
         pairs = min(count, self.documents)
         if self.firsts is not None:
             pairs = int(self.firsts[count]) if count < self.documents else len(self.tokens)

@@ -18,6 +18,7 @@ from rankfleet.core.messages import (
     Stage,
     Timing,
 )
+from rankfleet.core.query_lists import QueryLists
 from rankfleet.estimates.fusion import Fusion
 from rankfleet.estimates.quality import QualityTable
 from rankfleet.router.dispatch import Scores
@@ -26,6 +27,7 @@ from rankfleet.router.resolve import Target
 from rankfleet.router.retry import Deadline
 from rankfleet.router.texts import Part, RequestTexts
 
+UNSCORED = -math.inf  # below every score: those are finite
 EXPIRED = "the budget ended in the queue"
 
 
@@ -81,9 +83,10 @@ class TokenizedRequest:
 class Answer:
     """What has been scored so far.
 
-    order: int [scored documents], their places, best first. scores: float [scored documents], by place, which the order
-    follows; the scored documents are the first of the request. logits: float [scored documents], by place, raw, of the
-    last tier that scored each. stages: those carried out. passages: pairs of each scored document.
+    order: int [candidates], their places, query by query, best first; those that were not scored are last, in the order
+    given. scores: float [candidates], by place, which the order follows. logits: float [candidates], by place, raw, of
+    the last tier that scored each. Both are UNSCORED where none did. passages: int [candidates], pairs of each.
+    stages: those carried out. pairs, tokens: scored in all stages together.
     left_out: why the second stage was left out, empty if it was not. fault: the error behind that, if there was one.
     """
 
@@ -93,20 +96,32 @@ class Answer:
     stages: tuple[Stage, ...]
     tokens: int
     truncated: list[int]
-    passages: list[int]
+    passages: np.ndarray
     pairs: int
     left_out: str = ""
     fault: Exception | None = None
 
     @staticmethod
-    def of(scores: Scores, part: Part, fusion: Fusion | None) -> "Answer":
-        """The answer of a single stage: by score, ties in the order given."""
-        logits, layout = document_logits(scores, part), part.layout
+    def of(
+        scores: Scores,
+        part: Part,
+        fusion: Fusion | None,
+        lists: QueryLists,
+        candidates: int,
+        places: np.ndarray | None = None,
+    ) -> "Answer":
+        """The answer of a single stage: by score, ties in the order given.
+
+        candidates: of each query, how many were to be scored. places: int [scored candidates]; None for all.
+        """
+        logits, passages, truncated = document_logits(scores, part), part.passages, part.truncated
+        if places is not None:
+            count = sum(lists.counts)
+            truncated = sorted(places[truncated].tolist())
+            logits, passages = placed(logits, places, count, UNSCORED), placed(passages, places, count, 0)
         by_place = logits if fusion is None else fusion.fused(scores.tier, logits, np.arange(len(logits)))
-        stages = (Stage.of(scores.tier, len(layout.firsts)),)
-        order = np.argsort(-by_place, kind="stable")
-        passages = layout.counts.tolist()
-        return Answer(order, by_place, logits, stages, part.pairs.tokens, layout.truncated, passages, len(part.pairs))
+        stages, order = (Stage.of(scores.tier, candidates),), lists.best_first(by_place)
+        return Answer(order, by_place, logits, stages, part.pairs.tokens, truncated, passages, len(part.pairs))
 
     def quality(self, plan: Plan, table: QualityTable) -> float:
         """Expected nDCG@10 of what was carried out, which may be less or other than what was planned."""
@@ -133,11 +148,18 @@ class Answer:
         return replace(plan, stages=self.stages, quality=quality, reason=f"{plan.reason}; {why}")
 
 
+def placed(values: np.ndarray, places: np.ndarray, count: int, others: float) -> np.ndarray:
+    """[count]: the values at their places, and `others` at all other places."""
+    every = np.full(count, others, values.dtype)
+    every[places] = values
+    return every
+
+
 def document_logits(scores: Scores, part: Part) -> np.ndarray:
-    """float [documents]: the logit of each document's best passage. Raises ScoringFailed if a score is not finite."""
+    """float [candidates]: the logit of each one's best passage. Raises ScoringFailed if a score is not finite."""
     if not np.isfinite(scores.logits).all():
         raise ScoringFailed(f"tier {scores.tier} gave scores that are not finite")
-    return part.layout.best(scores.logits)
+    return part.best(scores.logits)
 
 
 def given_order(plan: Plan, quality: float, why: str) -> GivenOrder:
@@ -160,15 +182,17 @@ def ranking_of(tokenized: TokenizedRequest, plan: Plan | GivenOrder, answer: Ans
     request, fused = resolved.request, None
     count = len(request.documents)
     places = np.arange(count) if resolved.places is None else resolved.places
-    documents = []
+    order = np.arange(count) if answer is None else answer.order
+    if request.top_n is not None:
+        order = np.concatenate([order[part][: request.top_n] for part in request.lists.slices])
+    columns = (places,) if answer is None else (places, answer.logits, answer.scores)
+    documents = [*map(RankedDocument, *(column[order].tolist() for column in columns))]
     if answer is not None:
-        order = answer.order[: request.top_n]
-        columns = (places[order], answer.logits[order], answer.scores[order])
-        documents = [*map(RankedDocument, *(column.tolist() for column in columns))]
+        for row in np.flatnonzero(answer.scores[order] == UNSCORED):
+            documents[row] = RankedDocument(documents[row].index)
         if resolved.fusion is not None:
             fused = FusedBy(resolved.fusion.by, resolved.fusion.weight(answer.stages[-1].tier))
-    documents += map(RankedDocument, places[len(documents) : request.top_n].tolist())
-    passages = [] if answer is None else answer.passages
+    passages = [0] * count if answer is None else answer.passages.tolist()
     ranking = Ranking(
         documents=documents,
         plan=plan,
@@ -178,12 +202,13 @@ def ranking_of(tokenized: TokenizedRequest, plan: Plan | GivenOrder, answer: Ans
         assignment=resolved.assignment,
         request_id=request.request_id,
         texts=request.documents,
-        passages=passages + [0] * (count - len(passages)) if texts.passages else None,
+        passages=passages if texts.passages else None,
         cached=texts.cached,
         partial=bool(answer and answer.left_out),
         slo_class=resolved.target.slo_name,
         pairs=answer.pairs if answer else 0,
         fused=fused,
+        counts=request.counts,
     )
     if resolved.places is None:
         return ranking

@@ -6,6 +6,7 @@ from bisect import bisect_right
 import numpy as np
 
 from rankfleet.core.messages import Stage
+from rankfleet.core.query_lists import QueryLists
 from rankfleet.core.work import Work
 from rankfleet.estimates.latency import LatencyModel
 
@@ -41,20 +42,41 @@ def second_stage(
     model: LatencyModel,
     left_ms: float,
     retrieved: bool = False,
+    lists: QueryLists | None = None,
+    documents: np.ndarray | None = None,
 ) -> np.ndarray:
-    """The places of the candidates to score again, most promising first: as many as planned, or as many as fit into
-    `left_ms` at the 99th percentile, which may be none.
+    """The places of each query's candidates to score again, most promising first: as many of each as planned, or as
+    many of each as fit into `left_ms` at the 99th percentile, which may be none.
 
-    stage: as planned. logits: float [candidates], of the first stage. lengths: int [candidates], tokens of each for
+    stage: as planned. logits: float [candidates], of the first stage. lengths: int [documents], tokens of each for
     the second stage. model: latency of the second stage's tier. left_ms: slack minus the work ahead. retrieved: as in
-    `promising`.
+    `promising`. lists: the candidates of each query; None for one query. documents: as in `RequestTexts`.
     """
-    order = promising(logits, retrieved)[: stage.candidates]
+    lists = lists or QueryLists((len(logits),))
+    orders = [part.start + promising(logits[part], retrieved)[: stage.candidates] for part in lists.slices]
 
-    def p99_ms(rows: int) -> float:
-        return model.p99_ms(Work.of(lengths[order[:rows]]))
+    def best(depth: int) -> np.ndarray:
+        return np.concatenate([order[:depth] for order in orders])
 
-    return order[: bisect_right(range(1, len(order) + 1), left_ms, key=p99_ms)]
+    def p99_ms(depth: int) -> float:
+        places = best(depth)
+        return model.p99_ms(Work.of(lengths[places if documents is None else np.unique(documents[places])]))
+
+    depth = bisect_right(range(1, max(map(len, orders)) + 1), left_ms, key=p99_ms)
+    return best(depth)
+
+
+def ranked_lists(
+    lists: QueryLists, first: np.ndarray, kept: np.ndarray, second: np.ndarray, retrieved: bool
+) -> tuple[np.ndarray, np.ndarray]:
+    """(order, scores) of both stages together, query by query, each as `ranked` says."""
+    order, scores = [], []
+    for part in lists.slices:
+        own = (part.start <= kept) & (kept < part.stop)
+        places, by_place = ranked(first[part], kept[own] - part.start, second[own], retrieved)
+        order.append(part.start + places)
+        scores.append(by_place)
+    return np.concatenate(order), np.concatenate(scores)
 
 
 def ranked(first: np.ndarray, kept: np.ndarray, second: np.ndarray, retrieved: bool) -> tuple[np.ndarray, np.ndarray]:

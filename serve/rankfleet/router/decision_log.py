@@ -93,7 +93,8 @@ def plain(value: Any) -> Any:
     """What orjson does not know, in terms that it does."""
     match value:
         case Lengths():
-            return {"tokens": value.tokens, "template_tokens": value.template_tokens, "firsts": value.firsts}
+            names = ("tokens", "template_tokens", "firsts", "ranks", "candidates")
+            return {name: getattr(value, name) for name in names}
         case BaseModel():
             return value.model_dump(mode="json")
         case tuple() if hasattr(value, "_asdict"):
@@ -108,8 +109,9 @@ def request_of(data: dict[str, Any]) -> PlanRequest:
 
 
 def lengths_of(data: dict[str, Any]) -> Lengths:
-    firsts = None if data["firsts"] is None else np.array(data["firsts"], np.int64)
-    return Lengths(np.array(data["tokens"], np.int64), data["template_tokens"], firsts)
+    firsts, ranks = (None if data[name] is None else np.array(data[name], np.int64) for name in ("firsts", "ranks"))
+    tokens = np.array(data["tokens"], np.int64)
+    return Lengths(tokens, data["template_tokens"], firsts, ranks, data["candidates"])
 
 
 def fleet_of(data: dict[str, Any], table: dict[str, Any] | None) -> FleetSnapshot:

@@ -10,10 +10,11 @@ from rankfleet.core.config import FleetConfig
 from rankfleet.core.errors import Expired, Overloaded, RankfleetError
 from rankfleet.core.messages import Plan, Stage
 from rankfleet.router.answer import Answer, TokenizedRequest, document_logits
-from rankfleet.router.cascade import ranked, second_stage
+from rankfleet.router.cascade import ranked_lists, second_stage
 from rankfleet.router.dispatch import Dispatcher
 from rankfleet.router.fleet import FleetView
 from rankfleet.router.retry import Deadline
+from rankfleet.router.texts import with_copies
 
 NO_TIME = "no time was left for the second stage"
 FEWER = "the second stage scored fewer than planned"
@@ -39,14 +40,15 @@ class PlanExecution:
         left out and neither the ranking without it nor the order given is of the quality asked for, and whatever the
         replicas raise.
         """
-        first = plan.stages[0]
-        texts = tokenized.texts
-        documents = None if first.candidates == plan.documents else np.arange(first.candidates)
-        part = texts.part(first.tier, documents, plan.max_tokens)
+        first, texts = plan.stages[0], tokenized.texts
+        places = None
+        if first.candidates < plan.documents:
+            places = with_copies(np.flatnonzero(texts.lists.ranks < first.candidates), texts.documents)
+        part = texts.part(first.tier, places, plan.max_tokens)
         tiers = first.tiers if len(first.tiers) == 1 else texts.alike(first.tiers, first.tier)
         unloaded_tier = plan.unloaded.tier if plan.unloaded is not None else None
         scores = await self._dispatcher.score(tiers, part.pairs, tokenized.deadline(plan), unloaded_tier)
-        answer = Answer.of(scores, part, tokenized.resolved.fusion)
+        answer = Answer.of(scores, part, tokenized.resolved.fusion, texts.lists, first.candidates, places)
         tokenized.timing.scored(scores.queue_ms, scores.infer_ms, self._clock())
         if len(plan.stages) > 1:
             await self._second_stage(plan.stages[1], answer, tokenized)
@@ -61,7 +63,7 @@ class PlanExecution:
     async def _second_stage(self, stage: Stage, answer: Answer, tokenized: TokenizedRequest) -> None:
         """Let the larger tier score the best candidates so far, as many as there is time for. Whatever becomes of it,
         the answer of the first stage stays."""
-        model, fusion = self._fleet.latency(stage.tier), tokenized.resolved.fusion
+        model, fusion, texts = self._fleet.latency(stage.tier), tokenized.resolved.fusion, tokenized.texts
         if model is None:
             answer.left_out = NO_TIME
             return
@@ -73,12 +75,14 @@ class PlanExecution:
             left_ms = (deadline_s - now_s) * 1e3 - ahead_ms - self._fleet.beside_ms(now_s)
         # The scores of a first stage that is fused have the retriever's order in them already.
         retrieved = fusion is not None and answer.stages[0].tier not in fusion.weights
-        lengths = tokenized.texts.document_lengths(stage.tier)
-        kept = second_stage(stage, answer.scores, lengths, model, left_ms, retrieved)
+        lengths, lists = texts.document_lengths(stage.tier), texts.lists
+        kept = second_stage(stage, answer.scores, lengths, model, left_ms, retrieved, lists, texts.documents)
         if len(kept) == 0:
             answer.left_out = NO_TIME
             return
-        part = tokenized.texts.part(stage.tier, kept)
+        candidates = int(np.bincount(lists.queries[kept]).max())
+        kept = with_copies(kept, texts.documents)
+        part = texts.part(stage.tier, kept)
         try:
             scores = await self._dispatcher.score((stage.tier,), part.pairs, Deadline(deadline_s, grace_s=0.0))
             logits = document_logits(scores, part)
@@ -92,13 +96,13 @@ class PlanExecution:
             answer.left_out, answer.fault = f"the second stage failed ({type(error).__name__})", error
             return
         second = logits if fusion is None else fusion.fused(scores.tier, logits, kept)
-        answer.order, answer.scores = ranked(answer.scores, kept, second, retrieved)
+        answer.order, answer.scores = ranked_lists(lists, answer.scores, kept, second, retrieved)
         answer.logits = answer.logits.copy()
         answer.logits[kept] = logits
-        answer.stages += (Stage.of(scores.tier, len(kept)),)
+        answer.stages += (Stage.of(scores.tier, candidates),)
         answer.tokens += part.pairs.tokens
         answer.pairs += len(part.pairs)
-        answer.truncated = sorted({*answer.truncated, *(int(kept[i]) for i in part.layout.truncated)})
+        answer.truncated = sorted({*answer.truncated, *(int(kept[i]) for i in part.truncated)})
         tokenized.timing.scored(scores.queue_ms, scores.infer_ms, self._clock())
 
     def too_late(self, why: str, plan: Plan) -> Overloaded:

@@ -22,13 +22,15 @@ def check_instruction(instruction: str | None, limits: Limits) -> None:
 
 
 def check_documents(request: RerankRequest, limits: Limits) -> None:
-    """Raises InvalidRequest for no documents, and TooLarge for too many or for one that is too long."""
-    documents, max_bytes = request.documents, limits.max_document_bytes
-    if not documents:
+    """Raises InvalidRequest for a query without documents, and TooLarge for too many, of all queries together, or for
+    one that is too long."""
+    documents, max_bytes, lists = request.documents, limits.max_document_bytes, request.lists
+    if 0 in lists.counts:
         raise InvalidRequest("documents is empty; send at least one document")
-    if len(documents) > limits.max_documents:
+    if (pairs := sum(lists.counts)) > limits.max_documents:
+        together = f" for {len(lists.counts)} queries together" if request.queries else ""
         raise TooLarge(
-            f"{len(documents)} documents are more than the {limits.max_documents} allowed; "
+            f"{pairs} documents{together} are more than the {limits.max_documents} allowed; "
             "send fewer, or split them over several requests"
         )
     if max(request.characters) * MAX_CHARACTER_BYTES <= max_bytes:
@@ -36,6 +38,7 @@ def check_documents(request: RerankRequest, limits: Limits) -> None:
     for i, (document, characters) in enumerate(zip(documents, request.characters, strict=True)):
         # The number of characters, a lower bound, spares encoding a text that is far too long.
         if characters > max_bytes or len(document.encode()) > max_bytes:
+            place = "{}.{}".format(*lists.locate(i)) if request.counts else i
             raise TooLarge(
-                f"documents.{i} is longer than the {max_bytes} bytes allowed; cut it into passages and rank those"
+                f"documents.{place} is longer than the {max_bytes} bytes allowed; cut it into passages and rank those"
             )

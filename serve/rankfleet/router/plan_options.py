@@ -44,10 +44,16 @@ class PlanRequest:
 
     @property
     def documents(self) -> int:
-        """How many are to be ranked; without `lengths`, one per pair."""
+        """How many are to be ranked, of the query that has the most; without `lengths`, one per pair."""
         if self.lengths is not None:
-            return next(iter(self.lengths.values())).documents
+            return next(iter(self.lengths.values())).candidates
         return next(iter(self.work.values())).pairs
+
+    def share(self, documents: int) -> float:
+        """The share of the pairs that so many documents of each query are."""
+        if self.lengths is not None:
+            return next(iter(self.lengths.values())).share(documents)
+        return documents / self.documents
 
 
 class PlanOption(NamedTuple):
@@ -207,8 +213,8 @@ def cascades(
 
 
 def part_of(work: Work, documents: int, request: PlanRequest) -> Work:
-    """The work of some of a request's documents, if all were of the mean size."""
-    share = documents / request.documents
+    """The work of so many of each query's documents, if all were of the mean size."""
+    share = request.share(documents)
     return Work(math.ceil(work.pairs * share), math.ceil(work.tokens * share), math.ceil(work.squares * share))
 
 
@@ -224,7 +230,7 @@ def first_candidates(
 
 
 def first_work(request: PlanRequest, tier: TierState, depth: int) -> Work:
-    """The work of the first `depth` documents."""
+    """The work of the first `depth` documents of each query."""
     if request.lengths is None:
         return part_of(request.work[tier.name], depth, request)
     return request.lengths[tier.name].first(depth)

@@ -21,7 +21,7 @@ from rankfleet.estimates.fusion import Fusion
 from rankfleet.estimates.lengths import Lengths
 from rankfleet.estimates.load import OfferedLoad
 from rankfleet.router.answer import ResolvedRequest, TokenizedRequest, ranking_of, refused
-from rankfleet.router.candidates import check_scores, in_retrievers_order
+from rankfleet.router.candidates import check_scores, for_each_query, in_retrievers_order
 from rankfleet.router.dispatch import GroupClient
 from rankfleet.router.experiments import assign
 from rankfleet.router.fleet import FleetView
@@ -105,7 +105,7 @@ class RankingService:
         tokenized = await self._tokenized(resolved, timing)
         if not request.probe and request.options.instruction is None:  # tokens without characters of their own
             lengths = tokenized.plan_request.lengths or {}
-            self._token_bound.learn(request, lengths, self._shortest_cuts(resolved))
+            self._token_bound.learn(resolved.request, lengths, self._shortest_cuts(resolved))
         plan, answer = await self._router.route(tokenized)
         ranking = ranking_of(tokenized, plan, answer)
         timing.ends("reply", self.clock())
@@ -153,16 +153,17 @@ class RankingService:
     def _resolve(self, request: RerankRequest, arrived_s: float | None = None) -> ResolvedRequest:
         """Check a request, put its documents into their retriever's order, and find which tiers may answer it."""
         if not request.probe:
-            check_query(request.query, self.config.limits)
             check_instruction(request.options.instruction, self.config.limits)
             check_documents(request, self.config.limits)
+            for query in request.each_query:
+                check_query(query, self.config.limits)
             check_scores(request)
         assignment = None if request.model in self.config.tiers else assign(self.live.experiments, request)
         target = target_of(request, self.live, self.config.tiers, assignment.model if assignment else None)
-        request, places = in_retrievers_order(request)
+        request, places = in_retrievers_order(for_each_query(request))
         fusion = None
         if request.scores is not None or (request.candidates or self.config.candidates) == "ranked":
-            fusion = Fusion.of(len(request.documents), request.scores, self.fleet.quality.weights)
+            fusion = Fusion.of_lists(request.lists, request.scores, self.fleet.quality.weights)
         arrived_s = self.clock() if arrived_s is None else arrived_s
         return ResolvedRequest(request, target, assignment, arrived_s, fusion, places)
 

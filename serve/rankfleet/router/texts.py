@@ -1,4 +1,8 @@
-"""The pairs of a request as tiers see them, whatever they were made from."""
+"""The pairs of a request as tiers see them, whatever they were made from.
+
+A text that occurs twice among the candidates of a query is one document: it is scored once, and each of its places has
+that score.
+"""
 
 from dataclasses import dataclass
 from typing import Protocol
@@ -7,21 +11,47 @@ import numpy as np
 
 from rankfleet.core.pairs import TokenizedPairs
 from rankfleet.core.passages import PairLayout, PassageRule
+from rankfleet.core.query_lists import QueryLists
 
 
 @dataclass(frozen=True)
 class Part:
-    """Some of a request's documents as one tier sees them. pairs: in the order of the layout."""
+    """Some of a request's candidates as one tier sees them.
+
+    pairs: in the order of the layout. documents: int [candidates], the document of each in the layout; None where each
+    candidate is a document of its own.
+    """
 
     pairs: TokenizedPairs
     layout: PairLayout
+    documents: np.ndarray | None = None
+
+    def best(self, logits: np.ndarray) -> np.ndarray:
+        """float [candidates]: the logit of each one's best passage. logits: float [pairs]."""
+        return self._of_candidates(self.layout.best(logits))
+
+    @property
+    def passages(self) -> np.ndarray:
+        """int64 [candidates]: pairs of each."""
+        return self._of_candidates(self.layout.counts)
+
+    @property
+    def truncated(self) -> list[int]:
+        """The candidates that are not read whole, as the layout says."""
+        cut = self.layout.truncated
+        return cut if self.documents is None else np.flatnonzero(np.isin(self.documents, cut)).tolist()
+
+    def _of_candidates(self, of_documents: np.ndarray) -> np.ndarray:
+        return of_documents if self.documents is None else of_documents[self.documents]
 
 
 class RequestTexts(Protocol):
     """A request's texts as token ids: `tokenize.TokenizedTexts`, or stand-ins of the simulator.
 
     passages: how long documents are split; None if only their beginning is scored.
-    cached: documents whose ids were in the cache.
+    cached: candidates whose ids were in the cache.
+    lists: the candidates of each query.
+    documents: int [candidates], the document of each; None where each candidate is a document of its own.
     """
 
     @property
@@ -29,6 +59,12 @@ class RequestTexts(Protocol):
 
     @property
     def cached(self) -> int: ...
+
+    @property
+    def lists(self) -> QueryLists: ...
+
+    @property
+    def documents(self) -> np.ndarray | None: ...
 
     def alike(self, tiers: tuple[str, ...], tier: str) -> tuple[str, ...]:
         """`tier`, then those of `tiers` that see the same pairs as it."""
@@ -38,7 +74,18 @@ class RequestTexts(Protocol):
         """int [documents]: tokens of all pairs of each document."""
         ...
 
-    def part(self, tier: str, documents: np.ndarray | None = None, max_tokens: int | None = None) -> Part:
-        """The pairs of some documents. documents: their places; None for all. max_tokens: cut each pair to this length;
-        the number of passages stays the same."""
+    def part(self, tier: str, places: np.ndarray | None = None, max_tokens: int | None = None) -> Part:
+        """The pairs of some candidates. places: of these; None for all. max_tokens: cut each pair to this length; the
+        number of passages stays the same."""
         ...
+
+
+def with_copies(places: np.ndarray, documents: np.ndarray | None) -> np.ndarray:
+    """int [places]: these places, and behind them the others of the same documents, which cost nothing to score.
+
+    documents: as in `RequestTexts`.
+    """
+    if documents is None:
+        return places
+    same = np.flatnonzero(np.isin(documents, documents[places]))
+    return np.concatenate([places, np.setdiff1d(same, places)])

@@ -13,6 +13,11 @@ REMEMBERED = 256  # the last requests; the one with the fewest tokens per charac
 MARGIN = 0.9  # for texts with even fewer
 
 
+def pair_characters(request: RerankRequest) -> np.ndarray:
+    """int64 [candidates]: characters of query and document."""
+    return np.array(request.characters) + np.repeat([*map(len, request.each_query)], request.lists.counts)
+
+
 class TokenLowerBound:
     """Learns how few tokens per character texts have, so that a request that is certainly too large can be refused
     without tokenizing it."""
@@ -23,13 +28,14 @@ class TokenLowerBound:
 
     def learn(self, request: RerankRequest, lengths: Mapping[str, Lengths], limits: Mapping[str, int]) -> None:
         """lengths: of the request's pairs, by tier. limits: the longest pair of each tier in tokens.
-        Requests with a pair that may have been cut or split are ignored."""
-        if any(each.longest >= limits[tier] or len(each.tokens) > each.documents for tier, each in lengths.items()):
+        Requests with a pair that may have been cut or split, or that is scored for several documents, are ignored."""
+        documents = len(request.documents)
+        if any(each.longest >= limits[tier] or len(each.tokens) != documents for tier, each in lengths.items()):
             return
         min_tokens = min((each.work.tokens for each in lengths.values()), default=0)
         if min_tokens == 0:
             return
-        characters = sum(request.characters) + len(request.documents) * len(request.query)
+        characters = int(pair_characters(request).sum())
         left = self._ratios[0] if len(self._ratios) == REMEMBERED else np.inf
         ratio = min_tokens / characters
         self._ratios.append(ratio)
@@ -39,7 +45,9 @@ class TokenLowerBound:
         """By tier; empty before the first request was learned from."""
         if not self._ratios:
             return {}
-        characters = np.array(request.characters) + len(request.query)
+        queries = request.lists.queries.tolist()
+        once = {pair: place for place, pair in enumerate(zip(queries, request.documents, strict=True))}
+        characters = pair_characters(request)[[*once.values()]]
         lengths = np.maximum(1.0, self._min_ratio * MARGIN * characters).astype(np.int64)
         work = {limit: Work.of(np.minimum(lengths, limit)) for limit in {*limits.values()}}
         return {tier: work[limit] for tier, limit in limits.items()}

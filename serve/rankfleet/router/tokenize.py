@@ -6,7 +6,7 @@ What needs PyTorch is imported when it is called: Serve imports the deployments 
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 
@@ -15,14 +15,17 @@ from rankfleet.core.errors import CheckpointError, InvalidRequest, TooLarge
 from rankfleet.core.fingerprint import model_name
 from rankfleet.core.messages import RerankRequest
 from rankfleet.core.passages import PairLayout, PassageRule
+from rankfleet.core.query_lists import QueryLists
 from rankfleet.core.sections import Tier
 from rankfleet.core.text_options import AS_SENT, Side, TextOptions
 from rankfleet.engine.text.inline import INLINE_ENCODED, run
 from rankfleet.engine.text.text_encoder import TextEncoder
 from rankfleet.engine.text.token_cache import TokenCache
-from rankfleet.engine.text.tokenizer import PairTokenizer
+from rankfleet.engine.text.tokenizer import PairTokenizer, Query
 from rankfleet.estimates.lengths import Lengths
 from rankfleet.router.texts import Part
+
+Key = TypeVar("Key")
 
 
 def load_tokenizers(tiers: Mapping[str, Tier]) -> dict[str, PairTokenizer]:
@@ -68,10 +71,11 @@ Tokenizers = Mapping[str, tuple[PairTokenizer, int | None]]
 class EncodedTexts(NamedTuple):
     """Token ids of a request's texts by one vocabulary.
 
+    query: of all documents, or of each document its own.
     shortened: int64 [n], places of documents that have lost tokens already, or whose query has.
     """
 
-    query: np.ndarray
+    query: Query
     documents: list[np.ndarray]
     shortened: np.ndarray
 
@@ -87,7 +91,10 @@ class TokenizedTexts:
     ids: by vocabulary.
     layouts: by tier.
     passages: how long documents are split; None if only one part of them is scored.
-    cached: documents whose ids were in the cache, for every vocabulary.
+    cached: candidates whose ids were in the cache, for every vocabulary.
+    lists: the candidates of each query.
+    documents: int [candidates], the document of each; None where each candidate is a document of its own. Of several
+        queries, a document is a text and its query.
     cut_side: of a text that is too long.
     """
 
@@ -96,29 +103,44 @@ class TokenizedTexts:
     layouts: Mapping[str, PairLayout]
     passages: PassageRule | None
     cached: int
+    lists: QueryLists
+    documents: np.ndarray | None = None
     cut_side: Side = "right"
 
     def lengths(self) -> dict[str, Lengths]:
         """The lengths of the pairs, by tier; one object for tiers that see the same pairs."""
         known: dict[int, Lengths] = {}
+        ranks, longest = None, self.lists.longest
+        if self.documents is not None or len(self.lists.counts) > 1:
+            ranks = first_ranks(self.lists.ranks, self.documents)
         for tier, layout in self.layouts.items():
             if id(layout) not in known:
                 tokenizer = self.tiers[tier][0]
-                known[id(layout)] = Lengths(tokenizer.pair_lengths(layout), tokenizer.template.tokens, layout.firsts)
+                tokens = tokenizer.pair_lengths(layout)
+                known[id(layout)] = Lengths(tokens, tokenizer.template.tokens, layout.firsts, ranks, longest)
         return {tier: known[id(layout)] for tier, layout in self.layouts.items()}
 
     def uncut_lengths(self, places: np.ndarray | None) -> dict[str, Lengths]:
         """As `lengths`, of the tiers that read all texts to their end. Raises TooLarge if there are none.
 
-        places: int [documents], of each document in the request as it was sent; None if it was sent in this order.
+        places: int [candidates], of each in the request as it was sent; None if it was sent in this order.
         """
         lengths = self.lengths()
         if uncut := {tier: lengths[tier] for tier, layout in self.layouts.items() if not layout.truncated}:
             return uncut
         tier, layout = min(self.layouts.items(), key=lambda item: len(item[1].truncated))
-        cut = layout.truncated if places is None else sorted(places[layout.truncated].tolist())
-        which = ", ".join(map(str, cut[:MAX_NAMED])) + ("…" if len(cut) > MAX_NAMED else "")
+        cut = np.array(layout.truncated)
+        if self.documents is not None:
+            cut = np.flatnonzero(np.isin(self.documents, cut))
+        sent = cut.tolist() if places is None else sorted(places[cut].tolist())
+        names = [self.name_of(place) for place in sent[:MAX_NAMED]]
+        which = ", ".join(names) + ("…" if len(sent) > MAX_NAMED else "")
         raise TooLarge(f"longer than {tier} reads: document {which}; shorten them, or let them be cut")
+
+    def name_of(self, place: int) -> str:
+        """Of a candidate, for messages: its number, behind that of its query where there are several."""
+        query, number = self.lists.locate(place)
+        return f"{query}.{number}" if len(self.lists.counts) > 1 else str(number)
 
     def document_lengths(self, tier: str) -> np.ndarray:
         """int [documents]: tokens of all pairs of each document."""
@@ -129,20 +151,23 @@ class TokenizedTexts:
         """`tier`, then those of `tiers` that see the same pairs as it."""
         return (tier, *(t for t in tiers if t != tier and self.layouts[t] is self.layouts[tier]))
 
-    def part(self, tier: str, documents: np.ndarray | None = None, max_tokens: int | None = None) -> Part:
-        """The pairs of some documents. documents: their places; None for all. max_tokens: cut each pair to this length;
-        the number of passages stays the same."""
+    def part(self, tier: str, places: np.ndarray | None = None, max_tokens: int | None = None) -> Part:
+        """The pairs of some candidates. places: of these; None for all. max_tokens: cut each pair to this length; the
+        number of passages stays the same."""
         tokenizer, limit = self.tiers[tier]
         query, ids, shortened = self.ids[tokenizer.encoder]
-        layout = self.layouts[tier]
-        if documents is not None:
-            ids = [ids[i] for i in documents]
+        layout, documents = self.layouts[tier], self.documents
+        if places is not None:
+            if documents is not None:
+                places, documents = np.unique(documents[places], return_inverse=True)
+            ids = [ids[i] for i in places]
+            query = query if isinstance(query, np.ndarray) else [query[i] for i in places]
             layout = tokenizer.layout(query, ids, limit, self.passages, self.cut_side)
             if len(shortened):
-                layout = layout.marked(np.flatnonzero(np.isin(documents, shortened)))
+                layout = layout.marked(np.flatnonzero(np.isin(places, shortened)))
         if max_tokens is not None:
             layout = layout.cut(max_tokens - tokenizer.template.tokens)
-        return Part(tokenizer.build_pairs(query, ids, layout), layout)
+        return Part(tokenizer.build_pairs(query, ids, layout), layout, documents)
 
 
 async def tokenize(
@@ -159,24 +184,44 @@ async def tokenize(
     by_encoder: dict[TextEncoder, list[tuple[PairTokenizer, int | None]]] = {}
     for tokenizer, limit in tiers.values():
         by_encoder.setdefault(tokenizer.encoder, []).append((tokenizer, limit))
-    ids, cached = {}, len(request.documents)
+    queries, texts, counts = [request.query], request.documents, request.counts
+    if counts:  # several queries, which may have texts in common
+        queries, texts = [*dict.fromkeys(request.queries)], [*dict.fromkeys(texts)]
+    encoded, cached = {}, len(request.documents)
     for encoder, users in by_encoder.items():
-        (query,) = await run(partial(encoder.encode_queries, [request.query]), len(request.query), INLINE_ENCODED)
-        max_tokens = max(tokenizer.reach(query, limit, passages, options.cut_side) for tokenizer, limit in users)
+        of_queries = await run(partial(encoder.encode_queries, queries), sum(map(len, queries)), INLINE_ENCODED)
+        longest = max(of_queries, key=len)
+        max_tokens = max(tokenizer.reach(longest, limit, passages, options.cut_side) for tokenizer, limit in users)
         if options.document_tokens is not None:
             max_tokens = min(max_tokens, users[0][0].reach_of(options.document_tokens))
-        documents, hits = await cache.encode(encoder, request.documents, max_tokens)
-        ids[encoder], cached = EncodedTexts(query, documents, NONE_SHORTENED), min(cached, hits)
-        if options.document_tokens is not None or options.query_tokens is not None:
-            ids[encoder] = shortened(users[0][0], ids[encoder], options)
+        of_texts, hits = await cache.encode(encoder, texts, max_tokens)
+        encoded[encoder], cached = (of_queries, of_texts), min(cached, hits + len(request.documents) - len(texts))
+    ids: dict[TextEncoder, EncodedTexts] = {}
+    if counts:
+        asked, read = ({text: i for i, text in enumerate(each)} for each in (queries, texts))
+        whose = [asked[query] for query, count in zip(request.queries, counts, strict=True) for _ in range(count)]
+        pairs, documents = numbered([*zip(whose, map(read.__getitem__, request.documents), strict=True)])
+        for encoder, (of_queries, of_texts) in encoded.items():
+            own_queries, own_texts = [of_queries[query] for query, _ in pairs], [of_texts[text] for _, text in pairs]
+            ids[encoder] = EncodedTexts(own_queries, own_texts, NONE_SHORTENED)
+    else:
+        for encoder, (of_queries, of_texts) in encoded.items():
+            # Texts that are the same have one array.
+            same, documents = numbered([*map(id, of_texts)])
+            if documents is not None:
+                once = dict(zip(map(id, of_texts), of_texts, strict=True))
+                of_texts = [once[key] for key in same]
+            ids[encoder] = EncodedTexts(of_queries[0], of_texts, NONE_SHORTENED)
+    if options.document_tokens is not None or options.query_tokens is not None:
+        ids = {encoder: shortened(by_encoder[encoder][0][0], each, options) for encoder, each in ids.items()}
     layouts: dict[tuple[PairTokenizer, int | None], PairLayout] = {}
     for tokenizer, limit in tiers.values():
         if (tokenizer, limit) not in layouts:
-            query, documents, cut = ids[tokenizer.encoder]
-            layout = tokenizer.layout(query, documents, limit, passages, options.cut_side)
+            query, of_documents, cut = ids[tokenizer.encoder]
+            layout = tokenizer.layout(query, of_documents, limit, passages, options.cut_side)
             layouts[tokenizer, limit] = layout.marked(cut) if len(cut) else layout
     by_tier = {tier: layouts[how] for tier, how in tiers.items()}
-    return TokenizedTexts(tiers, ids, by_tier, passages, cached, options.cut_side)
+    return TokenizedTexts(tiers, ids, by_tier, passages, cached, request.lists, documents, options.cut_side)
 
 
 def shortened(tokenizer: PairTokenizer, texts: EncodedTexts, options: TextOptions) -> EncodedTexts:
@@ -186,9 +231,12 @@ def shortened(tokenizer: PairTokenizer, texts: EncodedTexts, options: TextOption
     if options.document_tokens is not None:
         documents = [tokenizer.shortened(ids, options.document_tokens) for ids in documents]
         cut = np.array([new is not old for new, old in zip(documents, texts.documents, strict=True)])
-    if options.query_tokens is not None:
+    if options.query_tokens is not None and isinstance(query, np.ndarray):
         query = tokenizer.shortened_query(query, options.query_tokens)
         cut |= query is not texts.query
+    elif options.query_tokens is not None:
+        query = [tokenizer.shortened_query(each, options.query_tokens) for each in query]
+        cut |= np.array([new is not old for new, old in zip(query, texts.query, strict=True)])
     return EncodedTexts(query, documents, np.flatnonzero(cut))
 
 
@@ -211,3 +259,21 @@ def prepared(options: TextOptions, tiers: Tokenizers) -> Tokenizers:
         what = "truncate_prompt_tokens" if options.pair_tokens else "instruction"
         raise InvalidRequest(f"{what}: the prompt leaves no room for texts in pairs of {named}; allow more tokens")
     return tiers
+
+
+def numbered(keys: list[Key]) -> tuple[list[Key], np.ndarray | None]:
+    """Each key once, in order; and int [keys], which of these each one is, or None where all differ."""
+    if len({*keys}) == len(keys):
+        return keys, None
+    numbers: dict[Key, int] = {}
+    places = [numbers.setdefault(key, len(numbers)) for key in keys]
+    return [*numbers], np.array(places)
+
+
+def first_ranks(ranks: np.ndarray, documents: np.ndarray | None) -> np.ndarray:
+    """int64 [documents]: the lowest rank of each. ranks: int64 [candidates]. documents: as in `TokenizedTexts`."""
+    if documents is None:
+        return ranks
+    lowest = np.full(documents.max() + 1, len(ranks))
+    np.minimum.at(lowest, documents, ranks)
+    return lowest

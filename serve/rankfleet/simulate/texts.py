@@ -7,6 +7,7 @@ import numpy as np
 from rankfleet.core.config import FleetConfig
 from rankfleet.core.pairs import TokenizedPairs
 from rankfleet.core.passages import truncate
+from rankfleet.core.query_lists import QueryLists
 from rankfleet.core.work import Work
 from rankfleet.estimates.lengths import Lengths
 from rankfleet.router.texts import Part
@@ -22,9 +23,11 @@ class SimulatedTexts:
 
     passages = None
     cached = 0
+    documents = None
 
     def __init__(self, fleet: FleetConfig, documents: int, pair_tokens: int) -> None:
         self._documents = documents
+        self.lists = QueryLists((documents,))
         self._tokens = {name: min(pair_tokens, t.max_tokens or DEFAULT_MAX_TOKENS) for name, t in fleet.tiers.items()}
         self._parts: dict[tuple[int, int], Part] = {}  # (documents, tokens of a pair) → part
         by_tokens = {n: Lengths(np.full(documents, n)) for n in self._tokens.values()}
@@ -39,9 +42,9 @@ class SimulatedTexts:
         """As `RequestTexts` says."""
         return np.full(self._documents, self._tokens[tier])
 
-    def part(self, tier: str, documents: np.ndarray | None = None, max_tokens: int | None = None) -> Part:
+    def part(self, tier: str, places: np.ndarray | None = None, max_tokens: int | None = None) -> Part:
         """As `RequestTexts` says. All token ids are 0."""
-        count = self._documents if documents is None else len(documents)
+        count = self._documents if places is None else len(places)
         tokens = min(self._tokens[tier], max_tokens or self._tokens[tier])
         if (count, tokens) not in self._parts:
             lengths = np.full(count, tokens, np.int32)

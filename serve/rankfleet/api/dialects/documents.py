@@ -15,16 +15,20 @@ OTHER_MEDIA = ("image", "image_url", "video", "video_url", "content")  # in plac
 DUMPER: Any = getattr(yaml, "CSafeDumper", yaml.SafeDumper)  # the first is compiled, and 20 times as fast
 
 
-def documents_schema(**of_objects: Any) -> WithJsonSchema:
-    """A list of strings and objects. of_objects: what their schema says besides."""
-    properties = {"text": {"type": "string"}, "score": {"type": ["number", "null"]}}
-    document = {"anyOf": [{"type": "string"}, {"type": "object", "properties": properties, **of_objects}]}
-    return WithJsonSchema({"type": "array", "minItems": 1, "items": document})
+PROPERTIES = {"text": {"type": "string"}, "score": {"type": ["number", "null"]}}
+STRUCTURED: list[dict[str, Any]] = [{"type": "string"}, {"type": "object", "properties": PROPERTIES}]
+WITH_TEXT: list[dict[str, Any]] = [{"type": "string"}, {**STRUCTURED[1], "required": ["text"]}]
 
 
-# `texts_of` checks them: pydantic would name each of the two types in an error of its own.
-Documents = Annotated[list[Any], documents_schema(required=["text"])]
-StructuredDocuments = Annotated[list[Any], documents_schema()]
+def list_of(*types: dict[str, Any]) -> dict[str, Any]:
+    """The JSON schema of a list that is not empty."""
+    return {"type": "array", "minItems": 1, "items": {"anyOf": [*types]}}
+
+
+# `texts_of` checks them: pydantic would name each of the types in an error of its own.
+Documents = Annotated[list[Any], WithJsonSchema(list_of(*WITH_TEXT))]
+StructuredDocuments = Annotated[list[Any], WithJsonSchema(list_of(*STRUCTURED))]
+StructuredDocumentLists = Annotated[list[Any], WithJsonSchema(list_of(*STRUCTURED, list_of(*STRUCTURED)))]
 RankFields = Annotated[
     list[str] | None,
     Field(
@@ -34,19 +38,26 @@ RankFields = Annotated[
 ]
 
 
-def texts_of(documents: list[Any], name: str, rank_fields: Sequence[str] | None = None) -> list[str]:
-    """The text of each document; the same list if all are strings. name: of the field that has them.
+def texts_of(
+    documents: list[Any],
+    name: str,
+    rank_fields: Sequence[str] | None = None,
+    places: Sequence[int | str] | None = None,
+) -> list[str]:
+    """The text of each document; the same list if all are strings. name: of the field that has them. places: of each in
+    that field, for messages; None if they stand there in this order.
 
     Raises InvalidRequest for one that has no text, or could not be returned as it was sent, and TooLarge for structured
     documents that take long to read.
     """
     if {*map(type, documents)} <= {str}:
         return documents
+    placed = zip(places or range(len(documents)), documents, strict=True)
     if not rank_fields or [*rank_fields] == ["text"]:
-        return [text_of(i, document, name) for i, document in enumerate(documents)]
+        return [text_of(i, document, name) for i, document in placed]
     chosen = [
         fields_of(i, document, name, rank_fields) if isinstance(document, dict) else text_of(i, document, name)
-        for i, document in enumerate(documents)
+        for i, document in placed
     ]
     if sum(size_of(value) for value in chosen if isinstance(value, dict)) > MAX_STRUCTURED_VALUES:
         why = f"the fields to rank by have more than {MAX_STRUCTURED_VALUES} values"
@@ -54,7 +65,7 @@ def texts_of(documents: list[Any], name: str, rank_fields: Sequence[str] | None 
     return [value if isinstance(value, str) else as_yaml(value) for value in chosen]
 
 
-def text_of(index: int, document: Any, name: str) -> str:
+def text_of(index: int | str, document: Any, name: str) -> str:
     text = document.get("text") if isinstance(document, dict) else document
     if not isinstance(text, str):
         check_media(index, document, name)
@@ -64,13 +75,13 @@ def text_of(index: int, document: Any, name: str) -> str:
     return text
 
 
-def check_media(index: int, document: Any, name: str) -> None:
+def check_media(index: int | str, document: Any, name: str) -> None:
     """Raises InvalidRequest for an image and the like."""
     if isinstance(document, dict) and (media := next(filter(document.get, OTHER_MEDIA), None)):
         raise InvalidRequest(f"request body: {name}.{index}: '{media}' is not supported; send a text")
 
 
-def fields_of(index: int, document: dict[str, Any], name: str, rank_fields: Sequence[str]) -> dict[str, Any]:
+def fields_of(index: int | str, document: dict[str, Any], name: str, rank_fields: Sequence[str]) -> dict[str, Any]:
     """These fields of a document, in this order; those that it has."""
     if not has_finite_numbers(document):
         raise InvalidRequest(f"request body: {name}.{index}: NaN and infinity are not JSON; send null")

@@ -1,14 +1,16 @@
 """Rankfleet's own wire format: /v1/rerank, /v1/plan and /v1/search."""
 
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any
 
 from pydantic import Field, WithJsonSchema
 
 from rankfleet.api.dialects.dialect import Dialect, ParsedRequest, ParsedSearch, Reply, Route, SearchOutcome
-from rankfleet.api.dialects.documents import RankFields, StructuredDocuments, texts_of
+from rankfleet.api.dialects.documents import RankFields, StructuredDocumentLists, texts_of
 from rankfleet.api.dialects.json_body import JsonBody
+from rankfleet.api.dialects.native_queries import AskedFor
 from rankfleet.api.dialects.native_replies import (
     Document,
     ErrorReply,
@@ -35,6 +37,8 @@ from rankfleet.core.passages import LongDocuments
 from rankfleet.core.sections import MAX_SLO_MS, MIN_SLO_MS, CandidateOrder, SloMs
 
 DEFAULT_SEARCH_RESULTS = 10
+TWICE = "they are beside the documents and in them; leave one of them out"
+IN_DOCUMENTS = 'where each query has its own documents, send {"text": …, "score": …} in place of each of them'
 
 
 BUDGET = {"anyOf": [{"type": "number", "minimum": MIN_SLO_MS, "maximum": MAX_SLO_MS}, {"type": "null"}]}
@@ -43,7 +47,7 @@ BUDGET = {"anyOf": [{"type": "number", "minimum": MIN_SLO_MS, "maximum": MAX_SLO
 class NativeBody(JsonBody):
     """The fields of every native request."""
 
-    query: str = Field(description="the text that documents are ranked for")
+    query: str | None = Field(None, description="the text that documents are ranked for")
     model: str | None = Field(None, description="a tier, `auto`, or an SLO class; the fleet's default if left out")
     top_n: int | None = Field(None, ge=1, description="number of results to return; all if left out")
     return_documents: bool | None = Field(None, description="whether results contain their documents, as sent")
@@ -73,10 +77,12 @@ class NativeBody(JsonBody):
         None, ge=0, le=1, description="leaves out results with a lower `relevance_score`"
     )
 
-    def request(self, documents: list[str], headers: RequestHeaders, top_n: int | None, **more: Any) -> RerankRequest:
+    def request(
+        self, query: str, documents: list[str], headers: RequestHeaders, top_n: int | None, **more: Any
+    ) -> RerankRequest:
         """more: fields of `RerankRequest` that not every native request has."""
         return RerankRequest(
-            query=self.query,
+            query=query,
             documents=documents,
             top_n=top_n,
             model=self.model,
@@ -103,9 +109,13 @@ class NativeBody(JsonBody):
 class RerankBody(NativeBody):
     """The body of /v1/rerank and /v1/plan."""
 
-    documents: StructuredDocuments = Field(
+    queries: list[str] | None = Field(
+        None, description="several queries in place of `query`: planned together, and answered together or not at all"
+    )
+    documents: StructuredDocumentLists = Field(
         description="strings, or objects with their text under `text` (or in other fields: see `rank_fields`), and the "
-        "retriever's score under `score` if known"
+        "retriever's score under `score` if known; with `queries`, one list for all of them, or a list of such lists, "
+        "one for each"
     )
     rank_fields: RankFields = None
     candidates: CandidateOrder | None = Field(
@@ -123,6 +133,7 @@ class RerankBody(NativeBody):
 class SearchBody(NativeBody):
     """The body of /v1/search."""
 
+    query: str = Field(description="the text that documents are ranked for")
     top_n: int | None = Field(
         None, ge=1, description=f"number of results to return; {DEFAULT_SEARCH_RESULTS} if left out"
     )
@@ -136,7 +147,8 @@ class SearchBody(NativeBody):
 
 @dataclass(slots=True)
 class NativeRerank(ParsedRequest):
-    """documents: as sent, where the results are to contain them. min_score: of a result, from 0 to 1."""
+    """documents: as sent, where the results are to contain them. Those of several queries, one query's after the
+    other's; or once, where all queries have the same. min_score: of a result, from 0 to 1."""
 
     documents: list[Document] | None
     min_score: float
@@ -151,32 +163,38 @@ class NativeSearch(ParsedSearch):
 def parse_rerank(body: bytes, headers: RequestHeaders) -> NativeRerank:
     """Raises InvalidRequest."""
     parsed = RerankBody.parse(body)
-    texts = texts_of(parsed.documents, "documents", parsed.rank_fields)
-    texts_only = texts is parsed.documents
-    in_documents = None if texts_only else scores_in(parsed.documents)
-    if in_documents is not None and parsed.scores is not None:
-        raise InvalidRequest("request body: scores are given beside the documents and in them; leave one of them out")
-    scores = in_documents or parsed.scores
-    request = parsed.request(texts, headers, parsed.top_n, candidates=parsed.candidates, scores=scores)
-    returned = parsed.documents if parsed.return_documents else None
+    asked = AskedFor.of(parsed.query, parsed.queries, parsed.documents)
+    texts = texts_of(asked.documents, "documents", parsed.rank_fields, asked.places)
+    texts_only = texts is asked.documents
+    scores = None if texts_only else scores_in(asked.places, asked.documents)
+    if parsed.scores is not None:
+        if scores is not None or asked.counts:
+            raise InvalidRequest(f"request body: scores: {TWICE if scores is not None else IN_DOCUMENTS}")
+        scores = parsed.scores
+    candidates = parsed.candidates
+    if candidates is None and scores is None and asked.shared:
+        candidates = "unordered"  # one order is not what a retriever has found for each query
+    more: dict[str, Any] = {"queries": asked.queries, "counts": asked.counts}
+    request = parsed.request(asked.query, texts, headers, parsed.top_n, candidates=candidates, scores=scores, **more)
+    returned = asked.documents if parsed.return_documents else None
     return NativeRerank(request, texts_only, returned, parsed.score_threshold or 0.0)
 
 
 def parse_search(body: bytes, headers: RequestHeaders) -> NativeSearch:
     """Raises InvalidRequest."""
     parsed = SearchBody.parse(body)
-    request = parsed.request([], headers, parsed.top_n or DEFAULT_SEARCH_RESULTS)
+    request = parsed.request(parsed.query, [], headers, parsed.top_n or DEFAULT_SEARCH_RESULTS)
     returned, min_score = parsed.return_documents is not False, parsed.score_threshold or 0.0
     return NativeSearch(request, False, parsed.top_k, returned, min_score)
 
 
-def scores_in(documents: list[Any]) -> list[float] | None:
-    """The scores that documents bring with them; None if none does. Raises InvalidRequest if only some do, or if one is
-    not a number."""
+def scores_in(places: Sequence[int | str], documents: list[Any]) -> list[float] | None:
+    """The scores that documents bring with them; None if none does. places: of each in the body. Raises InvalidRequest
+    if only some do, or if one is not a number."""
     scores: list[Any] = [document.get("score") if isinstance(document, dict) else None for document in documents]
     if not any(score is not None for score in scores):
         return None
-    for i, score in enumerate(scores):
+    for i, score in zip(places, scores, strict=True):
         if score is None:
             raise InvalidRequest(f"request body: documents.{i}: has no score, but others have; give all one, or none")
         if isinstance(score, bool) or not isinstance(score, int | float) or abs(score) > sys.float_info.max:

@@ -9,6 +9,7 @@ from typing_extensions import TypedDict
 
 from rankfleet.api.dialects.usage import Meta, meta
 from rankfleet.core.messages import Decision, Plan, Ranking, Refusal
+from rankfleet.core.query_lists import QueryLists
 from rankfleet.core.sections import UNSCORED
 from rankfleet.core.timing import STEPS, Timing
 
@@ -37,7 +38,9 @@ class Scored(TypedDict):
 
 
 class Result(Scored):
-    index: Annotated[int, Field(description="the document's place in the request, from 0")]
+    index: Annotated[
+        int, Field(description="the document's place in the request, from 0; with `queries`, among those of its query")
+    ]
     document: NotRequired[
         Annotated[
             dict[str, Any],
@@ -127,8 +130,11 @@ class Details(TypedDict):
     timing_ms: Annotated[TimingMs, Field(description="measured")]
     stages: Annotated[list[StageReply], Field(description="in order; empty where nothing was scored")]
     truncated: Annotated[
-        list[int | str],
-        Field(description="documents that a stage did not read to the end: `index`, or `id` for /v1/search"),
+        list[int | str] | list[list[int]],
+        Field(
+            description="documents that a stage did not read to the end: `index`, or `id` for /v1/search; with "
+            "`queries`, a list for each query"
+        ),
     ]
     fusion: NotRequired[Annotated[FusionReply, Field(description="if candidates came ranked, and any was scored")]]
     slo: NotRequired[Annotated[Slo, Field(description="if there was a budget")]]
@@ -147,7 +153,10 @@ class RankedReply(TypedDict):
 
 
 class RerankReply(RankedReply):
-    results: Annotated[list[Result], Field(description="best first")]
+    results: Annotated[
+        list[Result] | list[list[Result]],
+        Field(description="best first; with `queries`, a list for each query, in their order"),
+    ]
 
 
 class SearchReply(RankedReply):
@@ -214,10 +223,10 @@ def ranking_json(ranking: Ranking, documents: Sequence[Document] | None, min_sco
         if ranking.passages is not None:
             result["passages"] = ranking.passages[document.index]
         if documents is not None:
-            sent = documents[document.index]
+            sent = documents[document.index % len(documents)]
             result["document"] = {"text": sent} if isinstance(sent, str) else sent
         results.append(result)
-    return {
+    content: dict[str, Any] = {
         "id": ranking.request_id,
         "model": ranking.plan.tier or UNSCORED,
         "results": results,
@@ -225,6 +234,24 @@ def ranking_json(ranking: Ranking, documents: Sequence[Document] | None, min_sco
         "meta": meta(ranking),
         "rankfleet": details_json(ranking),
     }
+    if ranking.counts:
+        content["results"], content["rankfleet"]["truncated"] = by_query(ranking, results)
+    return content
+
+
+def by_query(ranking: Ranking, results: list[dict[str, Any]]) -> tuple[list[list[dict[str, Any]]], list[list[int]]]:
+    """The results of each query, and the documents of each that were not read to the end. Documents are numbered within
+    their query."""
+    lists = QueryLists(ranking.counts)
+    own: list[list[dict[str, Any]]] = [[] for _ in ranking.counts]
+    truncated: list[list[int]] = [[] for _ in ranking.counts]
+    for result in results:
+        query, place = lists.locate(result["index"])
+        own[query].append(result | {"index": place})
+    for index in ranking.truncated:
+        query, place = lists.locate(index)
+        truncated[query].append(place)
+    return own, truncated
 
 
 def details_json(ranking: Ranking) -> dict[str, Any]:

@@ -17,7 +17,9 @@ class TokenUsage(TypedDict):
 
 
 class BilledUnits(TypedDict):
-    search_units: Annotated[int, Field(description=f"one for each {DOCUMENTS_PER_SEARCH_UNIT} documents begun")]
+    search_units: Annotated[
+        int, Field(description=f"one for each {DOCUMENTS_PER_SEARCH_UNIT} documents begun of a query")
+    ]
 
 
 class MetaTokens(TypedDict):
@@ -37,5 +39,6 @@ def usage(ranking: Ranking) -> TokenUsage:
 
 def meta(ranking: Ranking) -> Meta:
     """Where clients of Cohere look."""
-    units = math.ceil(len(ranking.texts) / DOCUMENTS_PER_SEARCH_UNIT)
+    counts = ranking.counts or (len(ranking.texts),)
+    units = sum(math.ceil(count / DOCUMENTS_PER_SEARCH_UNIT) for count in counts)
     return {"billed_units": {"search_units": units}, "tokens": {"input_tokens": ranking.tokens}}

@@ -1,6 +1,7 @@
 """vLLM: /rerank, whose body has `documents`, and /score; with a version in front, below `/vllm`."""
 
 import time
+from dataclasses import replace
 from http import HTTPStatus
 from typing import Annotated, Any, ClassVar
 
@@ -78,7 +79,7 @@ class VllmScoreBody(VllmBody):
 
     text_1: OneOrMore = Field(
         validation_alias=AliasChoices("text_1", "queries", "data_1"),
-        description="the query; `queries` and `data_1` are other names for it",
+        description="the query, or one for each document; `queries` and `data_1` are other names for it",
     )
     text_2: OneOrMore = Field(
         validation_alias=AliasChoices("text_2", "documents", "items", "data_2"),
@@ -137,13 +138,13 @@ def parse_rerank(body: bytes, headers: RequestHeaders) -> ParsedRerank:
 
 
 def parse_score(body: bytes, headers: RequestHeaders) -> ParsedRerank:
-    """Raises InvalidRequest, also for several queries."""
+    """One query for all documents, or one for each. Raises InvalidRequest."""
     sent = VllmScoreBody.parse(body)
     queries, documents = ([texts] if isinstance(texts, str) else texts for texts in (sent.text_1, sent.text_2))
-    if len(queries) != 1:
-        count = f"{len(queries)} queries in one call are not supported yet"
-        raise InvalidRequest(f"request body: text_1: {count}; send one, and the others in calls of their own")
-    return sent.parsed(
+    if not queries or (len(queries) > 1 and len(queries) != len(documents)):
+        counts = f"{len(queries)} queries for {len(documents)} documents"
+        raise InvalidRequest(f"request body: text_1: {counts}; send one query for all of them, or one for each")
+    parsed = sent.parsed(
         queries[0],
         ("text_2", documents),
         headers,
@@ -153,6 +154,9 @@ def parse_score(body: bytes, headers: RequestHeaders) -> ParsedRerank:
         user=sent.user,
         candidates="unordered",  # pairs of their own, and not what a retriever has found
     )
+    if len(queries) > 1:
+        parsed.request = replace(parsed.request, queries=tuple(queries), counts=(1,) * len(queries))
+    return parsed
 
 
 def reply_to_rerank(ranking: Ranking, parsed: ParsedRerank) -> Reply:

@@ -53,7 +53,8 @@ class TokenCache:
         return len(self._entries)
 
     async def encode(self, encoder: TextEncoder, documents: list[str], max_tokens: int) -> tuple[list[np.ndarray], int]:
-        """Token ids of each document, at least its first `max_tokens`, and the number of cache hits."""
+        """Token ids of each document, at least its first `max_tokens`, and the number of cache hits. Documents whose
+        text is the same have one array."""
         find = partial(self._find, encoder, documents, max_tokens)
         keys, found = await run(find, sum(map(len, documents)), INLINE_HASHED)
         missing = {key: document for key, document, ids in zip(keys, documents, found, strict=True) if ids is None}

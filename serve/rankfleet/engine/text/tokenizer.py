@@ -14,6 +14,8 @@ from rankfleet.core.text_options import Side
 from rankfleet.engine.text.pair_template import PairTemplate
 from rankfleet.engine.text.text_encoder import TextEncoder
 
+Query = np.ndarray | Sequence[np.ndarray]  # token ids of the query of all documents, or of each document's own
+
 
 class PairTokenizer:
     """The checkpoint's own tokenizer, with query and documents encoded separately, so that a query is encoded once."""
@@ -87,7 +89,7 @@ class PairTokenizer:
 
     def layout(
         self,
-        query: np.ndarray,
+        query: Query,
         documents: list[np.ndarray],
         max_tokens: int | None = None,
         passages: PassageRule | None = None,
@@ -95,16 +97,17 @@ class PairTokenizer:
     ) -> PairLayout:
         """Which tokens go into which pair. `passages`: how a document that is too long becomes several pairs; None
         keeps only its beginning, or its end if `cut_side` is left."""
-        lengths = np.fromiter(map(len, documents), dtype=np.int64, count=len(documents))
+        lengths = lengths_of(documents)
+        query_tokens = len(query) if isinstance(query, np.ndarray) else lengths_of(query)
         if passages is None:
-            return truncate(len(query), lengths, self._room(max_tokens), cut_side)
-        return max_passages(len(query), lengths, self._room(max_tokens), passages, cut_side)
+            return truncate(query_tokens, lengths, self._room(max_tokens), cut_side)
+        return max_passages(query_tokens, lengths, self._room(max_tokens), passages, cut_side)
 
     def pair_lengths(self, layout: PairLayout) -> np.ndarray:
         """int32 tokens of each pair that `build_pairs` makes of this layout."""
         return (layout.tokens + self.template.tokens).astype(np.int32)
 
-    def build_pairs(self, query: np.ndarray, documents: list[np.ndarray], layout: PairLayout) -> TokenizedPairs:
+    def build_pairs(self, query: Query, documents: list[np.ndarray], layout: PairLayout) -> TokenizedPairs:
         """All pairs of the layout, in its order."""
         template = self.template
         before, between, after = (
@@ -114,20 +117,23 @@ class PairTokenizer:
         rows = zip(*(part.tolist() for part in (layout.owners, layout.query, layout.starts, layout.stops)), strict=True)
         opening_kept, joint = -1, before  # joint: the end of one pair and the opening of the next
         right, closing = layout.cut_side == "right", template.closing
+        own = opened = query if isinstance(query, np.ndarray) else before
         for owner, kept, start, stop in rows:
+            if query is not own:
+                own = query[owner]
             # As in Sentence Transformers, a rendered prompt is cut from its end and then closed again.
             if (
                 template.truncated_end is not None
-                and (kept < len(query) or stop - start < len(documents[owner]))
+                and (kept < len(own) or stop - start < len(documents[owner]))
                 and (right or stop < len(documents[owner]))
             ):
-                text = np.concatenate([before, query, between, documents[owner][start:]])
+                text = np.concatenate([before, own, between, documents[owner][start:]])
                 room = kept + stop - start + len(before) + len(between) - len(closing)
                 pieces += [*([after] if pieces else []), text[:room], np.array(closing, dtype=np.int32)]
                 continue
-            if kept != opening_kept:  # rarely more than once: few documents leave the query too little room
-                opening = np.concatenate([before, query[:kept] if right else query[len(query) - kept :], between])
-                joint, opening_kept = np.concatenate([after, opening]), kept
+            if kept != opening_kept or own is not opened:  # rarely: few documents leave a query too little room
+                opening = np.concatenate([before, own[:kept] if right else own[len(own) - kept :], between])
+                joint, opening_kept, opened = np.concatenate([after, opening]), kept, own
             document = documents[owner]
             pieces.append(joint if pieces else opening)
             pieces.append(document if stop - start == len(document) else document[start:stop])
@@ -162,3 +168,8 @@ class PairTokenizer:
     def _room(self, max_tokens: int | None) -> int:
         """Tokens of query and document together that fit into a pair."""
         return max(0, min(max_tokens or self.max_tokens, self.max_tokens) - self.template.tokens)
+
+
+def lengths_of(texts: Sequence[np.ndarray]) -> np.ndarray:
+    """int64 [texts]: tokens of each."""
+    return np.fromiter(map(len, texts), dtype=np.int64, count=len(texts))
