@@ -33,6 +33,7 @@ class RerankRequest:
     min_quality: the lowest expected nDCG@10 that is acceptable.
     request_id: names the request in logs and in the reply.
     probe: True for the router's own health check. Limits do not apply to it, and nothing is learned from it.
+    spans: whether results have to say which passage of each document scored best.
     queries: of a request with several, all of them; `query` is the first. Empty for a request with one.
     counts: how many of `documents` and `scores` are each query's, one query's after the other's. Empty if all of them
         are every query's.
@@ -53,6 +54,7 @@ class RerankRequest:
     api_key: str | None = None
     request_id: str = ""
     probe: bool = False
+    spans: bool = False
     queries: tuple[str, ...] = ()
     counts: tuple[int, ...] = ()
 
@@ -122,7 +124,8 @@ class ChunkScores:
 @dataclass(frozen=True, slots=True)
 class RankedDocument:
     """index: place of the document in the request. logit: raw, of the last tier that scored it. score: what the order
-    follows. Both are None for a document that was not scored.
+    follows. Both are None for a document that was not scored. span: in its text, the first code point of the passage
+    that scored best, and the one behind its last; None unless the request asks for it.
 
     Scores never rise from one result to the next. They are the logits, fused with what the retriever says of the
     candidates; in a cascade, those of documents that only the first stage has scored are lowered below those of the
@@ -132,6 +135,7 @@ class RankedDocument:
     index: int
     logit: float | None = None
     score: float | None = None
+    span: tuple[int, int] | None = None
 
 
 class FusedBy(NamedTuple):

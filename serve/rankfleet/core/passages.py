@@ -60,6 +60,11 @@ class PairLayout:
         truncated = sorted({*self.truncated, *cut.tolist()})
         return replace(self, query=query, stops=stops, truncated=truncated)
 
+    def best_pairs(self, logits: np.ndarray) -> np.ndarray:
+        """int64 [documents]: the pair of each that scored best, the first of equals. logits: float [pairs]."""
+        order = np.lexsort((-logits, self.owners))
+        return order[self.firsts]
+
     def best(self, logits: np.ndarray) -> np.ndarray:
         """float [documents]: the score of each document's best pair. logits: float [pairs]."""
         return logits if len(self.firsts) == len(self) else np.maximum.reduceat(logits, self.firsts)

@@ -1,7 +1,8 @@
 """Cohere's rerank: /v2/rerank, and /v1/rerank below `/cohere` (bare, that path is the native one)."""
 
+from dataclasses import replace
 from functools import partial
-from typing import ClassVar
+from typing import ClassVar, NotRequired
 
 from pydantic import Field
 from typing_extensions import TypedDict
@@ -11,6 +12,7 @@ from rankfleet.api.dialects.native_queries import Documents
 from rankfleet.api.dialects.rerank_body import EXAMPLE, ModelBody, ParsedRerank, TopN
 from rankfleet.api.dialects.rerank_reply import reply_with_plan
 from rankfleet.api.dialects.scores import ObjectRow, rows
+from rankfleet.api.dialects.spans import RelevantSpans, Span, spans_wanted
 from rankfleet.api.dialects.usage import Meta, meta
 from rankfleet.api.headers import RequestHeaders
 from rankfleet.core.errors import RankfleetError
@@ -35,17 +37,28 @@ class CohereV1Body(CohereBody):
 class CohereV2Body(CohereBody):
     """The body of Cohere's /v2/rerank."""
 
+    relevant_spans: RelevantSpans = None
+
     unsupported: ClassVar = {
         "max_tokens_per_doc": (4096,),  # Cohere's default, which clients (Haystack) send, too
         "priority": (0,),
         "rank_fields": (["text"],),
-        "relevant_spans": ({"mode": "disabled"},),
     }
 
 
-class CohereReply(TypedDict):
+class CohereV1Reply(TypedDict):
     id: str
     results: list[ObjectRow]
+    meta: Meta
+
+
+class CohereRow(ObjectRow):
+    relevant_spans: NotRequired[list[Span]]
+
+
+class CohereV2Reply(TypedDict):
+    id: str
+    results: list[CohereRow]
     meta: Meta
 
 
@@ -57,7 +70,10 @@ class CohereError(TypedDict):
 def parse(format: type[CohereBody], body: bytes, headers: RequestHeaders) -> ParsedRerank:
     """Raises InvalidRequest."""
     sent = format.parse(body)
-    return sent.parsed(sent.query, ("documents", sent.documents), headers, sent.top_n, sent.return_documents)
+    parsed = sent.parsed(sent.query, ("documents", sent.documents), headers, sent.top_n, sent.return_documents)
+    if isinstance(sent, CohereV2Body) and (spans := sent.relevant_spans) is not None:
+        parsed.request, parsed.spans = replace(parsed.request, **spans_wanted(spans)), spans
+    return parsed
 
 
 def reply(version: str, ranking: Ranking, parsed: ParsedRerank) -> Reply:
@@ -73,9 +89,9 @@ def error_json(error: RankfleetError, status: int, request_id: str) -> CohereErr
     return {"id": request_id, "message": str(error)}
 
 
-def route(version: str, format: type[CohereBody]) -> Route[ParsedRerank, Ranking]:
+def route(version: str, format: type[CohereBody], replied: type) -> Route[ParsedRerank, Ranking]:
     path, summary = f"/cohere/v{version}/rerank", f"Rank as Cohere v{version}"
-    return Route(path, summary, format, EXAMPLE, CohereReply, partial(parse, format), partial(reply, version))
+    return Route(path, summary, format, EXAMPLE, replied, partial(parse, format), partial(reply, version))
 
 
 COHERE = Dialect(
@@ -84,5 +100,8 @@ COHERE = Dialect(
     error=error_json,
     error_type=CohereError,
     statuses={413: 400, 422: 400},
-    rerank=[route("1", CohereV1Body), *route("2", CohereV2Body).also_at("/v2/rerank")],
+    rerank=[
+        route("1", CohereV1Body, CohereV1Reply),
+        *route("2", CohereV2Body, CohereV2Reply).also_at("/v2/rerank"),
+    ],
 )

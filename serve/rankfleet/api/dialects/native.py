@@ -22,6 +22,7 @@ from rankfleet.api.dialects.native_replies import (
     ranking_json,
     server_timing,
 )
+from rankfleet.api.dialects.spans import RelevantSpans, SpansAskedFor, spans_wanted
 from rankfleet.api.headers import RequestHeaders
 from rankfleet.core.errors import InvalidRequest, RankfleetError
 from rankfleet.core.messages import Decision, Ranking, RerankRequest
@@ -54,6 +55,7 @@ class NativeBody(JsonBody):
         description="`truncate` scores the beginning of a long document, `max_passage` its best passage; "
         "the fleet's default if left out",
     )
+    relevant_spans: RelevantSpans = None
     user: str | None = Field(None, description="user id, for experiments that assign users to arms")
     session: str | None = Field(None, description="session id, for experiments that assign sessions to arms")
 
@@ -72,8 +74,8 @@ class NativeBody(JsonBody):
             api_key=headers.api_key,
             user=self.user,
             session=self.session,
-            long_documents=self.long_documents,
             request_id=headers.request_id,
+            **spans_wanted(self.relevant_spans, self.long_documents),
             **more,
         )
 
@@ -121,11 +123,13 @@ class NativeRerank(ParsedRequest):
     other's; or once, where all queries have the same."""
 
     documents: list[Document] | None
+    spans: SpansAskedFor | None
 
 
 @dataclass(slots=True)
 class NativeSearch(ParsedSearch):
     return_documents: bool
+    spans: SpansAskedFor | None
 
 
 def parse_rerank(body: bytes, headers: RequestHeaders) -> NativeRerank:
@@ -144,14 +148,15 @@ def parse_rerank(body: bytes, headers: RequestHeaders) -> NativeRerank:
         candidates = "unordered"  # one order is not what a retriever has found for each query
     more: dict[str, Any] = {"queries": asked.queries, "counts": asked.counts}
     request = parsed.request(asked.query, texts, headers, parsed.top_n, candidates=candidates, scores=scores, **more)
-    return NativeRerank(request, texts_only, asked.documents if parsed.return_documents else None)
+    returned = asked.documents if parsed.return_documents else None
+    return NativeRerank(request, texts_only, returned, parsed.relevant_spans)
 
 
 def parse_search(body: bytes, headers: RequestHeaders) -> NativeSearch:
     """Raises InvalidRequest."""
     parsed = SearchBody.parse(body)
     request = parsed.request(parsed.query, [], headers, parsed.top_n or DEFAULT_SEARCH_RESULTS)
-    return NativeSearch(request, False, parsed.top_k, parsed.return_documents is not False)
+    return NativeSearch(request, False, parsed.top_k, parsed.return_documents is not False, parsed.relevant_spans)
 
 
 def text_of(index: int | str, document: Any, name: str = "documents") -> str:
@@ -188,7 +193,9 @@ def has_finite_numbers(value: Any) -> bool:
 
 
 def reply_to_rerank(ranking: Ranking, parsed: NativeRerank) -> Reply:
-    return Reply(ranking_json(ranking, parsed.documents), {"Server-Timing": server_timing(ranking.timing)})
+    return Reply(
+        ranking_json(ranking, parsed.documents, parsed.spans), {"Server-Timing": server_timing(ranking.timing)}
+    )
 
 
 def reply_to_plan(decision: Decision, parsed: NativeRerank) -> Reply:
@@ -200,7 +207,7 @@ def reply_to_search(found: SearchOutcome, parsed: NativeSearch) -> Reply:
     ranking = found.ranking
     if ranking is None:
         return Reply(nothing_found_json(parsed.request.request_id, found.timing), headers)
-    content = ranking_json(ranking, ranking.texts if parsed.return_documents else None)
+    content = ranking_json(ranking, ranking.texts if parsed.return_documents else None, parsed.spans)
     for result in content["results"]:  # named by id and retrieval rank in place of the index
         place = result.pop("index")
         hit = found.hits[place]

@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal, NotRequired
 from pydantic import Field
 from typing_extensions import TypedDict
 
+from rankfleet.api.dialects.spans import Span, SpansAskedFor
 from rankfleet.api.dialects.usage import Meta, meta
 from rankfleet.core.messages import Decision, Plan, Ranking, Refusal
 from rankfleet.core.query_lists import QueryLists
@@ -34,6 +35,9 @@ class Scored(TypedDict):
     ]
     passages: NotRequired[
         Annotated[int, Field(description="number of passages scored, with `long_documents: max_passage`")]
+    ]
+    relevant_spans: NotRequired[
+        Annotated[list[Span], Field(description="with `relevant_spans`: the passage that scored best")]
     ]
 
 
@@ -208,7 +212,9 @@ class ErrorReply(TypedDict):
     error: ErrorBody
 
 
-def ranking_json(ranking: Ranking, documents: Sequence[Document] | None) -> dict[str, Any]:
+def ranking_json(
+    ranking: Ranking, documents: Sequence[Document] | None, spans: SpansAskedFor | None = None
+) -> dict[str, Any]:
     """Results best first, and under `rankfleet` how they came about. documents: for the results to contain."""
     results = []
     for document in ranking.documents:
@@ -219,6 +225,8 @@ def ranking_json(ranking: Ranking, documents: Sequence[Document] | None) -> dict
         }
         if ranking.passages is not None:
             result["passages"] = ranking.passages[document.index]
+        if spans is not None and document.span is not None and document.logit is not None:
+            result |= spans.fields(document.span, sigmoid(document.logit))
         if documents is not None:
             sent = documents[document.index % len(documents)]
             result["document"] = {"text": sent} if isinstance(sent, str) else sent

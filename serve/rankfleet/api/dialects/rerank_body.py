@@ -11,6 +11,7 @@ from rankfleet.api.dialects.json_body import JsonBody
 from rankfleet.api.dialects.native import EXAMPLE as NATIVE_EXAMPLE
 from rankfleet.api.dialects.native import QUERY, text_of
 from rankfleet.api.dialects.native_replies import Document
+from rankfleet.api.dialects.spans import SpansAskedFor
 from rankfleet.api.headers import RequestHeaders
 from rankfleet.core.messages import RerankRequest
 from rankfleet.core.sections import CandidateOrder
@@ -30,11 +31,13 @@ class ParsedRerank(ParsedRequest):
     """documents: as sent, where the results are to contain them.
     raw_scores: whether results have scores as they are, in place of 0 to 1.
     truncates: whether documents that are too long are cut; else the request is refused for them.
+    spans: which relevant spans results are to have; None for none.
     """
 
     documents: list[Document] | None = None
     raw_scores: bool = False
     truncates: bool = True
+    spans: SpansAskedFor | None = None
 
 
 class ModelBody(JsonBody):
