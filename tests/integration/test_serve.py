@@ -54,6 +54,41 @@ def test_the_reply_names_tier_reason_stages_and_times(running_fleet: RunningFlee
     assert "infer;dur=" in reply.headers["server-timing"]
 
 
+def test_several_queries_are_ranked_as_alone_and_a_document_that_occurs_twice_is_scored_once(
+    running_fleet: RunningFleet,
+) -> None:
+    queries, documents = [QUERY, PASSAGES[0], QUERY], [*DOCUMENTS, DOCUMENTS[0]]
+    one = {"model": "medium", "documents": documents}
+    alone = [running_fleet.http.post("/v1/rerank", json={"query": query, **one}).json() for query in queries[:2]]
+    together = running_fleet.http.post("/v1/rerank", json={"queries": queries, **one}).json()
+    for ranked, expected in zip(together["results"], [alone[0], alone[1], alone[0]], strict=True):
+        assert [row["index"] for row in ranked] == [row["index"] for row in expected["results"]]
+        logits = [row["logit"] for row in expected["results"]]
+        assert [row["logit"] for row in ranked] == pytest.approx(logits, abs=1e-4)
+    assert together["usage"]["total_tokens"] == sum(reply["usage"]["total_tokens"] for reply in alone)
+    places = [row["index"] for row in together["results"][0]]
+    assert places.index(len(DOCUMENTS)) == places.index(0) + 1, "the copy is directly behind the first"
+
+    body = {"queries": queries, "documents": documents[:3], "model": "medium", "use_activation": False}
+    scores = [row["score"] for row in running_fleet.http.post("/score", json=body).json()["data"]]
+    by_index = [{row["index"]: row["logit"] for row in reply["results"]} for reply in alone]
+    assert scores == pytest.approx([by_index[0][0], by_index[1][1], by_index[0][2]], abs=1e-4)
+
+
+def test_the_span_of_a_long_document_is_its_best_passage(running_fleet: RunningFleet) -> None:
+    document = "nothing of interest 😀 " * 300 + RIGHT + " nothing else" * 300
+    body = {
+        "query": QUERY,
+        "documents": [document, RIGHT],
+        "model": "large",
+        "relevant_spans": {"mode": "enabled", "threshold": 0},
+    }
+    reply = running_fleet.http.post("/v2/rerank", json=body)
+    spans = {row["index"]: row["relevant_spans"] for row in reply.json()["results"]}
+    assert [[document[span["start"] : span["end"]].count(RIGHT) for span in spans[0]], len(spans[1])] == [[1], 1]
+    assert (spans[1][0]["start"], spans[1][0]["end"]) == (0, len(RIGHT))
+
+
 def test_concurrent_requests_get_their_own_answers(running_fleet: RunningFleet) -> None:
     def ask(i: int) -> list[int]:
         """Indices of the documents, best first; request i has 1 to 7 documents, and the right one at place i mod n."""

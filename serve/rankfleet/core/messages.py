@@ -35,6 +35,7 @@ class RerankRequest:
     request_id: names the request in logs and in the reply.
     options: what is done with the texts before they are scored.
     probe: True for the router's own health check. Limits do not apply to it, and nothing is learned from it.
+    spans: whether results have to say which passage of each document scored best.
     queries: of a request with several, all of them; `query` is the first. Empty for a request with one.
     counts: how many of `documents` and `scores` are each query's, one query's after the other's. Empty if all of them
         are every query's.
@@ -56,6 +57,7 @@ class RerankRequest:
     request_id: str = ""
     options: TextOptions = AS_SENT
     probe: bool = False
+    spans: bool = False
     queries: tuple[str, ...] = ()
     counts: tuple[int, ...] = ()
 
@@ -125,7 +127,8 @@ class ChunkScores:
 @dataclass(frozen=True, slots=True)
 class RankedDocument:
     """index: place of the document in the request. logit: raw, of the last tier that scored it. score: what the order
-    follows. Both are None for a document that was not scored.
+    follows. Both are None for a document that was not scored. span: in its text, the first code point of the passage
+    that scored best, and the one behind its last; None unless the request asks for it.
 
     Scores never rise from one result to the next. They are the logits, fused with what the retriever says of the
     candidates; in a cascade, those of documents that only the first stage has scored are lowered below those of the
@@ -135,6 +138,7 @@ class RankedDocument:
     index: int
     logit: float | None = None
     score: float | None = None
+    span: tuple[int, int] | None = None
 
 
 class FusedBy(NamedTuple):

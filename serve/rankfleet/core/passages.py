@@ -68,6 +68,11 @@ class PairLayout:
         """The same pairs, with these documents among those truncated. cut: int [n], their places."""
         return replace(self, truncated=sorted({*self.truncated, *cut.tolist()}))
 
+    def best_pairs(self, logits: np.ndarray) -> np.ndarray:
+        """int64 [documents]: the pair of each that scored best, the first of equals. logits: float [pairs]."""
+        order = np.lexsort((-logits, self.owners))
+        return order[self.firsts]
+
     def best(self, logits: np.ndarray) -> np.ndarray:
         """float [documents]: the score of each document's best pair. logits: float [pairs]."""
         return logits if len(self.firsts) == len(self) else np.maximum.reduceat(logits, self.firsts)

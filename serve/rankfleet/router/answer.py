@@ -25,6 +25,7 @@ from rankfleet.router.dispatch import Scores
 from rankfleet.router.plan_options import PlanRequest
 from rankfleet.router.resolve import Target
 from rankfleet.router.retry import Deadline
+from rankfleet.router.spans import Passage
 from rankfleet.router.texts import Part, RequestTexts
 
 UNSCORED = -math.inf  # below every score: those are finite
@@ -86,7 +87,8 @@ class Answer:
     order: int [candidates], their places, query by query, best first; those that were not scored are last, in the order
     given. scores: float [candidates], by place, which the order follows. logits: float [candidates], by place, raw, of
     the last tier that scored each. Both are UNSCORED where none did. passages: int [candidates], pairs of each.
-    stages: those carried out. pairs, tokens: scored in all stages together.
+    stages: those carried out. pairs, tokens: scored in all stages together. best: by place, the passage that scored
+    best; None unless the request asks for it.
     left_out: why the second stage was left out, empty if it was not. fault: the error behind that, if there was one.
     """
 
@@ -98,6 +100,7 @@ class Answer:
     truncated: list[int]
     passages: np.ndarray
     pairs: int
+    best: dict[int, Passage] | None = None
     left_out: str = ""
     fault: Exception | None = None
 

@@ -14,6 +14,7 @@ from rankfleet.router.cascade import ranked_lists, second_stage
 from rankfleet.router.dispatch import Dispatcher
 from rankfleet.router.fleet import FleetView
 from rankfleet.router.retry import Deadline
+from rankfleet.router.spans import best_passages
 from rankfleet.router.texts import with_copies
 
 NO_TIME = "no time was left for the second stage"
@@ -49,6 +50,9 @@ class PlanExecution:
         unloaded_tier = plan.unloaded.tier if plan.unloaded is not None else None
         scores = await self._dispatcher.score(tiers, part.pairs, tokenized.deadline(plan), unloaded_tier)
         answer = Answer.of(scores, part, tokenized.resolved.fusion, texts.lists, first.candidates, places)
+        if tokenized.resolved.request.spans:
+            every = np.arange(sum(texts.lists.counts)) if places is None else places
+            answer.best = best_passages(part, scores.logits, scores.tier, every)
         tokenized.timing.scored(scores.queue_ms, scores.infer_ms, self._clock())
         if len(plan.stages) > 1:
             await self._second_stage(plan.stages[1], answer, tokenized)
@@ -102,6 +106,8 @@ class PlanExecution:
         answer.stages += (Stage.of(scores.tier, candidates),)
         answer.tokens += part.pairs.tokens
         answer.pairs += len(part.pairs)
+        if answer.best is not None:
+            answer.best |= best_passages(part, scores.logits, scores.tier, kept)
         answer.truncated = sorted({*answer.truncated, *(int(kept[i]) for i in part.truncated)})
         tokenized.timing.scored(scores.queue_ms, scores.infer_ms, self._clock())
 

@@ -7,6 +7,9 @@ argument.
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from functools import partial
+
+import numpy as np
 
 from rankfleet.core.config import FleetConfig, LiveSettings
 from rankfleet.core.errors import Overloaded, Unavailable
@@ -15,6 +18,7 @@ from rankfleet.core.passages import PassageRule
 from rankfleet.core.text_options import AS_SENT
 from rankfleet.core.timing import Timing
 from rankfleet.core.work import Work
+from rankfleet.engine.text.inline import INLINE_ENCODED, run
 from rankfleet.engine.text.token_cache import TokenCache
 from rankfleet.engine.text.tokenizer import PairTokenizer
 from rankfleet.estimates.fusion import Fusion
@@ -30,6 +34,7 @@ from rankfleet.router.ledger import Ledger
 from rankfleet.router.limits import check_documents, check_instruction, check_query
 from rankfleet.router.plan_options import MAX_STAGES, PlanRequest
 from rankfleet.router.resolve import target_of
+from rankfleet.router.spans import Passage, with_spans
 from rankfleet.router.token_bound import TokenLowerBound
 from rankfleet.router.tokenize import TokenizedTexts, tokenize
 from rankfleet.router.wake import GroupWaker
@@ -108,6 +113,8 @@ class RankingService:
             self._token_bound.learn(resolved.request, lengths, self._shortest_cuts(resolved))
         plan, answer = await self._router.route(tokenized)
         ranking = ranking_of(tokenized, plan, answer)
+        if answer is not None and answer.best is not None:
+            ranking = await self._with_spans(ranking, answer.best, resolved.places)
         timing.ends("reply", self.clock())
         return ranking
 
@@ -204,6 +211,13 @@ class RankingService:
             passages = PassageRule(self.live.passage_overlap_tokens, min(allowed, asked or allowed))
         tokenizers = {tier: (self._tokenizers[tier], self.config.tiers[tier].max_tokens) for tier in tiers}
         return await tokenize(request, tokenizers, self._cache, passages)
+
+    async def _with_spans(self, ranking: Ranking, best: Mapping[int, Passage], places: np.ndarray | None) -> Ranking:
+        """best: by place, the passage that scored best. places: as in `ResolvedRequest`."""
+        passages = best if places is None else {int(places[place]): passage for place, passage in best.items()}
+        span_of = {passage.tier: self._tokenizers[passage.tier].encoder.span for passage in best.values()}
+        characters = sum(len(ranking.texts[place]) for place, passage in passages.items() if not passage.is_whole)
+        return await run(partial(with_spans, ranking, passages, span_of), characters, INLINE_ENCODED)
 
     def _plan_request(
         self, resolved: ResolvedRequest, work: Mapping[str, Work], lengths: Mapping[str, Lengths] | None = None

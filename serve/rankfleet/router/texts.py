@@ -30,6 +30,10 @@ class Part:
         """float [candidates]: the logit of each one's best passage. logits: float [pairs]."""
         return self._of_candidates(self.layout.best(logits))
 
+    def best_pairs(self, logits: np.ndarray) -> np.ndarray:
+        """int64 [candidates]: the pair of each that scored best. logits: float [pairs]."""
+        return self._of_candidates(self.layout.best_pairs(logits))
+
     @property
     def passages(self) -> np.ndarray:
         """int64 [candidates]: pairs of each."""

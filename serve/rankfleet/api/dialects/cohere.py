@@ -1,7 +1,8 @@
 """Cohere's rerank: /v2/rerank, and /v1/rerank below `/cohere` (bare, that path is the native one)."""
 
+from dataclasses import replace
 from functools import partial
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NotRequired
 
 from pydantic import Field
 from typing_extensions import TypedDict
@@ -11,6 +12,7 @@ from rankfleet.api.dialects.documents import RankFields, StructuredDocuments
 from rankfleet.api.dialects.rerank_body import EXAMPLE, ModelBody, ParsedRerank, TopN
 from rankfleet.api.dialects.rerank_reply import reply_with_plan
 from rankfleet.api.dialects.scores import ObjectRow, rows
+from rankfleet.api.dialects.spans import RelevantSpans, Span, spans_wanted
 from rankfleet.api.dialects.text_fields import text_options
 from rankfleet.api.dialects.usage import Meta, meta
 from rankfleet.api.headers import RequestHeaders
@@ -51,16 +53,28 @@ class CohereV2Body(CohereBody):
         None, ge=1, description="a longer document keeps its first tokens; as many as the tier reads if null"
     )
 
-    unsupported: ClassVar = {"priority": (0,), "relevant_spans": ({"mode": "disabled"},)}
+    relevant_spans: RelevantSpans = None
+
+    unsupported: ClassVar = {"priority": (0,)}
 
     @property
     def options(self) -> TextOptions:
         return text_options(document_tokens=self.max_tokens_per_doc)
 
 
-class CohereReply(TypedDict):
+class CohereV1Reply(TypedDict):
     id: str
     results: list[ObjectRow]
+    meta: Meta
+
+
+class CohereRow(ObjectRow):
+    relevant_spans: NotRequired[list[Span]]
+
+
+class CohereV2Reply(TypedDict):
+    id: str
+    results: list[CohereRow]
     meta: Meta
 
 
@@ -74,7 +88,10 @@ def parse(format: type[CohereV1Body | CohereV2Body], body: bytes, headers: Reque
     sent = format.parse(body)
     how: dict[str, Any] = {"options": sent.options, "rank_fields": sent.rank_fields}
     documents = ("documents", sent.documents)
-    return sent.parsed(sent.query, documents, headers, sent.top_n, sent.return_documents, **how)
+    parsed = sent.parsed(sent.query, documents, headers, sent.top_n, sent.return_documents, **how)
+    if isinstance(sent, CohereV2Body) and (spans := sent.relevant_spans) is not None:
+        parsed.request, parsed.spans = replace(parsed.request, **spans_wanted(spans)), spans
+    return parsed
 
 
 def reply(version: str, ranking: Ranking, parsed: ParsedRerank) -> Reply:
@@ -90,9 +107,9 @@ def error_json(error: RankfleetError, status: int, request_id: str) -> CohereErr
     return {"id": request_id, "message": str(error)}
 
 
-def route(version: str, format: type[CohereV1Body | CohereV2Body]) -> Route[ParsedRerank, Ranking]:
+def route(version: str, format: type[CohereV1Body | CohereV2Body], replied: type) -> Route[ParsedRerank, Ranking]:
     path, summary = f"/cohere/v{version}/rerank", f"Rank as Cohere v{version}"
-    return Route(path, summary, format, EXAMPLE, CohereReply, partial(parse, format), partial(reply, version))
+    return Route(path, summary, format, EXAMPLE, replied, partial(parse, format), partial(reply, version))
 
 
 COHERE = Dialect(
@@ -101,5 +118,8 @@ COHERE = Dialect(
     error=error_json,
     error_type=CohereError,
     statuses={413: 400, 422: 400},
-    rerank=[route("1", CohereV1Body), *route("2", CohereV2Body).also_at("/v2/rerank")],
+    rerank=[
+        route("1", CohereV1Body, CohereV1Reply),
+        *route("2", CohereV2Body, CohereV2Reply).also_at("/v2/rerank"),
+    ],
 )

@@ -22,6 +22,7 @@ from rankfleet.api.dialects.native_replies import (
     ranking_json,
     server_timing,
 )
+from rankfleet.api.dialects.spans import RelevantSpans, SpansAskedFor, spans_wanted
 from rankfleet.api.dialects.text_fields import (
     CutSide,
     DocumentTokens,
@@ -63,6 +64,7 @@ class NativeBody(JsonBody):
         description="`truncate` scores the beginning of a long document, `max_passage` its best passage; "
         "the fleet's default if left out",
     )
+    relevant_spans: RelevantSpans = None
     user: str | None = Field(None, description="user id, for experiments that assign users to arms")
     session: str | None = Field(None, description="session id, for experiments that assign sessions to arms")
     instruction: Instruction = None
@@ -92,8 +94,8 @@ class NativeBody(JsonBody):
             api_key=headers.api_key,
             user=self.user,
             session=self.session,
-            long_documents=self.long_documents,
             request_id=headers.request_id,
+            **spans_wanted(self.relevant_spans, self.long_documents),
             options=text_options(
                 instruction=self.instruction,
                 query_tokens=self.max_tokens_per_query,
@@ -152,12 +154,14 @@ class NativeRerank(ParsedRequest):
 
     documents: list[Document] | None
     min_score: float
+    spans: SpansAskedFor | None
 
 
 @dataclass(slots=True)
 class NativeSearch(ParsedSearch):
     return_documents: bool
     min_score: float
+    spans: SpansAskedFor | None
 
 
 def parse_rerank(body: bytes, headers: RequestHeaders) -> NativeRerank:
@@ -177,7 +181,7 @@ def parse_rerank(body: bytes, headers: RequestHeaders) -> NativeRerank:
     more: dict[str, Any] = {"queries": asked.queries, "counts": asked.counts}
     request = parsed.request(asked.query, texts, headers, parsed.top_n, candidates=candidates, scores=scores, **more)
     returned = asked.documents if parsed.return_documents else None
-    return NativeRerank(request, texts_only, returned, parsed.score_threshold or 0.0)
+    return NativeRerank(request, texts_only, returned, parsed.score_threshold or 0.0, parsed.relevant_spans)
 
 
 def parse_search(body: bytes, headers: RequestHeaders) -> NativeSearch:
@@ -185,7 +189,7 @@ def parse_search(body: bytes, headers: RequestHeaders) -> NativeSearch:
     parsed = SearchBody.parse(body)
     request = parsed.request(parsed.query, [], headers, parsed.top_n or DEFAULT_SEARCH_RESULTS)
     returned, min_score = parsed.return_documents is not False, parsed.score_threshold or 0.0
-    return NativeSearch(request, False, parsed.top_k, returned, min_score)
+    return NativeSearch(request, False, parsed.top_k, returned, min_score, parsed.relevant_spans)
 
 
 def scores_in(places: Sequence[int | str], documents: list[Any]) -> list[float] | None:
@@ -204,7 +208,8 @@ def scores_in(places: Sequence[int | str], documents: list[Any]) -> list[float] 
 
 def reply_to_rerank(ranking: Ranking, parsed: NativeRerank) -> Reply:
     return Reply(
-        ranking_json(ranking, parsed.documents, parsed.min_score), {"Server-Timing": server_timing(ranking.timing)}
+        ranking_json(ranking, parsed.documents, parsed.min_score, parsed.spans),
+        {"Server-Timing": server_timing(ranking.timing)},
     )
 
 
@@ -217,7 +222,8 @@ def reply_to_search(found: SearchOutcome, parsed: NativeSearch) -> Reply:
     ranking = found.ranking
     if ranking is None:
         return Reply(nothing_found_json(parsed.request.request_id, found.timing), headers)
-    content = ranking_json(ranking, ranking.texts if parsed.return_documents else None, parsed.min_score)
+    returned = ranking.texts if parsed.return_documents else None
+    content = ranking_json(ranking, returned, parsed.min_score, parsed.spans)
     for result in content["results"]:  # named by id and retrieval rank in place of the index
         place = result.pop("index")
         hit = found.hits[place]

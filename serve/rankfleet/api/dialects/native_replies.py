@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal, NotRequired
 from pydantic import Field
 from typing_extensions import TypedDict
 
+from rankfleet.api.dialects.spans import Span, SpansAskedFor
 from rankfleet.api.dialects.usage import Meta, meta
 from rankfleet.core.messages import Decision, Plan, Ranking, Refusal
 from rankfleet.core.query_lists import QueryLists
@@ -34,6 +35,9 @@ class Scored(TypedDict):
     ]
     passages: NotRequired[
         Annotated[int, Field(description="number of passages scored, with `long_documents: max_passage`")]
+    ]
+    relevant_spans: NotRequired[
+        Annotated[list[Span], Field(description="with `relevant_spans`: the passage that scored best")]
     ]
 
 
@@ -208,9 +212,14 @@ class ErrorReply(TypedDict):
     error: ErrorBody
 
 
-def ranking_json(ranking: Ranking, documents: Sequence[Document] | None, min_score: float = 0.0) -> dict[str, Any]:
+def ranking_json(
+    ranking: Ranking,
+    documents: Sequence[Document] | None,
+    min_score: float = 0.0,
+    spans: SpansAskedFor | None = None,
+) -> dict[str, Any]:
     """Results best first, and under `rankfleet` how they came about. documents: for the results to contain. min_score:
-    results with a lower `relevance_score` are left out."""
+    results with a lower `relevance_score` are left out. spans: for the results to contain."""
     results: list[dict[str, Any]] = []
     for document in ranking.documents:
         result: dict[str, Any] = {
@@ -219,9 +228,11 @@ def ranking_json(ranking: Ranking, documents: Sequence[Document] | None, min_sco
             "logit": document.logit,
         }
         if result["relevance_score"] < min_score:
-            break  # so have all that follow
+            continue
         if ranking.passages is not None:
             result["passages"] = ranking.passages[document.index]
+        if spans is not None and document.span is not None and document.logit is not None:
+            result |= spans.fields(document.span, sigmoid(document.logit))
         if documents is not None:
             sent = documents[document.index % len(documents)]
             result["document"] = {"text": sent} if isinstance(sent, str) else sent

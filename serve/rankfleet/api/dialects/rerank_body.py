@@ -12,6 +12,7 @@ from rankfleet.api.dialects.json_body import JsonBody
 from rankfleet.api.dialects.native import EXAMPLE as NATIVE_EXAMPLE
 from rankfleet.api.dialects.native import QUERY
 from rankfleet.api.dialects.native_replies import Document
+from rankfleet.api.dialects.spans import SpansAskedFor
 from rankfleet.api.headers import RequestHeaders
 from rankfleet.core.messages import RerankRequest
 from rankfleet.core.sections import CandidateOrder
@@ -31,10 +32,12 @@ TopN = Annotated[int | None, Field(ge=1, description="number of results to retur
 class ParsedRerank(ParsedRequest):
     """documents: as sent, where the results are to contain them.
     raw_scores: whether results have scores as they are, in place of 0 to 1.
+    spans: which relevant spans results are to have; None for none.
     """
 
     documents: list[Document] | None = None
     raw_scores: bool = False
+    spans: SpansAskedFor | None = None
 
 
 class ModelBody(JsonBody):

@@ -41,6 +41,8 @@ def rows(
     results: list[dict[str, Any]] = []
     for ranked in ranking.documents:
         result: dict[str, Any] = {"index": ranked.index, score: score_of(ranked, parsed.raw_scores)}
+        if parsed.spans is not None and ranked.span is not None and ranked.logit is not None:
+            result |= parsed.spans.fields(ranked.span, sigmoid(ranked.logit))
         if parsed.documents is not None:
             sent, text = parsed.documents[ranked.index], ranking.texts[ranked.index]
             result[document] = text if as_text else {"text": sent} if isinstance(sent, str) else sent

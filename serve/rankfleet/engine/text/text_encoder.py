@@ -3,6 +3,7 @@
 import hashlib
 import json
 import logging
+import unicodedata
 from collections.abc import Sequence
 from typing import ClassVar
 from weakref import WeakValueDictionary
@@ -10,7 +11,7 @@ from weakref import WeakValueDictionary
 import numpy as np
 from tokenizers import Tokenizer
 
-from rankfleet.engine.text.beginnings import encode_beginnings, may_cut
+from rankfleet.engine.text.beginnings import encode_beginnings, may_cut, window_end, window_size
 from rankfleet.engine.text.bpe import ByteLevelBpe, NotByteLevel
 from rankfleet.engine.text.pair_template import PLAIN, TextWrap
 
@@ -72,6 +73,28 @@ class TextEncoder:
         if self._may_cut:
             return encode_beginnings(self._encode, self._wrapped(documents), max_tokens)
         return [(ids, True) for ids in self.encode_documents(documents)]
+
+    def span(self, document: str, start: int, stop: int) -> tuple[int, int]:
+        """Where in a document its tokens from `start` to before `stop` are, without white space at both ends: the first
+        code point, and the one behind the last."""
+        text = self._wrap.document(document)
+        size = window_size(text, stop) if self._may_cut else len(text)
+        while True:
+            end = window_end(text, 0, size)
+            offsets = self._tokenizer.encode(text[:end], add_special_tokens=False).offsets
+            if len(offsets) >= stop or end == len(text):
+                break
+            size *= 2
+        before = len(self._wrap.prefix)  # characters of the text that are not the document's
+        if self._wrap.strip:
+            before -= len(document) - len(document.lstrip())
+        ends = (offsets[start][0], offsets[stop - 1][1])
+        first, last = (min(max(0, place - before), len(document)) for place in ends)
+        while unicodedata.combining(document[last : last + 1] or " "):  # an accent that the tokenizer drops
+            last += 1
+        passage = document[first:last]
+        first = last - len(passage.lstrip())
+        return first, first + len(passage.strip())
 
     def _wrapped(self, texts: Sequence[str]) -> list[str]:
         return [*texts] if self._wrap == PLAIN else [self._wrap.document(text) for text in texts]
