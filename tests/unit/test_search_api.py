@@ -62,6 +62,15 @@ async def test_top_k_bounds_the_candidates_and_top_n_the_results() -> None:
     assert "document" not in two.json()["results"][0]
 
 
+async def test_a_search_has_a_threshold_and_limits_of_tokens_too() -> None:
+    async with client(Bm25Index.build(CORPUS)) as http:
+        best = (await http.post("/v1/search", json={"query": "cat", "score_threshold": 0.998})).json()
+        cut = (await http.post("/v1/search", json={"query": "cat", "max_tokens_per_doc": 2})).json()
+    # Logits of 10 and 6 are scores of 0.99995 and 0.99753.
+    assert [result["id"] for result in best["results"]] == ["d2"]
+    assert (cut["rankfleet"]["truncated"], cut["usage"]["total_tokens"]) == (["d2"], 12)
+
+
 async def test_a_fleet_without_an_index_says_how_to_get_one() -> None:
     async with client(None) as http:
         reply = await http.post("/v1/search", json={"query": "cat"})
