@@ -1,6 +1,8 @@
 """Documents, queries, judgements and runs in people's shapes: read right, or refused by file and line."""
 
 import gzip
+import re
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -8,7 +10,7 @@ from typing import Any
 import pytest
 
 from rankfleet.cli.rank import read_lines
-from rankfleet.core.errors import InvalidRequest
+from rankfleet.core.errors import InvalidRequest, RankfleetError
 from rankfleet.retrieval.corpus import Document, document_files, judged_files, read_documents, read_judged
 from rankfleet.retrieval.judgements import read_judgements, read_query_texts
 from rankfleet.retrieval.runs import read_run
@@ -48,6 +50,8 @@ TREC = "q1 0 d1 2\nq1 0 d2 0\nq2 0 d1 1\n"
         ("score\tcorpus-id\tquery-id\tby\n2\td1\tq1\tann\n0\td2\tq1\tbob\n1\td1\tq2\tann\n", JUDGED),
         ("1\t0\t7\t2\n1\t0\t8\t0\n2\t0\t7\t1\n", NUMBERED),
         ("1\t7\t2\n1\t8\t0\n2\t7\t1", NUMBERED),
+        ("query-id\tcorpus-id\tscore\n0\t0\t1\n", {"0": {"0": 1}}),
+        ("0 0 0 1\n", {"0": {"0": 1}}),
         ('{"query-id": "q1", "corpus-id": "d1", "score": 2}\n{"query-id": "q1", "corpus-id": "d2", "score": 0}\n'
          '{"query-id": "q2", "corpus-id": "d1", "score": 1}\n', JUDGED),
         ('{"query_id": 1, "doc_id": 7, "relevance": 2.0, "iteration": "0"}\n'
@@ -95,8 +99,9 @@ def test_judgements_are_read(content: Any, judgements: dict[str, dict[str, int]]
         ('{"query-id": "q1", "corpus-id": 1.5, "score": 1}', "qrels:1: an id is neither text nor a whole number"),
         ("q1\t\t1\n", "qrels:1: an id is neither"),
         (BEIR + "q1\td1\t1\n", "qrels:5: the query 'q1' has the document 'd1' with grade 1 here and 2 before"),
-        ("q1 d1 2 0\n", "qrels:1: is 'd1' the document, or what TREC has in the second of four columns (0)?"),
-        ("q1\t0\t1\nq2\t0\t1\n", "qrels: is every judged document called 0, or is that TREC's second"),
+        ("q1 d1 2 0\n", "qrels:1: is 'd1' in the second column a document, or what TREC has there (0 or Q0)? Begin"),
+        ("1 17 1 0\n1 18 0 0\n2 19 1 0\n", "qrels: is '17' in the second column a document"),
+        ("q1\t0\t1\nq2\t0\t1\n", "qrels: is '0' in the second column a document, or what TREC has there"),
         ('{"qid": "q1", "query_id": "x", "docid": "d1", "score": 1}', "which is the query, 'query_id' or 'qid'?"),
         ('{"qid": "q", "docid": "d", "score": 1, "grade": 2}', "qrels:1: which is the grade, 'score' or 'grade'?"),
         ("[\n {}\n]", "qrels:1: a JSON list; judgements have"),
@@ -276,6 +281,8 @@ def test_runs_are_refused(content: str, message: str, tmp_path: Path) -> None:
         ("collection.tsv queries.train.tsv queries.dev.small.tsv qrels.dev.small.tsv qrels.train.tsv top1000.dev",
          "dev.small", "collection.tsv", "queries.dev.small.tsv", "qrels.dev.small.tsv"),
         ("docs.jsonl topics.tsv qrels.robust04", None, "docs.jsonl", "topics.tsv", "qrels.robust04"),
+        ("corpus.jsonl corpus.jsonl.bak queries.jsonl queries.py qrels/test.tsv qrels/test.tsv~ qrels/README.md",
+         "Test", "corpus.jsonl", "queries.jsonl", "qrels/test.tsv"),
         ("brunch.jsonl recipes.jsonl.gz queries.jsonl run.bm25.tsv 2019qrels-pass.txt README.md", None,
          "brunch.jsonl recipes.jsonl.gz", "queries.jsonl", "2019qrels-pass.txt"),
         ("corpus/corpus-00000-of-00002.parquet corpus/corpus-00001-of-00002.parquet "
@@ -344,3 +351,31 @@ def test_judged_queries_have_a_text_and_a_relevant_document(tmp_path: Path) -> N
         read_judged(tmp_path)
     with pytest.raises(InvalidRequest, match=r"qrels\.txt is not a folder"):
         read_judged(tmp_path / "qrels.txt")
+
+
+def test_the_shapes_on_the_page_are_read_and_say_the_same(tmp_path: Path) -> None:
+    page = (Path(__file__).parents[2] / "docs/quality.md").read_text().partition("\n## Files\n")[2]
+    examples = dict(re.findall(r"^`([^`]+)`,?[^\n]*:\n\n```\n(.*?)```", page, re.MULTILINE | re.DOTALL))
+    files = {name: write(tmp_path / name, text) for name, text in examples.items()}
+    read = {
+        "corpus.jsonl collection.tsv docs.tsv": lambda file: [(d.id, d.text) for d in read_documents(file)],
+        "queries.jsonl topics.tsv": read_query_texts,
+        "qrels/test.tsv qrels.txt qrels.jsonl": read_judgements,
+        "run.txt run.tsv": lambda file: {query: [name for name, _ in found] for query, found in read_run(file).items()},
+    }
+    said = [
+        [("d1", "Cats purr when they are stroked"), ("d2", "Dogs bark")],
+        {"q1": "what do cats do", "q2": "what do dogs do"},
+        {"q1": {"d1": 2, "d2": 0}, "q2": {"d2": 1}},
+        {"q1": ["d1", "d2"]},
+    ]
+    assert set(" ".join(read).split()) == set(files)
+    for (names, reader), expected in zip(read.items(), said, strict=True):
+        assert [reader(files[name]) for name in names.split()] == [expected] * len(names.split())
+
+
+def test_parquet_without_its_package_says_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = write(tmp_path / "qrels.parquet", b"PAR1")
+    monkeypatch.setitem(sys.modules, "pyarrow", None)  # as if it were not installed
+    with pytest.raises(RankfleetError, match=r"qrels\.parquet: reading Parquet needs a package:  pip install pyarrow"):
+        read_judgements(file)

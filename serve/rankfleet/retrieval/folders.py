@@ -16,7 +16,7 @@ DOCUMENTS, QUERIES, JUDGEMENTS, RUNS = (
     re.compile(rf"(?<![a-z])(?:{words})(?![a-z])")
     for words in ("corpus|collection", "query|queries|topics?", "qrels?|judge?ments?", "runs?")
 )
-ENDING = re.compile(r"(?:\.(?:jsonl|ndjson|json|tsv|csv|txt|parquet))?(?:\.gz)?$")
+DATA = re.compile(r"\.(?:jsonl|ndjson|json|tsv|csv|txt|parquet)(?:\.gz)?$")
 TEXTS = re.compile(r"\.(?:jsonl|ndjson|tsv|parquet)(?:\.gz)?$")  # of documents with any name
 SHARD = re.compile(r"-\d{5}-of-\d{5}")
 
@@ -45,7 +45,7 @@ def judgement_file(folder: Path, split: str | None) -> Path:
     Raises InvalidRequest where there is none, or more than one could be meant.
     """
     files = files_of(folder, JUDGEMENTS)
-    wanted = split or "test"
+    wanted = (split or "test").lower()
     found = [path for path in files if rest_of(path, JUDGEMENTS) == wanted]
     if split is None and not found:
         found = files
@@ -77,11 +77,14 @@ def query_file(folder: Path, judgements: Path) -> Path:
 
 
 def files_of(folder: Path, words: re.Pattern[str]) -> list[Path]:
-    """The files of a folder that have one of these words in their names, or stand in a folder of that name."""
-    inner = [path for path in folder.glob("*/*") if words.fullmatch(path.parent.name.lower())]
+    """The files of a folder that have one of these words in their names, or stand in a folder of that name.
+
+    Where none has a name that ends as those of data do, files count that begin with the word: qrels.robust04.
+    """
     own = [path for path in folder.glob("*") if words.search(path.name.lower())]
-    data = [path for path in own if ENDING.search(path.name).group() or words.match(path.name.lower())]  # type: ignore[union-attr]
-    return sorted(path for path in (*inner, *data) if path.is_file() and not path.name.startswith("."))
+    inner = [path for path in folder.glob("*/*") if words.fullmatch(path.parent.name.lower())]
+    files = sorted(path for path in (*own, *inner) if path.is_file())
+    return [path for path in files if DATA.search(path.name)] or [path for path in files if words.match(path.name)]
 
 
 def rest_of(path: Path, words: re.Pattern[str]) -> str:
@@ -89,7 +92,7 @@ def rest_of(path: Path, words: re.Pattern[str]) -> str:
     dev.small of qrels.dev.small.tsv, nothing of qrels.txt and, in a folder of documents, of any name."""
     if words is DOCUMENTS and words.fullmatch(path.parent.name.lower()):
         return ""
-    return words.sub("", SHARD.sub("", ENDING.sub("", path.name.lower())), count=1).strip("._-")
+    return words.sub("", SHARD.sub("", DATA.sub("", path.name.lower().removesuffix(".gz"))), count=1).strip("._-")
 
 
 def listed(folder: Path, files: Sequence[Path]) -> str:

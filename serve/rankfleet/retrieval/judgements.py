@@ -14,17 +14,22 @@ JUDGEMENTS = Kind(
     [
         {
             "query": QUERY_IDS,
-            "document": DOCUMENT_IDS,
+            "document": (*DOCUMENT_IDS, "second of three"),
             "grade": ("score", "relevance", "rel", "label", "grade"),
-            "iteration": ("trec-iteration",),
+            "unnamed": ("second of three",),
+            "iteration": ("second of four",),
         }
     ],
-    optional=frozenset({"iteration"}),
-    columns={3: ("qid", "docid", "grade"), 4: ("qid", "trec-iteration", "docid", "grade")},
+    optional=frozenset({"unnamed", "iteration"}),
+    columns={3: ("qid", "second of three", "grade"), 4: ("qid", "second of four", "docid", "grade")},
     blanks=True,
 )
 # Six digits are enough for clicks, and not for a time stamp or a document id in the wrong column.
 GRADE = re.compile(r"[+-]?[0-9]{1,6}(?:\.0*)?")
+SECOND = (
+    "is {} in the second column a document, or what TREC has there (0 or Q0)? Begin the file with a line of column "
+    "names, such as: query-id, corpus-id, score"
+)
 ITERATION = re.compile(r"[Qq]?[0-9]+(?:\.[0-9]+)?")  # 0 mostly; TREC-COVID has its rounds, such as 4.5
 
 QUERIES = Kind(
@@ -40,16 +45,14 @@ def read_judgements(file: Path) -> dict[str, dict[str, int]]:
     Raises InvalidRequest that names file and line, and where a document has two grades for one query.
     """
     found: dict[str, dict[str, int]] = {}
+    documents, iterations, named = set[str](), set[str](), True
     for number, record in read_records(file, JUDGEMENTS):
-        query, document = checked_id(record["query"]), checked_id(record["document"])
-        where, grade, iteration = f"{file}:{number}", record["grade"], record["iteration"]
+        query, document, grade = checked_id(record["query"]), checked_id(record["document"]), record["grade"]
+        where, iteration = f"{file}:{number}", record["iteration"] or "0"
         if query is None or document is None:
             raise InvalidRequest(f"{where}: an id is neither text nor a whole number; {JUDGEMENTS.needs}")
-        if iteration is not None and not ITERATION.fullmatch(iteration):
-            raise InvalidRequest(
-                f"{where}: is {quote(iteration)} the document, or what TREC has in the second of four columns (0)? "
-                "Begin the file with a line of column names, such as: query-id, corpus-id, score"
-            )
+        if not ITERATION.fullmatch(iteration):
+            raise InvalidRequest(f"{where}: {SECOND.format(quote(iteration))}")
         if isinstance(grade, bool) or not GRADE.fullmatch(str(grade)):
             raise InvalidRequest(f"{where}: the grade {quote(str(grade))} is not a whole number; {JUDGEMENTS.needs}")
         grades, value = found.setdefault(query, {}), int(float(grade))
@@ -58,13 +61,13 @@ def read_judgements(file: Path) -> dict[str, dict[str, int]]:
                 f"{where}: the query {quote(query)} has the document {quote(document)} with grade {value} here and "
                 f"{grades[document]} before; leave the one that counts"
             )
+        documents.add(document)
+        iterations.add(iteration)
+        named = record["unnamed"] is None
     if not found:
         raise InvalidRequest(f"{file} holds no judgements; {JUDGEMENTS.needs}")
-    if all(document in ("0", "Q0") for grades in found.values() for document in grades):
-        raise InvalidRequest(
-            f"{file}: is every judged document called 0, or is that TREC's second of four columns? "
-            "Begin the file with a line of column names, such as: query-id, corpus-id, score"
-        )
+    if len(iterations) > len(documents) or (not named and documents <= {"0", "Q0"}):
+        raise InvalidRequest(f"{file}: {SECOND.format(quote(min(iterations if named else documents)))}")
     return found
 
 
