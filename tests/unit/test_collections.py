@@ -31,10 +31,19 @@ def test_the_querys_own_document_is_left_out(tmp_path: Path) -> None:
     assert found(Collection.read(tmp_path, 1)) == {"q1": ["d1"]}, "another takes its place"
 
 
+def test_the_querys_own_document_may_have_a_title(tmp_path: Path) -> None:
+    body, title = (
+        "id\ttitle\ttext\nq1\tpets\tcats purr\nd1\t\tcats\n",
+        "id\ttitle\ttext\nq1\tcats purr\tIt is so.\nd1\t\tcats\n",
+    )
+    assert found(Collection.read(write(tmp_path, body), 10)) == {"q1": ["d1"]}
+    assert found(Collection.read(write(tmp_path, title), 10)) == {"q1": ["d1"]}
+
+
 def test_a_document_that_has_a_querys_id_by_chance_is_kept(tmp_path: Path) -> None:
-    numbers = {"corpus": CORPUS.replace("d", "", 1).replace("\nd", "\n"), "queries": "3\tcats purr\n"}
+    numbers = {"corpus": CORPUS.replace("d", "", 1).replace("\nd", "\n"), "queries": "3\tcats\n"}
     collection = Collection.read(write(tmp_path, **numbers, qrels="3 0 1 1\n"), 10)
-    assert found(collection) == {"3": ["1", "3"]}
+    assert found(collection) == {"3": ["3", "1"]}
     assert collection.notes == []
 
 

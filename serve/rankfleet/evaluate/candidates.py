@@ -10,7 +10,7 @@ import numpy as np
 
 from rankfleet.core.errors import InvalidRequest, RankfleetError, quote
 from rankfleet.retrieval.bm25 import Bm25Index, Hit
-from rankfleet.retrieval.corpus import Judged, read_documents, read_judged
+from rankfleet.retrieval.corpus import Document, Judged, read_documents, read_judged
 from rankfleet.retrieval.runs import read_run
 
 Candidates = Mapping[str, Sequence[Hit]]  # by query, in the retriever's order
@@ -64,17 +64,18 @@ class Collection:
             )
         kept = list(judged.queries)[:queries]
         judged = Judged({q: judged.queries[q] for q in kept}, {q: judged.qrels[q] for q in kept}, judged.without_text)
+        own = {document.id for document in documents if document.id in judged.queries and is_own(document, judged)}
         if run is None:
-            candidates = retrieve(Bm25Index.build(documents), judged, top_k)
+            found = retrieve(Bm25Index.build(documents), judged, top_k + 1)
         else:
-            candidates = candidates_of(run, judged, texts, top_k)
-        own = sum(name in texts and is_own(judged, name, Hit(name, texts[name], 0.0)) for name in kept)
+            found = candidates_of(run, judged, texts, top_k + 1)
+        candidates = {q: [hit for hit in hits if hit.id != q or q not in own][:top_k] for q, hits in found.items()}
         empty = sum(not hits for hits in candidates.values())
         notes = {
             f"judged queries without a text, left out: {judged.without_text}": judged.without_text,
             "relevant judgements of documents that are not in the corpus, counted in the ideal ranking: "
             f"{missing} of {len(relevant)}": missing,
-            f"queries whose own document is in the corpus, left out of their candidates: {own}": own,
+            f"queries whose own document is in the corpus, left out of their candidates: {len(own)}": len(own),
             f"queries without candidates, counted as 0: {empty}": empty,
         }
         said = [note for note, count in notes.items() if count]
@@ -83,13 +84,12 @@ class Collection:
 
 
 def retrieve(index: Bm25Index, judged: Judged, top_k: int) -> dict[str, list[Hit]]:
-    """BM25's candidates of every judged query, without the query itself."""
-    found = {name: index.search(text, top_k + 1) for name, text in judged.queries.items()}
-    return {name: [hit for hit in hits if not is_own(judged, name, hit)][:top_k] for name, hits in found.items()}
+    """BM25's candidates of every judged query."""
+    return {name: index.search(text, top_k) for name, text in judged.queries.items()}
 
 
 def candidates_of(run: Path, judged: Judged, texts: Mapping[str, str], top_k: int) -> dict[str, list[Hit]]:
-    """The candidates of a run file for every judged query, without the query itself. texts: of the documents, by id.
+    """The candidates of a run file for every judged query. texts: of the documents, by id.
 
     Raises InvalidRequest where the run has none of the queries, or a document that is not among the texts.
     """
@@ -100,26 +100,27 @@ def candidates_of(run: Path, judged: Judged, texts: Mapping[str, str], top_k: in
             f"{run}: none of the {len(judged.queries)} judged queries is there; it begins with {first}"
         )
     for query in judged.queries:
-        ranking = rankings.get(query, ())[: top_k + 1]
+        ranking = rankings.get(query, ())[:top_k]
         for name, _ in ranking:
             if name not in texts:
                 raise InvalidRequest(
                     f"{run}: the document {quote(name)} of the query {quote(query)} is not in the corpus"
                 )
-        hits = [Hit(name, texts[name], score) for name, score in ranking]
-        found[query] = [hit for hit in hits if not is_own(judged, query, hit)][:top_k]
+        found[query] = [Hit(name, texts[name], score) for name, score in ranking]
     return found
 
 
-def is_own(judged: Judged, query: str, hit: Hit) -> bool:
-    """Whether a document is the query itself, as in ArguAna and Quora, where queries are documents of the corpus.
+def is_own(document: Document, judged: Judged) -> bool:
+    """Whether a document with the id of a query is that query, as in ArguAna and Quora.
 
     BEIR leaves out every document with the query's id (`ignore_identical_ids`). Where ids are numbers, a document has
-    a query's id by chance; then it does not hold the query's text. Nor is it left out where it is judged relevant.
+    a query's id by chance; then its text differs. Nor is it left out where it is judged relevant.
     """
-    if hit.id != query or judged.qrels[query].get(query, 0) > 0:
-        return False
-    return " ".join(judged.queries[query].split()).casefold() in " ".join(hit.text.split()).casefold()
+    body = document.text.removeprefix(document.title)
+    query, *texts = (
+        " ".join(text.split()).casefold() for text in (judged.queries[document.id], document.title, body, document.text)
+    )
+    return query in texts and judged.qrels[document.id].get(document.id, 0) <= 0
 
 
 def score_candidates(

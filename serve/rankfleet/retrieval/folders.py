@@ -30,7 +30,7 @@ def document_files(source: Path) -> list[Path]:
             raise InvalidRequest(f"which documents of {source}, {listed(source, files)}? Leave only one of these files")
     else:
         known = (*files_of(source, QUERIES), *files_of(source, JUDGEMENTS), *files_of(source, RUNS))
-        files = sorted(path for path in source.iterdir() if TEXTS.search(path.name) and path not in known)
+        files = sorted(path for path in source.iterdir() if TEXTS.search(path.name.lower()) and path not in known)
     if not files:
         raise InvalidRequest(
             f"{source} is neither a JSONL file nor a folder with corpus.jsonl or other *.jsonl, *.tsv or *.parquet "
@@ -84,7 +84,7 @@ def files_of(folder: Path, words: re.Pattern[str]) -> list[Path]:
     own = [path for path in folder.glob("*") if words.search(path.name.lower())]
     inner = [path for path in folder.glob("*/*") if words.fullmatch(path.parent.name.lower())]
     files = sorted(path for path in (*own, *inner) if path.is_file())
-    return [path for path in files if DATA.search(path.name)] or [path for path in files if words.match(path.name)]
+    return [p for p in files if DATA.search(p.name.lower())] or [p for p in files if words.match(p.name.lower())]
 
 
 def rest_of(path: Path, words: re.Pattern[str]) -> str:
