@@ -22,7 +22,7 @@ JUDGEMENTS = Kind(
     ],
     optional=frozenset({"unnamed", "iteration"}),
     columns={3: ("qid", "second of three", "grade"), 4: ("qid", "second of four", "docid", "grade")},
-    blanks=True,
+    spaces=True,
 )
 # Six digits are enough for clicks, and not for a time stamp or a document id in the wrong column.
 GRADE = re.compile(r"[+-]?[0-9]{1,6}(?:\.0*)?")

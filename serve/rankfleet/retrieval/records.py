@@ -1,7 +1,7 @@
 """Records of data files in the shapes that people have them: JSON lines, tables, Parquet; plain or compressed by gzip.
 
 The shape is recognised from the content. Parquet and gzip have their first bytes; JSON lines begin with a brace;
-anything else is a table, with tabs (in some kinds of files also blanks) between its columns, and with or without a
+anything else is a table, with tabs (in some kinds of files also spaces) between its columns, and with or without a
 first line of column names. Lines end with LF or CRLF and nowhere else; blank lines and a byte-order mark are skipped.
 """
 
@@ -29,7 +29,7 @@ class Kind:
     needs: what each line must have, for messages; shapes: by field, the names it goes by in JSON, Parquet and lines of
     column names, the first shape that fits counts; optional: fields that may be missing or null; columns: names of the
     columns of a table without a line of names, by their number; numbers: names of columns whose cells are numbers;
-    blanks: whether blanks may separate columns.
+    spaces: whether spaces may separate columns.
     """
 
     needs: str
@@ -37,7 +37,7 @@ class Kind:
     optional: frozenset[str] = frozenset()
     columns: Mapping[int, Sequence[str]] | None = None
     numbers: frozenset[str] = frozenset()
-    blanks: bool = False
+    spaces: bool = False
 
     def keys(self, row: Row, where: str) -> dict[str, str]:
         """The name of each field in this row; {} if no shape fits. Raises InvalidRequest where two names could be
@@ -112,7 +112,7 @@ def json_parser(file: Path) -> Callable[[int, str], Row]:
 
 def table_parser(file: Path, kind: Kind, first: int, line: str) -> Callable[[int, str], Row | None]:
     """Parses a line of a table whose first line, with the number `first`, is `line`; None for a line of names."""
-    for split in (by_tab, by_blanks) if kind.blanks else (by_tab,):
+    for split in (by_tab, by_spaces) if kind.spaces else (by_tab,):
         cells = split(line)
         named = [cell.lower() for cell in cells]
         header = bool(kind.keys(dict(zip(named, named, strict=True)), f"{file}:{first}"))
@@ -147,8 +147,8 @@ def by_tab(line: str) -> list[str]:
     return [cell.strip() for cell in line.split("\t")]
 
 
-def by_blanks(line: str) -> list[str]:
-    """Only blanks and tabs separate: other spaces of Unicode may be part of an id."""
+def by_spaces(line: str) -> list[str]:
+    """Only spaces and tabs separate: other white space of Unicode may be part of an id."""
     return [cell for cell in line.replace("\t", " ").split(" ") if cell]
 
 

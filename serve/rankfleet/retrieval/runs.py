@@ -16,7 +16,7 @@ RUN = Kind(
     optional=frozenset({"rank", "score"}),
     numbers=frozenset({"rank", "score"}),
     columns={3: ("qid", "docid", "rank"), 6: ("qid", "q0", "docid", "rank", "score", "name")},
-    blanks=True,
+    spaces=True,
 )
 
 
