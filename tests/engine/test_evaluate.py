@@ -41,3 +41,26 @@ def test_a_data_set_becomes_a_table_with_fused_figures(tmp_path: Path) -> None:
     quality = fleet_quality(parse_config({"tiers": tiers, "groups": groups, "quality": {"table": str(table)}}))
     assert quality.ranked.tiers["large"] == pytest.approx(written["fused"]["large"]["order"]["ndcg@10"], abs=1e-4)
     assert quality.weights == written["weights"]
+
+
+def test_a_data_set_in_the_layout_of_trec_with_a_run(tmp_path: Path) -> None:
+    (tmp_path / "docs.tsv").write_text("d1\tcats purr\nd2\tdogs bark\nd3\tbirds sing\n")
+    (tmp_path / "topics.tsv").write_text("301\twhat do cats do\n")
+    (tmp_path / "qrels.txt").write_text("301 0 d1 1.0\n301 0 gone 0\n301 0 lost 1\n")
+    (tmp_path / "run.txt").write_text("301 Q0 d2 1 2.5 mine\n301 Q0 d1 2 1.5 mine\n")
+    asked = ["evaluate", "--data", str(tmp_path), "--run", str(tmp_path / "run.txt"), "--tiers", "small"]
+    result = CliRunner().invoke(app, [*asked, "--dtype", "float32", "--json", str(tmp_path / "figures.json")])
+    assert result.exit_code == 0, result.output
+    assert "counted in the ideal ranking: 1 of 2" in result.output
+    written = json.loads((tmp_path / "figures.json").read_text())
+    # The one document that is there is second of two relevant ones at best: 1 ÷ (1 + 1/log2(3)), or 1/log2(3) of that
+    assert written["retriever"] == {"name": "run", "ndcg@10": 0.3869, "mrr@10": 0.5}
+    assert written["tiers"]["small"]["ndcg@10"] == 0.6131
+    assert written["notes"] == [
+        "relevant judgements of documents that are not in the corpus, counted in the ideal ranking: 1 of 2"
+    ]
+
+
+def test_each_data_set_has_a_run_of_its_own(tmp_path: Path) -> None:
+    result = CliRunner().invoke(app, ["evaluate", "--data", "a", "--data", "b", "--run", "c"])
+    assert str(result.exception).startswith("--run: 1 run files for 2 data sets; give one for each")

@@ -92,7 +92,7 @@ def test_without_a_terminal_each_state_is_printed_once_on_its_own_line(monkeypat
         (("rank", "cat"), 'rankfleet rank "query" "doc" "doc"'),
         (("rank", " ", "a"), "give a query and documents"),
         (("rank", "cat", "a", "--tier", "huge"), "no tier 'huge'; this fleet has small, medium, large"),
-        (("rank", "cat", "--file", "/nothing/here"), "cannot be read as UTF-8 text"),
+        (("rank", "cat", "--file", "/nothing/here"), "/nothing/here: No such file or directory"),
         (("index", "build", "/nothing/here", "--out", "x"), "neither a JSONL file nor a folder"),
         (("evaluate", "--data", "/nothing/here"), "/nothing/here"),
         (("evaluate", "--data", ".", "--tiers", "huge"), "no tier 'huge'"),

@@ -10,7 +10,7 @@ import pytest
 from rankfleet.core.errors import InvalidRequest
 from rankfleet.distill.held_back import held_back_keys, merged, ndcg, place, since_best
 from rankfleet.distill.mining import candidates, select
-from rankfleet.distill.questions import Query, make_questions, read_queries, sample
+from rankfleet.distill.questions import Query, make_questions, query_files, read_queries, sample
 from rankfleet.distill.sources import Group, PairFile, check_pairs, read_pairs
 from rankfleet.retrieval.bm25 import Bm25Index
 from rankfleet.retrieval.corpus import Document, read_documents
@@ -49,7 +49,7 @@ def test_whole_numbers_then_fractions_with_extra_columns_blank_lines_and_a_mark_
         (LINE + LINE.replace("x", "y"), r"pairs\.jsonl: all 2 scores are 1; there is nothing to learn"),
         (
             LINE + '{"q": "a", "passage": "y"}',
-            r"""pairs\.jsonl:2: needs .* 'query' is not there \(it has 'q', 'passage'\)""",
+            r"""pairs\.jsonl:2: needs .* 'query' and 'document' are not there \(it has 'q', 'passage'\)""",
         ),
         (LINE + '{"query": " ", "document": "y", "score": 2}', r"pairs\.jsonl:2: the query is empty"),
         (LINE + "[]", r"pairs\.jsonl:2: expected a JSON object"),
@@ -61,6 +61,34 @@ def test_what_cannot_be_trained_on_is_refused_by_file_and_line(text: str, messag
     file.write_text(text)
     with pytest.raises(InvalidRequest, match=message):
         check_pairs(file)
+
+
+def test_pairs_of_a_table_have_numbers_for_scores(tmp_path: Path) -> None:
+    expected = [Group("a", ("x", "y"), "a", scores=(1.0, -0.5))]
+    file = tmp_path / "pairs.tsv"
+    file.write_text("\ufeffa\tx\t1\r\n\r\na\ty\t-0.5\r\n")
+    assert list(read_pairs(file)) == expected
+    file.write_text("score\tdocument\tid\tquery\n1\tx\t7\ta\n-.5\ty\t8\ta\n")
+    assert list(read_pairs(file)) == expected
+    file.write_text("query\tdocument\na\tx\na\ty\n")
+    assert list(read_pairs(file)) == [Group("a", ("x", "y"), "a")]
+    file.write_text("a\tx\ty\n")  # MS MARCO's triples: query, positive, negative
+    with pytest.raises(InvalidRequest, match=r"""pairs\.tsv:1: "score" is 'y', not a number"""):
+        check_pairs(file)
+    file.write_text("a\tx\n")  # or an id and a text
+    with pytest.raises(InvalidRequest, match=r"pairs\.tsv:1: 2 columns .* has the columns query, document and score"):
+        check_pairs(file)
+
+
+def test_pairs_of_parquet(tmp_path: Path) -> None:
+    pyarrow = pytest.importorskip("pyarrow", reason="Parquet needs pyarrow")
+    from pyarrow import parquet
+
+    file = tmp_path / "pairs.parquet"
+    rows = [{"query": "a", "document": "x", "score": 1.0}, {"query": "a", "document": "y", "score": -0.5}]
+    parquet.write_table(pyarrow.Table.from_pylist(rows), file)
+    assert check_pairs(file) == PairFile(pairs=2, groups=1, queries=1, scored=True)
+    assert list(read_pairs(file)) == [Group("a", ("x", "y"), "a", scores=(1.0, -0.5))]
 
 
 @pytest.mark.parametrize("cut", [1, 12, 30])
@@ -109,6 +137,24 @@ def test_queries_of_a_file_with_their_positives(tmp_path: Path) -> None:
     assert read_queries(file, {"1": "x", "2": "y"}) == [Query("a", {"2": None}), Query("b", {"2": None, "1": None})]
     with pytest.raises(InvalidRequest, match=r"q\.jsonl:2: no document has the id '2'"):
         read_queries(file, {"1": "x"})
+
+
+@pytest.mark.parametrize("text", ["why, 1\n\nwhat\u2028not\r\n", "7\twhy, 1\n8\twhat\u2028not\n"])
+def test_queries_of_a_file_of_text(text: str, tmp_path: Path) -> None:
+    file = tmp_path / "queries.txt"
+    file.write_text(text)
+    assert read_queries(file, {}) == [Query("why, 1"), Query("what\u2028not")]
+
+
+def test_training_queries_in_the_layout_of_ms_marco(tmp_path: Path) -> None:
+    (tmp_path / "queries.train.tsv").write_text("7\twhy\n")
+    (tmp_path / "queries.dev.tsv").write_text("8\twhat\n")
+    (tmp_path / "qrels.train.tsv").write_text("7\t0\t1\t1\n")
+    (tmp_path / "qrels.dev.tsv").write_text("8\t0\t1\t1\n")
+    assert read_queries(tmp_path, {"1": "x"}) == [Query("why", {"1": None})]
+    assert query_files(tmp_path) == [tmp_path / "queries.train.tsv", tmp_path / "qrels.train.tsv"]
+    with pytest.raises(InvalidRequest, match=r"qrels\.train\.tsv: no document that it judges relevant is there"):
+        read_queries(tmp_path, {"2": "x"})
 
 
 def test_a_folder_gives_its_training_queries_and_never_those_of_the_test(tmp_path: Path) -> None:

@@ -67,5 +67,5 @@ def test_only_queries_with_a_relevant_document_are_judged(tmp_path: Path) -> Non
     assert judged.queries == {"a": "x"}
     assert judged.qrels == {"a": {"d1": 2, "d2": 0}}
     (tmp_path / "qrels/test.tsv").write_text("a\td1\thigh\n")
-    with pytest.raises(InvalidRequest, match=r"test\.tsv:1: expected"):
+    with pytest.raises(InvalidRequest, match=r"test\.tsv:1: the grade 'high'"):
         read_judged(tmp_path)

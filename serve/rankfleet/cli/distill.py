@@ -36,16 +36,20 @@ def distill(
         str | None, typer.Option("--config", "-c", help="fleet file that --teacher names a tier of")
     ] = None,
     data: Annotated[
-        Path | None, typer.Option(help='JSONL of {"query", "document"}, with "score" if there is no --teacher')
+        Path | None,
+        typer.Option(help='JSONL, Parquet or table of {"query", "document"}, with "score" if there is no --teacher'),
     ] = None,
     documents: Annotated[
         Path | None,
-        typer.Option(help='corpus to mine pairs from: a BEIR folder, or JSONL of {"_id", "text", "title"?}'),
+        typer.Option(
+            help="documents to mine pairs from: a folder, such as BEIR's, or a file: JSON lines, Parquet, a table"
+        ),
     ] = None,
     queries: Annotated[
         Path | None,
         typer.Option(
-            help='queries for --documents: JSONL of {"text", "positives"?}, or a BEIR folder with qrels/train.tsv; '
+            help='queries for --documents: JSONL of {"text", "positives"?}, lines of text, or a folder with judgements '
+            "for training; "
             "default: made of titles and first sentences"
         ),
     ] = None,
@@ -145,7 +149,7 @@ def distill(
             out.print("training made it worse: it needs more queries, a stronger teacher or a lower --learning-rate")
     out.print(
         f"the student is in {folder}, with README.md and training.png. Measure it on judged queries:\n"
-        f"  rankfleet evaluate --config {folder}/fleet.yaml --data BEIR_FOLDER",
+        f"  rankfleet evaluate --config {folder}/fleet.yaml --data FOLDER",
         soft_wrap=True,
         highlight=False,
     )

@@ -1,5 +1,6 @@
 """`rankfleet evaluate`: quality and latency of each tier on your own data."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -20,8 +21,17 @@ PACKAGES = ("bm25s", "ir-measures")  # whose versions can change a figure
 
 @app.command()
 def evaluate(
-    data: Annotated[list[Path], typer.Option(help="data set as a BEIR folder; repeat for several")],
+    data: Annotated[
+        list[Path], typer.Option(help="folder of documents, queries and judgements, such as BEIR's; repeat for several")
+    ],
     config: ConfigOption = "demo",
+    split: Annotated[
+        str | None, typer.Option(help="which judgements, where a folder has several; default: test, or the only ones")
+    ] = None,
+    run: Annotated[
+        list[Path] | None,
+        typer.Option(help="run file with your retriever's candidates, in place of BM25's; one for each --data"),
+    ] = None,
     retriever: Annotated[Literal["bm25"], typer.Option(help="first stage")] = "bm25",
     top_k: Annotated[int, typer.Option(min=1, help="candidates that are reranked per query")] = 100,
     tiers: Annotated[str | None, typer.Option(help="tiers, comma-separated; default: all")] = None,
@@ -54,10 +64,15 @@ def evaluate(
     called = [folder.resolve().name for folder in data]
     if again := sorted({name for name in called if called.count(name) > 1}):
         raise ConfigError(f"--data: two folders are called {', '.join(again)}; data sets need different names")
+    if run and len(run) != len(data):
+        raise ConfigError(f"--run: {len(run)} run files for {len(data)} data sets; give one for each, in their order")
     collections = []
-    for folder in data:
-        with err.status(f"indexing {folder.name}"):
-            collections.append(Collection.read(folder, top_k, queries))
+    runs: Sequence[Path | None] = run or [None] * len(data)
+    for folder, candidates in zip(data, runs, strict=True):
+        with err.status(f"reading {folder.name}"):
+            collections.append(Collection.read(folder, top_k, queries, split, candidates))
+        for note in collections[-1].notes:
+            err.print(f"{collections[-1].name}: {note}", highlight=False)
     if fit_fusion:
         check_enough(collections)
     collections, conditions = score(fleet, names, collections, dtype, threads)
@@ -130,7 +145,8 @@ def figures_by_tier(collection: "Collection") -> dict[str, Any]:
         "data": collection.name,
         "queries": len(judged.queries),
         "documents": collection.documents,
-        "retriever": evaluate_retriever(judged, candidates),
+        "notes": list(collection.notes),
+        "retriever": evaluate_retriever(judged, candidates, collection.retriever),
         "tiers": {name: figures_of(result, judged, candidates) for name, result in collection.scored.items()},
     }
 

@@ -18,7 +18,9 @@ def index() -> None:
 
 @index_app.command()
 def build(
-    source: Annotated[Path, typer.Argument(help="documents: a BEIR folder, a folder of *.jsonl, or a JSONL file")],
+    source: Annotated[
+        Path, typer.Argument(help="documents: a folder, such as BEIR's, or a file: JSON lines, Parquet, a table")
+    ],
     folder: Annotated[Path, typer.Option("--out", "-o", help="folder for the index")],
 ) -> None:
     """Index documents for BM25 search."""

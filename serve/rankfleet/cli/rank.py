@@ -13,6 +13,7 @@ from rankfleet.cli import app, err, out
 from rankfleet.cli.options import ConfigOption, load_config, pick_tier
 from rankfleet.core.errors import CheckpointError, InvalidRequest
 from rankfleet.core.passages import LongDocuments, PassageRule
+from rankfleet.retrieval import records
 
 
 @app.command()
@@ -70,8 +71,5 @@ def rank(
 def read_lines(file: Path | None) -> list[str]:
     if file is None:
         return []
-    try:
-        text = sys.stdin.read() if str(file) == "-" else file.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise InvalidRequest(f"{file} cannot be read as UTF-8 text: {error}") from error
-    return [line for line in text.splitlines() if line.strip()]
+    found = records.lines_of("standard input", sys.stdin.buffer) if str(file) == "-" else records.read_lines(file)
+    return [line for _, line in found]

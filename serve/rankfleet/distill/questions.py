@@ -8,8 +8,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from rankfleet.core.errors import InvalidRequest, quote
-from rankfleet.retrieval.corpus import Document, read_jsonl, read_judged
+from rankfleet.retrieval.corpus import Document, judged_files, read_judged
+from rankfleet.retrieval.records import Kind, read_records
 
+QUERIES = Kind(
+    'a query needs its text under "text" or "query", in JSON lines or Parquet; or a file of text has one on each line, '
+    "or id and text with a tab between them",
+    [{"text": ("text", "query"), "positives": ("positives",)}],
+    optional=frozenset({"positives"}),
+    columns={1: ("text",), 2: ("id", "text")},
+)
 SENTENCE_END = re.compile(r"(?<=[.!?])\s+")
 MIN_TITLE_WORDS, MIN_SENTENCE_WORDS, MAX_WORDS = 2, 4, 32
 MIN_REST_WORDS = 20  # below, a document is kept whole, since too little would be left of it
@@ -68,31 +76,34 @@ def sample(queries: list[Query], count: int | None, seed: int) -> list[Query]:
 
 def query_files(source: Path) -> list[Path]:
     """The files that `read_queries` reads."""
-    return [source / "queries.jsonl", source / "qrels" / "train.tsv"] if source.is_dir() else [source]
+    return list(judged_files(source, "train")) if source.is_dir() else [source]
 
 
 def read_queries(source: Path, known: Mapping[str, str]) -> list[Query]:
-    """The queries of a JSONL file, or those of a BEIR folder that qrels/train.tsv judges.
+    """The queries of a file, or those of a folder that are judged in qrels/train.tsv.
 
-    A line is {"text" or "query", "positives"?: id or list of ids of documents}. known: the documents' texts by id.
-    Raises InvalidRequest that names file and line.
+    positives: id or list of ids of documents. known: the documents' texts by id. Raises InvalidRequest that names file
+    and line.
     """
     if source.is_dir():
         judged = read_judged(source, "train")  # the other splits are there to measure with
-        return [
+        queries = [
             Query(text, {name: None for name, grade in judged.qrels[q].items() if grade > 0 and name in known})
             for q, text in judged.queries.items()
         ]
+        if not any(query.positives for query in queries):
+            raise InvalidRequest(f"{query_files(source)[1]}: no document that it judges relevant is there")
+        return queries
     found: dict[str, dict[str, str | None]] = defaultdict(dict)
-    for number, record in read_jsonl(source):
-        text, positives = record.get("text", record.get("query")), record.get("positives", [])
+    for number, record in read_records(source, QUERIES):
+        text, positives = record["text"], record["positives"] or []
         if not isinstance(text, str) or not text.strip():
-            raise InvalidRequest(f'{source}:{number}: a query needs its text under "text" or "query"')
+            raise InvalidRequest(f"{source}:{number}: {QUERIES.needs}; this one is {quote(str(text))}")
         for name in positives if isinstance(positives, list) else [positives]:
             if str(name) not in known:
                 raise InvalidRequest(f"{source}:{number}: no document has the id {quote(str(name))} (in positives)")
             found[text][str(name)] = None
         found[text]  # also where it has none
     if not found:
-        raise InvalidRequest(f"{source} holds no queries")
+        raise InvalidRequest(f"{source} holds no queries; {QUERIES.needs}")
     return [Query(text, positives) for text, positives in found.items()]

@@ -9,7 +9,16 @@ from pathlib import Path
 from typing import Any
 
 from rankfleet.core.errors import InvalidRequest, quote
-from rankfleet.retrieval.corpus import read_jsonl
+from rankfleet.retrieval.records import Kind, read_records
+
+PAIRS = Kind(
+    'needs "query" and "document" as text, in JSON lines or Parquet; or has the columns query, document and score with '
+    "tabs between them, others under a line of column names",
+    [{"query": ("query",), "document": ("document",), "score": ("score",)}],
+    optional=frozenset({"score"}),
+    columns={3: ("query", "document", "score")},
+    numbers=frozenset({"score"}),
+)
 
 
 @dataclass(frozen=True)
@@ -40,12 +49,12 @@ class PairFile:
 
 
 def read_pairs(file: Path, limit: int | None = None) -> Iterator[Group]:
-    """The pairs of a JSONL file, neighbouring lines with one query as one group.
+    """The pairs of a file, neighbouring lines with one query as one group.
 
-    A line is {"query", "document", "score"?}; other columns are ignored, and a score of null counts as none. limit:
-    read only the first pairs. Raises InvalidRequest that names file and line.
+    Other columns are ignored, and a score of null counts as none. limit: read only the first pairs. Raises
+    InvalidRequest that names file and line.
     """
-    rows = (checked_pair(f"{file}:{number}", record) for number, record in islice(read_jsonl(file), limit))
+    rows = (checked_pair(f"{file}:{number}", record) for number, record in islice(read_records(file, PAIRS), limit))
     for query, neighbours in groupby(rows, key=itemgetter(0)):
         _, documents, scores = zip(*neighbours, strict=True)
         yield Group(query, documents, query, scores=None if None in scores else scores)
@@ -56,8 +65,7 @@ def checked_pair(line: str, record: dict[str, Any]) -> tuple[str, str, float | N
     query, document, score = record.get("query"), record.get("document"), record.get("score")
     for name, text in (("query", query), ("document", document)):
         if not isinstance(text, str):
-            has = ", ".join(map(quote, record)) or "nothing"
-            raise InvalidRequest(f'{line}: needs "query" and "document" as text; {name!r} is not there (it has {has})')
+            raise InvalidRequest(f"{line}: {PAIRS.needs}; {name!r} is {quote(str(text))}")
     if not str(query).strip():
         raise InvalidRequest(f"{line}: the query is empty")
     if score is None:
@@ -77,7 +85,7 @@ def check_pairs(file: Path, limit: int | None = None) -> PairFile:
     """
     pairs, groups, unscored, queries, last = 0, 0, 0, set[str](), ""
     lowest, highest = math.inf, -math.inf
-    for number, record in islice(read_jsonl(file), limit):
+    for number, record in islice(read_records(file, PAIRS), limit):
         query, _, score = checked_pair(f"{file}:{number}", record)
         pairs, groups, last = pairs + 1, groups + (query != last), query
         queries.add(query)

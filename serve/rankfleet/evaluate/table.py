@@ -27,10 +27,10 @@ def figures_of(scored: ScoredCandidates, judged: Judged, candidates: Candidates)
     return quality.to_json() | {"p50_ms": round(float(p50), 2), "p95_ms": round(float(p95), 2)}
 
 
-def evaluate_retriever(judged: Judged, candidates: Candidates) -> dict[str, Any]:
-    """Quality of the retriever's own order."""
-    order = {name: [hit.id for hit in hits] for name, hits in candidates.items()}
-    return {"name": "bm25", **measure_run(ranked_run(order), judged.qrels).to_json()}
+def evaluate_retriever(judged: Judged, candidates: Candidates, name: str = "bm25") -> dict[str, Any]:
+    """Quality of the retriever's own order. name: of the retriever."""
+    order = {query: [hit.id for hit in hits] for query, hits in candidates.items()}
+    return {"name": name, **measure_run(ranked_run(order), judged.qrels).to_json()}
 
 
 def mean_of(collections: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
