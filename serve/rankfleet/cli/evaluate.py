@@ -44,7 +44,17 @@ def evaluate(
 ) -> None:
     """Measure nDCG@10, MRR@10 and latency of each tier on judged queries."""
     from rankfleet.bench.results import measured, write_json, write_results
-    from rankfleet.evaluate import Collection, FusionFit, check_enough, check_installed, compare, data_sets, mean_of
+    from rankfleet.evaluate import (
+        Collection,
+        FusionFit,
+        by_query,
+        check_enough,
+        check_installed,
+        compare,
+        data_sets,
+        mean_of,
+        values_of,
+    )
 
     check_installed()
     fleet = load_config(config)
@@ -70,8 +80,9 @@ def evaluate(
     if len(collections) > 1:
         show(f"mean of {len(collections)}", result["mean"])
     fit = FusionFit.of(collections) if fit_fusion else None
+    values = [values_of(collection, fit) for collection in collections]
     if fit is not None:
-        by_collection, mean = compare(collections, fit)
+        by_collection, mean = compare(values)
         for each, fused in zip(figures, by_collection, strict=True):
             each["fused"] = fused
             show_fusion(each["data"], each["retriever"], fused)
@@ -79,13 +90,17 @@ def evaluate(
             result["mean"]["fused"] = mean
             show_fusion(f"mean of {len(collections)}", result["mean"]["retriever"], mean)
         result["weights"] = fit.weights()
+    tables = data_sets(collections, fit) if json_file or table else {}
     if json_file is not None:
         import torch
 
+        for each, collection, own in zip(figures, collections, values, strict=True):
+            each["by_query"] = by_query(collection, own)
+        result["data_sets"] = tables  # for `rankfleet recommend --write`
         machine = torch.cuda.get_device_name() if torch.cuda.is_available() else None
         write_results(json_file, result, measured(machine, PACKAGES))
     if table is not None:
-        write_json(table, {"data_sets": data_sets(collections, fit)})
+        write_json(table, {"data_sets": tables})
         out.print(f"written to {table}; name it in the fleet file:  quality: {{table: {table}}}", soft_wrap=True)
 
 

@@ -19,24 +19,38 @@ KEPT = 20  # candidates that a compared cascade scores again
 Values = Mapping[str, np.ndarray]  # by plan: float [queries], nDCG@10
 
 
-def compare(collections: Sequence[Collection], fit: FusionFit) -> tuple[list[dict[str, Any]], dict[str, Any]]:
+def compare(measured: Sequence[Mapping[str, Values]]) -> tuple[list[dict[str, Any]], dict[str, Any]]:
     """(figures of each collection, their mean): nDCG@10 by plan, alone and fused, with paired differences.
 
     By plan: `alone`, and for each kind of evidence `ndcg@10` on held-back folds, `less_retriever` and `less_alone`
     with their intervals; for scores `less_order` too. `other_collections` is nDCG@10 with weights that were fitted on
     the other collections.
+
+    measured: by collection, from `values_of` with fitted weights.
     """
-    measured = [values_of(collection, fit) for collection in collections]
     return [compared([each]) for each in measured], compared(measured)
 
 
-def values_of(collection: Collection, fit: FusionFit) -> dict[str, Values]:
-    """nDCG@10 of every query, by way of fusion and plan."""
+def by_query(collection: Collection, values: Mapping[str, Values]) -> dict[str, Any]:
+    """nDCG@10 of each judged query as JSON: of the retriever's order, and by plan of each tier alone and, if weights
+    were fitted, fused with that order. values: from `values_of`."""
+
+    def rounded(plans: Values) -> dict[str, list[float]]:
+        return {plan: each.round(5).tolist() for plan, each in plans.items()}
+
+    ways = {way: rounded(values[way]) for way in ("alone", "order") if way in values}
+    return {"queries": [*collection.judged.queries], "retriever": rounded(values["retriever"])[""], **ways}
+
+
+def values_of(collection: Collection, fit: FusionFit | None) -> dict[str, Values]:
+    """nDCG@10 of every query, by way of fusion and plan. fit: None for no fusion."""
     as_given = {query: np.arange(len(hits)) for query, hits in collection.candidates.items()}
     values: dict[str, Values] = {
         "retriever": {"": ndcg_by_query(run_of(as_given, collection.candidates), collection.judged.qrels)},
         "alone": values_by_plan(collection, collection.scored, retrieved=True),
     }
+    if fit is None:
+        return values
     for evidence in EVIDENCE:
         values[evidence] = values_by_plan(collection, fit.held_back(collection, evidence), retrieved=False)
         if len(fit.folds) > 1:
