@@ -8,7 +8,7 @@ from rankfleet.evaluate.candidates import (
     retrieve,
     score_candidates,
 )
-from rankfleet.evaluate.comparison import by_query, compare, values_of
+from rankfleet.evaluate.comparison import by_query, compare, tiers_compared, values_of
 from rankfleet.evaluate.fusion import FusionFit, check_enough
 from rankfleet.evaluate.measures import MeanQuality, Run, check_installed, measure_run, ranked_run, run_of
 from rankfleet.evaluate.orders import INSTANT, best_first, cascade, first_scored
@@ -48,5 +48,6 @@ __all__ = [
     "retrieve",
     "run_of",
     "score_candidates",
+    "tiers_compared",
     "values_of",
 ]

@@ -10,6 +10,7 @@ from rankfleet.evaluate.candidates import Collection, ScoredCandidates
 from rankfleet.evaluate.fusion import EVIDENCE, FusionFit
 from rankfleet.evaluate.measures import ndcg_by_query, run_of
 from rankfleet.evaluate.orders import best_first, cascade
+from rankfleet.evaluate.significance import holm, randomisation_p
 
 ROUNDS = 2_000
 LEVEL = 0.95
@@ -99,6 +100,27 @@ def compared(measured: Sequence[Mapping[str, Values]]) -> dict[str, Any]:
         }
         for plan in measured[0]["alone"]
     }
+
+
+def tiers_compared(measured: Sequence[Mapping[str, Values]], tiers: Sequence[str]) -> dict[str, dict[str, Any]]:
+    """Each tier alone against the retriever's order and against the best tier, over several collections.
+
+    By tier `less_retriever` and `less_best`: as `difference`, and `p` of a paired randomisation test, by Holm's
+    correction over the tiers. The best tier has no `less_best`.
+    """
+    alone = {tier: [collection["alone"][tier] for collection in measured] for tier in tiers}
+    best = max(tiers, key=lambda tier: mean_over(alone[tier]))
+    figures: dict[str, dict[str, Any]] = {tier: {} for tier in tiers}
+    retriever = [collection["retriever"][""] for collection in measured]
+    for name, base, rest in (
+        ("less_retriever", retriever, tiers),
+        ("less_best", alone[best], [tier for tier in tiers if tier != best]),
+    ):
+        pairs = {tier: [a - b for a, b in zip(alone[tier], base, strict=True)] for tier in rest}
+        corrected = holm({tier: randomisation_p(paired) for tier, paired in pairs.items()})
+        for tier in rest:
+            figures[tier][name] = difference(alone[tier], base) | {"p": round(corrected[tier], 4)}
+    return figures
 
 
 def mean_over(values: Sequence[np.ndarray]) -> float:
