@@ -253,8 +253,26 @@ def test_the_order_given_may_be_enough_without_a_reranker() -> None:
     figures = measured_figures(EVALUATED, ranked=False)
     loose = Recommendation(figures, choose(figures.options, Goal(0.9))).paragraph()
     assert "has nDCG@10 0.3000, which is enough without any reranker." in loose
-    better = replace(figures, given=option("", 0.0, [0.7] * 30))
-    assert "0.7000, which is enough" in Recommendation(better, choose(figures.options, Goal(0.1))).paragraph()
+    better = replace(figures, given=option("", 0.0, [0.32, 0.92] * 15))
+    # 0.05 better than large, give or take 0.12: enough if 0.1 may be lost, and not to be told if 0.01 may.
+    assert "0.6200, which is enough" in Recommendation(better, choose(figures.options, Goal(0.1))).paragraph()
+    strict = Recommendation(better, choose(figures.options, Goal(0.01))).paragraph()
+    assert "has nDCG@10 0.6200: better than large's." in strict
+    assert "the best of 3 options; none that costs less is shown to lose at most 0.01." in strict
+
+
+def test_the_best_that_fits_the_budget_is_said_to_lose_more_than_allowed() -> None:
+    models = {"small": LatencyModel(0.0, 0.01, 0.0), "large": LatencyModel(0.0, 1.0, 0.0)}
+    figures = measured_figures(EVALUATED, ranked=False).timed(models, 100, 10, {"": 1000})
+    said = Recommendation(figures, choose(figures.options, Goal(0.001, slo_ms=20.0))).paragraph()
+    assert "Run small: nDCG@10 0.5000 on 30 queries of made, the best within 20 ms; it loses 0.0667 of large's" in said
+    assert "which is above the 0.001 allowed." in said
+    none = Recommendation(figures, choose(figures.options, Goal(0.001, slo_ms=5.0))).paragraph()
+    assert none == "No option is known to answer within 5 ms: the fastest takes 10.0 ms on an idle device."
+    target = Recommendation(figures, choose(figures.options, Goal(target=0.5))).paragraph()
+    assert target.startswith(
+        "Run small, then large on 20: nDCG@10 0.5667 on 30 queries of made, at least 0.5 with 95% confidence."
+    )
 
 
 def test_the_table_has_a_row_for_each_option_and_no_empty_column() -> None:

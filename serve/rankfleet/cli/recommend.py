@@ -95,8 +95,8 @@ def recommend(
 
         draw(result, plot)
     if write is not None:
-        if choice.chosen is None:
-            raise ConfigError("--write: there is no choice to write")
+        if choice.chosen is None or (traffic is not None and sizing is None):
+            raise ConfigError("--write: nothing is written, because nothing meets the budget")
         replicas, table = None if sizing is None else sizing.replicas, table_beside(write)
         latency = None if profile is None else str(profile.resolve())
         settings = chosen_fleet(fleet, choice.chosen.option, figures.qualities, table.name, replicas, latency)

@@ -59,7 +59,7 @@ class Sizing:
 def size(
     fleet: FleetConfig, models: Mapping[str, LatencyModel], option: Option, traffic: Traffic, requests: int = REQUESTS
 ) -> Sizing | None:
-    """The fewest replicas that the work leaves as idle as the fleet's `autoscaling.utilisation` says, so that the
+    """The fewest replicas that this traffic occupies for at most `autoscaling.utilisation` of their time, so that the
     autoscaler would not add to them, and with which ATTAINMENT is reached. None if no number of replicas is enough:
     a request is late even where nothing is ahead of it.
 

@@ -58,7 +58,9 @@ class Recommendation:
             reached = f"at least {goal.target:g}" + (" with 95% confidence" if chosen.interval else "")
             return f"{run}: {on}, {'' if self.choice.shown else 'the best, not shown to be '}{reached}."
         if chosen.option is best:
-            return f"{run}: {on}, the best of {len(self.choice.assessed)} options."
+            cheaper = self.choice.assessed.index(chosen) > 0
+            none = f"; none that costs less is shown to lose at most {goal.max_loss:g}" if cheaper else ""
+            return f"{run}: {on}, the best of {len(self.choice.assessed)} options{none}."
         loses = f"it loses {chosen.loss:.4f} of {best.name}'s {best.quality:.4f}, the best"
         if not self.choice.shown:
             allowed = "which is above" if chosen.verdict == "loses too much" else "which is not shown to be within"
