@@ -26,7 +26,7 @@ from tests.unit.fakes import fleet
 ROOT = Path(__file__).parents[2]
 
 
-def option(name: str, ms: float | None, *values: Sequence[float], p99_ms: float | None = None) -> Option:
+def option(name: str, ms: float | None, *values: Sequence[float] | np.ndarray, p99_ms: float | None = None) -> Option:
     """A tier with these values by collection."""
     arrays = [np.array(each) for each in values]
     return Option(((name, None),), float(np.mean([each.mean() for each in arrays])), ms, p99_ms, arrays)
@@ -99,6 +99,17 @@ def test_ten_queries_on_which_two_tiers_agree_prove_nothing() -> None:
     # Fewer than 20 are too few however clear they are.
     clear = choose([option("large", 100.0, [0.9] * 19), option("small", 10.0, [0.1] * 19)], Goal(0.01))
     assert (clear.assessed[0].verdict, clear.assessed[0].queries) == ("cannot tell", 20)
+
+
+@pytest.mark.parametrize("queries", [20, 60, 200])
+def test_too_large_a_loss_passes_for_enough_one_time_in_twenty_at_most(queries: int) -> None:
+    # One query in ten loses 0.25, and a little less than the mean of 0.025 is allowed.
+    draw, tries = np.random.default_rng(1), 500
+    large = option("large", 2.0, [0.5] * queries)
+    losses = np.where(draw.random((tries, queries)) < 0.1, 0.25, 0.0)
+    choices = [choose([large, option("small", 1.0, 0.5 - own)], Goal(0.0249)) for own in losses]
+    wrong = sum(choice.assessed[0].verdict == "enough" for choice in choices)
+    assert wrong / tries <= 0.05 + 2 * 0.01  # a share of 500 varies by 0.01
 
 
 def test_a_loss_of_exactly_what_is_allowed_is_never_told() -> None:
