@@ -155,7 +155,7 @@ def test_published_figures_choose_by_their_means_and_say_that_they_have_no_inter
     assert {each.name: each.ms for each in timed.options}["400m"] == pytest.approx(58.947, abs=1e-3)
     said = Recommendation(timed, choose(timed.options, Goal(0.01))).paragraph()
     assert said.startswith("Run 400m, by published figures, which are not of your data and come without intervals:")
-    assert "loses 0.0024 of mxbai-large-v2's 0.6115, the best, within the 0.01 allowed." in said
+    assert "loses 0.0024 against the best, mxbai-large-v2 with 0.6115: within the 0.01 allowed." in said
     assert "95%" not in said
     assert "The order in which the candidates come has nDCG@10 0.4934." in said
     # 0.6115 − 0.5915 is 0.02, to the last digit.
@@ -250,8 +250,9 @@ def test_what_it_takes_and_what_cannot_be_told_are_said() -> None:
     # small loses 0.2, 0 and 0 by turns: A = 0.2² · 2 ÷ 9, se² = A ÷ 30 + (0.5667 ÷ 30)² = 0.00065310 and, for the two
     # cheaper options, 1.959964 se = 0.050089; 0.0667 + 0.0501 is above 0.1. With 52.06 queries it is 0.0333.
     assert said == (
-        "Run small, then large on 20: nDCG@10 0.5667 on 30 queries of made; it loses 0.0000 of large's 0.5667, the "
-        "best (-0.0370 to +0.0370), within the 0.1 allowed, with 95% confidence. It saves 70% of the device time: "
+        "Run small, then large on 20: nDCG@10 0.5667 on 30 queries of made; it loses 0.0000 "
+        "(-0.0370 to +0.0370) against the best, large with 0.5667: within the 0.1 allowed, with 95% confidence. "
+        "It saves 70% of the device time: "
         "30.0 ms a request, not 100.0. 50 requests/s of 100 candidates take 3 replicas: simulated, 99.5% are answered "
         "within 200 ms, 99% of these within 142 ms. The order in which the candidates come has nDCG@10 0.3000. "
         "30 queries are too few to tell whether something cheaper is enough: small (about 53 would)."
@@ -276,8 +277,8 @@ def test_the_best_that_fits_the_budget_is_said_to_lose_more_than_allowed() -> No
     models = {"small": LatencyModel(0.0, 0.01, 0.0), "large": LatencyModel(0.0, 1.0, 0.0)}
     figures = measured_figures(EVALUATED, ranked=False).timed(models, 100, 10, {"": 1000})
     said = Recommendation(figures, choose(figures.options, Goal(0.001, slo_ms=20.0))).paragraph()
-    assert "Run small: nDCG@10 0.5000 on 30 queries of made, the best within 20 ms; it loses 0.0667 of large's" in said
-    assert "which is above the 0.001 allowed." in said
+    assert "Run small: nDCG@10 0.5000 on 30 queries of made, the best within 20 ms; it loses 0.0667 (" in said
+    assert "against the best, large with 0.5667: above the 0.001 allowed." in said
     none = Recommendation(figures, choose(figures.options, Goal(0.001, slo_ms=5.0))).paragraph()
     assert none == "No option is known to answer within 5 ms: the fastest takes 10.0 ms on an idle device."
     target = Recommendation(figures, choose(figures.options, Goal(target=0.5))).paragraph()

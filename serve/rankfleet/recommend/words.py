@@ -61,13 +61,13 @@ class Recommendation:
             cheaper = self.choice.assessed.index(chosen) > 0
             none = f"; none that costs less is shown to lose at most {goal.max_loss:g}" if cheaper else ""
             return f"{run}: {on}, the best of {len(self.choice.assessed)} options{none}."
-        loses = f"it loses {chosen.loss:.4f} of {best.name}'s {best.quality:.4f}, the best"
+        loses = f"it loses {chosen.loss:.4f}{interval_of(chosen)} against the best, {best.name} with {best.quality:.4f}"
         if not self.choice.shown:
-            allowed = "which is above" if chosen.verdict == "loses too much" else "which is not shown to be within"
+            allowed = "above" if chosen.verdict == "loses too much" else "not shown to be within"
             within = "" if goal.slo_ms is None else f", the best within {goal.slo_ms:g} ms"
-            return f"{run}: {on}{within}; {loses}{interval_of(chosen)}, {allowed} the {goal.max_loss:g} allowed."
+            return f"{run}: {on}{within}; {loses}: {allowed} the {goal.max_loss:g} allowed."
         confidence = ", with 95% confidence" if chosen.interval else ""
-        return f"{run}: {on}; {loses}{interval_of(chosen)}, within the {goal.max_loss:g} allowed{confidence}."
+        return f"{run}: {on}; {loses}: within the {goal.max_loss:g} allowed{confidence}."
 
     def what_it_saves(self, chosen: Option) -> list[str]:
         best, device = self.choice.best, "" if self.figures.queries else f" on an {PUBLISHED_DEVICE}"
