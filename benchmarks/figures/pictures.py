@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
+from benchmarks.figures.recommend import drawn
 from benchmarks.figures.simulated import (
     CANDIDATES,
     ROUTING_GOALS,
@@ -29,6 +30,7 @@ from rankfleet.core.config import read_config
 from rankfleet.core.messages import Plan
 from rankfleet.core.work import Work
 from rankfleet.estimates.profile import read_profile
+from rankfleet.recommend.picture import fill
 from rankfleet.router.fleet import FleetView
 from rankfleet.router.ledger import Ledger
 from rankfleet.router.plan_options import PlanRequest
@@ -238,4 +240,16 @@ class Quality(Picture):
         figure.legend(handles, labels, loc="outside lower center", ncols=3, frameon=False)
 
 
-PICTURES = (Budgets(), Routing(), Autoscaling(), Quality())
+class Recommend(Picture):
+    """What `rankfleet recommend` draws by the published figures."""
+
+    name, size = "recommend", (8, 4.5)
+
+    def data(self) -> Any:
+        return drawn()
+
+    def fill(self, figure: Any, data: Any) -> None:
+        fill(figure, data["figures"])
+
+
+PICTURES = (Budgets(), Routing(), Autoscaling(), Quality(), Recommend())

@@ -34,6 +34,7 @@ def test_the_wheel_holds_the_package_and_its_data_and_nothing_else(wheel: Path) 
         "rankfleet/cli/__init__.py",
         "rankfleet/configs/demo.yaml",
         "rankfleet/configs/profiles/h100-published.json",
+        "rankfleet/configs/published/ettin.json",
         "rankfleet/configs/workloads/mixed.yaml",
         "rankfleet/engine/native/encoder.cpp",
         *(f"rankfleet/models/demo/{tier}/model.safetensors" for tier in ("small", "medium", "large")),

@@ -36,6 +36,9 @@ def test_a_data_set_becomes_a_table_with_fused_figures(tmp_path: Path) -> None:
     assert set(written["tiers"]) == {"small", "large"}
     assert set(written["fused"]) == {"small", "large", "small>large 20"}
     assert set(written["weights"]) == {"small", "large"}
+    assert set(written["compared"]["small"]) | set(written["compared"]["large"]) == {"less_retriever", "less_best"}
+    assert len(written["by_query"]["order"]["small>large 20"]) == 24
+    assert written["data_sets"] == json.loads(table.read_text())["data_sets"]
     tiers = {name: {"model": f"demo/{name}", "quality": 0.1} for name in ("small", "large")}
     groups = {"all": {"tiers": ["small", "large"]}}
     quality = fleet_quality(parse_config({"tiers": tiers, "groups": groups, "quality": {"table": str(table)}}))

@@ -9,7 +9,17 @@ import pytest
 
 from rankfleet.core.errors import RankfleetError
 from rankfleet.estimates.quality import FleetQuality, parse_table
-from rankfleet.evaluate import Collection, FusionFit, ScoredCandidates, cascade, check_enough, compare, data_sets
+from rankfleet.evaluate import (
+    Collection,
+    FusionFit,
+    ScoredCandidates,
+    by_query,
+    cascade,
+    check_enough,
+    compare,
+    data_sets,
+    values_of,
+)
 from rankfleet.evaluate.comparison import difference
 from rankfleet.evaluate.fusion import WEIGHTS, best_weight, fold_of, fuse
 from rankfleet.evaluate.measures import Gains, ndcg_by_query, padded, run_of
@@ -96,7 +106,7 @@ def test_a_weight_that_is_known_is_found() -> None:
     fit = FusionFit.of([made])
     assert fit.weight("small") == 2.0
     assert fit.weights()["small"] == 2.0
-    alone, _ = compare([made], fit)
+    alone, _ = compare([values_of(made, fit)])
     assert alone[0]["small"]["alone"] == round(SECOND, 4)
     assert alone[0]["small"]["order"]["ndcg@10"] == 1.0
     gain = round(1 - SECOND, 4)  # BM25 has r second too
@@ -133,7 +143,7 @@ def test_figures_of_held_back_queries_differ_from_those_the_weight_was_fitted_on
     made = collection(logits)
     fit = FusionFit.of([made])
     assert fit.weight("small") == 0.0
-    by_collection, _ = compare([made], fit)
+    by_collection, _ = compare([values_of(made, fit)])
     # With 0, r is first in the 50 and second in the 40. Held back, fold 0 has weight 2, which puts x before r, and the
     # others have 0: r is second everywhere.
     in_sample = (50 + 40 * SECOND) / 90
@@ -152,7 +162,7 @@ def test_collections_count_equally_whatever_their_number_of_queries() -> None:
     assert fit.weight("small") == 0.0
     assert fit.weight("small", collection="few") == 2.0
     assert fit.weight("small", collection="many") == 0.0
-    by_collection, mean = compare([many, few], fit)
+    by_collection, mean = compare([values_of(each, fit) for each in (many, few)])
     assert by_collection[1]["small"]["order"]["other_collections"] == round(SECOND, 4)
     assert mean["small"]["alone"] == round((1 + SECOND) / 2, 4)
 
@@ -165,7 +175,7 @@ def test_scores_can_tell_what_the_order_cannot() -> None:
     made = collection({str(i): FUSED for i in range(30)} | near, bm25=(10, 9.9, 1))
     fit = FusionFit.of([made])
     assert fit.weight("small") == 2.0
-    by_collection, _ = compare([made], fit)
+    by_collection, _ = compare([values_of(made, fit)])
     by_order = (30 + 5 / 2) / 35
     assert by_collection[0]["small"]["order"]["ndcg@10"] == round(by_order, 4)
     assert by_collection[0]["small"]["scores"]["ndcg@10"] == 1.0
@@ -208,7 +218,7 @@ def test_cascades_of_fused_scores_are_measured_as_they_are_served() -> None:
     assert table["cascades"]["small>large"] == {"5": round(1 / log2(7), 5)}
     assert table["fused"]["cascades"]["small>large"] == {"5": 1.0}
     made = last_is_right(kept=20)
-    _, figures = compare([made], FusionFit.of([made]))
+    _, figures = compare([values_of(made, FusionFit.of([made]))])
     assert figures["small>large 20"]["alone"] == 0.0
     assert figures["small>large 20"]["order"]["ndcg@10"] == 1.0
 
@@ -236,6 +246,16 @@ def test_an_interval_is_over_queries_and_collections_count_equally() -> None:
     assert difference([np.array([0.5, 1.0])], [np.array([0.5, 0.0])]) == {"mean": 0.5, "interval": [0.0, 1.0]}
     constant = difference([np.full(9, 0.5), np.full(3, 0.9)], [np.full(9, 0.4), np.full(3, 0.4)])
     assert constant == {"mean": 0.3, "interval": [0.3, 0.3]}
+
+
+def test_figures_by_query_are_of_the_order_given_and_of_each_plan() -> None:
+    # FUSED needs a weight and gets 0, that of the other fold; ALONE needs 0 and gets 2.
+    made = collection({in_fold(0, 1)[0]: FUSED, in_fold(1, 1)[0]: ALONE})
+    values = values_of(made, None)
+    second = round(SECOND, 5)
+    figures = {"queries": [*made.candidates], "retriever": [second, second], "alone": {"small": [second, 1.0]}}
+    assert by_query(made, values) == figures
+    assert by_query(made, values_of(made, FusionFit.of([made]))) == figures | {"order": {"small": [second, second]}}
 
 
 def test_too_few_queries_are_refused() -> None:

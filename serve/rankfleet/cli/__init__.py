@@ -62,6 +62,7 @@ def main() -> None:
         plan,
         profile,
         rank,
+        recommend,
         serve,
         simulate,
         slo,

@@ -54,7 +54,18 @@ def evaluate(
 ) -> None:
     """Measure nDCG@10, MRR@10 and latency of each tier on judged queries."""
     from rankfleet.bench.results import measured, write_json, write_results
-    from rankfleet.evaluate import Collection, FusionFit, check_enough, check_installed, compare, data_sets, mean_of
+    from rankfleet.evaluate import (
+        Collection,
+        FusionFit,
+        by_query,
+        check_enough,
+        check_installed,
+        compare,
+        data_sets,
+        mean_of,
+        tiers_compared,
+        values_of,
+    )
 
     check_installed()
     fleet = load_config(config)
@@ -80,13 +91,16 @@ def evaluate(
     result: dict[str, Any] = figures[0]
     if len(collections) > 1:
         result = {"collections": figures, "mean": mean_of(figures)}
-    for each in figures:
+    fit = FusionFit.of(collections) if fit_fusion else None
+    values = [values_of(collection, fit) for collection in collections]
+    for each, own in zip(figures, values, strict=True):
+        each["compared"] = tiers_compared([own], names)
         show(each["data"], each)
     if len(collections) > 1:
+        result["mean"]["compared"] = tiers_compared(values, names)
         show(f"mean of {len(collections)}", result["mean"])
-    fit = FusionFit.of(collections) if fit_fusion else None
     if fit is not None:
-        by_collection, mean = compare(collections, fit)
+        by_collection, mean = compare(values)
         for each, fused in zip(figures, by_collection, strict=True):
             each["fused"] = fused
             show_fusion(each["data"], each["retriever"], fused)
@@ -94,13 +108,17 @@ def evaluate(
             result["mean"]["fused"] = mean
             show_fusion(f"mean of {len(collections)}", result["mean"]["retriever"], mean)
         result["weights"] = fit.weights()
+    tables = data_sets(collections, fit) if json_file or table else {}
     if json_file is not None:
         import torch
 
+        for each, collection, own in zip(figures, collections, values, strict=True):
+            each["by_query"] = by_query(collection, own)
+        result["data_sets"] = tables  # for `rankfleet recommend --write`
         machine = torch.cuda.get_device_name() if torch.cuda.is_available() else None
         write_results(json_file, result, measured(machine, PACKAGES))
     if table is not None:
-        write_json(table, {"data_sets": data_sets(collections, fit)})
+        write_json(table, {"data_sets": tables})
         out.print(f"written to {table}; name it in the fleet file:  quality: {{table: {table}}}", soft_wrap=True)
 
 
@@ -152,18 +170,24 @@ def figures_by_tier(collection: "Collection") -> dict[str, Any]:
 
 
 def show(title: str, figures: dict[str, Any]) -> None:
-    """Print one row for the retriever's order and one for each tier."""
+    """Print one row for the retriever's order and one for each tier, with its differences from that order and from the
+    best tier."""
     from rankfleet.bench.tables import Column, figures_table
 
+    def told(tier: str) -> dict[str, str]:
+        return {name: f"{less['mean']:+.4f}, p {less['p']:.3f}" for name, less in figures["compared"][tier].items()}
+
+    name = figures["retriever"]["name"]
     columns = [
         Column("ndcg@10", ".4f", "nDCG@10"),
         Column("mrr@10", ".4f", "MRR@10"),
         Column("p50_ms", ".1f"),
         Column("p95_ms", ".1f"),
+        Column("less_retriever", title=f"less {name}"),
+        Column("less_best", title="less the best"),
     ]
-    out.print(
-        figures_table({figures["retriever"]["name"]: figures["retriever"]} | figures["tiers"], columns, title=title)
-    )
+    tiers = {tier: own | told(tier) for tier, own in figures["tiers"].items()}
+    out.print(figures_table({name: figures["retriever"]} | tiers, columns, title=title))
 
 
 def show_fusion(title: str, retriever: dict[str, Any], fused: dict[str, Any]) -> None:

@@ -8,7 +8,7 @@ from rankfleet.evaluate.candidates import (
     retrieve,
     score_candidates,
 )
-from rankfleet.evaluate.comparison import compare
+from rankfleet.evaluate.comparison import by_query, compare, tiers_compared, values_of
 from rankfleet.evaluate.fusion import FusionFit, check_enough
 from rankfleet.evaluate.measures import MeanQuality, Run, check_installed, measure_run, ranked_run, run_of
 from rankfleet.evaluate.orders import INSTANT, best_first, cascade, first_scored
@@ -31,6 +31,7 @@ __all__ = [
     "ScoredCandidates",
     "Scores",
     "best_first",
+    "by_query",
     "cascade",
     "check_enough",
     "check_installed",
@@ -47,4 +48,6 @@ __all__ = [
     "retrieve",
     "run_of",
     "score_candidates",
+    "tiers_compared",
+    "values_of",
 ]

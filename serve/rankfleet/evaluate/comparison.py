@@ -10,6 +10,7 @@ from rankfleet.evaluate.candidates import Collection, ScoredCandidates
 from rankfleet.evaluate.fusion import EVIDENCE, FusionFit
 from rankfleet.evaluate.measures import ndcg_by_query, run_of
 from rankfleet.evaluate.orders import best_first, cascade
+from rankfleet.evaluate.significance import holm, randomisation_p
 
 ROUNDS = 2_000
 LEVEL = 0.95
@@ -19,24 +20,38 @@ KEPT = 20  # candidates that a compared cascade scores again
 Values = Mapping[str, np.ndarray]  # by plan: float [queries], nDCG@10
 
 
-def compare(collections: Sequence[Collection], fit: FusionFit) -> tuple[list[dict[str, Any]], dict[str, Any]]:
+def compare(measured: Sequence[Mapping[str, Values]]) -> tuple[list[dict[str, Any]], dict[str, Any]]:
     """(figures of each collection, their mean): nDCG@10 by plan, alone and fused, with paired differences.
 
     By plan: `alone`, and for each kind of evidence `ndcg@10` on held-back folds, `less_retriever` and `less_alone`
     with their intervals; for scores `less_order` too. `other_collections` is nDCG@10 with weights that were fitted on
     the other collections.
+
+    measured: by collection, from `values_of` with fitted weights.
     """
-    measured = [values_of(collection, fit) for collection in collections]
     return [compared([each]) for each in measured], compared(measured)
 
 
-def values_of(collection: Collection, fit: FusionFit) -> dict[str, Values]:
-    """nDCG@10 of every query, by way of fusion and plan."""
+def by_query(collection: Collection, values: Mapping[str, Values]) -> dict[str, Any]:
+    """nDCG@10 of each judged query as JSON: of the retriever's order, and by plan of each tier alone and, if weights
+    were fitted, fused with that order. values: from `values_of`."""
+
+    def rounded(plans: Values) -> dict[str, list[float]]:
+        return {plan: each.round(5).tolist() for plan, each in plans.items()}
+
+    ways = {way: rounded(values[way]) for way in ("alone", "order") if way in values}
+    return {"queries": [*collection.judged.queries], "retriever": rounded(values["retriever"])[""], **ways}
+
+
+def values_of(collection: Collection, fit: FusionFit | None) -> dict[str, Values]:
+    """nDCG@10 of every query, by way of fusion and plan. fit: None for no fusion."""
     as_given = {query: np.arange(len(hits)) for query, hits in collection.candidates.items()}
     values: dict[str, Values] = {
         "retriever": {"": ndcg_by_query(run_of(as_given, collection.candidates), collection.judged.qrels)},
         "alone": values_by_plan(collection, collection.scored, retrieved=True),
     }
+    if fit is None:
+        return values
     for evidence in EVIDENCE:
         values[evidence] = values_by_plan(collection, fit.held_back(collection, evidence), retrieved=False)
         if len(fit.folds) > 1:
@@ -85,6 +100,27 @@ def compared(measured: Sequence[Mapping[str, Values]]) -> dict[str, Any]:
         }
         for plan in measured[0]["alone"]
     }
+
+
+def tiers_compared(measured: Sequence[Mapping[str, Values]], tiers: Sequence[str]) -> dict[str, dict[str, Any]]:
+    """Each tier alone against the retriever's order and against the best tier, over several collections.
+
+    By tier `less_retriever` and `less_best`: as `difference`, and `p` of a paired randomisation test, by Holm's
+    correction over the tiers. The best tier has no `less_best`.
+    """
+    alone = {tier: [collection["alone"][tier] for collection in measured] for tier in tiers}
+    best = max(tiers, key=lambda tier: mean_over(alone[tier]))
+    figures: dict[str, dict[str, Any]] = {tier: {} for tier in tiers}
+    retriever = [collection["retriever"][""] for collection in measured]
+    for name, base, rest in (
+        ("less_retriever", retriever, tiers),
+        ("less_best", alone[best], [tier for tier in tiers if tier != best]),
+    ):
+        pairs = {tier: [a - b for a, b in zip(alone[tier], base, strict=True)] for tier in rest}
+        corrected = holm({tier: randomisation_p(paired) for tier, paired in pairs.items()})
+        for tier in rest:
+            figures[tier][name] = difference(alone[tier], base) | {"p": round(corrected[tier], 4)}
+    return figures
 
 
 def mean_over(values: Sequence[np.ndarray]) -> float:

@@ -54,10 +54,11 @@ def policy_of(spec: str, fleet: FleetConfig, models: Mapping[str, LatencyModel])
     raise ConfigError(f"policy {spec!r} does not exist; write {FORMS}, with a tier of {', '.join(fleet.tiers)}")
 
 
-def fixed_plan(tiers: tuple[str, ...], request: PlanRequest, fleet: FleetSnapshot) -> Plan:
-    """A plan that is made without planning: one stage, for which the replica may select among `tiers`."""
-    state = next(state for state in fleet.tiers if state.name == tiers[0])
-    stages = (Stage(tiers[0], request.documents, tiers),)
+def fixed_plan(tiers: tuple[str, ...], request: PlanRequest, fleet: FleetSnapshot, second: Stage | None = None) -> Plan:
+    """A plan that is made without planning: one stage, for which the replica may select among `tiers`, and perhaps a
+    second."""
+    stages = (Stage(tiers[0], request.documents, tiers), *([second] if second else []))
+    state = next(state for state in fleet.tiers if state.name == stages[-1].tier)
     option = PlanOption(stages, state.group, state.quality, 0.0, 0.0)
     return Plan(
         stages=stages,
@@ -74,6 +75,12 @@ def fixed_plan(tiers: tuple[str, ...], request: PlanRequest, fleet: FleetSnapsho
 def static(tier: str) -> Decide:
     """Give every request the same tier."""
     return lambda request, snapshot, now_s: fixed_plan((tier,), request, snapshot)
+
+
+def cascade(small: str, large: str, kept: int) -> Decide:
+    """Let `small` score every request, and `large` the `kept` most promising candidates again."""
+    second = Stage.of(large, kept)
+    return lambda request, snapshot, now_s: fixed_plan((small,), request, snapshot, second)
 
 
 def table(fleet: FleetConfig, models: Mapping[str, LatencyModel], share: float) -> Decide:
