@@ -155,12 +155,11 @@ async def tokenize(
         for encoder, (of_queries, of_texts) in encoded.items():
             ids[encoder] = [of_queries[query] for query, _ in pairs], [of_texts[text] for _, text in pairs]
     else:
+        documents = None
         for encoder, (of_queries, of_texts) in encoded.items():
-            # Texts that are the same have one array.
-            same, documents = numbered([*map(id, of_texts)])
-            if documents is not None:
-                once = dict(zip(map(id, of_texts), of_texts, strict=True))
-                of_texts = [once[key] for key in same]
+            if len({*map(id, of_texts)}) < len(of_texts):  # texts that are the same have one array
+                documents = numbered([*map(id, of_texts)])[1]
+                of_texts = [*{id(array): array for array in of_texts}.values()]
             ids[encoder] = of_queries[0], of_texts
     layouts: dict[tuple[PairTokenizer, int | None], PairLayout] = {}
     for tokenizer, limit in tiers.values():
