@@ -9,6 +9,7 @@ import pytest
 from rankfleet.core.errors import InvalidRequest, Overloaded, TooLarge
 from rankfleet.core.messages import Plan, RankedDocument, Ranking, RerankRequest, Stage
 from rankfleet.core.query_lists import QueryLists
+from rankfleet.core.text_options import TextOptions
 from rankfleet.core.work import Work
 from rankfleet.estimates.fusion import Fusion
 from rankfleet.estimates.latency import LatencyModel
@@ -297,3 +298,38 @@ def test_work_of_the_first_candidates_is_that_of_each_query() -> None:
     assert (lengths.share(1), lengths.share(3), lengths.candidates) == (0.5, 1.0, 3)
     split = Lengths(np.array([10, 11, 20]), firsts=np.array([0, 2]), ranks=np.array([1, 0]), candidates=2)
     assert (split.first(1), split.first(2).pairs) == (Work(1, 20, 400), 3)
+
+
+# What is asked for the texts
+
+
+async def test_each_query_and_document_keeps_as_many_tokens_as_is_allowed_wherever_it_occurs() -> None:
+    group = FakeGroup()
+    request = RerankRequest(
+        "cat",
+        [ANIMAL, DOG, ANIMAL],
+        queries=("cat", "a fast cat"),
+        counts=(2, 1),
+        options=TextOptions(query_tokens=2, document_tokens=3),
+    )
+    ranking = await service(group).rank(request)
+    # [CLS] cat [SEP] a dog is [SEP], [CLS] cat [SEP] a dog [SEP], [CLS] a fast [SEP] a dog is [SEP]
+    assert sent(group) == [[7, 6, 8]]
+    assert ranking.truncated == [0, 2]
+
+
+async def test_a_request_that_may_not_be_cut_names_the_query_and_the_document() -> None:
+    long = "a dog " * 60  # 120 tokens; a pair of 64 has room for 60
+    options = TextOptions(may_cut=False)
+    request = RerankRequest("cat", [DOG, long, DOG, long], queries=("cat", "x"), counts=(1, 3), options=options)
+    with pytest.raises(TooLarge, match=r"document 1\.0, 1\.2;"):
+        await service().rank(request)
+    with pytest.raises(TooLarge, match=r"document 0, 2;"):
+        await service().rank(RerankRequest("cat", [long, DOG, long], options=options))
+
+
+async def test_a_threshold_holds_for_the_results_of_each_query() -> None:
+    async with fakes.http_client(service(FakeGroup(lambda ids: len(ids) - 7.0))) as http:
+        body = {"queries": ["cat", "x"], "documents": [DOG, DOG_IS, ANIMAL], "score_threshold": 0.5}
+        reply = (await http.post("/v1/rerank", json=body)).json()
+    assert [[row["index"] for row in rows] for rows in reply["results"]] == [[2, 1], [2, 1]]

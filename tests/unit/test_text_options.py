@@ -131,7 +131,9 @@ async def test_tiers_that_would_have_to_cut_do_not_answer_where_nothing_may_be_c
 async def test_no_plan_cuts_texts_that_may_not_be_cut() -> None:
     one = service(tokenizers=dict.fromkeys(TIERS, word_tokenizer(256)), network_ms=0)
     one.fleet.update_latency(dict.fromkeys(TIERS, LatencyModel(0, 0.1, 0)))  # 10 tokens a ms
-    ask = replace(asking([f"{i} " + "the " * 195 for i in range(40)]), slo_ms=401)  # 40 pairs of 200 tokens would take 800 ms
+    ask = replace(
+        asking([f"{i} " + "the " * 195 for i in range(40)]), slo_ms=401
+    )  # 40 pairs of 200 tokens would take 800 ms
     decisions = [await one.explain(replace(ask, options=TextOptions(may_cut=may_cut))) for may_cut in (True, False)]
     assert [decision.degraded for decision in decisions if isinstance(decision, Plan)] == [
         "100 tokens a pair",

@@ -65,7 +65,7 @@ class RerankRequest:
     def each_query(self) -> tuple[str, ...]:
         return self.queries or (self.query,)
 
-    @property
+    @cached_property
     def lists(self) -> QueryLists:
         """The documents of each query."""
         return QueryLists(self.counts or (len(self.documents),) * len(self.each_query))

@@ -49,4 +49,6 @@ class QueryLists:
 
         scores: float [candidates].
         """
+        if len(self.counts) == 1:
+            return np.argsort(-scores, kind="stable")
         return np.concatenate([part.start + np.argsort(-scores[part], kind="stable") for part in self.slices])

@@ -186,16 +186,21 @@ def ranking_of(tokenized: TokenizedRequest, plan: Plan | GivenOrder, answer: Ans
     count = len(request.documents)
     places = np.arange(count) if resolved.places is None else resolved.places
     order = np.arange(count) if answer is None else answer.order
-    if request.top_n is not None:
+    if not request.counts:
+        order = order[: request.top_n]
+    elif request.top_n is not None:
         order = np.concatenate([order[part][: request.top_n] for part in request.lists.slices])
     columns = (places,) if answer is None else (places, answer.logits, answer.scores)
     documents = [*map(RankedDocument, *(column[order].tolist() for column in columns))]
     if answer is not None:
-        for row in np.flatnonzero(answer.scores[order] == UNSCORED):
-            documents[row] = RankedDocument(documents[row].index)
+        if answer.stages[0].candidates < request.lists.longest:
+            for row in np.flatnonzero(answer.scores[order] == UNSCORED):
+                documents[row] = RankedDocument(documents[row].index)
         if resolved.fusion is not None:
             fused = FusedBy(resolved.fusion.by, resolved.fusion.weight(answer.stages[-1].tier))
-    passages = [0] * count if answer is None else answer.passages.tolist()
+    passages = None
+    if texts.passages is not None:
+        passages = [0] * count if answer is None else answer.passages.tolist()
     ranking = Ranking(
         documents=documents,
         plan=plan,
@@ -205,7 +210,7 @@ def ranking_of(tokenized: TokenizedRequest, plan: Plan | GivenOrder, answer: Ans
         assignment=resolved.assignment,
         request_id=request.request_id,
         texts=request.documents,
-        passages=passages if texts.passages else None,
+        passages=passages,
         cached=texts.cached,
         partial=bool(answer and answer.left_out),
         slo_class=resolved.target.slo_name,

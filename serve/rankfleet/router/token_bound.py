@@ -13,11 +13,6 @@ REMEMBERED = 256  # the last requests; the one with the fewest tokens per charac
 MARGIN = 0.9  # for texts with even fewer
 
 
-def pair_characters(request: RerankRequest) -> np.ndarray:
-    """int64 [candidates]: characters of query and document."""
-    return np.array(request.characters) + np.repeat([*map(len, request.each_query)], request.lists.counts)
-
-
 class TokenLowerBound:
     """Learns how few tokens per character texts have, so that a request that is certainly too large can be refused
     without tokenizing it."""
@@ -35,7 +30,8 @@ class TokenLowerBound:
         min_tokens = min((each.work.tokens for each in lengths.values()), default=0)
         if min_tokens == 0:
             return
-        characters = int(pair_characters(request).sum())
+        queries = zip(request.each_query, request.lists.counts, strict=True)
+        characters = sum(request.characters) + sum(len(query) * count for query, count in queries)
         left = self._ratios[0] if len(self._ratios) == REMEMBERED else np.inf
         ratio = min_tokens / characters
         self._ratios.append(ratio)
@@ -45,9 +41,10 @@ class TokenLowerBound:
         """By tier; empty before the first request was learned from."""
         if not self._ratios:
             return {}
-        queries = request.lists.queries.tolist()
-        once = {pair: place for place, pair in enumerate(zip(queries, request.documents, strict=True))}
-        characters = pair_characters(request)[[*once.values()]]
+        numbers = request.lists.queries
+        once = {pair: i for i, pair in enumerate(zip(numbers.tolist(), request.documents, strict=True))}
+        characters = np.array(request.characters) + np.array([*map(len, request.each_query)])[numbers]
+        characters = characters[[*once.values()]]
         lengths = np.maximum(1.0, self._min_ratio * MARGIN * characters).astype(np.int64)
         work = {limit: Work.of(np.minimum(lengths, limit)) for limit in {*limits.values()}}
         return {tier: work[limit] for tier, limit in limits.items()}

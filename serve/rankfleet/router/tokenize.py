@@ -205,12 +205,11 @@ async def tokenize(
             own_queries, own_texts = [of_queries[query] for query, _ in pairs], [of_texts[text] for _, text in pairs]
             ids[encoder] = EncodedTexts(own_queries, own_texts, NONE_SHORTENED)
     else:
+        documents = None
         for encoder, (of_queries, of_texts) in encoded.items():
-            # Texts that are the same have one array.
-            same, documents = numbered([*map(id, of_texts)])
-            if documents is not None:
-                once = dict(zip(map(id, of_texts), of_texts, strict=True))
-                of_texts = [once[key] for key in same]
+            if len({*map(id, of_texts)}) < len(of_texts):  # texts that are the same have one array
+                documents = numbered([*map(id, of_texts)])[1]
+                of_texts = [*{id(array): array for array in of_texts}.values()]
             ids[encoder] = EncodedTexts(of_queries[0], of_texts, NONE_SHORTENED)
     if options.document_tokens is not None or options.query_tokens is not None:
         ids = {encoder: shortened(by_encoder[encoder][0][0], each, options) for encoder, each in ids.items()}

@@ -38,8 +38,8 @@ from rankfleet.core.passages import LongDocuments
 from rankfleet.core.sections import MAX_SLO_MS, MIN_SLO_MS, CandidateOrder, SloMs
 
 DEFAULT_SEARCH_RESULTS = 10
-TWICE = "they are beside the documents and in them; leave one of them out"
-IN_DOCUMENTS = 'where each query has its own documents, send {"text": …, "score": …} in place of each of them'
+TWICE = "scores are given beside the documents and in them; leave one of them out"
+IN_DOCUMENTS = 'scores: where each query has its own documents, send {"text": …, "score": …} in place of each of them'
 
 
 BUDGET = {"anyOf": [{"type": "number", "minimum": MIN_SLO_MS, "maximum": MAX_SLO_MS}, {"type": "null"}]}
@@ -173,7 +173,7 @@ def parse_rerank(body: bytes, headers: RequestHeaders) -> NativeRerank:
     scores = None if texts_only else scores_in(asked.places, asked.documents)
     if parsed.scores is not None:
         if scores is not None or asked.counts:
-            raise InvalidRequest(f"request body: scores: {TWICE if scores is not None else IN_DOCUMENTS}")
+            raise InvalidRequest(f"request body: {TWICE if scores is not None else IN_DOCUMENTS}")
         scores = parsed.scores
     candidates = parsed.candidates
     if candidates is None and scores is None and asked.shared:
