@@ -6,6 +6,7 @@ is in RANKFLEET_URL (`tests/check/test_clients.py`).
 
 import contextlib
 import io
+import json
 import os
 import re
 import socket
@@ -42,6 +43,8 @@ MODEL = "BAAI/bge-reranker-v2-m3"  # of a client that changes its base URL alone
 MAX_BODY_BYTES = 1_000_000
 MAX_BYTES_IN_FLIGHT = 8 * MAX_BODY_BYTES
 HELD = (900_000, 699_999)
+SMALL = json.dumps({"query": QUERY, "documents": DOCUMENTS}).encode()
+LARGE = b"x" * MAX_BODY_BYTES
 
 Rows = list[tuple[int, float]]  # (index, score) of each result, in the client's order
 
@@ -65,10 +68,6 @@ BUDGET_BY = {
 }
 
 
-def post(**fields: Any) -> requests.Response:
-    return requests.post(f"{URL}/v1/rerank", json={"query": QUERY, "documents": DOCUMENTS} | fields, timeout=60)
-
-
 @contextlib.contextmanager
 def busy(for_s: float = 20.0) -> Iterator[None]:
     """A fleet that refuses every request, for this long or until the end of the block."""
@@ -79,19 +78,24 @@ def busy(for_s: float = 20.0) -> Iterator[None]:
             connection = socket.create_connection((address.hostname, address.port))
             held.callback(connection.close)
             connection.sendall(head.encode() + b"x" * size)
-        wait_for_status(429)
+        wait_for(429, SMALL)
         timer = threading.Timer(for_s, held.close)
         timer.start()
-        yield
-        timer.cancel()
-    wait_for_status(200)
+        try:
+            yield
+        finally:
+            timer.cancel()
+    wait_for(422, LARGE)  # it is read again, so that nothing is held any more
 
 
-def wait_for_status(status: int) -> None:
-    deadline = time.monotonic() + 10
-    while post().status_code != status:
-        assert time.monotonic() < deadline, f"no reply of status {status}"
-        time.sleep(0.02)
+def wait_for(status: int, body: bytes) -> None:
+    """Post the body until the reply has this status."""
+    deadline = time.monotonic() + 30
+    found: object = None
+    while found != status:
+        assert time.monotonic() < deadline, f"{found} in place of {status}"
+        with contextlib.suppress(requests.ConnectionError):  # refused before the whole body was sent
+            found = requests.post(f"{URL}/v1/rerank", data=body, timeout=60).status_code
 
 
 class ClientContract:
