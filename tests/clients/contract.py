@@ -71,31 +71,39 @@ BUDGET_BY = {
 @contextlib.contextmanager
 def busy(for_s: float = 20.0) -> Iterator[None]:
     """A fleet that refuses every request, for this long or until the end of the block."""
-    address = urlsplit(URL)
-    head = f"POST /v1/rerank HTTP/1.1\r\nHost: {address.netloc}\r\nContent-Length: {MAX_BODY_BYTES}\r\n\r\n"
+    deadline = time.monotonic() + 60
     with contextlib.ExitStack() as held:
-        for size in HELD:
-            connection = socket.create_connection((address.hostname, address.port))
-            held.callback(connection.close)
-            connection.sendall(head.encode() + b"x" * size)
-        wait_for(429, SMALL)
+        while not held_by(held):
+            held.close()
+            assert time.monotonic() < deadline, "the fleet refuses nothing"
         timer = threading.Timer(for_s, held.close)
         timer.start()
         try:
             yield
         finally:
             timer.cancel()
-    wait_for(422, LARGE)  # it is read again, so that nothing is held any more
+    while status_of(LARGE) != 422:  # as long as it cannot be read, something is still held
+        assert time.monotonic() < deadline + for_s, "the fleet still refuses"
 
 
-def wait_for(status: int, body: bytes) -> None:
-    """Post the body until the reply has this status."""
-    deadline = time.monotonic() + 30
-    found: object = None
-    while found != status:
-        assert time.monotonic() < deadline, f"{found} in place of {status}"
-        with contextlib.suppress(requests.ConnectionError):  # refused before the whole body was sent
-            found = requests.post(f"{URL}/v1/rerank", data=body, timeout=60).status_code
+def held_by(held: contextlib.ExitStack) -> bool:
+    """Send the beginnings of HELD, which end with `held`. Whether the fleet now refuses: if an earlier request is not
+    over yet, one of them may have been refused itself."""
+    address = urlsplit(URL)
+    head = f"POST /v1/rerank HTTP/1.1\r\nHost: {address.netloc}\r\nContent-Length: {MAX_BODY_BYTES}\r\n\r\n"
+    for size in HELD:
+        connection = socket.create_connection((address.hostname, address.port))
+        held.callback(connection.close)
+        with contextlib.suppress(ConnectionError):  # refused before all of it was sent
+            connection.sendall(head.encode() + b"x" * size)
+    return any(status_of(SMALL) == 429 for _ in range(20))
+
+
+def status_of(body: bytes) -> int:
+    """Of the reply to this body; 0 for one that was refused before all of it was sent."""
+    with contextlib.suppress(requests.ConnectionError):
+        return requests.post(f"{URL}/v1/rerank", data=body, timeout=60).status_code
+    return 0
 
 
 class ClientContract:
