@@ -84,6 +84,8 @@ def test_shipped_fleet_files_pin_the_models_of_the_hub(path: Path) -> None:
         ({"default_slo_class": "fast"}, "default_slo_class 'fast' is not under slo_classes"),
         ({"default_model": "big"}, "default_model 'big' is none of auto, small"),
         ({"slo_classes": {"fast": {"slo_ms": 0}}}, "slo_classes.fast.slo_ms: a budget is in milliseconds"),
+        ({"slo_classes": {"/fast": {"slo_ms": 9}}}, "slo_classes./fast"),
+        ({"tiers": {"a/b": {"model": "demo/small", "quality": 0.3}}}, "tiers.a/b"),
         ({"experiments": {"e": {"arms": {"a": {"model": "big", "weight": 1}}}}}, "experiments.e.arms.a: no tier"),
         ({"experiments": {"e": {"arms": {"a": {"model": "small", "weight": 0}}}}}, "all weights are 0"),
     ],
@@ -159,3 +161,8 @@ def test_a_config_can_be_read_back_from_its_json() -> None:
     config = fleet(slo_classes={"batch": {"slo_ms": None}})
     assert parse_config(config.model_dump(mode="json")) == config
     assert isinstance(config, FleetConfig)
+
+
+def test_an_slo_class_may_be_called_like_a_model() -> None:
+    name = "BAAI/bge-reranker-v2-m3"
+    assert fleet(slo_classes={name: {"slo_ms": 80}}, default_slo_class=name).slo_classes[name].slo_ms == 80

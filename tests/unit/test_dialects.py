@@ -303,7 +303,8 @@ async def test_an_unknown_path_is_answered_in_the_native_form() -> None:
 async def test_the_openapi_page_describes_a_route_and_its_example_fits(dialect: Dialect, route: Any) -> None:
     operation = (page())["paths"][route.path]["post"]
     content = operation["requestBody"]["content"]["application/json"]
-    jsonschema.Draft202012Validator(content["schema"]).validate(content["example"])
+    schema = {"components": page()["components"], **content["schema"]}
+    jsonschema.Draft202012Validator(schema).validate(content["example"])
     statuses = {str(dialect.status_of(status)) for status in (404, 408, 413, 422, 429, 500, 503, 504)}
     assert operation["responses"].keys() == statuses | {"200"}
 

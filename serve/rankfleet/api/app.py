@@ -13,9 +13,10 @@ from rankfleet import __version__
 from rankfleet.api.admission import Admission
 from rankfleet.api.dialects.dialect import About, Dialect, Route, SharedRoute
 from rankfleet.api.dialects.registry import DIALECTS, SHARED
-from rankfleet.api.errors import ErrorResponses, documented_errors
+from rankfleet.api.errors import ErrorResponses
 from rankfleet.api.gate import Handler, request_gate
 from rankfleet.api.http import READ_TIMEOUT_S, RequestReader, json_response
+from rankfleet.api.openapi import Api, documented
 from rankfleet.api.outcomes import Outcomes, RequestMetrics
 from rankfleet.api.ranking import RankingHandler, Retriever
 from rankfleet.api.status import ABOUT, Responses, add_status_routes
@@ -61,7 +62,14 @@ def build_api(
     reader = RequestReader(limits.max_body_bytes, host.read_timeout_s)
     handler = RankingHandler(service, retriever, reader, outcomes)
 
-    api = FastAPI(title="Rankfleet", version=__version__, description=ABOUT, redirect_slashes=False)
+    api = Api(
+        title="Rankfleet",
+        version=__version__,
+        description=ABOUT,
+        redirect_slashes=False,
+        docs_url=None,  # FastAPI's own pages load scripts from another host
+        redoc_url=None,
+    )
     direct: dict[str, Handler] = {}
     for dialect in DIALECTS:
         direct |= add_routes(api, (dialect,), dialect.rerank, handler.rerank)
@@ -92,14 +100,7 @@ def add_routes(
     """
     handlers: dict[str, Handler] = {route.path: partial(handle, route) for route in routes}
     for route in routes:
-        body = {"schema": route.body_schema, "example": route.example}
-        api.post(
-            route.path,
-            name=handle.__name__,
-            summary=route.summary,
-            openapi_extra={"requestBody": {"required": True, "content": {"application/json": body}}},
-            responses={200: {"model": route.reply_type}, **documented_errors(*dialects)},
-        )(handlers[route.path])
+        api.post(route.path, name=handle.__name__, **documented(dialects, route))(handlers[route.path])
     return handlers
 
 
@@ -108,7 +109,7 @@ def add_about(api: FastAPI, abouts: Sequence[About], service: RankingService) ->
     for about in abouts:
         responses: Responses = {200: {"model": about.reply_type}}
         answer = partial(answer_about, about, service)
-        api.get(about.path, name="about", summary=about.summary, responses=responses)(answer)
+        api.get(about.path, name="about", summary=about.summary, description=about.summary, responses=responses)(answer)
 
 
 async def answer_about(about: About, service: RankingService, request: Request) -> Response:

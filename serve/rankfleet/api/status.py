@@ -8,6 +8,7 @@ from pydantic import Field
 from typing_extensions import TypedDict
 
 from rankfleet import __version__
+from rankfleet.api.docs_page import docs_page
 from rankfleet.api.http import json_response
 from rankfleet.core.sections import AUTO
 from rankfleet.router.health import RouterHealth
@@ -61,7 +62,7 @@ class RootReply(TypedDict):
 def add_status_routes(
     api: FastAPI, service: RankingService, health: RouterHealth, update_faults: Callable[[], list[str]]
 ) -> None:
-    """Add GET /, /healthz, /health, /readyz and /v1/models to the API.
+    """Add GET /, /docs, /healthz, /health, /readyz and /v1/models to the API.
 
     update_faults: why the newest fleet file is not served; empty where it is.
     """
@@ -100,6 +101,10 @@ def add_status_routes(
         }
         about = {"name": "rankfleet", "version": __version__, "about": ABOUT}
         return json_response(about | {"paths": paths | {"/docs": "API page"}})
+
+    @api.get("/docs", include_in_schema=False)
+    async def docs() -> Response:
+        return Response(docs_page(api.openapi()), media_type="text/html")
 
     @api.get("/health", summary="The same as /healthz", responses=status)
     @api.head("/health", include_in_schema=False)

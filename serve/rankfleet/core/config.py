@@ -18,6 +18,7 @@ from rankfleet.core.sections import (
     AUTO,
     UNSCORED,
     CandidateOrder,
+    ClassName,
     DecisionLog,
     Experiment,
     Group,
@@ -41,10 +42,12 @@ class LiveSettings(Section):
     default_model: Name = Field(
         AUTO, description="what requests without `model` get: a tier, or `auto` for the planner's choice"
     )
-    slo_classes: dict[Name, SloClass] = Field(
-        {}, description="latency budgets by name; a request names one as `slo_class` or `model`"
+    slo_classes: dict[ClassName, SloClass] = Field(
+        {},
+        description="latency budgets by name; a request names one as `slo_class` or `model`, so that a class may be "
+        "called like the model that a client asks for",
     )
-    default_slo_class: Name | None = Field(
+    default_slo_class: ClassName | None = Field(
         None, description="SLO class of requests that name none; null for best effort"
     )
     long_documents: LongDocuments = Field(

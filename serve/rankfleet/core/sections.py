@@ -20,6 +20,8 @@ def check_slo_ms(slo_ms: float) -> float:
 
 SloMs = Annotated[float, AfterValidator(check_slo_ms)]
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$")]
+# Of an SLO class, which may be called like the model that a client asks for, as in BAAI/bge-reranker-v2-m3.
+ClassName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._:/-]{0,126}$")]
 # How requests list their documents: in the order of the retriever that found them, or in one that says nothing.
 CandidateOrder = Literal["ranked", "unordered"]
 

@@ -177,7 +177,7 @@ class SharedRoute:
 
 @cache
 def schema_of(body: type[BaseModel]) -> dict[str, Any]:
-    return body.model_json_schema()
+    return body.model_json_schema(ref_template="#/components/schemas/{model}")
 
 
 def top_level(body: bytes) -> dict[str, Any]:
