@@ -186,7 +186,7 @@ async def test_a_line_holds_sizes_and_times_and_nothing_that_the_user_wrote() ->
     )
     service.fleet.update_latency(dict.fromkeys(QUALITIES, LatencyModel(1.0, 0.01, 0.0)))
     asked = RerankRequest(
-        "cat", ["dog bird", "sun"], user="ada", session="tab 7", api_key="key-9", slo_ms=500.0, request_id="r-1"
+        "cat", ["dog bird", "sun"], user="ada", session="tab 7", tenant="tenant-9", slo_ms=500.0, request_id="r-1"
     )
     await service.rank(asked)
     (line,) = lines
@@ -194,7 +194,7 @@ async def test_a_line_holds_sizes_and_times_and_nothing_that_the_user_wrote() ->
     assert entry["request_id"] == "r-1"
     # [CLS] cat [SEP] dog bird [SEP]: the lengths are known, not what they are of.
     assert entry["request"]["lengths"]["small"]["tokens"] == [6, 5]
-    for private in (b"cat", b"dog", b"bird", b"sun", b"ada", b"tab 7", b"key-9"):
+    for private in (b"cat", b"dog", b"bird", b"sun", b"ada", b"tab 7", b"tenant-9"):
         assert private not in line
 
 

@@ -16,6 +16,7 @@ from rankfleet.api.dialects.registry import DIALECTS, SHARED
 from rankfleet.api.errors import ErrorResponses, documented_errors
 from rankfleet.api.gate import Handler, request_gate
 from rankfleet.api.http import READ_TIMEOUT_S, RequestReader, json_response
+from rankfleet.api.keys import KeyRing
 from rankfleet.api.outcomes import Outcomes, RequestMetrics
 from rankfleet.api.ranking import RankingHandler, Retriever
 from rankfleet.api.status import ABOUT, Responses, add_status_routes
@@ -48,10 +49,12 @@ def build_api(
     health: RouterHealth | None = None,
     admission: Admission | None = None,
     host: HostProcess = HostProcess(),
+    keys: KeyRing | None = None,
 ) -> FastAPI:
     """The API over one router's service.
 
     health, admission: shared where a process serves several versions of the fleet at a time.
+    keys: of which a request needs one; None if it needs none.
     """
     limits = service.config.limits
     health = health or RouterHealth(service.probe, service.clock)
@@ -76,7 +79,8 @@ def build_api(
     # Starlette's outermost layer raises errors again after answering them, and Serve would log them a second time.
     stack = api.build_middleware_stack()
     inner = getattr(stack, "app", stack)
-    api.middleware_stack = request_gate(inner, direct, errors.of, admission, host.adds_request_id, service.clock)
+    gate = request_gate(inner, direct, errors.of, admission, host.adds_request_id, service.clock, keys)
+    api.middleware_stack = gate
     return api
 
 

@@ -23,13 +23,14 @@ class RerankRequest:
 
     model: a tier, `auto`, or an SLO class; None for the fleet's default.
     slo_ms: latency budget, counted from arrival at the router; None for the budget of the SLO class.
-    slo_class: name of an SLO class; None for the class of the model, of the API key, or the fleet's default.
+    slo_class: name of an SLO class; None for the class of the model, of the tenant, or the fleet's default.
     user, session: ids by which an experiment assigns an arm.
     long_documents: None for the fleet's default.
     candidates: whether the documents are listed in a retriever's order; None for the fleet's default.
     scores: of the retriever, one for each document; with them the documents may be listed in any order. None if they
         are not known.
     min_quality: the lowest expected nDCG@10 that is acceptable.
+    tenant: whose API key came with it; None if the fleet asks for none.
     request_id: names the request in logs and in the reply.
     probe: True for the router's own health check. Limits do not apply to it, and nothing is learned from it.
     """
@@ -46,7 +47,7 @@ class RerankRequest:
     scores: list[float] | None = None
     min_quality: float = 0.0
     slo_class: str | None = None
-    api_key: str | None = None
+    tenant: str | None = None
     request_id: str = ""
     probe: bool = False
 

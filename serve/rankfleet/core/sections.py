@@ -24,9 +24,6 @@ Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$")]
 CandidateOrder = Literal["ranked", "unordered"]
 
 
-Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
-
-
 class Section(BaseModel):
     """Base of all sections: frozen, and strict about unknown keys."""
 
@@ -100,7 +97,20 @@ class SloClass(Section):
         description="what happens if no plan meets the budget. `degrade`: leave out tokens, candidates or all scoring. "
         "`refuse`: answer 429 with Retry-After, or 422 if not even an idle fleet could meet it",
     )
-    api_key_sha256: list[Sha256] = Field([], description="SHA-256 of the API keys whose requests get this class")
+
+
+class Tenant(Section):
+    """Who sends requests, known by API keys. docs/keys.md says what each setting does."""
+
+    slo_classes: list[Name] | None = Field(
+        None,
+        min_length=1,
+        description="SLO classes that its requests may name; those that name none get the first. null: all, and the "
+        "fleet's default",
+    )
+    tiers: list[Name] | None = Field(
+        None, min_length=1, description="tiers that its requests may name, and that `auto` chooses from; null: all"
+    )
 
 
 class Arm(Section):
