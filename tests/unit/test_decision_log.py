@@ -54,8 +54,8 @@ def logged(request: PlanRequest, snapshot: FleetSnapshot, now_s: float, decision
             PlanRequest(WORK, 0.9, 1000.0, lengths=LENGTHS),
             replace(CALM, groups={"g": BEST_EFFORT_AHEAD}),
             Plan,
-            # 100 ms of backlog and 40 of `medium` are above its horizon of 52 ms × 3.3 ** 0.63.
-            {"stages": (("small", 10, ("small", "medium", "large")),)},
+            # 7.5 of 100 ms of backlog have a deadline: with 40 of `medium`, within its horizon of 52 ms × 3.3 ** 0.63.
+            {"stages": (("medium", 10, ("small", "medium", "large")),)},
         ),
         (
             PlanRequest(WORK, 0.0, 110.0, lengths=LENGTHS, max_stages=2),
@@ -122,11 +122,11 @@ def test_a_decision_that_is_another_one_is_told_by_its_fields() -> None:
     assert refused.differences(decision)[:4] == ["kind", "cause", "retry_after_s", "reason"]
 
 
-# Format 2. If this line cannot be read any more, raise FORMAT and write the line of the new format here.
+# Format 3. If this line cannot be read any more, raise FORMAT and write the line of the new format here.
 LINE = (
-    b'{"format":2,"request_id":"r-1","now_s":2.5,"request":{"work":{"small":{"pairs":2,"tokens":30,"squares":500}},'
+    b'{"format":3,"request_id":"r-1","now_s":2.5,"request":{"work":{"small":{"pairs":2,"tokens":30,"squares":500}},'
     b'"arrived_s":2.25,"budget_ms":null,"pinned":"name","when_none_fits":"degrade","min_quality":0.0,"lengths":{"small":'
-    b'{"tokens":[10,20],"template_tokens":3,"firsts":[0]}},"max_stages":2},"fleet":{"tiers":[{"name":"small",'
+    b'{"tokens":[10,20],"template_tokens":3,"firsts":[0]}},"max_stages":2,"over_share":false},"fleet":{"tiers":[{"name":"small",'
     b'"quality":0.3,"group":"g","latency":{"alpha_ms":1.0,"beta_ms":0.5,"gamma_ms":0.01,"p99_factor":1.5}}],"groups":'
     b'{"g":{"replicas":1,"backlog_s":0.25,"in_flight":[[4.5,null]],"busy_since_s":1.5,"whole_tokens":0,"arrivals":'
     b'{"typical_budget_ms":null,"burst_rate_per_s":0.0},"asleep":false,"batch_tokens":64}},"network_ms":2.0,'
@@ -165,7 +165,7 @@ def test_a_line_of_this_format_is_read_and_written_unchanged() -> None:
         (LINE[200:], "is not a logged decision"),
         (LINE.replace(b'"backlog_s"', b'"backlog_ms"'), "backlog_ms"),
         (LINE.replace(b'"groups":{"g":{', b'"groups":[{"g":{').replace(b"64}}", b"64}}]"), "is not a logged decision"),
-        (LINE.replace(b'"format":2', b'"format":1'), "has format 1; this version of rankfleet replays format 2"),
+        (LINE.replace(b'"format":3', b'"format":2'), "has format 2; this version of rankfleet replays format 3"),
     ],
 )
 def test_a_damaged_line_or_one_of_another_format_is_refused(line: bytes, why: str) -> None:

@@ -79,7 +79,9 @@ def build_api(
     # Starlette's outermost layer raises errors again after answering them, and Serve would log them a second time.
     stack = api.build_middleware_stack()
     inner = getattr(stack, "app", stack)
-    gate = request_gate(inner, direct, errors.of, admission, host.adds_request_id, service.clock, keys)
+    gate = request_gate(
+        inner, direct, errors.of, admission, host.adds_request_id, service.clock, keys, service.limits.share_of
+    )
     api.middleware_stack = gate
     return api
 

@@ -24,13 +24,14 @@ def request_gate(
     adds_request_id: bool,
     clock: Callable[[], float],
     keys: KeyRing | None,
+    share_of: Callable[[str], float],
 ) -> ASGIApp:
     """Gives a request its id, its tenant, its memory reservation and the path that it means, and answers every error,
     with the time that it took in `Server-Timing`.
 
     POST requests to `direct` paths go straight to their handlers: the layers that FastAPI puts around a route take as
     long as planning does. adds_request_id: to the headers of replies. clock: seconds of a steady clock. keys: of which
-    a request needs one, before its body is read; None if it needs none.
+    a request needs one, before its body is read; None if it needs none. share_of: a tenant, as in `TenantLimits`.
     """
 
     async def gate(scope: Scope, receive: Receive, send: Send) -> None:
@@ -57,6 +58,8 @@ def request_gate(
                 identify(scope, keys)
                 if posted:
                     admission.check()
+                    if (tenant := scope["rankfleet.tenant"]) is not None:
+                        reservation.count_for(tenant, share_of(tenant))
                 if posted and (handler := direct.get(scope["path"])) is not None:
                     await (await handler(request))(scope, receive, send_with_id)
                 else:

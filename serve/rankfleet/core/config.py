@@ -214,6 +214,8 @@ def check_live(live: LiveSettings, tiers: set[str], groups: set[str]) -> None:
         for kind, known in (("slo_classes", live.slo_classes), ("tiers", tiers)):
             if unknown := sorted(set(getattr(tenant, kind) or ()).difference(known)):
                 raise ValueError(f"tenants.{name}.{kind}: {', '.join(unknown)} is none of {', '.join(sorted(known))}")
+    if (shares := sum(tenant.share or 0.0 for tenant in live.tenants.values())) > 1 + 1e-9:
+        raise ValueError(f"tenants: the shares add up to {shares:g}, which is more than the fleet")
     for name, experiment in live.experiments.items():
         for arm, settings in experiment.arms.items():
             if settings.model not in models:

@@ -64,6 +64,7 @@ class Chunk:
     tiers: the tiers that may score it, the planned one first; never empty. The replica selects one of them when the
         chunk leaves its queue.
     slack_ms: time left until the deadline; None for best-effort work.
+    over_share: whether it is above the share of its tenant, and waits behind all work that is not.
     request: shared by the chunks of a request that was cut into several; None for a request of one chunk.
     unloaded_tier: the tier that an idle fleet would have used; None where that is the planned one.
     models: by tier, the fingerprint of the model that the router means (`core/fingerprint.py`). A replica that hosts
@@ -78,6 +79,7 @@ class Chunk:
     unloaded_tier: str | None = None
     models: Mapping[str, str] = field(default_factory=dict)
     weights: str | None = None
+    over_share: bool = False
 
     @property
     def tier(self) -> str:

@@ -111,6 +111,18 @@ class Tenant(Section):
     tiers: list[Name] | None = Field(
         None, min_length=1, description="tiers that its requests may name, and that `auto` chooses from; null: all"
     )
+    pairs_per_s: float | None = Field(
+        None,
+        gt=0,
+        description="pairs that it may send per second, on average; above it the answer is 429; null for no limit",
+    )
+    share: float | None = Field(
+        None,
+        ge=0,
+        le=1,
+        description="part of the fleet's device time that is its own; work above it waits behind that of others. null: "
+        "an equal part of what the shares of others leave",
+    )
 
 
 class Arm(Section):

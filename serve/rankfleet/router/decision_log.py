@@ -24,7 +24,7 @@ from rankfleet.router.plan_options import PlanRequest
 from rankfleet.router.planner import plan
 from rankfleet.router.snapshot import FleetSnapshot, GroupState, TierState
 
-FORMAT = 2  # raise it with every change of what a line holds
+FORMAT = 3  # raise it with every change of what a line holds
 
 
 @dataclass(frozen=True)

@@ -29,6 +29,7 @@ class PlanRequest:
     min_quality: the lowest acceptable nDCG@10.
     lengths: of the pairs, by tier; None rules out plans that cut pairs.
     max_stages: how many passes the caller can carry out.
+    over_share: whether the request is above its tenant's share, so that all work in flight is ahead of it.
     """
 
     work: Mapping[str, Work]
@@ -39,6 +40,7 @@ class PlanRequest:
     min_quality: float = 0.0
     lengths: Mapping[str, Lengths] | None = None
     max_stages: int = 1
+    over_share: bool = False
 
     @property
     def documents(self) -> int:
@@ -128,7 +130,7 @@ def ahead_of(request: PlanRequest, fleet: FleetSnapshot, group: str, now_s: floa
     state = fleet.groups[group]
     if state.asleep:
         return fleet.start_s * 1e3
-    if request.budget_ms is None:
+    if request.budget_ms is None or request.over_share:
         return state.ahead_ms(math.inf, math.inf, now_s)
     measured = (
         (tier.latency, request.work[tier.name], fleet.groups[tier.group].batch_tokens)

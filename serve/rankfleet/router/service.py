@@ -29,6 +29,7 @@ from rankfleet.router.ledger import Ledger
 from rankfleet.router.limits import check_documents, check_query
 from rankfleet.router.plan_options import MAX_STAGES, PlanRequest
 from rankfleet.router.resolve import target_of
+from rankfleet.router.tenants import TenantLimits
 from rankfleet.router.token_bound import TokenLowerBound
 from rankfleet.router.tokenize import TokenizedTexts, tokenize
 from rankfleet.router.wake import GroupWaker
@@ -70,6 +71,8 @@ class RankingService:
         self._tokenizers = tokenizers
         self._cache: TokenCache = before._cache if before else TokenCache(int(config.token_cache_mb * 1e6))
         self._token_bound: TokenLowerBound = before._token_bound if before else TokenLowerBound()
+        used = before.limits if before else None
+        self.limits: TenantLimits = TenantLimits(config.tenants, config.routers, used)
         self._waker: GroupWaker = GroupWaker(self._wake_up, before._waker if before else None)
         self._router = FleetRouter(
             config,
@@ -78,6 +81,7 @@ class RankingService:
             clock,
             models or {},
             self.offered,
+            limits=self.limits,
             on_decision=on_decision,
             on_lost=on_lost,
             wake=self._waker.wake,
@@ -92,6 +96,7 @@ class RankingService:
         """Rank one request. timing: what it has taken so far, by this service's clock; None if it arrives now.
 
         Raises InvalidRequest for what is wrong, or for a quality that no plan reaches; TooLarge; UnknownModel.
+        Forbidden for what its tenant may not name, RateLimited if it sends more than it may.
         Infeasible and Overloaded if no acceptable plan fits and the SLO class says refuse, or `min_quality` rules out
         what is left. Unavailable if no replica can be had, ScoringFailed if the engine fails.
         """
@@ -149,13 +154,15 @@ class RankingService:
             await self._router.dispatcher.score((tier,), tokenized.texts.part(tier).pairs)
 
     def _resolve(self, request: RerankRequest, arrived_s: float | None = None) -> ResolvedRequest:
-        """Check a request, put its documents into their retriever's order, and find which tiers may answer it."""
+        """Check a request and count its pairs as its tenant's, put its documents into their retriever's order, and find
+        which tiers may answer it."""
         if not request.probe:
             check_query(request.query, self.config.limits)
             check_documents(request, self.config.limits)
             check_scores(request)
         assignment = None if request.model in self.config.tiers else assign(self.live.experiments, request)
         target = target_of(request, self.live, self.config.tiers, assignment.model if assignment else None)
+        self.limits.take_pairs(request.tenant, len(request.documents), self.clock())
         request, places = in_retrievers_order(request)
         fusion = None
         if request.scores is not None or (request.candidates or self.config.candidates) == "ranked":
@@ -191,6 +198,8 @@ class RankingService:
         timing.ends("tokenize", self.clock())
         lengths = texts.lengths()
         work = {tier: each.work for tier, each in lengths.items()}
+        passages = max(each.pairs for each in work.values()) - len(resolved.request.documents)
+        self.limits.take_pairs(resolved.request.tenant, passages, self.clock(), must_fit=False)
         return TokenizedRequest(resolved, texts, self._plan_request(resolved, work, lengths), timing)
 
     async def _tokenize(self, request: RerankRequest, tiers: tuple[str, ...]) -> TokenizedTexts:
