@@ -181,6 +181,38 @@ async def test_a_tenant_may_name_what_the_fleet_file_says(file: Path) -> None:
         assert unknown.status_code == 404
 
 
+# Browsers
+
+
+def preflight(origin: str) -> dict[str, str]:
+    asked = {"access-control-request-method": "POST", "access-control-request-headers": "authorization"}
+    return {"origin": origin} | asked
+
+
+async def test_pages_of_other_origins_may_not_call_the_api_unless_the_fleet_file_names_them(file: Path) -> None:
+    mine, other = "https://app.example.org", "https://evil.example.org"
+    async with http_client(service()) as http:
+        reply = await http.post("/v1/rerank", json=BODY, headers={"origin": mine})
+        assert "access-control-allow-origin" not in reply.headers
+        assert (await http.options("/v1/rerank", headers=preflight(mine))).status_code == 405
+    async with http_client(service(cors_origins=[mine]), keys=KeyRing(str(file))) as http:
+        allowed = await http.options("/v1/rerank", headers=preflight(mine))
+        assert (allowed.status_code, allowed.headers["access-control-allow-origin"]) == (200, mine)
+        assert "authorization" in allowed.headers["access-control-allow-headers"]
+        assert "access-control-allow-origin" not in (await http.options("/", headers=preflight(other))).headers
+        for headers, status in (({}, 401), (bearer("secret"), 200)):
+            reply = await http.post("/v1/rerank", json=BODY, headers={"origin": mine} | headers)
+            assert (reply.status_code, reply.headers["access-control-allow-origin"]) == (status, mine)
+        reply = await http.post("/v1/rerank", json=BODY, headers={"origin": other} | bearer("secret"))
+        assert "access-control-allow-origin" not in reply.headers
+
+
+@pytest.mark.parametrize("origin", ["*", "https://app.example.org/", "app.example.org", "null"])
+def test_an_origin_is_named_in_full(origin: str) -> None:
+    with pytest.raises(ConfigError, match="cors_origins"):
+        service(cors_origins=[origin])
+
+
 # The command line
 
 

@@ -9,11 +9,10 @@ from dataclasses import dataclass
 import numpy as np
 from fastapi import Request
 
+from rankfleet.core.bounds import MAX_JSON_VALUES, MAX_REQUESTS
 from rankfleet.core.errors import Overloaded, TooLarge
 from rankfleet.core.sections import BYTES_PER_BODY_BYTE
 
-MAX_REQUESTS = 4000  # as many as HAProxy's connections
-MAX_JSON_VALUES = 1_000_000  # parsing more takes seconds, in which the router answers nobody else
 RETRY_AFTER_S = 0.5  # about how long a router takes to finish the largest bodies
 # Memory that parsing adds, measured at its peak: 34 bytes for each value in an array, 143 for an object with one key,
 # and about the same for an array in an array. Commas, colons and brackets inside texts are counted too, so this

@@ -7,7 +7,9 @@ from typing import Any
 
 from fastapi import FastAPI, Request, Response
 from starlette.exceptions import HTTPException
+from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import ClientDisconnect
+from starlette.types import ASGIApp
 
 from rankfleet import __version__
 from rankfleet.api.admission import Admission
@@ -82,8 +84,17 @@ def build_api(
     gate = request_gate(
         inner, direct, errors.of, admission, host.adds_request_id, service.clock, keys, service.limits.share_of
     )
-    api.middleware_stack = gate
+    api.middleware_stack = with_cors(gate, service.config.cors_origins)
     return api
+
+
+def with_cors(app: ASGIApp, origins: Sequence[str]) -> ASGIApp:
+    """The app as pages of these origins may call it from a browser. Keys come in headers, so no cookies are needed."""
+    if not origins:
+        return app
+    return CORSMiddleware(
+        app, allow_origins=origins, allow_methods=["GET", "POST"], allow_headers=["*"], expose_headers=["*"]
+    )
 
 
 def add_routes(

@@ -23,6 +23,7 @@ from rankfleet.core.sections import (
     Group,
     Limits,
     Name,
+    Origin,
     Quality,
     Replicas,
     Routing,
@@ -54,6 +55,10 @@ class LiveSettings(Section):
     )
     tenants: dict[Name, Tenant] = Field(
         {}, description="what the tenants of the keys may do; if any is named here, the keys of others are refused"
+    )
+    cors_origins: list[Origin] = Field(
+        [],
+        description="origins of web pages that may call the API from a browser (https://app.example.org); empty: none",
     )
     long_documents: LongDocuments = Field(
         "truncate",

@@ -4,10 +4,10 @@ from typing import Annotated, Literal, Self
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
+from rankfleet.core.bounds import MAX_SLO_MS, MIN_SLO_MS
+
 AUTO = "auto"  # the model name that leaves the choice to the planner
 UNSCORED = "none"  # in place of a tier, where replies and metrics name the one that answered and none did
-# Latency budgets in milliseconds. A shorter one is nearly always meant in seconds, and a longer one is of no use.
-MIN_SLO_MS, MAX_SLO_MS = 1.0, 3_600_000.0
 
 
 def check_slo_ms(slo_ms: float) -> float:
@@ -20,6 +20,7 @@ def check_slo_ms(slo_ms: float) -> float:
 
 SloMs = Annotated[float, AfterValidator(check_slo_ms)]
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$")]
+Origin = Annotated[str, Field(pattern=r"^https?://[A-Za-z0-9.\-\[\]:]+$")]  # of a web page
 # How requests list their documents: in the order of the retriever that found them, or in one that says nothing.
 CandidateOrder = Literal["ranked", "unordered"]
 
