@@ -2,7 +2,6 @@
 
 import asyncio
 import functools
-import math
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from typing import Any, ParamSpec, TypeVar
 
@@ -134,8 +133,8 @@ def service(
 
 
 def send(service: RankingService, ms: float) -> None:
-    """A chunk of this predicted time is in flight from now on."""
-    service.fleet.ledgers["demo"].open(Entry(ms, math.inf, service.clock()), service.clock())
+    """A chunk of this predicted time, with an hour to go, is in flight from now on."""
+    service.fleet.ledgers["demo"].open(Entry(ms, service.clock() + 3600.0, service.clock()), service.clock())
 
 
 class FakeMetrics:
