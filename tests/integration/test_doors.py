@@ -1,5 +1,6 @@
 """Who reaches a fleet that `rankfleet serve` runs: its listening sockets, its keys, and a tenant that floods it."""
 
+import contextlib
 import ipaddress
 import os
 import re
@@ -67,22 +68,21 @@ def bearer(tenant: str) -> dict[str, str]:
 
 def doors(pids: set[int]) -> set[Door]:
     """The TCP sockets on which these processes listen."""
-    holders: dict[str, int] = {}
+    holders: dict[str, str] = {}
     for pid in pids:
-        for link in Path(f"/proc/{pid}/fd").glob("*"):
-            try:
-                holders.setdefault(os.readlink(link), pid)
-            except OSError:  # closed meanwhile
-                continue
+        with contextlib.suppress(OSError):  # it may end meanwhile
+            title = Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode().strip()
+            for link in Path(f"/proc/{pid}/fd").glob("*"):
+                with contextlib.suppress(OSError):  # it may be closed meanwhile
+                    holders[os.readlink(link)] = title[:200]
     found = set()
     for table, family in (("tcp", socket.AF_INET), ("tcp6", socket.AF_INET6)):
         for line in Path(f"/proc/net/{table}").read_text().splitlines()[1:]:
             _, local, _, state, *_, inode = line.split()[:10]
-            if state == LISTENING and (pid := holders.get(f"socket:[{inode}]")) is not None:
+            if state == LISTENING and (title := holders.get(f"socket:[{inode}]")) is not None:
                 words, port = local.split(":")
                 raw = b"".join(bytes.fromhex(words[i : i + 8])[::-1] for i in range(0, len(words), 8))
-                title = Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode().strip()
-                found.add(Door(socket.inet_ntop(family, raw), int(port, 16), title[:200]))
+                found.add(Door(socket.inet_ntop(family, raw), int(port, 16), title))
     return found
 
 
@@ -94,6 +94,7 @@ def test_every_listening_socket_is_one_that_security_md_lists(fleet: Serving) ->
     others = {door for door in found if not ipaddress.ip_address(door.address).is_loopback}
     assert fleet.port in {door.port for door in found - others}, "the API is on loop-back"
     named = [NAMES.findall(door.process) for door in others]
+    assert others
     assert all(named), others
     listed = set(re.findall(r"`([^`]+)`", SECURITY.partition("## What listens")[2].partition("\n## ")[0]))
     # The last of a path: raylet and gcs_server are in folders of such names.
