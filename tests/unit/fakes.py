@@ -2,7 +2,6 @@
 
 import asyncio
 import functools
-import math
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, ParamSpec, TypeVar
@@ -12,6 +11,7 @@ import numpy as np
 from tokenizers import AddedToken, Tokenizer, models, normalizers, pre_tokenizers, processors, trainers
 
 from rankfleet.api.app import HostProcess, build_api
+from rankfleet.api.keys import KeyRing
 from rankfleet.api.ranking import Retriever
 from rankfleet.core.config import FleetConfig, parse_config
 from rankfleet.core.messages import Chunk, ChunkScores, Ranking
@@ -142,8 +142,8 @@ def service(
 
 
 def send(service: RankingService, ms: float) -> None:
-    """A chunk of this predicted time is in flight from now on."""
-    service.fleet.ledgers["demo"].open(Entry(ms, math.inf, service.clock()), service.clock())
+    """A chunk of this predicted time, with an hour to go, is in flight from now on."""
+    service.fleet.ledgers["demo"].open(Entry(ms, service.clock() + 3600.0, service.clock()), service.clock())
 
 
 class FakeMetrics:
@@ -165,9 +165,10 @@ def http_client(
     metrics: FakeMetrics | None = None,
     retriever: Retriever | None = None,
     host: HostProcess | None = None,
+    keys: KeyRing | None = None,
 ) -> httpx.AsyncClient:
     """A client of the HTTP API over a router, without a network."""
-    api = build_api(service, metrics or FakeMetrics(), retriever, host=host or HostProcess())
+    api = build_api(service, metrics or FakeMetrics(), retriever, host=host or HostProcess(), keys=keys)
     return httpx.AsyncClient(transport=httpx.ASGITransport(api), base_url="http://test")
 
 

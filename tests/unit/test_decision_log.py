@@ -54,8 +54,8 @@ def logged(request: PlanRequest, snapshot: FleetSnapshot, now_s: float, decision
             PlanRequest(WORK, 0.9, 1000.0, lengths=LENGTHS),
             replace(CALM, groups={"g": BEST_EFFORT_AHEAD}),
             Plan,
-            # 100 ms of backlog and 40 of `medium` are above its horizon of 52 ms × 3.3 ** 0.63.
-            {"stages": (("small", 10, ("small", "medium", "large")),)},
+            # 7.5 of 100 ms of backlog have a deadline: with 40 of `medium`, within its horizon of 52 ms × 3.3 ** 0.63.
+            {"stages": (("medium", 10, ("small", "medium", "large")),)},
         ),
         (
             PlanRequest(WORK, 0.0, 110.0, lengths=LENGTHS, max_stages=2),
@@ -126,7 +126,7 @@ def test_a_decision_that_is_another_one_is_told_by_its_fields() -> None:
 LINE = (
     b'{"format":3,"request_id":"r-1","now_s":2.5,"request":{"work":{"small":{"pairs":2,"tokens":30,"squares":500}},'
     b'"arrived_s":2.25,"budget_ms":null,"pinned":"name","when_none_fits":"degrade","min_quality":0.0,"lengths":{"small":'
-    b'{"tokens":[10,20],"template_tokens":3,"firsts":[0],"ranks":[0],"candidates":2}},"max_stages":2,"may_cut":false},"fleet":{"tiers":[{"name":"small",'
+    b'{"tokens":[10,20],"template_tokens":3,"firsts":[0],"ranks":[0],"candidates":2}},"max_stages":2,"may_cut":false,"over_share":false},"fleet":{"tiers":[{"name":"small",'
     b'"quality":0.3,"group":"g","latency":{"alpha_ms":1.0,"beta_ms":0.5,"gamma_ms":0.01,"p99_factor":1.5}}],"groups":'
     b'{"g":{"replicas":1,"backlog_s":0.25,"in_flight":[[4.5,null]],"busy_since_s":1.5,"whole_tokens":0,"arrivals":'
     b'{"typical_budget_ms":null,"burst_rate_per_s":0.0},"asleep":false,"batch_tokens":64}},"network_ms":2.0,'
@@ -186,7 +186,7 @@ async def test_a_line_holds_sizes_and_times_and_nothing_that_the_user_wrote() ->
     )
     service.fleet.update_latency(dict.fromkeys(QUALITIES, LatencyModel(1.0, 0.01, 0.0)))
     asked = RerankRequest(
-        "cat", ["dog bird", "sun"], user="ada", session="tab 7", api_key="key-9", slo_ms=500.0, request_id="r-1"
+        "cat", ["dog bird", "sun"], user="ada", session="tab 7", tenant="tenant-9", slo_ms=500.0, request_id="r-1"
     )
     await service.rank(asked)
     (line,) = lines
@@ -194,7 +194,7 @@ async def test_a_line_holds_sizes_and_times_and_nothing_that_the_user_wrote() ->
     assert entry["request_id"] == "r-1"
     # [CLS] cat [SEP] dog bird [SEP]: the lengths are known, not what they are of.
     assert entry["request"]["lengths"]["small"]["tokens"] == [6, 5]
-    for private in (b"cat", b"dog", b"bird", b"sun", b"ada", b"tab 7", b"key-9"):
+    for private in (b"cat", b"dog", b"bird", b"sun", b"ada", b"tab 7", b"tenant-9"):
         assert private not in line
 
 

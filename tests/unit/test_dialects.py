@@ -1,11 +1,11 @@
 """The contract of every wire format. A new dialect needs a `Client` here and nothing else."""
 
 import functools
-import hashlib
 import json
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -17,6 +17,7 @@ from rankfleet.api.app import build_api
 from rankfleet.api.dialects.dialect import Dialect
 from rankfleet.api.dialects.registry import DIALECTS, SHARED
 from rankfleet.api.headers import RequestHeaders
+from rankfleet.api.keys import KeyRing, line_of
 from rankfleet.core.messages import Chunk, ChunkScores
 from rankfleet.estimates.latency import LatencyModel
 from rankfleet.router.ledger import Entry
@@ -135,9 +136,9 @@ def test_the_example_becomes_a_request(dialect: Dialect, route: Any) -> None:
 @pytest.mark.parametrize(("dialect", "route"), RERANK)
 def test_headers_give_what_the_body_does_not(dialect: Dialect, route: Any) -> None:
     body = {name: value for name, value in route.example.items() if name != "slo_ms"}
-    headers = RequestHeaders(slo_ms=70.0, slo_class="fast", api_key="secret")
+    headers = RequestHeaders(slo_ms=70.0, slo_class="fast", tenant="app")
     request = route.parse(json.dumps(body).encode(), headers).request
-    assert (request.slo_ms, request.slo_class, request.api_key) == (70.0, "fast", "secret")
+    assert (request.slo_ms, request.slo_class, request.tenant) == (70.0, "fast", "app")
 
 
 @pytest.mark.parametrize(("dialect", "route"), RERANK)
@@ -181,21 +182,26 @@ async def test_what_is_not_supported_yet_is_refused_by_name(dialect: Dialect, ro
 
 
 @pytest.mark.parametrize(("dialect", "route"), RERANK)
-async def test_a_budget_reaches_every_dialect_by_header_key_and_model(dialect: Dialect, route: Any) -> None:
+async def test_a_budget_reaches_every_dialect_by_header_key_and_model(
+    dialect: Dialect, route: Any, tmp_path: Path
+) -> None:
     body = {name: value for name, value in route.example.items() if name != "slo_ms"}
-    digest = hashlib.sha256(b"secret").hexdigest()
-    classes = {"fast": {"slo_ms": 20}, "middle": {"slo_ms": 60, "api_key_sha256": [digest]}}
-    async with http_client(three_tiers(slo_classes=classes)) as http:
+    classes = {"fast": {"slo_ms": 20}, "middle": {"slo_ms": 60}}
+    tenants: dict[str, Any] = {"app": {}, "other": {"slo_classes": ["middle"]}}
+    keys = tmp_path / "keys"
+    keys.write_text("".join(f"{line_of(key, key)}\n" for key in tenants))
+    fleet = three_tiers(slo_classes=classes, tenants=tenants)
+    async with http_client(fleet, keys=KeyRing(str(keys), tenants)) as http:
         for headers, model, tier in (
             ({}, None, "large"),
             ({"x-slo-ms": "15"}, None, "small"),
             ({"x-rankfleet-slo-ms": "60", "x-slo-ms": "15"}, None, "medium"),
             ({"x-rankfleet-slo-class": "fast"}, None, "small"),
-            ({"authorization": "Bearer secret"}, None, "medium"),
+            ({"x-api-key": "other"}, None, "medium"),
             ({}, "fast", "small"),
             ({}, "medium", "medium"),
         ):
-            reply = await http.post(route.path, json=body | {"model": model}, headers=headers)
+            reply = await http.post(route.path, json=body | {"model": model}, headers={"x-api-key": "app"} | headers)
             assert tier_of(dialect, reply) == tier, (headers, model)
 
 
@@ -305,7 +311,7 @@ async def test_the_openapi_page_describes_a_route_and_its_example_fits(dialect: 
     content = operation["requestBody"]["content"]["application/json"]
     schema = {"components": page()["components"], **content["schema"]}
     jsonschema.Draft202012Validator(schema).validate(content["example"])
-    statuses = {str(dialect.status_of(status)) for status in (404, 408, 413, 422, 429, 500, 503, 504)}
+    statuses = {str(dialect.status_of(status)) for status in (401, 403, 404, 408, 413, 422, 429, 500, 503, 504)}
     assert operation["responses"].keys() == statuses | {"200"}
 
 

@@ -154,7 +154,7 @@ def test_live_settings_change_the_routers_user_config_and_nothing_else() -> None
     one, other = (yaml.safe_load(text)["applications"][0]["deployments"][0].pop("user_config") for text in texts)
     assert one["default_model"] == "auto"
     assert other["default_model"] == "large"
-    assert other["slo_classes"] == {"fast": {"slo_ms": 40.0, "when_none_fits": "degrade", "api_key_sha256": []}}
+    assert other["slo_classes"] == {"fast": {"slo_ms": 40.0, "when_none_fits": "degrade"}}
     assert other["experiments"]["size"]["arms"] == {"a": {"model": "small", "weight": 1.0}}
     rest = [yaml.safe_load(text) for text in texts]
     for config in rest:
@@ -288,3 +288,24 @@ def test_names_that_kubernetes_does_not_allow_are_refused(name: str) -> None:
 def test_fleets_that_fit_into_no_pods_are_refused(config: FleetConfig, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         ray_service(config)
+
+
+def test_routers_read_api_keys_from_a_secret_that_no_manifest_holds(tmp_path: Path) -> None:
+    spec = ray_service(fleet(keys="/home/me/keys"), "mine")["spec"]
+    router, demo = (workers["template"]["spec"] for workers in spec["rayClusterConfig"]["workerGroupSpecs"])
+    assert router["volumes"] == [{"name": "keys", "secret": {"secretName": "mine-keys"}}]
+    (mount,) = router["containers"][0]["volumeMounts"]
+    (deployed, _) = yaml.safe_load(spec["serveConfigV2"])["applications"][0]["deployments"]
+    assert deployed["user_config"]["keys"] == f"{mount['mountPath']}/keys"
+    assert "volumes" not in demo
+    assert "a secret mine-keys with the API keys" in render(fleet(), "", "mine")
+
+
+def test_a_fleet_without_keys_is_rendered_only_where_that_is_said() -> None:
+    rendered = CliRunner().invoke(k8s_app, ["render", "--allow-anyone"]).stdout
+    assert "#   rankfleet k8s render --config demo --allow-anyone\n" in rendered
+    assert "anyone who reaches port 8000" in rendered
+    (service,) = yaml.safe_load_all(rendered)
+    router, _ = yaml.safe_load(service["spec"]["serveConfigV2"])["applications"][0]["deployments"]
+    assert router["user_config"]["keys"] is None
+    assert "volumes" not in rendered

@@ -1,7 +1,6 @@
 """Cascades in the service: two stages, or the first one's answer when there is no time for the second."""
 
 import asyncio
-import hashlib
 import json
 from collections.abc import Callable
 from dataclasses import replace
@@ -246,17 +245,18 @@ async def test_min_quality_rules_out_lesser_plans(tmp_path: Path) -> None:
     assert chosen.tier == "large"
 
 
-async def test_classes_by_field_and_by_api_key() -> None:
-    digest = hashlib.sha256(b"secret").hexdigest()
-    classes = {"fast": {"slo_ms": 20, "api_key_sha256": [digest]}, "slow": {"slo_ms": 1000}}
-    config = fleet(slo_classes=classes, default_slo_class="slow")
+async def test_classes_by_field_and_by_tenant() -> None:
+    classes = {"fast": {"slo_ms": 20}, "slow": {"slo_ms": 1000}}
+    config = fleet(
+        slo_classes=classes, default_slo_class="slow", tenants={"app": {"slo_classes": ["fast", "slow"]}, "other": {}}
+    )
     one = fakes.service(config=config)
     for asked, expected in (
         ({"slo_class": "fast"}, "fast"),
-        ({"api_key": "secret"}, "fast"),
-        ({"api_key": "other"}, "slow"),
-        ({"api_key": "secret", "slo_class": "slow"}, "slow"),
-        ({"api_key": "secret", "model": "slow"}, "slow"),
+        ({"tenant": "app"}, "fast"),
+        ({"tenant": "other"}, "slow"),
+        ({"tenant": "app", "slo_class": "slow"}, "slow"),
+        ({"tenant": "app", "model": "slow"}, "slow"),
         ({}, "slow"),
     ):
         assert (await one.rank(RerankRequest("cat", ["a"], **asked))).slo_class == expected

@@ -7,7 +7,9 @@ from typing import Any
 
 from fastapi import FastAPI, Request, Response
 from starlette.exceptions import HTTPException
+from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import ClientDisconnect
+from starlette.types import ASGIApp
 
 from rankfleet import __version__
 from rankfleet.api.admission import Admission
@@ -16,6 +18,7 @@ from rankfleet.api.dialects.registry import DIALECTS, SHARED
 from rankfleet.api.errors import ErrorResponses
 from rankfleet.api.gate import Handler, request_gate
 from rankfleet.api.http import READ_TIMEOUT_S, RequestReader, json_response
+from rankfleet.api.keys import KeyRing
 from rankfleet.api.openapi import Api, documented
 from rankfleet.api.outcomes import Outcomes, RequestMetrics
 from rankfleet.api.ranking import RankingHandler, Retriever
@@ -49,10 +52,12 @@ def build_api(
     health: RouterHealth | None = None,
     admission: Admission | None = None,
     host: HostProcess = HostProcess(),
+    keys: KeyRing | None = None,
 ) -> FastAPI:
     """The API over one router's service.
 
     health, admission: shared where a process serves several versions of the fleet at a time.
+    keys: of which a request needs one; None if it needs none.
     """
     limits = service.config.limits
     health = health or RouterHealth(service.probe, service.clock)
@@ -84,8 +89,20 @@ def build_api(
     # Starlette's outermost layer raises errors again after answering them, and Serve would log them a second time.
     stack = api.build_middleware_stack()
     inner = getattr(stack, "app", stack)
-    api.middleware_stack = request_gate(inner, direct, errors.of, admission, host.adds_request_id, service.clock)
+    gate = request_gate(
+        inner, direct, errors.of, admission, host.adds_request_id, service.clock, keys, service.limits.share_of
+    )
+    api.middleware_stack = with_cors(gate, service.config.cors_origins)
     return api
+
+
+def with_cors(app: ASGIApp, origins: Sequence[str]) -> ASGIApp:
+    """The app as pages of these origins may call it from a browser. Keys come in headers, so no cookies are needed."""
+    if not origins:
+        return app
+    return CORSMiddleware(
+        app, allow_origins=origins, allow_methods=["GET", "POST"], allow_headers=["*"], expose_headers=["*"]
+    )
 
 
 def add_routes(

@@ -15,17 +15,26 @@ from rankfleet.api.dialects.registry import dialect_of
 from rankfleet.api.headers import request_id_of
 from rankfleet.api.http import json_response
 from rankfleet.api.outcomes import Outcomes
-from rankfleet.core.errors import ClientGone, MethodNotAllowed, Overloaded, PathNotFound, RankfleetError
+from rankfleet.core.errors import (
+    ClientGone,
+    MethodNotAllowed,
+    Overloaded,
+    PathNotFound,
+    RankfleetError,
+    Unauthorized,
+)
 
 log = logging.getLogger("ray.serve")
 
 # What a route that ranks can answer besides 200, for the OpenAPI page.
 DESCRIPTIONS = {
+    401: "the fleet asks for an API key, and there is none or it is not valid",
+    403: "the tenant of the API key may not do this",
     404: "no tier or SLO class of that name, or no index",
     408: "the body did not arrive in time",
     413: "more documents or bytes than the limits",
     422: "a field is missing, unknown or out of range; or not even an idle fleet can do what it asks for",
-    429: "too busy now; `Retry-After` and `retry-after-ms` say when to retry",
+    429: "too busy now, or the tenant sends more than its rate; `Retry-After` and `retry-after-ms` say when to retry",
     500: "failed inside the fleet; the message says where the log is",
     503: "no replica could answer",
     504: "the budget ended before any work was done",
@@ -75,6 +84,8 @@ def error_response(request: Request, error: RankfleetError, headers: Mapping[str
         # Rounded up: a client that comes back too early is refused again. Some clients prefer milliseconds.
         seconds, milliseconds = math.ceil(error.retry_after_s), math.ceil(error.retry_after_s * 1e3)
         headers = {"Retry-After": str(max(1, seconds)), "retry-after-ms": str(milliseconds)}
+    if isinstance(error, Unauthorized):
+        headers = {"WWW-Authenticate": "Bearer"}
     dialect = dialect_of(request.scope["path"])
     status = dialect.status_of(error.status)
     return json_response(dialect.error(error, status, request_id_of(request.scope)), status, headers)

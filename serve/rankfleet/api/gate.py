@@ -8,8 +8,12 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from rankfleet.api.admission import Admission
 from rankfleet.api.dialects.registry import canonical_path
 from rankfleet.api.headers import REQUEST_ID, request_id_of
+from rankfleet.api.keys import KeyRing
+from rankfleet.core.errors import Forbidden, Unauthorized
 
 Handler = Callable[[Request], Awaitable[Response]]
+# What needs no key: probes, and what describes the software and not this fleet.
+OPEN_PATHS = {"/", "/health", "/healthz", "/readyz", "/docs", "/openapi.json"}
 
 
 def request_gate(
@@ -19,12 +23,15 @@ def request_gate(
     admission: Admission,
     adds_request_id: bool,
     clock: Callable[[], float],
+    keys: KeyRing | None,
+    share_of: Callable[[str], float],
 ) -> ASGIApp:
-    """Gives a request its id, its memory reservation and the path that it means, and answers every error, with the time
-    that it took in `Server-Timing`.
+    """Gives a request its id, its tenant, its memory reservation and the path that it means, and answers every error,
+    with the time that it took in `Server-Timing`.
 
     POST requests to `direct` paths go straight to their handlers: the layers that FastAPI puts around a route take as
-    long as planning does. adds_request_id: to the headers of replies. clock: seconds of a steady clock.
+    long as planning does. adds_request_id: to the headers of replies. clock: seconds of a steady clock. keys: of which
+    a request needs one, before its body is read; None if it needs none. share_of: a tenant, as in `TenantLimits`.
     """
 
     async def gate(scope: Scope, receive: Receive, send: Send) -> None:
@@ -48,8 +55,11 @@ def request_gate(
             scope["rankfleet.reservation"] = reservation
             try:
                 posted = scope["method"] == "POST"
+                identify(scope, keys)
                 if posted:
                     admission.check()
+                    if (tenant := scope["rankfleet.tenant"]) is not None:
+                        reservation.count_for(tenant, share_of(tenant))
                 if posted and (handler := direct.get(scope["path"])) is not None:
                     await (await handler(request))(scope, receive, send_with_id)
                 else:
@@ -61,3 +71,19 @@ def request_gate(
                     await response(scope, receive, send_with_id)
 
     return gate
+
+
+def identify(scope: Scope, keys: KeyRing | None) -> None:
+    """Note whose request it is, and whether it may be told about this fleet.
+
+    Raises Unauthorized and Forbidden where the path needs a key.
+    """
+    scope["rankfleet.tenant"], scope["rankfleet.known"] = None, keys is None
+    if keys is None:
+        return
+    try:
+        scope["rankfleet.tenant"] = keys.tenant_of(scope["headers"])
+        scope["rankfleet.known"] = True
+    except (Unauthorized, Forbidden):
+        if scope["method"] not in ("GET", "HEAD") or scope["path"] not in OPEN_PATHS:
+            raise

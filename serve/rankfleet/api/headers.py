@@ -1,4 +1,4 @@
-"""Request headers: budget, SLO class, API key, request id."""
+"""Request headers: budget, SLO class, request id."""
 
 import re
 import uuid
@@ -21,12 +21,12 @@ class RequestHeaders(NamedTuple):
     """What a request's headers say. They are the same for every dialect, for clients that cannot change the body.
 
     slo_ms: `x-rankfleet-slo-ms`, else `x-slo-ms`. slo_class: `x-rankfleet-slo-class`. The body takes precedence.
-    api_key: of `Authorization: Bearer`, `x-api-key` or `api-key`.
+    tenant: whose API key came with the request, as `api/gate.py` found; None if the fleet asks for none.
     """
 
     slo_ms: float | None = None
     slo_class: str | None = None
-    api_key: str | None = None
+    tenant: str | None = None
     request_id: str = ""
 
 
@@ -44,10 +44,9 @@ def request_headers(request: Request, fields: Container[str]) -> RequestHeaders:
         for name in request.query_params:
             if name in fields:
                 raise InvalidRequest(f"{name} is not read from the query string; put it into the body")
-    scheme, _, bearer = headers.get("authorization", "").partition(" ")
-    key = bearer.strip() if scheme.lower() == "bearer" else headers.get("x-api-key", headers.get("api-key"))
     slo_ms = parse_slo_ms(SLO_MS if SLO_MS in headers else GATEWAY_SLO_MS, headers)
-    return RequestHeaders(slo_ms, headers.get(SLO_CLASS), key, request_id_of(request.scope))
+    tenant = request.scope["rankfleet.tenant"]
+    return RequestHeaders(slo_ms, headers.get(SLO_CLASS), tenant, request_id_of(request.scope))
 
 
 def parse_slo_ms(name: str, headers: Mapping[str, str]) -> float | None:

@@ -12,11 +12,11 @@ from fastapi import Request, Response
 from rankfleet.api.admission import parsing_bytes, reservation_of, texts_bytes
 from rankfleet.api.dialects.dialect import ParsedRequest, Reply, Route, SharedRoute
 from rankfleet.api.headers import request_headers
+from rankfleet.core.bounds import READ_TIMEOUT_S
 from rankfleet.core.errors import SlowSender, TooLarge
 from rankfleet.core.sections import BYTES_PER_BODY_BYTE
 from rankfleet.engine.text.inline import INLINE_ENCODED, run
 
-READ_TIMEOUT_S = 30.0  # for a whole body; HAProxy's time-out for what fits into its buffer (`cluster/environment.py`)
 BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 
 

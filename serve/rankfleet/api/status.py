@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from typing import Annotated, Any, Literal, NotRequired
 
-from fastapi import FastAPI, Response
+from fastapi import FastAPI, Request, Response
 from pydantic import Field
 from typing_extensions import TypedDict
 
@@ -64,7 +64,7 @@ def add_status_routes(
 ) -> None:
     """Add GET /, /docs, /healthz, /health, /readyz and /v1/models to the API.
 
-    update_faults: why the newest fleet file is not served; empty where it is.
+    update_faults: why the newest fleet file is not served; empty where it is. Who has no key is not told reasons.
     """
     status: Responses = {200: {"model": StatusReply}}
     not_ready: Responses = {503: {"model": StatusReply}}
@@ -115,16 +115,21 @@ def add_status_routes(
 
     @api.get("/readyz", summary="Whether this router can rank", responses=status | not_ready)
     @api.head("/readyz", include_in_schema=False)
-    async def ready() -> Response:
+    async def ready(request: Request) -> Response:
+        status, code = await readiness()
+        kept = status if request.scope["rankfleet.known"] else {"status": status["status"]}
+        return json_response(kept, code)
+
+    async def readiness() -> tuple[dict[str, Any], int]:
         if not service.fleet.ready:
             reason = "not every group has reported its latency yet"
-            return json_response({"status": "starting", "reason": reason}, 503)
+            return {"status": "starting", "reason": reason}, 503
         not_changed = {"not_changed": why} if (why := update_faults()) else {}
         if service.fleet.asleep:
             asleep = {"status": "asleep", "reason": "the next request starts a replica"}
-            return json_response(asleep | not_changed)
+            return asleep | not_changed, 200
         try:
             await health.ready()
         except RuntimeError as error:
-            return json_response({"status": "failing", "reason": str(error)}, 503)
-        return json_response({"status": "ready"} | not_changed)
+            return {"status": "failing", "reason": str(error)}, 503
+        return {"status": "ready"} | not_changed, 200

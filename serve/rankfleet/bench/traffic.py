@@ -3,6 +3,7 @@
 import asyncio
 import itertools
 import math
+import os
 import random
 import re
 import time
@@ -106,7 +107,9 @@ def calls(
 def session(url: str) -> aiohttp.ClientSession:
     """An HTTP client without a limit on its connections."""
     connector = aiohttp.TCPConnector(limit=0)
-    return aiohttp.ClientSession(url, connector=connector, trust_env=False)  # never through a proxy
+    key = os.environ.get("RANKFLEET_API_KEY")
+    headers = {"authorization": f"Bearer {key}"} if key else {}
+    return aiohttp.ClientSession(url, connector=connector, headers=headers, trust_env=False)  # never through a proxy
 
 
 async def send(client: aiohttp.ClientSession, call: Call, due_s: float) -> Reply:

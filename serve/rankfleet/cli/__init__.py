@@ -50,6 +50,7 @@ def progress(first: str, clock: Callable[[], float] = time.monotonic) -> Iterato
 def main() -> None:
     """Entry point: an error of Rankfleet is shown as one message, with exit status 1."""
     from rankfleet.cli import (  # noqa: F401  (each registers its commands)
+        api_keys,
         apply,
         bench,
         config,

@@ -28,9 +28,13 @@ def render(
     name: Annotated[str, typer.Option(help="name of the RayService")] = APP_NAME,
     image: Annotated[str, typer.Option(help="container image of all pods (k8s/Dockerfile)")] = IMAGE,
     out_file: Annotated[Path | None, typer.Option("--out", help="file to write to; default: the terminal")] = None,
+    allow_anyone: Annotated[
+        bool, typer.Option("--allow-anyone", help="ask for no API keys: whoever reaches port 8000 may use the fleet")
+    ] = False,
 ) -> None:
-    """Render a fleet file as a RayService for KubeRay."""
-    text = render_service(load_config(config), command_line(config, name, image, out_file), name, image)
+    """Render a fleet file as a RayService for KubeRay, which reads API keys from a secret."""
+    command = command_line(config, name, image, out_file, allow_anyone)
+    text = render_service(load_config(config), command, name, image, allow_anyone)
     if out_file is None:
         print(text, end="")
         return
@@ -41,10 +45,11 @@ def render(
     err.print(f"wrote {out_file}")
 
 
-def command_line(config: str, name: str, image: str, out_file: Path | None) -> str:
+def command_line(config: str, name: str, image: str, out_file: Path | None, allow_anyone: bool) -> str:
     """The command that renders the same manifest, without options that have their default."""
     words = ["rankfleet", "k8s", "render", "--config", config]
     words += ["--name", name] if name != APP_NAME else []
     words += ["--image", image] if image != IMAGE else []
+    words += ["--allow-anyone"] if allow_anyone else []
     words += ["--out", str(out_file)] if out_file else []
     return shlex.join(words)

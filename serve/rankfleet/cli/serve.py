@@ -1,8 +1,10 @@
 """`rankfleet serve`: run a fleet on this computer."""
 
 import contextlib
+import ipaddress
 import signal
 import threading
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -11,6 +13,7 @@ from rich.markup import escape
 from rankfleet.cli import app, err, out, progress
 from rankfleet.cli.options import ConfigOption, load_config
 from rankfleet.core.config import FleetConfig
+from rankfleet.core.errors import ConfigError
 from rankfleet.estimates.quality import own_table
 
 WATCH_PERIOD_S = 5.0
@@ -31,9 +34,22 @@ def serve(
     config: ConfigOption = "demo",
     host: Annotated[str, typer.Option(help="address to listen on")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=1, max=65535, help="port to listen on")] = 8000,
+    keys: Annotated[
+        Path | None, typer.Option(help="file of API keys, in place of `keys` in the fleet file; see `rankfleet keys`")
+    ] = None,
+    allow_anyone: Annotated[
+        bool, typer.Option("--allow-anyone", help="listen on an address that others reach, without API keys")
+    ] = False,
 ) -> None:
     """Run a fleet on this computer until Ctrl-C."""
     fleet = load_config(config)
+    if keys is not None:
+        fleet = fleet.model_copy(update={"keys": str(keys.resolve())})
+    if fleet.keys is None and not allow_anyone and not is_loopback(host):
+        raise ConfigError(
+            f"--host {host}: others can reach this address, and the fleet asks for no API key. Name a file of keys "
+            "with --keys (`rankfleet keys new` makes one), or say --allow-anyone"
+        )
     stopped = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: stop_now(stopped))
@@ -64,6 +80,14 @@ def serve(
             err.print("stopped")
 
 
+def is_loopback(host: str) -> bool:
+    """Whether only this computer reaches an address."""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
 def stop_now(stopped: threading.Event) -> None:
     stopped.set()
     raise KeyboardInterrupt
@@ -79,10 +103,13 @@ def greet(fleet: FleetConfig, address: str, metrics: str) -> None:
         "budgets": ", ".join(classes),
         "API page": f"{address}/docs",
         "metrics": metrics,
+        "API keys": f"needed, by {fleet.keys}" if fleet.keys else "",
     }
     for name, fact in facts.items():
         if fact:
             out.print(f"  [dim]{name:16}[/]{fact}", highlight=False, soft_wrap=True)
     out.print("\nTry it:\n")
     print(EXAMPLE.format(address=address), flush=True)
+    if fleet.keys:
+        out.print("\nwith -H 'authorization: Bearer KEY'")
     out.print("\nCtrl-C stops it.")

@@ -9,6 +9,7 @@ from collections.abc import Mapping, MutableMapping
 from pathlib import Path
 
 from rankfleet.cluster.failures import LaunchError
+from rankfleet.core.bounds import MAX_HEADER_BYTES, READ_TIMEOUT_S, WRITE_TIMEOUT_S
 
 # For the head and every worker. Serve's low-latency settings: HAProxy passes requests directly to a router, and user
 # code runs on the main event loop. The push intervals let the autoscaling policy see a burst within a second. The
@@ -23,10 +24,10 @@ LOW_LATENCY = {
     "RAY_SERVE_REPLICA_AUTOSCALING_METRIC_PUSH_INTERVAL_S": "0.5",
     "RAY_SERVE_HANDLE_AUTOSCALING_METRIC_PUSH_INTERVAL_S": "0.5",
     "RAY_SERVE_HAPROXY_RETRY_ON": (
-        "conn-failure empty-response\n    option http-buffer-request\n    timeout http-request 30s"
+        f"conn-failure empty-response\n    option http-buffer-request\n    timeout http-request {READ_TIMEOUT_S}s"
     ),
-    "RAY_SERVE_HAPROXY_TIMEOUT_CLIENT_S": "120",  # a client that does not read its reply holds memory until then
-    "RAY_SERVE_HAPROXY_TUNE_BUFSIZE": "262144",
+    "RAY_SERVE_HAPROXY_TIMEOUT_CLIENT_S": str(WRITE_TIMEOUT_S),
+    "RAY_SERVE_HAPROXY_TUNE_BUFSIZE": str(MAX_HEADER_BYTES),
     "RAY_SERVE_REQUEST_PATH_LOG_BUFFER_SIZE": "1",  # requests write no lines, and others should not wait for 999 more
     "RAY_SERVE_REQUEST_LATENCY_BUCKETS_MS": "5,10,20,35,50,75,100,150,200,350,500,1000,2000,5000",
 }

@@ -19,6 +19,7 @@ from starlette.types import Receive, Scope, Send
 
 from rankfleet.api.admission import Admission
 from rankfleet.api.app import HostProcess, build_api
+from rankfleet.api.keys import KeyRing
 from rankfleet.autoscaler.drain import drain_times_s
 from rankfleet.autoscaler.reports import router_report
 from rankfleet.autoscaler.sharing import Resources
@@ -44,6 +45,7 @@ from rankfleet.router.tokenize import load_tokenizers, model_names
 LATENCY_PERIOD_S = 2.0  # how often a group is asked for its latency models
 LATENCY_TIMEOUT_S = 60.0  # how long its answer is waited for
 HOSTED_PERIOD_S = 0.1  # how often it is checked whether replicas host the next version
+KEYS_PERIOD_S = 1.0  # how often it is checked whether the file of API keys has changed
 LOG_PERIOD_S = 10.0  # how often the log says that they do not
 
 log = logging.getLogger("ray.serve")
@@ -66,8 +68,8 @@ def listed(groups: Mapping[str, bool]) -> str:
 class FleetApp:
     """One version of the fleet as it is served: the service and its HTTP app."""
 
-    def __init__(self, service: RankingService, api: FastAPI) -> None:
-        self.service, self.api = service, api
+    def __init__(self, service: RankingService, api: FastAPI, keys: KeyRing | None) -> None:
+        self.service, self.api, self.keys = service, api, keys
 
 
 class FleetFiles:
@@ -79,6 +81,7 @@ class FleetFiles:
         self.models = model_names(fleet)
         self.profile: dict[str, LatencyModel] = read_profile(fleet.profile) if fleet.profile else {}
         self.index = Bm25Index.load(Path(fleet.search.index)) if fleet.search else None
+        self.keys = KeyRing(fleet.keys, fleet.tenants) if fleet.keys else None
         check_folder(fleet.decision_log)
 
 
@@ -153,6 +156,7 @@ class Router:
             client.start()
         await self._turn_to(fleet)
         self._tasks |= {asyncio.create_task(self._poll_latency(name)) for name in self._clients}
+        self._tasks.add(asyncio.create_task(self._poll_keys()))
 
     async def _turn_to(self, fleet: FleetConfig) -> None:
         """Prepare a version and serve it as soon as replicas host its models. Raises what is wrong with it."""
@@ -190,8 +194,9 @@ class Router:
                 disconnects=(ClientDisconnect, TaskCancelledError),
                 update_faults=self._faults,
             ),
+            files.keys,
         )
-        version = Version(fleet, files.models, FleetApp(service, api))
+        version = Version(fleet, files.models, FleetApp(service, api, files.keys))
         self._rollover.offer(version, time.monotonic())
         try:
             while not await self._can_serve(version):
@@ -274,6 +279,13 @@ class Router:
                     self._now.service.fleet.update_latency(models)
                 except Exception as error:  # it is starting, or has failed and is being restarted
                     log.info("group %s has not reported its latency: %s", group, type(error).__name__)
+
+    async def _poll_keys(self) -> None:
+        """Read the file of API keys again whenever it changes, so that keys come and go without a restart."""
+        while True:
+            await asyncio.sleep(KEYS_PERIOD_S)
+            if self._now.keys is not None:
+                await asyncio.to_thread(self._now.keys.refresh)
 
     async def _warm_up(self, service: RankingService, group: str) -> None:
         try:

@@ -104,6 +104,8 @@ async def update(
     if not states:
         raise UpdateRefused("no router answers; is the fleet still starting?")
     before = parse_config(states[0]["config"])
+    if config.keys is None:  # as given to `rankfleet serve --keys`; an update does not open a fleet to anyone
+        config = config.model_copy(update={"keys": before.keys})
     try:
         for step in update_steps(before, config):
             deployed = with_room(step) if needs_restart(before, step) else step

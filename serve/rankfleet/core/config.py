@@ -24,6 +24,7 @@ from rankfleet.core.sections import (
     Group,
     Limits,
     Name,
+    Origin,
     Quality,
     Replicas,
     Routing,
@@ -31,6 +32,7 @@ from rankfleet.core.sections import (
     Search,
     Section,
     SloClass,
+    Tenant,
     Tier,
     Updates,
 )
@@ -49,6 +51,17 @@ class LiveSettings(Section):
     )
     default_slo_class: ClassName | None = Field(
         None, description="SLO class of requests that name none; null for best effort"
+    )
+    keys: str | None = Field(
+        None,
+        description="file of API keys (`rankfleet keys new`), read again when it changes; null: no request needs a key",
+    )
+    tenants: dict[Name, Tenant] = Field(
+        {}, description="what the tenants of the keys may do; if any is named here, the keys of others are refused"
+    )
+    cors_origins: list[Origin] = Field(
+        [],
+        description="origins of web pages that may call the API from a browser (https://app.example.org); empty: none",
     )
     long_documents: LongDocuments = Field(
         "truncate",
@@ -81,6 +94,9 @@ RENAMED = {
     "routing.crowd_window": "arrival_window",
     "scheduling.patient_share": "best_effort_share",
     "updates.drain_s": "graceful_shutdown_timeout_s",
+}
+MOVED = {
+    "api_key_sha256": "was moved: keys are in a file of their own now, and `tenants` has the classes; docs/keys.md"
 }
 
 
@@ -202,6 +218,12 @@ def check_live(live: LiveSettings, tiers: set[str], groups: set[str]) -> None:
         raise ValueError(f"{', '.join(both)}: an SLO class may not have the name of a tier, nor `auto`")
     if unknown := sorted(set(live.autoscaling.groups) - groups):
         raise ValueError(f"autoscaling.groups: no group is named {', '.join(unknown)}")
+    for name, tenant in live.tenants.items():
+        for kind, known in (("slo_classes", live.slo_classes), ("tiers", tiers)):
+            if unknown := sorted(set(getattr(tenant, kind) or ()).difference(known)):
+                raise ValueError(f"tenants.{name}.{kind}: {', '.join(unknown)} is none of {', '.join(sorted(known))}")
+    if (shares := sum(tenant.share or 0.0 for tenant in live.tenants.values())) > 1 + 1e-9:
+        raise ValueError(f"tenants: the shares add up to {shares:g}, which is more than the fleet")
     for name, experiment in live.experiments.items():
         for arm, settings in experiment.arms.items():
             if settings.model not in models:
@@ -251,7 +273,8 @@ def read_config(path: Path) -> FleetConfig:
     profile = resolved("profile", config.profile)
     folder = resolved("decision_log.folder", config.decision_log.folder)
     decision_log = config.decision_log.model_copy(update={"folder": folder})
-    files = {"search": search, "quality": quality, "profile": profile, "decision_log": decision_log}
+    keys = resolved("keys", config.keys)
+    files = {"search": search, "quality": quality, "profile": profile, "decision_log": decision_log, "keys": keys}
     return config.model_copy(update={"tiers": tiers} | files)
 
 
@@ -274,6 +297,7 @@ def explain(error: ValidationError, source: str, max_lines: int = 20) -> str:
             message = "unknown key"
             if (now := RENAMED.get(".".join(map(str, place)))) is not None:
                 message = f"was renamed to {now}"
+            message = MOVED.get(str(place[-1]), message)
         where = ".".join(str(part) for part in place)
         lines.setdefault(place, f"{source}: {where + ': ' if where else ''}{message}")
     shown = list(lines.values())[:max_lines]

@@ -10,6 +10,8 @@ RankfleetError                  500
 ├── ReplicaLost                 a replica went away with a chunk; the chunk is retried, and no client sees the error
 └── RequestError                400  the request is not answered; the message says whether to change it or to retry
     ├── InvalidRequest          422  a field is missing, unknown, of the wrong type, or out of range
+    ├── Unauthorized            401  the fleet asks for an API key, and there is none or it is not valid
+    ├── Forbidden               403  the tenant of the API key may not do this; the message says what it may
     ├── Infeasible              422  not even an idle fleet could do this within the budget
     ├── TooLarge                413  more documents or bytes than the limits
     ├── UnknownModel            404  no tier, SLO class or alias of that name
@@ -18,6 +20,7 @@ RankfleetError                  500
     ├── MethodNotAllowed        405  the path does not take this method
     ├── SlowSender              408  the body did not arrive in time
     ├── Overloaded              429  an idle fleet could do this, but not now; Retry-After says when
+    │   └── RateLimited         429  the tenant has sent more than its rate; Retry-After says how long to wait
     ├── ClientGone              499  the client disconnected; nobody reads the reply
     ├── Expired                 504  the budget ended in a queue, before any work was done
     └── Unavailable             503  no replica could answer
@@ -70,6 +73,12 @@ class RequestError(RankfleetError, status=400, code="bad_request"): ...
 class InvalidRequest(RequestError, status=422, code="invalid_request"): ...
 
 
+class Unauthorized(RequestError, status=401, code="unauthorized"): ...
+
+
+class Forbidden(RequestError, status=403, code="forbidden"): ...
+
+
 class Infeasible(RequestError, status=422, code="infeasible"): ...
 
 
@@ -103,6 +112,9 @@ class Overloaded(RequestError, status=429, code="overloaded"):
 
     def __reduce__(self) -> tuple[object, ...]:
         return type(self), (str(self), self.retry_after_s)
+
+
+class RateLimited(Overloaded, status=429, code="rate_limited"): ...
 
 
 class Expired(RequestError, status=504, code="expired"): ...

@@ -25,13 +25,14 @@ class RerankRequest:
 
     model: a tier, `auto`, or an SLO class; None for the fleet's default.
     slo_ms: latency budget, counted from arrival at the router; None for the budget of the SLO class.
-    slo_class: name of an SLO class; None for the class of the model, of the API key, or the fleet's default.
+    slo_class: name of an SLO class; None for the class of the model, of the tenant, or the fleet's default.
     user, session: ids by which an experiment assigns an arm.
     long_documents: None for the fleet's default.
     candidates: whether the documents are listed in a retriever's order; None for the fleet's default.
     scores: of the retriever, one for each document; with them the documents may be listed in any order. None if they
         are not known.
     min_quality: the lowest expected nDCG@10 that is acceptable.
+    tenant: whose API key came with it; None if the fleet asks for none.
     request_id: names the request in logs and in the reply.
     options: what is done with the texts before they are scored.
     probe: True for the router's own health check. Limits do not apply to it, and nothing is learned from it.
@@ -53,7 +54,7 @@ class RerankRequest:
     scores: list[float] | None = None
     min_quality: float = 0.0
     slo_class: str | None = None
-    api_key: str | None = None
+    tenant: str | None = None
     request_id: str = ""
     options: TextOptions = AS_SENT
     probe: bool = False
@@ -83,6 +84,7 @@ class Chunk:
     tiers: the tiers that may score it, the planned one first; never empty. The replica selects one of them when the
         chunk leaves its queue.
     slack_ms: time left until the deadline; None for best-effort work.
+    over_share: whether it is above the share of its tenant, and waits behind all work that is not.
     request: shared by the chunks of a request that was cut into several; None for a request of one chunk.
     unloaded_tier: the tier that an idle fleet would have used; None where that is the planned one.
     models: by tier, the fingerprint of the model that the router means (`core/fingerprint.py`). A replica that hosts
@@ -97,6 +99,7 @@ class Chunk:
     unloaded_tier: str | None = None
     models: Mapping[str, str] = field(default_factory=dict)
     weights: str | None = None
+    over_share: bool = False
 
     @property
     def tier(self) -> str:

@@ -4,10 +4,10 @@ from typing import Annotated, Literal, Self
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
+from rankfleet.core.bounds import MAX_SLO_MS, MIN_SLO_MS
+
 AUTO = "auto"  # the model name that leaves the choice to the planner
 UNSCORED = "none"  # in place of a tier, where replies and metrics name the one that answered and none did
-# Latency budgets in milliseconds. A shorter one is nearly always meant in seconds, and a longer one is of no use.
-MIN_SLO_MS, MAX_SLO_MS = 1.0, 3_600_000.0
 
 
 def check_slo_ms(slo_ms: float) -> float:
@@ -22,11 +22,9 @@ SloMs = Annotated[float, AfterValidator(check_slo_ms)]
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$")]
 # Of an SLO class, which may be called like the model that a client asks for, as in BAAI/bge-reranker-v2-m3.
 ClassName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._:/-]{0,126}$")]
+Origin = Annotated[str, Field(pattern=r"^https?://[A-Za-z0-9.\-\[\]:]+$")]  # of a web page
 # How requests list their documents: in the order of the retriever that found them, or in one that says nothing.
 CandidateOrder = Literal["ranked", "unordered"]
-
-
-Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 
 
 class Section(BaseModel):
@@ -102,7 +100,32 @@ class SloClass(Section):
         description="what happens if no plan meets the budget. `degrade`: leave out tokens, candidates or all scoring. "
         "`refuse`: answer 429 with Retry-After, or 422 if not even an idle fleet could meet it",
     )
-    api_key_sha256: list[Sha256] = Field([], description="SHA-256 of the API keys whose requests get this class")
+
+
+class Tenant(Section):
+    """Who sends requests, known by API keys. docs/keys.md says what each setting does."""
+
+    slo_classes: list[Name] | None = Field(
+        None,
+        min_length=1,
+        description="SLO classes that its requests may name; those that name none get the first. null: all, and the "
+        "fleet's default",
+    )
+    tiers: list[Name] | None = Field(
+        None, min_length=1, description="tiers that its requests may name, and that `auto` chooses from; null: all"
+    )
+    pairs_per_s: float | None = Field(
+        None,
+        gt=0,
+        description="pairs that it may send per second, on average; above it the answer is 429; null for no limit",
+    )
+    share: float | None = Field(
+        None,
+        ge=0,
+        le=1,
+        description="part of the fleet's device time that is its own; work above it waits behind that of others. null: "
+        "an equal part of what the shares of others leave",
+    )
 
 
 class Arm(Section):

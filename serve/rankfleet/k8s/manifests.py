@@ -7,6 +7,7 @@ with one GPU. Everything else (network policies, monitoring, Redis) is plain Kus
 import math
 import re
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import yaml
@@ -23,6 +24,7 @@ RAY_VERSION = "2.60.0"  # of Ray in the image; KubeRay chooses probes and allows
 IMAGE = f"rankfleet:{__version__}"
 POOL_LABEL = "rankfleet/pool"  # Ray label by which a deployment runs only on the worker group sized for it
 LABELS = {"app.kubernetes.io/part-of": "rankfleet"}  # which the policies and monitors of k8s/base select
+KEYS_FILE = Path("/etc/rankfleet/keys")  # where the secret with the API keys is mounted, which no manifest holds
 PORTS = {"serve": 8000, "metrics": 8080}  # of every pod
 # Serve's packing fills shared GPUs before it needs another pod; its default spreads replicas and strands fractions.
 ENVIRONMENT = LOW_LATENCY | {"RAY_SERVE_USE_PACK_SCHEDULING_STRATEGY": "1", "RAY_USAGE_STATS_ENABLED": "0"}
@@ -51,12 +53,19 @@ def placed(deployment: dict[str, Any], config: FleetConfig) -> dict[str, Any]:
     return deployment | {"ray_actor_options": actor} | ({} if is_shared else {"max_replicas_per_node": 1})
 
 
-def ray_service(config: FleetConfig, name: str = APP_NAME, image: str = IMAGE) -> dict[str, Any]:
-    """The RayService object. Raises ConfigError for a name that Kubernetes or KubeRay would refuse."""
+def ray_service(
+    config: FleetConfig, name: str = APP_NAME, image: str = IMAGE, allow_anyone: bool = False
+) -> dict[str, Any]:
+    """The RayService object, whose pods wait for a secret with the API keys unless it is to `allow_anyone`. Raises
+    ConfigError for a name that Kubernetes or KubeRay would refuse."""
     if len(name) > MAX_NAME or not re.fullmatch(r"[a-z]([-a-z0-9]*[a-z0-9])?", name):
         raise ConfigError(
             f"--name {name!r}: use at most {MAX_NAME} lower-case letters, digits and hyphens, a letter first"
         )
+    config = config.model_copy(update={"keys": None if allow_anyone else str(KEYS_FILE / "keys")})
+    workers = {pool.name: worker_group(pool, image) for pool in pools(config)}
+    if not allow_anyone:
+        mount_secret(workers[ROUTER]["template"]["spec"], secret_of(name))
     return {
         "apiVersion": "ray.io/v1",
         "kind": "RayService",
@@ -75,7 +84,7 @@ def ray_service(config: FleetConfig, name: str = APP_NAME, image: str = IMAGE) -
                     "securityContext": container_security(),
                 },
                 "headGroupSpec": head(image),
-                "workerGroupSpecs": [worker_group(pool, image) for pool in pools(config)],
+                "workerGroupSpecs": list(workers.values()),
             },
         },
     }
@@ -118,6 +127,18 @@ def worker_group(pool: Pool, image: str) -> dict[str, Any]:
     }
 
 
+def secret_of(name: str) -> str:
+    """The secret with the API keys of the fleet of this name."""
+    return f"{name}-keys"
+
+
+def mount_secret(spec: dict[str, Any], secret: str) -> None:
+    """Let a pod read the file of API keys. Kubernetes starts no pod whose secret is missing, and updates the file when
+    the secret changes."""
+    spec["volumes"] = [{"name": "keys", "secret": {"secretName": secret}}]
+    spec["containers"][0]["volumeMounts"] = [{"name": "keys", "mountPath": str(KEYS_FILE), "readOnly": True}]
+
+
 def pod(
     name: str, image: str, ports: dict[str, int], requests: dict[str, str], limits: dict[str, str]
 ) -> dict[str, Any]:
@@ -150,8 +171,11 @@ def quantity(cores: float) -> str:
     return f"{cores:g}" if cores % 1 == 0 else f"{math.ceil(cores * 1000)}m"
 
 
-def render(config: FleetConfig, command: str, name: str = APP_NAME, image: str = IMAGE) -> str:
-    """The RayService as YAML, with a comment on top that says what it takes. `command`: the one that renders it."""
+def render(
+    config: FleetConfig, command: str, name: str = APP_NAME, image: str = IMAGE, allow_anyone: bool = False
+) -> str:
+    """The RayService as YAML, with a comment on top that says what it takes. `command`: the one that renders it.
+    allow_anyone: without API keys."""
     workers = pools(config)
     lines = [
         "Rendered from a fleet file. Do not edit it: change the fleet file and run",
@@ -165,7 +189,11 @@ def render(config: FleetConfig, command: str, name: str = APP_NAME, image: str =
     ]
     if paths := image_paths(config):
         lines += ["", f"The image, or a volume, must contain: {', '.join(paths)}"]
-    return "".join(f"# {line}".rstrip() + "\n" for line in lines) + to_yaml(ray_service(config, name, image))
+    lines += ["", "KEYS: anyone who reaches port 8000 may use this fleet."]
+    if not allow_anyone:
+        lines[-1] = f"KEYS: routers start when there is a secret {secret_of(name)} with the API keys; see docs/keys.md"
+    service = ray_service(config, name, image, allow_anyone)
+    return "".join(f"# {line}".rstrip() + "\n" for line in lines) + to_yaml(service)
 
 
 def describe(pool: Pool) -> str:

@@ -43,6 +43,7 @@ class QueuedChunk(Generic[T]):
     frontier: the tiers that may score it and their times
     item: what the caller gets back
     request: equal for all chunks of one request; None for a request that is one chunk
+    over_share: whether it is above its tenant's share, and goes behind all that is not
     """
 
     tokens: int
@@ -50,6 +51,7 @@ class QueuedChunk(Generic[T]):
     frontier: Frontier
     item: T
     request: Hashable = None
+    over_share: bool = False
 
     @property
     def min_ms(self) -> float:
@@ -58,8 +60,8 @@ class QueuedChunk(Generic[T]):
 
     @property
     def is_best_effort(self) -> bool:
-        """Whether it has no deadline."""
-        return self.deadline_s == math.inf
+        """Whether it gets what others leave: it has no deadline, or is above a share."""
+        return self.over_share or self.deadline_s == math.inf
 
     @property
     def latest_start_s(self) -> float:
@@ -114,7 +116,7 @@ def select_batch(
 ) -> BatchDecision:
     """Decide the next batch.
 
-    waiting: in order of deadline, not empty
+    waiting: in order of deadline, and what is above shares behind all else in the same order; not empty
     max_tokens: of one batch; a chunk that has more is scored alone
     deficit_ms: device time that best-effort work has accrued
     """
@@ -135,22 +137,28 @@ def select_batch(
     horizon_ms = arrivals.horizon_ms(price, routing)
     if point.fixed_ms + point.marginal_ms > left_ms:  # in time at the mean only: let others join by the same measure
         left_ms /= point.mean_over_p99
-    # A best-effort batch may take the deficit if others wait, else the horizon: new requests will wait for its end.
-    max_ms = deficit_ms if len(order) < len(feasible) else horizon_ms if first.is_best_effort else left_ms
-    batch, predicted_ms = fill_batch(waiting, order, point, price_per_ms, max_ms, max_tokens)
+    # What is on the device cannot be interrupted: best-effort work may take the deficit if others wait, and otherwise
+    # as long as requests that come now can wait, the shortest horizon.
+    yielding_ms = min(left_ms, routing.horizon * arrivals.typical_budget_ms)
+    max_ms = deficit_ms if len(order) < len(feasible) else yielding_ms if first.is_best_effort else left_ms
+    batch, predicted_ms = fill_batch(waiting, order, point, price_per_ms, max_ms, yielding_ms, max_tokens)
     return BatchDecision(point.tier, batch, infeasible, price, predicted_ms, horizon_ms)
 
 
 def feasible_chunks(waiting: Sequence[QueuedChunk[Any]], now_s: float) -> list[int]:
     """Indices of the chunks that can all be in time one after the other, each at its cheapest tier, at the mean.
 
-    Moore–Hodgson: go through the chunks by deadline; whenever one would be late, give up the largest so far.
+    Moore–Hodgson: go through the chunks by deadline; whenever one would be late, give up the largest so far. Work above
+    a share follows after all else, and is given up by itself.
     """
     tried: list[int] = []
     largest: list[tuple[float, int]] = []  # heap of (−mean time, index)
     given_up: set[int] = set()
     busy_ms = 0.0  # when the last chunk so far would be done, from now
+    over_share = False
     for i, chunk in enumerate(waiting):
+        if chunk.over_share and not over_share:
+            over_share, largest = True, []  # nothing else is given up for what is above a share
         if chunk.is_infeasible(now_s):
             continue
         point = chunk.frontier.points[0]
@@ -161,12 +169,10 @@ def feasible_chunks(waiting: Sequence[QueuedChunk[Any]], now_s: float) -> list[i
         tried.append(i)
         busy_ms += mean_ms
         heapq.heappush(largest, (-mean_ms, i))
-        while busy_ms > left_ms:
+        while busy_ms > left_ms and largest:
             negative_ms, dropped = heapq.heappop(largest)
             busy_ms += negative_ms
             given_up.add(dropped)
-            if not largest:
-                break
     return [i for i in tried if i not in given_up] if given_up else tried
 
 
@@ -200,7 +206,8 @@ def drains_in_time(
 ) -> bool:
     """Whether all chunks, each at its tier by this price, are done by their deadlines and within the horizon.
 
-    at_mean: by mean times, not by the 99th percentile. Best-effort chunks come last and do not count.
+    at_mean: by mean times, not by the 99th percentile. Best-effort chunks come last and do not count; those above a
+    share count if nothing else waits.
     """
     price_per_ms = price / arrivals.typical_budget_ms
     horizon_ms = arrivals.horizon_ms(price, routing)
@@ -211,7 +218,7 @@ def drains_in_time(
     start_ms += now_s * 1e3 - ROUNDING_MS
     busy_ms = 0.0
     for chunk in chunks:
-        if chunk.deadline_s == math.inf:
+        if chunk.deadline_s == math.inf or chunk.over_share is not chunks[0].over_share:
             break
         frontier = chunk.frontier
         point = frontier.points[frontier.index_at(price_per_ms)]
@@ -231,7 +238,7 @@ def serving_order(
     """
     if deficit_ms <= 0 or not waiting[feasible[-1]].is_best_effort:
         return feasible
-    start = bisect_left(feasible, math.inf, key=lambda i: waiting[i].deadline_s)
+    start = bisect_left(feasible, True, key=lambda i: waiting[i].is_best_effort)
     frontier = waiting[feasible[start]].frontier
     point = frontier.points[frontier.index_at(price_per_ms)]
     return feasible[start:] if point.fixed_ms + point.marginal_ms <= deficit_ms else feasible
@@ -243,9 +250,13 @@ def fill_batch(
     point: TierOption,
     price_per_ms: float,
     max_ms: float,
+    yielding_ms: float,
     max_tokens: int,
 ) -> tuple[tuple[int, ...], float]:
-    """The batch that starts with the first chunk of `order` at `point`: indices, and 99th percentile of its time."""
+    """The batch that starts with the first chunk of `order` at `point`: indices, and 99th percentile of its time.
+
+    max_ms: of its time; yielding_ms: if work above a share joins it
+    """
     batch = [order[0]]
     tokens = waiting[order[0]].tokens
     batch_ms = point.fixed_ms + point.marginal_ms
@@ -255,7 +266,7 @@ def fill_batch(
         if index is None or abs(index - chunk.frontier.index_at(price_per_ms)) > 1:
             continue
         longer_ms = batch_ms + chunk.frontier.points[index].marginal_ms
-        if tokens + chunk.tokens > max_tokens or longer_ms > max_ms:
+        if tokens + chunk.tokens > max_tokens or longer_ms > (min(max_ms, yielding_ms) if chunk.over_share else max_ms):
             break
         batch.append(i)
         tokens += chunk.tokens

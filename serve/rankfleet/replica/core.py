@@ -139,7 +139,7 @@ class ReplicaCore:
         hosted.requested((*names, unloaded), now_s)
         pending = PendingChunk(chunk, now_s, hosted.latency(unloaded).cost(work, batch_tokens).mean_amortized_ms)
         deadline_s = math.inf if chunk.slack_ms is None else now_s + chunk.slack_ms / 1e3
-        queued = QueuedChunk(work.tokens, deadline_s, frontier, pending, chunk.request)
+        queued = QueuedChunk(work.tokens, deadline_s, frontier, pending, chunk.request, chunk.over_share)
         pending.latest_start_s = queued.latest_start_s
         pending.entry_id = self._queue.put(queued, now_s, device_idle=self.running is None and not self._again)
         self.load.arrived(pending.unloaded_ms)

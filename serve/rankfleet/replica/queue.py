@@ -6,6 +6,7 @@ by a test:
 - Work-conserving: while a feasible chunk waits, `take` returns a batch.
 - Earliest deadline first, then order of arrival. Best-effort chunks (no deadline) come last; while they wait they
   accrue a share of the device's time as a deficit (`next_deficit_ms`), so that no load starves them.
+- What is above its tenant's share is best-effort as well, but keeps its deadline, and comes behind all else.
 - An infeasible chunk leaves as soon as its latest start has passed, also while the device is busy (`expire`), and a
   cancelled one at once (`cancel`). Neither costs device time.
 - The chunks of one request are adjacent, at the place of the first. If one of them is lost, all are.
@@ -26,7 +27,8 @@ T = TypeVar("T")
 
 NOTHING_WAITS: BatchDecision = BatchDecision(None, (), ())
 SelectBatch = Callable[[list[QueuedChunk[T]], ArrivalStats, Routing, int, float, float], BatchDecision]
-SortKey = tuple[float, int, int]  # deadline and entry id of the request's first chunk, entry id of the chunk
+# Whether it is above a share, deadline and entry id of the request's first chunk, entry id of the chunk.
+SortKey = tuple[bool, float, int, int]
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,10 +103,11 @@ class TokenQueue(Generic[T]):
     def put(self, chunk: QueuedChunk[T], now_s: float, device_idle: bool = False) -> int:
         """Add a chunk and return its entry id, for `cancel`."""
         found_idle = device_idle and not self._chunks
-        self._arrivals.arrived((chunk.deadline_s - now_s) * 1e3, now_s, found_idle)
+        if not chunk.over_share:
+            self._arrivals.arrived((chunk.deadline_s - now_s) * 1e3, now_s, found_idle)
         entry_id = next(self._entry_ids)
-        deadline_s, first_id, _ = self._first_keys.get(chunk.request, (chunk.deadline_s, entry_id, entry_id))
-        key = (deadline_s, first_id, entry_id)
+        own = (chunk.over_share, chunk.deadline_s, entry_id, entry_id)
+        key = (*self._first_keys.get(chunk.request, own)[:3], entry_id)
         if chunk.request is not None:
             self._first_keys.setdefault(chunk.request, key)
         insort(self._sorted, key)
@@ -120,8 +123,8 @@ class TokenQueue(Generic[T]):
         infeasible: list[QueuedChunk[T]] = []
         while self._chunks:
             if len(self._sorted) > len(self._chunks):
-                self._sorted = [key for key in self._sorted if key[2] in self._chunks]
-            entry_ids = [key[2] for key in self._sorted]
+                self._sorted = [key for key in self._sorted if key[3] in self._chunks]
+            entry_ids = [key[3] for key in self._sorted]
             waiting = [self._chunks[entry_id] for entry_id in entry_ids]
             decision = self.select_batch(
                 waiting, self._arrivals.stats, self.routing, self.max_tokens, now_s, self.deficit_ms

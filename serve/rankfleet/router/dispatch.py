@@ -97,25 +97,26 @@ class Dispatcher:
         pairs: TokenizedPairs,
         deadline: Deadline = Deadline(),  # noqa: B008  (frozen)
         unloaded_tier: str | None = None,
+        over_share: bool = False,
     ) -> Scores:
         """Score all pairs with one of `tiers`, the planned one first.
 
         With several tiers the replica selects one when the work leaves its queue; such work is not cut. They have to
-        share vocabulary and length limit. unloaded_tier: as in `Chunk`.
+        share vocabulary and length limit. unloaded_tier, over_share: as in `Chunk`.
 
         Raises Expired if the deadline passed first, Unavailable if replicas keep going away, and whatever the
         replicas raise.
         """
         group = self._config.group_of(tiers[0])
         replicas = self._fleet.replicas(group, self._clock()) if len(tiers) == 1 else 1
-        scores = await self._scatter(tiers, pairs, deadline, unloaded_tier, replicas)
+        scores = await self._scatter(tiers, pairs, deadline, unloaded_tier, replicas, over_share)
         if len(scores.models) > 1:
             # Replicas of two versions have answered. Those of one version agree on a precision.
             weights = min(scores.models)
             log.warning(
                 "group %s scores with more than one model by the name of %s; asking for %s", group, tiers[0], weights
             )
-            scores = await self._scatter(tiers[:1], pairs, deadline, unloaded_tier, replicas, weights)
+            scores = await self._scatter(tiers[:1], pairs, deadline, unloaded_tier, replicas, over_share, weights)
         return scores
 
     async def _scatter(
@@ -125,6 +126,7 @@ class Dispatcher:
         deadline: Deadline,
         unloaded_tier: str | None,
         replicas: int,
+        over_share: bool,
         weights: str | None = None,
     ) -> Scores:
         """Cut into chunks, send them all, and gather their scores. weights: as in `Chunk`."""
@@ -132,7 +134,10 @@ class Dispatcher:
         if len(pairs) == 0:
             return scores
         group = self._config.group_of(tiers[0])
-        slices = slices_of(pairs.lengths, pairs.work, self._config.groups[group].batch_tokens, replicas)
+        max_tokens = self._config.groups[group].batch_tokens
+        if over_share or deadline.at_s == math.inf:  # what is on the device cannot be interrupted, and others wait
+            max_tokens = min(max_tokens, self._fleet.tokens_within_horizon(tiers[0], pairs.work))
+        slices = slices_of(pairs.lengths, pairs.work, max_tokens, replicas)
         cut = len(slices) > 1
         named = tiers if unloaded_tier is None else (*tiers, unloaded_tier)
         chunk = Chunk(
@@ -142,6 +147,7 @@ class Dispatcher:
             unloaded_tier=unloaded_tier,
             models={tier: self._models[tier] for tier in named if tier in self._models},
             weights=weights,
+            over_share=over_share,
         )
 
         async def send(rows: np.ndarray) -> None:
@@ -178,6 +184,7 @@ class Dispatcher:
         while True:
             now_s = self._clock()
             entry = Entry(predicted_ms, attempts.at_s, now_s, frontier, p99_ms / 1e3, usable, attempts.tried)
+            entry.over_share = chunk.over_share
             try:
                 # Without its deadline it must not expire with its siblings, which may still wait with theirs.
                 request = chunk.request if attempts.at_s == deadline.at_s else None

@@ -48,7 +48,8 @@ class PlanExecution:
         part = texts.part(first.tier, places, plan.max_tokens)
         tiers = first.tiers if len(first.tiers) == 1 else texts.alike(first.tiers, first.tier)
         unloaded_tier = plan.unloaded.tier if plan.unloaded is not None else None
-        scores = await self._dispatcher.score(tiers, part.pairs, tokenized.deadline(plan), unloaded_tier)
+        over_share, deadline = tokenized.plan_request.over_share, tokenized.deadline(plan)
+        scores = await self._dispatcher.score(tiers, part.pairs, deadline, unloaded_tier, over_share)
         answer = Answer.of(scores, part, tokenized.resolved.fusion, texts.lists, first.candidates, places)
         if tokenized.resolved.request.spans:
             every = np.arange(sum(texts.lists.counts)) if places is None else places
@@ -72,10 +73,12 @@ class PlanExecution:
             answer.left_out = NO_TIME
             return
         deadline_s, now_s = tokenized.deadline_s, self._clock()
+        over_share = tokenized.plan_request.over_share
         left_ms = math.inf
         if not math.isinf(deadline_s):
             group = self._config.group_of(stage.tier)
-            ahead_ms = self._fleet.snapshot(now_s).groups[group].ahead_ms(deadline_s, math.inf, now_s)
+            before_s = math.inf if over_share else deadline_s
+            ahead_ms = self._fleet.snapshot(now_s).groups[group].ahead_ms(before_s, math.inf, now_s)
             left_ms = (deadline_s - now_s) * 1e3 - ahead_ms - self._fleet.beside_ms(now_s)
         # The scores of a first stage that is fused have the retriever's order in them already.
         retrieved = fusion is not None and answer.stages[0].tier not in fusion.weights
@@ -88,7 +91,8 @@ class PlanExecution:
         kept = with_copies(kept, texts.documents)
         part = texts.part(stage.tier, kept)
         try:
-            scores = await self._dispatcher.score((stage.tier,), part.pairs, Deadline(deadline_s, grace_s=0.0))
+            deadline = Deadline(deadline_s, grace_s=0.0)
+            scores = await self._dispatcher.score((stage.tier,), part.pairs, deadline, over_share=over_share)
             logits = document_logits(scores, part)
         except Expired:
             answer.left_out = NO_TIME

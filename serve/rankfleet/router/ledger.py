@@ -37,6 +37,7 @@ class Entry:
     answer_s: within which its answer is predicted, from `placed_s`: `p99_s` and the work ahead of it at its replica.
     record: where it counts; None before a replica is chosen. A replica that Serve lists again has a new one.
     given_up: why its answer is not waited for any more; empty while it is.
+    over_share: as in `Chunk`.
     """
 
     predicted_ms: float
@@ -52,6 +53,7 @@ class Entry:
     answer_s: float = 0.0
     record: "ReplicaRecord | None" = None
     given_up: str = ""
+    over_share: bool = False
 
 
 @dataclass(slots=True)
@@ -182,7 +184,7 @@ class Ledger:
         """A chunk is in flight."""
         if not self._entries:
             self.busy_since_s = now_s
-        self._entries[entry] = (entry.predicted_ms, entry.deadline_s)
+        self._entries[entry] = (entry.predicted_ms, math.inf if entry.over_share else entry.deadline_s)
         self._unplaced_ms += entry.predicted_ms
 
     def choose(self, entry: Entry, names: Sequence[str], now_s: float) -> int:
@@ -223,7 +225,8 @@ class Ledger:
         ahead_ms, left_ms = replica.ahead_ms(now_s), (entry.deadline_s - now_s) * 1e3
         entry.answer_s, is_idle = entry.p99_s + ahead_ms / 1e3, ahead_ms <= 0
         replica.arrivals.routing = self.routing
-        replica.arrivals.arrived(left_ms, now_s, found_idle=is_idle)
+        if not entry.over_share:
+            replica.arrivals.arrived(left_ms, now_s, found_idle=is_idle)
         if not is_idle:
             replica.since_ms += entry.predicted_ms
             return

@@ -30,6 +30,7 @@ class PlanRequest:
     lengths: of the pairs, by tier; None rules out plans that cut pairs.
     max_stages: how many passes the caller can carry out.
     may_cut: False rules out plans that cut pairs.
+    over_share: whether the request is above its tenant's share, so that all work in flight is ahead of it.
     """
 
     work: Mapping[str, Work]
@@ -41,6 +42,7 @@ class PlanRequest:
     lengths: Mapping[str, Lengths] | None = None
     max_stages: int = 1
     may_cut: bool = True
+    over_share: bool = False
 
     @property
     def documents(self) -> int:
@@ -136,7 +138,7 @@ def ahead_of(request: PlanRequest, fleet: FleetSnapshot, group: str, now_s: floa
     state = fleet.groups[group]
     if state.asleep:
         return fleet.start_s * 1e3
-    if request.budget_ms is None:
+    if request.budget_ms is None or request.over_share:
         return state.ahead_ms(math.inf, math.inf, now_s)
     measured = (
         (tier.latency, request.work[tier.name], fleet.groups[tier.group].batch_tokens)

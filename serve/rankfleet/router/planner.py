@@ -5,7 +5,7 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from rankfleet.core.messages import Considered, Decision, GivenOrder, Plan, Refusal, UnloadedPlan
 from rankfleet.estimates.frontier import upper_hull
@@ -23,6 +23,7 @@ from rankfleet.router.snapshot import FleetSnapshot
 from rankfleet.router.unloaded import unloaded_plan
 
 Option = PlanOption | GivenOrderOption
+MAX_WAIT_S = 5.0  # of work above its tenant's share for what is ahead of it; more would only make queues long
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,20 +48,22 @@ def plan(request: PlanRequest, fleet: FleetSnapshot, now_s: float) -> Decision:
     """Decide for one request, and say why. The rules are those of `choose`."""
     choice = choose(request, fleet, now_s)
     chosen, floor = choice.chosen, quality_floor(request, fleet)
+    behind = ABOVE_SHARE if request.over_share else ""
     considered = tuple(
         Considered(each.tier, each.quality, each.predicted_ms, verdict(each, choice, request, floor), each.how)
         for each in choice.found
     )
     unloaded = unloaded_plan(choice.found, request, fleet, now_s)
     if chosen is None:
-        return refusal(choice, request, fleet, considered, unloaded)
+        refused = refusal(choice, request, fleet, considered, unloaded)
+        return replace(refused, reason=refused.reason + behind)
     if isinstance(chosen, GivenOrderOption):
         none_fits = "" if choice.fits else reason_why_none_fits(choice.fastest, request, fleet)
         return GivenOrder(
             quality=chosen.quality,
             predicted_ms=chosen.predicted_ms,
             budget_ms=request.budget_ms,
-            reason=f"{none_fits}; {chosen.how} instead" if none_fits else NONE_BETTER,
+            reason=f"{none_fits}; {chosen.how} instead{behind}" if none_fits else NONE_BETTER,
             degraded=None if choice.fits else chosen.how,
             considered=considered,
             unloaded=unloaded,
@@ -78,7 +81,7 @@ def plan(request: PlanRequest, fleet: FleetSnapshot, now_s: float) -> Decision:
         predicted_ms=chosen.predicted_ms,
         budget_ms=request.budget_ms,
         fits=choice.fits,
-        reason=reason,
+        reason=reason + behind,
         max_tokens=chosen.max_tokens,
         degraded=degraded,
         considered=considered,
@@ -94,6 +97,7 @@ def choose(request: PlanRequest, fleet: FleetSnapshot, now_s: float) -> Choice:
     - With a budget: the best option that fits it and with which the group's backlog still drains within its horizon
       (`estimates/arrivals.py`). If only the horizon rules options out, the fastest that fits.
     - Without a budget: the best option, whatever the backlog.
+    - Above its tenant's share: none if the work ahead takes longer than MAX_WAIT_S, whatever the budget.
     - Never an option that ranks worse than the order in which the candidates come, unless the request's tier is pinned.
       If none ranks as well, that order is the plan.
     - A tier that has not been measured fits a budget only while no other has been measured either.
@@ -111,6 +115,8 @@ def choose(request: PlanRequest, fleet: FleetSnapshot, now_s: float) -> Choice:
     given = GivenOrderOption(fleet.quality.retriever, elapsed_ms + fleet.network_ms)
     if request.pinned is None and found[0].quality < given.quality:
         return none_ranks_better(request, given, found, fastest, budget_ms)
+    if request.over_share and elapsed_ms + fleet.groups[fastest.group].backlog_s * 1e3 > MAX_WAIT_S * 1e3:
+        return Choice(None, False, found, (), fastest)
     fitting = [option for option in good if option.predicted_ms <= budget_ms]
     if not measured and not fitting:
         fitting = [option for option in good if not fleet.groups[option.group].asleep]
@@ -118,18 +124,19 @@ def choose(request: PlanRequest, fleet: FleetSnapshot, now_s: float) -> Choice:
         return when_none_fits(request, fleet, found, fastest, budget_ms, given)
     chosen, deferred = fitting[0], list[PlanOption]()
     if request.budget_ms is not None and measured:
-        chosen, deferred = best_within_horizon(fitting, fastest, fleet)
+        chosen, deferred = best_within_horizon(fitting, fastest, fleet, request.over_share)
     return Choice(chosen, True, found, deferred, fastest)
 
 
 def best_within_horizon(
-    fitting: Sequence[PlanOption], fastest: PlanOption, fleet: FleetSnapshot
+    fitting: Sequence[PlanOption], fastest: PlanOption, fleet: FleetSnapshot, over_share: bool
 ) -> tuple[PlanOption, list[PlanOption]]:
     """The best option with which the group's backlog drains within its horizon, and the better ones that were passed
     over because it would not.
 
     The horizon grows with the price of device time up to which an option is worth taking: its gain in quality per
     millisecond over the next cheaper one on the concave frontier. The fastest option is never passed over.
+    Best-effort work and what is above shares counts only for a request that is above one itself (`over_share`).
     """
     deferred: list[PlanOption] = []
     prices: dict[str, dict[int, float]] = {}  # group → place in `fitting` → price per typical budget
@@ -143,7 +150,8 @@ def best_within_horizon(
             unit = fleet.scale / group.arrivals.typical_budget_ms
             prices[option.group] = {here[i]: price / unit for i, price in corners}
         horizon_ms = group.arrivals.horizon_ms(prices[option.group].get(place, 0.0), fleet.rule)
-        if group.backlog_s * 1e3 + option.engine_ms <= horizon_ms:
+        backlog_s = group.backlog_s if over_share else group.urgent_backlog_s
+        if backlog_s * 1e3 + option.engine_ms <= horizon_ms:
             return option, deferred
         deferred.append(option)
     return fastest, deferred
@@ -244,6 +252,7 @@ def verdict(option: Option, choice: Choice, request: PlanRequest, floor: float) 
 
 
 NONE_BETTER = "no tier ranks better than the order that came in"
+ABOVE_SHARE = "; above the share of its tenant, so behind the work of others"
 STARTING = "no replica runs; one is being started"
 PINNED = {"name": "asked for by name", "arm": "given by the experiment", "default": "this fleet's default model"}
 
@@ -277,6 +286,9 @@ def reason_for(chosen: PlanOption, request: PlanRequest, found: Sequence[Option]
 
 def reason_why_none_fits(fastest: PlanOption, request: PlanRequest, fleet: FleetSnapshot) -> str:
     """One sentence on why no complete plan fits."""
+    backlog_s = fleet.groups[fastest.group].backlog_s
+    if request.over_share and backlog_s > MAX_WAIT_S:
+        return f"{backlog_s:.0f} s of work are ahead"
     if fastest.quality < request.min_quality:
         return f"no plan that ranks as well as {request.min_quality:g} can be had now"
     if fastest.quality < quality_floor(request, fleet):

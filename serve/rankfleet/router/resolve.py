@@ -1,16 +1,15 @@
 """Which tiers may answer a request, its SLO class and its budget, from the names in the request."""
 
-import hashlib
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal
 
 from rankfleet.core.config import LiveSettings
-from rankfleet.core.errors import UnknownModel, quote
+from rankfleet.core.errors import Forbidden, UnknownModel, quote
 from rankfleet.core.messages import RerankRequest
-from rankfleet.core.sections import AUTO, SloClass
+from rankfleet.core.sections import AUTO, SloClass, Tenant
 
-NO_CLASS = SloClass()
+NO_CLASS, ANYONE = SloClass(), Tenant()
 
 
 @dataclass(frozen=True)
@@ -30,10 +29,13 @@ class Target:
 def target_of(request: RerankRequest, live: LiveSettings, tiers: Iterable[str], arm_model: str | None) -> Target:
     """What a request asks for. arm_model: the model of its experiment's arm; None if it is in no experiment.
 
-    The SLO class is the first of these: named by the request, named as its model, given by its API key, the default.
-    Raises UnknownModel for a model or class that this fleet does not have.
+    The SLO class is the first of these: named by the request, named as its model, the first of its tenant's, the
+    default. What experiments and `default_model` choose is not restricted to what the tenant may name.
+    Raises UnknownModel for a model or class that this fleet does not have, Forbidden for one that its tenant may not
+    name.
     """
     tiers = tuple(tiers)
+    tenant = live.tenants.get(request.tenant or "", ANYONE)
     name, pinned = request.model, "name"
     slo_name = request.slo_class
     if name in live.slo_classes:
@@ -42,7 +44,9 @@ def target_of(request: RerankRequest, live: LiveSettings, tiers: Iterable[str], 
         raise UnknownModel(
             f"there is no SLO class {quote(slo_name)}; this fleet has {', '.join(live.slo_classes) or 'none'}"
         )
-    slo_name = slo_name or class_of_key(request.api_key, live) or live.default_slo_class
+    if slo_name is not None and slo_name not in (tenant.slo_classes or live.slo_classes):
+        raise not_allowed(request.tenant, "SLO class", slo_name, tenant.slo_classes)
+    slo_name = slo_name or (tenant.slo_classes[0] if tenant.slo_classes else live.default_slo_class)
     slo = live.slo_classes.get(slo_name or "", NO_CLASS)
     budget_ms = slo.slo_ms if request.slo_ms is None else request.slo_ms
     if arm_model is not None:
@@ -50,17 +54,16 @@ def target_of(request: RerankRequest, live: LiveSettings, tiers: Iterable[str], 
     elif name is None:
         name, pinned = live.default_model, "default"
     if name == AUTO:
-        return Target(tiers, None, slo, slo_name, budget_ms)
+        return Target(tuple(name for name in tiers if name in (tenant.tiers or tiers)), None, slo, slo_name, budget_ms)
     if name in tiers:
+        if pinned == "name" and tenant.tiers is not None and name not in tenant.tiers:
+            raise not_allowed(request.tenant, "tier", name, [AUTO, *tenant.tiers])
         return Target((name,), pinned, slo, slo_name, budget_ms)  # type: ignore[arg-type]
     raise UnknownModel(
         f"there is no model {quote(name)}; this fleet has {', '.join([AUTO, *tiers, *live.slo_classes])}"
     )
 
 
-def class_of_key(api_key: str | None, live: LiveSettings) -> str | None:
-    """The SLO class whose `api_key_sha256` lists this key."""
-    if api_key is None:
-        return None
-    digest = hashlib.sha256(api_key.encode()).hexdigest()
-    return next((name for name, slo in live.slo_classes.items() if digest in slo.api_key_sha256), None)
+def not_allowed(tenant: str | None, kind: str, name: str, allowed: Iterable[str] | None) -> Forbidden:
+    """The error for a name that the tenant may not use."""
+    return Forbidden(f"tenant {tenant} may not name {kind} {quote(name)}; it may name {', '.join(allowed or ())}")

@@ -35,6 +35,7 @@ from rankfleet.router.limits import check_documents, check_instruction, check_qu
 from rankfleet.router.plan_options import MAX_STAGES, PlanRequest
 from rankfleet.router.resolve import target_of
 from rankfleet.router.spans import Passage, with_spans
+from rankfleet.router.tenants import TenantLimits
 from rankfleet.router.token_bound import TokenLowerBound
 from rankfleet.router.tokenize import TokenizedTexts, tokenize
 from rankfleet.router.wake import GroupWaker
@@ -76,6 +77,8 @@ class RankingService:
         self._tokenizers = tokenizers
         self._cache: TokenCache = before._cache if before else TokenCache(int(config.token_cache_mb * 1e6))
         self._token_bound: TokenLowerBound = before._token_bound if before else TokenLowerBound()
+        used = before.limits if before else None
+        self.limits: TenantLimits = TenantLimits(config.tenants, config.routers, used)
         self._waker: GroupWaker = GroupWaker(self._wake_up, before._waker if before else None)
         self._router = FleetRouter(
             config,
@@ -84,6 +87,7 @@ class RankingService:
             clock,
             models or {},
             self.offered,
+            limits=self.limits,
             on_decision=on_decision,
             on_lost=on_lost,
             wake=self._waker.wake,
@@ -99,6 +103,7 @@ class RankingService:
 
         Raises InvalidRequest for what is wrong, or for a quality that no plan reaches; TooLarge, also for texts that
         would have to be cut and may not; UnknownModel.
+        Forbidden for what its tenant may not name, RateLimited if it sends more than it may.
         Infeasible and Overloaded if no acceptable plan fits and the SLO class says refuse, or `min_quality` rules out
         what is left. Unavailable if no replica can be had, ScoringFailed if the engine fails.
         """
@@ -158,7 +163,8 @@ class RankingService:
             await self._router.dispatcher.score((tier,), tokenized.texts.part(tier).pairs)
 
     def _resolve(self, request: RerankRequest, arrived_s: float | None = None) -> ResolvedRequest:
-        """Check a request, put its documents into their retriever's order, and find which tiers may answer it."""
+        """Check a request and count its pairs as its tenant's, put its documents into their retriever's order, and find
+        which tiers may answer it."""
         if not request.probe:
             check_instruction(request.options.instruction, self.config.limits)
             check_documents(request, self.config.limits)
@@ -167,7 +173,9 @@ class RankingService:
             check_scores(request)
         assignment = None if request.model in self.config.tiers else assign(self.live.experiments, request)
         target = target_of(request, self.live, self.config.tiers, assignment.model if assignment else None)
-        request, places = in_retrievers_order(for_each_query(request))
+        request = for_each_query(request)
+        self.limits.take_pairs(request.tenant, len(request.documents), self.clock())
+        request, places = in_retrievers_order(request)
         fusion = None
         if request.scores is not None or (request.candidates or self.config.candidates) == "ranked":
             fusion = Fusion.of_lists(request.lists, request.scores, self.fleet.quality.weights)
@@ -202,6 +210,8 @@ class RankingService:
         timing.ends("tokenize", self.clock())
         lengths = texts.lengths() if resolved.request.options.may_cut else texts.uncut_lengths(resolved.places)
         work = {tier: each.work for tier, each in lengths.items()}
+        passages = max(0, max(each.pairs for each in work.values()) - len(resolved.request.documents))
+        self.limits.take_pairs(resolved.request.tenant, passages, self.clock(), must_fit=False)
         return TokenizedRequest(resolved, texts, self._plan_request(resolved, work, lengths), timing)
 
     async def _tokenize(self, request: RerankRequest, tiers: tuple[str, ...]) -> TokenizedTexts:

@@ -32,7 +32,8 @@ class GroupState:
 
     replicas: how many are ready.
     backlog_s: predicted seconds of queued and running work ÷ ready replicas.
-    in_flight: (predicted ms, deadline) of each chunk that this router has in flight there.
+    in_flight: (predicted ms, deadline) of each chunk that this router has in flight there; infinity for best-effort
+        work, and for work above a tenant's share.
     busy_since_s: since when it has had any there without a break.
     whole_tokens: requests up to this size go to one replica, which selects the tier late; 0 if a group has one tier.
     arrivals: at one replica.
@@ -49,6 +50,14 @@ class GroupState:
     asleep: bool = False
     batch_tokens: int = 1
 
+    @property
+    def urgent_backlog_s(self) -> float:
+        """The part of the backlog that has deadlines to keep, if that of other routers is like this one's."""
+        in_flight_ms = sum(ms for ms, _ in self.in_flight)
+        if in_flight_ms <= 0:
+            return self.backlog_s
+        return self.backlog_s * sum(ms for ms, deadline_s in self.in_flight if deadline_s < math.inf) / in_flight_ms
+
     def ahead_ms(self, deadline_s: float, min_ms: float, now_s: float) -> float:
         """The part of the backlog that is served before a request of this deadline. min_ms: as `cheapest_ms` of it.
 
@@ -56,11 +65,14 @@ class GroupState:
         same size may be dropped in favour of the request (`replica/batching.py`), and accepted work can still be given
         smaller tiers. That is right during a burst. If the group has been busy for longer, work of about the request's
         size would be dropped as well, only later, so it counts too. With a single tier the prediction has to hold even
-        if more urgent work arrives, so everything counts. Work of other routers is taken to be like this router's own.
+        if more urgent work arrives, so all work with a deadline counts. That of other routers is taken to be like this
+        router's own.
         """
         in_flight_ms = sum(ms for ms, _ in self.in_flight)
-        if not self.whole_tokens or deadline_s == math.inf or in_flight_ms <= 0:
+        if deadline_s == math.inf or in_flight_ms <= 0:
             return self.backlog_s * 1e3
+        if not self.whole_tokens:
+            return self.urgent_backlog_s * 1e3
         burst = now_s - self.busy_since_s <= BURST_BUDGETS * (deadline_s - now_s)
         max_ms = min_ms - 1e-9 if burst else min_ms * SIMILAR_SIZE
         ahead_ms = sum(ms for ms, deadline in self.in_flight if deadline <= deadline_s and ms <= max_ms)

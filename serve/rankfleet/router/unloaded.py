@@ -3,7 +3,7 @@
 import math
 from collections.abc import Iterable
 
-from rankfleet.core.messages import UnloadedPlan
+from rankfleet.core.messages import Plan, UnloadedPlan
 from rankfleet.core.work import Work
 from rankfleet.router.plan_options import GivenOrderOption, PlanOption, PlanRequest, part_of, quality_floor
 from rankfleet.router.snapshot import FleetSnapshot
@@ -39,7 +39,7 @@ def device_time(option: PlanOption, request: PlanRequest, fleet: FleetSnapshot) 
     return UnloadedPlan(option.tier if len(option.stages) == 1 else None, tuple(work_ms))
 
 
-def stage_work(option: PlanOption, request: PlanRequest) -> list[tuple[str, Work]]:
+def stage_work(option: PlanOption | Plan, request: PlanRequest) -> list[tuple[str, Work]]:
     """Tier and work of each stage."""
     if option.max_tokens is not None and request.lengths is not None:
         return [(option.tier, request.lengths[option.tier].cut(option.max_tokens))]

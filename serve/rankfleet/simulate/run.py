@@ -7,7 +7,7 @@ latency model, the core that client and router share, the way to the replicas, a
 import asyncio
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 
 import numpy as np
@@ -137,8 +137,13 @@ class Simulation:
     async def _arrive(self, requests: Requests) -> None:
         """Let each request arrive when it is due; returns when all are answered."""
         tiers = tuple(self._fleet.tiers)
-        targets = [
-            Target(tiers, None, SloClass(slo_ms=each.slo_ms, when_none_fits=each.when_none_fits), None, each.slo_ms)
+        kinds = [
+            (
+                replace(NO_TEXTS, tenant=each.tenant),
+                Target(
+                    tiers, None, SloClass(slo_ms=each.slo_ms, when_none_fits=each.when_none_fits), None, each.slo_ms
+                ),
+            )
             for each in self._workload.classes.values()
         ]
         arrived = zip(requests.arrived_s.tolist(), requests.kind.tolist(), requests.pairs.tolist(), strict=True)
@@ -146,18 +151,19 @@ class Simulation:
             for number, (arrived_s, kind, pairs) in enumerate(arrived):
                 if (wait_s := arrived_s - self._clock()) > 0:
                     await asyncio.sleep(wait_s)
-                tasks.create_task(self._request(number, targets[kind], pairs))
+                asked, target = kinds[kind]
+                tasks.create_task(self._request(number, asked, target, pairs))
                 for _ in range(SETTLING_ROUNDS):
                     await asyncio.sleep(0)
 
-    async def _request(self, number: int, target: Target, pairs: int) -> None:
+    async def _request(self, number: int, asked: RerankRequest, target: Target, pairs: int) -> None:
         """Rank one request as the service does, and note what became of it."""
         outcome, due_s = self._outcome, self._clock()
         if self._cost.delay_ms > 0:
             await asyncio.sleep(self._cost.delay_ms / 1e3)
         arrived_s = await self._occupy_core(self._cost.before_ms(pairs))
         try:
-            plan, answer = await self._router.route(self._tokenized(target, pairs, arrived_s))
+            plan, answer = await self._router.route(self._tokenized(asked, target, pairs, arrived_s))
         except RequestError as error:
             if isinstance(error, Expired) or isinstance(error.__cause__, Expired):
                 outcome.state[number] = GIVEN_UP
@@ -179,7 +185,7 @@ class Simulation:
             await asyncio.sleep(ends_s - now_s)
         return begins_s
 
-    def _tokenized(self, target: Target, pairs: int, arrived_s: float) -> TokenizedRequest:
+    def _tokenized(self, asked: RerankRequest, target: Target, pairs: int, arrived_s: float) -> TokenizedRequest:
         if (texts := self._texts.get(pairs)) is None:
             texts = self._texts[pairs] = SimulatedTexts(self._fleet, pairs, self._workload.tokens)
         request = PlanRequest(
@@ -192,7 +198,7 @@ class Simulation:
             max_stages=MAX_STAGES,
         )
         fusion = Fusion.of(pairs, None, self._view.quality.weights) if self._fleet.ranked else None
-        resolved = ResolvedRequest(NO_TEXTS, target, None, arrived_s, fusion)
+        resolved = ResolvedRequest(asked, target, None, arrived_s, fusion)
         return TokenizedRequest(resolved, texts, request, Timing(arrived_s))
 
     # Replicas

@@ -19,6 +19,7 @@ class RequestClass(Section):
     slo_ms: float | None = Field(gt=0, description="budget per request; null for none")
     share: float = Field(gt=0, description="of all requests, relative to the other classes")
     when_none_fits: Literal["degrade", "refuse"] = Field("refuse", description="as in the fleet file")
+    tenant: Name | None = Field(None, description="whose requests these are; null for none")
 
 
 class Candidates(Section):

@@ -91,7 +91,7 @@ class NativeBody(JsonBody):
             slo_ms=self.slo_ms if self.slo_ms is not None else headers.slo_ms,
             slo_class=self.slo_class or headers.slo_class,
             min_quality=self.min_quality or 0.0,
-            api_key=headers.api_key,
+            tenant=headers.tenant,
             user=self.user,
             session=self.session,
             request_id=headers.request_id,

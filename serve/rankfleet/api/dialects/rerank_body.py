@@ -70,7 +70,7 @@ class ModelBody(JsonBody):
             model=self.model,
             slo_ms=headers.slo_ms,
             slo_class=headers.slo_class,
-            api_key=headers.api_key,
+            tenant=headers.tenant,
             user=user,
             candidates=candidates,
             request_id=headers.request_id,

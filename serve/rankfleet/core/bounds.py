@@ -1,0 +1,15 @@
+"""Bounds on requests that no fleet file changes; those that it does are `Limits` in `core/sections.py`.
+
+docs/api.md lists all of them under "Limits".
+"""
+
+# Latency budgets in milliseconds. A shorter one is nearly always meant in seconds, and a longer one is of no use.
+MIN_SLO_MS, MAX_SLO_MS = 1.0, 3_600_000.0
+# Requests in progress in one router: as many as HAProxy has connections.
+MAX_REQUESTS = 4000
+# Commas, colons and brackets of a body. Parsing more takes seconds, in which the router answers nobody else.
+MAX_JSON_VALUES = 1_000_000
+# For a whole body to arrive, and for a whole reply to be read. A client that takes longer holds memory.
+READ_TIMEOUT_S, WRITE_TIMEOUT_S = 30, 120
+# All headers of a request, and HAProxy's buffer: what fits is held until it is whole, so that it can be sent again.
+MAX_HEADER_BYTES = 262_144

@@ -1,0 +1,277 @@
+"""What tenants may use: pairs per second, a share of the fleet, memory and requests in progress."""
+
+import math
+from typing import Any
+
+import numpy as np
+import pytest
+
+from rankfleet.api.admission import Admission
+from rankfleet.core.config import FleetConfig
+from rankfleet.core.errors import ConfigError, Overloaded, RateLimited
+from rankfleet.core.messages import Plan, Refusal, RerankRequest
+from rankfleet.core.sections import Routing, Tenant
+from rankfleet.core.work import Work
+from rankfleet.estimates.arrivals import ArrivalStats
+from rankfleet.estimates.latency import LatencyModel
+from rankfleet.replica.batching import QueuedChunk, feasible_chunks, select_batch
+from rankfleet.replica.queue import TokenQueue
+from rankfleet.router.plan_options import PlanRequest
+from rankfleet.router.planner import plan
+from rankfleet.router.snapshot import FleetSnapshot, GroupState, TierState
+from rankfleet.router.tenants import TenantLimits
+from rankfleet.simulate.policies import policy_of
+from rankfleet.simulate.run import IN_TIME, Simulation
+from rankfleet.simulate.workload import Requests, Workload
+from tests.unit.fakes import FakeClock, FakeGroup, fleet, one_tier, service
+
+# Rates: a bucket holds ten seconds.
+
+
+def test_a_rate_allows_a_burst_and_then_says_how_long_to_wait() -> None:
+    limits = TenantLimits({"shop": Tenant(pairs_per_s=10)})
+    limits.take_pairs("shop", 60, 0.0)
+    limits.take_pairs("shop", 40, 0.0)
+    with pytest.raises(RateLimited, match="the 10 pairs per second of tenant shop") as refused:
+        limits.take_pairs("shop", 30, 1.0)  # ten are there: 20 more take two seconds
+    assert refused.value.retry_after_s == pytest.approx(2.0)
+    limits.take_pairs("shop", 30, 3.0)
+    for unlimited in ("blog", None):
+        limits.take_pairs(unlimited, 10**6, 0.0)
+
+
+def test_a_request_larger_than_the_bucket_is_paid_back_before_the_next() -> None:
+    limits = TenantLimits({"shop": Tenant(pairs_per_s=10)})
+    limits.take_pairs("shop", 250, 0.0)
+    with pytest.raises(RateLimited) as refused:
+        limits.take_pairs("shop", 10, 0.0)
+    assert refused.value.retry_after_s == pytest.approx(16.0)  # from −150 to 10
+    limits.take_pairs("shop", 10, 16.0)
+
+
+def test_each_router_allows_its_part() -> None:
+    limits = TenantLimits({"shop": Tenant(pairs_per_s=10)}, routers=2)
+    limits.take_pairs("shop", 50, 0.0)
+    with pytest.raises(RateLimited) as refused:
+        limits.take_pairs("shop", 5, 0.0)
+    assert refused.value.retry_after_s == pytest.approx(1.0)
+
+
+def test_a_change_of_the_fleet_file_does_not_fill_the_bucket() -> None:
+    before = TenantLimits({"shop": Tenant(pairs_per_s=10)})
+    before.take_pairs("shop", 100, 0.0)
+    after = TenantLimits({"shop": Tenant(pairs_per_s=20)}, before=before)
+    with pytest.raises(RateLimited) as refused:
+        after.take_pairs("shop", 20, 0.5)
+    assert refused.value.retry_after_s == pytest.approx(0.5)
+
+
+async def test_passages_count_as_pairs() -> None:
+    clock = FakeClock()
+    one = service(clock=clock, tenants={"shop": {"pairs_per_s": 1}}, long_documents="max_passage")
+    # As in the tests of passages: the document takes four pairs. Ten are allowed at once.
+    for _ in range(2):
+        await one.rank(RerankRequest("cat", ["a dog " * 62], tenant="shop"))
+    await one.rank(RerankRequest("cat", ["a", "a"], tenant="shop"))
+    with pytest.raises(RateLimited) as refused:
+        await one.rank(RerankRequest("cat", ["a"], tenant="shop"))
+    assert refused.value.retry_after_s == pytest.approx(1.0)
+    clock.now += 1.0
+    await one.rank(RerankRequest("cat", ["a"], tenant="shop"))
+
+
+# Shares: a bucket holds what two seconds bring.
+
+
+def test_what_shares_leave_is_divided_equally() -> None:
+    limits = TenantLimits({"a": Tenant(share=0.5), "b": Tenant(), "c": Tenant()})
+    assert [limits.share_of(name) for name in ("a", "b", "c")] == [0.5, 0.25, 0.25]
+    unnamed = TenantLimits({})
+    assert unnamed.share_of("a") == 1.0
+    assert not unnamed.is_over_share("b", 0.0)
+    assert unnamed.share_of("a") == 0.5
+
+
+def test_a_share_is_used_up_and_comes_back() -> None:
+    limits = TenantLimits({"a": Tenant(share=0.1), "b": Tenant()})
+    assert not limits.is_over_share("a", 0.0)
+    limits.take_device_time("a", 0.3)
+    assert limits.is_over_share("a", 0.5)  # 0.2 − 0.3 + 0.05
+    assert not limits.is_over_share("a", 1.5)
+    assert not limits.is_over_share("b", 0.0)
+    assert not limits.is_over_share(None, 0.0)
+
+
+def test_a_tenant_alone_has_no_share_to_use_up() -> None:
+    limits = TenantLimits({})
+    limits.is_over_share("a", 0.0)
+    limits.take_device_time("a", 1000.0)
+    assert not limits.is_over_share("a", 0.0)
+    limits.is_over_share("b", 1.0)
+    assert not limits.is_over_share("a", 1.0), "what it used alone does not count against it"
+
+
+def test_shares_are_of_one_fleet() -> None:
+    with pytest.raises(ConfigError, match=r"the shares add up to 1\.2"):
+        fleet(tenants={"a": {"share": 0.7}, "b": {"share": 0.5}})
+
+
+# In the planner
+
+
+def snapshot(backlog_s: float, in_flight: tuple[tuple[float, float], ...] = (), whole_tokens: int = 0) -> FleetSnapshot:
+    tiers = tuple(
+        TierState(name, quality, "g", LatencyModel(ms, 0.0, 0.0))
+        for name, quality, ms in (("small", 0.3, 10.0), ("large", 0.5, 100.0))
+    )
+    return FleetSnapshot(tiers, {"g": GroupState(1, backlog_s, in_flight, 0.0, whole_tokens)}, 0.0)
+
+
+def asked(over_share: bool, budget_ms: float | None = 200.0, **more: Any) -> PlanRequest:
+    work = dict.fromkeys(("small", "large"), Work(1, 10, 100))
+    return PlanRequest(work, 0.0, budget_ms, over_share=over_share, **more)
+
+
+@pytest.mark.parametrize("whole_tokens", [0, 1000])
+def test_work_above_a_share_is_ahead_of_nothing_and_everything_is_ahead_of_it(whole_tokens: int) -> None:
+    busy = snapshot(0.15, ((150.0, math.inf),), whole_tokens)
+    within, above = plan(asked(False), busy, 0.0), plan(asked(True), busy, 0.0)
+    assert (within.tier, within.predicted_ms) == ("large", 100.0)  # type: ignore[union-attr]
+    assert (above.tier, above.predicted_ms) == ("small", 160.0)  # type: ignore[union-attr]
+    assert above.reason.endswith("; above the share of its tenant, so behind the work of others")
+
+
+@pytest.mark.parametrize("budget_ms", [None, 60_000.0])
+def test_work_above_a_share_does_not_make_queues_long(budget_ms: float | None) -> None:
+    assert isinstance(plan(asked(True, budget_ms), snapshot(4.9), 0.0), Plan)
+    refused = plan(asked(True, budget_ms), snapshot(8.0), 0.0)
+    assert isinstance(refused, Refusal)
+    assert refused.cause == "load"
+    assert refused.reason.startswith("8 s of work are ahead")
+    assert 0.05 <= refused.retry_after_s <= 8.0
+    assert isinstance(plan(asked(False, budget_ms), snapshot(8.0), 0.0), Plan)
+
+
+# In the queue
+
+
+def chunk(name: str, deadline_s: float, over_share: bool, ms: float = 10.0) -> QueuedChunk[str]:
+    return QueuedChunk(100, deadline_s, one_tier(ms), name, over_share=over_share)
+
+
+def test_the_queue_serves_what_is_above_a_share_last_and_by_deadline() -> None:
+    queue: TokenQueue[str] = TokenQueue(100)
+    for each in (
+        chunk("above, no deadline", math.inf, True),
+        chunk("above, late", 9.0, True),
+        chunk("above, soon", 0.5, True),
+        chunk("no deadline", math.inf, False),
+        chunk("with deadline", 5.0, False),
+    ):
+        queue.put(each, 0.0)
+    order = [queue.take(0.0).batch[0].item for _ in range(5)]
+    assert order == ["with deadline", "no deadline", "above, soon", "above, late", "above, no deadline"]
+
+
+def test_nothing_is_given_up_for_what_is_above_a_share() -> None:
+    # The large one is within its share: without shares it would be given up for the two small ones.
+    waiting = [chunk("large", 0.1, False, 90.0), chunk("x", 0.095, True, 10.0), chunk("y", 0.11, True, 10.0)]
+    assert feasible_chunks(waiting, 0.0) == [0, 2]
+    plain = [chunk("x", 0.095, False), chunk("large", 0.1, False, 90.0), chunk("y", 0.105, False)]
+    assert feasible_chunks(plain, 0.0) == [0, 2]
+
+
+def test_what_is_above_a_share_makes_no_batch_longer_than_others_can_wait() -> None:
+    arrivals = ArrivalStats(200.0, 1.0)  # the shortest horizon is 0.26 × 200 = 52 ms
+    above = [chunk(f"above {i}", 1.0, True) for i in range(9)]
+    batch = select_batch([chunk("first", 1.0, False), *above], arrivals, Routing(), 10_000, 0.0)
+    assert batch.batch == (0, 1, 2, 3, 4)  # 50 ms
+    assert select_batch(above, arrivals, Routing(), 10_000, 0.0).batch == (0, 1, 2, 3, 4)
+
+
+async def test_large_work_above_a_share_is_cut_so_that_others_need_not_wait() -> None:
+    clock, group = FakeClock(), FakeGroup()
+    one = service(
+        group, clock=clock, tenants={"a": {"share": 0}, "b": {}}, slo_classes={"fast": {"slo_ms": 100}}, network_ms=0
+    )
+    # A pair of five tokens takes 5 ms, and others can wait 0.26 × 120 = 31 ms.
+    one.fleet.update_latency(dict.fromkeys(("small", "medium", "large"), LatencyModel(0.0, 1.0, 0.0)))
+    documents = ["a"] * 20
+    for tenant, sizes, over_share in (("b", {20}, False), ("a", {5}, True)):
+        group.chunks.clear()
+        await one.rank(RerankRequest("cat", documents, tenant=tenant, slo_ms=120))
+        assert {len(sent.pairs) for sent in group.chunks} == sizes
+        assert {sent.over_share for sent in group.chunks} == {over_share}
+
+
+# In the simulator: the router, the planner and the workers as they serve
+
+
+def two_tenants(**tenants: dict[str, float]) -> FleetConfig:
+    """Two replicas, which score 50 pairs of 100 tokens in 25, 100 or 400 ms."""
+    group = {"tiers": ["small", "medium", "large"], "replicas": {"min": 2, "max": 2}}
+    return fleet(groups={"demo": group}, network_ms=0, slo_classes={"usual": {"slo_ms": 200}}, tenants=tenants)
+
+
+MODELS = {name: LatencyModel(2.0, ms, 0.0, 1.3) for name, ms in (("small", 0.005), ("medium", 0.02), ("large", 0.08))}
+
+
+def attainment(config: FleetConfig, flood_per_s: float, budget_ms: float | None = 200.0, pairs: int = 50) -> float:
+    """Of a tenant that sends 30 requests a second, with another one beside it."""
+    named = bool(config.tenants)
+    classes = {
+        name: {"slo_ms": slo_ms, "share": 1, "tenant": name if named else None}
+        for name, slo_ms in (("shop", 200.0), ("flood", budget_ms))
+    }
+    candidates = [{"count": 50, "share": 1}]
+    workload = Workload.model_validate({"classes": classes, "candidates": candidates, "tokens": 100})
+    rng, seconds = np.random.default_rng(1), 4.0
+    arrived = [np.cumsum(rng.exponential(1 / rate, int(rate * seconds))) for rate in (30.0, flood_per_s) if rate]
+    kind = np.repeat(np.arange(len(arrived)), [*map(len, arrived)])
+    at_s = np.concatenate(arrived)
+    order = np.argsort(at_s, kind="stable")
+    requests = Requests(at_s[order], kind[order], np.where(kind[order] == 1, pairs, 50))
+    outcome = Simulation(config, MODELS, workload, policy_of("slo", config, MODELS), seed=1).run(requests)
+    return float((outcome.state[requests.kind == 0] == IN_TIME).mean())
+
+
+@pytest.mark.parametrize(
+    ("flood_per_s", "budget_ms", "pairs"),
+    [(80.0, 200.0, 50), (160.0, 100.0, 50), (8.0, 200.0, 500), (8.0, None, 500), (80.0, 3.6e6, 50)],
+    ids=["ten times its share", "twenty times, urgent", "large", "large, best effort", "an hour's budget"],
+)
+def test_a_tenant_far_above_its_share_costs_another_at_most_ten_points(
+    flood_per_s: float, budget_ms: float | None, pairs: int
+) -> None:
+    # 80 requests a second take all of both replicas at the smallest tier.
+    config = two_tenants(shop={"share": 0.5}, flood={"share": 0.1})
+    alone = attainment(config, 0.0)
+    assert alone > 0.99
+    assert attainment(config, flood_per_s, budget_ms, pairs) >= alone - 0.1
+
+
+def test_without_shares_the_same_load_would_cost_more() -> None:
+    assert attainment(two_tenants(), 80.0) < 0.85
+
+
+# In the API
+
+
+def test_a_tenant_holds_its_share_of_memory_and_requests() -> None:
+    admission = Admission(1000)
+    with admission.enter() as first, admission.enter() as second, admission.enter() as other:
+        first.count_for("a", 0.25)
+        first.resize(900)  # one request may always be as large as the limits allow
+        first.resize(200)
+        second.count_for("a", 0.25)
+        with pytest.raises(Overloaded, match="leave no memory of its share"):
+            second.resize(51)
+        second.resize(50)
+        other.count_for("b", 0.75)
+        other.resize(700)
+    assert (admission.reserved_bytes, admission.tenants["a"].bytes, admission.tenants["a"].requests) == (0, 0, 0)
+    with admission.enter() as first, admission.enter() as second:
+        first.count_for("a", 0.0001)
+        with pytest.raises(Overloaded, match="1 requests of tenant a are under way"):
+            second.count_for("a", 0.0001)
+    assert admission.tenants["a"].requests == 0
