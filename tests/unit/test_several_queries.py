@@ -295,5 +295,8 @@ def test_work_of_the_first_candidates_is_that_of_each_query() -> None:
     assert lengths.first(1) == Work(2, 40, 100 + 900)
     assert lengths.first(2) == lengths.first(3) == Work(4, 100, 100 + 400 + 900 + 1600)
     assert (lengths.share(1), lengths.share(3), lengths.candidates) == (0.5, 1.0, 3)
+    copies_first = Lengths(np.array([10, 20, 30, 40]), ranks=np.array([0, 8, 9, 0]), candidates=10)
+    assert copies_first.first(2) == Work(2, 50, 100 + 1600)
+    assert copies_first.share(2) == 0.75, "the best two of the first query may be any two of its three documents"
     split = Lengths(np.array([10, 11, 20]), firsts=np.array([0, 2]), ranks=np.array([1, 0]), candidates=2)
     assert (split.first(1), split.first(2).pairs) == (Work(1, 20, 400), 3)
