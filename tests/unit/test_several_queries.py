@@ -8,8 +8,11 @@ import pytest
 
 from rankfleet.core.errors import InvalidRequest, Overloaded, TooLarge
 from rankfleet.core.messages import Plan, RankedDocument, Ranking, RerankRequest, Stage
+from rankfleet.core.pairs import TokenizedPairs
+from rankfleet.core.passages import PassageRule
 from rankfleet.core.query_lists import QueryLists
 from rankfleet.core.work import Work
+from rankfleet.engine.text.pair_template import PairTemplate
 from rankfleet.estimates.fusion import Fusion
 from rankfleet.estimates.latency import LatencyModel
 from rankfleet.estimates.lengths import Lengths
@@ -300,3 +303,22 @@ def test_work_of_the_first_candidates_is_that_of_each_query() -> None:
     assert copies_first.share(2) == 0.75, "the best two of the first query may be any two of its three documents"
     split = Lengths(np.array([10, 11, 20]), firsts=np.array([0, 2]), ranks=np.array([1, 0]), candidates=2)
     assert (split.first(1), split.first(2).pairs) == (Work(1, 20, 400), 3)
+
+
+@pytest.mark.parametrize("truncated_end", [None, [9, 2]])
+@pytest.mark.parametrize("passages", [None, PassageRule(1, 16)])
+def test_pairs_of_several_queries_are_those_of_each_alone(
+    truncated_end: list[int] | None, passages: PassageRule | None
+) -> None:
+    tokenizer = fakes.word_tokenizer(12)
+    tokenizer.template = PairTemplate([1], [2], [2], truncated_end=truncated_end)  # room for 9 tokens of text
+    queries = [np.arange(10, 12), np.arange(20, 29), np.arange(10, 12), np.arange(30, 31)]
+    documents = [np.arange(40, 60), np.arange(60, 75), np.arange(80, 84), np.arange(0)]
+    together = tokenizer.build_pairs(queries, documents, tokenizer.layout(queries, documents, None, passages))
+    alone = [
+        tokenizer.build_pairs(query, [document], tokenizer.layout(query, [document], None, passages))
+        for query, document in zip(queries, documents, strict=True)
+    ]
+    joined = TokenizedPairs.join(alone)
+    for name in ("ids", "lengths", "document_offsets"):
+        assert getattr(together, name).tolist() == getattr(joined, name).tolist()
