@@ -34,6 +34,14 @@ async def test_retrieved_documents_are_reranked_and_named() -> None:
     assert reply.headers["server-timing"].startswith("read;dur=")
 
 
+async def test_spans_are_of_the_documents_of_the_index() -> None:
+    async with client(Bm25Index.build(CORPUS)) as http:
+        reply = await http.post("/v1/search", json={"query": "cat", "relevant_spans": {"mode": "enabled"}})
+        check_documented(await openapi_page(http), reply)
+    spans = [[(span["start"], span["end"]) for span in row["relevant_spans"]] for row in reply.json()["results"]]
+    assert spans == [[(0, 22)], [(0, 5)]]
+
+
 async def test_a_search_that_finds_nothing_has_no_results() -> None:
     async with client(Bm25Index.build(CORPUS)) as http:
         for query in ("elephant", "!!!", "the"):

@@ -8,9 +8,12 @@ import pytest
 
 from rankfleet.core.errors import InvalidRequest, Overloaded, TooLarge
 from rankfleet.core.messages import Plan, RankedDocument, Ranking, RerankRequest, Stage
+from rankfleet.core.pairs import TokenizedPairs
+from rankfleet.core.passages import PassageRule
 from rankfleet.core.query_lists import QueryLists
 from rankfleet.core.text_options import TextOptions
 from rankfleet.core.work import Work
+from rankfleet.engine.text.pair_template import PairTemplate
 from rankfleet.estimates.fusion import Fusion
 from rankfleet.estimates.latency import LatencyModel
 from rankfleet.estimates.lengths import Lengths
@@ -296,6 +299,9 @@ def test_work_of_the_first_candidates_is_that_of_each_query() -> None:
     assert lengths.first(1) == Work(2, 40, 100 + 900)
     assert lengths.first(2) == lengths.first(3) == Work(4, 100, 100 + 400 + 900 + 1600)
     assert (lengths.share(1), lengths.share(3), lengths.candidates) == (0.5, 1.0, 3)
+    copies_first = Lengths(np.array([10, 20, 30, 40]), ranks=np.array([0, 8, 9, 0]), candidates=10)
+    assert copies_first.first(2) == Work(2, 50, 100 + 1600)
+    assert copies_first.share(2) == 0.75, "the best two of the first query may be any two of its three documents"
     split = Lengths(np.array([10, 11, 20]), firsts=np.array([0, 2]), ranks=np.array([1, 0]), candidates=2)
     assert (split.first(1), split.first(2).pairs) == (Work(1, 20, 400), 3)
 
@@ -333,3 +339,22 @@ async def test_a_threshold_holds_for_the_results_of_each_query() -> None:
         body = {"queries": ["cat", "x"], "documents": [DOG, DOG_IS, ANIMAL], "score_threshold": 0.5}
         reply = (await http.post("/v1/rerank", json=body)).json()
     assert [[row["index"] for row in rows] for rows in reply["results"]] == [[2, 1], [2, 1]]
+
+
+@pytest.mark.parametrize("truncated_end", [None, [9, 2]])
+@pytest.mark.parametrize("passages", [None, PassageRule(1, 16)])
+def test_pairs_of_several_queries_are_those_of_each_alone(
+    truncated_end: list[int] | None, passages: PassageRule | None
+) -> None:
+    tokenizer = fakes.word_tokenizer(12)
+    tokenizer.template = PairTemplate([1], [2], [2], truncated_end=truncated_end)  # room for 9 tokens of text
+    queries = [np.arange(10, 12), np.arange(20, 29), np.arange(10, 12), np.arange(30, 31)]
+    documents = [np.arange(40, 60), np.arange(60, 75), np.arange(80, 84), np.arange(0)]
+    together = tokenizer.build_pairs(queries, documents, tokenizer.layout(queries, documents, None, passages))
+    alone = [
+        tokenizer.build_pairs(query, [document], tokenizer.layout(query, [document], None, passages))
+        for query, document in zip(queries, documents, strict=True)
+    ]
+    joined = TokenizedPairs.join(alone)
+    for name in ("ids", "lengths", "document_offsets"):
+        assert getattr(together, name).tolist() == getattr(joined, name).tolist()

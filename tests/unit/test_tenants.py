@@ -196,7 +196,7 @@ async def test_large_work_above_a_share_is_cut_so_that_others_need_not_wait() ->
     )
     # A pair of five tokens takes 5 ms, and others can wait 0.26 × 120 = 31 ms.
     one.fleet.update_latency(dict.fromkeys(("small", "medium", "large"), LatencyModel(0.0, 1.0, 0.0)))
-    documents = ["a"] * 20
+    documents = [*map(str, range(20))]
     for tenant, sizes, over_share in (("b", {20}, False), ("a", {5}, True)):
         group.chunks.clear()
         await one.rank(RerankRequest("cat", documents, tenant=tenant, slo_ms=120))
@@ -275,3 +275,12 @@ def test_a_tenant_holds_its_share_of_memory_and_requests() -> None:
         with pytest.raises(Overloaded, match="1 requests of tenant a are under way"):
             second.count_for("a", 0.0001)
     assert admission.tenants["a"].requests == 0
+
+
+async def test_the_pairs_of_a_rate_are_those_of_every_query() -> None:
+    one = service(tenants={"shop": {"pairs_per_s": 1}}, clock=FakeClock())  # ten at once
+    shared = RerankRequest("cat", ["a", "b", "a"], queries=("cat", "dog"), tenant="shop")
+    await one.rank(shared)
+    with pytest.raises(RateLimited, match="wait, or send fewer documents"):
+        await one.rank(shared)  # 6 of the 4 that are left
+    await one.rank(RerankRequest("cat", ["a", "b"], queries=("cat", "dog"), tenant="shop"))

@@ -65,8 +65,13 @@ class Lengths:
         return self.documents if self._candidates is None else self._candidates
 
     def share(self, count: int) -> float:
-        """The share of the documents that are among the first `count` candidates of their query."""
-        return count / self.documents if self.ranks is None else float(np.mean(self.ranks < count))
+        """The largest share of the documents that `count` candidates of each query can be."""
+        if self.ranks is None:
+            return count / self.documents
+        places = np.arange(len(self.ranks))
+        begins = np.diff(self.ranks, prepend=0) <= 0  # ranks grow from one document of a query to the next
+        numbers = places - np.maximum.accumulate(np.where(begins, places, 0))
+        return float(np.mean(numbers < count))
 
     def first(self, count: int) -> Work:
         """The work of all pairs of the first `count` candidates of each query."""
