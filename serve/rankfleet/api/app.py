@@ -11,6 +11,7 @@ from starlette.requests import ClientDisconnect
 
 from rankfleet import __version__
 from rankfleet.api.admission import Admission
+from rankfleet.api.console.routes import add_console
 from rankfleet.api.dialects.dialect import About, Dialect, Route, SharedRoute
 from rankfleet.api.dialects.registry import DIALECTS, SHARED
 from rankfleet.api.errors import ErrorResponses, documented_errors
@@ -71,6 +72,7 @@ def build_api(
     for shared in SHARED:
         direct |= add_routes(api, shared.dialects, (shared,), handler.rerank)
     add_status_routes(api, service, health, host.update_faults)
+    add_console(api)
     api.exception_handler(HTTPException)(errors.not_routed)
 
     # Starlette's outermost layer raises errors again after answering them, and Serve would log them a second time.
