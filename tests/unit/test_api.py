@@ -255,7 +255,7 @@ ROUTES = [
 
 async def test_the_root_lists_all_paths(client: httpx.AsyncClient) -> None:
     reply = (await client.get("/")).json()
-    assert sorted(reply["paths"]) == sorted([*ROUTES, "/docs"])
+    assert sorted(reply["paths"]) == sorted([*ROUTES, "/console", "/docs"])
 
 
 async def test_paths_may_end_in_a_slash(client: httpx.AsyncClient) -> None:

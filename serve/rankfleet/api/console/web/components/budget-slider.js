@@ -20,8 +20,9 @@ export class BudgetSlider extends HTMLElement {
     });
     this.number = h("input", {
       id: "budget-number", type: "number", min: "1", max: "3600000", step: "any", "aria-label": "Budget in milliseconds",
+      oninput: () => this.number.validity.valid && this.number.value && this.#choose(Number(this.number.value), "moved"),
       onchange: () => {
-        this.#choose(Number(this.number.value) || this.#budgetMs, "moved");
+        this.number.value = this.#budgetMs; // what is no budget is taken back
         this.dispatchEvent(new Event("settled"));
       },
     });
@@ -62,7 +63,7 @@ export class BudgetSlider extends HTMLElement {
     const position = Math.round(this.#scale()(this.#budgetMs));
     if (document.activeElement !== this.range || Math.abs(position - this.range.value) > 2) this.range.value = position;
     this.range.setAttribute("aria-valuetext", ms(this.#budgetMs));
-    this.number.value = this.#budgetMs;
+    if (document.activeElement !== this.number) this.number.value = this.#budgetMs;
   }
 }
 

@@ -69,8 +69,7 @@ export class PlanPanel extends HTMLElement {
     this.#comparing = comparing;
     this.#plans.drop();
     this.#ladder.abort();
-    this.#rungs = null;
-    this.#domain = null;
+    this.#decision = this.#domain = this.#rungs = null;
     this.#measured = {};
     if (body) this.#plans.put(body);
     else this.#nothing(emptyNotice("Write a query and at least one document; the plan for them then stands here."));

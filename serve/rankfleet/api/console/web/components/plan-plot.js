@@ -75,9 +75,9 @@ export class PlanPlot extends HTMLElement {
       h(
         "p",
         { class: "legend", "aria-hidden": "true" },
-        h("span", { class: "key ring" }), "what this budget gets",
-        h("span", { class: "key step" }), "the best that each budget buys",
-        h("span", { class: "key took" }), "what it took, last time",
+        h("span", {}, h("span", { class: "key ring" }), "what this budget gets"),
+        h("span", {}, h("span", { class: "key step" }), "the best that each budget buys"),
+        h("span", {}, h("span", { class: "key took" }), "what it took, last time"),
       ),
     );
   }

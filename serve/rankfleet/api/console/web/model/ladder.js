@@ -19,15 +19,16 @@ export async function ladder(body, [lowMs, highMs], signal) {
   return runs(budgets, decisions);
 }
 
-/** Exported for tests. */
-export function runs(budgets, decisions) {
+// More time never gets less: where it seems so, the router itself was slower for one question than for the next.
+function runs(budgets, decisions) {
   const found = [];
   budgets.forEach((fromMs, step) => {
     const chosen = chosenOf(decisions[step]);
     const rung = chosen
       ? { fromMs, name: kindOf(chosen), tier: chosen.tier, quality: chosen.quality }
       : { fromMs, name: "refused", tier: null, quality: null };
-    if (found.at(-1)?.name !== rung.name) found.push(rung);
+    const before = found.at(-1);
+    if (!before || (rung.name !== before.name && rung.quality > before.quality)) found.push(rung);
   });
   return found;
 }

@@ -93,6 +93,7 @@ export class TryView extends HTMLElement {
 
   #edited() {
     this.rankings.outdate();
+    this.#describe();
     clearTimeout(this.#typing);
     this.#typing = setTimeout(() => {
       this.plan.ask(bodyOf(this.#request));
