@@ -105,8 +105,6 @@ export class PlanPanel extends HTMLElement {
     this.live.hidden = false;
     this.notice.replaceChildren();
     this.says.replaceChildren(sentence(body, decision));
-    this.#domain = fit(this.#domain, decision, body.slo_ms);
-    this.slider.domain = this.#domain;
     this.#draw();
     if (this.#comparing) this.#askLadder(body);
   }
@@ -127,6 +125,8 @@ export class PlanPanel extends HTMLElement {
   }
 
   #draw() {
+    this.#domain = fit(this.#domain, this.#decision, Object.values(this.#measured), this.budgetMs);
+    this.slider.domain = this.#domain;
     const tierIndex = this.#tiers.index;
     const decision = this.#decision;
     const measured = this.#measured;
@@ -143,9 +143,9 @@ function sentence(body, decision) {
   return h("p", {}, at, "auto would answer with ", h("b", {}, planName(chosen)), `: ${decision.reason}.`);
 }
 
-/** The axis: from half of the fastest plan to four times the slowest, with the budget on it, unless `before` will do. */
-function fit(before, decision, budgetMs) {
-  const times = decision.considered.map((each) => each.predicted_ms).filter((value) => value !== null);
+// The axis: from half of the fastest plan to four times the slowest, with the budget on it, unless `before` will do.
+function fit(before, decision, measured, budgetMs) {
+  const times = [...decision.considered.map((each) => each.predicted_ms).filter((value) => value !== null), ...measured];
   if (!times.length) times.push(10, 100);
   const fastest = Math.min(...times);
   const slowest = Math.max(...times);

@@ -5,8 +5,8 @@ import { ms, planName, quality } from "../lib/format.js";
 import { linearScale, linearTicks, logScale, logTicks } from "../lib/scale.js";
 import { placeLabels } from "./plot-labels.js";
 
-const HEIGHT = 300;
-const MARGIN = { left: 52, right: 24, top: 26, bottom: 40 };
+const HEIGHT = 310;
+const MARGIN = { left: 52, right: 24, top: 40, bottom: 40 };
 
 export class PlanPlot extends HTMLElement {
   #shown = null;
@@ -61,11 +61,11 @@ export class PlanPlot extends HTMLElement {
           svg("text", { class: "tick", x: x(tick), y: floor + 18, "text-anchor": "middle" }, tickName(tick)),
         ]),
         svg("text", { class: "axis", x: inner[1], y: HEIGHT - 4, "text-anchor": "end" }, "predicted latency, 99th percentile →"),
-        svg("text", { class: "axis", x: 4, y: 14 }, "↑ quality, nDCG@10"),
+        svg("text", { class: "axis", x: 4, y: 12 }, "↑ quality, nDCG@10"),
         svg("rect", { class: "over", x: over, y: MARGIN.top, width: Math.max(0, inner[1] - over), height: floor - MARGIN.top }),
         rungs.length ? svg("path", { class: "buys", d: steps(rungs, within, y, inner[1]) }) : null,
         svg("line", { class: "budget", x1: over, x2: over, y1: MARGIN.top - 8, y2: floor }),
-        svg("text", { class: "budget-name", x: over, y: MARGIN.top - 12, "text-anchor": anchor(over, inner) }, `budget ${ms(budgetMs)}`),
+        svg("text", { class: "budget-name", x: over, y: MARGIN.top - 11, "text-anchor": anchor(over, inner) }, `budget ${ms(budgetMs)}`),
         points.map((point) => took(point, measured, within)),
         points.map((point) => mark(point, tierIndex)),
         placeLabels(points.filter((point) => point.whole || point.chosen), inner, [MARGIN.top, floor]).map((label) =>

@@ -92,7 +92,7 @@ export class RankingsBoard extends HTMLElement {
         h(
           "span",
           { class: "figures" },
-          result ? [h("span", { class: "sr" }, ", score "), h("span", { class: "score" }, score(result.relevance_score)), bar] : null,
+          result ? scored(result, bar) : null,
           moved && [
             h("span", { class: "sr" }, `, ${moved}`),
             h("span", { class: `move ${up > 0 ? "rose" : "fell"}`, "aria-hidden": "true" }, `${up > 0 ? "▲" : "▼"}${Math.abs(up)}`),
@@ -164,6 +164,11 @@ export class RankingsBoard extends HTMLElement {
     next.focus();
     next.scrollIntoView({ block: "nearest", inline: "nearest" });
   }
+}
+
+function scored({ relevance_score: value, logit }, bar) {
+  if (logit === null) return h("span", {}, h("span", { class: "sr" }, ", "), "not scored");
+  return [h("span", { class: "sr" }, ", score "), h("span", { class: "score" }, score(value)), bar];
 }
 
 /** Title of a column, and the line below it. */

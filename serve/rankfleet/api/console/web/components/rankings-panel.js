@@ -122,7 +122,7 @@ export class RankingsPanel extends HTMLElement {
 }
 
 function answerOf(auto) {
-  const { reason, slo, degraded } = auto.reply.rankfleet;
+  const { reason, slo } = auto.reply.rankfleet;
   const within = slo ? ` of ${ms(slo.budget_ms)}` : "";
   return h(
     "p",
@@ -131,7 +131,6 @@ function answerOf(auto) {
     h("b", {}, auto.planName),
     ` in ${ms(auto.totalMs)}${within}: ${reason}.`,
     slo && !slo.met ? h("span", { class: "late" }, " The budget was missed.") : null,
-    degraded ? h("span", { class: "note" }, ` No complete plan fitted, so the answer is ${degraded}.`) : null,
     slo?.partial ? h("span", { class: "note" }, " The second stage was left out, for lack of time or because it failed.") : null,
   );
 }
