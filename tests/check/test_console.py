@@ -1,6 +1,7 @@
 """The console in headless Chromium, over a router with the demo tiers on loop-back."""
 
 import json
+import math
 import re
 import shutil
 import subprocess
@@ -327,6 +328,52 @@ def test_a_fleet_under_load_answers_with_less_and_says_so(open_page: Open, fleet
     finally:
         for chunk in chunks:
             ledger.close(chunk, now)
+
+
+def test_the_fleet_shows_tiers_replicas_and_decisions(open_page: Open) -> None:
+    page = ranked(open_page())
+    page.get_by_role("link", name="Fleet", exact=True).click()
+    expect(page.get_by_role("link", name="Fleet", exact=True)).to_have_attribute("aria-current", "page")
+    expect(page.locator("plan-plot svg")).to_have_attribute("aria-label", re.compile("small .*, quality 0.474"))
+    expect(page.locator("recent-requests")).to_contain_text("of those with a budget in time")
+    expect(page.locator("decision-list tbody tr").first).to_contain_text("is asked for by name")
+    page.get_by_role("link", name="Try it").click()
+    ranked(page)
+
+
+def test_the_fleet_shows_load_and_an_ejected_replica_as_they_come(open_page: Open) -> None:
+    with console_fleet() as fleet:
+        ledger = fleet.service.fleet.ledgers["demo"]
+        ledger.update(frozenset({"r1", "r2"}))
+        page = open_page("#/fleet", url=fleet.url)
+        expect(page.locator("group-table tbody tr")).to_have_count(2)
+        expect(page.locator("decision-list")).to_contain_text("No request has been answered yet")
+        entry = Entry(2500.0, math.inf, fleet.service.clock())
+        ledger.open(entry, fleet.service.clock())
+        ledger.place(entry, "r1", fleet.service.clock())
+        ledger.eject("r2", fleet.service.clock())
+        expect(page.locator("group-table tbody tr").nth(1)).to_contain_text("ejected: it lost or failed work")
+        expect(page.locator("group-table tbody tr").nth(0)).to_contain_text("takes work1")
+
+
+def test_a_fleet_that_does_not_answer_is_told_in_words(open_page: Open) -> None:
+    page = open_page("#/fleet")
+    expect(page.locator("group-table")).to_be_visible()
+    page.context.set_offline(True)
+    expect(page.locator("fleet-view .error")).to_contain_text("does not answer. See whether it still runs")
+    page.context.set_offline(False)
+    expect(page.locator("group-table")).to_be_visible()
+
+
+@pytest.mark.parametrize(("scheme", "width"), [("light", 390), ("dark", 1280)])
+def test_axe_finds_no_violation_in_the_fleet(open_page: Open, scheme: str, width: int) -> None:
+    axe = pytest.importorskip("axe_playwright_python.sync_playwright").Axe()
+    page = ranked(open_page(viewport={"width": width, "height": 844}, color_scheme=scheme))
+    page.get_by_role("link", name="Fleet", exact=True).click()
+    expect(page.locator("decision-list tbody tr").first).to_be_visible()
+    found = axe.run(page)
+    assert found.violations_count == 0, found.generate_report()
+    assert page.evaluate("document.documentElement.scrollWidth") <= width, "the page scrolls sideways"
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])

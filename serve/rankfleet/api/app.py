@@ -15,10 +15,12 @@ from rankfleet.api.console.routes import add_console
 from rankfleet.api.dialects.dialect import About, Dialect, Route, SharedRoute
 from rankfleet.api.dialects.registry import DIALECTS, SHARED
 from rankfleet.api.errors import ErrorResponses, documented_errors
+from rankfleet.api.fleet import add_fleet
 from rankfleet.api.gate import Handler, request_gate
 from rankfleet.api.http import READ_TIMEOUT_S, RequestReader, json_response
 from rankfleet.api.outcomes import Outcomes, RequestMetrics
 from rankfleet.api.ranking import RankingHandler, Retriever
+from rankfleet.api.recent import Recent
 from rankfleet.api.status import ABOUT, Responses, add_status_routes
 from rankfleet.router.health import RouterHealth
 from rankfleet.router.service import RankingService
@@ -49,15 +51,17 @@ def build_api(
     health: RouterHealth | None = None,
     admission: Admission | None = None,
     host: HostProcess = HostProcess(),
+    recent: Recent | None = None,
 ) -> FastAPI:
     """The API over one router's service.
 
-    health, admission: shared where a process serves several versions of the fleet at a time.
+    health, admission, recent: shared where a process serves several versions of the fleet at a time.
     """
     limits = service.config.limits
     health = health or RouterHealth(service.probe, service.clock)
     admission = admission or Admission(limits.max_bytes_in_flight)
-    outcomes = Outcomes(metrics, health)
+    recent = recent or Recent(service.clock)
+    outcomes = Outcomes(metrics, health, recent)
     errors = ErrorResponses(outcomes, host.log_location, host.disconnects)
     reader = RequestReader(limits.max_body_bytes, host.read_timeout_s)
     handler = RankingHandler(service, retriever, reader, outcomes)
@@ -72,6 +76,7 @@ def build_api(
     for shared in SHARED:
         direct |= add_routes(api, shared.dialects, (shared,), handler.rerank)
     add_status_routes(api, service, health, host.update_faults)
+    add_fleet(api, service, recent)
     add_console(api)
     api.exception_handler(HTTPException)(errors.not_routed)
 

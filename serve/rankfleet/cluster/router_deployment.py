@@ -19,6 +19,7 @@ from starlette.types import Receive, Scope, Send
 
 from rankfleet.api.admission import Admission
 from rankfleet.api.app import HostProcess, build_api
+from rankfleet.api.recent import Recent
 from rankfleet.autoscaler.drain import drain_times_s
 from rankfleet.autoscaler.reports import router_report
 from rankfleet.autoscaler.sharing import Resources
@@ -110,6 +111,7 @@ class Router:
         self._follower = FleetFollower("the router", self._start, self._turn_to)
         self._admission = Admission(0)
         self._health = RouterHealth(self._probe)
+        self._recent = Recent()
         self._tasks: set[asyncio.Task[None]] = set()
         self._report_numbers = itertools.count(1)
         self._settings = ""  # `settings_name` of what replicas of groups get from the newest file
@@ -190,6 +192,7 @@ class Router:
                 disconnects=(ClientDisconnect, TaskCancelledError),
                 update_faults=self._faults,
             ),
+            self._recent,
         )
         version = Version(fleet, files.models, FleetApp(service, api))
         self._rollover.offer(version, time.monotonic())

@@ -3,11 +3,15 @@
 import "./components/fleet-status.js";
 import "./components/forget-key.js";
 import "./components/key-dialog.js";
+import { FleetView } from "./views/fleet-view.js";
 import { TryView } from "./views/try-view.js";
 import { h } from "./lib/element.js";
 
 // A view is an element that gets the rest of the address: #/try/REST. The first one is the default.
-const VIEWS = [{ name: "try", title: "Try it", element: TryView }];
+const VIEWS = [
+  { name: "try", title: "Try it", element: TryView },
+  { name: "fleet", title: "Fleet", element: FleetView },
+];
 
 function showView() {
   const [, name, rest = ""] = location.hash.split("/");

@@ -6,6 +6,11 @@ import { linearScale, linearTicks, logScale, logTicks } from "../lib/scale.js";
 import { placeLabels } from "./plot-labels.js";
 
 const HEIGHT = 310;
+const LEGEND = [
+  ["ring", "what this budget gets"],
+  ["step", "the best that each budget buys"],
+  ["took", "what it took, last time"],
+];
 const MARGIN = { left: 52, right: 24, top: 40, bottom: 40 };
 
 export class PlanPlot extends HTMLElement {
@@ -24,7 +29,7 @@ export class PlanPlot extends HTMLElement {
 
   /**
    * decision: of /v1/plan. domain: of the axis, in ms. rungs: of `ladder`. tierIndex(name): for its colour.
-   * measured: {name of tier or plan: ms}, what the last ranking took.
+   * measured: {name of tier or plan: ms}, what the last ranking took. budgetMs: null for none. legend: [[kind, words]].
    */
   show(shown) {
     this.#shown = shown;
@@ -33,7 +38,7 @@ export class PlanPlot extends HTMLElement {
 
   #draw() {
     if (!this.#shown || !this.clientWidth) return;
-    const { decision, budgetMs, domain, rungs, tierIndex, measured } = this.#shown;
+    const { decision, budgetMs, domain, rungs, tierIndex, measured, legend = LEGEND } = this.#shown;
     const width = this.clientWidth;
     const plans = decision.considered.filter((each) => each.predicted_ms !== null);
     const inner = [MARGIN.left, width - MARGIN.right];
@@ -47,7 +52,7 @@ export class PlanPlot extends HTMLElement {
         chosen: each.verdict === "chosen", whole: each.how === "everything" || each.tier === "none",
       }))
       .sort((one, other) => one.chosen - other.chosen);
-    const over = within(budgetMs);
+    const over = within(budgetMs ?? domain[1]);
     this.replaceChildren(
       svg(
         "svg",
@@ -64,8 +69,7 @@ export class PlanPlot extends HTMLElement {
         svg("text", { class: "axis", x: 4, y: 12 }, "↑ quality, nDCG@10"),
         svg("rect", { class: "over", x: over, y: MARGIN.top, width: Math.max(0, inner[1] - over), height: floor - MARGIN.top }),
         rungs.length ? svg("path", { class: "buys", d: steps(rungs, within, y, inner[1]) }) : null,
-        svg("line", { class: "budget", x1: over, x2: over, y1: MARGIN.top - 8, y2: floor }),
-        svg("text", { class: "budget-name", x: over, y: MARGIN.top - 11, "text-anchor": anchor(over, inner) }, `budget ${ms(budgetMs)}`),
+        budgetMs === null ? null : budgetLine(over, budgetMs, floor, inner),
         points.map((point) => took(point, measured, within)),
         points.map((point) => mark(point, tierIndex)),
         placeLabels(points.filter((point) => point.whole || point.chosen), inner, [MARGIN.top, floor]).map((label) =>
@@ -75,12 +79,17 @@ export class PlanPlot extends HTMLElement {
       h(
         "p",
         { class: "legend", "aria-hidden": "true" },
-        h("span", {}, h("span", { class: "key ring" }), "what this budget gets"),
-        h("span", {}, h("span", { class: "key step" }), "the best that each budget buys"),
-        h("span", {}, h("span", { class: "key took" }), "what it took, last time"),
+        legend.map(([kind, words]) => h("span", {}, h("span", { class: `key ${kind}` }), words)),
       ),
     );
   }
+}
+
+function budgetLine(x, budgetMs, floor, inner) {
+  return [
+    svg("line", { class: "budget", x1: x, x2: x, y1: MARGIN.top - 8, y2: floor }),
+    svg("text", { class: "budget-name", x, y: MARGIN.top - 11, "text-anchor": anchor(x, inner) }, `budget ${ms(budgetMs)}`),
+  ];
 }
 
 function qualityDomain(plans, rungs) {
@@ -129,7 +138,7 @@ function took({ x, y, name }, measured, within) {
 
 function inWords(decision, budgetMs) {
   const plans = decision.considered.map((each) => `${planName(each)} ${ms(each.predicted_ms)}, quality ${quality(each.quality)}`);
-  return `Latency against quality with a budget of ${ms(budgetMs)}: ${plans.join("; ")}. The table of alternatives has the same.`;
+  return `Latency against quality${budgetMs === null ? "" : ` with a budget of ${ms(budgetMs)}`}: ${plans.join("; ")}.`;
 }
 
 customElements.define("plan-plot", PlanPlot);

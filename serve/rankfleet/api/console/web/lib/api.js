@@ -21,6 +21,8 @@ export const rerank = (body, signal) => call("POST", "/v1/rerank", body, signal)
 export const plan = (body, signal) => call("POST", "/v1/plan", body, signal);
 export const models = async (signal) => (await call("GET", "/v1/models", undefined, signal)).data;
 
+export const fleet = (signal) => call("GET", "/v1/fleet", undefined, signal);
+
 /** {status, reason, not_changed}, whether the router is ready or not. */
 export async function readiness() {
   const response = await reach("/readyz", {});

@@ -6,6 +6,7 @@ import { storedKey } from "../lib/key.js";
 import { Tiers } from "../lib/tiers.js";
 import { CodePanel } from "../components/code-panel.js";
 import { errorNotice } from "../components/notice.js";
+import { panel } from "../components/panel.js";
 import { PlanPanel } from "../components/plan-panel.js";
 import { RankingsPanel } from "../components/rankings-panel.js";
 import { RequestForm } from "../components/request-form.js";
@@ -138,9 +139,5 @@ export class TryView extends HTMLElement {
 }
 
 const sampleRequest = () => ({ query: SAMPLE.query, text: SAMPLE.text, candidates: SAMPLE.candidates, budgetMs: SAMPLE.budgetMs });
-
-function panel(name, title, ...content) {
-  return h("section", { class: `panel ${name}`, "aria-labelledby": `${name}-title` }, h("h2", { id: `${name}-title` }, title), content);
-}
 
 customElements.define("try-view", TryView);
