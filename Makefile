@@ -42,7 +42,7 @@ unit: $(VENV)/.dev ## run the unit tests alone: seconds, no Ray
 test: lint ## lint and run the unit, engine and integration tests
 	$(BIN)/pytest -m 'not slow'
 
-check: $(VENV)/.dev ## run what takes long or needs an environment of its own: the largest models, the minimal install, clients
+check: $(VENV)/.dev ## run what takes long or needs an environment of its own: the largest models, the minimal install, clients, a browser
 	$(BIN)/pytest -m slow
 	$(BIN)/python -m tests.clients.environments
 	$(BIN)/pytest tests/check

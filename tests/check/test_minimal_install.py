@@ -12,6 +12,7 @@ import httpx
 import pytest
 import yaml
 
+from rankfleet.api.console.routes import WEB
 from rankfleet.engine.native.build import VARIANTS
 from rankfleet.engine.native.library import best_variants, cpu_flags
 from tests.check.conftest import Environment, build_wheel, copy_of_the_checkout
@@ -23,6 +24,7 @@ DOCUMENTS = [
     "A vaccine trains the immune system to recognise a germ, so that it can fight the disease later.",
     "Heavy rain is expected in the north of the country this weekend.",
 ]
+CONSOLE = [str(path.relative_to(WEB)) for path in WEB.rglob("*") if path.is_file()]
 OF_EXTRAS = ("bm25s", "datasets", "flash_attn", "ir_measures", "matplotlib", "onnxruntime", "sentence_transformers")
 
 
@@ -37,6 +39,7 @@ def test_the_wheel_holds_the_package_and_its_data_and_nothing_else(wheel: Path) 
         "rankfleet/configs/published/ettin.json",
         "rankfleet/configs/workloads/mixed.yaml",
         "rankfleet/engine/native/encoder.cpp",
+        *(f"rankfleet/api/console/web/{name}" for name in CONSOLE),
         *(f"rankfleet/models/demo/{tier}/model.safetensors" for tier in ("small", "medium", "large")),
         *(f"rankfleet/models/demo/{tier}/tokenizer.json" for tier in ("small", "medium", "large")),
     } <= names

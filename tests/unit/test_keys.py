@@ -145,7 +145,17 @@ async def test_who_has_no_key_is_refused_in_the_form_of_the_dialect_and_nothing_
 
 
 async def test_what_needs_a_key_and_what_does_not(client: httpx.AsyncClient) -> None:
-    for path in ("/", "/healthz", "/health", "/readyz", "/tei/health", "/docs", "/openapi.json"):
+    for path in (
+        "/",
+        "/healthz",
+        "/health",
+        "/readyz",
+        "/tei/health",
+        "/docs",
+        "/openapi.json",
+        "/console",
+        "/console/main.js",
+    ):
         assert (await client.get(path)).status_code in (200, 503), path
         assert (await client.post(path)).status_code == 401
     for path in ("/v1/models", "/info", "/tei/info", "/nothing", "/metrics", "/docs/oauth2-redirect", "//v1/models"):

@@ -13,15 +13,18 @@ from starlette.types import ASGIApp
 
 from rankfleet import __version__
 from rankfleet.api.admission import Admission
+from rankfleet.api.console.routes import add_console
 from rankfleet.api.dialects.dialect import About, Dialect, Route, SharedRoute
 from rankfleet.api.dialects.registry import DIALECTS, SHARED
 from rankfleet.api.errors import ErrorResponses
+from rankfleet.api.fleet import add_fleet
 from rankfleet.api.gate import Handler, request_gate
 from rankfleet.api.http import READ_TIMEOUT_S, RequestReader, json_response
 from rankfleet.api.keys import KeyRing
 from rankfleet.api.openapi import Api, documented
 from rankfleet.api.outcomes import Outcomes, RequestMetrics
 from rankfleet.api.ranking import RankingHandler, Retriever
+from rankfleet.api.recent import Recent
 from rankfleet.api.status import ABOUT, Responses, add_status_routes
 from rankfleet.router.health import RouterHealth
 from rankfleet.router.service import RankingService
@@ -53,16 +56,18 @@ def build_api(
     admission: Admission | None = None,
     host: HostProcess = HostProcess(),
     keys: KeyRing | None = None,
+    recent: Recent | None = None,
 ) -> FastAPI:
     """The API over one router's service.
 
-    health, admission: shared where a process serves several versions of the fleet at a time.
+    health, admission, recent: shared where a process serves several versions of the fleet at a time.
     keys: of which a request needs one; None if it needs none.
     """
     limits = service.config.limits
     health = health or RouterHealth(service.probe, service.clock)
     admission = admission or Admission(limits.max_bytes_in_flight)
-    outcomes = Outcomes(metrics, health)
+    recent = recent or Recent(service.clock)
+    outcomes = Outcomes(metrics, health, recent)
     errors = ErrorResponses(outcomes, host.log_location, host.disconnects)
     reader = RequestReader(limits.max_body_bytes, host.read_timeout_s)
     handler = RankingHandler(service, retriever, reader, outcomes)
@@ -84,6 +89,8 @@ def build_api(
     for shared in SHARED:
         direct |= add_routes(api, shared.dialects, (shared,), handler.rerank)
     add_status_routes(api, service, health, host.update_faults)
+    add_fleet(api, service, recent)
+    add_console(api)
     api.exception_handler(HTTPException)(errors.not_routed)
 
     # Starlette's outermost layer raises errors again after answering them, and Serve would log them a second time.

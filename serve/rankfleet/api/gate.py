@@ -12,8 +12,8 @@ from rankfleet.api.keys import KeyRing
 from rankfleet.core.errors import Forbidden, Unauthorized
 
 Handler = Callable[[Request], Awaitable[Response]]
-# What needs no key: probes, and what describes the software and not this fleet.
-OPEN_PATHS = {"/", "/health", "/healthz", "/readyz", "/docs", "/openapi.json"}
+# What needs no key: probes, and what describes the software and not this fleet. The console asks for a key itself.
+OPEN_PATHS = {"/", "/health", "/healthz", "/readyz", "/docs", "/openapi.json", "/console"}
 
 
 def request_gate(
@@ -85,5 +85,6 @@ def identify(scope: Scope, keys: KeyRing | None) -> None:
         scope["rankfleet.tenant"] = keys.tenant_of(scope["headers"])
         scope["rankfleet.known"] = True
     except (Unauthorized, Forbidden):
-        if scope["method"] not in ("GET", "HEAD") or scope["path"] not in OPEN_PATHS:
+        is_open = scope["path"] in OPEN_PATHS or scope["path"].startswith("/console/")
+        if scope["method"] not in ("GET", "HEAD") or not is_open:
             raise

@@ -100,7 +100,7 @@ def add_status_routes(
             for operation in operations.values()
         }
         about = {"name": "rankfleet", "version": __version__, "about": ABOUT}
-        return json_response(about | {"paths": paths | {"/docs": "API page"}})
+        return json_response(about | {"paths": paths | {"/console": "Console", "/docs": "API page"}})
 
     @api.get("/docs", include_in_schema=False)
     async def docs() -> Response:

@@ -101,6 +101,7 @@ def greet(fleet: FleetConfig, address: str, metrics: str) -> None:
     facts = {
         "nDCG@10": ", ".join(f"{name} {quality:.3f}" for name, quality in ranks),
         "budgets": ", ".join(classes),
+        "console": f"{address}/console",
         "API page": f"{address}/docs",
         "metrics": metrics,
         "API keys": f"needed, by {fleet.keys}" if fleet.keys else "",

@@ -20,6 +20,7 @@ from starlette.types import Receive, Scope, Send
 from rankfleet.api.admission import Admission
 from rankfleet.api.app import HostProcess, build_api
 from rankfleet.api.keys import KeyRing
+from rankfleet.api.recent import Recent
 from rankfleet.autoscaler.drain import drain_times_s
 from rankfleet.autoscaler.reports import router_report
 from rankfleet.autoscaler.sharing import Resources
@@ -113,6 +114,7 @@ class Router:
         self._follower = FleetFollower("the router", self._start, self._turn_to)
         self._admission = Admission(0)
         self._health = RouterHealth(self._probe)
+        self._recent = Recent()
         self._tasks: set[asyncio.Task[None]] = set()
         self._report_numbers = itertools.count(1)
         self._settings = ""  # `settings_name` of what replicas of groups get from the newest file
@@ -195,6 +197,7 @@ class Router:
                 update_faults=self._faults,
             ),
             files.keys,
+            self._recent,
         )
         version = Version(fleet, files.models, FleetApp(service, api, files.keys))
         self._rollover.offer(version, time.monotonic())

@@ -157,6 +157,12 @@ class Ledger:
         """Whether other replicas are preferred to this one."""
         return now_s < self._replicas.get(name, NOTHING_KNOWN).ejected_until_s
 
+    def loads(self, now_s: float) -> list[tuple[str, int, float, bool]]:
+        """(name, chunks in flight there, milliseconds until a chunk that is placed now would start, whether it is
+        ejected) of each replica, by name."""
+        known = [(name, self._replicas.get(name, NOTHING_KNOWN)) for name in sorted(self.running or self._replicas)]
+        return [(name, each.chunks, each.ahead_ms(now_s), now_s < each.ejected_until_s) for name, each in known]
+
     def eject(self, name: str, now_s: float) -> None:
         """Prefer other replicas for a while, if there are others, and forget what this one last reported.
 

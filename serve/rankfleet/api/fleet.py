@@ -1,0 +1,156 @@
+"""GET /v1/fleet: what the router that answers knows of the fleet, and what it has decided in the last minutes."""
+
+import math
+from collections import Counter
+from dataclasses import asdict
+from typing import Annotated, Any
+
+from fastapi import FastAPI, Response
+from pydantic import Field
+from typing_extensions import TypedDict
+
+from rankfleet.api.http import json_response
+from rankfleet.api.recent import Recent
+from rankfleet.core.work import Work
+from rankfleet.router.plan_options import PlanRequest, complete_options
+from rankfleet.router.service import RankingService
+
+EXAMPLE = Work(pairs=100, tokens=100 * 128, squares=100 * 128**2)  # of which the time of each tier is told
+MAX_DECISIONS = 50
+
+
+class FleetTier(TypedDict):
+    name: str
+    group: str
+    quality: Annotated[float, Field(description="nDCG@10")]
+    predicted_ms: Annotated[
+        float | None,
+        Field(description="99th percentile for 100 documents of 128 tokens, behind the work that is queued now"),
+    ]
+    idle_ms: Annotated[float | None, Field(description="the same on an idle fleet")]
+
+
+class FleetReplica(TypedDict):
+    name: str
+    chunks: Annotated[int, Field(description="of this router, in flight there")]
+    ahead_ms: Annotated[float, Field(description="predicted time until a chunk that is sent now would start")]
+    ejected: Annotated[bool, Field(description="whether others are preferred, because it has lost or failed work")]
+
+
+class FleetGroup(TypedDict):
+    name: str
+    tiers: list[str]
+    in_router: bool
+    asleep: Annotated[bool, Field(description="no replica runs; the next request starts one")]
+    backlog_s: Annotated[float, Field(description="predicted seconds of queued and running work ÷ ready replicas")]
+    replicas: list[FleetReplica]
+
+
+class FleetDecision(TypedDict):
+    age_s: float
+    tier: Annotated[str, Field(description="`none` for documents in the order sent")]
+    reason: str
+    quality: float
+    predicted_ms: float | None
+    budget_ms: float | None
+    total_ms: float
+    met: Annotated[bool | None, Field(description="null without a budget")]
+
+
+class RecentRequests(TypedDict):
+    period_s: float
+    answered: int
+    with_budget: int
+    met: Annotated[int, Field(description="of those with a budget")]
+    tiers: Annotated[dict[str, int], Field(description="answers by tier")]
+    refused: Annotated[dict[str, int], Field(description="requests that were refused or failed, by code")]
+
+
+class FleetReply(TypedDict):
+    groups: list[FleetGroup]
+    tiers: list[FleetTier]
+    recent: RecentRequests
+    decisions: Annotated[list[FleetDecision], Field(description="newest first, at most 50")]
+
+
+def add_fleet(api: FastAPI, service: RankingService, recent: Recent) -> None:
+    """Add GET /v1/fleet to the API."""
+    summary = "What the router that answers knows of the fleet, and what it has decided"
+
+    @api.get("/v1/fleet", summary=summary, responses={200: {"model": FleetReply}})
+    async def fleet() -> Response:
+        now_s = service.clock()
+        return json_response(
+            {
+                "groups": groups_json(service, now_s),
+                "tiers": tiers_json(service, now_s),
+                "recent": recent_json(recent),
+                "decisions": decisions_json(recent),
+            }
+        )
+
+
+def tiers_json(service: RankingService, now_s: float) -> list[dict[str, Any]]:
+    snapshot = service.fleet.snapshot(now_s)
+    request = PlanRequest(dict.fromkeys(service.config.tiers, EXAMPLE), now_s)
+    now, idle = (
+        {option.tier: option.predicted_ms for option in complete_options(request, state, now_s)}
+        for state in (snapshot, snapshot.idle)
+    )
+    return [
+        {
+            "name": tier.name,
+            "group": tier.group,
+            "quality": tier.quality,
+            "predicted_ms": finite_ms(now[tier.name]),
+            "idle_ms": finite_ms(idle[tier.name]),
+        }
+        for tier in snapshot.tiers
+    ]
+
+
+def groups_json(service: RankingService, now_s: float) -> list[dict[str, Any]]:
+    fleet = service.fleet
+    return [
+        {
+            "name": name,
+            "tiers": group.tiers,
+            "in_router": group.in_router,
+            "asleep": fleet.ledgers[name].asleep(group.replicas.min),
+            "backlog_s": round(fleet.backlog_s(name, now_s), 4),
+            "replicas": [
+                {"name": replica, "chunks": chunks, "ahead_ms": round(ahead_ms, 2), "ejected": ejected}
+                for replica, chunks, ahead_ms, ejected in fleet.ledgers[name].loads(now_s)
+            ],
+        }
+        for name, group in service.config.groups.items()
+    ]
+
+
+def recent_json(recent: Recent) -> dict[str, Any]:
+    answers = [answer for _, answer in recent.answers()]
+    return {
+        "period_s": round(recent.period_s(), 1),
+        "answered": len(answers),
+        "with_budget": sum(answer.met is not None for answer in answers),
+        "met": sum(answer.met is True for answer in answers),
+        "tiers": Counter(answer.tier for answer in answers),
+        "refused": recent.refusals(),
+    }
+
+
+def decisions_json(recent: Recent) -> list[dict[str, Any]]:
+    return [
+        {
+            "age_s": round(age_s, 2),
+            **asdict(answer),
+            "predicted_ms": finite_ms(answer.predicted_ms),
+            "total_ms": round(answer.total_ms, 2),
+        }
+        for age_s, answer in recent.answers()[:MAX_DECISIONS]
+    ]
+
+
+def finite_ms(ms: float) -> float | None:
+    """None for the infinity of a tier that has not been measured."""
+    return round(ms, 2) if math.isfinite(ms) else None

@@ -1,0 +1,78 @@
+"""GET /v1/fleet: what a router knows of the fleet, and what it has decided."""
+
+import asyncio
+import math
+
+import pytest
+
+from rankfleet.api.recent import MAX_REQUESTS, PERIOD_S, Recent
+from rankfleet.estimates.latency import LatencyModel
+from rankfleet.router.ledger import Entry, Ledger
+from tests.unit.fakes import FakeClock, http_client, send, service
+from tests.unit.openapi import check_documented, openapi_page
+
+BODY = {"query": "cat", "documents": ["a dog", "a cat"]}
+
+
+async def test_the_fleet_is_told_as_this_router_knows_it() -> None:
+    one = service(slo_classes={"fast": {"slo_ms": 20, "when_none_fits": "refuse"}})
+    one.fleet.update_latency({"small": LatencyModel(10, 0, 0), "medium": LatencyModel(40, 0, 0)})
+    send(one, 500.0)
+    async with http_client(one) as http:
+        assert (await http.post("/v1/rerank", json=BODY | {"slo_ms": 1000})).status_code == 200
+        assert (await http.post("/v1/rerank", json=BODY | {"model": "fast", "slo_ms": 1})).status_code == 429
+        assert (await http.post("/v1/rerank", json={})).status_code == 422
+        await asyncio.sleep(0)  # answers are counted once they are on their way
+        reply = await http.get("/v1/fleet")
+        check_documented(await openapi_page(http), reply)
+    told = reply.json()
+    tiers = {tier["name"]: tier for tier in told["tiers"]}
+    assert {name: tier["quality"] for name, tier in tiers.items()} == {"small": 0.3, "medium": 0.4, "large": 0.5}
+    assert tiers["large"]["predicted_ms"] is None, "not measured"
+    assert tiers["small"]["predicted_ms"] - tiers["small"]["idle_ms"] == pytest.approx(500.0)
+    (group,) = told["groups"]
+    assert (group["name"], group["backlog_s"], group["asleep"]) == ("demo", 0.5, False)
+    assert told["recent"] == {
+        "period_s": 0.0,
+        "answered": 1,
+        "with_budget": 1,
+        "met": 1,
+        "tiers": {"medium": 1},
+        "refused": {"overloaded": 1, "invalid_request": 1},
+    }
+    (decision,) = told["decisions"]
+    assert (decision["tier"], decision["budget_ms"], decision["met"]) == ("medium", 1000.0, True)
+    assert "medium" in decision["reason"]
+
+
+def test_replicas_are_told_with_their_load() -> None:
+    ledger = Ledger()
+    ledger.update(frozenset({"a", "b"}))
+    entry = Entry(30.0, math.inf, 1.0)
+    ledger.open(entry, 1.0)
+    ledger.place(entry, "b", 1.0)
+    ledger.eject("a", 1.0)
+    (a, chunks_a, ahead_a, ejected_a), (b, chunks_b, _, ejected_b) = ledger.loads(1.0)
+    assert (a, chunks_a, ahead_a, ejected_a) == ("a", 0, 0.0, True)
+    assert (b, chunks_b, ejected_b) == ("b", 1, False)
+
+
+def test_requests_are_forgotten_after_the_period() -> None:
+    clock = FakeClock()
+    recent = Recent(clock)
+    recent.refused("overloaded")
+    clock.now += PERIOD_S - 1
+    recent.refused("expired")
+    assert (recent.refusals(), recent.period_s()) == ({"overloaded": 1, "expired": 1}, 299.0)
+    clock.now += 2
+    assert (recent.refusals(), recent.period_s()) == ({"expired": 1}, 300.0)
+
+
+def test_where_requests_are_many_the_period_is_shorter() -> None:
+    clock = FakeClock()
+    recent = Recent(clock)
+    for _ in range(MAX_REQUESTS + 1):
+        clock.now += 0.01
+        recent.refused("overloaded")
+    assert recent.refusals() == {"overloaded": 5000}
+    assert recent.period_s() == pytest.approx(49.99)
