@@ -2,7 +2,6 @@
 
 import { h } from "../lib/element.js";
 import { ms } from "../lib/format.js";
-import { roundBudget } from "../lib/scale.js";
 
 export class BudgetRungs extends HTMLElement {
   /** rungs: of `ladder`; null while they are asked for. budgetMs: the budget now. */
@@ -21,7 +20,8 @@ export class BudgetRungs extends HTMLElement {
 
   #button(rung, next, first, current, tierIndex) {
     const range = first ? (next ? `under ${ms(next.fromMs)}` : "any budget") : `from ${ms(rung.fromMs)}`;
-    const budget = roundBudget(first ? (next ? next.fromMs * 0.9 : rung.fromMs) : rung.fromMs * 1.02);
+    const inside = first && next ? next.fromMs * 0.9 : rung.fromMs * 1.02;
+    const budget = Math.max(1, Number(inside.toPrecision(3))); // two digits could be those of the rung below
     return h(
       "button",
       {

@@ -68,7 +68,7 @@ export class PlanPlot extends HTMLElement {
         svg("text", { class: "axis", x: inner[1], y: HEIGHT - 4, "text-anchor": "end" }, "predicted latency, 99th percentile →"),
         svg("text", { class: "axis", x: 4, y: 12 }, "↑ quality, nDCG@10"),
         svg("rect", { class: "over", x: over, y: MARGIN.top, width: Math.max(0, inner[1] - over), height: floor - MARGIN.top }),
-        rungs.length ? svg("path", { class: "buys", d: steps(rungs, within, y, inner[1]) }) : null,
+        rungs.length ? svg("path", { class: "buys", d: steps(rungs, within, y, inner) }) : null,
         budgetMs === null ? null : budgetLine(over, budgetMs, floor, inner),
         points.map((point) => took(point, measured, within)),
         points.map((point) => mark(point, tierIndex)),
@@ -110,10 +110,10 @@ const tickName = (tick) => (tick < 1000 ? `${Number(tick.toPrecision(1))} ms` : 
 
 const anchor = (position, [low, high]) => (position < low + 50 ? "start" : position > high - 50 ? "end" : "middle");
 
-function steps(rungs, x, y, end) {
+function steps(rungs, x, y, [start, end]) {
   const known = rungs.filter((rung) => rung.quality !== null);
   if (!known.length) return "";
-  const parts = known.map((rung, i) => `${i ? "H" : "M"}${x(rung.fromMs)}${i ? "V" : ","}${y(rung.quality)}`);
+  const parts = known.map((rung, i) => `${i ? "H" : "M"}${rung === rungs[0] ? start : x(rung.fromMs)}${i ? "V" : ","}${y(rung.quality)}`);
   return `${parts.join("")}H${end}`;
 }
 
