@@ -15,7 +15,7 @@ import httpx
 import pytest
 
 from rankfleet.api.keys import line_of, new_key
-from tests.integration.fleet import DOCUMENTS, QUERY, wait_for
+from tests.integration.fleet import DOCUMENTS, QUERY, RIGHT, wait_for
 from tests.serving import READY, Serving, descendants, serving
 
 FLEET = """
@@ -26,7 +26,7 @@ groups:
   demo: {tiers: [small, large], cpus: 0.5}
 router_cpus: 0.5
 slo_classes:
-  usual: {slo_ms: 500, when_none_fits: refuse}
+  usual: {slo_ms: 200}
 default_slo_class: usual
 tenants:
   shop: {share: 0.6}
@@ -121,12 +121,18 @@ def test_who_has_no_key_is_refused_and_keys_change_without_a_restart(fleet: Serv
         assert secret not in fleet.output.read_text()
 
 
+def is_met(reply: httpx.Response) -> bool:
+    """Whether all was scored within the budget."""
+    told = reply.json().get("rankfleet", {})
+    return bool(told.get("stages") and told["slo"]["met"] and not told["slo"]["degraded"])
+
+
 def test_a_tenant_that_floods_the_fleet_costs_another_at_most_ten_points(fleet: Serving) -> None:
     over = threading.Event()
     url = f"http://127.0.0.1:{fleet.port}"
 
     def flood() -> None:
-        body = {"query": QUERY, "documents": DOCUMENTS * 20}
+        body = {"query": QUERY, "documents": [RIGHT * 8] * 100, "model": "large"}
         with httpx.Client(base_url=url, timeout=60, trust_env=False, headers=bearer("flood")) as client:
             while not over.is_set():
                 client.post("/v1/rerank", json=body)
@@ -137,12 +143,12 @@ def test_a_tenant_that_floods_the_fleet_costs_another_at_most_ten_points(fleet: 
         with httpx.Client(base_url=url, timeout=60, trust_env=False, headers=bearer("shop")) as client:
             for _ in range(100):
                 reply = client.post("/v1/rerank", json={"query": QUERY, "documents": DOCUMENTS * 3})
-                met.append(reply.status_code == 200 and reply.json()["rankfleet"]["slo"]["met"])
+                met.append(is_met(reply))
                 time.sleep(0.1)
         return sum(met) / len(met)
 
     attainment()
-    alone = attainment()
+    before = attainment()
     floods = [threading.Thread(target=flood) for _ in range(8)]
     for thread in floods:
         thread.start()
@@ -152,4 +158,5 @@ def test_a_tenant_that_floods_the_fleet_costs_another_at_most_ten_points(fleet: 
         over.set()
         for thread in floods:
             thread.join()
+    alone = (before + attainment()) / 2  # what else the computer does changes with time
     assert beside >= alone - 0.1, f"{alone:.0%} alone, {beside:.0%} beside the flood"

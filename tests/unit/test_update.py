@@ -134,3 +134,12 @@ async def test_a_fleet_whose_routers_do_not_answer_is_not_updated() -> None:
     with pytest.raises(UpdateRefused, match="no router answers; is the fleet still starting"):
         await update(demo(cpus=2.0), running.deploy, running.is_deployed, print, without_surge, nobody)
     assert running.deployments == []
+
+
+async def test_an_update_does_not_open_a_fleet_to_anyone() -> None:
+    with_keys = demo().model_copy(update={"keys": "/keys"})
+    running = RunningFleet(with_keys)
+    await running.update(demo(dtype="float32"))
+    assert (running.serves.keys, running.serves.groups["demo"].dtype) == ("/keys", "float32")
+    await running.update(demo().model_copy(update={"keys": "/others"}))
+    assert running.serves.keys == "/others"
