@@ -41,11 +41,14 @@ def sent(group: FakeGroup) -> list[list[int]]:
 # Duplicates
 
 
-async def test_a_document_that_occurs_twice_is_scored_once_and_ranked_at_each_of_its_places() -> None:
+@pytest.mark.parametrize("token_cache_mb", [64, 0])
+async def test_a_document_that_occurs_twice_is_scored_once_and_ranked_at_each_of_its_places(
+    token_cache_mb: float,
+) -> None:
     group = FakeGroup()
-    one = service(group)
+    one = service(group, token_cache_mb=token_cache_mb)
     request = RerankRequest("cat", [DOG, ANIMAL, DOG, "x", ANIMAL])
-    for _ in range(2):  # the second time all token ids come from the cache
+    for _ in range(2):  # the second time all token ids come from the cache, if there is one
         ranking = await one.rank(request)
         assert ranking.documents == [
             RankedDocument(1, 9.0, 9.0),
