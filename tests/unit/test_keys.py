@@ -158,7 +158,16 @@ async def test_what_needs_a_key_and_what_does_not(client: httpx.AsyncClient) -> 
     ):
         assert (await client.get(path)).status_code in (200, 503), path
         assert (await client.post(path)).status_code == 401
-    for path in ("/v1/models", "/info", "/tei/info", "/nothing", "/metrics", "/docs/oauth2-redirect", "//v1/models"):
+    for path in (
+        "/v1/models",
+        "/v1/fleet",
+        "/info",
+        "/tei/info",
+        "/nothing",
+        "/metrics",
+        "/docs/oauth2-redirect",
+        "//v1/models",
+    ):
         assert (await client.get(path)).status_code == 401, path
     assert (await client.get("/v1/models", headers=bearer("secret"))).status_code == 200
     assert (await client.get("/nothing", headers=bearer("secret"))).status_code == 404

@@ -52,7 +52,9 @@ async def test_the_page_of_the_api_has_every_path_field_and_status() -> None:
         assert f"<code>{path}</code>" in page
     for name in ("relevance_score", "slo_ms", "x-rankfleet-slo-class", "request_id"):
         assert f"<code>{name}</code>" in page
-    assert "too busy now; <code>Retry-After</code> and <code>retry-after-ms</code> say when to retry" in page
+    assert (
+        "sends more than its rate; <code>Retry-After</code> and <code>retry-after-ms</code> say when to retry" in page
+    )
     assert "<td>429</td>" in page
 
 
