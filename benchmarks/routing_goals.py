@@ -1,4 +1,4 @@
-"""Simulate every routing policy on every load, with five seeds.
+"""Simulate every routing policy on every load, with five seeds, or those of `--seeds`.
 
     python -m benchmarks.routing_goals --traces FOLDER
 

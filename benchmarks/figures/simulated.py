@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from benchmarks.figures.stored import stored
 from benchmarks.paths import ROOT
+from benchmarks.routing_goals import POLICIES
 
 from rankfleet.bench.tables import markdown
 from rankfleet.core.config import read_config
@@ -32,13 +33,23 @@ CANDIDATES, TOKENS = 100, 154  # of the requests that docs/routing.md works thro
 
 
 def policies() -> list[str]:
-    return list(dict.fromkeys(key.split()[1] for key in stored("routing_goals")["runs"]))
+    """In the order of the table."""
+    known = {key.split()[1] for key in stored("routing_goals")["runs"]}
+    return [policy for policy in POLICIES if policy in known]
+
+
+def seeds() -> list[str]:
+    """Those with which every policy has been simulated on every load."""
+    runs = stored("routing_goals")["runs"]
+    every = dict.fromkeys(key.split()[2] for key in runs)
+    wanted = [(load, policy) for load in ROUTING_LOADS for policy in policies()]
+    return [seed for seed in every if all(f"{load} {policy} {seed}" in runs for load, policy in wanted)]
 
 
 def seed_mean(load: str, policy: str, figure: str) -> float:
     """Mean over all seeds."""
     runs = stored("routing_goals")["runs"]
-    return float(np.mean([run[figure] for key, run in runs.items() if key.split()[:2] == [load, policy]]))
+    return float(np.mean([runs[f"{load} {policy} {seed}"][figure] for seed in seeds()]))
 
 
 def attained(load: str, policy: str) -> str:
@@ -63,7 +74,8 @@ def routing_policies() -> str:
     return (
         f"{markdown(['policy', *ROUTING_LOADS.values()], rows)}\n\n"
         f"Requests answered in time by `slo` ÷ those of the bound: {', '.join(f'{share:.1%}' for share in shares)}. "
-        f"Simulated {stored('routing_goals')['measured']['date']}."
+        f"Simulated {stored('routing_goals')['measured']['date']}, "
+        f"{'seed' if len(seeds()) == 1 else 'means of seeds'} {', '.join(seeds())}."
     )
 
 
