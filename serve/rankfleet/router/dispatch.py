@@ -230,7 +230,8 @@ class Dispatcher:
             ledger.close(entry, self._clock())
         now_s = self._clock()
         ledger.answered(back.replica, back.backlog_s, now_s)
-        self._fleet.transferred((now_s - entry.sent_s) * 1e3 - back.queue_ms - back.infer_ms, was_busy, now_s)
+        if not chunk.over_share:  # whose many pieces hold one another up, and nobody else's chunk
+            self._fleet.transferred((now_s - entry.sent_s) * 1e3 - back.queue_ms - back.infer_ms, was_busy, now_s)
         return back
 
     async def _watch(self) -> None:
