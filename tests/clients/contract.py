@@ -12,7 +12,7 @@ import re
 import socket
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -35,7 +35,7 @@ BEST, AS_GIVEN = 1, [0, 1, 2, 3]
 
 LONG_MS, SHORT_MS = 30_000, 1  # nothing can be scored within the short one: the answer is the order as given
 CLASSES = {LONG_MS: "patient", SHORT_MS: "instant"}  # SLO classes of the fleet that have these budgets
-KEYS = {name: f"key-of-{name}" for name in CLASSES.values()}  # API keys that select them
+KEYS = {name: f"key-of-{name}" for name in CLASSES.values()}  # of tenants that may name these classes alone
 MODEL = "BAAI/bge-reranker-v2-m3"  # of a client that changes its base URL alone: an SLO class of this name
 
 # Two bodies that stop before their end take up the memory for requests in flight, at 5 bytes a byte. Then every other
@@ -64,7 +64,6 @@ class Ask:
 BUDGET_BY = {
     "headers": lambda slo_ms: Ask(headers={"x-rankfleet-slo-ms": str(slo_ms)}),
     "model": lambda slo_ms: Ask(model=CLASSES[slo_ms]),
-    "key": lambda slo_ms: Ask(key=KEYS[CLASSES[slo_ms]]),
 }
 
 
@@ -111,7 +110,7 @@ class ClientContract:
 
     error, wrong, message: what is raised for a request that is wrong, and what it says.
     refusal, busy_message: what is raised where the fleet is too busy, and what it says.
-    ways: in which it can give a budget.
+    ways: in which it can give a budget, beside its key.
     """
 
     error: type[Exception]
@@ -119,7 +118,7 @@ class ClientContract:
     message = "there is no model 'gpt'"
     refusal: type[Exception]
     busy_message = "leave no memory for this one; retry shortly"
-    ways: tuple[str, ...] = ("headers", "model", "key")
+    ways: tuple[str, ...] = ("headers", "model")
 
     def rank(self, ask: Ask) -> Rows:
         """DOCUMENTS, ranked, without a retry."""
@@ -157,11 +156,17 @@ class ClientContract:
 
     def test_a_budget_decides_what_is_scored(self) -> None:
         for way in self.ways:
-            asked_within = BUDGET_BY[way]
-            assert self.rank(asked_within(LONG_MS))[0][0] == BEST, way
-            rows = self.rank(asked_within(SHORT_MS))
-            assert [index for index, _ in rows] == AS_GIVEN, way
-            assert len({score for _, score in rows}) == 1, "none was scored"
+            self.check_budget(BUDGET_BY[way])
+
+    def test_an_api_key_selects_a_budget(self) -> None:
+        """Of a fleet with API keys; all other tests are of one without."""
+        self.check_budget(lambda slo_ms: Ask(key=KEYS[CLASSES[slo_ms]]))
+
+    def check_budget(self, asked_within: Callable[[int], Ask]) -> None:
+        assert self.rank(asked_within(LONG_MS))[0][0] == BEST
+        rows = self.rank(asked_within(SHORT_MS))
+        assert [index for index, _ in rows] == AS_GIVEN
+        assert len({score for _, score in rows}) == 1, "none was scored"
 
 
 def text_of(error: Exception) -> str:

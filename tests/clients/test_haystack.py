@@ -19,7 +19,7 @@ def rows(ranker: Any, query: str) -> Rows:
 
 
 class TestCohere(CohereContract):
-    ways = ("model", "key")
+    ways = ("model",)
 
     def rank(self, ask: Ask) -> Rows:
         options = {"model": ask.model, "top_k": ask.top_n or 10, "api_key": Secret.from_token(ask.key)}
@@ -31,7 +31,7 @@ class TestTei(ClientContract):
 
     error = refusal = RuntimeError
     wrong, message = Ask(query=""), "query is empty"
-    ways = ("key",)
+    ways = ()
 
     def rank(self, ask: Ask) -> Rows:
         options = {"top_k": ask.top_n or 10, "token": Secret.from_token(ask.key), "max_retries": 1}

@@ -44,14 +44,14 @@ class TestHuggingface(TestCohere):
     provider, base_path = "huggingface", "/tei"
     error = litellm.APIError
     wrong, message = Ask(query=""), "query is empty"
-    ways = ("headers", "key")
+    ways = ("headers",)
 
 
 class TestJina(TestHostedVllm):
     """Sends no headers, and its base URL loses its path, so that the native format answers."""
 
     provider, base_path = "jina_ai", ""
-    ways = ("model", "key")
+    ways = ("model",)
 
     def test_headers_are_not_sent(self) -> None:
         rows = self.rank(BUDGET_BY["headers"](SHORT_MS))

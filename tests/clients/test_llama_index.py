@@ -18,7 +18,7 @@ def rows(reranker: Any, query: str) -> Rows:
 
 
 class TestCohere(CohereContract):
-    ways = ("model", "key")
+    ways = ("model",)
 
     def rank(self, ask: Ask) -> Rows:
         options = {"model": ask.model, "top_n": ask.top_n or len(DOCUMENTS), "api_key": ask.key}
@@ -30,7 +30,7 @@ class TestJina(ClientContract):
 
     error = refusal = RuntimeError
     tells_when_to_retry = False
-    ways = ("model", "key")
+    ways = ("model",)
 
     def rank(self, ask: Ask) -> Rows:
         options = {"model": ask.model, "top_n": ask.top_n or len(DOCUMENTS), "api_key": ask.key}
@@ -45,7 +45,7 @@ class TestTei(ClientContract):
     wrong = Ask(query="")
     message = busy_message = ""
     tells_when_to_retry = False
-    ways = ("key",)
+    ways = ()
 
     def rank(self, ask: Ask) -> Rows:
         options = {"auth_token": f"Bearer {ask.key}", "top_n": ask.top_n or len(DOCUMENTS)}

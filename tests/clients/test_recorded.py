@@ -18,7 +18,7 @@ class Recorded(ClientContract):
 
     error = refusal = requests.HTTPError
     message, busy_message = "404 Client Error", "429 Client Error"
-    ways = ("model", "key")
+    ways = ("model",)
     recorded: str
     documents = "documents"
 
@@ -74,7 +74,7 @@ class TestDifyTei(Recorded):
 
     recorded, documents = "dify-tei", "texts"
     wrong, message = Ask(query=""), "422 Client Error"
-    ways = ("key",)
+    ways = ()
 
     def read(self, reply: Any) -> Rows:
         assert [row["text"] for row in reply] == [DOCUMENTS[row["index"]] for row in reply]

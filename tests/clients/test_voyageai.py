@@ -13,7 +13,7 @@ class TestVoyage(ClientContract):
 
     error = voyageai.error.APIError
     refusal = voyageai.error.RateLimitError
-    ways = ("model", "key")
+    ways = ("model",)
 
     def rank(self, ask: Ask) -> Rows:
         client = voyageai.Client(ask.key, base_url=f"{URL}/voyage")

@@ -60,7 +60,8 @@ def target_of(request: RerankRequest, live: LiveSettings, tiers: Iterable[str], 
             raise not_allowed(request.tenant, "tier", name, [AUTO, *tenant.tiers])
         return Target((name,), pinned, slo, slo_name, budget_ms)  # type: ignore[arg-type]
     raise UnknownModel(
-        f"there is no model {quote(name)}; this fleet has {', '.join([AUTO, *tiers, *live.slo_classes])}"
+        f"there is no model {quote(name)}; this fleet has {', '.join([AUTO, *tiers, *live.slo_classes])}, and its file "
+        "may name an SLO class like this"
     )
 
 
