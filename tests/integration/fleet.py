@@ -131,11 +131,11 @@ def run_rankfleet(*arguments: str | Path, status: int = 0) -> str:
     return done.stderr
 
 
-def wait_for(condition: Callable[[], bool], what: str) -> None:
-    """Return once `condition` holds; `what` is the condition in words, for the failure."""
+def wait_for(condition: Callable[[], bool], what: str, seen: Callable[[], object] = str) -> None:
+    """Return once `condition` holds; `what` is the condition in words, and `seen` what was there, for the failure."""
     deadline = time.monotonic() + TIMEOUT_S
     while not condition():
-        assert time.monotonic() < deadline, f"not true within {TIMEOUT_S} s: {what}"
+        assert time.monotonic() < deadline, f"not true within {TIMEOUT_S} s: {what} {seen()}"
         time.sleep(0.2)
 
 

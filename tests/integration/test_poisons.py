@@ -19,7 +19,7 @@ def values(piece: bytes, size: int) -> bytes:
 
 REFUSED = [
     *[json.dumps(BODY).replace("{", f'{{"slo_ms": {ms}, ', 1).encode() for ms in ("5e-324", "1e-310", "0.2", "1e308")],
-    *[json.dumps(BODY | {key: 1}).encode() for key in ("modle", "top_k", "instruction", "max_tokens_per_doc")],
+    *[json.dumps(BODY | {key: 1}).encode() for key in ("modle", "top_k", "instruction", "max_tokens_per_document")],
     json.dumps(BODY | {"min_quality": 0.99}).encode(),
     json.dumps(BODY | {"x" * 1_000_000: 1}).encode(),
     *[values(piece, 4_000_000) for piece in (b"1,", b"[],", b'{"a":1},', b'{"text":""},', b"null,")],
