@@ -76,3 +76,10 @@ def test_where_requests_are_many_the_period_is_shorter() -> None:
         recent.refused("overloaded")
     assert recent.refusals() == {"overloaded": 5000}
     assert recent.period_s() == pytest.approx(49.99)
+
+
+def test_requests_without_a_key_are_not_remembered() -> None:
+    recent = Recent(FakeClock())
+    recent.refused("unauthorized")
+    recent.refused("forbidden")
+    assert recent.refusals() == {"forbidden": 1}

@@ -110,7 +110,7 @@ def test_keys_come_and_go_without_a_restart(file: Path, caplog: pytest.LogCaptur
 
 def test_a_tenant_that_the_fleet_file_does_not_name_is_refused(file: Path) -> None:
     with pytest.raises(ConfigError, match="the fleet file has no tenant blog; add it to `tenants`"):
-        KeyRing(str(file), ["shop"])
+        KeyRing(str(file), ["shop"]).check_tenants()
     ring = KeyRing(str(file), ["shop", "blog"])
     file.write_text(f"{SECRET} new\n")
     ring.refresh()

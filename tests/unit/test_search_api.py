@@ -1,8 +1,11 @@
 """POST /v1/search over a small index and a fake group."""
 
+from pathlib import Path
+
 import httpx
 import pytest
 
+from rankfleet.api.keys import KeyRing, line_of
 from rankfleet.api.ranking import Retriever, clip
 from rankfleet.retrieval.bm25 import Bm25Index, Hit
 from rankfleet.retrieval.corpus import Document
@@ -127,3 +130,17 @@ async def test_truncated_documents_are_named_by_id() -> None:
 )
 def test_clipping_keeps_whole_characters(text: str, max_bytes: int, kept: str) -> None:
     assert clip(text, max_bytes) == kept
+
+
+async def test_what_a_tenant_may_not_name_is_not_searched_for(tmp_path: Path) -> None:
+    class Index:
+        def search(self, query: str, k: int) -> list[Hit]:
+            raise AssertionError("searched")
+
+    keys = tmp_path / "keys"
+    keys.write_text(line_of("secret", "shop"))
+    one = service(search={"index": "somewhere"}, tenants={"shop": {"tiers": ["small"]}})
+    async with http_client(one, retriever=Index(), keys=KeyRing(str(keys))) as http:
+        body = {"query": "cat", "model": "large"}
+        reply = await http.post("/v1/search", json=body, headers={"api-key": "secret"})
+    assert (reply.status_code, reply.json()["error"]["code"]) == (403, "forbidden")

@@ -361,3 +361,21 @@ def test_pairs_of_several_queries_are_those_of_each_alone(
     joined = TokenizedPairs.join(alone)
     for name in ("ids", "lengths", "document_offsets"):
         assert getattr(together, name).tolist() == getattr(joined, name).tolist()
+
+
+async def test_documents_that_every_query_would_return_are_bounded_as_a_body_is() -> None:
+    async with fakes.http_client(service(limits={"max_body_bytes": 2000})) as http:
+        body = {"queries": [str(i) for i in range(20)], "documents": [{"text": DOG, "blob": "b" * 100}]}
+        assert (await http.post("/v1/rerank", json=body)).status_code == 200
+        reply = await http.post("/v1/rerank", json=body | {"return_documents": True})
+        assert (reply.status_code, reply.json()["error"]["code"]) == (413, "too_large")
+        assert "20 queries would each return the documents" in reply.json()["error"]["message"]
+        own = {"queries": ["a", "b"], "documents": [["x"], ["y"]], "return_documents": True}
+        assert (await http.post("/v1/rerank", json=own)).status_code == 200
+
+
+def test_a_lower_bound_counts_a_query_that_occurs_twice_once() -> None:
+    bound = TokenLowerBound()
+    bound.learn(RerankRequest("ab", ["a" * 8]), {"small": Lengths(np.array([20]))}, {"small": 64})  # 2 a character
+    twice = RerankRequest("ab", ["a" * 8, "a" * 8], queries=("ab", "ab"), counts=(1, 1))
+    assert bound.lower_bound(twice, {"small": 64}) == {"small": Work(1, 18, 18 * 18)}

@@ -284,3 +284,11 @@ async def test_the_pairs_of_a_rate_are_those_of_every_query() -> None:
     with pytest.raises(RateLimited, match="wait, or send fewer documents"):
         await one.rank(shared)  # 6 of the 4 that are left
     await one.rank(RerankRequest("cat", ["a", "b"], queries=("cat", "dog"), tenant="shop"))
+
+
+def test_a_tenant_may_have_a_class_that_is_called_like_a_model() -> None:
+    name = "BAAI/bge-reranker-v2-m3"
+    config = fleet(
+        slo_classes={name: {"slo_ms": 200}}, default_slo_class=name, tenants={"shop": {"slo_classes": [name]}}
+    )
+    assert config.tenants["shop"].slo_classes == [name]

@@ -31,7 +31,7 @@ class RequestReader:
     async def read(self, request: Request, route: Route[Any, Any] | SharedRoute) -> tuple[Route[Any, Any], Any]:
         """The route, which is told by the body where dialects share a path, and the request, parsed by its dialect.
 
-        Raises InvalidRequest, and what `read_body` raises.
+        Raises InvalidRequest, TooLarge if the reply would be longer than a body may be, and what `read_body` raises.
         """
         body = await self.read_body(request)
         if isinstance(route, SharedRoute):
@@ -39,8 +39,12 @@ class RequestReader:
             request.scope["path"] = route.path  # errors from here on have the form of its dialect
         parse = partial(route.parse, body, request_headers(request, route.body.model_fields))
         parsed: ParsedRequest = await run(parse, len(body), INLINE_ENCODED) if route.takes_long(body) else parse()
+        if parsed.copies * len(body) > self._max_body_bytes:
+            why = f"{parsed.copies} queries would each return the documents, more than the {self._max_body_bytes} bytes"
+            raise TooLarge(f"{why} allowed; leave return_documents out, and take them by their index")
         if parsed.texts_only:
-            reservation_of(request).resize(texts_bytes(parsed.request.documents))
+            texts = texts_bytes(parsed.request.documents) + texts_bytes(parsed.request.queries)
+            reservation_of(request).resize(max(texts, (parsed.copies - 1) * len(body)))
         return route, parsed
 
     async def read_body(self, request: Request) -> bytes:

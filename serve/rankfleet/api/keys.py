@@ -77,14 +77,18 @@ class KeyRing:
     """The keys of a file."""
 
     def __init__(self, path: str, tenants: Collection[str] = ()) -> None:
-        """tenants: those that the fleet file names; empty for any. Raises ConfigError for what is wrong with the file,
-        or if it has a tenant that the fleet file does not name."""
+        """tenants: those that the fleet file names; empty for any. Raises ConfigError for what is wrong with the
+        file."""
         self._path = Path(path)
         self._tenants = frozenset(tenants)
         self._stamp = self._stat()
         self._keys = self._read()
-        if unknown := sorted({key.tenant for key in self._keys.values()} - self._tenants) if tenants else []:
-            raise ConfigError(f"{path}: the fleet file has no tenant {', '.join(unknown)}; add it to `tenants`")
+
+    def check_tenants(self) -> None:
+        """Raises ConfigError if the file has a tenant that the fleet file does not name. For starts and updates alone:
+        a router that is replaced later serves all others, and refuses that tenant."""
+        if unknown := sorted({key.tenant for key in self._keys.values()} - self._tenants) if self._tenants else []:
+            raise ConfigError(f"{self._path}: the fleet file has no tenant {', '.join(unknown)}; add it to `tenants`")
 
     def refresh(self) -> None:
         """Read the file again if it has changed. If it cannot be read, the keys read before stay valid, and the log

@@ -60,6 +60,7 @@ class RankingHandler:
         route, parsed = await self._reader.read(request, route)
         timing.ends("read", service.clock())
         check_query(parsed.request.query, limits)
+        service.check(parsed.request)  # before the index is searched
         top_k = parsed.top_k or min(settings.top_k, limits.max_documents)
         if top_k > limits.max_documents:
             raise TooLarge(f"top_k {top_k} is more than the {limits.max_documents} documents allowed")
@@ -67,7 +68,6 @@ class RankingHandler:
         hits = await loop.run_in_executor(None, self._retriever.search, parsed.request.query, top_k)
         timing.ends("retrieve", service.clock())
         if not hits:
-            service.check(parsed.request)
             return respond(request, route.reply(SearchOutcome([], None, timing), parsed))
         # A document of the index that is too long is cut and not refused: the client did not choose it.
         documents = [clip(hit.text, limits.max_document_bytes) for hit in hits]

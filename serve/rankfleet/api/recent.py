@@ -5,6 +5,7 @@ from collections import Counter, deque
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from rankfleet.core.errors import Unauthorized
 from rankfleet.core.messages import Ranking
 from rankfleet.core.sections import UNSCORED
 
@@ -40,8 +41,9 @@ class Recent:
         self._outcomes.append((self._clock(), answer))
 
     def refused(self, code: str) -> None:
-        """code: of the error."""
-        self._outcomes.append((self._clock(), code))
+        """code: of the error. Who has no key cannot push out what others have done."""
+        if code != Unauthorized.code:
+            self._outcomes.append((self._clock(), code))
 
     def period_s(self) -> float:
         """The seconds that are looked back: fewer than PERIOD_S after a start, and where requests are many."""

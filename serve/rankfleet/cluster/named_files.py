@@ -17,4 +17,4 @@ def check_named_files(config: FleetConfig) -> None:
     if config.search:
         Bm25Index.load(Path(config.search.index))
     if config.keys:
-        KeyRing(config.keys, config.tenants)
+        KeyRing(config.keys, config.tenants).check_tenants()

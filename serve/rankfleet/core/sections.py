@@ -105,7 +105,7 @@ class SloClass(Section):
 class Tenant(Section):
     """Who sends requests, known by API keys. docs/keys.md says what each setting does."""
 
-    slo_classes: list[Name] | None = Field(
+    slo_classes: list[ClassName] | None = Field(
         None,
         min_length=1,
         description="SLO classes that its requests may name; those that name none get the first. null: all, and the "

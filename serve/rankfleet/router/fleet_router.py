@@ -65,7 +65,7 @@ class FleetRouter:
         """Decide for a request and carry it out. Returns the plan as carried out, and the answer; None for the order as
         given. Raises what `RankingService.rank` says."""
         resolved = tokenized.resolved
-        request = self._in_its_place(tokenized.plan_request, resolved)
+        request = self.in_its_place(tokenized.plan_request, resolved)
         tokenized = replace(tokenized, plan_request=request)
         decision = self.decide(request, resolved)
         self.count(request, decision, resolved.request.probe)
@@ -91,14 +91,14 @@ class FleetRouter:
     def decide(self, request: PlanRequest, resolved: ResolvedRequest) -> Decision:
         """Decide for the fleet as it is now, without consequences."""
         now_s = self._clock()
-        request = self._in_its_place(request, resolved)
+        request = self.in_its_place(request, resolved)
         snapshot = self.fleet.snapshot(now_s, resolved.ranked)
         decision = self._plan(request, snapshot, now_s)
         if self._on_decision is not None:
             self._on_decision(resolved.request.request_id, request, snapshot, now_s, decision)
         return decision
 
-    def _in_its_place(self, request: PlanRequest, resolved: ResolvedRequest) -> PlanRequest:
+    def in_its_place(self, request: PlanRequest, resolved: ResolvedRequest) -> PlanRequest:
         """The request, marked if its tenant has used up its share."""
         over_share = request.over_share or self._limits.is_over_share(resolved.request.tenant, self._clock())
         return replace(request, over_share=True) if over_share else request

@@ -132,8 +132,10 @@ class RankingService:
         return self._router.decide(tokenized.plan_request, resolved)
 
     def check(self, request: RerankRequest) -> None:
-        """Raises UnknownModel for a model or an SLO class that this fleet does not have."""
+        """Raises UnknownModel for a model or an SLO class that this fleet does not have, Forbidden for one that its
+        tenant may not name, RateLimited while the tenant is above its rate."""
         target_of(request, self.live, self.config.tiers, None)
+        self.limits.take_pairs(request.tenant, 0, self.clock())
 
     async def probe(self) -> None:
         """Rank a document by the fastest tier that is awake, as any request is ranked.
@@ -193,7 +195,7 @@ class RankingService:
         work = self._token_bound.lower_bound(resolved.request, self._shortest_cuts(resolved))
         if not work:
             return None
-        request = self._plan_request(resolved, work)
+        request = self._router.in_its_place(self._plan_request(resolved, work), resolved)
         decision = self._router.decide(request, resolved)
         if not isinstance(decision, Refusal):
             return None

@@ -41,9 +41,10 @@ class TokenLowerBound:
         """By tier; empty before the first request was learned from."""
         if not self._ratios:
             return {}
-        numbers = request.lists.queries
-        once = {pair: i for i, pair in enumerate(zip(numbers.tolist(), request.documents, strict=True))}
-        characters = np.array(request.characters) + np.array([*map(len, request.each_query)])[numbers]
+        each = zip(request.each_query, request.lists.counts, strict=True)
+        queries = [query for query, count in each for _ in range(count)]
+        once = {pair: i for i, pair in enumerate(zip(queries, request.documents, strict=True))}
+        characters = np.array(request.characters) + np.array([*map(len, queries)])
         characters = characters[[*once.values()]]
         lengths = np.maximum(1.0, self._min_ratio * MARGIN * characters).astype(np.int64)
         work = {limit: Work.of(np.minimum(lengths, limit)) for limit in {*limits.values()}}

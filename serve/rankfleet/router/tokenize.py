@@ -234,7 +234,9 @@ def shortened(tokenizer: PairTokenizer, texts: EncodedTexts, options: TextOption
         query = tokenizer.shortened_query(query, options.query_tokens)
         cut |= query is not texts.query
     elif options.query_tokens is not None:
-        query = [tokenizer.shortened_query(each, options.query_tokens) for each in query]
+        distinct = {id(each): each for each in query}  # a query has one array, however many documents
+        once = {key: tokenizer.shortened_query(each, options.query_tokens) for key, each in distinct.items()}
+        query = [once[id(each)] for each in query]
         cut |= np.array([new is not old for new, old in zip(query, texts.query, strict=True)])
     return EncodedTexts(query, documents, np.flatnonzero(cut))
 

@@ -28,6 +28,11 @@ class ParsedRequest:
     request: RerankRequest
     texts_only: bool
 
+    @property
+    def copies(self) -> int:
+        """How many times the reply may hold the documents as they were sent."""
+        return 1
+
 
 @dataclass(slots=True)
 class ParsedSearch(ParsedRequest):

@@ -156,6 +156,11 @@ class NativeRerank(ParsedRequest):
     min_score: float
     spans: SpansAskedFor | None
 
+    @property
+    def copies(self) -> int:
+        shared = self.documents is not None and not self.request.counts
+        return max(1, len(self.request.queries)) if shared else 1
+
 
 @dataclass(slots=True)
 class NativeSearch(ParsedSearch):

@@ -59,7 +59,7 @@ class ModelBody(JsonBody):
         candidates: CandidateOrder | None = None,
     ) -> ParsedRerank:
         """The request. documents: name of the field, and what it has: strings, or objects with a `text` or with fields
-        to rank by. The budget, the SLO class and the key are those of the headers. Raises InvalidRequest and
+        to rank by. The budget, the SLO class and the tenant are those of the headers. Raises InvalidRequest and
         TooLarge."""
         name, sent = documents
         texts = texts_of(sent, name, rank_fields)
