@@ -223,6 +223,7 @@ def test_a_link_holds_the_request(open_page: Open) -> None:
     page.get_by_label("Their order").select_option("unordered")
     page.get_by_label("Query").press("Control+Enter")
     expect(page.locator(".says")).to_contain_text("With 35 ms")
+    page.wait_for_load_state("networkidle")  # ranked; the address was written before that
     shared = ranked(open_page(page.evaluate("location.hash")))
     assert body_on(shared) == body_on(page)
     assert (body_on(shared)["query"], body_on(shared)["slo_ms"]) == ("naïve café 速い 😀?", 35)

@@ -67,7 +67,7 @@ def test_errors_and_refusals_have_types(rerank: ModuleType, models: ModuleType) 
 @pytest.mark.parametrize(
     ("path", "body", "reply"),
     [
-        ("cohere_v2_rerank", "CohereV2Body", "CohereReply"),
+        ("cohere_v2_rerank", "CohereV2Body", "CohereV2Reply"),
         ("jina_v1_rerank", "JinaBody", "JinaReply"),
         ("voyage_v1_rerank", "VoyageBody", "VoyageReply"),
         ("vllm_rerank", "VllmRerankBody", "VllmRerankReply"),

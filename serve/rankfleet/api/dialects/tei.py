@@ -1,8 +1,8 @@
 """Text Embeddings Inference: /rerank, whose body has `texts`, and /info."""
 
-from typing import Any, Literal, NotRequired, cast
+from typing import Annotated, Any, Literal, NotRequired, cast
 
-from pydantic import Field
+from pydantic import Field, WithJsonSchema
 from typing_extensions import TypedDict
 
 from rankfleet import __version__
@@ -32,9 +32,10 @@ class TeiBody(ModelBody):
     raw_scores: bool | None = Field(None, description="scores as they are, in place of 0 to 1")
     return_text: bool | None = Field(None, description="whether results contain their texts; false if null")
 
-    truncation_direction: Literal["left", "Left", "right", "Right"] | None = Field(
-        None, description="side of texts that is cut off where a pair is too long; `right` if null"
-    )
+    truncation_direction: Annotated[
+        Literal["left", "Left", "right", "Right"] | None,
+        WithJsonSchema({"anyOf": [{"enum": ["Left", "Right"], "type": "string"}, {"type": "null"}]}),
+    ] = Field(None, description="side of texts that is cut off where a pair is too long; `Right` if null")
 
 
 class TeiResult(TypedDict):

@@ -117,7 +117,9 @@ export class TryView extends HTMLElement {
   async #remember() {
     this.#describe();
     const request = this.#request;
-    this.#address = JSON.stringify(request) === JSON.stringify(sampleRequest()) ? "" : await encode(request);
+    const address = JSON.stringify(request) === JSON.stringify(sampleRequest()) ? "" : await encode(request);
+    if (JSON.stringify(request) !== JSON.stringify(this.#request)) return; // edited meanwhile, and remembered again
+    this.#address = address;
     history.replaceState(null, "", this.#address ? `#/try/${this.#address}` : "#/try");
   }
 
