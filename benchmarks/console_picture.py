@@ -28,10 +28,10 @@ def draw(url: str, out: Path, scheme: str) -> None:
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=ARGUMENTS)
         page = browser.new_page(viewport=SIZE, color_scheme=scheme)
         page.goto(f"{url}/console")
-        rungs = page.locator(".rungs button")
-        rungs.first.wait_for()
+        offers = page.locator(".offers button")
+        offers.first.wait_for()
         with page.expect_response("**/v1/rerank"):  # by `auto`, with the budget of the plan next to the best one
-            rungs.nth(max(0, rungs.count() - 2)).click()
+            offers.nth(max(0, offers.count() - 2)).click()
         page.wait_for_timeout(SETTLE_MS)
         page.locator('button[data-column="auto"]').nth(1).click()
         page.locator("document-detail").evaluate("element => element.hidden = true")

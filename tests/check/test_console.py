@@ -58,7 +58,7 @@ def open_page(browser: Any, fleet: ConsoleFleet) -> Iterator[Open]:
 def ranked(page: Any) -> Any:
     """The page, once every tier and `auto` have answered, and it is known what every budget gets."""
     expect(page.locator(".column ol")).to_have_count(5)
-    expect(page.locator(".rungs button").first).to_be_visible()
+    expect(page.locator(".offers button").first).to_be_visible()
     return page
 
 
@@ -79,8 +79,8 @@ def test_a_fresh_user_sees_which_tier_answered_and_why(open_page: Open) -> None:
         re.compile(r"auto answered with large in .* of 200 ms: large ranks")
     )
     expect(page.locator(".says")).to_contain_text("With 200 ms, auto would answer with large")
-    rungs = page.locator(".rungs button").all_inner_texts()
-    assert [re.sub(r"\s+", " ", text).split(" from ")[0].split(" under ")[0] for text in rungs][-2:] == [
+    offers = page.locator(".offers button").all_inner_texts()
+    assert [re.sub(r"\s+", " ", text).split(" from ")[0].split(" under ")[0] for text in offers][-2:] == [
         "medium",
         "large",
     ]
@@ -112,14 +112,14 @@ def test_a_tighter_budget_changes_plan_and_answer_at_once(open_page: Open) -> No
     expect(page.locator(".answer")).to_contain_text("auto answered with large")
 
 
-def test_a_rung_sets_its_budget(open_page: Open) -> None:
+def test_an_offer_sets_its_budget(open_page: Open) -> None:
     page = ranked(open_page())
-    for number in range(page.locator(".rungs button").count()):
-        rung = page.locator(".rungs button").nth(number)
-        rung.click()
-        expect(rung).to_have_attribute("aria-pressed", "true")
+    for number in range(page.locator(".offers button").count()):
+        offer = page.locator(".offers button").nth(number)
+        offer.click()
+        expect(offer).to_have_attribute("aria-pressed", "true")
     expect(page.locator(".says")).to_contain_text("would answer with large")
-    page.locator(".rungs button").first.click()
+    page.locator(".offers button").first.click()
     expect(page.locator(".says")).to_contain_text("would answer with the order as given")
 
 
@@ -316,7 +316,7 @@ def test_a_refused_request_says_why(open_page: Open) -> None:
         page.get_by_label("Budget in milliseconds").press("Enter")
         expect(page.locator(".says")).to_contain_text("the request would be refused")
         expect(page.locator(".answer .error")).to_contain_text("even on an idle fleet")
-        expect(page.locator(".rungs button").first).to_contain_text("refused")
+        expect(page.locator(".offers button").first).to_contain_text("refused")
 
 
 def test_a_fleet_under_load_answers_with_less_and_says_so(open_page: Open, fleet: ConsoleFleet) -> None:

@@ -1,7 +1,7 @@
 """The pairs of a request as tiers see them, whatever they were made from.
 
 A text that occurs twice among the candidates of a query is one document: it is scored once, and each of its places has
-that score.
+that logit.
 """
 
 from dataclasses import dataclass

@@ -4,8 +4,8 @@ import * as api from "../lib/api.js";
 import { h } from "../lib/element.js";
 import { ms, planName } from "../lib/format.js";
 import { Newest } from "../lib/newest.js";
-import { chosenOf, ladder } from "../model/ladder.js";
-import { BudgetRungs } from "./budget-rungs.js";
+import { chosenOf, budgetOffers } from "../model/budget-offers.js";
+import { BudgetOffers } from "./budget-offers.js";
 import { BudgetSlider } from "./budget-slider.js";
 import { emptyNotice, errorNotice } from "./notice.js";
 import { PlanPlot } from "./plan-plot.js";
@@ -16,10 +16,10 @@ export class PlanPanel extends HTMLElement {
   #tiers = null;
   #domain = null;
   #decision = null;
-  #rungs = [];
+  #offers = [];
   #measured = {};
   #comparing = false;
-  #ladder = new AbortController();
+  #asking = new AbortController();
   #plans = new Newest(
     (body, signal) => api.plan(body, signal),
     (body, decision, error) => (error ? this.#failed(error) : this.#planned(body, decision)),
@@ -30,14 +30,14 @@ export class PlanPanel extends HTMLElement {
     this.says = h("div", { class: "says", role: "status" });
     this.plot = new PlanPlot();
     this.slider = new BudgetSlider();
-    this.rungs = new BudgetRungs();
+    this.offers = new BudgetOffers();
     this.table = new PlanTable();
-    this.live = h("div", { class: "live" }, this.plot, this.slider, this.rungs, this.table);
+    this.live = h("div", { class: "live" }, this.plot, this.slider, this.offers, this.table);
     this.notice = h("div", {});
     this.append(this.says, this.notice, this.live);
     this.slider.addEventListener("moved", () => this.#moved());
     this.slider.addEventListener("settled", () => this.dispatchEvent(new Event("settled")));
-    this.rungs.addEventListener("budget", ({ detail }) => {
+    this.offers.addEventListener("budget", ({ detail }) => {
       this.slider.budgetMs = detail;
       this.#moved();
       this.dispatchEvent(new Event("settled"));
@@ -68,8 +68,8 @@ export class PlanPanel extends HTMLElement {
     this.#body = body;
     this.#comparing = comparing;
     this.#plans.drop();
-    this.#ladder.abort();
-    this.#decision = this.#domain = this.#rungs = null;
+    this.#asking.abort();
+    this.#decision = this.#domain = this.#offers = null;
     this.#measured = {};
     if (body) this.#plans.put(body);
     else this.#nothing(emptyNotice("Write a query and at least one document; the plan for them then stands here."));
@@ -106,21 +106,21 @@ export class PlanPanel extends HTMLElement {
     this.notice.replaceChildren();
     this.says.replaceChildren(sentence(body, decision));
     this.#draw();
-    if (this.#comparing) this.#askLadder(body);
+    if (this.#comparing) this.#askOffers(body);
   }
 
-  async #askLadder(body) {
+  async #askOffers(body) {
     this.#comparing = false;
-    this.#ladder.abort();
-    const { signal } = (this.#ladder = new AbortController());
-    let rungs = [];
+    this.#asking.abort();
+    const { signal } = (this.#asking = new AbortController());
+    let offers = [];
     try {
-      rungs = await ladder(body, this.#domain, signal);
+      offers = await budgetOffers(body, this.#domain, signal);
     } catch {
       // The planner answers, or says why not, above; without these answers the page only shows less.
     }
     if (signal.aborted) return;
-    this.#rungs = rungs;
+    this.#offers = offers;
     this.#draw();
   }
 
@@ -130,8 +130,8 @@ export class PlanPanel extends HTMLElement {
     const tierIndex = this.#tiers.index;
     const decision = this.#decision;
     const measured = this.#measured;
-    this.plot.show({ decision, budgetMs: this.budgetMs, domain: this.#domain, rungs: this.#rungs ?? [], tierIndex, measured });
-    this.rungs.show(this.#rungs, this.budgetMs, tierIndex);
+    this.plot.show({ decision, budgetMs: this.budgetMs, domain: this.#domain, offers: this.#offers ?? [], tierIndex, measured });
+    this.offers.show(this.#offers, this.budgetMs, tierIndex);
     this.table.show(decision, tierIndex);
   }
 }

@@ -28,7 +28,7 @@ export class PlanPlot extends HTMLElement {
   #watch = null;
 
   /**
-   * decision: of /v1/plan. domain: of the axis, in ms. rungs: of `ladder`. tierIndex(name): for its colour.
+   * decision: of /v1/plan. domain: of the axis, in ms. offers: of `budgetOffers`. tierIndex(name): for its colour.
    * measured: {name of tier or plan: ms}, what the last ranking took. budgetMs: null for none. legend: [[kind, words]].
    */
   show(shown) {
@@ -38,14 +38,14 @@ export class PlanPlot extends HTMLElement {
 
   #draw() {
     if (!this.#shown || !this.clientWidth) return;
-    const { decision, budgetMs, domain, rungs, tierIndex, measured, legend = LEGEND } = this.#shown;
+    const { decision, budgetMs, domain, offers, tierIndex, measured, legend = LEGEND } = this.#shown;
     const width = this.clientWidth;
     const plans = decision.considered.filter((each) => each.predicted_ms !== null);
     const inner = [MARGIN.left, width - MARGIN.right];
     const floor = HEIGHT - MARGIN.bottom;
     const x = logScale(domain, inner);
     const within = (value) => Math.min(inner[1], Math.max(inner[0], x(value)));
-    const y = linearScale(qualityDomain(decision.considered, rungs), [floor, MARGIN.top]);
+    const y = linearScale(qualityDomain(decision.considered, offers), [floor, MARGIN.top]);
     const points = plans
       .map((each) => ({
         ...each, x: within(each.predicted_ms), y: y(each.quality), name: planName(each),
@@ -68,7 +68,7 @@ export class PlanPlot extends HTMLElement {
         svg("text", { class: "axis", x: inner[1], y: HEIGHT - 4, "text-anchor": "end" }, "predicted latency, 99th percentile →"),
         svg("text", { class: "axis", x: 4, y: 12 }, "↑ quality, nDCG@10"),
         svg("rect", { class: "over", x: over, y: MARGIN.top, width: Math.max(0, inner[1] - over), height: floor - MARGIN.top }),
-        rungs.length ? svg("path", { class: "buys", d: steps(rungs, within, y, inner) }) : null,
+        offers.length ? svg("path", { class: "buys", d: steps(offers, within, y, inner) }) : null,
         budgetMs === null ? null : budgetLine(over, budgetMs, floor, inner),
         points.map((point) => took(point, measured, within)),
         points.map((point) => mark(point, tierIndex)),
@@ -92,8 +92,8 @@ function budgetLine(x, budgetMs, floor, inner) {
   ];
 }
 
-function qualityDomain(plans, rungs) {
-  const values = [...plans, ...rungs].map((each) => each.quality).filter((value) => value !== null);
+function qualityDomain(plans, offers) {
+  const values = [...plans, ...offers].map((each) => each.quality).filter((value) => value !== null);
   const [low, high] = [Math.min(...values), Math.max(...values)];
   const pad = Math.max(0.004, (high - low) * 0.15);
   return [low - pad, high + pad];
@@ -110,10 +110,10 @@ const tickName = (tick) => (tick < 1000 ? `${Number(tick.toPrecision(1))} ms` : 
 
 const anchor = (position, [low, high]) => (position < low + 50 ? "start" : position > high - 50 ? "end" : "middle");
 
-function steps(rungs, x, y, [start, end]) {
-  const known = rungs.filter((rung) => rung.quality !== null);
+function steps(offers, x, y, [start, end]) {
+  const known = offers.filter((offer) => offer.quality !== null);
   if (!known.length) return "";
-  const parts = known.map((rung, i) => `${i ? "H" : "M"}${rung === rungs[0] ? start : x(rung.fromMs)}${i ? "V" : ","}${y(rung.quality)}`);
+  const parts = known.map((offer, i) => `${i ? "H" : "M"}${offer === offers[0] ? start : x(offer.fromMs)}${i ? "V" : ","}${y(offer.quality)}`);
   return `${parts.join("")}H${end}`;
 }
 

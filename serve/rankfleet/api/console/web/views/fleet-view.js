@@ -62,7 +62,7 @@ export class FleetView extends HTMLElement {
     const idle = Object.fromEntries(tiers.filter((tier) => tier.idle_ms !== null).map((tier) => [tier.name, tier.idle_ms]));
     const times = [...Object.values(idle), ...tiers.map((tier) => tier.predicted_ms)].filter((value) => value !== null);
     this.plot.show({
-      decision: { considered }, budgetMs: null, rungs: [], tierIndex: index, measured: idle,
+      decision: { considered }, budgetMs: null, offers: [], tierIndex: index, measured: idle,
       domain: times.length ? [Math.min(...times) / 2, Math.max(...times) * 2] : [10, 1000],
       legend: [["took", "on an idle fleet"]],
     });

@@ -8,7 +8,7 @@ const STEPS = 24;
 const AT_A_TIME = 4;
 
 /** [{fromMs, name, tier, quality}], one for each run of budgets with the same plan, the smallest budgets first. */
-export async function ladder(body, [lowMs, highMs], signal) {
+export async function budgetOffers(body, [lowMs, highMs], signal) {
   const at = logScale([lowMs, highMs], [0, STEPS - 1]);
   const budgets = Array.from({ length: STEPS }, (_, step) => Number(at.invert(step).toPrecision(3)));
   const decisions = [];
@@ -24,11 +24,11 @@ function runs(budgets, decisions) {
   const found = [];
   budgets.forEach((fromMs, step) => {
     const chosen = chosenOf(decisions[step]);
-    const rung = chosen
+    const offer = chosen
       ? { fromMs, name: kindOf(chosen), tier: chosen.tier, quality: chosen.quality }
       : { fromMs, name: "refused", tier: null, quality: null };
     const before = found.at(-1);
-    if (!before || (rung.name !== before.name && rung.quality > before.quality)) found.push(rung);
+    if (!before || (offer.name !== before.name && offer.quality > before.quality)) found.push(offer);
   });
   return found;
 }

@@ -1,0 +1,38 @@
+// What a tighter or a larger budget would change, as buttons that set it. Sends `budget` with `detail` in ms.
+
+import { h } from "../lib/element.js";
+import { ms } from "../lib/format.js";
+
+export class BudgetOffers extends HTMLElement {
+  /** offers: of `budgetOffers`; null while they are asked for. budgetMs: the budget now. */
+  show(offers, budgetMs, tierIndex) {
+    if (offers === null) return this.replaceChildren(h("p", { class: "note" }, "Asking what each budget buys…"));
+    const current = offers.findLastIndex((offer) => offer.fromMs <= budgetMs);
+    this.replaceChildren(
+      h("h3", { id: "offers-title" }, "What each budget gets now"),
+      h(
+        "ul",
+        { class: "offers", "aria-labelledby": "offers-title" },
+        offers.map((offer, i) => h("li", {}, this.#button(offer, offers[i + 1], i === 0, i === Math.max(0, current), tierIndex))),
+      ),
+    );
+  }
+
+  #button(offer, next, first, current, tierIndex) {
+    const range = first ? (next ? `under ${ms(next.fromMs)}` : "any budget") : `from ${ms(offer.fromMs)}`;
+    const inside = first && next ? next.fromMs * 0.9 : offer.fromMs * 1.02;
+    const budget = Math.max(1, Number(inside.toPrecision(3))); // two digits could be those of the offer below
+    return h(
+      "button",
+      {
+        type: "button", "aria-pressed": String(current), "data-tier": offer.tier === null ? "refused" : tierIndex(offer.tier),
+        onclick: () => this.dispatchEvent(new CustomEvent("budget", { detail: budget })),
+      },
+      h("b", {}, offer.name),
+      " ",
+      h("span", {}, range),
+    );
+  }
+}
+
+customElements.define("budget-offers", BudgetOffers);
