@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Makes the demo tiers, from text to checkpoints: about four hours on one CPU core with fast bfloat16. Run again after an
+# Makes the demo tiers, from text to checkpoints: about two hours on one CPU core with fast bfloat16. Run again after an
 # interruption, it continues where it stopped.
 #
 #     make install && .venv/bin/pip install -c constraints.txt -e '.[train,search]'
@@ -17,6 +17,6 @@ student() { # name, start, pairs, learning rate, more options
     $bin/rankfleet distill --student "$2" --data "$OUT/triples.jsonl" --limit "$3" --learning-rate "$4" --batch 64 --int8 \
         --out "$OUT/$1" "${@:5}"
 }
-student large "$encoder" 150000 1.5e-4 --vocabulary 10000
-student medium "$OUT/large" 150000 2e-4 --layers 3 --inner 1152
-student small "$OUT/medium" 150000 3e-4 --layers 2 --inner 384
+student large "$encoder" 100000 1.5e-4 --vocabulary 10000
+student medium "$OUT/large" 100000 2e-4 --layers 3 --inner 1152
+student small "$OUT/medium" 100000 3e-4 --layers 2 --inner 384
