@@ -82,6 +82,20 @@ async def test_a_threshold_is_a_score(client: httpx.AsyncClient, threshold: byte
     assert (reply.status_code, "score_threshold: Input should be" in reply.json()["error"]["message"]) == (422, True)
 
 
+async def test_headers_name_the_user_and_other_units_in_any_dialect() -> None:
+    arms = {"a": {"weight": 1, "model": "small"}}
+    experiments = {
+        "by-device": {"unit": "header", "header": "x-device", "arms": arms},
+        "by-user": {"arms": arms},
+    }
+    async with http_client(service(experiments=experiments)) as client:
+        for headers, name in (({"X-Device": "d"}, "by-device"), ({"x-rankfleet-user": "u"}, "by-user")):
+            native = await client.post("/v1/rerank", json=BODY, headers=headers)
+            assert native.json()["rankfleet"]["experiment"] == {"name": name, "arm": "a"}
+            cohere = await client.post("/v2/rerank", json=BODY | {"model": "auto"}, headers=headers)
+            assert cohere.headers["x-rankfleet-tier"] == "small"
+
+
 async def test_null_means_the_default(client: httpx.AsyncClient) -> None:
     nulls = dict.fromkeys(("model", "top_n", "return_documents", "slo_ms", "user", "session"))
     assert (await client.post("/v1/rerank", json=BODY | nulls)).status_code == 200
@@ -323,7 +337,8 @@ async def test_an_unknown_field_is_refused_with_the_nearest_name(
 
 async def test_unknown_headers_and_fields_in_the_query_string_are_refused(client: httpx.AsyncClient) -> None:
     header = await client.post("/v1/rerank", json=BODY, headers={"x-rankfleet-slo": "50"})
-    message = "header 'x-rankfleet-slo' is unknown; there are x-rankfleet-slo-ms and x-rankfleet-slo-class"
+    known = "x-rankfleet-slo-ms, x-rankfleet-slo-class, x-rankfleet-user, x-rankfleet-session"
+    message = f"header 'x-rankfleet-slo' is unknown; there are {known}"
     assert (header.status_code, header.json()["error"]["message"]) == (422, message)
     query = await client.post("/v1/rerank?slo_ms=50", json=BODY)
     assert (query.status_code, "slo_ms is not read from the query" in query.json()["error"]["message"]) == (422, True)

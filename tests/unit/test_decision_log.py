@@ -18,7 +18,7 @@ from rankfleet.estimates.arrivals import ArrivalStats
 from rankfleet.estimates.latency import LatencyModel
 from rankfleet.estimates.lengths import Lengths
 from rankfleet.estimates.quality import QualityTable
-from rankfleet.router.decision_log import LoggedDecision, line_of, parse_line
+from rankfleet.router.decision_log import LoggedDecision, dumped, line_of, parse_line, request_of
 from rankfleet.router.ledger import Ledger
 from rankfleet.router.plan_options import PlanRequest
 from rankfleet.router.planner import plan
@@ -122,11 +122,11 @@ def test_a_decision_that_is_another_one_is_told_by_its_fields() -> None:
     assert refused.differences(decision)[:4] == ["kind", "cause", "retry_after_s", "reason"]
 
 
-# Format 3. If this line cannot be read any more, raise FORMAT and write the line of the new format here.
+# Format 4. If this line cannot be read any more, raise FORMAT and write the line of the new format here.
 LINE = (
-    b'{"format":3,"request_id":"r-1","now_s":2.5,"request":{"work":{"small":{"pairs":2,"tokens":30,"squares":500}},'
+    b'{"format":4,"request_id":"r-1","now_s":2.5,"request":{"work":{"small":{"pairs":2,"tokens":30,"squares":500}},'
     b'"arrived_s":2.25,"budget_ms":null,"pinned":"name","when_none_fits":"degrade","min_quality":0.0,"lengths":{"small":'
-    b'{"tokens":[10,20],"template_tokens":3,"firsts":[0],"ranks":[0],"candidates":2}},"max_stages":2,"may_cut":false,"over_share":false},"fleet":{"tiers":[{"name":"small",'
+    b'{"tokens":[10,20],"template_tokens":3,"firsts":[0],"ranks":[0],"candidates":2}},"max_stages":2,"may_cut":false,"over_share":false,"cascade":null},"fleet":{"tiers":[{"name":"small",'
     b'"quality":0.3,"group":"g","latency":{"alpha_ms":1.0,"beta_ms":0.5,"gamma_ms":0.01,"p99_factor":1.5}}],"groups":'
     b'{"g":{"replicas":1,"backlog_s":0.25,"in_flight":[[4.5,null]],"busy_since_s":1.5,"whole_tokens":0,"arrivals":'
     b'{"typical_budget_ms":null,"burst_rate_per_s":0.0},"asleep":false,"batch_tokens":64}},"network_ms":2.0,'
@@ -165,7 +165,7 @@ def test_a_line_of_this_format_is_read_and_written_unchanged() -> None:
         (LINE[200:], "is not a logged decision"),
         (LINE.replace(b'"backlog_s"', b'"backlog_ms"'), "backlog_ms"),
         (LINE.replace(b'"groups":{"g":{', b'"groups":[{"g":{').replace(b"64}}", b"64}}]"), "is not a logged decision"),
-        (LINE.replace(b'"format":3', b'"format":2'), "has format 2; this version of rankfleet replays format 3"),
+        (LINE.replace(b'"format":4', b'"format":2'), "has format 2; this version of rankfleet replays format 4"),
     ],
 )
 def test_a_damaged_line_or_one_of_another_format_is_refused(line: bytes, why: str) -> None:
@@ -304,3 +304,8 @@ def test_any_decision_is_replayed_to_the_last_field(made_from: tuple[PlanRequest
     assert list(known.request.work.items()) == list(request.work.items())
     assert known.replayed() == decision
     assert known.differences(decision) == []
+
+
+def test_a_cascade_that_an_arm_fixes_is_replayed() -> None:
+    request = PlanRequest({"small": Work(2, 30, 500)}, 0.0, pinned="arm", cascade=("small", "large", 5))
+    assert request_of(orjson.loads(dumped(request))) == request

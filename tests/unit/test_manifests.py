@@ -155,7 +155,7 @@ def test_live_settings_change_the_routers_user_config_and_nothing_else() -> None
     assert one["default_model"] == "auto"
     assert other["default_model"] == "large"
     assert other["slo_classes"] == {"fast": {"slo_ms": 40.0, "when_none_fits": "degrade"}}
-    assert other["experiments"]["size"]["arms"] == {"a": {"model": "small", "weight": 1.0}}
+    assert other["experiments"]["size"]["arms"]["a"]["model"] == "small"
     rest = [yaml.safe_load(text) for text in texts]
     for config in rest:
         del config["applications"][0]["deployments"][0]["user_config"]

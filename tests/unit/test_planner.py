@@ -1,4 +1,5 @@
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -251,6 +252,24 @@ def test_a_cascade_is_a_plan_like_any_other() -> None:
     single = plan(PlanRequest(WORK, 0.0, 85.0), snapshot, 0.0)
     assert isinstance(single, Plan)
     assert (single.stages, single.quality) == ((Stage.of("large", 5),), 0.48)
+
+
+def test_an_arm_may_fix_a_cascade() -> None:
+    snapshot = FleetSnapshot(TIERS, {"g": GroupState(1, 0.0)}, 2.0, 3.0, TABLE)
+    work = {tier: WORK[tier] for tier in ("small", "large")}
+    request = PlanRequest(work, 0.0, 200.0, pinned="arm", max_stages=2, cascade=("small", "large", 5))
+    # 2 ms of network, small on 10 in 3 + 10 ms, then large on 5 in 3 + 80 ms; the table knows the best 4.
+    fits = plan(request, snapshot, 0.0)
+    assert isinstance(fits, Plan)
+    assert (fits.stages, fits.quality) == ((Stage.of("small", 10), Stage.of("large", 5)), 0.49)
+    assert (fits.predicted_ms, fits.reason) == (pytest.approx(98), "large is given by the experiment")
+    late = plan(replace(request, budget_ms=50.0), snapshot, 0.0)
+    assert isinstance(late, Plan)
+    assert (late.stages, late.fits) == (fits.stages, False)
+    # Where the second tier would score all documents, the first has nothing to say.
+    whole = plan(replace(request, cascade=("small", "large", 10)), snapshot, 0.0)
+    assert isinstance(whole, Plan)
+    assert whole.stages == (Stage.of("large", 10),)
 
 
 def test_work_of_the_first_documents_and_of_cut_pairs() -> None:

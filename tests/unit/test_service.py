@@ -283,6 +283,21 @@ async def test_a_class_keeps_its_budget_inside_an_experiment() -> None:
     assert ranking.plan.reason == "small is given by the experiment"
 
 
+async def test_an_arms_cascade_floor_and_fusion_are_carried_out() -> None:
+    cascade = {"first": "small", "second": "large", "candidates": 2}
+    arms = {"a": {"weight": 1, "cascade": cascade, "fusion_weight": 2.5}}
+    one = service(experiments={"size": {"arms": arms}}, candidates="ranked")
+    one.fleet.update_latency({tier: LatencyModel(1, 0, 0) for tier in ("small", "large")})
+    ranking = await one.rank(RerankRequest("cat", ["a dog", "a", "a dog is an animal"], user="u"))
+    assert [(stage.tier, stage.candidates) for stage in ranking.stages] == [("small", 3), ("large", 2)]
+    assert ranking.fused == ("order", 2.5)
+    asked = one._resolve(RerankRequest("cat", ["a"], user="u", min_quality=0.1)).request
+    assert asked.min_quality == 0.1
+    floor = service(experiments={"size": {"arms": {"a": {"weight": 1, "min_quality": 0.45}}}})
+    assert floor._resolve(RerankRequest("cat", ["a"], user="u", min_quality=0.1)).request.min_quality == 0.45
+    assert floor._resolve(RerankRequest("cat", ["a"], min_quality=0.1)).request.min_quality == 0.1
+
+
 async def test_each_tier_cuts_documents_at_its_own_limit() -> None:
     tiers = {
         "small": {"model": "m", "quality": 0.3, "max_tokens": 10},

@@ -11,6 +11,7 @@ from ray._private.telemetry.open_telemetry_metric_recorder import OpenTelemetryM
 from ray.util import metrics
 
 from rankfleet.cluster.telemetry import GroupTelemetry, RouterTelemetry
+from rankfleet.core.experiments import Arm
 from rankfleet.core.messages import Assignment, GivenOrder, Plan, RankedDocument, Ranking, Stage
 from rankfleet.core.timing import Timing
 from rankfleet.estimates.load import ReplicaLoad
@@ -56,7 +57,7 @@ def test_a_reply_in_which_nothing_was_scored_is_counted(counted: list[tuple[str,
 
 
 def test_pairs_of_all_stages_are_counted(counted: list[tuple[str, float, dict[str, str]]]) -> None:
-    arm = Assignment("size", "s", "small")
+    arm = Assignment("size", "s", "user-1", Arm(weight=1))
     answered = ranking(stages=(Stage.of("small", 5), Stage.of("large", 2)), pairs=7, assignment=arm, partial=True)
     RouterTelemetry().answered(answered)
     assert [value for name, value, _ in counted if name == "rankfleet_pairs_total"] == [7]

@@ -2,7 +2,7 @@
 
 import asyncio
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from functools import partial
 from typing import Any
 
@@ -23,10 +23,13 @@ BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 class RequestReader:
     """Reads and parses requests, and keeps their memory reservation at what they take."""
 
-    def __init__(self, max_body_bytes: int, timeout_s: float = READ_TIMEOUT_S) -> None:
-        """timeout_s: in which the whole body has to arrive."""
+    def __init__(
+        self, max_body_bytes: int, timeout_s: float = READ_TIMEOUT_S, unit_headers: Collection[str] = ()
+    ) -> None:
+        """timeout_s: in which the whole body has to arrive. unit_headers: those that experiments assign arms by."""
         self._max_body_bytes = max_body_bytes
         self._timeout_s = timeout_s
+        self._unit_headers = unit_headers
 
     async def read(self, request: Request, route: Route[Any, Any] | SharedRoute) -> tuple[Route[Any, Any], Any]:
         """The route, which is told by the body where dialects share a path, and the request, parsed by its dialect.
@@ -37,7 +40,7 @@ class RequestReader:
         if isinstance(route, SharedRoute):
             route = route.told_by(body)
             request.scope["path"] = route.path  # errors from here on have the form of its dialect
-        parse = partial(route.parse, body, request_headers(request, route.body.model_fields))
+        parse = partial(route.parse, body, request_headers(request, route.body.model_fields, self._unit_headers))
         parsed: ParsedRequest = await run(parse, len(body), INLINE_ENCODED) if route.takes_long(body) else parse()
         if parsed.copies * len(body) > self._max_body_bytes:
             why = f"{parsed.copies} queries would each return the documents, more than the {self._max_body_bytes} bytes"

@@ -26,6 +26,6 @@ def apply(
     with progress("applying") as say:
         update.apply(fleet, say, port)
     for name, experiment in fleet.experiments.items():
-        arms = ", ".join(f"{arm} → {settings.model} ×{settings.weight:g}" for arm, settings in experiment.arms.items())
-        out.print(f"experiment {name}: {arms}")
+        arms = ", ".join(f"{arm} ({each.summary}) ×{each.weight:g}" for arm, each in experiment.arms.items())
+        out.print(f"experiment {name}: {'stopped' if experiment.stopped else arms}")
     out.print(f"applied {config}")

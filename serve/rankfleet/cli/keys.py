@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Annotated, Any, Literal, get_args, get_origin
 
 import yaml
+from pydantic import AwareDatetime
 
 from rankfleet.core.sections import Section
 
@@ -26,7 +27,9 @@ def describe_keys(section: type[Section], prefix: str = "") -> Iterator[Key]:
         types = [a for a in (field.annotation, *get_args(field.annotation)) if isinstance(a, type)]
         nested = next((a for a in types if issubclass(a, Section)), None)
         is_by_name = get_origin(field.annotation) is dict
-        kind = "section" if nested and not is_by_name else "sections by name" if nested else type_name(field.annotation)
+        is_list = get_origin(field.annotation) is list
+        form = "sections by name" if is_by_name else "list of sections" if is_list else "section"
+        kind = form if nested else type_name(field.annotation)
         default = "required" if field.is_required() else "" if nested else f"`{yaml_scalar(field.default)}`"
         yield Key(path, kind, default, field.description or "")
         if nested is not None:
@@ -35,7 +38,8 @@ def describe_keys(section: type[Section], prefix: str = "") -> Iterator[Key]:
 
 def type_name(annotation: Any) -> str:
     """A type in words for users: `str | None` is "text or null"."""
-    words = {str: "text", bool: "`true` or `false`", int: "whole number", float: "number", type(None): "null"}
+    words: dict[Any, str] = {str: "text", bool: "`true` or `false`", int: "whole number", float: "number"}
+    words |= {AwareDatetime: "time", type(None): "null"}
     if get_origin(annotation) is Annotated:
         return type_name(get_args(annotation)[0])
     if get_origin(annotation) is Literal:

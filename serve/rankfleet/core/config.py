@@ -12,6 +12,7 @@ from pydantic import Field, ValidationError, ValidationInfo, field_validator, mo
 
 from rankfleet.core.autoscaling import Autoscaling
 from rankfleet.core.errors import ConfigError
+from rankfleet.core.experiments import Experiment
 from rankfleet.core.model_ids import SHIPPED_MODELS, may_be_hub_id
 from rankfleet.core.passages import LongDocuments
 from rankfleet.core.sections import (
@@ -20,7 +21,6 @@ from rankfleet.core.sections import (
     CandidateOrder,
     ClassName,
     DecisionLog,
-    Experiment,
     Group,
     Limits,
     Name,
@@ -226,8 +226,12 @@ def check_live(live: LiveSettings, tiers: set[str], groups: set[str]) -> None:
         raise ValueError(f"tenants: the shares add up to {shares:g}, which is more than the fleet")
     for name, experiment in live.experiments.items():
         for arm, settings in experiment.arms.items():
-            if settings.model not in models:
-                raise ValueError(f"experiments.{name}.arms.{arm}: no tier is named {settings.model!r}")
+            where = f"experiments.{name}.arms.{arm}"
+            for tier in settings.named_tiers:
+                if tier not in tiers:
+                    raise ValueError(f"{where}: no tier is named {tier!r}; there are {', '.join(sorted(tiers))}")
+            if settings.slo_class is not None and settings.slo_class not in live.slo_classes:
+                raise ValueError(f"{where}: slo_class {settings.slo_class!r} is not under slo_classes")
 
 
 def parse_config(settings: Any, source: str = "config") -> FleetConfig:

@@ -11,6 +11,7 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 
+from rankfleet.core.experiments import Arm
 from rankfleet.core.pairs import TokenizedPairs
 from rankfleet.core.passages import LongDocuments
 from rankfleet.core.query_lists import QueryLists
@@ -27,6 +28,7 @@ class RerankRequest:
     slo_ms: latency budget, counted from arrival at the router; None for the budget of the SLO class.
     slo_class: name of an SLO class; None for the class of the model, of the tenant, or the fleet's default.
     user, session: ids by which an experiment assigns an arm.
+    headers: by name in small letters, those by which an experiment does.
     long_documents: None for the fleet's default.
     candidates: whether the documents are listed in a retriever's order; None for the fleet's default.
     scores: of the retriever, one for each document; with them the documents may be listed in any order. None if they
@@ -61,6 +63,7 @@ class RerankRequest:
     spans: bool = False
     queries: tuple[str, ...] = ()
     counts: tuple[int, ...] = ()
+    headers: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def each_query(self) -> tuple[str, ...]:
@@ -156,11 +159,15 @@ class FusedBy(NamedTuple):
 
 @dataclass(frozen=True)
 class Assignment:
-    """The arm of an experiment that a request belongs to, by its user or session."""
+    """The arm of an experiment that a request belongs to, by its unit (a user or session, say).
+
+    settings: what the arm changes.
+    """
 
     experiment: str
     arm: str
-    model: str
+    unit: str
+    settings: Arm
 
 
 class Considered(NamedTuple):

@@ -128,27 +128,6 @@ class Tenant(Section):
     )
 
 
-class Arm(Section):
-    """One arm of an experiment."""
-
-    model: Name = Field(description="the tier that answers, or `auto` for the planner's choice")
-    weight: float = Field(ge=0, description="share of users or sessions, relative to the other arms")
-
-
-class Experiment(Section):
-    """An A/B split: users or sessions are assigned to arms by a hash of their id."""
-
-    unit: Literal["user", "session"] = Field("user", description="the request field that decides the arm")
-    seed: str = Field("1", description="part of the hash; a change assigns all users or sessions anew")
-    arms: dict[Name, Arm] = Field(min_length=1, description="arms by name")
-
-    @model_validator(mode="after")
-    def _some_weight(self) -> Self:
-        if sum(arm.weight for arm in self.arms.values()) <= 0:
-            raise ValueError("all weights are 0; give at least one arm some weight")
-        return self
-
-
 # Memory of a body while it is read: its bytes, and its texts at up to 4 bytes per character (one emoji is enough).
 BYTES_PER_BODY_BYTE = 5
 

@@ -24,7 +24,7 @@ from rankfleet.router.plan_options import PlanRequest
 from rankfleet.router.planner import plan
 from rankfleet.router.snapshot import FleetSnapshot, GroupState, TierState
 
-FORMAT = 3  # raise it with every change of what a line holds
+FORMAT = 4  # raise it with every change of what a line holds
 
 
 @dataclass(frozen=True)
@@ -105,7 +105,8 @@ def plain(value: Any) -> Any:
 def request_of(data: dict[str, Any]) -> PlanRequest:
     lengths = data["lengths"] and {tier: lengths_of(each) for tier, each in data["lengths"].items()}
     work = {tier: Work(**each) for tier, each in data["work"].items()}
-    return PlanRequest(**data | {"work": work, "lengths": lengths})
+    cascade = data["cascade"] and tuple(data["cascade"])
+    return PlanRequest(**data | {"work": work, "lengths": lengths, "cascade": cascade})
 
 
 def lengths_of(data: dict[str, Any]) -> Lengths:

@@ -1,14 +1,17 @@
-"""A/B splits: which arm a user or session belongs to.
+"""A/B splits: which arm a user, session or other unit belongs to.
 
-A unit is hashed with the experiment's name and seed into one of 10,000 buckets, and the arms share the
-buckets by weight in the order they are written. The hash is SHA-256, so every router replica, restart and
-machine agrees; and a change of weights moves only the units whose buckets change hands.
+A unit is hashed with the experiment's name and seed into one of 10,000 buckets. The hash is SHA-256, and the arms'
+buckets follow from the fleet file and the time alone, so every router replica, restart and machine agrees.
 """
 
 import hashlib
+from collections.abc import Container, Mapping
 
+import numpy as np
+
+from rankfleet.core.config import LiveSettings
+from rankfleet.core.experiments import Experiment
 from rankfleet.core.messages import Assignment, RerankRequest
-from rankfleet.core.sections import Experiment
 
 BUCKETS = 10_000
 
@@ -19,23 +22,103 @@ def bucket(experiment: str, seed: str, unit: str) -> int:
     return int.from_bytes(digest[:8], "big") % BUCKETS
 
 
-def arm_of(name: str, experiment: Experiment, unit: str) -> str:
-    """The arm of one unit."""
-    total = sum(arm.weight for arm in experiment.arms.values())
-    place = (bucket(name, experiment.seed, unit) + 0.5) / BUCKETS * total
-    reached = 0.0
-    for arm, settings in experiment.arms.items():
-        reached += settings.weight
-        if place < reached:
-            return arm
-    return next(reversed([a for a, s in experiment.arms.items() if s.weight > 0]))
+def bucket_counts(weights: Mapping[str, float]) -> list[int]:
+    """How many buckets each arm gets: its share, rounded so that they add up to all buckets (largest remainders)."""
+    total = sum(weights.values())
+    exact = [weight / total * BUCKETS for weight in weights.values()]
+    counts = [int(share) for share in exact]
+    by_remainder = sorted(range(len(exact)), key=lambda arm: (counts[arm] - exact[arm], arm))
+    for arm in by_remainder[: BUCKETS - sum(counts)]:
+        counts[arm] += 1
+    return counts
 
 
-def assign(experiments: dict[str, Experiment], request: RerankRequest) -> Assignment | None:
-    """The arm of the first experiment whose unit (user or session) the request names; None if there is none."""
-    for name, experiment in experiments.items():
-        unit = request.user if experiment.unit == "user" else request.session
-        if unit is not None:
-            arm = arm_of(name, experiment, unit)
-            return Assignment(name, arm, experiment.arms[arm].model)
-    return None
+def bucket_tables(experiment: Experiment) -> list[np.ndarray]:
+    """uint8 [buckets] of arms, by their place in the file: at first, and after each step of the schedule.
+
+    A step takes buckets from the arms that shrink, the highest first, and gives them to those that grow, so that it
+    moves as few as possible.
+    """
+    tables: list[np.ndarray] = []
+    for weights in experiment.all_weights():
+        counts = bucket_counts(weights)
+        if not tables:
+            tables.append(np.repeat(np.arange(len(counts), dtype=np.uint8), counts))
+            continue
+        table = tables[-1].copy()
+        change = np.array(counts) - np.bincount(table, minlength=len(counts))
+        freed = [np.flatnonzero(table == arm)[change[arm] :] for arm in np.flatnonzero(change < 0)]
+        grown = np.flatnonzero(change > 0)
+        if freed:
+            table[np.concatenate(freed)] = np.repeat(grown.astype(np.uint8), change[grown])
+        tables.append(table)
+    return tables
+
+
+class Split:
+    """One experiment with its buckets."""
+
+    def __init__(self, name: str, experiment: Experiment) -> None:
+        self.name, self.experiment = name, experiment
+        self._arms = list(experiment.arms)
+        self._tables = bucket_tables(experiment)
+        self._times_s = [step.at.timestamp() for step in experiment.schedule]
+        arms = experiment.arms.values()
+        self._sets_slo = any(arm.slo_class is not None for arm in arms)
+        self._sets_fusion = any(arm.fusion_weight is not None for arm in arms)
+
+    def arm_of(self, unit: str, unix_s: float) -> str:
+        """The arm of one unit. unix_s: seconds since 1970 by the router's wall clock, which the schedule goes by."""
+        passed = sum(at_s <= unix_s for at_s in self._times_s)
+        return self._arms[self._tables[passed][bucket(self.name, self.experiment.seed, unit)]]
+
+    def unit_of(self, request: RerankRequest, names_slo: bool) -> str | None:
+        """The id that decides the arm; None if the request takes no part.
+
+        That is so without an id, and if the client itself says what an arm of the experiment would set: a tier, or a
+        class or budget where arms set classes, or whether candidates are ranked where arms set the weight of that. Its
+        wish counts, and leaving it out of every arm keeps them alike. names_slo: whether it names a class or budget.
+        """
+        experiment = self.experiment
+        own_choice = (self._sets_slo and names_slo) or (self._sets_fusion and request.candidates is not None)
+        if experiment.stopped or own_choice:
+            return None
+        match experiment.unit:
+            case "user":
+                unit = request.user
+            case "session":
+                unit = request.session
+            case "key":
+                unit = request.tenant
+            case "query":
+                unit = "\n".join(request.each_query)
+            case "header":
+                unit = request.headers.get(experiment.header or "")
+        return unit or None
+
+
+class Splits:
+    """All experiments of a fleet."""
+
+    def __init__(self, live: LiveSettings, tiers: Container[str]) -> None:
+        """tiers: of the fleet."""
+        self._slo_classes, self._tiers = live.slo_classes, tiers
+        self._splits = [Split(name, experiment) for name, experiment in live.experiments.items()]
+        headers = {split.experiment.header for split in self._splits}
+        self.headers: tuple[str, ...] = tuple(sorted(name for name in headers if name is not None))
+
+    def assign(self, request: RerankRequest, unix_s: float) -> Assignment | None:
+        """The arm of the first experiment that the request takes part in; None if there is none.
+
+        A request that names a tier takes part in none. unix_s: as in `Split.arm_of`.
+        """
+        if not self._splits or request.model in self._tiers:
+            return None
+        named = (request.slo_ms, request.slo_class, request.model if request.model in self._slo_classes else None)
+        names_slo = any(each is not None for each in named)
+        for split in self._splits:
+            unit = split.unit_of(request, names_slo)
+            if unit is not None:
+                arm = split.arm_of(unit, unix_s)
+                return Assignment(split.name, arm, unit, split.experiment.arms[arm])
+        return None

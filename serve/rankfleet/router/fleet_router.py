@@ -84,7 +84,8 @@ class FleetRouter:
             if request.when_none_fits == "refuse" or table.retriever < request.min_quality:
                 raise self._execution.too_late(EXPIRED, decision) from error
             return given_order(decision, table.retriever, EXPIRED), None
-        if len(decision.stages) > 1 and answer.quality(decision, table) < table.retriever:
+        worse = len(decision.stages) > 1 and answer.quality(decision, table) < table.retriever
+        if worse and request.pinned is None:
             return given_order(decision, table.retriever, answer.left_out or FEWER), None
         return answer.carried_out(decision, table), answer
 

@@ -2,7 +2,7 @@
 
 import math
 from bisect import bisect_right
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from operator import attrgetter
@@ -24,13 +24,14 @@ class PlanRequest:
 
     work: by tier, because vocabularies and length limits differ. Tiers that are missing are not considered.
     arrived_s: seconds on the clock of `now_s`; the budget counts from here.
-    pinned: what fixed the one tier in `work`: the request (by name), the arm of an experiment, or the fleet's default
-        model; None if the planner chooses.
+    pinned: what fixed the one tier in `work`, or `cascade`: the request (by name), the arm of an experiment, or the
+        fleet's default model; None if the planner chooses.
     min_quality: the lowest acceptable nDCG@10.
     lengths: of the pairs, by tier; None rules out plans that cut pairs.
     max_stages: how many passes the caller can carry out.
     may_cut: False rules out plans that cut pairs.
     over_share: whether the request is above its tenant's share, so that all work in flight is ahead of it.
+    cascade: the first and second tier of a fixed cascade, and how many of the best the second scores.
     """
 
     work: Mapping[str, Work]
@@ -43,6 +44,7 @@ class PlanRequest:
     max_stages: int = 1
     may_cut: bool = True
     over_share: bool = False
+    cascade: tuple[str, str, int] | None = None
 
     @property
     def documents(self) -> int:
@@ -212,6 +214,21 @@ def cascades(
             ms = first_ms + engine_ms(large, part_of(request.work[large.name], k, request), fleet)
             stages = (Stage.of(small.name, request.documents), Stage.of(large.name, k))
             yield PlanOption(stages, small.group, quality, wait_ms + ms, ms, f"best {k} by {small.name}")
+
+
+def fixed_cascade(
+    request: PlanRequest, fleet: FleetSnapshot, complete: Sequence[PlanOption], now_s: float
+) -> list[PlanOption]:
+    """The cascade that `request.cascade` names, or its second tier alone if that would score all documents. complete:
+    as in `partial_options`."""
+    assert request.cascade is not None
+    first, second, k = request.cascade
+    bases = {option.tier: option for option in complete}
+    if k >= request.documents:
+        return [bases[second]]
+    states = {tier.name: tier for tier in fleet.tiers}
+    by_depth = {k: fleet.quality.of_cascade(first, second, k)}
+    return [*cascades(states[first], states[second], bases[first], request, by_depth, fleet, now_s)]
 
 
 def part_of(work: Work, documents: int, request: PlanRequest) -> Work:

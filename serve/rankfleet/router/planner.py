@@ -16,6 +16,7 @@ from rankfleet.router.plan_options import (
     PlanRequest,
     complete_options,
     degraded_options,
+    fixed_cascade,
     partial_options,
     quality_floor,
 )
@@ -106,7 +107,9 @@ def choose(request: PlanRequest, fleet: FleetSnapshot, now_s: float) -> Choice:
     elapsed_ms = (now_s - request.arrived_s) * 1e3
     found = complete_options(request, fleet, now_s)
     measured = any(option.predicted_ms < math.inf for option in found)
-    if request.pinned is None and fleet.table is not None and fleet.table.detailed:
+    if request.cascade is not None:
+        found = fixed_cascade(request, fleet, found, now_s)
+    elif request.pinned is None and fleet.table is not None and fleet.table.detailed:
         found = sorted([*found, *partial_options(request, fleet, found, now_s)], key=QUALITY, reverse=True)
     budget_ms = math.inf if request.budget_ms is None else request.budget_ms
     floor = quality_floor(request, fleet)

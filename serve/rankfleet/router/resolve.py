@@ -6,16 +6,18 @@ from typing import Literal
 
 from rankfleet.core.config import LiveSettings
 from rankfleet.core.errors import Forbidden, UnknownModel, quote
+from rankfleet.core.experiments import Arm
 from rankfleet.core.messages import RerankRequest
 from rankfleet.core.sections import AUTO, SloClass, Tenant
 
-NO_CLASS, ANYONE = SloClass(), Tenant()
+NO_CLASS, ANYONE, NO_ARM = SloClass(), Tenant(), Arm(weight=1)
 
 
 @dataclass(frozen=True)
 class Target:
     """tiers: those that may answer; never empty.
-    pinned: what fixed the one tier, as in `PlanRequest`; None if the planner chooses.
+    pinned: what fixed the one tier, or the cascade, as in `PlanRequest`; None if the planner chooses.
+    cascade: as in `PlanRequest`.
     slo: the class that applies. budget_ms: the request's own, else that of the class.
     """
 
@@ -24,13 +26,14 @@ class Target:
     slo: SloClass
     slo_name: str | None
     budget_ms: float | None
+    cascade: tuple[str, str, int] | None = None
 
 
-def target_of(request: RerankRequest, live: LiveSettings, tiers: Iterable[str], arm_model: str | None) -> Target:
-    """What a request asks for. arm_model: the model of its experiment's arm; None if it is in no experiment.
+def target_of(request: RerankRequest, live: LiveSettings, tiers: Iterable[str], arm: Arm | None = None) -> Target:
+    """What a request asks for. arm: of its experiment; None if it is in none.
 
-    The SLO class is the first of these: named by the request, named as its model, the first of its tenant's, the
-    default. What experiments and `default_model` choose is not restricted to what the tenant may name.
+    The SLO class is the first of these: named by the request, named as its model, given by the arm, the first of its
+    tenant's, the default. What experiments and `default_model` choose is not restricted to what the tenant may name.
     Raises UnknownModel for a model or class that this fleet does not have, Forbidden for one that its tenant may not
     name.
     """
@@ -46,11 +49,17 @@ def target_of(request: RerankRequest, live: LiveSettings, tiers: Iterable[str], 
         )
     if slo_name is not None and slo_name not in (tenant.slo_classes or live.slo_classes):
         raise not_allowed(request.tenant, "SLO class", slo_name, tenant.slo_classes)
-    slo_name = slo_name or (tenant.slo_classes[0] if tenant.slo_classes else live.default_slo_class)
+    arm = arm or NO_ARM
+    slo_name = slo_name or arm.slo_class or (tenant.slo_classes[0] if tenant.slo_classes else live.default_slo_class)
     slo = live.slo_classes.get(slo_name or "", NO_CLASS)
     budget_ms = slo.slo_ms if request.slo_ms is None else request.slo_ms
-    if arm_model is not None:
-        name, pinned = arm_model, "arm"
+    if (fixed := arm.cascade) is not None:
+        cascade = (fixed.first, fixed.second, fixed.candidates)
+        return Target(arm.named_tiers, "arm", slo, slo_name, budget_ms, cascade)
+    if arm.tiers is not None:
+        return Target(tuple(arm.tiers), None, slo, slo_name, budget_ms)
+    if arm.model is not None:
+        name, pinned = arm.model, "arm"
     elif name is None:
         name, pinned = live.default_model, "default"
     if name == AUTO:

@@ -27,13 +27,13 @@ from rankfleet.estimates.load import OfferedLoad
 from rankfleet.router.answer import ResolvedRequest, TokenizedRequest, ranking_of, refused
 from rankfleet.router.candidates import check_scores, for_each_query, in_retrievers_order
 from rankfleet.router.dispatch import GroupClient
-from rankfleet.router.experiments import assign
+from rankfleet.router.experiments import Splits
 from rankfleet.router.fleet import FleetView
 from rankfleet.router.fleet_router import FleetRouter, OnDecision
 from rankfleet.router.ledger import Ledger
 from rankfleet.router.limits import check_documents, check_instruction, check_query
 from rankfleet.router.plan_options import MAX_STAGES, PlanRequest
-from rankfleet.router.resolve import target_of
+from rankfleet.router.resolve import NO_ARM, target_of
 from rankfleet.router.spans import Passage, with_spans
 from rankfleet.router.tenants import TenantLimits
 from rankfleet.router.token_bound import TokenLowerBound
@@ -59,6 +59,7 @@ class RankingService:
         before: "RankingService | None" = None,
         on_decision: OnDecision | None = None,
         on_lost: Callable[[str], None] = lambda group: None,
+        wall_clock: Callable[[], float] = time.time,
     ) -> None:
         """tokenizers: by tier; tiers that share a vocabulary may share one object.
         groups, ledgers: by group; shared by all versions of the fleet that a process serves.
@@ -67,6 +68,7 @@ class RankingService:
         before: the service of the previous version of the fleet. It finishes the requests it has begun; its counts,
             estimates and caches go on in this one.
         on_decision, on_lost: as in `FleetRouter`.
+        wall_clock: seconds since 1970, for the schedules of experiments.
         """
         self.config = config
         self.live: LiveSettings = config.live
@@ -74,6 +76,8 @@ class RankingService:
         self.offered: OfferedLoad = before.offered if before else OfferedLoad.of(config.groups)
         self.offered.add_groups(config.groups)
         self.clock = clock
+        self._wall_clock = wall_clock
+        self.splits = Splits(self.live, config.tiers)
         self._tokenizers = tokenizers
         self._cache: TokenCache = before._cache if before else TokenCache(int(config.token_cache_mb * 1e6))
         self._token_bound: TokenLowerBound = before._token_bound if before else TokenLowerBound()
@@ -134,7 +138,7 @@ class RankingService:
     def check(self, request: RerankRequest) -> None:
         """Raises UnknownModel for a model or an SLO class that this fleet does not have, Forbidden for one that its
         tenant may not name, RateLimited while the tenant is above its rate."""
-        target_of(request, self.live, self.config.tiers, None)
+        target_of(request, self.live, self.config.tiers)
         self.limits.take_pairs(request.tenant, 0, self.clock())
 
     async def probe(self) -> None:
@@ -173,14 +177,20 @@ class RankingService:
             for query in request.each_query:
                 check_query(query, self.config.limits)
             check_scores(request)
-        assignment = None if request.model in self.config.tiers else assign(self.live.experiments, request)
-        target = target_of(request, self.live, self.config.tiers, assignment.model if assignment else None)
+        assignment = None if request.probe else self.splits.assign(request, self._wall_clock())
+        arm = assignment.settings if assignment is not None else NO_ARM
+        target = target_of(request, self.live, self.config.tiers, arm)
+        if arm.min_quality is not None:
+            request = replace(request, min_quality=max(request.min_quality, arm.min_quality))
         request = for_each_query(request)
         self.limits.take_pairs(request.tenant, len(request.documents), self.clock())
         request, places = in_retrievers_order(request)
         fusion = None
         if request.scores is not None or (request.candidates or self.config.candidates) == "ranked":
-            fusion = Fusion.of_lists(request.lists, request.scores, self.fleet.quality.weights)
+            weights = self.fleet.quality.weights
+            if arm.fusion_weight is not None:
+                weights = dict.fromkeys(self.config.tiers, arm.fusion_weight)
+            fusion = Fusion.of_lists(request.lists, request.scores, weights)
         arrived_s = self.clock() if arrived_s is None else arrived_s
         return ResolvedRequest(request, target, assignment, arrived_s, fusion, places)
 
@@ -245,6 +255,7 @@ class RankingService:
             lengths,
             MAX_STAGES,
             resolved.request.options.may_cut,
+            cascade=target.cascade,
         )
 
     async def _wake_up(self, group: str) -> None:

@@ -92,8 +92,9 @@ class NativeBody(JsonBody):
             slo_class=self.slo_class or headers.slo_class,
             min_quality=self.min_quality or 0.0,
             tenant=headers.tenant,
-            user=self.user,
-            session=self.session,
+            user=self.user or headers.user,
+            session=self.session or headers.session,
+            headers=headers.units,
             request_id=headers.request_id,
             **spans_wanted(self.relevant_spans, self.long_documents),
             options=text_options(

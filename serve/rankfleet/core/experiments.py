@@ -1,0 +1,124 @@
+"""The `experiments` section of a fleet file: A/B splits between sizes, and what else an arm may change."""
+
+from collections.abc import Iterator, Mapping
+from datetime import datetime
+from typing import Annotated, Literal, Self
+
+from pydantic import AfterValidator, AwareDatetime, Field, model_validator
+
+from rankfleet.core.sections import AUTO, ClassName, Name, Section
+
+Weight = Annotated[float, Field(ge=0)]
+
+
+class Cascade(Section):
+    """Two tiers that every request of an arm passes."""
+
+    first: Name = Field(description="the tier that scores all candidates")
+    second: Name = Field(description="the tier that scores the best of them again, and answers")
+    candidates: int = Field(ge=1, description="how many of the best `second` scores")
+
+    @model_validator(mode="after")
+    def _two_tiers(self) -> Self:
+        if self.first == self.second:
+            raise ValueError(f"first and second are both {self.first!r}; name two tiers")
+        return self
+
+
+class Arm(Section):
+    """One side of an experiment: what its requests get that others do not. An arm that sets only a weight changes
+    nothing, which is what a control is."""
+
+    weight: Weight = Field(description="share of users or sessions, relative to the other arms")
+    model: Name | None = Field(None, description="the tier that answers, or `auto` for the planner's choice")
+    tiers: list[Name] | None = Field(None, min_length=1, description="tiers that the planner chooses from")
+    cascade: Cascade | None = Field(None, description="two tiers, one after the other")
+    min_quality: float | None = Field(None, ge=0, le=1, description="lowest acceptable nDCG@10")
+    slo_class: ClassName | None = Field(None, description="SLO class of its requests")
+    fusion_weight: float | None = Field(
+        None,
+        ge=0,
+        description="how much the order of ranked candidates counts beside a tier's logits, in logits per unit of "
+        "evidence, in place of the quality table's weights; 0: not at all",
+    )
+
+    @model_validator(mode="after")
+    def _one_way_to_choose(self) -> Self:
+        named = [key for key in ("model", "tiers", "cascade") if getattr(self, key) is not None]
+        if len(named) > 1:
+            raise ValueError(f"{' and '.join(named)} both say which tiers answer; keep one of them")
+        return self
+
+    @property
+    def named_tiers(self) -> tuple[str, ...]:
+        """All tiers that it names, `auto` not among them."""
+        if self.cascade is not None:
+            return (self.cascade.first, self.cascade.second)
+        return tuple(self.tiers or [name for name in (self.model,) if name is not None and name != AUTO])
+
+    @property
+    def summary(self) -> str:
+        """What it changes, for people."""
+        cascade = self.cascade and f"{self.cascade.first}, then {self.cascade.second} on {self.cascade.candidates}"
+        parts = [cascade or " or ".join(self.tiers or ()) or self.model]
+        parts += [f"quality ≥ {self.min_quality:g}"] if self.min_quality is not None else []
+        parts += [f"class {self.slo_class}"] if self.slo_class is not None else []
+        parts += [f"fusion weight {self.fusion_weight:g}"] if self.fusion_weight is not None else []
+        return ", ".join(filter(None, parts)) or "no change"
+
+
+def after_1970(at: datetime) -> datetime:
+    if at.timestamp() < 0:
+        raise ValueError("is before 1970")
+    return at
+
+
+class Step(Section):
+    """New weights from a time on."""
+
+    at: Annotated[AwareDatetime, AfterValidator(after_1970)] = Field(
+        description="when, with a time zone: 2026-12-01T08:00:00Z"
+    )
+    weights: dict[Name, Weight] = Field(description="weights by arm; an arm that is left out keeps its own")
+
+
+class Experiment(Section):
+    """An A/B split: users, sessions or other units are assigned to arms by a hash of their id."""
+
+    unit: Literal["user", "session", "key", "query", "header"] = Field(
+        "user",
+        description="what is assigned to an arm, and stays there: the request's `user` or `session`, the tenant of its "
+        "API key, its query, or the value of a header. A request without it takes no part",
+    )
+    header: Annotated[str, Field(pattern=r"^[a-z0-9-]{1,64}$")] | None = Field(
+        None, description="with `unit: header`, the header's name in small letters"
+    )
+    seed: str = Field("1", description="part of the hash; a change assigns all units anew")
+    arms: dict[Name, Arm] = Field(min_length=1, description="arms by name")
+    schedule: list[Step] = Field(
+        [], description="later weights, in order of time; each step moves only the units that it must"
+    )
+    stopped: bool = Field(False, description="true: no request takes part any more")
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if (self.unit == "header") != (self.header is not None):
+            raise ValueError("`unit: header` and `header` (its name) go together; give both or neither")
+        for place, step in enumerate(self.schedule):
+            if unknown := sorted(set(step.weights) - set(self.arms)):
+                raise ValueError(f"schedule.{place}: {', '.join(unknown)} is none of {', '.join(self.arms)}")
+            if place and step.at <= self.schedule[place - 1].at:
+                raise ValueError(f"schedule.{place}: its time is not after that of the step before it")
+        for place, weights in enumerate(self.all_weights()):
+            if sum(weights.values()) <= 0:
+                where = f"schedule.{place - 1}: " if place else ""
+                raise ValueError(f"{where}all weights are 0; give at least one arm some weight")
+        return self
+
+    def all_weights(self) -> Iterator[Mapping[str, float]]:
+        """The weights by arm: at first, and after each step of the schedule."""
+        weights = {name: arm.weight for name, arm in self.arms.items()}
+        yield weights
+        for step in self.schedule:
+            weights = weights | step.weights
+            yield weights
