@@ -77,9 +77,16 @@ def copy_of_the_checkout(folder: Path) -> Path:
     return folder / "source"
 
 
+def build_sdist(source: Path, folder: Path) -> Path:
+    """The source distribution of a checkout, made with the setuptools that `make install` installs."""
+    code = f"from setuptools.build_meta import build_sdist; build_sdist({str(folder)!r})"
+    subprocess.run([sys.executable, "-c", code], cwd=source, capture_output=True, check=True, timeout=COMMAND_S)
+    (built,) = folder.glob("*.tar.gz")
+    return built
+
+
 def build_wheel(source: Path, folder: Path, environment: Mapping[str, str] = os.environ) -> Path:
-    """The wheel of a checkout, without isolation: with the setuptools that constraints.txt pins and `make install`
-    installs."""
+    """The wheel of a checkout or source distribution, made with the setuptools that `make install` installs."""
     options = ("--no-deps", "--no-build-isolation", "--wheel-dir")
     pip(sys.executable, "wheel", *options, folder, source, environment=environment)
     (built,) = folder.glob("*.whl")
@@ -87,18 +94,28 @@ def build_wheel(source: Path, folder: Path, environment: Mapping[str, str] = os.
 
 
 @pytest.fixture(scope="session")
-def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("wheel")
-    return build_wheel(copy_of_the_checkout(folder), folder)
+def sdist(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("sdist")
+    return build_sdist(copy_of_the_checkout(folder), folder)
+
+
+@pytest.fixture(scope="session")
+def wheel(sdist: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return build_wheel(sdist, tmp_path_factory.mktemp("wheel"))
 
 
 @pytest.fixture(scope="session")
 def minimal(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Environment]:
-    """Rankfleet as `pip install rankfleet` installs it: from a wheel, without extras, outside the checkout."""
+    """Rankfleet without extras, outside the checkout: its packages by their hashes, the PyTorch at hand, and the wheel.
+
+    The last step gets no index, so that it fails if the lock file lacks a package."""
     path = tmp_path_factory.mktemp("minimal")
     environment = Environment(path / "venv", path / "folder")
     environment.folder.mkdir()
     venv.create(environment.path, symlinks=True, with_pip=True)
-    pip(environment.path / "bin" / "python", "install", wheel)
+    python = environment.path / "bin" / "python"
+    pip(python, "install", "--require-hashes", "--no-deps", "--requirement", ROOT / "requirements/serve.txt")
+    pip(python, "install", "torch")
+    pip(python, "install", "--no-index", wheel)
     yield environment
     shutil.rmtree(path)  # it takes about 1.5 GB

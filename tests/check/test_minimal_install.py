@@ -1,10 +1,12 @@
-"""Rankfleet without extras, installed from a wheel: it ranks and serves, and names the extra that a verb needs."""
+"""Rankfleet without extras, installed from a wheel of its source distribution: it ranks and serves, and names the extra
+that a verb needs."""
 
 import json
 import os
 import shutil
 import subprocess
 import sys
+import tarfile
 import zipfile
 from pathlib import Path
 
@@ -25,7 +27,20 @@ DOCUMENTS = [
     "Heavy rain is expected in the north of the country this weekend.",
 ]
 CONSOLE = [str(path.relative_to(WEB)) for path in WEB.rglob("*") if path.is_file()]
+METADATA = ("PKG-INFO", "SOURCES.txt", "dependency_links.txt", "entry_points.txt", "requires.txt", "top_level.txt")
+HEADERS = ("attention.hpp", "matmul.hpp", "vector.hpp")
 OF_EXTRAS = ("bm25s", "datasets", "flash_attn", "ir_measures", "matplotlib", "onnxruntime", "sentence_transformers")
+
+
+def test_the_source_distribution_holds_the_package_and_what_builds_it_and_nothing_else(sdist: Path) -> None:
+    with tarfile.open(sdist) as archive:
+        names = {member.name.partition("/")[2] for member in archive if member.isfile()}
+    outside = {name for name in names if not name.startswith("serve/rankfleet/")}
+    metadata = {f"serve/rankfleet.egg-info/{name}" for name in METADATA}
+    assert outside == {"LICENSE", "PKG-INFO", "README.md", "pyproject.toml", "setup.cfg", "setup.py"} | metadata
+    sources = {f"serve/rankfleet/engine/native/{name}" for name in ("encoder.cpp", *HEADERS)}
+    assert sources | {"serve/rankfleet/configs/demo.yaml"} <= names
+    assert not [name for name in names if name.endswith((".so", ".pyc"))]
 
 
 def test_the_wheel_holds_the_package_and_its_data_and_nothing_else(wheel: Path) -> None:

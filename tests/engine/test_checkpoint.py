@@ -1,5 +1,7 @@
 import json
+import pickle
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -10,13 +12,27 @@ from rankfleet.core.errors import CheckpointError
 from rankfleet.engine.checkpoint.files import Checkpoint, find_checkpoint
 from rankfleet.engine.checkpoint.storage import quantize_rows, write_float32, write_int8
 from rankfleet.engine.checkpoint.tensors import read_tensors
-from rankfleet.engine.runtime.scorer import Reranker, Scorer
+from rankfleet.engine.runtime.scorer import Reranker
 from tests.engine.checkpoints import small_bert
 
 
 def fails(folder: Path, message: str) -> None:
     with pytest.raises(CheckpointError, match=message):
         Reranker.load(Checkpoint(folder), device="cpu")
+
+
+class Trap:
+    """Whose unpickling leaves a file behind."""
+
+    def __init__(self, trace: Path) -> None:
+        self.trace = trace
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return (Path.touch, (self.trace,))
+
+
+def change(path: Path, keys: dict[str, Any]) -> None:
+    path.write_text(json.dumps(json.loads(path.read_text()) | keys))
 
 
 def test_a_folder_without_a_config_is_refused(tmp_path: Path) -> None:
@@ -51,11 +67,30 @@ def test_an_unknown_architecture_is_refused_with_those_that_are_supported(tmp_pa
     fails(tmp_path, "'gpt2' model; supported are bert")
 
 
-def test_remote_code_is_not_run(tmp_path: Path) -> None:
-    (tmp_path / "config.json").write_text(json.dumps({"model_type": "mine", "auto_map": {"AutoConfig": "mine.Config"}}))
-    (tmp_path / "mine.py").write_text("raise SystemExit('remote code was run')")
-    with pytest.raises(CheckpointError):
-        Scorer.load(Checkpoint(tmp_path))
+def test_a_pickled_checkpoint_is_refused_and_not_opened(tmp_path: Path) -> None:
+    folder, trace = small_bert(tmp_path / "model"), tmp_path / "opened"
+    (folder / "model.safetensors").unlink()
+    (folder / "pytorch_model.bin").write_bytes(pickle.dumps(Trap(trace)))
+    fails(folder, "only safetensors checkpoints are loaded")
+    assert not trace.exists()
+    pickle.loads((folder / "pytorch_model.bin").read_bytes())
+    assert trace.exists(), "the file would have told"
+
+
+@pytest.mark.parametrize("known", [True, False])
+def test_code_of_a_checkpoint_is_not_run(known: bool, tmp_path: Path) -> None:
+    folder, trace = small_bert(tmp_path / "model"), tmp_path / "run"
+    expected = Reranker.load(Checkpoint(folder), device="cpu").score("wing", ["The wing heats up."])
+    (folder / "mine.py").write_text(f"open({str(trace)!r}, 'w')")
+    classes = {name: f"mine.{name}" for name in ("AutoConfig", "AutoModelForSequenceClassification")}
+    change(folder / "config.json", {"auto_map": classes} | ({} if known else {"model_type": "mine"}))
+    change(folder / "tokenizer_config.json", {"auto_map": {"AutoTokenizer": ["mine.Slow", "mine.Fast"]}})
+    if known:  # by Transformers, whose own classes read it
+        scores = Reranker.load(Checkpoint(folder), device="cpu").score("wing", ["The wing heats up."])
+        assert scores.tolist() == expected.tolist()
+    else:
+        fails(folder, "cannot be read")
+    assert not trace.exists()
 
 
 def test_a_shard_outside_of_the_folder_is_refused(tmp_path: Path) -> None:

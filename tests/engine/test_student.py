@@ -4,9 +4,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from transformers import BertConfig, BertModel
 
-from rankfleet.distill.student import student_of_encoder
+from rankfleet.core.errors import CheckpointError
+from rankfleet.distill.student import Cuts, check_student, student_of_encoder
 from rankfleet.engine.checkpoint.files import Checkpoint
 from rankfleet.engine.runtime.scorer import Reranker
 from tests.engine.checkpoints import TEXT, word_piece
@@ -43,3 +45,12 @@ def test_a_student_of_an_encoder_scores_as_in_sentence_transformers(
     student.save_pretrained(str(tmp_path / "student"))
     scores = Reranker.load(Checkpoint(tmp_path / "student"), dtype="float32").score(QUERY, DOCUMENTS)
     np.testing.assert_allclose(scores, expected, atol=1e-4)
+
+
+def test_a_pickled_encoder_is_no_source_of_a_student(encoder: Path) -> None:
+    torch.save(BertModel.from_pretrained(encoder).state_dict(), encoder / "pytorch_model.bin")
+    (encoder / "model.safetensors").unlink()
+    with pytest.raises(CheckpointError, match="only safetensors checkpoints are loaded"):
+        check_student(Checkpoint(encoder), Cuts())
+    with pytest.raises(OSError, match="safetensors"):
+        student_of_encoder(encoder)

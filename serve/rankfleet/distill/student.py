@@ -15,6 +15,7 @@ from tokenizers import Tokenizer
 from rankfleet.core.errors import CheckpointError
 from rankfleet.engine.checkpoint.files import Checkpoint
 from rankfleet.engine.checkpoint.storage import write_float32
+from rankfleet.engine.checkpoint.tensors import weight_files
 from rankfleet.engine.models.families import family_of
 from rankfleet.engine.runtime.loading import max_pair_tokens
 
@@ -53,6 +54,7 @@ def student_limit(source: Checkpoint) -> int:
 
 def check_student(source: Checkpoint, cuts: Cuts) -> None:
     """Raises CheckpointError for a checkpoint that cannot be trained on, or not cut like this: before any work."""
+    weight_files(source.folder)  # Transformers would read pickled weights too
     family, name = family_of(source.config), source.folder
     if family.causal:
         raise CheckpointError(f"{name} is a language model; a student is an encoder, such as BERT or ModernBERT")
@@ -143,7 +145,9 @@ def student_of_encoder(
     for name in ("hidden_dropout_prob", "attention_probs_dropout_prob"):
         if hasattr(config, name):
             setattr(config, name, 0.0)  # one epoch on scores without label noise needs no dropout
-    encoder = AutoModel.from_pretrained(source, config=config, dtype=torch.float32, trust_remote_code=False)
+    encoder = AutoModel.from_pretrained(
+        source, config=config, dtype=torch.float32, trust_remote_code=False, use_safetensors=True
+    )
     if hasattr(encoder, "pooler"):
         encoder.pooler = None
     tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=False)
