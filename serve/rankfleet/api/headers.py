@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 from fastapi import Request
 
+from rankfleet.core.bounds import MAX_QUERY_STRING_BYTES
 from rankfleet.core.errors import InvalidRequest, quote
 from rankfleet.core.sections import check_slo_ms
 
@@ -33,14 +34,16 @@ class RequestHeaders(NamedTuple):
 def request_headers(request: Request, fields: Container[str]) -> RequestHeaders:
     """The headers of a request whose body has these fields.
 
-    Raises InvalidRequest for an impossible budget, for an unknown header that begins with `x-rankfleet-`, and for a
-    field of the body in the query string, which is not read.
+    Raises InvalidRequest for an impossible budget, for an unknown header that begins with `x-rankfleet-`, for a field
+    of the body in the query string, which is not read, and for one that is very long.
     """
     headers = request.headers
     for name in headers:
         if name.startswith(PREFIX) and name not in (SLO_MS, SLO_CLASS):
             raise InvalidRequest(f"header {quote(name)} is unknown; there are {SLO_MS} and {SLO_CLASS}")
-    if request.scope.get("query_string"):
+    if query_string := request.scope.get("query_string"):
+        if len(query_string) > MAX_QUERY_STRING_BYTES:
+            raise InvalidRequest(f"the query string is longer than {MAX_QUERY_STRING_BYTES} bytes; leave it out")
         for name in request.query_params:
             if name in fields:
                 raise InvalidRequest(f"{name} is not read from the query string; put it into the body")

@@ -5,6 +5,7 @@ argument.
 """
 
 import time
+from collections import defaultdict
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import partial
@@ -76,7 +77,10 @@ class RankingService:
         self.clock = clock
         self._tokenizers = tokenizers
         self._cache: TokenCache = before._cache if before else TokenCache(int(config.token_cache_mb * 1e6))
-        self._token_bound: TokenLowerBound = before._token_bound if before else TokenLowerBound()
+        # By tenant: texts of one in another script would make the estimates for others far too high.
+        self._token_bounds: defaultdict[str | None, TokenLowerBound] = (
+            before._token_bounds if before else defaultdict(TokenLowerBound)
+        )
         used = before.limits if before else None
         self.limits: TenantLimits = TenantLimits(config.tenants, config.routers, used)
         self._waker: GroupWaker = GroupWaker(self._wake_up, before._waker if before else None)
@@ -115,7 +119,7 @@ class RankingService:
         tokenized = await self._tokenized(resolved, timing)
         if not request.probe and request.options.instruction is None:  # tokens without characters of their own
             lengths = tokenized.plan_request.lengths or {}
-            self._token_bound.learn(resolved.request, lengths, self._shortest_cuts(resolved))
+            self._token_bounds[request.tenant].learn(resolved.request, lengths, self._shortest_cuts(resolved))
         plan, answer = await self._router.route(tokenized)
         ranking = ranking_of(tokenized, plan, answer)
         if answer is not None and answer.best is not None:
@@ -192,7 +196,8 @@ class RankingService:
         target = resolved.target
         if target.budget_ms is None or target.slo.when_none_fits != "refuse" or not self.fleet.busy:
             return None  # an idle router has the time to count exactly
-        work = self._token_bound.lower_bound(resolved.request, self._shortest_cuts(resolved))
+        bound = self._token_bounds[resolved.request.tenant]
+        work = bound.lower_bound(resolved.request, self._shortest_cuts(resolved))
         if not work:
             return None
         request = self._router.in_its_place(self._plan_request(resolved, work), resolved)
