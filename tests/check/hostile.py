@@ -133,6 +133,12 @@ def heavy(head: Head) -> Iterator[Attack]:
         "texts of nothing": values(b'{"text":""},', 300_000),
         "sixty megabytes": b'{"query": "a", "documents": ["' + b"a" * 60_000_000 + b'"]}',
     }
+    words = (
+        b'{"query": "a", "slo_ms": 60000, "documents": ["'
+        + b'","'.join([b"a" * 990_000 + b"%d" % i for i in range(20)])
+        + b'"]}'
+    )
+    yield Attack("words of a megabyte, which nobody waits for", [head.post(words)], (200, 429))
     for name, body in refused.items():
         yield Attack(name, [head.post(body)], least=1)
 

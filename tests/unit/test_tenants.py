@@ -1,7 +1,9 @@
 """What tenants may use: pairs per second, a share of the fleet, memory and requests in progress."""
 
+import asyncio
 import math
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -348,3 +350,29 @@ async def test_texts_of_one_tenant_do_not_change_what_is_estimated_for_another()
     send(one, 1.0)  # a busy router estimates before it counts
     assert (await one.rank(long_words)).plan.fits
     assert (await one.rank(replace(long_words, tenant="blog"))).plan.fits
+
+
+async def test_a_tenant_reads_long_texts_in_its_share_of_the_threads_also_for_clients_that_have_gone() -> None:
+    one = service(tenants={"flood": {"share": 0.01}, "shop": {"share": 0.99}})
+    begun, over = list[str](), asyncio.Event()
+
+    async def work(name: str) -> str:
+        begun.append(name)
+        await over.wait()
+        return name
+
+    def ask(tenant: str | None, name: str) -> asyncio.Task[str]:
+        return asyncio.create_task(one.in_turn(tenant, partial(work, name)))
+
+    first, second = ask("flood", "first"), ask("flood", "second")
+    others = [ask("shop", "a"), ask("shop", "b"), ask(None, "c")]
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    assert {*begun} == {"first", "a", "b", "c"}
+    first.cancel()
+    await asyncio.sleep(0)
+    assert "second" not in begun, "the thread of the first is not free yet"
+    over.set()
+    assert await second == "second"
+    assert await asyncio.gather(*others) == ["a", "b", "c"]
+    assert first.cancelled()
