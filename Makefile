@@ -49,8 +49,8 @@ check: $(VENV)/.dev ## run what takes long or needs an environment of its own: t
 	$(BIN)/python -m tests.clients.environments
 	$(BIN)/pytest tests/check
 
-fuzz: $(VENV)/.dev ## run a million random steps of a fleet whose parts fail: about 15 minutes
-	FUZZ_EXAMPLES=11500 $(BIN)/pytest tests/unit/test_random_session.py -q
+fuzz: $(VENV)/.dev ## random inputs and sessions, fifty times as many as in the tests: about an hour
+	FUZZ_FACTOR=50 $(BIN)/pytest tests/unit/test_random_session.py tests/unit/test_fuzz_*.py tests/check/test_fuzz.py -q
 
 docs: $(VENV)/.dev ## rewrite the measured figures of README and docs from benchmarks/results
 	$(BIN)/python -m benchmarks.figures

@@ -1,6 +1,7 @@
 """The HTTP API over a router with a fake group."""
 
 import asyncio
+import gzip
 import json
 import re
 import tracemalloc
@@ -14,7 +15,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rankfleet.api.app import HostProcess
+from rankfleet.api.app import HostProcess, build_api
 from rankfleet.api.dialects.native import RerankBody, SearchBody
 from rankfleet.api.dialects.native_replies import sigmoid
 from rankfleet.api.headers import GATEWAY_SLO_MS, REQUEST_ID, SLO_CLASS, SLO_MS
@@ -606,3 +607,36 @@ def test_sigmoid(logit: float, score: float) -> None:
 
 def test_high_scores_stay_distinct() -> None:
     assert sigmoid(10.8) > sigmoid(9.9) > sigmoid(8.6)
+
+
+async def test_a_client_that_goes_away_while_it_is_answered_is_no_fault_of_the_fleet() -> None:
+    metrics = FakeMetrics()
+    api = build_api(service(), metrics)
+    scope = {"type": "http", "method": "POST", "path": "/v1/rerank", "headers": [], "query_string": b""}
+
+    async def receive() -> Any:
+        return {"type": "http.request", "body": json.dumps(BODY).encode(), "more_body": False}
+
+    async def closed(message: Any) -> None:
+        raise RuntimeError("unable to perform operation on <TCPTransport closed=True>; the handler is closed")
+
+    await api(scope, receive, closed)
+    assert metrics.codes == ["client_gone"]
+
+
+@pytest.mark.parametrize("length", ["many", "-1", "9" * 5000])
+async def test_a_length_that_is_no_number_is_not_gone_by(client: httpx.AsyncClient, length: str) -> None:
+    reply = await client.post("/v1/rerank", json=BODY, headers={"content-length": length})
+    assert reply.status_code in (200, 413)  # 413: more than this fleet takes
+
+
+async def test_compressed_bodies_and_long_query_strings_are_refused_by_name(client: httpx.AsyncClient) -> None:
+    reply = await client.post("/v1/rerank", content=gzip.compress(b"{}"), headers={"content-encoding": "GZip"})
+    assert (reply.status_code, reply.json()["error"]["message"]) == (
+        422,
+        "header content-encoding: 'gzip' is not read; send the body as it is",
+    )
+    assert (await client.post("/v1/rerank", json=BODY, headers={"content-encoding": "identity"})).status_code == 200
+    reply = await client.post("/v1/rerank?" + "a&" * 2049, json=BODY)
+    assert (reply.status_code, "longer than 4096 bytes" in reply.text) == (422, True)
+    assert (await client.post("/v1/rerank?" + "a&" * 2048, json=BODY)).status_code == 200

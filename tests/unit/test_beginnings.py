@@ -108,3 +108,13 @@ def test_which_tokenizers_may_be_cut() -> None:
     assert not may_cut(settings(bpe_tokenizer(added=[AddedToken("[X]", rstrip=True)])))
     assert not may_cut(settings(bpe_tokenizer(added=["two words"])))
     assert [whole for _, whole in word_tokenizer().encoder.encode_beginnings(["a " * 5000], 5)] == [True]
+
+
+def test_a_text_without_any_boundary_is_not_read_to_its_end() -> None:
+    encoder = TextEncoder(word_pieces())
+    text = "!" * 100_000
+    (ids, whole), *_ = encoder.encode_beginnings([text], 512)
+    assert (len(ids), whole) == (512, False)
+    assert np.array_equal(ids, encoder.encode_documents([text[:600]])[0][:512])
+    assert window_end(text, 0, 1000) == 33_768  # 32,768 more than asked for
+    assert window_end(text, 50_000, 20_000) == 100_000

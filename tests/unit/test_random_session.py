@@ -1,15 +1,13 @@
 """Random sessions of a fleet whose parts fail: no request is lost, none is late, and nothing is left over.
 
-`make test` runs 20,000 steps, the same each time; `make fuzz` a million new ones.
+`make test` runs 20,000 steps, the same each time; `make fuzz` a million new ones (`tests/fuzzing.py`).
 """
 
 import logging
 import math
-import os
 from itertools import product
 
 import numpy as np
-from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
@@ -18,6 +16,7 @@ from rankfleet.core.messages import Plan, Refusal
 from rankfleet.estimates.fusion import Fusion
 from rankfleet.router.ledger import Entry
 from rankfleet.router.plan_options import PlanRequest
+from tests.fuzzing import fuzzed
 from tests.unit.fakes import one_tier
 from tests.unit.faulty_fleet import Client, FaultyFleet, Link, limit_s
 from tests.unit.faulty_replica import CONFIG, DeviceFault, FaultyReplica, logits, texts
@@ -345,13 +344,6 @@ class Session(RuleBasedStateMachine):
         assert {names[ledger.choose(entry, names, now_s)] for entry in entries} == {*names}
 
 
-# A session has about 90 steps: 20,000 in all, or a million with 11,500 examples.
-EXAMPLES = os.environ.get("FUZZ_EXAMPLES")
+# A session has about 90 steps: 20,000 in all, or a million with FUZZ_FACTOR=50.
 TestSession = Session.TestCase
-TestSession.settings = settings(
-    max_examples=int(EXAMPLES or 230),
-    stateful_step_count=100,
-    deadline=None,
-    derandomize=EXAMPLES is None,
-    suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
-)
+TestSession.settings = fuzzed(230, stateful_step_count=100)

@@ -376,9 +376,9 @@ async def test_warming_up_scores_by_its_tier_and_nothing_is_learned_from_it() ->
     await one.warm_up("small")
     assert {c.tier for c in group.chunks} == {"small"}
     assert one.offered.counters["demo"] == before
-    assert one._token_bound.lower_bound(RerankRequest("cat", ["sun"]), {"small": 64}) == {}
+    assert one._token_bounds[None].lower_bound(RerankRequest("cat", ["sun"]), {"small": 64}) == {}
     await one.rank(RerankRequest("cat", ["sun"]))
-    assert one._token_bound.lower_bound(RerankRequest("cat", ["sun"]), {"small": 64}) != {}
+    assert one._token_bounds[None].lower_bound(RerankRequest("cat", ["sun"]), {"small": 64}) != {}
 
 
 async def test_requests_of_all_routers_have_names_of_their_own() -> None:

@@ -1,12 +1,17 @@
 """What tenants may use: pairs per second, a share of the fleet, memory and requests in progress."""
 
+import asyncio
 import math
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
 from rankfleet.api.admission import Admission
+from rankfleet.api.keys import KeyRing, line_of
 from rankfleet.core.config import FleetConfig
 from rankfleet.core.errors import ConfigError, Overloaded, RateLimited
 from rankfleet.core.messages import Plan, Refusal, RerankRequest
@@ -23,7 +28,7 @@ from rankfleet.router.tenants import TenantLimits
 from rankfleet.simulate.policies import policy_of
 from rankfleet.simulate.run import IN_TIME, Simulation
 from rankfleet.simulate.workload import Requests, Workload
-from tests.unit.fakes import FakeClock, FakeGroup, fleet, one_tier, service
+from tests.unit.fakes import FakeClock, FakeGroup, fleet, http_client, one_tier, send, service
 
 # Rates: a bucket holds ten seconds.
 
@@ -292,3 +297,82 @@ def test_a_tenant_may_have_a_class_that_is_called_like_a_model() -> None:
         slo_classes={name: {"slo_ms": 200}}, default_slo_class=name, tenants={"shop": {"slo_classes": [name]}}
     )
     assert config.tenants["shop"].slo_classes == [name]
+
+
+def test_parsing_the_bodies_of_a_tenant_takes_a_tenth_of_its_share_of_a_router() -> None:
+    limits = TenantLimits({"shop": Tenant(share=0.5), "blog": Tenant(share=0.5)})
+    for _ in range(100):
+        limits.check_parsing("shop", 0.0)
+        limits.take_parsing("shop", 0.002)  # no more than any request takes
+    limits.check_parsing("shop", 0.0)
+    limits.take_parsing("shop", 1.002)  # of the half second that ten seconds bring
+    with pytest.raises(RateLimited, match="the bodies of tenant shop") as refused:
+        limits.check_parsing("shop", 2.0)
+    assert refused.value.retry_after_s == pytest.approx(8.0)  # 0.4 s at a twentieth of a second each
+    limits.check_parsing("shop", 10.0)
+    limits.check_parsing("blog", 2.0)
+    for nobody_else in (TenantLimits({"shop": Tenant(share=1.0)}), TenantLimits({})):
+        nobody_else.check_parsing("shop", 0.0)
+        nobody_else.take_parsing("shop", 60.0)
+        nobody_else.check_parsing("shop", 0.0)
+
+
+class TickingClock(FakeClock):
+    """A tenth of a second passes whenever it is read."""
+
+    def __call__(self) -> float:
+        self.now += 0.1
+        return self.now
+
+
+async def test_a_body_that_takes_long_to_parse_is_refused_after_another(tmp_path: Path) -> None:
+    file = tmp_path / "keys"
+    file.write_text("".join(f"{line_of(name, name)}\n" for name in ("shop", "blog")))
+    one = service(tenants={"shop": {"share": 0.05}, "blog": {"share": 0.95}}, clock=TickingClock())
+    async with http_client(one, keys=KeyRing(str(file))) as http:
+
+        async def post(tenant: str) -> tuple[int, bool]:
+            body = {"query": "cat", "documents": ["a"], "unknown": 1}
+            reply = await http.post("/v1/rerank", json=body, headers={"x-api-key": tenant})
+            return reply.status_code, "retry-after-ms" in reply.headers
+
+        assert [await post("shop"), await post("shop"), await post("blog")] == [(422, False), (429, True), (422, False)]
+
+
+async def test_texts_of_one_tenant_do_not_change_what_is_estimated_for_another() -> None:
+    # A letter a word is a token for two characters. A router that took that for the texts of all would refuse others.
+    one = service(slo_classes={"fast": {"slo_ms": 20, "when_none_fits": "refuse"}}, default_slo_class="fast")
+    one.fleet.update_latency({name: LatencyModel(1.0, 0.5, 0.0) for name in one.config.tiers})
+    long_words = RerankRequest("cat", ["unbelievable " * 8], tenant="shop")
+    await one.rank(replace(long_words, tenant="blog"))
+    for _ in range(300):
+        await one.rank(RerankRequest("x", ["x y x y"], tenant="flood", slo_ms=10_000.0))
+    send(one, 1.0)  # a busy router estimates before it counts
+    assert (await one.rank(long_words)).plan.fits
+    assert (await one.rank(replace(long_words, tenant="blog"))).plan.fits
+
+
+async def test_a_tenant_reads_long_texts_in_its_share_of_the_threads_also_for_clients_that_have_gone() -> None:
+    one = service(tenants={"flood": {"share": 0.01}, "shop": {"share": 0.99}})
+    begun, over = list[str](), asyncio.Event()
+
+    async def work(name: str) -> str:
+        begun.append(name)
+        await over.wait()
+        return name
+
+    def ask(tenant: str | None, name: str) -> asyncio.Task[str]:
+        return asyncio.create_task(one.in_turn(tenant, partial(work, name)))
+
+    first, second = ask("flood", "first"), ask("flood", "second")
+    others = [ask("shop", "a"), ask("shop", "b"), ask(None, "c")]
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    assert {*begun} == {"first", "a", "b", "c"}
+    first.cancel()
+    await asyncio.sleep(0)
+    assert "second" not in begun, "the thread of the first is not free yet"
+    over.set()
+    assert await second == "second"
+    assert await asyncio.gather(*others) == ["a", "b", "c"]
+    assert first.cancelled()

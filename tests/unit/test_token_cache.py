@@ -56,6 +56,12 @@ async def test_a_thread_encodes_what_is_long_and_not_cached() -> None:
     assert await ask(cache, encoder, "e" * 200_001, "c") == ([[200_001], [1]], 1)
 
 
+async def test_owners_are_kept_apart_so_that_no_time_tells_what_another_one_ranked() -> None:
+    cache, encoder = TokenCache(10**6), CountingEncoder()
+    asked = [await cache.encode(encoder, ["a bb"], 100, owner) for owner in ("shop", "blog", "shop", "")]  # type: ignore[arg-type]
+    assert [hits for _, hits in asked] == [0, 0, 1, 0]
+
+
 async def test_vocabularies_are_kept_apart() -> None:
     cache, one, other = TokenCache(10**6), CountingEncoder("ab" * 32), CountingEncoder("cd" * 32)
     await ask(cache, one, "a")

@@ -69,7 +69,9 @@ def build_api(
     recent = recent or Recent(service.clock)
     outcomes = Outcomes(metrics, health, recent)
     errors = ErrorResponses(outcomes, host.log_location, host.disconnects)
-    reader = RequestReader(limits.max_body_bytes, host.read_timeout_s, service.splits.headers)
+    reader = RequestReader(
+        limits.max_body_bytes, service.limits, service.clock, host.read_timeout_s, service.splits.headers
+    )
     handler = RankingHandler(service, retriever, reader, outcomes)
 
     api = Api(

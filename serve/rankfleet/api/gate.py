@@ -9,7 +9,7 @@ from rankfleet.api.admission import Admission
 from rankfleet.api.dialects.registry import canonical_path
 from rankfleet.api.headers import REQUEST_ID, request_id_of
 from rankfleet.api.keys import KeyRing
-from rankfleet.core.errors import Forbidden, Unauthorized
+from rankfleet.core.errors import ClientGone, Forbidden, Unauthorized
 
 Handler = Callable[[Request], Awaitable[Response]]
 # What needs no key: probes, and what describes the software and not this fleet. The console asks for a key itself.
@@ -49,7 +49,10 @@ def request_gate(
             if message["type"] == "http.response.start":
                 started = True
                 message["headers"] = [*message.get("headers", ()), *added]
-            await send(message)
+            try:
+                await send(message)
+            except (OSError, RuntimeError) as error:  # its connection is closed: no fault of the fleet
+                raise ClientGone("the client went away") from error
 
         with admission.enter() as reservation:
             scope["rankfleet.reservation"] = reservation

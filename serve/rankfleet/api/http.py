@@ -2,7 +2,7 @@
 
 import asyncio
 import json
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from functools import partial
 from typing import Any
 
@@ -13,9 +13,10 @@ from rankfleet.api.admission import parsing_bytes, reservation_of, texts_bytes
 from rankfleet.api.dialects.dialect import ParsedRequest, Reply, Route, SharedRoute
 from rankfleet.api.headers import request_headers
 from rankfleet.core.bounds import READ_TIMEOUT_S
-from rankfleet.core.errors import SlowSender, TooLarge
+from rankfleet.core.errors import InvalidRequest, SlowSender, TooLarge, quote
 from rankfleet.core.sections import BYTES_PER_BODY_BYTE
 from rankfleet.engine.text.inline import INLINE_ENCODED, run
+from rankfleet.router.tenants import TenantLimits
 
 BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 
@@ -24,19 +25,39 @@ class RequestReader:
     """Reads and parses requests, and keeps their memory reservation at what they take."""
 
     def __init__(
-        self, max_body_bytes: int, timeout_s: float = READ_TIMEOUT_S, unit_headers: Collection[str] = ()
+        self,
+        max_body_bytes: int,
+        limits: TenantLimits,
+        clock: Callable[[], float],
+        timeout_s: float = READ_TIMEOUT_S,
+        unit_headers: Collection[str] = (),
     ) -> None:
-        """timeout_s: in which the whole body has to arrive. unit_headers: those that experiments assign arms by."""
+        """limits: of the time that parsing the bodies of a tenant may take. clock: seconds of a steady clock.
+        timeout_s: in which the whole body has to arrive. unit_headers: those that experiments assign arms by."""
         self._max_body_bytes = max_body_bytes
+        self._limits = limits
+        self._clock = clock
         self._timeout_s = timeout_s
         self._unit_headers = unit_headers
 
     async def read(self, request: Request, route: Route[Any, Any] | SharedRoute) -> tuple[Route[Any, Any], Any]:
         """The route, which is told by the body where dialects share a path, and the request, parsed by its dialect.
 
-        Raises InvalidRequest, TooLarge if the reply would be longer than a body may be, and what `read_body` raises.
+        Raises InvalidRequest, TooLarge if the reply would be longer than a body may be, RateLimited if parsing what the
+        tenant sends takes too long, and what `read_body` raises.
         """
-        body = await self.read_body(request)
+        body, tenant = await self.read_body(request), request.scope["rankfleet.tenant"]
+        started_s = self._clock()
+        self._limits.check_parsing(tenant, started_s)
+        try:
+            return await self._parse(body, request, route)
+        finally:
+            self._limits.take_parsing(tenant, self._clock() - started_s)
+
+    async def _parse(
+        self, body: bytes, request: Request, route: Route[Any, Any] | SharedRoute
+    ) -> tuple[Route[Any, Any], Any]:
+        reservation_of(request).resize(parsing_bytes(body))
         if isinstance(route, SharedRoute):
             route = route.told_by(body)
             request.scope["path"] = route.path  # errors from here on have the form of its dialect
@@ -53,11 +74,14 @@ class RequestReader:
     async def read_body(self, request: Request) -> bytes:
         """The whole body, without a byte-order mark.
 
-        Raises TooLarge as soon as the body is known to be too long, SlowSender where it does not arrive in time, and
-        Overloaded where other requests leave no memory for it.
+        Raises InvalidRequest for one that is compressed, TooLarge as soon as it is known to be too long, SlowSender
+        where it does not arrive in time, and Overloaded where other requests leave no memory for it.
         """
-        body, reservation = bytearray(), reservation_of(request)
-        self._check_length(int(request.headers.get("content-length", "0")))
+        body, reservation, headers = bytearray(), reservation_of(request), request.headers
+        if (encoding := headers.get("content-encoding", "identity").lower()) != "identity":
+            raise InvalidRequest(f"header content-encoding: {quote(encoding)} is not read; send the body as it is")
+        if (length := headers.get("content-length", "0")[:20]).isdecimal():
+            self._check_length(int(length))
         try:
             async with asyncio.timeout(self._timeout_s):
                 async for part in request.stream():
@@ -67,7 +91,6 @@ class RequestReader:
         except TimeoutError:
             why = f"the body did not arrive within {self._timeout_s:.0f} s"
             raise SlowSender(f"{why}; split the documents over several requests") from None
-        reservation.resize(parsing_bytes(body))
         return bytes(body).removeprefix(BYTE_ORDER_MARK)
 
     def _check_length(self, length: int) -> None:

@@ -2,6 +2,7 @@
 
 import asyncio
 from dataclasses import replace
+from functools import partial
 from typing import Any, Protocol
 
 from fastapi import Request, Response
@@ -64,8 +65,8 @@ class RankingHandler:
         top_k = parsed.top_k or min(settings.top_k, limits.max_documents)
         if top_k > limits.max_documents:
             raise TooLarge(f"top_k {top_k} is more than the {limits.max_documents} documents allowed")
-        loop = asyncio.get_running_loop()
-        hits = await loop.run_in_executor(None, self._retriever.search, parsed.request.query, top_k)
+        find = partial(asyncio.to_thread, self._retriever.search, parsed.request.query, top_k)
+        hits = await service.in_turn(parsed.request.tenant, find)
         timing.ends("retrieve", service.clock())
         if not hits:
             return respond(request, route.reply(SearchOutcome([], None, timing), parsed))

@@ -1,6 +1,7 @@
 """What can be asked about a router and its fleet: health, readiness, models, paths. The same for every dialect."""
 
 from collections.abc import Callable
+from functools import cache
 from typing import Annotated, Any, Literal, NotRequired
 
 from fastapi import FastAPI, Request, Response
@@ -102,9 +103,13 @@ def add_status_routes(
         about = {"name": "rankfleet", "version": __version__, "about": ABOUT}
         return json_response(about | {"paths": paths | {"/console": "Console", "/docs": "API page"}})
 
+    @cache  # who has no key may ask for it as often as anybody
+    def page() -> str:
+        return docs_page(api.openapi())
+
     @api.get("/docs", include_in_schema=False)
     async def docs() -> Response:
-        return Response(docs_page(api.openapi()), media_type="text/html")
+        return Response(page(), media_type="text/html")
 
     @api.get("/health", summary="The same as /healthz", responses=status)
     @api.head("/health", include_in_schema=False)

@@ -13,3 +13,5 @@ MAX_JSON_VALUES = 1_000_000
 READ_TIMEOUT_S, WRITE_TIMEOUT_S = 30, 120
 # All headers of a request, and HAProxy's buffer: what fits is held until it is whole, so that it can be sent again.
 MAX_HEADER_BYTES = 262_144
+# No field is read from it, and looking for one in a longer string would take longer than planning does.
+MAX_QUERY_STRING_BYTES = 4096

@@ -244,18 +244,23 @@ def parse_config(settings: Any, source: str = "config") -> FleetConfig:
         raise ConfigError(explain(error, source)) from error
 
 
+def read_yaml(path: Path) -> Any:
+    """The data in a YAML file. Raises ConfigError if the file is missing or is not YAML."""
+    try:
+        return yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError(f"{path}: {error.strerror or error}") from error
+    # PyYAML raises whatever Python raises for a date that does not exist, an integer of 5,000 digits, or deep nesting.
+    except (yaml.YAMLError, ValueError, LookupError, AttributeError, TypeError, RecursionError) as error:
+        raise ConfigError(f"{path} is not valid YAML: {error}") from error
+
+
 def read_config(path: Path) -> FleetConfig:
     """The fleet described by a YAML file. Relative paths in it start at the file's folder; ~ is the home folder.
 
     Raises ConfigError if the file is missing, is not YAML, or has wrong keys or values.
     """
-    try:
-        settings = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise ConfigError(f"{path}: {error.strerror or error}") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path} is not valid YAML: {error}") from error
-    config = parse_config(settings, str(path))
+    config = parse_config(read_yaml(path), str(path))
 
     def resolved(key: str, value: str | None) -> str | None:
         try:

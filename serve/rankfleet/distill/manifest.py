@@ -32,8 +32,8 @@ def resume_or_begin(work: Path, manifest: Mapping[str, Any]) -> bool:
         path.write_text(text, encoding="utf-8")
         return False
     try:
-        begun = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError:
+        begun = {**json.loads(path.read_text(encoding="utf-8"))}
+    except (ValueError, TypeError, RecursionError):  # it is damaged
         begun = {}
     changes = list(differences(begun, json.loads(text)))
     if changes:

@@ -40,7 +40,7 @@ def _read(path: str | Path) -> tuple[dict[str, LatencyModel], RequestCost, dict[
         return models, cost, dict(data.get("measured", {}).get("dtype") or {})
     except OSError as error:
         raise ConfigError(f"profile {path}: {error.strerror}; write it with `rankfleet profile`") from error
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError) as error:
         raise ConfigError(
             f"profile {path} is not one that `rankfleet profile` wrote: {error}; measure it anew"
         ) from error

@@ -143,7 +143,7 @@ def fleet_quality(config: FleetConfig) -> FleetQuality:
         raise ConfigError(
             f"quality.table {settings.table}: {error.strerror}; write it with `rankfleet evaluate --table`"
         ) from error
-    except (ValueError, KeyError, TypeError, AttributeError, StopIteration) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, StopIteration, OverflowError, RecursionError) as error:
         raise ConfigError(f"quality.table {settings.table} is not a table of qualities: {error!r}") from error
 
 

@@ -68,7 +68,7 @@ def figures_of(path: Path | None, ranked: bool) -> tuple[Figures, dict[str, Late
         return published_figures(read_json(PUBLISHED))
     try:
         return measured_figures(read_json(path), ranked), {}
-    except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
+    except (LookupError, TypeError, ValueError, AttributeError, OverflowError) as error:
         raise ConfigError(
             f"{path} has no figures by query ({error!r}); write it anew with `rankfleet evaluate --json`"
         ) from error
@@ -81,7 +81,7 @@ def read_json(path: Path) -> dict[str, Any]:
         return {**data}
     except OSError as error:
         raise ConfigError(f"{path}: {error.strerror}; write it with `rankfleet evaluate --json`") from error
-    except (ValueError, TypeError) as error:
+    except (ValueError, TypeError, RecursionError) as error:
         raise ConfigError(f"{path} is not a file of figures: {error}") from error
 
 

@@ -90,7 +90,7 @@ class Bm25Index:
                 raise ConfigError(f"{folder} has index format {manifest['format']}, expected {FORMAT}; build it again")
             bm25 = bm25s.BM25.load(str(folder), mmap=True)
             return cls(bm25, StoredDocuments(folder))
-        except (OSError, ValueError, KeyError, TypeError) as error:
+        except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
             raise ConfigError(
                 f"{folder} is not an index; build one with `rankfleet index build DIR --out {folder}`"
             ) from error

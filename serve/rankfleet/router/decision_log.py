@@ -38,8 +38,11 @@ class LoggedDecision:
     decision: Mapping[str, Any]
 
     def replayed(self) -> Decision:
-        """What the planner decides now from the same."""
-        return plan(self.request, self.fleet, self.now_s)
+        """What the planner decides now from the same. Raises ConfigError if it cannot, since the line was changed."""
+        try:
+            return plan(self.request, self.fleet, self.now_s)
+        except Exception as error:
+            raise ConfigError(f"request {self.request_id}: cannot be decided again: {error!r}") from error
 
     def differences(self, decision: Decision) -> list[str]:
         """The fields in which a decision is not the logged one; empty if it is the same to the last one."""
@@ -75,7 +78,7 @@ def parse_line(line: bytes) -> LoggedDecision:
         return LoggedDecision(
             entry["request_id"], entry["now_s"], request_of(entry["request"]), fleet, entry["decision"]
         )
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, OverflowError) as error:
         raise ConfigError(f"is not a logged decision: {error!r}") from error
 
 

@@ -4,10 +4,14 @@ Knows nothing of HTTP or Ray: replica groups are reached through the `GroupClien
 argument.
 """
 
+import asyncio
+import os
 import time
-from collections.abc import Callable, Mapping
+from collections import defaultdict
+from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import replace
 from functools import partial
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -42,6 +46,8 @@ from rankfleet.router.wake import GroupWaker
 
 WARM_UPS = 3
 PROBE = RerankRequest("is anybody there", ["a document that says so"], slo_ms=10_000.0, probe=True)
+THREADS = min(32, (os.cpu_count() or 1) + 4)  # of an event loop, for calls that would block it
+T = TypeVar("T")
 EARLY_RETRY_S = 0.5  # retry time of a request refused by an estimate of its tokens
 
 
@@ -80,10 +86,14 @@ class RankingService:
         self.splits = Splits(self.live, config.tiers)
         self._tokenizers = tokenizers
         self._cache: TokenCache = before._cache if before else TokenCache(int(config.token_cache_mb * 1e6))
-        self._token_bound: TokenLowerBound = before._token_bound if before else TokenLowerBound()
+        # By tenant: texts of one in another script would make the estimates for others far too high.
+        self._token_bounds: defaultdict[str | None, TokenLowerBound] = (
+            before._token_bounds if before else defaultdict(TokenLowerBound)
+        )
         used = before.limits if before else None
         self.limits: TenantLimits = TenantLimits(config.tenants, config.routers, used)
         self._waker: GroupWaker = GroupWaker(self._wake_up, before._waker if before else None)
+        self._turns: dict[str, asyncio.Semaphore] = {}
         self._router = FleetRouter(
             config,
             self.fleet,
@@ -119,7 +129,7 @@ class RankingService:
         tokenized = await self._tokenized(resolved, timing)
         if not request.probe and request.options.instruction is None:  # tokens without characters of their own
             lengths = tokenized.plan_request.lengths or {}
-            self._token_bound.learn(resolved.request, lengths, self._shortest_cuts(resolved))
+            self._token_bounds[request.tenant].learn(resolved.request, lengths, self._shortest_cuts(resolved))
         plan, answer = await self._router.route(tokenized)
         ranking = ranking_of(tokenized, plan, answer)
         if answer is not None and answer.best is not None:
@@ -140,6 +150,25 @@ class RankingService:
         tenant may not name, RateLimited while the tenant is above its rate."""
         target_of(request, self.live, self.config.tiers)
         self.limits.take_pairs(request.tenant, 0, self.clock())
+
+    async def in_turn(self, tenant: str | None, work: Callable[[], Coroutine[Any, Any, T]]) -> T:
+        """The result of work that reads texts in threads, of which a tenant may use its share at a time, and one.
+
+        Work that has begun goes on without its request, since no thread can be stopped, and keeps its turn so long.
+        """
+        if tenant is None:
+            return await work()
+        allowed = max(1, int(self.limits.share_of(tenant) * (THREADS - 1)))
+        turn = self._turns.setdefault(tenant, asyncio.Semaphore(allowed))
+
+        def ended(task: asyncio.Task[T]) -> None:
+            turn.release()
+            _ = task.cancelled() or task.exception()  # nobody may be there who asks for it
+
+        await turn.acquire()
+        task = asyncio.create_task(work())
+        task.add_done_callback(ended)
+        return await asyncio.shield(task)
 
     async def probe(self) -> None:
         """Rank a document by the fastest tier that is awake, as any request is ranked.
@@ -202,7 +231,8 @@ class RankingService:
         target = resolved.target
         if target.budget_ms is None or target.slo.when_none_fits != "refuse" or not self.fleet.busy:
             return None  # an idle router has the time to count exactly
-        work = self._token_bound.lower_bound(resolved.request, self._shortest_cuts(resolved))
+        bound = self._token_bounds[resolved.request.tenant]
+        work = bound.lower_bound(resolved.request, self._shortest_cuts(resolved))
         if not work:
             return None
         request = self._router.in_its_place(self._plan_request(resolved, work), resolved)
@@ -232,7 +262,9 @@ class RankingService:
         if asked or (request.long_documents or self.live.long_documents) == "max_passage":
             passages = PassageRule(self.live.passage_overlap_tokens, min(allowed, asked or allowed))
         tokenizers = {tier: (self._tokenizers[tier], self.config.tiers[tier].max_tokens) for tier in tiers}
-        return await tokenize(request, tokenizers, self._cache, passages)
+        work = partial(tokenize, request, tokenizers, self._cache, passages)
+        # Short texts need no thread.
+        return await (self.in_turn(request.tenant, work) if sum(request.characters) > INLINE_ENCODED else work())
 
     async def _with_spans(self, ranking: Ranking, best: Mapping[int, Passage], places: np.ndarray | None) -> Ranking:
         """best: by place, the passage that scored best. places: as in `ResolvedRequest`."""

@@ -194,7 +194,7 @@ async def tokenize(
         max_tokens = max(tokenizer.reach(longest, limit, passages, options.cut_side) for tokenizer, limit in users)
         if options.document_tokens is not None:
             max_tokens = min(max_tokens, users[0][0].reach_of(options.document_tokens))
-        of_texts, hits = await cache.encode(encoder, texts, max_tokens)
+        of_texts, hits = await cache.encode(encoder, texts, max_tokens, request.tenant or "")
         encoded[encoder], cached = (of_queries, of_texts), min(cached, hits + len(request.documents) - len(texts))
     ids: dict[TextEncoder, EncodedTexts] = {}
     if counts:

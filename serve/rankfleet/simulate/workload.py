@@ -5,10 +5,9 @@ from pathlib import Path
 from typing import Literal, Self
 
 import numpy as np
-import yaml
 from pydantic import Field, ValidationError, model_validator
 
-from rankfleet.core.config import explain
+from rankfleet.core.config import explain, read_yaml
 from rankfleet.core.errors import ConfigError
 from rankfleet.core.sections import Name, Section
 
@@ -48,11 +47,7 @@ class Workload(Section):
 def read_workload(path: Path) -> Workload:
     """Read a workload file. Raises ConfigError that names every wrong key."""
     try:
-        return Workload.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")))
-    except OSError as error:
-        raise ConfigError(f"{path}: {error.strerror or error}") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path} is not valid YAML: {error}") from error
+        return Workload.model_validate(read_yaml(path))
     except ValidationError as error:
         raise ConfigError(explain(error, str(path))) from error
 

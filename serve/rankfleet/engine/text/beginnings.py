@@ -19,6 +19,7 @@ import numpy as np
 PUNCTUATION = ".,;:!?)。，、！？；：」』）।؟،"
 AFTER_PUNCTUATION = re.compile(rf"(?<=[{re.escape(PUNCTUATION)}])(?=[^\W\d_])")
 CUT = re.compile(rf"(?<=\S)(?=[ \n])|{AFTER_PUNCTUATION.pattern}")
+MAX_UNBROKEN = 32_768  # characters that a window may reach over in search of a boundary; no language needs as many
 NOT_SPACE = "\x1c\x1d\x1e\x1f"  # white space in Python, but symbols that a piece may contain in tokenizers
 MIN_WINDOW = 256  # characters; fewer are not worth a call
 ASCII_PER_TOKEN, OTHER_PER_TOKEN = 5, 2  # characters; English has 4 to 5, most other scripts fewer
@@ -43,8 +44,10 @@ def may_cut(settings: dict[str, Any]) -> bool:
 def window_end(text: str, start: int, size: int) -> int:
     """Where a window of about `size` characters from `start` on may end: the last possible cut in its second half.
 
-    If there is none, the window is doubled, up to the end of the text.
+    If there is none, the window is doubled, up to the end of the text, and at most by MAX_UNBROKEN. A window that ends
+    there may have other ids near its end than the whole text has; a megabyte of exclamation marks would take seconds.
     """
+    furthest = size + MAX_UNBROKEN
     while start + size + size // 4 < len(text):  # a small remainder is not worth a call of its own
         low, high = start + size // 2, start + size
         for space in (" ", "\n"):
@@ -55,7 +58,9 @@ def window_end(text: str, start: int, size: int) -> int:
                 return at
         if cuts := [match.start() for match in AFTER_PUNCTUATION.finditer(text, low, high)]:
             return cuts[-1]
-        size *= 2
+        if size == furthest:
+            return start + size
+        size = min(size * 2, furthest)
     return len(text)
 
 

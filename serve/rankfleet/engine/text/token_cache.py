@@ -25,9 +25,10 @@ class CacheEntry(NamedTuple):
 
 
 class TokenCache:
-    """Token ids by the document's text and the vocabulary. Thread-safe.
+    """Token ids by the document's text, its owner and the vocabulary. Thread-safe.
 
-    A key is a 128-bit BLAKE2 hash. Colliding texts cannot be constructed, so no client can replace the ids of another
+    How long a request takes tells whether its documents were in the cache, so each owner has entries of its own. A key
+    is a 128-bit BLAKE2 hash. Colliding texts cannot be constructed, so no client can replace the ids of another
     client's document.
     """
 
@@ -52,10 +53,12 @@ class TokenCache:
     def __len__(self) -> int:
         return len(self._entries)
 
-    async def encode(self, encoder: TextEncoder, documents: list[str], max_tokens: int) -> tuple[list[np.ndarray], int]:
+    async def encode(
+        self, encoder: TextEncoder, documents: list[str], max_tokens: int, owner: str = ""
+    ) -> tuple[list[np.ndarray], int]:
         """Token ids of each document, at least its first `max_tokens`, and the number of cache hits. Documents whose
-        text is the same have one array."""
-        find = partial(self._find, encoder, documents, max_tokens)
+        text is the same have one array. owner: at most 64 characters of ASCII."""
+        find = partial(self._find, encoder, documents, max_tokens, owner)
         keys, found = await run(find, sum(map(len, documents)), INLINE_HASHED)
         missing = {key: document for key, document, ids in zip(keys, documents, found, strict=True) if ids is None}
         if not missing:
@@ -68,10 +71,10 @@ class TokenCache:
         return [new[key].ids if ids is None else ids for key, ids in zip(keys, found, strict=True)], hits
 
     def _find(
-        self, encoder: TextEncoder, documents: list[str], max_tokens: int
+        self, encoder: TextEncoder, documents: list[str], max_tokens: int, owner: str
     ) -> tuple[list[bytes], list[np.ndarray | None]]:
         """The key of each document, and its token ids or None."""
-        keys = keys_of(documents, salt=bytes.fromhex(encoder.identity[:32]))
+        keys = keys_of(documents, bytes.fromhex(encoder.identity[:32]), owner)
         found: list[np.ndarray | None] = []
         with self._lock:
             for key in keys:
@@ -95,9 +98,9 @@ class TokenCache:
             self._shrink()
 
 
-def keys_of(documents: list[str], salt: bytes) -> list[bytes]:
+def keys_of(documents: list[str], salt: bytes, owner: str = "") -> list[bytes]:
     """The cache key of each document. `salt`: 16 bytes that identify the vocabulary."""
-    salted, keys = hashlib.blake2b(digest_size=16, person=salt), []
+    salted, keys = hashlib.blake2b(digest_size=16, person=salt, key=owner.encode()), []
     for document in documents:
         hasher = salted.copy()  # half the time of a new one with these parameters
         hasher.update(document.encode("utf-8", "surrogatepass"))
