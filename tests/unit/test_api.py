@@ -17,7 +17,6 @@ from hypothesis import strategies as st
 
 from rankfleet.api.app import HostProcess, build_api
 from rankfleet.api.dialects.native import RerankBody, SearchBody
-from rankfleet.api.dialects.native_replies import sigmoid
 from rankfleet.api.headers import GATEWAY_SLO_MS, REQUEST_ID, SLO_CLASS, SLO_MS
 from rankfleet.core.errors import RequestError, ScoringFailed
 from rankfleet.core.messages import Chunk, ChunkScores, Ranking
@@ -598,15 +597,6 @@ def test_the_docs_name_every_field_header_and_error() -> None:
     codes = {error.code for error in RequestError.__subclasses__()} - {"client_gone"}  # nobody is there to read it
     headers = {SLO_MS, GATEWAY_SLO_MS, SLO_CLASS, REQUEST_ID}
     assert [name for name in sorted(fields | codes | headers) if f"`{name}`" not in API_PAGE] == []
-
-
-@pytest.mark.parametrize(("logit", "score"), [(0.0, 0.5), (2.0, 0.8807970779778823), (-800.0, 0.0), (800.0, 1.0)])
-def test_sigmoid(logit: float, score: float) -> None:
-    assert sigmoid(logit) == pytest.approx(score)
-
-
-def test_high_scores_stay_distinct() -> None:
-    assert sigmoid(10.8) > sigmoid(9.9) > sigmoid(8.6)
 
 
 async def test_a_client_that_goes_away_while_it_is_answered_is_no_fault_of_the_fleet() -> None:

@@ -234,7 +234,7 @@ def test_the_table_has_fused_figures_and_weights_that_a_fleet_reads() -> None:
         assert each["fused"]["tiers"] == {"small": {"3": 1.0}}
         assert each["fused"]["weights"]["small"] == 2.0
         known = parse_table(each, {"small": 0.0}, 0.0)
-        quality = FleetQuality.of(known, each["fused"])
+        quality = FleetQuality.of(known, each)
         assert quality.ranked.tiers == {"small": 1.0}
         assert quality.ranked.retriever == round(SECOND, 5)
         assert quality.unordered.tiers == {"small": round(SECOND, 5)}

@@ -58,11 +58,13 @@ def evaluate(
         Collection,
         FusionFit,
         by_query,
+        calibrated,
         check_enough,
         check_installed,
         compare,
         data_sets,
         mean_of,
+        reliability_of,
         tiers_compared,
         values_of,
     )
@@ -108,7 +110,9 @@ def evaluate(
             result["mean"]["fused"] = mean
             show_fusion(f"mean of {len(collections)}", result["mean"]["retriever"], mean)
         result["weights"] = fit.weights()
-    tables = data_sets(collections, fit) if json_file or table else {}
+    reliability = result.get("mean", result)["calibration"] = reliability_of(collections, fit)
+    show_calibration(reliability)
+    tables = calibrated(data_sets(collections, fit), collections, fit) if json_file or table else {}
     if json_file is not None:
         import torch
 
@@ -205,3 +209,20 @@ def show_fusion(title: str, retriever: dict[str, Any], fused: dict[str, Any]) ->
         rows.append([plan, f"{each['alone']:.4f}", f"{order['ndcg@10']:.4f}", *map(gain, gains)])
     header = ["nDCG@10", "alone", "fused", f"less {retriever['name']}", "less alone", "more with scores"]
     out.print(terminal(header, rows, title=f"{title}: fused with the candidates' order, held-back queries"))
+
+
+def show_calibration(reliability: dict[str, dict[str, Any]]) -> None:
+    """Print how reliable each tier's `relevance_score` is, alone and fused, with the plain sigmoid's in brackets."""
+    from rankfleet.bench.tables import terminal
+
+    rows = [
+        [
+            tier if way == "alone" else f"{tier}, fused",
+            *(f"{own[name]:.4f} ({own['plain'][name]:.4f})" for name in ("brier", "log_loss", "ece")),
+        ]
+        for way, by_tier in reliability.items()
+        for tier, own in by_tier.items()
+    ]
+    if rows:
+        header = ["relevance_score", "Brier score", "log-loss", "calibration error"]
+        out.print(terminal(header, rows, title="calibrated (plain sigmoid), held-back queries"))

@@ -130,21 +130,32 @@ class ChunkScores:
     model: str = ""
 
 
+class PassageSpan(NamedTuple):
+    """A passage in the text of its document: its first code point, and the one behind its last. relevance: that of its
+    logit, without fusion, as a probability from 0 to 1."""
+
+    start: int
+    stop: int
+    relevance: float
+
+
 @dataclass(frozen=True, slots=True)
 class RankedDocument:
     """index: place of the document in the request. logit: raw, of the last tier that scored it. score: what the order
-    follows. Both are None for a document that was not scored. span: in its text, the first code point of the passage
-    that scored best, and the one behind its last; None unless the request asks for it.
+    follows. Both are None for a document that was not scored. relevance: the score as a probability, from 0 to 1, by
+    the calibration of the tier that gave it (`estimates/calibration.py`); 0 for a document that was not scored. span:
+    the passage that scored best; None unless the request asks for it.
 
-    Scores never rise from one result to the next. They are the logits, fused with what the retriever says of the
-    candidates; in a cascade, those of documents that only the first stage has scored are lowered below those of the
-    second stage.
+    Scores never rise from one result to the next, and neither does relevance. Scores are the logits, fused with what
+    the retriever says of the candidates; in a cascade, those of documents that only the first stage has scored are
+    lowered below those of the second stage.
     """
 
     index: int
     logit: float | None = None
     score: float | None = None
-    span: tuple[int, int] | None = None
+    relevance: float = 0.0
+    span: PassageSpan | None = None
 
 
 class FusedBy(NamedTuple):

@@ -7,14 +7,17 @@ The table is a JSON file, which users replace by one of their own (`rankfleet ev
         "tiers": {"small": 0.36, "large": {"20": 0.37, "100": 0.39}},
         "tokens": {"large": {"128": 0.38}},
         "cascades": {"small>large": {"20": 0.385}},
+        "calibration": {"small": {"slope": 0.9, "intercept": 0.6}},
         "fused": {
             "weights": {"small": 1.5},
             "tiers": {"small": 0.38},
-            "cascades": {"small>large": {"20": 0.395}}}}}}
+            "cascades": {"small>large": {"20": 0.395}},
+            "calibration": {"small": {"slope": 0.8, "intercept": 0.4}}}}}}
 
 Under `tiers` a figure may be given by depth, the number of candidates scored; `tokens` is by the length to which pairs
 are cut, `cascades` by the number of candidates that the large tier scores. `fused` holds the weights with which tiers
 are fused with the order of the candidates (`estimates/fusion.py`), and the same figures for the fused order.
+`calibration` makes probabilities of a tier's scores (`estimates/calibration.py`).
 """
 
 import itertools
@@ -27,6 +30,7 @@ from typing import Any
 from rankfleet.core.config import FleetConfig
 from rankfleet.core.errors import ConfigError
 from rankfleet.core.model_ids import SHIPPED_MODELS
+from rankfleet.estimates.calibration import Calibration, parse_calibrations
 
 Curve = Mapping[int, float]  # depth or pair length → nDCG@10
 
@@ -95,29 +99,36 @@ class QualityTable:
 
 @dataclass(frozen=True)
 class FleetQuality:
-    """What is known of a fleet's rankings, and with which weights its tiers are fused.
+    """What is known of a fleet's rankings, with which weights its tiers are fused, and what their scores mean.
 
     ranked: of candidates that come in a retriever's order: its own quality, and that of tiers fused with it.
     unordered: of candidates whose order says nothing; the quality of leaving them so counts as 0, and the first of them
         are any of them.
     weights: by tier; empty if none have been fitted.
+    calibration: by tier, of its logits. ranked_calibration: of its scores where candidates come in a retriever's order:
+        fused with those weights, or its logits where it has none.
     """
 
     ranked: QualityTable
     unordered: QualityTable
     weights: Mapping[str, float] = field(default_factory=dict)
+    calibration: Mapping[str, Calibration] = field(default_factory=dict)
+    ranked_calibration: Mapping[str, Calibration] = field(default_factory=dict)
 
     @staticmethod
-    def of(known: QualityTable, fused: Mapping[str, Any]) -> "FleetQuality":
-        """known: the figures of the tiers alone. fused: that part of the data set's JSON object; may be empty."""
-        ranked = known
+    def of(known: QualityTable, data: Mapping[str, Any]) -> "FleetQuality":
+        """known: the figures of the tiers alone. data: the data set's JSON object; may be empty."""
+        ranked, fused = known, data.get("fused", {})
         if fused:
             ranked = parse_table({"retriever": known.retriever, **fused}, known.tiers, known.retriever)
             ranked = replace(ranked, tokens=ranked.tokens or known.tokens)
         weights = {tier: float(weight) for tier, weight in fused.get("weights", {}).items()}
         if not all(map(math.isfinite, weights.values())):
             raise ValueError(f"weights have to be finite, not {weights}")
-        return FleetQuality(ranked, replace(known, retriever=0.0, depths={}), weights)
+        alone = parse_calibrations(data.get("calibration", {}))
+        not_fused = {tier: own for tier, own in alone.items() if tier not in weights}
+        of_ranked = not_fused | parse_calibrations(fused.get("calibration", {}))
+        return FleetQuality(ranked, replace(known, retriever=0.0, depths={}), weights, alone, of_ranked)
 
     def table(self, ranked: bool) -> QualityTable:
         """Of requests whose candidates come in a retriever's order, or of those whose order says nothing."""
@@ -138,7 +149,7 @@ def fleet_quality(config: FleetConfig) -> FleetQuality:
         if name not in data_sets:
             raise ConfigError(f"quality.data_set: {name!r} is not in {settings.table}; it has {', '.join(data_sets)}")
         data = data_sets[name]
-        return FleetQuality.of(parse_table(data, tiers, settings.retriever), data.get("fused", {}))
+        return FleetQuality.of(parse_table(data, tiers, settings.retriever), data)
     except OSError as error:
         raise ConfigError(
             f"quality.table {settings.table}: {error.strerror}; write it with `rankfleet evaluate --table`"

@@ -1,5 +1,7 @@
-"""Ranking quality and latency of each tier on judged queries, and the weights with which tiers are fused."""
+"""Ranking quality and latency of each tier on judged queries, the weights with which tiers are fused, and what their
+scores mean."""
 
+from rankfleet.evaluate.calibration import calibrated
 from rankfleet.evaluate.candidates import (
     Candidates,
     Collection,
@@ -12,6 +14,7 @@ from rankfleet.evaluate.comparison import by_query, compare, tiers_compared, val
 from rankfleet.evaluate.fusion import FusionFit, check_enough
 from rankfleet.evaluate.measures import MeanQuality, Run, check_installed, measure_run, ranked_run, run_of
 from rankfleet.evaluate.orders import INSTANT, best_first, cascade, first_scored
+from rankfleet.evaluate.reliability import reliability_of
 from rankfleet.evaluate.table import (
     data_sets,
     evaluate_retriever,
@@ -32,6 +35,7 @@ __all__ = [
     "Scores",
     "best_first",
     "by_query",
+    "calibrated",
     "cascade",
     "check_enough",
     "check_installed",
@@ -45,6 +49,7 @@ __all__ = [
     "measure_run",
     "quality_steps",
     "ranked_run",
+    "reliability_of",
     "retrieve",
     "run_of",
     "score_candidates",

@@ -35,6 +35,7 @@ def check_installed() -> None:
     try:
         import bm25s  # noqa: F401
         import ir_measures  # noqa: F401
+        import sklearn  # noqa: F401
     except ImportError as error:
         raise RankfleetError("evaluating needs more packages:  pip install 'rankfleet[eval]'") from error
 

@@ -1,7 +1,8 @@
 """What a router knows of one request while it works on it, and the ranking that comes of it."""
 
 import math
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -19,6 +20,7 @@ from rankfleet.core.messages import (
     Timing,
 )
 from rankfleet.core.query_lists import QueryLists
+from rankfleet.estimates.calibration import PLAIN, Calibration, probability
 from rankfleet.estimates.fusion import Fusion
 from rankfleet.estimates.quality import QualityTable
 from rankfleet.router.dispatch import Scores
@@ -39,6 +41,7 @@ class ResolvedRequest:
     request: with its documents in the retriever's order, if they have one.
     fusion: what the candidates bring with them; None if they are unordered.
     places: int [documents], of each document in the request as it was sent; None if it was sent in this order.
+    calibrations: by tier, of the scores of such a request.
     """
 
     request: RerankRequest
@@ -47,11 +50,20 @@ class ResolvedRequest:
     arrived_s: float
     fusion: Fusion | None = None
     places: np.ndarray | None = None
+    calibrations: Mapping[str, Calibration] = field(default_factory=dict)
 
     @property
     def ranked(self) -> bool:
         """Whether the candidates come in a retriever's order."""
         return self.fusion is not None
+
+    def scores(self, tier: str, logits: np.ndarray, places: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """(scores, log-odds), float [places]: what the order follows, and the same calibrated.
+
+        logits: float [places], of this tier. places: of the documents that it scored.
+        """
+        scores = logits if self.fusion is None else self.fusion.fused(tier, logits, places)
+        return scores, self.calibrations.get(tier, PLAIN).log_odds(scores)
 
 
 @dataclass(frozen=True)
@@ -85,8 +97,9 @@ class Answer:
     """What has been scored so far.
 
     order: int [candidates], their places, query by query, best first; those that were not scored are last, in the order
-    given. scores: float [candidates], by place, which the order follows. logits: float [candidates], by place, raw, of
-    the last tier that scored each. Both are UNSCORED where none did. passages: int [candidates], pairs of each.
+    given. scores: float [candidates], by place, which the order follows. log_odds: float64 [candidates], by place, the
+    same calibrated, each by the tier that gave it. logits: float [candidates], by place, raw, of the last tier that
+    scored each. All are UNSCORED where none did. passages: int [candidates], pairs of each.
     stages: those carried out. pairs, tokens: scored in all stages together. best: by place, the passage that scored
     best; None unless the request asks for it.
     left_out: why the second stage was left out, empty if it was not. fault: the error behind that, if there was one.
@@ -94,6 +107,7 @@ class Answer:
 
     order: np.ndarray
     scores: np.ndarray
+    log_odds: np.ndarray
     logits: np.ndarray
     stages: tuple[Stage, ...]
     tokens: int
@@ -108,7 +122,7 @@ class Answer:
     def of(
         scores: Scores,
         part: Part,
-        fusion: Fusion | None,
+        resolved: ResolvedRequest,
         lists: QueryLists,
         candidates: int,
         places: np.ndarray | None = None,
@@ -122,9 +136,9 @@ class Answer:
             count = sum(lists.counts)
             truncated = sorted(places[truncated].tolist())
             logits, passages = placed(logits, places, count, UNSCORED), placed(passages, places, count, 0)
-        by_place = logits if fusion is None else fusion.fused(scores.tier, logits, np.arange(len(logits)))
-        stages, order = (Stage.of(scores.tier, candidates),), lists.best_first(by_place)
-        return Answer(order, by_place, logits, stages, part.pairs.tokens, truncated, passages, len(part.pairs))
+        by_place, log_odds = resolved.scores(scores.tier, logits, np.arange(len(logits)))
+        stages, order, tokens = (Stage.of(scores.tier, candidates),), lists.best_first(by_place), part.pairs.tokens
+        return Answer(order, by_place, log_odds, logits, stages, tokens, truncated, passages, len(part.pairs))
 
     def quality(self, plan: Plan, table: QualityTable) -> float:
         """Expected nDCG@10 of what was carried out, which may be less or other than what was planned."""
@@ -190,7 +204,7 @@ def ranking_of(tokenized: TokenizedRequest, plan: Plan | GivenOrder, answer: Ans
         order = order[: request.top_n]
     elif request.top_n is not None:
         order = np.concatenate([order[part][: request.top_n] for part in request.lists.slices])
-    columns = (places,) if answer is None else (places, answer.logits, answer.scores)
+    columns = (places,) if answer is None else (places, answer.logits, answer.scores, probability(answer.log_odds))
     documents = [*map(RankedDocument, *(column[order].tolist() for column in columns))]
     if answer is not None:
         if answer.stages[0].candidates < request.lists.longest:

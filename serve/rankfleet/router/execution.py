@@ -50,7 +50,7 @@ class PlanExecution:
         unloaded_tier = plan.unloaded.tier if plan.unloaded is not None else None
         over_share, deadline = tokenized.plan_request.over_share, tokenized.deadline(plan)
         scores = await self._dispatcher.score(tiers, part.pairs, deadline, unloaded_tier, over_share)
-        answer = Answer.of(scores, part, tokenized.resolved.fusion, texts.lists, first.candidates, places)
+        answer = Answer.of(scores, part, tokenized.resolved, texts.lists, first.candidates, places)
         if tokenized.resolved.request.spans:
             every = np.arange(sum(texts.lists.counts)) if places is None else places
             answer.best = best_passages(part, scores.logits, scores.tier, every)
@@ -68,7 +68,7 @@ class PlanExecution:
     async def _second_stage(self, stage: Stage, answer: Answer, tokenized: TokenizedRequest) -> None:
         """Let the larger tier score the best candidates so far, as many as there is time for. Whatever becomes of it,
         the answer of the first stage stays."""
-        model, fusion, texts = self._fleet.latency(stage.tier), tokenized.resolved.fusion, tokenized.texts
+        model, resolved, texts = self._fleet.latency(stage.tier), tokenized.resolved, tokenized.texts
         if model is None:
             answer.left_out = NO_TIME
             return
@@ -81,6 +81,7 @@ class PlanExecution:
             ahead_ms = self._fleet.snapshot(now_s).groups[group].ahead_ms(before_s, math.inf, now_s)
             left_ms = (deadline_s - now_s) * 1e3 - ahead_ms - self._fleet.beside_ms(now_s)
         # The scores of a first stage that is fused have the retriever's order in them already.
+        fusion = resolved.fusion
         retrieved = fusion is not None and answer.stages[0].tier not in fusion.weights
         lengths, lists = texts.document_lengths(stage.tier), texts.lists
         kept = second_stage(stage, answer.scores, lengths, model, left_ms, retrieved, lists, texts.documents)
@@ -103,7 +104,8 @@ class PlanExecution:
             log.warning("request %s: no second stage: %s", request_id, error, exc_info=not known)
             answer.left_out, answer.fault = f"the second stage failed ({type(error).__name__})", error
             return
-        second = logits if fusion is None else fusion.fused(scores.tier, logits, kept)
+        second, log_odds = resolved.scores(scores.tier, logits, kept)
+        _, answer.log_odds = ranked_lists(lists, answer.log_odds, kept, log_odds, retrieved)
         answer.order, answer.scores = ranked_lists(lists, answer.scores, kept, second, retrieved)
         answer.logits = answer.logits.copy()
         answer.logits[kept] = logits

@@ -214,14 +214,16 @@ class RankingService:
         request = for_each_query(request)
         self.limits.take_pairs(request.tenant, len(request.documents), self.clock())
         request, places = in_retrievers_order(request)
-        fusion = None
+        fusion, quality = None, self.fleet.quality
+        calibrations = quality.calibration
         if request.scores is not None or (request.candidates or self.config.candidates) == "ranked":
-            weights = self.fleet.quality.weights
-            if arm.fusion_weight is not None:
-                weights = dict.fromkeys(self.config.tiers, arm.fusion_weight)
+            weights, calibrations = quality.weights, quality.ranked_calibration
+            if (weight := arm.fusion_weight) is not None:  # for which no calibration has been fitted, unless it is 0
+                weights = dict.fromkeys(self.config.tiers, weight)
+                calibrations = {} if weight else quality.calibration
             fusion = Fusion.of_lists(request.lists, request.scores, weights)
         arrived_s = self.clock() if arrived_s is None else arrived_s
-        return ResolvedRequest(request, target, assignment, arrived_s, fusion, places)
+        return ResolvedRequest(request, target, assignment, arrived_s, fusion, places, calibrations)
 
     def _refuse_early(self, resolved: ResolvedRequest, counted: bool = True) -> Refusal | None:
         """A refusal before tokenizing, if the request would be refused even at the lower bound of its tokens.
@@ -271,7 +273,8 @@ class RankingService:
         passages = best if places is None else {int(places[place]): passage for place, passage in best.items()}
         span_of = {passage.tier: self._tokenizers[passage.tier].encoder.span for passage in best.values()}
         characters = sum(len(ranking.texts[place]) for place, passage in passages.items() if not passage.is_whole)
-        return await run(partial(with_spans, ranking, passages, span_of), characters, INLINE_ENCODED)
+        added = partial(with_spans, ranking, passages, span_of, self.fleet.quality.calibration)
+        return await run(added, characters, INLINE_ENCODED)
 
     def _plan_request(
         self, resolved: ResolvedRequest, work: Mapping[str, Work], lengths: Mapping[str, Lengths] | None = None

@@ -6,7 +6,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from rankfleet.core.messages import Ranking
+from rankfleet.core.messages import PassageSpan, Ranking
+from rankfleet.estimates.calibration import PLAIN, Calibration, probability
 from rankfleet.router.texts import Part
 
 SpanOf = Callable[[str, int, int], tuple[int, int]]  # as `TextEncoder.span`
@@ -30,14 +31,21 @@ def best_passages(part: Part, logits: np.ndarray, tier: str, places: np.ndarray)
     return {place: Passage(tier, *passage) for place, *passage in zip(*columns, strict=True)}
 
 
-def with_spans(ranking: Ranking, passages: Mapping[int, Passage], span_of: Mapping[str, SpanOf]) -> Ranking:
-    """The ranking with the span of each scored document. passages: by the document's index. span_of: by tier."""
+def with_spans(
+    ranking: Ranking,
+    passages: Mapping[int, Passage],
+    span_of: Mapping[str, SpanOf],
+    calibrations: Mapping[str, Calibration],
+) -> Ranking:
+    """The ranking with the span of each scored document. passages: by the document's index. span_of, calibrations of
+    logits: by tier."""
     documents = []
     for document in ranking.documents:
         passage, text = passages.get(document.index), ranking.texts[document.index]
-        if passage is not None and document.score is not None and passage.start < passage.stop:
+        if passage is not None and document.logit is not None and passage.start < passage.stop:
             whole = (0, len(text))
-            span = whole if passage.is_whole else span_of[passage.tier](text, passage.start, passage.stop)
-            document = replace(document, span=span)
+            start, stop = whole if passage.is_whole else span_of[passage.tier](text, passage.start, passage.stop)
+            log_odds = calibrations.get(passage.tier, PLAIN).log_odds(np.array(document.logit))
+            document = replace(document, span=PassageSpan(start, stop, float(probability(log_odds))))
         documents.append(document)
     return replace(ranking, documents=documents)

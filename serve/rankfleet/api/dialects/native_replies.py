@@ -23,8 +23,9 @@ class Scored(TypedDict):
     relevance_score: Annotated[
         float,
         Field(
-            description="sigmoid of the score by which results are sorted: `logit`, and what `rankfleet.fusion` adds "
-            "to it; 0 for a document that was not scored",
+            description="how likely the document is relevant, from the score by which results are sorted: `logit`, "
+            "and what `rankfleet.fusion` adds to it; calibrated for the tier that gave it where the fleet has a map, "
+            "else its sigmoid; 0 for a document that was not scored",
             ge=0,
             le=1,
         ),
@@ -224,15 +225,15 @@ def ranking_json(
     for document in ranking.documents:
         result: dict[str, Any] = {
             "index": document.index,
-            "relevance_score": 0.0 if document.score is None else sigmoid(document.score),
+            "relevance_score": document.relevance,
             "logit": document.logit,
         }
-        if result["relevance_score"] < min_score:
+        if document.relevance < min_score:
             continue
         if ranking.passages is not None:
             result["passages"] = ranking.passages[document.index]
-        if spans is not None and document.span is not None and document.logit is not None:
-            result |= spans.fields(document.span, sigmoid(document.logit))
+        if spans is not None and document.span is not None:
+            result |= spans.fields(document.span)
         if documents is not None:
             sent = documents[document.index % len(documents)]
             result["document"] = {"text": sent} if isinstance(sent, str) else sent
@@ -338,11 +339,6 @@ def nothing_found_json(request_id: str, timing: Timing) -> dict[str, Any]:
         "truncated": [],
     }
     return {"id": request_id, "model": UNSCORED, "results": [], "usage": {"total_tokens": 0}, "rankfleet": details}
-
-
-def sigmoid(logit: float) -> float:
-    """1 / (1 + e^-logit) in float64, so that high scores stay apart: in bfloat16 10.8 and 9.9 give the same."""
-    return 1 / (1 + math.exp(-logit)) if logit >= 0 else math.exp(logit) / (1 + math.exp(logit))
 
 
 def finite_ms(ms: float) -> float | None:

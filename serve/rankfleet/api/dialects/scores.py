@@ -4,11 +4,10 @@ from typing import Any, NotRequired
 
 from typing_extensions import TypedDict
 
-from rankfleet.api.dialects.native_replies import sigmoid
 from rankfleet.api.dialects.rerank_body import ParsedRerank
 from rankfleet.core.messages import RankedDocument, Ranking
 
-UNSCORED_RAW = -1000.0  # of a document that was not scored, where raw scores are asked for: its sigmoid is 0 in float64
+UNSCORED_RAW = -1000.0  # of a document that was not scored: its sigmoid is 0 in float64
 
 
 class ObjectRow(TypedDict):
@@ -28,9 +27,11 @@ class TextRow(TypedDict):
 
 
 def score_of(document: RankedDocument, raw: bool) -> float:
-    """What the order follows: 0 to 1, or as it is (`raw`). It never rises from one result to the next."""
-    score = UNSCORED_RAW if document.score is None else document.score
-    return score if raw else sigmoid(score)
+    """The document's relevance, or what the order follows as it is (`raw`). Neither rises from one result to the
+    next."""
+    if not raw:
+        return document.relevance
+    return UNSCORED_RAW if document.score is None else document.score
 
 
 def rows(
@@ -41,8 +42,8 @@ def rows(
     results: list[dict[str, Any]] = []
     for ranked in ranking.documents:
         result: dict[str, Any] = {"index": ranked.index, score: score_of(ranked, parsed.raw_scores)}
-        if parsed.spans is not None and ranked.span is not None and ranked.logit is not None:
-            result |= parsed.spans.fields(ranked.span, sigmoid(ranked.logit))
+        if parsed.spans is not None and ranked.span is not None:
+            result |= parsed.spans.fields(ranked.span)
         if parsed.documents is not None:
             sent, text = parsed.documents[ranked.index], ranking.texts[ranked.index]
             result[document] = text if as_text else {"text": sent} if isinstance(sent, str) else sent

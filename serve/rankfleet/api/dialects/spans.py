@@ -6,6 +6,7 @@ from pydantic import BaseModel, ConfigDict, Field, WithJsonSchema
 from typing_extensions import TypedDict
 
 from rankfleet.core.errors import InvalidRequest
+from rankfleet.core.messages import PassageSpan
 from rankfleet.core.passages import LongDocuments
 
 DEFAULT_THRESHOLD = 0.1  # Cohere's
@@ -20,13 +21,12 @@ class SpansAskedFor(BaseModel):
     threshold: float | None = Field(None, ge=0, le=1)
     max_spans: int | None = Field(None, ge=1)
 
-    def fields(self, span: tuple[int, int], score: float) -> dict[str, Any]:
-        """What a result has besides. span: as in `RankedDocument`. score: of the passage, 0 to 1."""
+    def fields(self, span: PassageSpan) -> dict[str, Any]:
+        """What a result has besides."""
         threshold = DEFAULT_THRESHOLD if self.threshold is None else self.threshold
-        start, end = span
-        if score < threshold or start == end:
+        if span.relevance < threshold or span.start == span.stop:
             return {}
-        return {"relevant_spans": [{"start": start, "end": end, "score": score}]}
+        return {"relevant_spans": [{"start": span.start, "end": span.stop, "score": span.relevance}]}
 
 
 NUMBER_OR_NULL: dict[str, Any] = {"minimum": 0, "maximum": 1, "type": ["number", "null"]}
