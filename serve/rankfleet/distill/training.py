@@ -1,6 +1,5 @@
 """Pointwise distillation: mean squared error on the teacher's raw logits, by Sentence Transformers' trainer."""
 
-import ctypes
 import math
 import os
 import shutil
@@ -34,7 +33,6 @@ STEP_SHARE = 0.05  # of the steps between two measurements and checkpoints, as p
 # 1.2 times the pairs per second of 16, and 1.7 times those of 32.
 MICRO_BATCH_GPU, MICRO_BATCH_CPU = 64, 8
 COLUMNS = {"query": datasets.Value("string"), "document": datasets.Value("string"), "score": datasets.Value("float32")}
-M_TRIM_THRESHOLD, M_MMAP_MAX, NEVER = -1, -4, 2**31 - 1  # of glibc's malloc.h
 STATE = "trainer_state.json"  # written last into a checkpoint
 
 
@@ -190,7 +188,6 @@ def train(
     if not gpu:  # 1.5 times as fast there in bfloat16 as PyTorch's fused attention, as fast in float32
         encoder: Any = student[0].model
         encoder.set_attn_implementation("eager")
-        keep_freed_memory()
     for module in student.modules():
         if isinstance(module, torch.nn.Dropout):
             module.p = 0.0  # as in the published models; drawing the masks takes a third of the time on a CPU
@@ -201,18 +198,6 @@ def train(
     student.max_seq_length = serving_tokens
     student.save_pretrained(str(work / "student"), create_model_card=False)
     return Trained(list(trainer.state.log_history), trainer.state.global_step, trainer.state.max_steps)
-
-
-def keep_freed_memory() -> None:
-    """Let the C library keep the memory of freed tensors for the next ones, where it can be told to.
-
-    glibc gives large blocks back to the kernel, which then clears every page of the next tensor anew: two thirds of the
-    time of training a small student on a CPU.
-    """
-    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
-    if mallopt is not None:
-        mallopt(M_MMAP_MAX, 0)
-        mallopt(M_TRIM_THRESHOLD, NEVER)
 
 
 def training_precision() -> Literal["bfloat16", "float32"]:
