@@ -7,6 +7,7 @@ from benchmarks.figures.stored import conditions, stored, versions
 
 from rankfleet.bench.tables import markdown
 
+WAYS = {"alone": "alone", "order": "fused"}  # of scores that are calibrated
 DEMO_TIERS = {"small": "2 slim layers", "medium": "2 layers", "large": "4 layers"}
 
 
@@ -57,6 +58,45 @@ def weights() -> str:
     return markdown(["tier", "weight"], rows)
 
 
+def calibration() -> str:
+    """How reliable each tier's probabilities are, beside those of the plain sigmoid."""
+    figures, rows = stored("calibration"), []
+    for way, title in WAYS.items():
+        for tier, own in figures[way]["tiers"].items():
+            cells = [f"{own[name]:.3f} ({own['plain'][name]:.3f})" for name in ("brier", "log_loss", "ece")]
+            rows.append([tier, title, *cells])
+    header = ["tier", "scores", "Brier score (plain)", "log-loss (plain)", "calibration error (plain)"]
+    how = (f"{figures['queries']} queries", f"BM25's top {figures['top_k']}", f"tiers in {figures['dtype']}")
+    return f"{markdown(header, rows, left=2)}\n\n{conditions(figures['measured'], *how)}."
+
+
+def calibration_thresholds() -> str:
+    """The share of documents that each tier and each cascade passes."""
+    figures, rows = stored("calibration"), []
+    for way, title in WAYS.items():
+        for percent, each in figures[way]["thresholds"].items():
+            passed = [f"{share:.1f}%" for share in each["passed"].values()]
+            alone = figures[way]["each for itself"]["thresholds"][percent]["points"]
+            rows.append([title, f"{each['threshold']:.3f}", *passed, f"{each['points']:.1f}", f"{alone:.1f}"])
+    plans = [named(plan) for plan in figures["alone"]["thresholds"]["10"]["passed"]]
+    return markdown(["scores", "threshold", *plans, "points between tiers", "not levelled"], rows)
+
+
+def calibration_in_float32() -> str:
+    thresholds = [stored("calibration")[way]["float32"]["thresholds"].values() for way in WAYS]
+    return f"{max(each['points'] for own in thresholds for each in own):.1f} points"
+
+
+def calibration_priors() -> str:
+    shares = [each["relevant"] for each in stored("calibration")["alone"]["collections"].values()]
+    return f"{100 * min(shares):.0f} to {100 * max(shares):.0f}%"
+
+
+def calibration_by_collection() -> str:
+    ways = [stored("calibration")[way]["collections"].values() for way in WAYS]
+    return f"{max(error for own in ways for each in own for error in each['ece'].values()):.2f}"
+
+
 def named(plan: str) -> str:
     """`small>large 20` in words."""
     small, _, second = plan.partition(">")
@@ -76,4 +116,9 @@ FIGURES: dict[str, Callable[[], str]] = {
     "fused": fused,
     "fused-by-collection": fused_by_collection,
     "fusion-weights": weights,
+    "calibration": calibration,
+    "calibration-thresholds": calibration_thresholds,
+    "calibration-float32": calibration_in_float32,
+    "calibration-priors": calibration_priors,
+    "calibration-by-collection": calibration_by_collection,
 }

@@ -46,6 +46,19 @@ def evaluate(
             "figures of fused rankings are those of held-back queries",
         ),
     ] = False,
+    judge: Annotated[
+        str | None,
+        typer.Option(
+            help="compare with this tier, or a Rankfleet server's URL, where there are no judgements; --data is then a "
+            "folder of text files or one of JSON lines"
+        ),
+    ] = None,
+    queries_file: Annotated[
+        Path | None, typer.Option(help="for --judge: one query a line; default: queries.txt in --data")
+    ] = None,
+    page: Annotated[Path, typer.Option(help="for --judge: HTML file to write rankings side by side to")] = Path(
+        "agreement.html"
+    ),
     json_file: Annotated[Path | None, typer.Option("--json", help="file to write the figures to")] = None,
     table: Annotated[
         Path | None,
@@ -74,6 +87,10 @@ def evaluate(
     names = tiers.split(",") if tiers else list(fleet.tiers)
     for name in names:
         pick_tier(fleet, name)
+    if judge is not None:
+        from rankfleet.cli.judge import compare_with_judge
+
+        return compare_with_judge(fleet, names, judge, data, queries_file, top_k, dtype, page, json_file)
     called = [folder.resolve().name for folder in data]
     if again := sorted({name for name in called if called.count(name) > 1}):
         raise ConfigError(f"--data: two folders are called {', '.join(again)}; data sets need different names")

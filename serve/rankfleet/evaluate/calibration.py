@@ -139,24 +139,30 @@ def calibrations(collections: Sequence[Collection], scored_by: ScoredBy) -> dict
     return fitted_together(samples_of(collections, scored_by))
 
 
-def held_back(collections: Sequence[Collection], scored_by: ScoredBy) -> dict[str, tuple[Sample, np.ndarray]]:
+def held_back(
+    collections: Sequence[Collection],
+    scored_by: ScoredBy,
+    fit: Callable[[Samples], Mapping[str, Calibration]] = fitted_together,
+    applied_to: Sequence[Collection] = (),
+) -> dict[str, tuple[Sample, np.ndarray]]:
     """By tier (sample, log-odds float64 [candidates]): each candidate by the map that was fitted on the other folds.
 
     The samples' scores are those that the maps were applied to. A tier is missing where a fold has no map of it; with
-    fewer than MIN_QUERIES judged queries, all are.
+    fewer than MIN_QUERIES judged queries, all are. applied_to: the same candidates with other scores, such as those in
+    another precision, to which the maps are applied in place of those that they were fitted on.
     """
     if not calibrations(collections, scored_by):
         return {}
-    by_fold = [samples_of(collections, scored_by, fold) for fold in range(FOLDS)]
-    maps = []
-    for fold, samples in enumerate(by_fold):
-        maps.append(fitted_together({tier: own.of_folds(own.folds != fold) for tier, own in samples.items()}))
+    maps, samples = [], []
+    for fold in range(FOLDS):
+        every = samples_of(collections, scored_by, fold)
+        maps.append(fit({tier: own.of_folds(own.folds != fold) for tier, own in every.items()}))
+        samples.append(samples_of(applied_to, scored_by, fold) if applied_to else every)
     found = {}
-    for tier in by_fold[0]:
+    for tier, first in samples[0].items():
         if all(tier in own for own in maps):
-            first = by_fold[0][tier]
             place = first.folds, np.arange(len(first.folds))
-            scores = np.array([samples[tier].scores for samples in by_fold])
+            scores = np.array([each[tier].scores for each in samples])
             log_odds = np.array([own[tier].log_odds(row) for own, row in zip(maps, scores, strict=True)])
             found[tier] = replace(first, scores=scores[place]), log_odds[place]
     return found
@@ -178,6 +184,6 @@ def calibrated(
 
 def as_json(maps: Mapping[str, Calibration]) -> dict[str, dict[str, float]]:
     return {
-        tier: {"slope": round(own.slope, DIGITS), "intercept": round(own.intercept, DIGITS)}
+        tier: {"slope": round(float(own.slope), DIGITS), "intercept": round(float(own.intercept), DIGITS)}
         for tier, own in maps.items()
     }

@@ -1,0 +1,33 @@
+"""`rankfleet evaluate --judge` from a folder of text files to a page."""
+
+import json
+from pathlib import Path
+
+from typer.testing import CliRunner
+
+from rankfleet.cli import app, config, evaluate  # noqa: F401  (registers the verbs)
+
+
+def test_ten_queries_and_a_folder_of_texts_are_enough(tmp_path: Path) -> None:
+    animals = ("cat", "dog", "horse", "sheep", "goat", "hen", "duck", "goose", "pig", "cow")
+    for animal in animals:
+        (tmp_path / f"{animal}.txt").write_text(f"The {animal} sleeps in the barn.")
+        (tmp_path / f"{animal}_food.txt").write_text(f"In winter the {animal} eats <b>hay</b>.")
+    (tmp_path / "queries.txt").write_text("".join(f"what does the {animal} eat in the barn\n" for animal in animals))
+    page, figures = tmp_path / "page.html", tmp_path / "figures.json"
+    asked = ["evaluate", "--data", str(tmp_path), "--judge", "large", "--tiers", "small,large", "--dtype", "float32"]
+    result = CliRunner().invoke(app, [*asked, "--page", str(page), "--json", str(figures)])
+    assert result.exit_code == 0, result.output
+    assert "agreement with large, 10 queries" in result.output
+    written = json.loads(figures.read_text())
+    assert set(written["agreement"]) == {"bm25", "small"}
+    assert 0 < written["agreement"]["small"]["ndcg@10"] < 1
+    assert set(written["by_query"]["small"]) == {str(number) for number in range(1, 11)}
+    html = page.read_text()
+    assert html.count("<h2>") == 10
+    assert "&lt;b&gt;hay" in html
+
+
+def test_a_judge_has_to_be_a_tier_or_a_url(tmp_path: Path) -> None:
+    result = CliRunner().invoke(app, ["evaluate", "--data", str(tmp_path), "--judge", "huge"])
+    assert "there is no tier 'huge'" in str(result.exception)
