@@ -58,10 +58,10 @@ class WireFormat:
         return scores
 
     def billed(self, reply: Any) -> tuple[float, float]:
-        """(searches, tokens) of the bill; 0 for what the reply does not say."""
+        """(searches, tokens) of the bill: a request is one search, and no tokens, where the reply does not say."""
         found = reply if isinstance(reply, Mapping) else {}
         units, usage = ((found.get(key) or {}) for key in ("meta", "usage"))
-        searches = (units.get("billed_units") or {}).get("search_units") or 0
+        searches = (units.get("billed_units") or {}).get("search_units") or 1
         return float(searches), float(usage.get("total_tokens") or 0)
 
 

@@ -12,13 +12,17 @@ BATCH_DOCUMENTS = 100  # of one request: a tenth of what a fleet accepts by defa
 
 @dataclass(frozen=True)
 class Scored:
-    """scores: float64 [documents]. seconds: until the answer, of all requests together; searches, tokens: what the
-    server counts for its bill, 0 where it does not say."""
+    """Scores of a query's documents, float64 [documents].
+
+    seconds: until the answer, of all requests together, or of one replica of a tier; searches, tokens: what a server
+    counts for its bill; timed: whether the query was scored alone, so that the seconds are its latency.
+    """
 
     scores: np.ndarray
     seconds: float
     searches: float = 0
     tokens: float = 0
+    timed: bool = True
 
 
 def in_parts(documents: Sequence[str], score: Callable[[Sequence[str]], Scored]) -> Scored:

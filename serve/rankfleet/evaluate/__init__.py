@@ -4,9 +4,7 @@ from rankfleet.evaluate.candidates import (
     Candidates,
     Collection,
     ScoredCandidates,
-    Scores,
     retrieve,
-    score_candidates,
 )
 from rankfleet.evaluate.comparison import by_query, compare, tiers_compared, values_of
 from rankfleet.evaluate.fusion import FusionFit, check_enough
@@ -29,7 +27,6 @@ __all__ = [
     "MeanQuality",
     "Run",
     "ScoredCandidates",
-    "Scores",
     "best_first",
     "by_query",
     "cascade",
@@ -47,7 +44,6 @@ __all__ = [
     "ranked_run",
     "retrieve",
     "run_of",
-    "score_candidates",
     "tiers_compared",
     "values_of",
 ]

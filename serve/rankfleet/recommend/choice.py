@@ -60,11 +60,12 @@ class Option:
 @dataclass(frozen=True)
 class Goal:
     """max_loss: nDCG@10 that may be lost against the best option. target: nDCG@10 to be reached instead; None for none.
-    slo_ms: what a request may take on an idle device; None for any time."""
+    slo_ms: what a request may take on an idle device; None for any time. level: confidence of all verdicts together."""
 
     max_loss: float = 0.01
     target: float | None = None
     slo_ms: float | None = None
+    level: float = LEVEL
 
     @property
     def allowed(self) -> float:
@@ -99,6 +100,11 @@ class Choice:
     chosen: Assessment | None
     shown: bool
 
+    @property
+    def untold(self) -> list[Assessment]:
+        """The options cheaper than the best of which it cannot be told whether they are enough."""
+        return [each for each in self.assessed if each.verdict == "cannot tell" and cheaper(each.option, self.best)]
+
 
 def choose(options: Sequence[Option], goal: Goal) -> Choice:
     """The cheapest option that is enough and fits the budget; if none is, the best that fits.
@@ -106,7 +112,7 @@ def choose(options: Sequence[Option], goal: Goal) -> Choice:
     options: at least one, and all with figures for the same queries. Those without a time are compared, not chosen.
     """
     best = max(options, key=lambda option: option.quality)
-    tried = [option for option in options if goal.target is not None or by_cost(option) < by_cost(best)]
+    tried = [option for option in options if goal.target is not None or cheaper(option, best)]
     assessed = [assess(option, best, goal, max(1, len(tried))) for option in sorted(options, key=by_cost)]
     fitting = [each for each in assessed if fits(each.option, goal)]
     enough = [each for each in fitting if each.verdict == "enough"]
@@ -117,6 +123,10 @@ def choose(options: Sequence[Option], goal: Goal) -> Choice:
 def by_cost(option: Option) -> tuple[float, float]:
     """Sorts by device time, options without one last; at the same time the better first."""
     return math.inf if option.ms is None else option.ms, -option.quality
+
+
+def cheaper(option: Option, other: Option) -> bool:
+    return by_cost(option) < by_cost(other)
 
 
 def fits(option: Option, goal: Goal) -> bool:
@@ -136,7 +146,7 @@ def assess(option: Option, best: Option, goal: Goal, tried: int) -> Assessment:
     truths = best.values if goal.target is None else [np.full(len(own), goal.target) for own in option.values]
     differences = [truth - own for truth, own in zip(truths, option.values, strict=True)]
     queries, spread = sum(map(len, differences)), spread_of(differences)
-    z = NormalDist().inv_cdf(1 - (1 - LEVEL) / tried)
+    z = NormalDist().inv_cdf(1 - (1 - goal.level) / tried)
     reach = z * math.sqrt(spread / queries + (best.quality / queries) ** 2)
     interval = loss - reach, loss + reach
     if queries >= MIN_QUERIES and above + reach <= ROUNDING:
