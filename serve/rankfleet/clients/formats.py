@@ -34,7 +34,8 @@ class WireFormat:
     def scores(self, reply: Any, documents: int) -> np.ndarray:
         """float64 [documents], in the order in which they were sent. Raises RankfleetError for a reply of another form,
         or with other than one finite score for each document."""
-        rows = reply.get(self.rows) if self.rows and isinstance(reply, dict) else reply
+        found = reply if isinstance(reply, dict) else {}
+        rows = found.get(self.rows) if self.rows else reply
         if not isinstance(rows, list):
             there = (
                 f"an object with {', '.join(reply) or 'nothing'}" if isinstance(reply, dict) else "a list or a value"

@@ -47,7 +47,7 @@ class KeptScores:
 
     def __init__(self, path: Path | None = None) -> None:
         """Reads what a file has. Raises ConfigError for a file that is none of ours."""
-        self.path, self._sink = path, None
+        self.path = path
         self._found: dict[tuple[str, str, str], tuple[str, Scored]] = {}
         self._identities: dict[str, str] = {}
         if path is not None and path.exists():
@@ -57,9 +57,6 @@ class KeptScores:
                     self._read(json.loads(line))
             except (ValueError, KeyError, TypeError) as error:
                 raise ConfigError(f"{path} does not hold scores ({error!r}); delete it or move it away") from error
-        if path is not None:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            self._sink = path.open("a", encoding="utf-8")
 
     def _read(self, line: dict[str, Any]) -> None:
         if "identity" in line:
@@ -102,11 +99,11 @@ class KeptScores:
         key = model, question.data, question.query
         first = all(name != model for name, _, _ in self._found)
         self._found[key] = question.fingerprint, scores
-        if self._sink is None:
+        if self.path is None:
             return
-        if first:
-            self._sink.write(json.dumps({"model": model, "identity": self._identities.get(model, "")}) + "\n")
         line = {"model": model, "data": question.data, "query": question.query, "texts": question.fingerprint}
-        line |= {name: getattr(scores, name) for name in BESIDE}
-        self._sink.write(json.dumps(line | {"scores": scores.scores.tolist()}) + "\n")
-        self._sink.flush()
+        line |= {name: getattr(scores, name) for name in BESIDE} | {"scores": scores.scores.tolist()}
+        lines = [{"model": model, "identity": self._identities.get(model, "")}] if first else []
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        with self.path.open("a", encoding="utf-8") as sink:
+            sink.writelines(json.dumps(each) + "\n" for each in (*lines, line))

@@ -53,10 +53,12 @@ def fill(axes: Any, figures: dict[str, Any], cost: str) -> None:
         for plan in own:
             axes.plot([plan[cost]] * 2, plan["interval"], color=colour, linewidth=4, alpha=0.2)
     for plan in plans:
-        if plan["kind"] in ("tier", "compared with"):
+        if plan["kind"] in ("tier", "compared with") or plan in best:
             at, beside = (plan[cost], plan["ndcg@10"]), {"xytext": (6, -3), "textcoords": "offset points"}
             axes.annotate(plan["plan"], at, fontsize="small", **beside)
-    axes.set_xscale("log")
+    axes.set_xscale("log", subs=[2, 5])
+    axes.xaxis.set_major_formatter("{x:g}")
+    axes.xaxis.set_minor_formatter("{x:g}")
     axes.margins(x=0.15)
     axes.set_xlabel(AXES[cost])
     axes.set_ylabel("nDCG@10")

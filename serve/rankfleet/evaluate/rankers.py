@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from rankfleet.engine.runtime.scorer import Reranker
     from rankfleet.engine.text.token_cache import TokenCache
 
-TIMED = 100  # queries of each collection that a tier scores one at a time, for its latency
+TIMED = 50  # queries of each collection that a tier scores one at a time, for its latency
 TOKEN_CACHE_BYTES = 2**29
 
 
