@@ -12,6 +12,7 @@ from typing import Any
 
 import httpx
 
+from rankfleet.clients.parts import TooMuch
 from rankfleet.core.errors import InvalidRequest, RankfleetError
 
 TRIES = 8
@@ -20,10 +21,6 @@ MAX_RETRY_AFTER_S = 600.0  # a server that names a longer time has no room today
 TIMEOUT_S = 120.0
 RETRIED = (429, 502, 503, 504)
 KEY_REFUSED = (401, 403)
-
-
-class TooMuch(RankfleetError):
-    """The server takes fewer documents or bytes in one request."""
 
 
 class JsonClient:

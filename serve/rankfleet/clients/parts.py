@@ -5,9 +5,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from rankfleet.clients.http import TooMuch
+from rankfleet.core.errors import RankfleetError
 
 BATCH_DOCUMENTS = 100  # of one request: a tenth of what a fleet accepts by default
+
+
+class TooMuch(RankfleetError):
+    """The server takes fewer documents or bytes in one request."""
 
 
 @dataclass(frozen=True)

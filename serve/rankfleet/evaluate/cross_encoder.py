@@ -41,7 +41,11 @@ class CrossEncoderProcess:
             text=True,
             encoding="utf-8",
         )
-        self.identity = str(self._answer()["identity"])
+        try:
+            self.identity = str(self._answer()["identity"])
+        except BaseException:
+            self.close()
+            raise
 
     def timed(self, query: str, documents: Sequence[str]) -> Scored:
         """Raises RankfleetError where it fails."""
