@@ -165,3 +165,10 @@ def test_a_look_wants_more_confidence_than_the_end() -> None:
     at_the_end, at_a_look = choice(0.55)
     assert at_the_end.untold == []  # type: ignore[attr-defined]
     assert [each.option.name for each in at_a_look.untold] == ["small"]  # type: ignore[attr-defined]
+
+
+def test_a_dearer_tier_that_may_be_the_best_is_not_told_either() -> None:
+    # small is the cheapest and happens to be the best; large is .02 behind, give or take .03.
+    by_luck, _ = choice(0.48)
+    assert by_luck.best.name == "small"  # type: ignore[attr-defined]
+    assert [each.option.name for each in by_luck.untold] == ["large"]  # type: ignore[attr-defined]

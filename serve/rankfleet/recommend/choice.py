@@ -102,8 +102,9 @@ class Choice:
 
     @property
     def untold(self) -> list[Assessment]:
-        """The options cheaper than the best of which it cannot be told whether they are enough."""
-        return [each for each in self.assessed if each.verdict == "cannot tell" and cheaper(each.option, self.best)]
+        """The options of which it cannot be told whether they are enough: also dearer ones than the best, each of which
+        may be the best on more queries."""
+        return [each for each in self.assessed if each.verdict == "cannot tell"]
 
 
 def choose(options: Sequence[Option], goal: Goal) -> Choice:
@@ -112,7 +113,7 @@ def choose(options: Sequence[Option], goal: Goal) -> Choice:
     options: at least one, and all with figures for the same queries. Those without a time are compared, not chosen.
     """
     best = max(options, key=lambda option: option.quality)
-    tried = [option for option in options if goal.target is not None or cheaper(option, best)]
+    tried = [option for option in options if goal.target is not None or by_cost(option) < by_cost(best)]
     assessed = [assess(option, best, goal, max(1, len(tried))) for option in sorted(options, key=by_cost)]
     fitting = [each for each in assessed if fits(each.option, goal)]
     enough = [each for each in fitting if each.verdict == "enough"]
@@ -123,10 +124,6 @@ def choose(options: Sequence[Option], goal: Goal) -> Choice:
 def by_cost(option: Option) -> tuple[float, float]:
     """Sorts by device time, options without one last; at the same time the better first."""
     return math.inf if option.ms is None else option.ms, -option.quality
-
-
-def cheaper(option: Option, other: Option) -> bool:
-    return by_cost(option) < by_cost(other)
 
 
 def fits(option: Option, goal: Goal) -> bool:
