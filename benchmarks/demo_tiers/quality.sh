@@ -11,3 +11,4 @@ cd "$(dirname "$0")/../.."
 .venv/bin/rankfleet evaluate --config demo --data "$DATA/cranfield" --data "$DATA/medline" --data "$DATA/cisi" \
     --data "$DATA/dbpedia-sample" --top-k 100 --fit-fusion --json benchmarks/results/demo_quality.json \
     --table serve/rankfleet/models/demo/quality.json
+rm benchmarks/results/demo_quality.scores.jsonl # kept for a run that is ended; the next has other tiers

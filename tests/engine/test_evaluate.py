@@ -36,7 +36,8 @@ def test_a_data_set_becomes_a_table_with_fused_figures(tmp_path: Path) -> None:
     assert set(written["tiers"]) == {"small", "large"}
     assert set(written["fused"]) == {"small", "large", "small>large 20"}
     assert set(written["weights"]) == {"small", "large"}
-    assert set(written["compared"]["small"]) | set(written["compared"]["large"]) == {"less_retriever", "less_best"}
+    compared = set(written["compared"]["small"]) | set(written["compared"]["large"])
+    assert compared == {"interval", "less_retriever", "less_best"}
     assert len(written["by_query"]["order"]["small>large 20"]) == 24
     assert written["data_sets"] == json.loads(table.read_text())["data_sets"]
     tiers = {name: {"model": f"demo/{name}", "quality": 0.1} for name in ("small", "large")}
@@ -57,7 +58,9 @@ def test_a_data_set_in_the_layout_of_trec_with_a_run(tmp_path: Path) -> None:
     assert "counted in the ideal ranking: 1 of 2" in result.output
     written = json.loads((tmp_path / "figures.json").read_text())
     # The one document that is there is second of two relevant ones at best: 1 ÷ (1 + 1/log2(3)), or 1/log2(3) of that
-    assert written["retriever"] == {"name": "run", "ndcg@10": 0.3869, "mrr@10": 0.5}
+    assert written["retriever"] == {
+        **{"name": "run", "ndcg@10": 0.3869, "mrr@10": 0.5, "recall@10": 0.5, "recall": 0.5}
+    }
     assert written["tiers"]["small"]["ndcg@10"] == 0.6131
     assert written["notes"] == [
         "relevant judgements of documents that are not in the corpus, counted in the ideal ranking: 1 of 2"

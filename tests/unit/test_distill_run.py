@@ -227,7 +227,7 @@ def test_an_address_where_no_server_answers_is_named() -> None:
         ServerTeacher("http://nowhere", httpx.Client(transport=httpx.MockTransport(refuse)), waited.append)
     assert waited == []
     page = httpx.MockTransport(lambda request: httpx.Response(200, text="<html>"))
-    with pytest.raises(RankfleetError, match="is a Rankfleet server there"):
+    with pytest.raises(RankfleetError, match="is a server that reranks there"):
         ServerTeacher("http://page", httpx.Client(transport=page), waited.append)
 
 

@@ -1,6 +1,5 @@
 """Quality and latency of tiers on judged queries, and the tables of quality by depth and cascade."""
 
-from collections.abc import Sequence
 from math import inf, log2
 from pathlib import Path
 from typing import Any
@@ -9,7 +8,7 @@ import numpy as np
 import pytest
 
 from rankfleet.cli.evaluate import evaluate
-from rankfleet.core.errors import ConfigError, RankfleetError
+from rankfleet.core.errors import ConfigError
 from rankfleet.core.messages import Stage
 from rankfleet.estimates.latency import LatencyModel
 from rankfleet.estimates.quality import parse_table
@@ -24,12 +23,11 @@ from rankfleet.evaluate import (
     measure_run,
     quality_steps,
     ranked_run,
-    score_candidates,
 )
+from rankfleet.evaluate.against import Price
 from rankfleet.retrieval.bm25 import Hit
 from rankfleet.retrieval.corpus import Judged
 from rankfleet.router.cascade import ranked, second_stage
-from tests.unit.fakes import FakeClock
 
 QRELS = {"q1": {"a": 2, "b": 1, "c": 0}, "q2": {"x": 1}}
 JUDGED = Judged({"q1": "first", "q2": "second"}, QRELS)
@@ -41,43 +39,34 @@ HITS = {
 RETRIEVER = ((1 / log2(3) + 2 / 2) / (2 + 1 / log2(3)) + 1 / log2(3)) / 2
 
 
-class FakeReranker:
-    """Prefers texts early in the alphabet, and takes 10 ms per document by the shared clock."""
-
-    def __init__(self, clock: FakeClock) -> None:
-        self.clock = clock
-
-    def score(self, query: str, documents: Sequence[str]) -> np.ndarray:
-        self.clock.now += 0.010 * len(documents)
-        return np.array([-float(ord(d[0])) for d in documents])
+# A perfect ranking; 30 ms for three documents and 20 ms for two.
+PERFECT = {"q1": np.array([0.0, 1.0, 2.0]), "q2": np.array([0.0, 1.0])}
+SCORED = ScoredCandidates(PERFECT, [30.0, 20.0], seconds=0.05, searches=2.0, tokens=600.0)
 
 
-def test_the_quality_of_the_retrievers_own_order() -> None:
-    result = evaluate_retriever(JUDGED, HITS)
-    assert result == {"name": "bm25", "ndcg@10": round(RETRIEVER, 4), "mrr@10": 0.5}
+def test_the_quality_of_the_retrievers_own_order_and_what_its_candidates_hold() -> None:
+    result = evaluate_retriever(JUDGED, HITS | {"q1": HITS["q1"][:2]})
+    # q1: b second of the first two, of a with grade 2 and b with 1; q2 as ever
+    ndcg = round(((1 / log2(3)) / (2 + 1 / log2(3)) + 1 / log2(3)) / 2, 4)
+    assert result == {"name": "bm25", "ndcg@10": ndcg, "mrr@10": 0.5, "recall@10": 0.75, "recall": 0.75}
 
 
 def test_a_tier_that_ranks_perfectly_has_quality_one() -> None:
-    clock = FakeClock()
-    result = figures_of(score_candidates(FakeReranker(clock), JUDGED, HITS, clock=clock), JUDGED, HITS)
-    # 30 ms for three documents and 20 ms for two: median 25, 95th percentile 29.5
-    assert result == {"ndcg@10": 1.0, "mrr@10": 1.0, "p50_ms": 25.0, "p95_ms": 29.5}
+    result = figures_of(SCORED, JUDGED, HITS)
+    # Of 20 and 30 ms: median 25, 95th percentile 29.5, 99th 29.9; 5 pairs in 50 ms
+    times = {"p50_ms": 25.0, "p95_ms": 29.5, "p99_ms": 29.9, "pairs_per_s": 100.0}
+    assert result == {"ndcg@10": 1.0, "mrr@10": 1.0, "recall@10": 1.0} | times
+
+
+def test_what_1000_queries_cost_by_time_and_by_the_bill() -> None:
+    # 25 ms, one search and 300 tokens a query: 25 s of a device, 1,000 searches, 300,000 tokens
+    price = Price(per_1000_searches=2.0, per_million_tokens=0.1, per_hour=3.6)
+    assert figures_of(SCORED, JUDGED, HITS, price)["usd_per_1000"] == pytest.approx(2.0 + 0.03 + 0.025)
 
 
 def test_a_query_without_candidates_counts_as_zero() -> None:
-    clock = FakeClock()
-    hits = HITS | {"q2": []}
-    result = figures_of(score_candidates(FakeReranker(clock), JUDGED, hits, clock=clock), JUDGED, hits)
-    assert result["ndcg@10"] == 0.5
-
-
-def test_scores_that_are_not_finite_are_refused() -> None:
-    class Broken:
-        def score(self, query: str, documents: Sequence[str]) -> np.ndarray:
-            return np.full(len(documents), np.nan)
-
-    with pytest.raises(RankfleetError, match="'q1' got scores that are not finite"):
-        score_candidates(Broken(), JUDGED, HITS, clock=FakeClock())
+    scored = ScoredCandidates({"q1": PERFECT["q1"]})
+    assert figures_of(scored, JUDGED, HITS | {"q2": []})["ndcg@10"] == 0.5
 
 
 def test_only_the_first_ten_documents_count() -> None:

@@ -254,6 +254,7 @@ def test_figures_by_query_are_of_the_order_given_and_of_each_plan() -> None:
     values = values_of(made, None)
     second = round(SECOND, 5)
     figures = {"queries": [*made.candidates], "retriever": [second, second], "alone": {"small": [second, 1.0]}}
+    figures |= {"mrr@10": {"small": [0.5, 1.0]}, "recall@10": {"small": [1.0, 1.0]}}
     assert by_query(made, values) == figures
     assert by_query(made, values_of(made, FusionFit.of([made]))) == figures | {"order": {"small": [second, second]}}
 

@@ -55,5 +55,20 @@ def test_each_tier_is_compared_with_the_retriever_and_with_the_best() -> None:
     compared = tiers_compared([values], ["small", "large"])
     # Each has p = 1/4; of two Holm doubles the smaller, and the other is not below it.
     assert compared["small"]["less_retriever"] == {"mean": 0.1, "interval": [0.1, 0.1], "p": 0.5}
-    assert compared["large"] == {"less_retriever": {"mean": 0.3, "interval": [0.3, 0.3], "p": 0.5}}
+    less = {"less_retriever": {"mean": 0.3, "interval": [0.3, 0.3], "p": 0.5}}
+    assert compared["large"] == {"interval": [0.5, 0.5]} | less
     assert compared["small"]["less_best"] == {"mean": -0.2, "interval": [-0.2, -0.2], "p": 0.25}
+
+
+def test_tiers_are_compared_with_others_who_may_be_the_best() -> None:
+    values: dict[str, Any] = {
+        "retriever": {"": np.array([0.2, 0.2, 0.2])},
+        "alone": {"small": np.array([0.3, 0.3, 0.3]), "large": np.array([0.5, 0.5, 0.5])},
+        "against": {"now": np.array([0.6, 0.6, 0.6])},
+    }
+    compared = tiers_compared([values], ["small", "large"], ["now"])
+    assert list(compared["now"]) == ["interval", "less_retriever"]
+    # Three have p = 1/4 each against the retriever: three times the smallest. Two are compared with the other.
+    assert compared["now"]["less_retriever"] == {"mean": 0.4, "interval": [0.4, 0.4], "p": 0.75}
+    assert compared["small"]["less_now"] == {"mean": -0.3, "interval": [-0.3, -0.3], "p": 0.5}
+    assert compared["large"]["less_best"] == compared["large"]["less_now"]

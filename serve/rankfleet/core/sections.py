@@ -73,6 +73,9 @@ class Group(Section):
     )
     batch_tokens: int = Field(16384, ge=64, description="largest number of tokens in one device batch")
     resources: dict[str, float] = Field({}, description="custom Ray resources reserved per replica")
+    usd_per_hour: float | None = Field(
+        None, ge=0, description="price of one replica's device in US dollars an hour, for the costs in `evaluate`"
+    )
     in_router: bool = Field(
         False,
         description="host the group in the process of each router, with `cpus` more cores reserved there: no hop to a "

@@ -6,9 +6,7 @@ from rankfleet.evaluate.candidates import (
     Candidates,
     Collection,
     ScoredCandidates,
-    Scores,
     retrieve,
-    score_candidates,
 )
 from rankfleet.evaluate.comparison import by_query, compare, tiers_compared, values_of
 from rankfleet.evaluate.fusion import FusionFit, check_enough
@@ -32,7 +30,6 @@ __all__ = [
     "MeanQuality",
     "Run",
     "ScoredCandidates",
-    "Scores",
     "best_first",
     "by_query",
     "calibrated",
@@ -52,7 +49,6 @@ __all__ = [
     "reliability_of",
     "retrieve",
     "run_of",
-    "score_candidates",
     "tiers_compared",
     "values_of",
 ]

@@ -1,14 +1,12 @@
 """Judged queries with their candidates, and the tiers' scores of them."""
 
-import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Protocol
 
 import numpy as np
 
-from rankfleet.core.errors import InvalidRequest, RankfleetError, quote
+from rankfleet.core.errors import InvalidRequest, quote
 from rankfleet.retrieval.bm25 import Bm25Index, Hit
 from rankfleet.retrieval.corpus import Document, Judged, read_documents, read_judged
 from rankfleet.retrieval.runs import read_run
@@ -16,30 +14,37 @@ from rankfleet.retrieval.runs import read_run
 Candidates = Mapping[str, Sequence[Hit]]  # by query, in the retriever's order
 
 
-class Scores(Protocol):
-    """Anything that scores documents for a query, such as `engine.runtime.scorer.Reranker`."""
-
-    def score(self, query: str, documents: Sequence[str]) -> np.ndarray: ...
-
-
 @dataclass(frozen=True)
 class ScoredCandidates:
-    """One tier's scores of all candidates. logits: by query; times_ms: of each query, tokenizing included."""
+    """One model's scores of all candidates.
+
+    logits: by query; times_ms: of the queries that were scored one at a time, tokenizing included; seconds: of all
+    queries; searches, tokens: what a server counts for its bill.
+    """
 
     logits: Mapping[str, np.ndarray]
     times_ms: Sequence[float] = ()
+    seconds: float = 0.0
+    searches: float = 0.0
+    tokens: float = 0.0
+
+    @property
+    def pairs(self) -> int:
+        return sum(map(len, self.logits.values()))
 
 
 @dataclass(frozen=True)
 class Collection:
-    """One data set. documents: how many were searched; scored: by tier, from small to large; retriever: who found the
-    candidates; notes: what a reader of the figures should know about the data."""
+    """One data set. documents: how many were searched; scored: by tier, from small to large; against: by name, of whom
+    tiers are compared with; retriever: who found the candidates; notes: what a reader of the figures should know about
+    the data."""
 
     name: str
     documents: int
     judged: Judged
     candidates: Candidates
     scored: Mapping[str, ScoredCandidates] = field(default_factory=dict)
+    against: Mapping[str, ScoredCandidates] = field(default_factory=dict)
     retriever: str = "bm25"
     notes: Sequence[str] = ()
 
@@ -82,6 +87,14 @@ class Collection:
         name, retriever = folder.resolve().name, "bm25" if run is None else "run"
         return Collection(name, len(documents), judged, candidates, retriever=retriever, notes=said)
 
+    def only(self, queries: Sequence[str]) -> "Collection":
+        """With these of its queries alone, in this order."""
+        whole = self.judged
+        judged = Judged(
+            {q: whole.queries[q] for q in queries}, {q: whole.qrels[q] for q in queries}, whole.without_text
+        )
+        return replace(self, judged=judged, candidates={q: self.candidates[q] for q in queries})
+
 
 def retrieve(index: Bm25Index, judged: Judged, top_k: int) -> dict[str, list[Hit]]:
     """BM25's candidates of every judged query."""
@@ -121,25 +134,3 @@ def is_own(document: Document, judged: Judged) -> bool:
         " ".join(text.split()).casefold() for text in (judged.queries[document.id], document.title, body, document.text)
     )
     return query in texts and judged.qrels[document.id].get(document.id, 0) <= 0
-
-
-def score_candidates(
-    reranker: Scores,
-    judged: Judged,
-    candidates: Candidates,
-    progress: Callable[[], None] = lambda: None,
-    clock: Callable[[], float] = time.perf_counter,
-) -> ScoredCandidates:
-    """Score the candidates of every judged query, and time each query. Raises RankfleetError for a score that is not
-    finite."""
-    scored, times = {}, []
-    for name, hits in candidates.items():
-        if hits:
-            started = clock()
-            logits = reranker.score(judged.queries[name], [hit.text for hit in hits])
-            times.append((clock() - started) * 1e3)
-            if not np.isfinite(logits).all():
-                raise RankfleetError(f"query {name!r} got scores that are not finite; try the tier in float32")
-            scored[name] = logits
-        progress()
-    return ScoredCandidates(scored, times)

@@ -1,12 +1,14 @@
-"""nDCG@10 and MRR@10 of rankings of judged queries.
+"""nDCG@10, MRR@10 and recall@10 of rankings of judged queries.
 
-Reported figures come from ir_measures: nDCG@10 with the grade itself as the gain (as in trec_eval), and MRR@10, the
-reciprocal rank of the first relevant document among the first ten. `Gains` has the same nDCG@10 for the thousands of
+Reported figures come from ir_measures: nDCG@10 with the grade itself as the gain (as in trec_eval), MRR@10, the
+reciprocal rank of the first relevant document among the first ten, and recall@10, the share of all relevant documents
+that are among them. `Gains` has the same nDCG@10 for the thousands of
 orders that a fit compares.
 """
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -16,18 +18,22 @@ from rankfleet.retrieval.corpus import Judged
 
 Run = dict[str, dict[str, float]]  # query id → document id → score
 DEPTH = 10
+MEASURES = ("ndcg@10", "mrr@10", "recall@10")
+NAMES = dict(zip(MEASURES, ("nDCG@10", "RR@10", "R@10"), strict=True))  # as ir_measures calls them
 DISCOUNTS = 1 / np.log2(np.arange(2, DEPTH + 2))
 
 
 @dataclass(frozen=True)
 class MeanQuality:
-    """nDCG@10 and MRR@10, as means over the judged queries."""
+    """nDCG@10, MRR@10 and recall@10, as means over the judged queries."""
 
     ndcg_10: float
     mrr_10: float
+    recall_10: float
 
     def to_json(self) -> dict[str, float]:
-        return {"ndcg@10": round(self.ndcg_10, 4), "mrr@10": round(self.mrr_10, 4)}
+        named = zip(MEASURES, (self.ndcg_10, self.mrr_10, self.recall_10), strict=True)
+        return {name: round(value, 4) for name, value in named}
 
 
 def check_installed() -> None:
@@ -42,21 +48,32 @@ def check_installed() -> None:
 
 def measure_run(run: Run, qrels: Mapping[str, Mapping[str, int]]) -> MeanQuality:
     """Quality of a run over all queries of `qrels`; a query without results counts as 0."""
-    import ir_measures
-    from ir_measures import RR, nDCG
-
-    ndcg, rr = nDCG @ DEPTH, RR @ DEPTH
-    result = ir_measures.calc_aggregate([ndcg, rr], {q: dict(g) for q, g in qrels.items()}, run)
-    return MeanQuality(float(result[ndcg]), float(result[rr]))
+    return MeanQuality(*(float(values.mean()) for values in by_query_of(run, qrels, MEASURES)))
 
 
 def ndcg_by_query(run: Run, qrels: Mapping[str, Mapping[str, int]]) -> np.ndarray:
     """float64 [queries], in the order of `qrels`: nDCG@10 of each query, 0 for one without results."""
+    return by_query_of(run, qrels, MEASURES[:1])[0]
+
+
+def by_query_of(run: Run, qrels: Mapping[str, Mapping[str, int]], measures: Sequence[str]) -> list[np.ndarray]:
+    """By measure, float64 [queries] in the order of `qrels`; 0 for a query without results."""
     import ir_measures
 
-    found = ir_measures.iter_calc([ir_measures.nDCG @ DEPTH], {q: dict(g) for q, g in qrels.items()}, run)
-    values = {metric.query_id: metric.value for metric in found}
-    return np.array([values[query] for query in qrels])
+    found = [ir_measures.parse_measure(NAMES[name]) for name in measures]
+    values: dict[Any, dict[str, float]] = {measure: {} for measure in found}
+    for each in ir_measures.iter_calc(found, {q: dict(g) for q, g in qrels.items()}, run):
+        values[each.measure][each.query_id] = each.value
+    return [np.array([values[name][query] for query in qrels]) for name in found]
+
+
+def recall_of(candidates: Candidates, qrels: Mapping[str, Mapping[str, int]]) -> float:
+    """Mean share of a query's relevant documents that are among its candidates: no order of them finds more."""
+    shares = []
+    for query, grades in qrels.items():
+        relevant = {name for name, grade in grades.items() if grade > 0}
+        shares.append(len(relevant & {hit.id for hit in candidates[query]}) / len(relevant))
+    return float(np.mean(shares))
 
 
 def ranked_run(order: Mapping[str, Sequence[str]]) -> Run:

@@ -10,27 +10,39 @@ from typing import Any
 import numpy as np
 
 from rankfleet.estimates.quality import parse_table
+from rankfleet.evaluate.against import Price
 from rankfleet.evaluate.candidates import Candidates, Collection, ScoredCandidates
 from rankfleet.evaluate.fusion import FusionFit
-from rankfleet.evaluate.measures import measure_run, ranked_run, run_of
+from rankfleet.evaluate.measures import measure_run, ranked_run, recall_of, run_of
 from rankfleet.evaluate.orders import best_first, cascade, first_scored
 from rankfleet.retrieval.corpus import Judged
 
+QUANTILES = (50, 95, 99)
+FREE = Price()
 STEPS = (5, 10, 20, 30, 40, 50)  # numbers of candidates that a tier scores, besides all
 
 
-def figures_of(scored: ScoredCandidates, judged: Judged, candidates: Candidates) -> dict[str, float]:
-    """{"ndcg@10", "mrr@10", "p50_ms", "p95_ms"} of one tier."""
+def figures_of(
+    scored: ScoredCandidates, judged: Judged, candidates: Candidates, price: Price = FREE
+) -> dict[str, float]:
+    """Quality, latency of one query at a time, and rate: {"ndcg@10", "mrr@10", "recall@10", "p50_ms", "p95_ms",
+    "p99_ms", "pairs_per_s"}, and `usd_per_1000` queries if there is a price."""
     orders = {name: best_first(logits) for name, logits in scored.logits.items()}
-    quality = measure_run(run_of(orders, candidates), judged.qrels)
-    p50, p95 = np.quantile(scored.times_ms, [0.5, 0.95]) if scored.times_ms else (0.0, 0.0)
-    return quality.to_json() | {"p50_ms": round(float(p50), 2), "p95_ms": round(float(p95), 2)}
+    figures = measure_run(run_of(orders, candidates), judged.qrels).to_json()
+    times_ms = np.quantile(scored.times_ms or [0.0], [quantile / 100 for quantile in QUANTILES])
+    figures |= {f"p{q}_ms": round(float(ms), 2) for q, ms in zip(QUANTILES, times_ms, strict=True)}
+    figures["pairs_per_s"] = round(scored.pairs / scored.seconds, 2) if scored.seconds else 0.0
+    queries = max(1, len(scored.logits))
+    by_query = (total / queries for total in (scored.searches, scored.tokens, scored.seconds))
+    usd = price.per_1000(*by_query)
+    return figures if usd is None else figures | {"usd_per_1000": float(f"{usd:.4g}")}
 
 
 def evaluate_retriever(judged: Judged, candidates: Candidates, name: str = "bm25") -> dict[str, Any]:
-    """Quality of the retriever's own order. name: of the retriever."""
+    """Quality of the retriever's own order, and `recall` of all candidates. name: of the retriever."""
     order = {query: [hit.id for hit in hits] for query, hits in candidates.items()}
-    return {"name": name, **measure_run(ranked_run(order), judged.qrels).to_json()}
+    quality = measure_run(ranked_run(order), judged.qrels).to_json()
+    return {"name": name, **quality, "recall": round(recall_of(candidates, judged.qrels), 4)}
 
 
 def mean_of(collections: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
@@ -42,9 +54,13 @@ def mean_of(collections: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
             for key, value in parts[0].items()
         }
 
+    def means(kind: str) -> dict[str, Any]:
+        return {name: mean([c[kind][name] for c in collections]) for name in collections[0].get(kind, ())}
+
     return {
         "retriever": mean([c["retriever"] for c in collections]),
-        "tiers": {name: mean([c["tiers"][name] for c in collections]) for name in collections[0]["tiers"]},
+        "tiers": means("tiers"),
+        "against": means("against"),
     }
 
 

@@ -60,11 +60,12 @@ class Option:
 @dataclass(frozen=True)
 class Goal:
     """max_loss: nDCG@10 that may be lost against the best option. target: nDCG@10 to be reached instead; None for none.
-    slo_ms: what a request may take on an idle device; None for any time."""
+    slo_ms: what a request may take on an idle device; None for any time. level: confidence of all verdicts together."""
 
     max_loss: float = 0.01
     target: float | None = None
     slo_ms: float | None = None
+    level: float = LEVEL
 
     @property
     def allowed(self) -> float:
@@ -98,6 +99,12 @@ class Choice:
     assessed: tuple[Assessment, ...]
     chosen: Assessment | None
     shown: bool
+
+    @property
+    def untold(self) -> list[Assessment]:
+        """The options of which it cannot be told whether they are enough: also dearer ones than the best, each of which
+        may be the best on more queries."""
+        return [each for each in self.assessed if each.verdict == "cannot tell"]
 
 
 def choose(options: Sequence[Option], goal: Goal) -> Choice:
@@ -136,7 +143,7 @@ def assess(option: Option, best: Option, goal: Goal, tried: int) -> Assessment:
     truths = best.values if goal.target is None else [np.full(len(own), goal.target) for own in option.values]
     differences = [truth - own for truth, own in zip(truths, option.values, strict=True)]
     queries, spread = sum(map(len, differences)), spread_of(differences)
-    z = NormalDist().inv_cdf(1 - (1 - LEVEL) / tried)
+    z = NormalDist().inv_cdf(1 - (1 - goal.level) / tried)
     reach = z * math.sqrt(spread / queries + (best.quality / queries) ** 2)
     interval = loss - reach, loss + reach
     if queries >= MIN_QUERIES and above + reach <= ROUNDING:

@@ -1,0 +1,1 @@
+"""Clients of servers that rerank: Rankfleet's own, and those of other wire formats."""
