@@ -14,7 +14,7 @@ import numpy as np
 from rankfleet.core.fingerprint import fingerprint
 from rankfleet.engine.checkpoint.files import Checkpoint, find_checkpoint
 from rankfleet.engine.runtime.scorer import Reranker
-from rankfleet.evaluate import Collection, ScoredCandidates, score_candidates
+from rankfleet.evaluate import Collection, ScoredCandidates
 
 
 def stored_or_scored(
@@ -31,11 +31,15 @@ def stored_or_scored(
             if not file.exists():
                 print(f"scoring {collection.name} with {tier} in {dtype}", flush=True)
                 reranker = reranker or Reranker.load(checkpoint, dtype)
-                found = score_candidates(reranker, collection.judged, collection.candidates)
-                np.savez(file.with_suffix(".part.npz"), **found.logits)
+                logits = {
+                    query: reranker.score(collection.judged.queries[query], [hit.text for hit in hits])
+                    for query, hits in collection.candidates.items()
+                    if hits
+                }
+                np.savez(file.with_suffix(".part.npz"), **logits)
                 file.with_suffix(".part.npz").rename(file)
-            with np.load(file) as logits:
-                own[tier] = ScoredCandidates(dict(logits))
+            with np.load(file) as stored:
+                own[tier] = ScoredCandidates(dict(stored))
     return [replace(collection, scored=own) for collection, own in zip(collections, scored, strict=True)]
 
 
