@@ -48,7 +48,7 @@ async def post(path: str, content: bytes, headers: dict[str, str]) -> httpx.Resp
 
 @pytest.mark.parametrize("route", FORMATS.values())
 def test_every_body_is_parsed_or_refused(route: Any) -> None:
-    @fuzzed(60)
+    @fuzzed(30)
     @given(nearly(full(route)))
     def parse(body: bytes) -> None:
         try:
@@ -68,7 +68,7 @@ def test_every_request_has_an_answer_of_its_format(path: str) -> None:
     )
     values = st.sampled_from([*ODD_TEXTS, *(str(number)[:50] for number in ODD_NUMBERS), "fast"])
 
-    @fuzzed(15)
+    @fuzzed(8)
     @given(nearly(full(route)), st.dictionaries(names, values, max_size=1))
     def ask(body: bytes, headers: dict[str, str]) -> None:
         reply = asyncio.run(post(path, body, headers))

@@ -150,7 +150,7 @@ def test_files_of_data(name: str, folder: Path) -> None:
     content = (yaml.safe_dump if name.endswith("yaml") else json.dumps)(tree).encode()
     read_as_it_is(read, folder / name, content)
 
-    @fuzzed(40)
+    @fuzzed(20)
     @given(st.one_of(changed(tree).map(as_json), damaged(content)))
     def ask(content: bytes) -> None:
         check(read, folder / name, content)
@@ -164,7 +164,7 @@ def test_files_of_lines(name: str, tmp_path: Path) -> None:
     if name != "qrels.tsv":
         read_as_it_is(read, tmp_path / name, content)
 
-    @fuzzed(40)
+    @fuzzed(20)
     @given(damaged(content))
     def ask(content: bytes) -> None:
         check(read, tmp_path / name, content)
@@ -184,7 +184,7 @@ def test_figures(tmp_path: Path) -> None:
         "tiers": {"small": {"p50_ms": 1.0}},
     }
 
-    @fuzzed(40)
+    @fuzzed(20)
     @given(st.one_of(changed(figures).map(as_json), damaged(as_json(figures))))
     def ask(content: bytes) -> None:
         check(lambda file: figures_of(file, True), tmp_path / "figures.json", content)
@@ -199,7 +199,7 @@ def test_tensors(tmp_path: Path) -> None:
 
     whole = save({"a": np.ones((2, 2), np.float32), "b": np.ones((2, 2), np.int8), "b.int8_scale": np.ones((2, 1))})
 
-    @fuzzed(40)
+    @fuzzed(20)
     @given(damaged(whole), st.booleans())
     def ask(content: bytes, values: bool) -> None:
         check(lambda file: read_tensors(file.parent, values=values), tmp_path / "model.safetensors", content)
