@@ -78,7 +78,7 @@ def test_the_demo_tiers_have_the_quality_that_was_measured(path: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "page", [ROOT / "README.md", *(ROOT / "docs").rglob("*.md"), ROOT / "k8s/README.md"], ids=lambda p: p.name
+    "page", [ROOT / "README.md", *(ROOT / "docs").rglob("*.md")], ids=lambda p: p.name
 )
 def test_what_pages_point_to_exists(page: Path) -> None:
     text = page.read_text()
