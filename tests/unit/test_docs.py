@@ -77,9 +77,7 @@ def test_the_demo_tiers_have_the_quality_that_was_measured(path: str) -> None:
     assert {name: tier.quality for name, tier in read_config(ROOT / path).tiers.items()} == measured
 
 
-@pytest.mark.parametrize(
-    "page", [ROOT / "README.md", *(ROOT / "docs").rglob("*.md")], ids=lambda p: p.name
-)
+@pytest.mark.parametrize("page", [ROOT / "README.md", *(ROOT / "docs").rglob("*.md")], ids=lambda p: p.name)
 def test_what_pages_point_to_exists(page: Path) -> None:
     text = page.read_text()
     for target in re.findall(r"\]\((?!http)([^)#]+)", text):
