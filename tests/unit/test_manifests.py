@@ -16,6 +16,7 @@ from rankfleet.core.sections import Group, Updates
 from rankfleet.k8s import service
 from rankfleet.k8s.cluster_file import ClusterFile, parse_cluster
 from rankfleet.k8s.contents import contents
+from rankfleet.k8s.pods import ENVIRONMENT
 from rankfleet.k8s.pools import Pool, bins, pools, shared_pool
 from rankfleet.k8s.render import header
 from tests.unit.fakes import fleet
@@ -335,6 +336,16 @@ def test_kinds_of_nodes_are_worker_groups_in_order_of_preference() -> None:
     assert spot["labels"] == fixed["labels"] == {"rankfleet/pool": "demo"}
     assert spot["template"]["spec"]["nodeSelector"] == {"gpu": "l4", "nodes": "spot"}
     assert [toleration["key"] for toleration in spot["template"]["spec"]["tolerations"]] == ["nvidia.com/gpu", "spot"]
+
+
+def test_the_image_has_what_pods_rely_on() -> None:
+    lines = (ROOT / "k8s/Dockerfile").read_text()
+    assert [line.split()[-1] for line in lines.splitlines() if line.startswith("FROM")] == ["build", "cpu", "cuda"]
+    assert lines.rstrip().endswith("USER 1000"), "by number: Kubernetes checks that it is not root"
+    assert f"HOME={ENVIRONMENT['HOME']} USER={ENVIRONMENT['USER']} " in lines
+    cpu = lines.partition(" AS cpu")[2]
+    assert "wget" in cpu, "of probes and preStop"
+    assert "mkdir --mode 1777 /var/cache/rankfleet" in cpu, "of any user"
 
 
 def test_the_ray_version_is_the_one_pinned_for_the_image() -> None:

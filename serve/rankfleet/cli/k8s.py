@@ -7,6 +7,7 @@ from typing import Annotated, Any
 import typer
 
 from rankfleet.cli import app, err
+from rankfleet.cli.keys import table_of_keys
 from rankfleet.cli.options import SHIPPED, ConfigOption, load_config
 from rankfleet.core.errors import ConfigError
 from rankfleet.k8s.cluster_file import ClusterFile, parse_cluster, read_cluster
@@ -62,6 +63,12 @@ def render(
     except OSError as error:
         raise ConfigError(f"{out}: {error.strerror or error}") from error
     err.print(f"wrote {out}; apply it with: kubectl apply -k {out / 'overlays' / target}")
+
+
+@k8s_app.command()
+def keys() -> None:
+    """List every key of a cluster file, as a Markdown table."""
+    print("\n".join(table_of_keys(ClusterFile)))
 
 
 def load_cluster(cluster: str | None, options: dict[str, Any]) -> ClusterFile:

@@ -33,9 +33,24 @@ def describe_keys(section: type[Section], prefix: str = "") -> Iterator[Key]:
             yield from describe_keys(nested, f"{path}.NAME." if is_by_name else f"{path}.")
 
 
+def table_of_keys(section: type[Section]) -> Iterator[str]:
+    """Lines of a table of every key, in Markdown."""
+    yield "| key | type | default | meaning |"
+    yield "|---|---|---|---|"
+    for key in describe_keys(section):
+        yield f"| `{key.path}` | {key.type} | {key.default} | {key.description} |"
+
+
 def type_name(annotation: Any) -> str:
     """A type in words for users: `str | None` is "text or null"."""
-    words = {str: "text", bool: "`true` or `false`", int: "whole number", float: "number", type(None): "null"}
+    words: dict[Any, str] = {
+        str: "text",
+        bool: "`true` or `false`",
+        int: "whole number",
+        float: "number",
+        type(None): "null",
+        Any: "value",
+    }
     if get_origin(annotation) is Annotated:
         return type_name(get_args(annotation)[0])
     if get_origin(annotation) is Literal:
