@@ -322,6 +322,13 @@ def test_a_change_of_the_number_of_pods_is_one_that_kuberay_sees() -> None:
         compared(9, **roomy)
 
 
+def test_a_group_that_may_sleep_has_a_pod_for_the_replica_that_it_starts_with() -> None:
+    config = one_group(replicas={"min": 0, "max": 2})
+    demo = cluster(config)["workerGroupSpecs"][1]
+    assert (demo["minReplicas"], demo["replicas"], demo["maxReplicas"]) == (0, 1, 3)
+    assert application(config)["deployments"][1]["autoscaling_config"]["initial_replicas"] == 1
+
+
 def test_kinds_of_nodes_are_worker_groups_in_order_of_preference() -> None:
     kinds = [
         {"name": "spot", "node_selector": {"nodes": "spot"}, "tolerations": [{"key": "spot", "operator": "Exists"}]},
@@ -333,6 +340,7 @@ def test_kinds_of_nodes_are_worker_groups_in_order_of_preference() -> None:
     assert [group["groupName"] for group in (spot, fixed)] == ["demo-spot", "demo-fixed"]
     assert [group["priority"] for group in (spot, fixed)] == [2, 1]
     assert [(group["minReplicas"], group["maxReplicas"]) for group in (spot, fixed)] == [(0, 5), (2, 5)]
+    assert [group["replicas"] for group in (spot, fixed)] == [0, 2]
     assert spot["labels"] == fixed["labels"] == {"rankfleet/pool": "demo"}
     assert spot["template"]["spec"]["nodeSelector"] == {"gpu": "l4", "nodes": "spot"}
     assert [toleration["key"] for toleration in spot["template"]["spec"]["tolerations"]] == ["nvidia.com/gpu", "spot"]

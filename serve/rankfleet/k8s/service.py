@@ -137,16 +137,17 @@ def worker_groups(pool: Pool, pods: Pods, cluster: ClusterFile) -> list[dict[str
         return [worker_group(pool, pool.name, settings, pods)]
     groups = []
     for rank, kind in enumerate(kinds):
-        sized = pool if rank == len(kinds) - 1 else replace(pool, min_pods=0)
-        group = worker_group(sized, f"{pool.name}-{kind.name}", settings, pods, kind)
+        is_last = rank == len(kinds) - 1
+        sized = pool if is_last else replace(pool, min_pods=0)
+        group = worker_group(sized, f"{pool.name}-{kind.name}", settings, pods, kind, is_last)
         groups.append(group | {"priority": len(kinds) - rank})
     return groups
 
 
 def worker_group(
-    pool: Pool, name: str, settings: PoolSettings, pods: Pods, kind: Nodes | None = None
+    pool: Pool, name: str, settings: PoolSettings, pods: Pods, kind: Nodes | None = None, is_last: bool = True
 ) -> dict[str, Any]:
-    """One worker group. `kind`: of nodes, if the pool may use several."""
+    """One worker group. `kind`: of nodes, if the pool may use several; `is_last`: whether it is the last of them."""
     is_router = pool.name == ROUTER
     keys = None if pods.cluster.allow_anyone or not is_router else secret_of(pods.cluster.name, "keys")
     template = pods.worker(pool, f"{pool.memory_gib}Gi", keys)
@@ -168,7 +169,7 @@ def worker_group(
     reserved = {"CPU": pool.cpus} | ({"GPU": pool.gpus} if pool.gpus else {}) | pool.resources
     return {
         "groupName": name,
-        "replicas": pool.min_pods,
+        "replicas": max(1, pool.min_pods) if is_last else 0,  # of a group that may sleep, too: it starts with one
         "minReplicas": pool.min_pods,
         "maxReplicas": pool.max_pods,
         "labels": {POOL_LABEL: pool.name},
