@@ -16,7 +16,7 @@ ConfigOption = Annotated[
     typer.Option(
         "--config",
         "-c",
-        help="fleet file, or the name of a shipped one: demo, laptop, gpu, fleet, production, sim-fleet",
+        help="fleet file, or name of a shipped one: demo, laptop, gpu, fleet, production, sim-fleet",
     ),
 ]
 
