@@ -48,7 +48,11 @@ class KubernetesCluster:
                 self.add_pod(group["labels"]["rankfleet/pool"])
 
     def add_pod(self, pool: str) -> None:
-        self._cluster.add_node(**self._nodes[pool])
+        """Start a node. Ray gives it half a minute, which a busy computer may exceed; a second try is worth it."""
+        try:
+            self._cluster.add_node(**self._nodes[pool])
+        except Exception:  # Ray raises no narrower one
+            self._cluster.add_node(**self._nodes[pool])
 
     def lose_pod(self, deployment: str) -> None:
         """Kill all processes of a node that runs a replica of this deployment."""
