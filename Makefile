@@ -44,9 +44,10 @@ unit: $(VENV)/.dev ## run the unit tests alone: seconds, no Ray
 test: lint ## lint and run the unit, engine and integration tests
 	$(BIN)/pytest -m 'not slow'
 
-check: $(VENV)/.dev ## run what takes long or needs an environment of its own: the largest models, the minimal install, clients, a browser
+check: $(VENV)/.dev ## run what takes long or needs an environment of its own: the largest models, the minimal install, clients, a browser, Kubernetes manifests
 	$(BIN)/pytest -m slow
 	$(BIN)/python -m tests.clients.environments
+	$(BIN)/python -m tests.check.kubernetes_tools
 	$(BIN)/pytest tests/check
 
 fuzz: $(VENV)/.dev ## random inputs and sessions, fifty times as many as in the tests: about an hour

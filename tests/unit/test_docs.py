@@ -13,9 +13,10 @@ from typer.testing import CliRunner
 
 import rankfleet.cli
 from rankfleet.bench.results import KEYS, read_results
-from rankfleet.cli import config, plan, serve  # noqa: F401  (registers the verbs)
+from rankfleet.cli import config, k8s, plan, serve  # noqa: F401  (registers the verbs)
 from rankfleet.cli.keys import describe_keys
 from rankfleet.core.config import FleetConfig, read_config
+from rankfleet.k8s.cluster_file import ClusterFile
 
 ROOT = Path(__file__).parents[2]
 
@@ -28,6 +29,13 @@ def test_the_page_of_keys_is_what_the_command_prints() -> None:
     printed = CliRunner().invoke(rankfleet.cli.app, ["config", "keys"]).stdout
     assert "groups.NAME.replicas.min" in printed
     assert printed in (ROOT / "docs/configuration.md").read_text(), "run: rankfleet config keys"
+
+
+def test_the_page_of_kubernetes_has_the_keys_of_a_cluster_file() -> None:
+    assert [key.path for key in describe_keys(ClusterFile) if not key.description] == []
+    printed = CliRunner().invoke(rankfleet.cli.app, ["k8s", "keys"]).stdout
+    assert "pools.NAME.max_pods" in printed
+    assert printed in (ROOT / "docs/kubernetes.md").read_text(), "run: rankfleet k8s keys"
 
 
 SETTINGS_TABLE = re.compile(r"^\| setting[^|]*\| default \|.*\n\|[-| ]+\n((?:\|.*\n)+)", re.MULTILINE)
@@ -77,9 +85,7 @@ def test_the_demo_tiers_have_the_quality_that_was_measured(path: str) -> None:
     assert {name: tier.quality for name, tier in read_config(ROOT / path).tiers.items()} == measured
 
 
-@pytest.mark.parametrize(
-    "page", [ROOT / "README.md", *(ROOT / "docs").rglob("*.md"), ROOT / "k8s/README.md"], ids=lambda p: p.name
-)
+@pytest.mark.parametrize("page", [ROOT / "README.md", *(ROOT / "docs").rglob("*.md")], ids=lambda p: p.name)
 def test_what_pages_point_to_exists(page: Path) -> None:
     text = page.read_text()
     for target in re.findall(r"\]\((?!http)([^)#]+)", text):

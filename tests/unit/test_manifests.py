@@ -13,8 +13,12 @@ from rankfleet.cluster.environment import LOW_LATENCY
 from rankfleet.core.config import FleetConfig, read_config
 from rankfleet.core.errors import ConfigError
 from rankfleet.core.sections import Group, Updates
-from rankfleet.k8s.manifests import ray_service, render
+from rankfleet.k8s import service
+from rankfleet.k8s.cluster_file import ClusterFile, parse_cluster
+from rankfleet.k8s.contents import contents
+from rankfleet.k8s.pods import ENVIRONMENT
 from rankfleet.k8s.pools import Pool, bins, pools, shared_pool
+from rankfleet.k8s.render import header
 from tests.unit.fakes import fleet
 
 ROOT = Path(__file__).parents[2]
@@ -27,6 +31,16 @@ def group(**settings: Any) -> Group:
 
 def one_group(name: str = "demo", **settings: Any) -> FleetConfig:
     return fleet(groups={name: {"tiers": ["small", "medium", "large"]} | settings})
+
+
+def ray_service(config: FleetConfig, **cluster: Any) -> dict[str, Any]:
+    settings = ClusterFile.model_validate(cluster)
+    return service.ray_service(contents(config, settings), settings)
+
+
+def header_of(config: FleetConfig, **cluster: Any) -> str:
+    settings = ClusterFile.model_validate(cluster)
+    return header(service.sized_pools(config, settings), settings, "the command")
 
 
 def application(config: FleetConfig) -> dict[str, Any]:
@@ -42,25 +56,47 @@ def templates(config: FleetConfig) -> list[dict[str, Any]]:
     return [spec["headGroupSpec"]["template"]] + [workers["template"] for workers in spec["workerGroupSpecs"]]
 
 
-@pytest.mark.parametrize("name", sorted(overlay.name for overlay in (ROOT / "k8s/overlays").iterdir()))
-def test_stored_overlays_are_up_to_date(name: str) -> None:
-    command = f"rankfleet k8s render --config configs/{name}.yaml --out k8s/overlays/{name}/rayservice.yaml"
-    stored = (ROOT / f"k8s/overlays/{name}/rayservice.yaml").read_text()
-    assert stored == render(read_config(ROOT / f"configs/{name}.yaml"), command), f"run: {command}"
-    taken = re.search("^#   total: (.+)$", stored, re.MULTILINE)
-    assert taken is not None
-    assert taken[1] in (ROOT / "k8s/README.md").read_text(), "the table of overlays"
+# The commands that wrote the stored manifests.
+STORED = (
+    "render --config configs/demo.yaml --out k8s --helm",
+    "render --config configs/gpu.yaml --out k8s --overlay single-gpu",
+    "render --config configs/fleet.yaml --cluster configs/clusters/fleet.yaml --out k8s",
+    "render --config configs/production.yaml --cluster configs/clusters/production.yaml --out k8s",
+)
+
+
+def test_stored_manifests_are_what_the_commands_write(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("configs", "serve"):
+        (tmp_path / name).symlink_to(ROOT / name)
+    monkeypatch.chdir(tmp_path)
+    for command in STORED:
+        assert CliRunner().invoke(k8s_app, command.split()).exit_code == 0
+    written = {path.relative_to(tmp_path): path.read_text() for path in tmp_path.rglob("k8s/**/*") if path.is_file()}
+    stored = [path for folder in ("base", "overlays", "charts") for path in (ROOT / "k8s" / folder).rglob("*")]
+    assert {path.relative_to(ROOT): path.read_text() for path in stored if path.is_file()} == written, (
+        "run: " + STORED[0]
+    )
+
+
+def test_pages_say_what_stored_overlays_take() -> None:
+    page = (ROOT / "docs/kubernetes.md").read_text()
+    for overlay in (ROOT / "k8s/overlays").iterdir():
+        taken = re.search("^#   total: (.+)$", (overlay / "rayservice.yaml").read_text(), re.MULTILINE)
+        assert taken is not None
+        assert taken[1] in page, f"the table of overlays: {overlay.name}"
 
 
 def test_a_rendered_file_names_the_command_that_renders_it(tmp_path: Path) -> None:
-    out = tmp_path / "a service.yaml"
+    out = tmp_path / "a folder"
     arguments = ["render", "--config", "demo", "--name", "mine", "--image", "there/rankfleet:7", "--out", str(out)]
     assert CliRunner().invoke(k8s_app, arguments).exit_code == 0
-    command = f"rankfleet k8s render --config demo --name mine --image there/rankfleet:7 --out '{out}'"
-    assert out.read_text().splitlines()[1] == f"#   {command}"
-    service = yaml.safe_load(out.read_text())
-    assert service["metadata"]["name"] == "mine"
-    head = service["spec"]["rayClusterConfig"]["headGroupSpec"]["template"]
+    text = (out / "overlays/demo/rayservice.yaml").read_text()
+    assert text.splitlines()[1] == (
+        f"#   rankfleet k8s render --config demo --name mine --image there/rankfleet:7 --out '{out}'"
+    )
+    rendered = yaml.safe_load(text)
+    assert rendered["metadata"]["name"] == "mine"
+    head = rendered["spec"]["rayClusterConfig"]["headGroupSpec"]["template"]
     assert head["spec"]["containers"][0]["image"] == "there/rankfleet:7"
 
 
@@ -236,14 +272,88 @@ def test_the_head_runs_no_replicas_and_gets_no_traffic() -> None:
     assert ray_service(fleet())["spec"]["excludeHeadPodFromServeSvc"] is True
 
 
-def test_every_pod_has_the_environment_a_grace_period_and_no_root() -> None:
+def test_every_pod_has_the_environment_and_keeps_to_restricted_pod_security() -> None:
     for template in templates(fleet()):
-        container = template["spec"]["containers"][0]
-        environment = {entry["name"]: entry["value"] for entry in container["env"]}
+        spec = template["spec"]
+        (container,) = spec["containers"]
+        environment = {entry["name"]: entry.get("value") for entry in container["env"]}
         assert environment.items() >= LOW_LATENCY.items()
-        assert container["lifecycle"]["preStop"]["exec"]["command"] == ["/bin/sh", "-c", "ray stop"]
-        assert template["spec"]["terminationGracePeriodSeconds"] == 60
-        assert template["spec"]["securityContext"]["runAsNonRoot"] is True
+        assert spec["securityContext"] == {"runAsNonRoot": True, "seccompProfile": {"type": "RuntimeDefault"}}
+        assert container["securityContext"] == {
+            "allowPrivilegeEscalation": False,
+            "readOnlyRootFilesystem": True,
+            "capabilities": {"drop": ["ALL"]},
+        }
+        mounts = {mount["mountPath"]: mount for mount in container["volumeMounts"]}
+        assert environment["HOME"] == "/var/cache/rankfleet"
+        for folder in ("/tmp", "/var/cache/rankfleet"):
+            assert "readOnly" not in mounts[folder]
+    workers = [group["template"]["spec"] for group in cluster(fleet())["workerGroupSpecs"]]
+    assert [spec["automountServiceAccountToken"] for spec in workers] == [False, False]
+
+
+def test_a_pod_that_ends_lets_serve_move_its_replicas_and_has_the_time_for_it() -> None:
+    config = fleet(updates={"graceful_shutdown_timeout_s": 90}, autoscaling={"start_s": 40.5})
+    spec = cluster(config)["workerGroupSpecs"][1]["template"]["spec"]
+    (shell, option, script) = spec["containers"][0]["lifecycle"]["preStop"]["exec"]["command"]
+    assert (shell, option) == ("/bin/sh", "-c")
+    # 40.5 s for a new replica to start, 90 s for the old one to finish.
+    assert "ray drain-node" in script
+    assert "--deadline-remaining-seconds 131" in script
+    assert spec["terminationGracePeriodSeconds"] == 131 + 35 + 10
+    assert ray_service(config)["spec"]["rayClusterDeletionDelaySeconds"] == 90 + 35
+
+
+def test_a_change_of_the_number_of_pods_is_one_that_kuberay_sees() -> None:
+    """KubeRay leaves `maxReplicas` out when it compares, and keeps that of a cluster that runs."""
+
+    def compared(replicas: int, **settings: Any) -> list[dict[str, Any]]:
+        config = one_group(replicas={"min": 1, "max": replicas})
+        groups = ray_service(config, **settings)["spec"]["rayClusterConfig"]["workerGroupSpecs"]
+        return [{k: v for k, v in g.items() if k not in ("replicas", "minReplicas", "maxReplicas")} for g in groups]
+
+    two, eight = compared(2), compared(8)
+    assert two[1]["template"]["metadata"]["annotations"] == {"rankfleet/max-pods": "3"}
+    assert eight[1]["template"]["metadata"]["annotations"] == {"rankfleet/max-pods": "10"}
+    assert two[0] == eight[0]
+    roomy = {"pools": {"demo": {"max_pods": 10}}}
+    assert compared(2, **roomy) == compared(8, **roomy), "with room for more, nothing starts anew"
+    with pytest.raises(ConfigError, match=r"pools\.demo\.max_pods is 10, but .* need 12 pods"):
+        compared(9, **roomy)
+
+
+def test_a_group_that_may_sleep_has_a_pod_for_the_replica_that_it_starts_with() -> None:
+    config = one_group(replicas={"min": 0, "max": 2})
+    demo = cluster(config)["workerGroupSpecs"][1]
+    assert (demo["minReplicas"], demo["replicas"], demo["maxReplicas"]) == (0, 1, 3)
+    assert application(config)["deployments"][1]["autoscaling_config"]["initial_replicas"] == 1
+
+
+def test_kinds_of_nodes_are_worker_groups_in_order_of_preference() -> None:
+    kinds = [
+        {"name": "spot", "node_selector": {"nodes": "spot"}, "tolerations": [{"key": "spot", "operator": "Exists"}]},
+        {"name": "fixed", "node_selector": {"nodes": "fixed"}},
+    ]
+    config = one_group(gpus=1, replicas={"min": 2, "max": 4})
+    settings = {"pools": {"demo": {"nodes": kinds, "node_selector": {"gpu": "l4"}}}}
+    _, spot, fixed = ray_service(config, **settings)["spec"]["rayClusterConfig"]["workerGroupSpecs"]
+    assert [group["groupName"] for group in (spot, fixed)] == ["demo-spot", "demo-fixed"]
+    assert [group["priority"] for group in (spot, fixed)] == [2, 1]
+    assert [(group["minReplicas"], group["maxReplicas"]) for group in (spot, fixed)] == [(0, 5), (2, 5)]
+    assert [group["replicas"] for group in (spot, fixed)] == [0, 2]
+    assert spot["labels"] == fixed["labels"] == {"rankfleet/pool": "demo"}
+    assert spot["template"]["spec"]["nodeSelector"] == {"gpu": "l4", "nodes": "spot"}
+    assert [toleration["key"] for toleration in spot["template"]["spec"]["tolerations"]] == ["nvidia.com/gpu", "spot"]
+
+
+def test_the_image_has_what_pods_rely_on() -> None:
+    lines = (ROOT / "k8s/Dockerfile").read_text()
+    assert [line.split()[-1] for line in lines.splitlines() if line.startswith("FROM")] == ["build", "cpu", "cuda"]
+    assert lines.rstrip().endswith("USER 1000"), "by number: Kubernetes checks that it is not root"
+    assert f"HOME={ENVIRONMENT['HOME']} USER={ENVIRONMENT['USER']} " in lines
+    cpu = lines.partition(" AS cpu")[2]
+    assert "wget" in cpu, "of probes and preStop"
+    assert "mkdir --mode 1777 /var/cache/rankfleet" in cpu, "of any user"
 
 
 def test_the_ray_version_is_the_one_pinned_for_the_image() -> None:
@@ -252,26 +362,21 @@ def test_the_ray_version_is_the_one_pinned_for_the_image() -> None:
     assert cluster(fleet())["rayVersion"] == pinned[1]
 
 
-def test_the_header_lists_the_pods_and_their_total() -> None:
-    header = render(one_group(gpus=2, replicas={"min": 1, "max": 3}), "the command").split("apiVersion")[0]
-    assert "#   the command\n" in header
-    assert "#   router: 1 to 2 pods of 1 CPU, 2 GiB\n" in header
-    assert "#   demo: 1 to 4 pods of 1.5 CPU, 16 GiB, 2 GPU\n" in header
+def test_the_header_lists_the_pods_their_total_and_the_secrets() -> None:
+    text = header_of(one_group(gpus=2, replicas={"min": 1, "max": 3}), name="mine", redis=True, hub={"secret": "hf"})
+    assert "#   the command\n" in text
+    assert "#   router: 1 to 2 pods of 1 CPU, 2 GiB\n" in text
+    assert "#   demo: 1 to 4 pods of 1.5 CPU, 16 GiB, 2 GPU\n" in text
     # Head 2.5 cores and 4.5 GiB with the autoscaler, routers 1 and 2 each, replicas 1.5 and 16 each.
-    assert "#   total: 5 to 10.5 CPU, 22.5 to 72.5 GiB, 2 to 8 GPU\n" in header
-
-
-def test_the_header_lists_the_files_that_pods_need() -> None:
-    tiers = {"small": {"model": "/models/mine", "quality": 0.5}}
-    config = fleet(tiers=tiers, groups={"g": {"tiers": ["small"]}}, profile="/profiles/a.json", search={"index": "/i"})
-    assert "# The image, or a volume, must contain: /models/mine, /profiles/a.json, /i\n" in render(config, "")
-    assert "must contain" not in render(fleet(), "")
+    assert "#   total: 5 to 10.5 CPU, 22.5 to 72.5 GiB, 2 to 8 GPU\n" in text
+    assert "#   mine-keys with the API keys" in text
+    assert "#   mine-redis with `password`\n#   hf with HF_TOKEN\n" in text
 
 
 @pytest.mark.parametrize("name", ["", "Fleet", "1fleet", "a_b", "fleet-", "f" * 48])
 def test_names_that_kubernetes_does_not_allow_are_refused(name: str) -> None:
-    with pytest.raises(ConfigError, match="--name"):
-        ray_service(fleet(), name)
+    with pytest.raises(ConfigError, match=r"name: .*lower-case letters"):
+        parse_cluster({"name": name})
 
 
 @pytest.mark.parametrize(
@@ -290,22 +395,22 @@ def test_fleets_that_fit_into_no_pods_are_refused(config: FleetConfig, message: 
         ray_service(config)
 
 
-def test_routers_read_api_keys_from_a_secret_that_no_manifest_holds(tmp_path: Path) -> None:
-    spec = ray_service(fleet(keys="/home/me/keys"), "mine")["spec"]
+def test_routers_read_api_keys_from_a_secret_that_no_manifest_holds() -> None:
+    spec = ray_service(fleet(keys="/home/me/keys"), name="mine")["spec"]
     router, demo = (workers["template"]["spec"] for workers in spec["rayClusterConfig"]["workerGroupSpecs"])
-    assert router["volumes"] == [{"name": "keys", "secret": {"secretName": "mine-keys"}}]
-    (mount,) = router["containers"][0]["volumeMounts"]
+    (volume,) = (volume for volume in router["volumes"] if "secret" in volume)
+    assert volume == {"name": "keys", "secret": {"secretName": "mine-keys"}}
+    (mount,) = (mount for mount in router["containers"][0]["volumeMounts"] if mount["name"] == "keys")
     (deployed, _) = yaml.safe_load(spec["serveConfigV2"])["applications"][0]["deployments"]
     assert deployed["user_config"]["keys"] == f"{mount['mountPath']}/keys"
-    assert "volumes" not in demo
-    assert "a secret mine-keys with the API keys" in render(fleet(), "", "mine")
+    assert "keys" not in {volume["name"] for volume in demo["volumes"]}
 
 
 def test_a_fleet_without_keys_is_rendered_only_where_that_is_said() -> None:
     rendered = CliRunner().invoke(k8s_app, ["render", "--allow-anyone"]).stdout
     assert "#   rankfleet k8s render --config demo --allow-anyone\n" in rendered
     assert "anyone who reaches port 8000" in rendered
-    (service,) = yaml.safe_load_all(rendered)
-    router, _ = yaml.safe_load(service["spec"]["serveConfigV2"])["applications"][0]["deployments"]
+    (found,) = (o for o in yaml.safe_load_all(rendered) if o["kind"] == "RayService")
+    router, _ = yaml.safe_load(found["spec"]["serveConfigV2"])["applications"][0]["deployments"]
     assert router["user_config"]["keys"] is None
-    assert "volumes" not in rendered
+    assert "rankfleet-keys" not in rendered

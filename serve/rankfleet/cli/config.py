@@ -5,7 +5,7 @@ from typing import Annotated
 import typer
 
 from rankfleet.cli import app, err, out
-from rankfleet.cli.keys import describe_keys
+from rankfleet.cli.keys import table_of_keys
 from rankfleet.cli.options import load_config
 from rankfleet.core.config import FleetConfig
 
@@ -45,6 +45,4 @@ def count(n: int, what: str) -> str:
 @config_app.command()
 def keys() -> None:
     """List every key of a fleet file, as a Markdown table."""
-    print("| key | type | default | meaning |\n|---|---|---|---|")
-    for key in describe_keys(FleetConfig):
-        print(f"| `{key.path}` | {key.type} | {key.default} | {key.description} |")
+    print("\n".join(table_of_keys(FleetConfig)))

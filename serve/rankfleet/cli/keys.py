@@ -36,10 +36,18 @@ def describe_keys(section: type[Section], prefix: str = "") -> Iterator[Key]:
             yield from describe_keys(nested, f"{path}.NAME." if is_by_name else f"{path}.")
 
 
+def table_of_keys(section: type[Section]) -> Iterator[str]:
+    """Lines of a table of every key, in Markdown."""
+    yield "| key | type | default | meaning |"
+    yield "|---|---|---|---|"
+    for key in describe_keys(section):
+        yield f"| `{key.path}` | {key.type} | {key.default} | {key.description} |"
+
+
 def type_name(annotation: Any) -> str:
     """A type in words for users: `str | None` is "text or null"."""
     words: dict[Any, str] = {str: "text", bool: "`true` or `false`", int: "whole number", float: "number"}
-    words |= {AwareDatetime: "time", type(None): "null"}
+    words |= {AwareDatetime: "time", Any: "value", type(None): "null"}
     if get_origin(annotation) is Annotated:
         return type_name(get_args(annotation)[0])
     if get_origin(annotation) is Literal:

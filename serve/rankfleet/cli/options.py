@@ -14,7 +14,9 @@ SHIPPED = Path(__file__).parent.parent / "configs"
 ConfigOption = Annotated[
     str,
     typer.Option(
-        "--config", "-c", help="fleet file, or the name of a shipped one: demo, laptop, gpu, fleet, sim-fleet"
+        "--config",
+        "-c",
+        help="fleet file, or name of a shipped one: demo, laptop, gpu, fleet, production, sim-fleet",
     ),
 ]
 
