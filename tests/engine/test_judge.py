@@ -5,7 +5,7 @@ from pathlib import Path
 
 from typer.testing import CliRunner
 
-from rankfleet.cli import app, config, evaluate  # noqa: F401  (registers the verbs)
+from rankfleet.cli import app, config, evaluate, recommend  # noqa: F401  (registers the verbs)
 
 
 def test_ten_queries_and_a_folder_of_texts_are_enough(tmp_path: Path) -> None:
@@ -20,12 +20,21 @@ def test_ten_queries_and_a_folder_of_texts_are_enough(tmp_path: Path) -> None:
     assert result.exit_code == 0, result.output
     assert "agreement with large, 10 queries" in result.output
     written = json.loads(figures.read_text())
-    assert set(written["agreement"]) == {"bm25", "small"}
-    assert 0 < written["agreement"]["small"]["ndcg@10"] < 1
-    assert set(written["by_query"]["small"]) == {str(number) for number in range(1, 11)}
+    assert (written["retriever"]["name"], set(written["tiers"])) == ("bm25", {"small", "large"})
+    assert 0 < written["tiers"]["small"]["ndcg@10"] < 1
+    assert (len(written["by_query"]["alone"]["small"]), written["by_query"]["alone"]["large"]) == (10, [1.0] * 10)
     html = page.read_text()
     assert html.count("<h2>") == 10
     assert "&lt;b&gt;hay" in html
+
+    # And from there to a recommendation, which says what ten queries cannot tell.
+    asked = ["recommend", "--from", str(figures), "--config", "demo", "--max-loss", "0.2"]
+    recommended = CliRunner().invoke(app, [*asked, "--json", str(tmp_path / "recommended.json")])
+    assert recommended.exit_code == 0, recommended.output
+    chosen = json.loads((tmp_path / "recommended.json").read_text())
+    assert (chosen["recommended"], chosen["queries"]) == ("large", 10)
+    assert "with the order of large as truth" in chosen["source"]
+    assert "10 queries are too few to tell whether something cheaper is enough: small" in chosen["paragraph"]
 
 
 def test_a_judge_has_to_be_a_tier_or_a_url(tmp_path: Path) -> None:

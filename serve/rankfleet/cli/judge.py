@@ -1,5 +1,6 @@
 """`rankfleet evaluate --judge`: how far tiers agree with the strongest, where there are no judgements."""
 
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -51,12 +52,15 @@ def compare_with_judge(
         raise InvalidRequest(f"no document of {data[0]} shares a word with a query of {file}")
     tiers = [name for name in names if name != judge]
     orders = {"bm25": {query: np.arange(len(hits)) for query, hits in candidates.items()}}
+    times_ms: dict[str, list[float]] = {}
     with Progress(console=err, transient=True) as bar:
         for name in (*tiers, judge):
             ranker, task = loaded(fleet, name, dtype), bar.add_task(name, total=len(candidates))
-            orders[name] = {}
+            orders[name], times_ms[name] = {}, []
             for query, hits in candidates.items():
+                started_s = time.perf_counter()
                 logits = ranker.score(queries[query], [hit.text for hit in hits])
+                times_ms[name].append((time.perf_counter() - started_s) * 1e3)
                 if not np.isfinite(logits).all():
                     raise RankfleetError(f"{name} gave scores that are not finite for the query {queries[query]!r}")
                 orders[name][query] = best_first(logits)
@@ -72,12 +76,34 @@ def compare_with_judge(
     page_file.write_text(page(figures, used, shown, candidates, orders, judge), encoding="utf-8")
     out.print(f"side by side in {page_file}", soft_wrap=True)
     if json_file is not None:
-        by_query: Mapping[str, Any] = {
-            name: {query: {key: round(value, 5) for key, value in each.items()} for query, each in own.items()}
-            for name, own in found.items()
-        }
-        result = {"judge": judge, "queries": used, "agreement": figures, "by_query": by_query}
+        p50_ms = {name: float(np.median(own)) for name, own in times_ms.items() if name in fleet.tiers}
+        result = judged_by(judge, found, figures, p50_ms)
+        result |= {"data": data[0].resolve().name, "top_k": top_k, "texts": used}
         write_results(json_file, result, measured(packages=("bm25s",)))
+
+
+def judged_by(
+    judge: str,
+    found: Mapping[str, Mapping[str, Mapping[str, float]]],
+    figures: Mapping[str, Mapping[str, Any]],
+    p50_ms: Mapping[str, float],
+) -> dict[str, Any]:
+    """The figures as `rankfleet evaluate --json` writes them, so that `recommend` reads them: nDCG@10 is that with the
+    judge's order as truth, and a judge that is a tier agrees with itself. p50_ms: of each tier, for one query."""
+    values = {name: [each["ndcg@10"] for each in own.values()] for name, own in found.items()}
+    count = len(values["bm25"])
+    whole = {"ndcg@10": 1.0, "overlap@10": 1.0, "tau": 1.0, "interval": [1.0, 1.0]}
+    tiers = {name: {**figures.get(name, whole), "p50_ms": round(ms, 3)} for name, ms in p50_ms.items()}
+    alone = {name: [round(value, 5) for value in values.get(name, [1.0] * count)] for name in tiers}
+    own = {"retriever": figures["bm25"]["ndcg@10"], "tiers": {name: each["ndcg@10"] for name, each in tiers.items()}}
+    return {
+        "judge": judge,
+        "queries": count,
+        "retriever": {"name": "bm25", **figures["bm25"]},
+        "tiers": tiers,
+        "by_query": {"retriever": [round(value, 5) for value in values["bm25"]], "alone": alone},
+        "data_sets": {f"agreement with {judge}": own},
+    }
 
 
 def loaded(fleet: FleetConfig, name: str, dtype: str | None) -> Any:

@@ -105,6 +105,8 @@ def measured_figures(data: Mapping[str, Any], ranked: bool) -> Figures:
     source = f"{queries:,} queries of {', '.join(each['data'] for each in collections)}"
     if way == "order":
         source += f", fused with the order of {mean['retriever']['name']}"
+    if "judge" in data:
+        source += f", with the order of {data['judge']} as truth"
     given = option_of((), [each["retriever"] for each in by_query], 0.0)
     qualities = {tier: figures["ndcg@10"] for tier, figures in mean["tiers"].items()}
     return Figures(source, queries, top_k, options, given, qualities, data["data_sets"])
