@@ -278,3 +278,13 @@ def test_every_deployment_that_failed_is_named() -> None:
         "group demo does not start: The actor died unexpectedly before finishing this task.",
         "the router does not start: TypeError: Router.__init__() got multiple values for argument 'config'",
     ]
+
+
+def test_a_free_port_is_none_that_the_kernel_gives_to_others() -> None:
+    ephemeral = range(*map(int, Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()))
+    port = environment.free_port()
+    assert port not in ephemeral
+    with socket.socket() as server:
+        server.bind(("127.0.0.1", port))
+        server.listen()
+        assert not environment.is_free("0.0.0.0", port)

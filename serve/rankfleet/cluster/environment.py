@@ -52,6 +52,8 @@ SIDE_PORTS = {
 
 # Variables that send a program's connections through a proxy, in lower or upper case.
 PROXY_VARIABLES = frozenset({"http_proxy", "https_proxy", "all_proxy", "grpc_proxy"})
+# For `free_port`: above those of Ray's workers and below those of Serve's replicas, at their defaults.
+FREE_PORTS = range(20_000, 30_000)
 # The path of a Unix socket has at most 107 bytes. After the folder, HAProxy needs up to 78 of them (the node's id,
 # "admin.sock", a process id, ".tmp"), and Ray up to 66 ("session_…/sockets/plasma_store").
 MAX_FOLDER_BYTES = 107 - 78
@@ -104,10 +106,16 @@ def side_ports() -> dict[str, str]:
 
 
 def free_port() -> int:
-    """A port of 127.0.0.1 that nothing uses now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    """A port that nothing uses now, at any address of this computer.
+
+    It is none of those that the kernel gives to whoever asks for any (on Linux from 32768): the processes of a fleet
+    that starts take hundreds of them, and one could be this before it is bound. Raises LaunchError if none is found.
+    """
+    for _ in range(1000):
+        port = secrets.choice(FREE_PORTS)
+        if is_free("0.0.0.0", port):
+            return port
+    raise LaunchError(f"no free port was found between {FREE_PORTS.start} and {FREE_PORTS.stop}; end other programs")
 
 
 def user_folder() -> Path:
