@@ -142,12 +142,12 @@ def wait_for(condition: Callable[[], bool], what: str, seen: Callable[[], object
 class Load:
     """Clients that ask without pause while the block runs: any tier, a tier by name, as a user of an experiment."""
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, models: tuple[str, ...] = ("small", "large")) -> None:
         self.answered = 0
         self.failed: list[str] = []
         self._url = url
         self._over = threading.Event()
-        variants: list[dict[str, Any]] = [{}, {"model": "small"}, {"model": "large"}, {"user": "u"}]
+        variants: list[dict[str, Any]] = [{}, *({"model": model} for model in models), {"user": "u"}]
         self._clients = [threading.Thread(target=self._ask, args=(fields,)) for fields in variants]
 
     def _ask(self, fields: dict[str, Any]) -> None:
