@@ -19,6 +19,8 @@ ROOT = Path(__file__).parents[2]
 NAMES = {"17m": "small", "32m": "medium", "1b": "large", "68m": "", "150m": "", "400m": ""}
 LIMIT_S = 1200
 
+pytestmark = pytest.mark.slow
+
 
 def with_demo_tiers(name: str) -> dict[str, Any]:
     """A shipped fleet file with three demo tiers in place of its six."""
