@@ -6,6 +6,7 @@ from pathlib import Path
 from typer.testing import CliRunner
 
 from rankfleet.cli import app, config, evaluate, recommend  # noqa: F401  (registers the verbs)
+from tests.engine.checkpoints import small_bert
 
 
 def test_ten_queries_and_a_folder_of_texts_are_enough(tmp_path: Path) -> None:
@@ -40,3 +41,19 @@ def test_ten_queries_and_a_folder_of_texts_are_enough(tmp_path: Path) -> None:
 def test_a_judge_has_to_be_a_tier_or_a_url(tmp_path: Path) -> None:
     result = CliRunner().invoke(app, ["evaluate", "--data", str(tmp_path), "--judge", "huge"])
     assert "there is no tier 'huge'" in str(result.exception)
+
+
+def test_a_judge_may_be_any_reranker_that_tiers_are_compared_with(tmp_path: Path) -> None:
+    for animal in ("cat", "dog", "hen"):
+        (tmp_path / f"{animal}.txt").write_text(f"The {animal} sleeps in the barn.")
+    (tmp_path / "queries.txt").write_text("where does the cat sleep\nwho sleeps in the barn\n")
+    judge = f"sentence-transformers:{small_bert(tmp_path / 'model')},name=mine"
+    figures = tmp_path / "figures.json"
+    asked = ["evaluate", "--data", str(tmp_path), "--judge", judge, "--tiers", "large", "--dtype", "float32"]
+    result = CliRunner().invoke(app, [*asked, "--page", str(tmp_path / "page.html"), "--json", str(figures)])
+    assert result.exit_code == 0, result.output
+    written = json.loads(figures.read_text())
+    assert (written["judge"], [*written["tiers"]]) == ("mine", ["large"])
+    assert written["tiers"]["large"]["overlap@10"] == 1.0  # of three documents
+    twice = CliRunner().invoke(app, [*asked[:4], judge.replace("mine", "large")])
+    assert "--judge: a tier is called large, too; name another with name=" in str(twice.exception)

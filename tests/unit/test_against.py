@@ -39,7 +39,7 @@ def test_prices_and_a_name_stand_behind_commas() -> None:
     [
         (
             "large",
-            "--against large: give FORMAT:URL with cohere, jina, voyage, tei, vllm, infinity, sglang, nim; coh",
+            "large: give FORMAT:URL with cohere, jina, voyage, tei, vllm, infinity, sglang, nim; coh",
         ),
         ("cohere:", "give FORMAT:URL"),
         ("tei:BAAI/bge", "tei needs the URL of a server, such as tei:http://127.0.0.1:8080"),

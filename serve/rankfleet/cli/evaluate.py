@@ -50,8 +50,8 @@ def evaluate(
     judge: Annotated[
         str | None,
         typer.Option(
-            help="compare with this tier, or a Rankfleet server's URL, where there are no judgements; --data is then a "
-            "folder of text files or one of JSON lines"
+            help="compare with this tier, or another reranker as --against names it, where there are no judgements; "
+            "--data is then a folder of text files or one of JSON lines"
         ),
     ] = None,
     queries_file: Annotated[
@@ -119,7 +119,7 @@ def evaluate(
         if against or run or minutes or fit_fusion or table or plot:
             without = "--against, --run, --minutes, --fit-fusion, --table and --plot"
             raise ConfigError(f"--judge compares orders where there are no judgements; leave {without} out")
-        return compare_with_judge(fleet, names, judge, data, queries_file, top_k, dtype, page, json_file)
+        return compare_with_judge(fleet, names, judge, data, queries_file, top_k, dtype, threads, page, json_file)
     if max_loss is not None and minutes is None:
         raise ConfigError("--max-loss is what --minutes asks of the queries; `rankfleet recommend` has one of its own")
     others = [parse_against(spec, os.environ) for spec in against or ()]

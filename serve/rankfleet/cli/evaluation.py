@@ -3,6 +3,7 @@ limit."""
 
 import os
 import time
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from rankfleet.evaluate.against import Against
     from rankfleet.evaluate.kept_scores import KeptScores, Question
     from rankfleet.evaluate.rankers import Ranker
+    from rankfleet.evaluate.sampling import Ended
     from rankfleet.recommend.choice import Choice
     from rankfleet.recommend.sample import Sample
 
@@ -51,13 +53,13 @@ def score(
     """
     from rankfleet.evaluate.kept_scores import KeptScores
     from rankfleet.evaluate.rivals import rival_of
-    from rankfleet.evaluate.sampling import Pace, in_turn
-    from rankfleet.evaluate.scoring import questions_of, score_questions, with_scores
+    from rankfleet.evaluate.sampling import in_turn
+    from rankfleet.evaluate.scoring import questions_of, with_scores
     from rankfleet.evaluate.tiers import LoadedTiers, cpus
     from rankfleet.recommend.choice import LEVEL
     from rankfleet.recommend.sample import LOOK_LEVEL, Sample
 
-    kept = KeptScores(None if json_file is None else json_file.with_suffix(".scores.jsonl"))
+    kept = KeptScores(kept_beside(json_file))
     questions = in_turn([questions_of(each) for each in collections], SEED if asked.minutes else None)
 
     def told(done: int, level: float) -> "Choice":
@@ -67,25 +69,8 @@ def score(
         with err.status("loading"):
             loaded = LoadedTiers(asked.fleet, asked.tiers, asked.dtype, asked.threads, kept)
             others = [rival_of(each, asked.threads or cpus(), os.environ, open) for each in asked.others]
-        rankers: list[Ranker] = [*loaded.rankers, *others]
-        kept.check({each.name: each.identity for each in rankers}, questions)
-        until_s = None if asked.minutes is None else time.monotonic() + 60 * asked.minutes
-        bar = open.enter_context(progress_bar())
-        pairs = sum(len(each.hits) for each in questions for ranker in rankers if kept.lacks(ranker.name, each))
-        task = bar.add_task(f"{len(questions)} queries by {', '.join(each.name for each in rankers)}", total=pairs)
-        try:
-            done, ended = score_questions(
-                rankers,
-                questions,
-                kept,
-                Pace(WINDOW_S if loaded.together else LOADING_WINDOW_S, until_s),
-                lambda count: bar.advance(task, count),
-                None if asked.minutes is None else lambda done: not told(done, LOOK_LEVEL).untold,
-            )
-        except KeyboardInterrupt:
-            if kept.path is not None:
-                err.print(f"scores are kept in {kept.path}; the same command goes on from there", soft_wrap=True)
-            raise
+        enough = None if asked.minutes is None else lambda done: not told(done, LOOK_LEVEL).untold
+        done, ended = score_all([*loaded.rankers, *others], questions, kept, loaded.together, asked.minutes, enough)
     names = [each.name for each in asked.others]
     scored = [with_scores(each, questions[:done], kept, asked.tiers, names) for each in collections]
     conditions = {"threads": loaded.threads, "dtype": ", ".join(dict.fromkeys(loaded.dtypes.values()))}
@@ -93,6 +78,40 @@ def score(
         return scored, conditions, None
     choice = told(done, LOOK_LEVEL if ended == "enough" else LEVEL)
     return scored, conditions, Sample(done, len(questions), ended, asked.minutes, SEED, choice)
+
+
+def kept_beside(json_file: Path | None) -> Path | None:
+    """Where scores are kept: beside the figures."""
+    return None if json_file is None else json_file.with_suffix(".scores.jsonl")
+
+
+def score_all(
+    rankers: "Sequence[Ranker]",
+    questions: "Sequence[Question]",
+    kept: "KeptScores",
+    together: bool = True,
+    minutes: float | None = None,
+    enough: Callable[[int], bool] | None = None,
+) -> "tuple[int, Ended]":
+    """As `score_questions`, with progress. together: whether all tiers are in memory. minutes: None for no limit.
+
+    Raises ConfigError where scores of other models or texts are kept.
+    """
+    from rankfleet.evaluate.sampling import Pace
+    from rankfleet.evaluate.scoring import score_questions
+
+    kept.check({each.name: each.identity for each in rankers}, questions)
+    until_s = None if minutes is None else time.monotonic() + 60 * minutes
+    pace = Pace(WINDOW_S if together else LOADING_WINDOW_S, until_s)
+    pairs = sum(len(each.hits) for each in questions for ranker in rankers if kept.lacks(ranker.name, each))
+    with progress_bar() as bar:
+        task = bar.add_task(f"{len(questions)} queries by {', '.join(each.name for each in rankers)}", total=pairs)
+        try:
+            return score_questions(rankers, questions, kept, pace, lambda count: bar.advance(task, count), enough)
+        except KeyboardInterrupt:
+            if kept.path is not None:
+                err.print(f"scores are kept in {kept.path}; the same command goes on from there", soft_wrap=True)
+            raise
 
 
 def what_they_tell(

@@ -1,17 +1,18 @@
 """`rankfleet evaluate --judge`: how far tiers agree with the strongest, where there are no judgements."""
 
-import time
+import os
 from collections.abc import Mapping
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from rich.progress import Progress
 
 from rankfleet.cli import err, out
+from rankfleet.cli.evaluation import kept_beside, score_all
 from rankfleet.cli.options import pick_tier
 from rankfleet.core.config import FleetConfig
-from rankfleet.core.errors import ConfigError, InvalidRequest, RankfleetError
+from rankfleet.core.errors import ConfigError, InvalidRequest
 
 SIDE_BY_SIDE = 10  # queries on the page
 
@@ -24,47 +25,55 @@ def compare_with_judge(
     queries_file: Path | None,
     top_k: int,
     dtype: str | None,
+    threads: int | None,
     page_file: Path,
     json_file: Path | None,
 ) -> None:
     """Print the agreement of each tier with the judge, and write the queries on which they differ most as a page.
 
-    judge: a tier, or the URL of a Rankfleet server, with #TIER behind it or its best tier. data: one folder of
-    documents. queries_file: None for `queries.txt` in it.
+    judge: a tier, or another reranker as `--against` names it. data: one folder of documents. queries_file: None for
+    `queries.txt` in it. dtype, threads: None for those of a tier's group.
     """
     from rankfleet.bench.results import measured, write_results
     from rankfleet.bench.tables import terminal
     from rankfleet.evaluate import best_first
+    from rankfleet.evaluate.against import parse_against
     from rankfleet.evaluate.agreement import MEASURES, agreements, means, most_different
     from rankfleet.evaluate.agreement_page import page
+    from rankfleet.evaluate.kept_scores import KeptScores, Question
+    from rankfleet.evaluate.rivals import rival_of
+    from rankfleet.evaluate.scoring import gather
+    from rankfleet.evaluate.tiers import LoadedTiers, cpus
     from rankfleet.retrieval.bm25 import Bm25Index
     from rankfleet.retrieval.loose_texts import read_loose_documents, read_queries
 
     if len(data) > 1:
         raise ConfigError("--judge: give one --data, a folder of documents")
-    if "://" not in judge:
+    rival = parse_against(judge, os.environ) if ":" in judge else None
+    if rival is None:
         pick_tier(fleet, judge)
+    elif rival.name in names:
+        raise ConfigError(f"--judge: a tier is called {rival.name}, too; name another with name=")
     file = queries_file or data[0] / "queries.txt"
     queries = read_queries(file)
     index = Bm25Index.build(read_loose_documents(data[0], file))
     candidates = {query: hits for query, text in queries.items() if (hits := index.search(text, top_k))}
     if not candidates:
         raise InvalidRequest(f"no document of {data[0]} shares a word with a query of {file}")
+    questions = [Question(data[0].resolve().name, query, queries[query], hits) for query, hits in candidates.items()]
     tiers = [name for name in names if name != judge]
+    kept = KeptScores(kept_beside(json_file))
+    with ExitStack() as open:
+        with err.status("loading"):
+            loaded = LoadedTiers(fleet, [*tiers, *([] if rival else [judge])], dtype, threads, kept)
+            others = [rival_of(rival, threads or cpus(), os.environ, open)] if rival else []
+        score_all([*loaded.rankers, *others], questions, kept, loaded.together)
+    judge = rival.name if rival else judge
+    scored = {name: gather(name, questions, kept) for name in (*tiers, judge)}
     orders = {"bm25": {query: np.arange(len(hits)) for query, hits in candidates.items()}}
-    times_ms: dict[str, list[float]] = {}
-    with Progress(console=err, transient=True) as bar:
-        for name in (*tiers, judge):
-            ranker, task = loaded(fleet, name, dtype), bar.add_task(name, total=len(candidates))
-            orders[name], times_ms[name] = {}, []
-            for query, hits in candidates.items():
-                started_s = time.perf_counter()
-                logits = ranker.score(queries[query], [hit.text for hit in hits])
-                times_ms[name].append((time.perf_counter() - started_s) * 1e3)
-                if not np.isfinite(logits).all():
-                    raise RankfleetError(f"{name} gave scores that are not finite for the query {queries[query]!r}")
-                orders[name][query] = best_first(logits)
-                bar.advance(task)
+    orders |= {
+        name: {query: best_first(logits) for query, logits in own.logits.items()} for name, own in scored.items()
+    }
     found = agreements(orders, judge)
     figures = means(found)
     rows = [[name, *(f"{own[each]:.3f}" for each in MEASURES)] for name, own in figures.items()]
@@ -76,7 +85,7 @@ def compare_with_judge(
     page_file.write_text(page(figures, used, shown, candidates, orders, judge), encoding="utf-8")
     out.print(f"side by side in {page_file}", soft_wrap=True)
     if json_file is not None:
-        p50_ms = {name: float(np.median(own)) for name, own in times_ms.items() if name in fleet.tiers}
+        p50_ms = {name: float(np.median(own.times_ms)) for name, own in scored.items() if name in fleet.tiers}
         result = judged_by(judge, found, figures, p50_ms)
         result |= {"data": data[0].resolve().name, "top_k": top_k, "texts": used}
         write_results(json_file, result, measured(packages=("bm25s",)))
@@ -104,19 +113,3 @@ def judged_by(
         "by_query": {"retriever": [round(value, 5) for value in values["bm25"]], "alone": alone},
         "data_sets": {f"agreement with {judge}": own},
     }
-
-
-def loaded(fleet: FleetConfig, name: str, dtype: str | None) -> Any:
-    """What scores: a tier here, or that of a server. Raises UnknownModel for another name."""
-    if "://" in name:
-        from rankfleet.distill.teacher import ServerTeacher
-
-        return ServerTeacher(name).load()
-    import torch
-
-    from rankfleet.engine.checkpoint.files import find_checkpoint
-    from rankfleet.engine.runtime.scorer import Reranker
-
-    tier, group = pick_tier(fleet, name), fleet.groups[fleet.group_of(name)]
-    torch.set_num_threads(group.threads)
-    return Reranker.load(find_checkpoint(tier.model, tier.revision), dtype or group.dtype, max_tokens=tier.max_tokens)

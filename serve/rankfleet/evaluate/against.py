@@ -62,13 +62,13 @@ def parse_against(spec: str, environment: Mapping[str, str]) -> Against:
     where, *words = spec.split(",")
     options = dict(word.split("=", 1) for word in words if "=" in word)
     if wrong := [word for word in words if word.partition("=")[0] not in OPTIONS or "=" not in word]:
-        raise ConfigError(f"--against {spec}: {wrong[0]!r} is none of {', '.join(f'{name}=' for name in OPTIONS)}")
+        raise ConfigError(f"{spec}: {wrong[0]!r} is none of {', '.join(f'{name}=' for name in OPTIONS)}")
     kind, _, rest = where.partition(":")
     if kind in ("http", "https"):
         kind, rest = OWN, where
     if kind not in (*FORMATS, LOCAL, OWN) or not rest:
         raise ConfigError(
-            f"--against {spec}: give FORMAT:URL with {', '.join(FORMATS)}; "
+            f"{spec}: give FORMAT:URL with {', '.join(FORMATS)}; "
             f"{' or '.join(f'{name}:MODEL' for name in HOSTED)} for the hosted service; "
             f"{LOCAL}:FOLDER or hub id; or the URL of a Rankfleet server"
         )
@@ -81,11 +81,11 @@ def parse_against(spec: str, environment: Mapping[str, str]) -> Against:
     if hosted is not None:
         address, model = hosted.address, rest
     elif "://" not in address:
-        raise ConfigError(f"--against {spec}: {kind} needs the URL of a server, such as {kind}:http://127.0.0.1:8080")
+        raise ConfigError(f"{spec}: {kind} needs the URL of a server, such as {kind}:http://127.0.0.1:8080")
     keys = (options["key"],) if "key" in options else hosted.keys if hosted else ()
     key = next((name for name in keys if environment.get(name)), keys[0] if keys else None)
     if key is not None and not environment.get(key):
-        raise ConfigError(f"--against {spec}: put its key into the environment variable {key}")
+        raise ConfigError(f"{spec}: put its key into the environment variable {key}")
     name = name_of(spec, options, model or address.partition("://")[2].strip("/"))
     return Against(name, kind, address, model or None, key, hosted is not None, price_of(spec, options))
 
@@ -93,7 +93,7 @@ def parse_against(spec: str, environment: Mapping[str, str]) -> Against:
 def name_of(spec: str, options: Mapping[str, str], default: str) -> str:
     name = options.get("name", default)
     if not name or any(sign in name for sign in BETWEEN_STAGES):
-        raise ConfigError(f"--against {spec}: give a name without spaces, commas and >, as in name=current")
+        raise ConfigError(f"{spec}: give a name without spaces, commas and >, as in name=current")
     return name
 
 
@@ -101,7 +101,7 @@ def price_of(spec: str, options: Mapping[str, str]) -> Price:
     try:
         prices = [float(options.get(name, 0.0)) for name in PRICES]
     except ValueError as error:
-        raise ConfigError(f"--against {spec}: a price is a number of US dollars: {error}") from error
+        raise ConfigError(f"{spec}: a price is a number of US dollars: {error}") from error
     if not all(0 <= price < float("inf") for price in prices):
-        raise ConfigError(f"--against {spec}: a price is a number of US dollars, 0 or more")
+        raise ConfigError(f"{spec}: a price is a number of US dollars, 0 or more")
     return Price(*prices)

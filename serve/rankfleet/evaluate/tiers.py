@@ -18,9 +18,9 @@ from rankfleet.evaluate.rankers import TOKEN_CACHE_BYTES, EngineRanker
 
 
 class LoadedTiers:
-    """rankers: of the tiers. dtypes: in which each computes, by tier. threads: with which the queries are
-    scored that are timed. together: whether all are held in memory at the
-    same time; else each is loaded anew for each list of questions."""
+    """rankers: of the tiers. dtypes: in which each computes, by tier. threads: with which the queries are scored that
+    are timed. together: whether all are in memory at the same time; else each is loaded anew for each list of
+    questions."""
 
     def __init__(
         self, fleet: FleetConfig, names: Sequence[str], dtype: str | None, threads: int | None, kept: KeptScores
