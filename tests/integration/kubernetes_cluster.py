@@ -5,7 +5,6 @@ proxy on a port, so that only the head has one.
 """
 
 import contextlib
-import logging
 import subprocess
 import time
 from collections.abc import Iterator
@@ -14,10 +13,8 @@ from typing import Any
 
 import yaml
 
-from rankfleet.bench.local_cluster import ReplicaProcess, running_replicas
+from rankfleet.bench.local_cluster import ReplicaProcess, cluster_head, running_replicas
 from rankfleet.cluster.deploy import is_running
-from rankfleet.cluster.environment import prepare_environment
-from rankfleet.cluster.launch import one_at_a_time
 from rankfleet.cluster.ray_private import controller_client
 from rankfleet.core.errors import RankfleetError
 from tests.serving import RANKFLEET
@@ -105,28 +102,5 @@ class KubernetesCluster:
 @contextlib.contextmanager
 def kubernetes_cluster(port: int) -> Iterator[KubernetesCluster]:
     """A head that runs no replicas and has no other nodes yet; everything is stopped afterwards."""
-    starting = contextlib.ExitStack()
-    starting.enter_context(one_at_a_time(hushed))
-    prepare_environment()
-    import ray
-    from ray import serve
-    from ray.cluster_utils import Cluster
-    from ray.serve.config import HTTPOptions, ProxyLocation
-    from ray.serve.schema import LoggingConfig
-
-    logging.getLogger("ray").setLevel(logging.ERROR)
-    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False})
-    try:
-        ray.init(address=cluster.address, namespace="serve", logging_level=logging.ERROR, log_to_driver=False)
-        logging.getLogger("ray.serve").setLevel(logging.ERROR)
-        serve.start(
-            proxy_location=ProxyLocation.HeadOnly,
-            http_options=HTTPOptions(host="127.0.0.1", port=port),
-            logging_config=LoggingConfig(enable_access_log=False),
-        )
-        starting.close()
+    with cluster_head(port, hushed) as cluster:
         yield KubernetesCluster(cluster, port)
-    finally:
-        starting.close()
-        ray.shutdown()
-        cluster.shutdown()

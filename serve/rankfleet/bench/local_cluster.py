@@ -181,12 +181,9 @@ def descendants(cluster: Any) -> set[int]:
 
 
 @contextlib.contextmanager
-def local_cluster(
-    config: FleetConfig, port: int, nodes: int, progress: Callable[[str], None]
-) -> Iterator[LocalCluster]:
-    """Start a fleet on a cluster with this many worker nodes, wait until it ranks, and stop everything afterwards."""
-    check_port("127.0.0.1", port)
-    check_files(config, progress)
+def cluster_head(port: int, progress: Callable[[str], None], nodes: int = 0) -> Iterator[Any]:
+    """Ray's `Cluster` with a head that runs no replicas, with this many worker nodes, and Serve on this port of
+    127.0.0.1; everything is stopped afterwards."""
     starting = contextlib.ExitStack()
     starting.enter_context(one_at_a_time(progress))
     prepare_environment()
@@ -210,6 +207,21 @@ def local_cluster(
             logging_config=LoggingConfig(enable_access_log=False),
         )
         starting.close()
+        yield cluster
+    finally:
+        starting.close()
+        ray.shutdown()
+        cluster.shutdown()
+
+
+@contextlib.contextmanager
+def local_cluster(
+    config: FleetConfig, port: int, nodes: int, progress: Callable[[str], None]
+) -> Iterator[LocalCluster]:
+    """Start a fleet on a cluster with this many worker nodes, wait until it ranks, and stop everything afterwards."""
+    check_port("127.0.0.1", port)
+    check_files(config, progress)
+    with cluster_head(port, progress, nodes) as cluster:
         running = LocalCluster(config, port, cluster)
         running.deploy(config)
         progress("waiting for the fleet")
@@ -219,7 +231,3 @@ def local_cluster(
             yield running
         finally:
             running.release()
-    finally:
-        starting.close()
-        ray.shutdown()
-        cluster.shutdown()
