@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from rankfleet.api.app import HostProcess, build_api
 from rankfleet.api.dialects.native import RerankBody, SearchBody
-from rankfleet.api.headers import GATEWAY_SLO_MS, REQUEST_ID, SLO_CLASS, SLO_MS
+from rankfleet.api.headers import GATEWAY_SLO_MS, REQUEST_ID, SESSION, SLO_CLASS, SLO_MS, USER
 from rankfleet.core.errors import RequestError, ScoringFailed
 from rankfleet.core.messages import Chunk, ChunkScores, Ranking
 from rankfleet.estimates.latency import LatencyModel
@@ -595,7 +595,7 @@ async def test_the_examples_in_the_docs_are_a_request_and_its_reply(client: http
 def test_the_docs_name_every_field_header_and_error() -> None:
     fields = {*RerankBody.model_fields, *SearchBody.model_fields}
     codes = {error.code for error in RequestError.__subclasses__()} - {"client_gone"}  # nobody is there to read it
-    headers = {SLO_MS, GATEWAY_SLO_MS, SLO_CLASS, REQUEST_ID}
+    headers = {SLO_MS, GATEWAY_SLO_MS, SLO_CLASS, USER, SESSION, REQUEST_ID}
     assert [name for name in sorted(fields | codes | headers) if f"`{name}`" not in API_PAGE] == []
 
 

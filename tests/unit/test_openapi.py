@@ -100,5 +100,6 @@ async def test_a_body_is_one_component_and_headers_are_parameters() -> None:
     names = ["TeiBody", "VllmRerankBody"]
     assert schemas["/rerank"] == {"anyOf": [{"$ref": f"#/components/schemas/{name}"} for name in names]}
     parameters = page["paths"]["/v1/rerank"]["post"]["parameters"]
-    assert [one["name"] for one in parameters] == ["x-rankfleet-slo-ms", "x-rankfleet-slo-class", "x-request-id"]
+    own = ["slo-ms", "slo-class", "user", "session"]
+    assert [one["name"] for one in parameters] == [*(f"x-rankfleet-{name}" for name in own), "x-request-id"]
     assert "partial(" not in httpx.Response(200, json=page).text, "a description of Python in place of one's own"

@@ -7,7 +7,7 @@ from fastapi import FastAPI
 
 from rankfleet.api.dialects.dialect import Dialect, Route, SharedRoute
 from rankfleet.api.errors import documented_errors
-from rankfleet.api.headers import REQUEST_ID, SLO_CLASS, SLO_MS
+from rankfleet.api.headers import REQUEST_ID, SESSION, SLO_CLASS, SLO_MS, USER
 from rankfleet.core.sections import MAX_SLO_MS, MIN_SLO_MS
 
 DESCRIPTION = "A latency budget comes by header, by API key, or as an SLO class in `model`."
@@ -18,6 +18,8 @@ PARAMETERS = [
     for name, description, schema in (
         (SLO_MS, "latency budget in milliseconds; the body takes precedence", BUDGET),
         (SLO_CLASS, "an SLO class of the fleet; the body takes precedence", TEXT),
+        (USER, "user id, for experiments that assign users to arms; the body takes precedence", TEXT),
+        (SESSION, "session id, for experiments that assign sessions to arms; the body takes precedence", TEXT),
         (REQUEST_ID, "names the request in its reply and in logs", TEXT),
     )
 ]
