@@ -30,6 +30,23 @@ def test_a_user_who_is_one_of_many_requests_counts_once():
     assert math.isinf(ratio.standard_error)
 
 
+def test_periods_count_by_their_weights():
+    """Two periods of weight ¼ and ¾; in the first, two users with 2 and 0 clicks in 1 request each, R = 1; in the
+    second, the same users with 1 and 3 clicks in 2 requests each, R = 1; the value is 1. A user's influence is
+    ¼ · (2 − 1) ⁄ 2 + ¾ · (1 − 2) ⁄ 4 = −1/16, the other's 1/16: together less than a usual user's share,
+    ¼ · ½ + ¾ · ½ = ½, which is taken: ½² · 2⁄1."""
+    sums, counts = np.array([[2.0, 1.0], [0.0, 3.0]]), np.array([[1.0, 2.0], [1.0, 2.0]])
+    ratio = Ratio.of(sums, counts, np.array([0.25, 0.75]))
+    assert ratio.value == 1.0
+    assert ratio.standard_error == pytest.approx(math.sqrt(0.5))
+    only_second = Ratio.of(sums, counts, np.array([0.0, 1.0]))
+    assert only_second == Ratio.of(sums[:, 1], counts[:, 1])
+
+
+def test_a_period_that_an_arm_has_not_seen_leaves_its_ratio_unknown():
+    assert math.isnan(Ratio.of(np.ones((3, 2)), np.array([[1.0, 0.0]] * 3), np.array([0.5, 0.5])).value)
+
+
 def test_units_without_a_request_do_not_count():
     assert Ratio.of(np.array([3.0, 0.0, 1.0]), np.array([4.0, 0.0, 4.0])).units == 2
     none = Ratio.of(np.zeros(3), np.zeros(3))

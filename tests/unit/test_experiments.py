@@ -224,3 +224,18 @@ def test_an_experiment_that_cannot_be_is_refused(settings: dict[str, Any], messa
 )
 def test_an_arm_says_what_it_changes(arm: dict[str, Any], summary: str) -> None:
     assert Arm.model_validate({"weight": 1, **arm}).summary == summary
+
+
+def test_the_control_is_named_or_called_so_or_first() -> None:
+    assert experiment({"b": 1, "control": 1}).control_arm == "control"
+    assert experiment({"b": 1, "c": 1}).control_arm == "b"
+    assert experiment({"b": 1, "control": 1}, control="b").control_arm == "b"
+    with pytest.raises(ValueError, match="control: 'x' is none of b, c"):
+        experiment({"b": 1, "c": 1}, control="x")
+
+
+def test_margins_are_of_measures_that_exist() -> None:
+    assert experiment({"a": 1}, margins={"ctr@5": 0.01, "latency_ms": 3}).margins == {"ctr@5": 0.01, "latency_ms": 3}
+    for wrong in ({"clicks": 0.01}, {"ctr@0": 0.01}, {"attainment": 0}):
+        with pytest.raises(ValueError, match="margins"):
+            experiment({"a": 1}, margins=wrong)

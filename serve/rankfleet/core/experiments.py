@@ -9,6 +9,9 @@ from pydantic import AfterValidator, AwareDatetime, Field, model_validator
 from rankfleet.core.sections import AUTO, ClassName, Name, Section
 
 Weight = Annotated[float, Field(ge=0)]
+MeasureName = Annotated[
+    str, Field(pattern=r"^(latency_ms|attainment|error_rate|conversion|(ctr|mrr|ndcg)(@[1-9][0-9]?)?)$")
+]
 
 
 class Cascade(Section):
@@ -99,11 +102,23 @@ class Experiment(Section):
         [], description="later weights, in order of time; each step moves only the units that it must"
     )
     stopped: bool = Field(False, description="true: no request takes part any more")
+    control: Name | None = Field(
+        None, description="the arm that others are compared with; null: the one called `control`, else the first"
+    )
+    margins: dict[MeasureName, Annotated[float, Field(gt=0)]] | None = Field(
+        None,
+        description="by how much an arm may be worse than control and still be recommended by `rankfleet experiment "
+        "report`: in milliseconds for `latency_ms`, else as a difference of shares; measures are `attainment`, "
+        "`error_rate`, `ctr@10`, `mrr@10`, `ndcg@10` (any number of results) and `conversion`; null: 0.01 for each but "
+        "latency",
+    )
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
         if (self.unit == "header") != (self.header is not None):
             raise ValueError("`unit: header` and `header` (its name) go together; give both or neither")
+        if self.control is not None and self.control not in self.arms:
+            raise ValueError(f"control: {self.control!r} is none of {', '.join(self.arms)}")
         for place, step in enumerate(self.schedule):
             if unknown := sorted(set(step.weights) - set(self.arms)):
                 raise ValueError(f"schedule.{place}: {', '.join(unknown)} is none of {', '.join(self.arms)}")
@@ -114,6 +129,11 @@ class Experiment(Section):
                 where = f"schedule.{place - 1}: " if place else ""
                 raise ValueError(f"{where}all weights are 0; give at least one arm some weight")
         return self
+
+    @property
+    def control_arm(self) -> str:
+        """The arm that others are compared with."""
+        return self.control or ("control" if "control" in self.arms else next(iter(self.arms)))
 
     def all_weights(self) -> Iterator[Mapping[str, float]]:
         """The weights by arm: at first, and after each step of the schedule."""

@@ -32,23 +32,31 @@ class Ratio:
     units: int
 
     @staticmethod
-    def of(sums: np.ndarray, counts: np.ndarray) -> "Ratio":
-        """sums, counts: float [units], Y and N above; units with no request do not count. NaN without any request.
+    def of(sums: np.ndarray, counts: np.ndarray, weights: np.ndarray | None = None) -> "Ratio":
+        """sums, counts: float [units] or [units, periods], Y and N above.
+
+        weights: float [periods], which add up to 1: the value is the weighted mean of the periods' ratios, so that two
+        arms whose share of the traffic has changed in between can be compared. A period of weight 0 does not count.
 
         Where all values are the same, as of a rare event that has not happened yet, the variance would be 0. It is at
-        least what one usual unit would add whose value was off by 1.
+        least what one usual unit would add whose value was off by 1. NaN without any request.
         """
-        sums, counts = sums[counts > 0], counts[counts > 0]
-        units = len(counts)
-        if not units:
-            return Ratio(math.nan, math.inf, 0)
-        total = counts.sum()
-        value = float(sums.sum() / total)
+        weights = np.ones(1) if weights is None else weights
+        sums, counts = (each.reshape(len(each), -1)[:, weights > 0] for each in (sums, counts))
+        seen = counts.sum(axis=1) > 0
+        sums, counts, weights, units = sums[seen], counts[seen], weights[weights > 0], int(seen.sum())
+        totals = counts.sum(axis=0)
+        if not units or not totals.all():
+            return Ratio(math.nan, math.inf, units)
+        ratios = sums.sum(axis=0) / totals
+        value = float(ratios @ weights)
         if units == 1:
             return Ratio(value, math.inf, 1)
-        residuals = sums - value * counts
-        squares = max(float(residuals @ residuals), float(counts.mean()) ** 2)
-        return Ratio(value, math.sqrt(squares * units / (units - 1)) / float(total), units)
+        shares = weights / totals
+        influences = (sums - counts * ratios) @ shares
+        least = float((counts @ shares).mean()) ** 2
+        variance = max(float(influences @ influences), least) * units / (units - 1)
+        return Ratio(value, math.sqrt(variance), units)
 
 
 def half_width(standard_error: float, scale: float, alpha: float = ALPHA) -> float:
@@ -75,18 +83,18 @@ class Difference:
     standard_error: float
 
     @staticmethod
-    def between(control: Ratio, treatment: Ratio, scale: float) -> "Difference":
-        """scale: as in `half_width`. The interval is everything while an arm has fewer than MIN_UNITS units."""
+    def between(control: Ratio, treatment: Ratio, scale: float, alpha: float = ALPHA) -> "Difference":
+        """scale, alpha: as in `half_width`. The interval is everything while an arm has fewer than MIN_UNITS units."""
         value = treatment.value - control.value
         error = math.hypot(control.standard_error, treatment.standard_error)
-        width = math.inf if min(control.units, treatment.units) < MIN_UNITS else half_width(error, scale)
+        width = math.inf if min(control.units, treatment.units) < MIN_UNITS else half_width(error, scale, alpha)
         return Difference(value, value - width, value + width, error)
 
 
-def standard_error_for(width: float, scale: float) -> float:
+def standard_error_for(width: float, scale: float, alpha: float = ALPHA) -> float:
     """The standard error at which the interval's half width is this, by bisection; `half_width` grows with it."""
     low, high = 0.0, width
     for _ in range(60):
         middle = (low + high) / 2
-        low, high = (middle, high) if half_width(middle, scale) < width else (low, middle)
+        low, high = (middle, high) if half_width(middle, scale, alpha) < width else (low, middle)
     return low

@@ -1,0 +1,1 @@
+"""What became of an experiment: events read, arms compared, a verdict in words."""
