@@ -20,16 +20,20 @@ from dataclasses import dataclass
 import numpy as np
 
 ALPHA = 0.05
-MIN_UNITS = 50  # of an arm. With fewer the variance is too uncertain for the normal approximation
+MIN_UNITS = 50  # effective ones of an arm. With fewer the variance is too uncertain for the normal approximation
 
 
 @dataclass(frozen=True)
 class Ratio:
-    """A measure of one arm: its value, its standard error, and how many units it comes from."""
+    """A measure of one arm: its value, its standard error, and how many units it comes from.
+
+    units: the effective number, (Σn)² ⁄ Σn² with n the requests of a unit (Kish 1965): a few units that send most of
+        the requests tell no more than a few.
+    """
 
     value: float
     standard_error: float
-    units: int
+    units: float
 
     @staticmethod
     def of(sums: np.ndarray, counts: np.ndarray, weights: np.ndarray | None = None) -> "Ratio":
@@ -47,16 +51,15 @@ class Ratio:
         sums, counts, weights, units = sums[seen], counts[seen], weights[weights > 0], int(seen.sum())
         totals = counts.sum(axis=0)
         if not units or not totals.all():
-            return Ratio(math.nan, math.inf, units)
+            return Ratio(math.nan, math.inf, 0.0)
         ratios = sums.sum(axis=0) / totals
         value = float(ratios @ weights)
         if units == 1:
-            return Ratio(value, math.inf, 1)
-        shares = weights / totals
-        influences = (sums - counts * ratios) @ shares
-        least = float((counts @ shares).mean()) ** 2
-        variance = max(float(influences @ influences), least) * units / (units - 1)
-        return Ratio(value, math.sqrt(variance), units)
+            return Ratio(value, math.inf, 1.0)
+        influences = (sums - counts * ratios) @ (weights / totals)
+        parts = counts @ (weights / totals)  # of each unit in the whole; they add up to 1
+        variance = max(float(influences @ influences), 1 / units**2) * units / (units - 1)
+        return Ratio(value, math.sqrt(variance), float(1 / (parts @ parts)))
 
 
 def half_width(standard_error: float, scale: float, alpha: float = ALPHA) -> float:
@@ -84,7 +87,7 @@ class Difference:
 
     @staticmethod
     def between(control: Ratio, treatment: Ratio, scale: float, alpha: float = ALPHA) -> "Difference":
-        """scale, alpha: as in `half_width`. The interval is everything while an arm has fewer than MIN_UNITS units."""
+        """scale, alpha: as in `half_width`. The interval is everything while an arm has fewer than MIN_UNITS."""
         value = treatment.value - control.value
         error = math.hypot(control.standard_error, treatment.standard_error)
         width = math.inf if min(control.units, treatment.units) < MIN_UNITS else half_width(error, scale, alpha)

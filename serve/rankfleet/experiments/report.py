@@ -37,9 +37,10 @@ class Comparison:
     """One measure of one arm against control.
 
     margin: how much worse is still acceptable; None where a worse value does not forbid the arm.
-    finding: `better` or `worse` than control; `not worse` by the margin or more; `open`, not known yet. `worse` within
-        the margin is still `worse`, unless the whole interval is within it.
-    needed: requests of all arms together until the measure is likely to be decided; None if it is, or never will be.
+    finding: `better` than control; `not worse` by the margin or more; `worse`, by more than the margin if there is one;
+        `open`, not known yet.
+    needed: requests of all arms together until the measure is likely to be decided; None if it is, and where nothing
+        can be said.
     """
 
     arm: str
@@ -165,16 +166,16 @@ def finding_of(difference: Difference, measure: Measure, margin: float | None) -
         return "better"
     if margin is not None and low > -margin:
         return "not worse"
-    return "worse" if high < 0 else "open"
+    return "worse" if high < -(margin or 0.0) else "open"
 
 
 def requests_needed(
     difference: Difference, measure: Measure, margin: float, scale: float, alpha: float, used: int
 ) -> int | None:
-    """Requests until the interval, narrower and around the same difference, ends above the margin; None if that never
-    comes, because the difference itself is at the margin or beyond. used: requests so far."""
-    room = margin + measure.sign * difference.value
-    if room <= 0 or not math.isfinite(difference.standard_error):
+    """Requests until the interval, narrower and around the same difference, no longer holds the margin. None while
+    nothing is known of the difference's error. used: requests so far."""
+    room = abs(margin + measure.sign * difference.value)
+    if room == 0 or not math.isfinite(difference.standard_error):
         return None
     wanted = standard_error_for(room, scale, alpha)
     return math.ceil(used * max(1.0, (difference.standard_error / wanted) ** 2))
