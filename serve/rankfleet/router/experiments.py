@@ -16,10 +16,14 @@ from rankfleet.core.messages import Assignment, RerankRequest
 BUCKETS = 10_000
 
 
-def bucket(experiment: str, seed: str, unit: str) -> int:
-    """0 to 9,999, uniform over units and independent between experiments."""
-    digest = hashlib.sha256("\0".join((experiment, seed, unit)).encode("utf-8", "surrogatepass")).digest()
-    return int.from_bytes(digest[:8], "big") % BUCKETS
+def unit_hash(experiment: str, seed: str, unit: str) -> str:
+    """16 hex digits that stand for a unit in one experiment. unit: its id."""
+    return hashlib.sha256("\0".join((experiment, seed, unit)).encode("utf-8", "surrogatepass")).hexdigest()[:16]
+
+
+def bucket(unit: str) -> int:
+    """0 to 9,999, uniform over units and independent between experiments. unit: as `unit_hash` returns it."""
+    return int(unit, 16) % BUCKETS
 
 
 def bucket_counts(weights: Mapping[str, float]) -> list[int]:
@@ -67,10 +71,13 @@ class Split:
         self._sets_slo = any(arm.slo_class is not None for arm in arms)
         self._sets_fusion = any(arm.fusion_weight is not None for arm in arms)
 
-    def arm_of(self, unit: str, unix_s: float) -> str:
-        """The arm of one unit. unix_s: seconds since 1970 by the router's wall clock, which the schedule goes by."""
-        passed = sum(at_s <= unix_s for at_s in self._times_s)
-        return self._arms[self._tables[passed][bucket(self.name, self.experiment.seed, unit)]]
+    def assign(self, unit: str, unix_s: float) -> Assignment:
+        """The arm of one unit. unit: its id. unix_s: seconds since 1970 by the router's wall clock, which the schedule
+        goes by."""
+        unit = unit_hash(self.name, self.experiment.seed, unit)
+        step = sum(at_s <= unix_s for at_s in self._times_s)
+        arm = self._arms[self._tables[step][bucket(unit)]]
+        return Assignment(self.name, arm, unit, self.experiment.arms[arm], step)
 
     def unit_of(self, request: RerankRequest, names_slo: bool) -> str | None:
         """The id that decides the arm; None if the request takes no part.
@@ -110,7 +117,7 @@ class Splits:
     def assign(self, request: RerankRequest, unix_s: float) -> Assignment | None:
         """The arm of the first experiment that the request takes part in; None if there is none.
 
-        A request that names a tier takes part in none. unix_s: as in `Split.arm_of`.
+        A request that names a tier takes part in none. unix_s: as in `Split.assign`.
         """
         if not self._splits or request.model in self._tiers:
             return None
@@ -119,6 +126,5 @@ class Splits:
         for split in self._splits:
             unit = split.unit_of(request, names_slo)
             if unit is not None:
-                arm = split.arm_of(unit, unix_s)
-                return Assignment(split.name, arm, unit, split.experiment.arms[arm])
+                return split.assign(unit, unix_s)
         return None
