@@ -25,7 +25,7 @@ from rankfleet.experiments.measures import measure_of
 from rankfleet.experiments.needed import need_of
 from rankfleet.experiments.report import LATENCY_SHARE
 from rankfleet.experiments.requests import Requests
-from rankfleet.router.experiments import BUCKETS, bucket, bucket_tables
+from rankfleet.router.experiments import BUCKETS, bucket, bucket_tables, unit_hash
 
 EXPERIMENTS, LOOKS, BETWEEN = 1000, 100, 100
 PLANTED, POWER_LOOKS = 300, 100
@@ -121,7 +121,7 @@ def shares() -> dict[str, Any]:
     experiment = Experiment.model_validate(
         {"arms": {"control": {"weight": 90}, "treatment": {"weight": 10}}, "schedule": steps}
     )
-    buckets = np.array([bucket("shares", "1", f"user-{number}") for number in range(UNITS)])
+    buckets = np.array([bucket(unit_hash("shares", "1", f"user-{number}")) for number in range(UNITS)])
     first, second = bucket_tables(experiment)
     share = float((first[buckets] == 1).mean())
     moved = first[buckets] != second[buckets]

@@ -7,7 +7,7 @@ import numpy as np
 
 from rankfleet.core.experiments import Experiment
 from rankfleet.experiments.requests import Requests
-from rankfleet.router.experiments import BUCKETS, bucket_tables
+from rankfleet.router.experiments import bucket, bucket_tables
 
 MISMATCH_P = 0.001  # below it, units are not shared as planned; by luck once in a thousand experiments
 STOP_GRACE_S = 5.0  # in which routers learn that an arm is stopped
@@ -45,7 +45,7 @@ class Assignments:
 def check_assignments(requests: Requests, experiment: Experiment, control: str) -> Assignments:
     """control: the arm that gets the units of one that is stopped."""
     tables = bucket_tables(experiment)
-    buckets = np.array([int(unit, 16) % BUCKETS for unit in requests.unit_ids], np.int64)[requests.units]
+    buckets = np.array([bucket(unit) for unit in requests.unit_ids], np.int64)[requests.units]
     in_force = np.minimum(requests.steps, len(tables) - 1)
     by_file = np.array([*tables], np.int64)[in_force, buckets]
     stopped_at = stops_of(requests, by_file, requests.arm_names.index(control))
