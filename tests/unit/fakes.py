@@ -21,6 +21,7 @@ from rankfleet.engine.text.tokenizer import PairTokenizer
 from rankfleet.estimates.frontier import Frontier, TierOption
 from rankfleet.router.ledger import Entry, Ledger
 from rankfleet.router.service import RankingService
+from rankfleet.router.shadow import OnShadow
 from rankfleet.simulate.virtual_time import VirtualLoop
 
 P = ParamSpec("P")
@@ -130,10 +131,11 @@ def service(
     clock: Callable[[], float] | None = None,
     before: RankingService | None = None,
     on_event: Callable[[RequestEvent], None] | None = None,
+    on_shadow: OnShadow = lambda outcome, event: None,
     **changes: object,
 ) -> RankingService:
-    """A router over one fake group, at 2026-12-01T00:00:00Z. before, on_event: as in `RankingService`. changes: keys of
-    the fleet file."""
+    """A router over one fake group, at 2026-12-01T00:00:00Z. before, on_event, on_shadow: as in `RankingService`.
+    changes: keys of the fleet file."""
     config = config or fleet(**changes)
     return RankingService(
         config,
@@ -144,6 +146,7 @@ def service(
         before=before,
         wall_clock=lambda: DAWN_S,
         on_event=on_event,
+        on_shadow=on_shadow,
     )
 
 

@@ -51,3 +51,29 @@ class RequestEvent:
     met: bool | None = None
     quality: float | None = None
     ranking: Sequence[int] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ShadowEvent:
+    """What another tier would have answered to a request that had been answered. Fields as in `RequestEvent`, and:
+
+    tier: that answered. shadow_tier, plan: of the arm. total_ms: what the arm's answer took, behind all other work.
+    overlap: share of the first 10 documents that both have among their first 10. tau: Kendall's τ of the documents
+        that were returned, at most MAX_RANKED; None of fewer than two. drift: mean of the arm's relevance less that of
+        the answer, over the documents that both scored; None if there are none.
+    """
+
+    at_s: float
+    request_id: str
+    tenant: str | None
+    experiment: str
+    arm: str
+    step: int
+    unit: str
+    tier: str
+    shadow_tier: str
+    plan: str
+    total_ms: float
+    overlap: float
+    tau: float | None
+    drift: float | None

@@ -8,6 +8,7 @@ from pydantic import AfterValidator, AwareDatetime, Field, model_validator
 
 from rankfleet.core.sections import AUTO, ClassName, Name, Section
 
+NO_CHANGE = "no change"  # what an arm without settings makes
 Weight = Annotated[float, Field(ge=0)]
 MeasureName = Annotated[
     str, Field(pattern=r"^(latency_ms|attainment|error_rate|conversion|(ctr|mrr|ndcg)(@[1-9][0-9]?)?)$")
@@ -67,7 +68,7 @@ class Arm(Section):
         parts += [f"quality ≥ {self.min_quality:g}"] if self.min_quality is not None else []
         parts += [f"class {self.slo_class}"] if self.slo_class is not None else []
         parts += [f"fusion weight {self.fusion_weight:g}"] if self.fusion_weight is not None else []
-        return ", ".join(filter(None, parts)) or "no change"
+        return ", ".join(filter(None, parts)) or NO_CHANGE
 
 
 def after_1970(at: datetime) -> datetime:
@@ -88,6 +89,11 @@ class Step(Section):
 class Experiment(Section):
     """An A/B split: users, sessions or other units are assigned to arms by a hash of their id."""
 
+    mode: Literal["split", "shadow"] = Field(
+        "split",
+        description="`split`: an arm answers its requests; `shadow`: requests are answered as without the experiment, "
+        "and what the arm would have answered is compared with that afterwards, if the fleet has nothing else to do",
+    )
     unit: Literal["user", "session", "key", "query", "header"] = Field(
         "user",
         description="what is assigned to an arm, and stays there: the request's `user` or `session`, the tenant of its "
@@ -119,6 +125,12 @@ class Experiment(Section):
             raise ValueError("`unit: header` and `header` (its name) go together; give both or neither")
         if self.control is not None and self.control not in self.arms:
             raise ValueError(f"control: {self.control!r} is none of {', '.join(self.arms)}")
+        served = [name for name, arm in self.arms.items() if arm.slo_class is not None or arm.min_quality is not None]
+        if self.mode == "shadow" and served:
+            raise ValueError(
+                f"arms {', '.join(served)}: with `mode: shadow` nobody waits for an arm's answer, so that `slo_class` "
+                "and `min_quality` mean nothing; leave them out"
+            )
         for place, step in enumerate(self.schedule):
             if unknown := sorted(set(step.weights) - set(self.arms)):
                 raise ValueError(f"schedule.{place}: {', '.join(unknown)} is none of {', '.join(self.arms)}")

@@ -37,7 +37,9 @@ class RerankRequest:
     tenant: whose API key came with it; None if the fleet asks for none.
     request_id: names the request in logs and in the reply.
     options: what is done with the texts before they are scored.
-    probe: True for the router's own health check. Limits do not apply to it, and nothing is learned from it.
+    probe: True for the router's own requests, such as its health check. Limits do not apply to them, and nothing is
+        learned from them.
+    background: whether its work waits behind all other work.
     spans: whether results have to say which passage of each document scored best.
     queries: of a request with several, all of them; `query` is the first. Empty for a request with one.
     counts: how many of `documents` and `scores` are each query's, one query's after the other's. Empty if all of them
@@ -60,6 +62,7 @@ class RerankRequest:
     request_id: str = ""
     options: TextOptions = AS_SENT
     probe: bool = False
+    background: bool = False
     spans: bool = False
     queries: tuple[str, ...] = ()
     counts: tuple[int, ...] = ()

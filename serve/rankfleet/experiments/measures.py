@@ -40,7 +40,8 @@ class Measure:
 
     def shown(self, value: float, signed: bool = False) -> str:
         """A value or a difference for people: milliseconds, a percentage, or a figure between 0 and 1."""
-        plus = "+" if signed else ""
+        plus = "+" if signed and value != 0 else ""
+        value += 0.0  # turns -0.0 into 0.0
         if self.unit == "ms":
             return f"{value:{plus}.1f} ms"
         return f"{value:{plus}.4f}" if self.kind in ("mrr", "ndcg") else f"{100 * value:{plus}.2f}%"

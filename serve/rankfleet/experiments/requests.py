@@ -14,14 +14,14 @@ if TYPE_CHECKING:
 # rank: place of the first result that was clicked, from 1; null if none was. A click on a document that was not
 # returned has no rank.
 REQUESTS = """
-    SELECT e.arm, e.unit, e.step, e.at, e.router, e.total_ms, e.met, e.budget_ms, e.error, e.degraded, e.tier,
+    SELECT e.arm, e.unit, e.step, e.at_s, e.router, e.total_ms, e.met, e.budget_ms, e.error, e.degraded, e.tier,
            f.request_id IS NOT NULL AS has_feedback, f.converted,
            list_min(list_filter([list_position(e.ranking, c) for c in f.clicks], p -> p > 0)) AS rank,
            e.ranking, f.labels, f.clicks IS NOT NULL AND len(f.clicks) > 0 AS has_clicks
     FROM events e LEFT JOIN feedback f
          ON f.request_id = e.request_id AND f.tenant IS NOT DISTINCT FROM e.tenant
     WHERE e.experiment = ? AND e.arm IS NOT NULL
-    ORDER BY e.at
+    ORDER BY e.at_s
 """
 
 
@@ -144,7 +144,7 @@ def read_requests(store: "DuckDBPyConnection", experiment: str, arms: tuple[str,
         unit_ids=unit_ids,
         units=units,
         steps=column("step", 0, int),
-        at=column("at", 0.0, float),
+        at=column("at_s", 0.0, float),
         routers=column("router", "", str),
         total_ms=column("total_ms", np.nan, float),
         failed=failed,

@@ -120,8 +120,8 @@ def notes(report: Report) -> Iterator[str]:
         yield f"{left_out:,} requests are left out of the comparison: {', '.join(reasons)}."
     if report.comparisons:
         yield (
-            "All differences together hold with 95% confidence, however often you look; requests of one unit count as "
-            "alike."
+            "All differences together hold with 95% confidence, however often you look. A unit's requests are counted "
+            "together, not as independent samples."
         )
 
 

@@ -10,7 +10,7 @@ from collections.abc import Container, Mapping
 import numpy as np
 
 from rankfleet.core.config import LiveSettings
-from rankfleet.core.experiments import Experiment
+from rankfleet.core.experiments import NO_CHANGE, Experiment
 from rankfleet.core.messages import Assignment, RerankRequest
 
 BUCKETS = 10_000
@@ -110,8 +110,10 @@ class Splits:
     def __init__(self, live: LiveSettings, tiers: Container[str]) -> None:
         """tiers: of the fleet."""
         self._slo_classes, self._tiers = live.slo_classes, tiers
-        self._splits = [Split(name, experiment) for name, experiment in live.experiments.items()]
-        headers = {split.experiment.header for split in self._splits}
+        every = [Split(name, experiment) for name, experiment in live.experiments.items()]
+        self._splits = [split for split in every if split.experiment.mode == "split"]
+        self._shadows = [split for split in every if split.experiment.mode == "shadow"]
+        headers = {split.experiment.header for split in every}
         self.headers: tuple[str, ...] = tuple(sorted(name for name in headers if name is not None))
 
     def assign(self, request: RerankRequest, unix_s: float) -> Assignment | None:
@@ -119,11 +121,19 @@ class Splits:
 
         A request that names a tier takes part in none. unix_s: as in `Split.assign`.
         """
-        if not self._splits or request.model in self._tiers:
+        return self._first(self._splits, request, unix_s)
+
+    def shadow(self, request: RerankRequest, unix_s: float) -> Assignment | None:
+        """The arm that a request's answer is compared with; None if there is none, or the arm changes nothing."""
+        found = self._first(self._shadows, request, unix_s)
+        return found if found is not None and found.settings.summary != NO_CHANGE else None
+
+    def _first(self, splits: list[Split], request: RerankRequest, unix_s: float) -> Assignment | None:
+        if not splits or request.model in self._tiers:
             return None
         named = (request.slo_ms, request.slo_class, request.model if request.model in self._slo_classes else None)
         names_slo = any(each is not None for each in named)
-        for split in self._splits:
+        for split in splits:
             unit = split.unit_of(request, names_slo)
             if unit is not None:
                 return split.assign(unit, unix_s)

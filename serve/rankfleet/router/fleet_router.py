@@ -100,8 +100,9 @@ class FleetRouter:
         return decision
 
     def in_its_place(self, request: PlanRequest, resolved: ResolvedRequest) -> PlanRequest:
-        """The request, marked if its tenant has used up its share."""
-        over_share = request.over_share or self._limits.is_over_share(resolved.request.tenant, self._clock())
+        """The request, marked if its tenant has used up its share, or it waits behind all others anyway."""
+        over_share = request.over_share or resolved.request.background
+        over_share = over_share or self._limits.is_over_share(resolved.request.tenant, self._clock())
         return replace(request, over_share=True) if over_share else request
 
     def _charge(self, plan: Plan, request: PlanRequest, tenant: str | None) -> None:

@@ -39,7 +39,8 @@ from rankfleet.router.fleet_router import FleetRouter, OnDecision
 from rankfleet.router.ledger import Ledger
 from rankfleet.router.limits import check_documents, check_instruction, check_query
 from rankfleet.router.plan_options import MAX_STAGES, PlanRequest
-from rankfleet.router.resolve import NO_ARM, target_of
+from rankfleet.router.resolve import NO_ARM, NO_CLASS, target_of
+from rankfleet.router.shadow import OnShadow, Shadows
 from rankfleet.router.spans import Passage, with_spans
 from rankfleet.router.tenants import TenantLimits
 from rankfleet.router.token_bound import TokenLowerBound
@@ -69,6 +70,7 @@ class RankingService:
         on_lost: Callable[[str], None] = lambda group: None,
         wall_clock: Callable[[], float] = time.time,
         on_event: Callable[[RequestEvent], None] | None = None,
+        on_shadow: OnShadow = lambda outcome, event: None,
     ) -> None:
         """tokenizers: by tier; tiers that share a vocabulary may share one object.
         groups, ledgers: by group; shared by all versions of the fleet that a process serves.
@@ -80,6 +82,7 @@ class RankingService:
         wall_clock: seconds since 1970, for the schedules of experiments and for events.
         on_event: called with what became of each request of `rank`, answered or not, but for probes. Its errors fail
             no request. None: no events are made.
+        on_shadow: as in `Shadows`.
         """
         self.config = config
         self.live: LiveSettings = config.live
@@ -90,6 +93,7 @@ class RankingService:
         self._wall_clock = wall_clock
         self._on_event = on_event
         self.splits = Splits(self.live, config.tiers)
+        self._shadows = Shadows(self._in_background, on_shadow)
         self._tokenizers = tokenizers
         self._cache: TokenCache = before._cache if before else TokenCache(int(config.token_cache_mb * 1e6))
         # By tenant: texts of one in another script would make the estimates for others far too high.
@@ -141,7 +145,27 @@ class RankingService:
             raise
         if on_event is not None:
             tell(on_event, answered, request, assignment, at, ranking)
+        if not request.probe and (shadow := self.splits.shadow(request, at)) is not None:
+            self._shadows.follow(request, ranking, shadow, at)
         return ranking
+
+    async def _in_background(self, request: RerankRequest, assignment: Assignment) -> Ranking:
+        """What an arm answers to a request that has been answered: all documents, behind all other work, counted as
+        nobody's and as no load. Raises as `rank` does."""
+        once_more = RerankRequest(
+            request.query,
+            request.documents,
+            long_documents=request.long_documents,
+            candidates=request.candidates,
+            scores=request.scores,
+            request_id=request.request_id,
+            options=request.options,
+            probe=True,
+            background=True,
+        )
+        resolved = self._resolve(once_more, assignment)
+        target = replace(resolved.target, slo=NO_CLASS, slo_name=None, budget_ms=None)
+        return await self._answer(replace(resolved, target=target), Timing(self.clock()))
 
     async def _answer(self, resolved: ResolvedRequest, timing: Timing) -> Ranking:
         """Raises as `rank` does."""
