@@ -17,9 +17,9 @@ DIFFERENT = """
     FROM shadows WHERE experiment = ? ORDER BY overlap, tau NULLS LAST, request_id LIMIT ?
 """
 EXPLAINED = (
-    "overlap@10: share of the ten best that both have; Kendall τ: agreement of the order, from −1 to 1; drift: mean of the "
-    "arm's relevance less the answer's; the worst tenth of requests is at most this. Times of a shadow include its wait "
-    "behind all other work."
+    "overlap@10: share of the ten best that both have. Kendall τ: agreement of the order, from −1 to 1. drift: mean of "
+    "the arm's relevance less the answer's. The worst tenth of requests is at most this. Times include the wait behind "
+    "all other work."
 )
 Table = tuple[list[str], list[list[str]]]
 
