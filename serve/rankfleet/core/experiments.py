@@ -1,4 +1,5 @@
-"""The `experiments` section of a fleet file: A/B splits between sizes, and what else an arm may change."""
+"""The `experiments` section of a fleet file: A/B splits between sizes, what else an arm may change, and when an arm is
+stopped by itself."""
 
 from collections.abc import Iterator, Mapping
 from datetime import datetime
@@ -6,8 +7,10 @@ from typing import Annotated, Literal, Self
 
 from pydantic import AfterValidator, AwareDatetime, Field, model_validator
 
+from rankfleet.core.fingerprint import settings_name
 from rankfleet.core.sections import AUTO, ClassName, Name, Section
 
+CONTROL = "control"  # the arm that others are compared with, if there is one of this name
 Weight = Annotated[float, Field(ge=0)]
 
 
@@ -41,6 +44,7 @@ class Arm(Section):
         description="how much the order of ranked candidates counts beside a tier's logits, in logits per unit of "
         "evidence, in place of the quality table's weights; 0: not at all",
     )
+    stopped: bool = Field(False, description="true: its users or sessions are answered as those of the control")
 
     @model_validator(mode="after")
     def _one_way_to_choose(self) -> Self:
@@ -82,6 +86,26 @@ class Step(Section):
     weights: dict[Name, Weight] = Field(description="weights by arm; an arm that is left out keeps its own")
 
 
+class Rollback(Section):
+    """How much worse than the control an arm may be before it is stopped."""
+
+    error_rate: float | None = Field(
+        0.01, ge=0, lt=1, description="how much higher the share of requests without an answer may be; null: not tested"
+    )
+    attainment: float | None = Field(
+        0.02,
+        ge=0,
+        lt=1,
+        description="how much lower the share of budgets met, of the answers that have one, may be; null: not tested",
+    )
+    latency_p99: float | None = Field(
+        None,
+        ge=1,
+        description="how many times the control's 99th percentile of latency an arm's may be; null: not tested, since "
+        "sizes differ in latency and budgets say how much is too much",
+    )
+
+
 class Experiment(Section):
     """An A/B split: users, sessions or other units are assigned to arms by a hash of their id."""
 
@@ -99,11 +123,25 @@ class Experiment(Section):
         [], description="later weights, in order of time; each step moves only the units that it must"
     )
     stopped: bool = Field(False, description="true: no request takes part any more")
+    control: Name | None = Field(
+        None, description="the arm that others are compared with; null: the arm named `control`, else the first"
+    )
+    rollback: Rollback | None = Field(
+        Rollback(),
+        description="how much worse than the control an arm may be before it is stopped by itself; null: it never is",
+    )
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
         if (self.unit == "header") != (self.header is not None):
             raise ValueError("`unit: header` and `header` (its name) go together; give both or neither")
+        if self.control_arm not in self.arms:
+            raise ValueError(f"control {self.control} is none of {', '.join(self.arms)}")
+        if self.arms[self.control_arm].stopped:
+            raise ValueError(
+                f"{self.control_arm} is the control, which stopped arms fall back to; set `stopped: true` of the "
+                "experiment to stop all of it"
+            )
         for place, step in enumerate(self.schedule):
             if unknown := sorted(set(step.weights) - set(self.arms)):
                 raise ValueError(f"schedule.{place}: {', '.join(unknown)} is none of {', '.join(self.arms)}")
@@ -122,3 +160,18 @@ class Experiment(Section):
         for step in self.schedule:
             weights = weights | step.weights
             yield weights
+
+    @property
+    def control_arm(self) -> str:
+        """The arm that others are compared with, and whose settings the units of stopped arms get."""
+        return self.control or (CONTROL if CONTROL in self.arms else next(iter(self.arms)))
+
+    def identity(self, name: str) -> str:
+        """The fingerprint of what is tried on whom: name, unit, seed, control, and what the arms change.
+
+        Weights may change within one experiment. A change of anything else makes it another one, in which no arm has
+        been stopped.
+        """
+        arms = {arm: settings.model_dump(exclude={"weight", "stopped"}) for arm, settings in self.arms.items()}
+        unit = [self.unit, self.header, self.seed]
+        return settings_name({"name": name, "unit": unit, "control": self.control_arm, "arms": arms})

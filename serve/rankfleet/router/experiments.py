@@ -6,11 +6,13 @@ buckets follow from the fleet file and the time alone, so every router replica, 
 
 import hashlib
 from collections.abc import Container, Mapping
+from types import MappingProxyType
 
 import numpy as np
 
 from rankfleet.core.config import LiveSettings
 from rankfleet.core.experiments import Experiment
+from rankfleet.core.experiment_state import NO_STATE, ExperimentState
 from rankfleet.core.messages import Assignment, RerankRequest
 
 BUCKETS = 10_000
@@ -58,8 +60,13 @@ def bucket_tables(experiment: Experiment) -> list[np.ndarray]:
 class Split:
     """One experiment with its buckets."""
 
-    def __init__(self, name: str, experiment: Experiment) -> None:
+    def __init__(
+        self, name: str, experiment: Experiment, states: Mapping[str, ExperimentState] = MappingProxyType({})
+    ) -> None:
+        """states: as in `Splits`."""
         self.name, self.experiment = name, experiment
+        self.identity = experiment.identity(name)
+        self._states = states
         self._arms = list(experiment.arms)
         self._tables = bucket_tables(experiment)
         self._times_s = [step.at.timestamp() for step in experiment.schedule]
@@ -67,10 +74,25 @@ class Split:
         self._sets_slo = any(arm.slo_class is not None for arm in arms)
         self._sets_fusion = any(arm.fusion_weight is not None for arm in arms)
 
+    @property
+    def state(self) -> ExperimentState:
+        """What all routers together have seen of it."""
+        return self._states.get(self.identity, NO_STATE)
+
+    def step(self, unix_s: float) -> int:
+        """How many steps of the schedule have passed."""
+        return sum(at_s <= unix_s for at_s in self._times_s)
+
     def arm_of(self, unit: str, unix_s: float) -> str:
-        """The arm of one unit. unix_s: seconds since 1970 by the router's wall clock, which the schedule goes by."""
-        passed = sum(at_s <= unix_s for at_s in self._times_s)
-        return self._arms[self._tables[passed][bucket(self.name, self.experiment.seed, unit)]]
+        """The arm of one unit: that of its bucket, or the control where that arm is stopped. The buckets of a stopped
+        arm stay its own, so that no other unit moves.
+
+        unix_s: seconds since 1970 by the router's wall clock, which the schedule goes by.
+        """
+        table = self._tables[self.step(unix_s)]
+        arm = self._arms[table[bucket(self.name, self.experiment.seed, unit)]]
+        stopped = self.experiment.arms[arm].stopped or arm in self.state.stopped
+        return self.experiment.control_arm if stopped else arm
 
     def unit_of(self, request: RerankRequest, names_slo: bool) -> str | None:
         """The id that decides the arm; None if the request takes no part.
@@ -100,11 +122,16 @@ class Split:
 class Splits:
     """All experiments of a fleet."""
 
-    def __init__(self, live: LiveSettings, tiers: Container[str]) -> None:
-        """tiers: of the fleet."""
+    def __init__(
+        self,
+        live: LiveSettings,
+        tiers: Container[str],
+        states: Mapping[str, ExperimentState] = MappingProxyType({}),
+    ) -> None:
+        """tiers: of the fleet. states: by `Experiment.identity`; what it says at the time counts."""
         self._slo_classes, self._tiers = live.slo_classes, tiers
-        self._splits = [Split(name, experiment) for name, experiment in live.experiments.items()]
-        headers = {split.experiment.header for split in self._splits}
+        self.splits = [Split(name, experiment, states) for name, experiment in live.experiments.items()]
+        headers = {split.experiment.header for split in self.splits}
         self.headers: tuple[str, ...] = tuple(sorted(name for name in headers if name is not None))
 
     def assign(self, request: RerankRequest, unix_s: float) -> Assignment | None:
@@ -112,11 +139,11 @@ class Splits:
 
         A request that names a tier takes part in none. unix_s: as in `Split.arm_of`.
         """
-        if not self._splits or request.model in self._tiers:
+        if not self.splits or request.model in self._tiers:
             return None
         named = (request.slo_ms, request.slo_class, request.model if request.model in self._slo_classes else None)
         names_slo = any(each is not None for each in named)
-        for split in self._splits:
+        for split in self.splits:
             unit = split.unit_of(request, names_slo)
             if unit is not None:
                 arm = split.arm_of(unit, unix_s)
