@@ -14,6 +14,7 @@ from rankfleet.api.app import HostProcess, build_api
 from rankfleet.api.keys import KeyRing
 from rankfleet.api.ranking import Retriever
 from rankfleet.core.config import FleetConfig, parse_config
+from rankfleet.core.events import RequestEvent
 from rankfleet.core.messages import Chunk, ChunkScores, Ranking
 from rankfleet.engine.text.pair_template import InstructionSlot
 from rankfleet.engine.text.tokenizer import PairTokenizer
@@ -24,6 +25,7 @@ from rankfleet.simulate.virtual_time import VirtualLoop
 
 P = ParamSpec("P")
 T = TypeVar("T")
+DAWN_S = 1_796_083_200.0  # 2026-12-01T00:00:00Z, `date -u -d 2026-12-01 +%s`
 WORDS = ["a", "cat", "dog", "bird", "is", "an", "animal", "the", "sat", "on", "mat", "sun", "moon", "x", "y", "z"]
 
 
@@ -127,9 +129,11 @@ def service(
     tokenizers: Mapping[str, PairTokenizer] | None = None,
     clock: Callable[[], float] | None = None,
     before: RankingService | None = None,
+    on_event: Callable[[RequestEvent], None] | None = None,
     **changes: object,
 ) -> RankingService:
-    """A router over one fake group. before: as in `RankingService`. changes: keys of the fleet file."""
+    """A router over one fake group, at 2026-12-01T00:00:00Z. before, on_event: as in `RankingService`. changes: keys of
+    the fleet file."""
     config = config or fleet(**changes)
     return RankingService(
         config,
@@ -138,6 +142,8 @@ def service(
         before.fleet.ledgers if before else ledgers(config),
         clock=clock or FakeClock(),
         before=before,
+        wall_clock=lambda: DAWN_S,
+        on_event=on_event,
     )
 
 

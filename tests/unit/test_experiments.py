@@ -9,12 +9,11 @@ from rankfleet.core.config import FleetConfig, LiveSettings, parse_config
 from rankfleet.core.errors import ConfigError
 from rankfleet.core.experiments import Arm, Experiment
 from rankfleet.core.messages import RerankRequest
-from rankfleet.router.experiments import Split, Splits, bucket, bucket_counts, bucket_tables
+from rankfleet.router.experiments import Split, Splits, bucket, bucket_counts, bucket_tables, unit_hash
 from rankfleet.router.resolve import target_of
-from tests.unit.fakes import fleet
+from tests.unit.fakes import DAWN_S, fleet
 
 TIERS = ("small", "large")
-DAWN_S = 1_796_083_200.0  # 2026-12-01T00:00:00Z, `date -u -d 2026-12-01 +%s`
 
 
 def experiment(weights: dict[str, float], **settings: Any) -> Experiment:
@@ -25,7 +24,7 @@ def experiment(weights: dict[str, float], **settings: Any) -> Experiment:
 def assign(
     settings: dict[str, Any], request: RerankRequest, unix_s: float = 0.0, **live: Any
 ) -> tuple[str, str] | None:
-    """(arm, unit) of a request in one experiment."""
+    """(arm, hash of the unit) of a request in one experiment."""
     every = LiveSettings.model_validate({"experiments": {"exp": settings}, **live})
     found = Splits(every, TIERS).assign(request, unix_s)
     return found and (found.arm, found.unit)
@@ -39,19 +38,20 @@ ONE_ARM: dict[str, Any] = {"arms": {"a": {"weight": 1}}}
 
 
 def test_buckets_never_change() -> None:
-    # The first 16 hex digits of `printf 'exp\000%s\000%s' 1 user-1 | sha256sum`, modulo 10,000.
-    assert bucket("exp", "1", "user-1") == 7156
-    assert bucket("exp", "1", "user-2") == 3927
+    # The first 16 hex digits of `printf 'exp\000%s\000%s' 1 user-1 | sha256sum`, and the same modulo 10,000.
+    assert unit_hash("exp", "1", "user-1") == "4c2e42fbae4ea3d4"
+    assert bucket("4c2e42fbae4ea3d4") == 7156
+    assert bucket(unit_hash("exp", "1", "user-2")) == 3927
 
 
 def test_the_unit_decides_the_arm() -> None:
     split = Split("exp", experiment({"a": 71.56, "b": 28.44}))
-    assert (split.arm_of("user-1", 0.0), split.arm_of("user-2", 0.0)) == ("b", "a")  # 7156 is the first of b
+    assert (split.assign("user-1", 0.0).arm, split.assign("user-2", 0.0).arm) == ("b", "a")  # 7156 is the first of b
 
 
 def test_another_seed_assigns_anew() -> None:
     one, other = (Split("exp", experiment({"a": 1, "b": 1}, seed=seed)) for seed in ("1", "2"))
-    same = sum(one.arm_of(f"u{i}", 0.0) == other.arm_of(f"u{i}", 0.0) for i in range(2000))
+    same = sum(one.assign(f"u{i}", 0.0).arm == other.assign(f"u{i}", 0.0).arm for i in range(2000))
     assert 0.4 < same / 2000 < 0.6
 
 
@@ -63,7 +63,7 @@ def test_arms_get_their_share_of_buckets() -> None:
 
 def test_units_are_shared_within_the_error_of_sampling() -> None:
     table = bucket_tables(experiment({"a": 10, "b": 20, "c": 70}))[0]
-    counts = Counter(table[bucket("exp", "1", f"user-{i}")] for i in range(200_000))
+    counts = Counter(table[bucket(unit_hash("exp", "1", f"user-{i}"))] for i in range(200_000))
     for arm, share in enumerate((0.1, 0.2, 0.7)):
         assert abs(counts[arm] / 200_000 - share) < 4 * (share * (1 - share) / 200_000) ** 0.5
 
@@ -101,9 +101,10 @@ def test_a_ramp_keeps_the_units_it_has_and_follows_the_clock() -> None:
     unit = next(
         unit
         for i in range(9999)
-        if tables[1][bucket("exp", "1", unit := f"u{i}")] > tables[0][bucket("exp", "1", unit)]
+        if tables[1][place := bucket(unit_hash("exp", "1", unit := f"u{i}"))] > tables[0][place]
     )
-    assert [split.arm_of(unit, DAWN_S - 0.001), split.arm_of(unit, DAWN_S)] == ["old", "new"]
+    before, after = split.assign(unit, DAWN_S - 0.001), split.assign(unit, DAWN_S)
+    assert [(before.arm, before.step), (after.arm, after.step)] == [("old", 0), ("new", 1)]
 
 
 def test_an_arm_that_a_step_leaves_out_keeps_its_weight() -> None:
@@ -123,7 +124,7 @@ def test_an_arm_that_a_step_leaves_out_keeps_its_weight() -> None:
     ],
 )
 def test_the_unit_is_what_the_file_says(settings: dict[str, Any], fields: dict[str, Any], unit: str) -> None:
-    assert assign(ONE_ARM | settings, request(**fields)) == ("a", unit)
+    assert assign(ONE_ARM | settings, request(**fields)) == ("a", unit_hash("exp", "1", unit))
 
 
 @pytest.mark.parametrize(
@@ -144,7 +145,7 @@ def test_a_request_that_makes_its_own_choice_takes_no_part(settings: dict[str, A
 
 
 def test_a_budget_is_no_choice_where_no_arm_sets_a_class() -> None:
-    assert assign(ONE_ARM, request(user="u", slo_ms=20.0, candidates="ranked")) == ("a", "u")
+    assert assign(ONE_ARM, request(user="u", slo_ms=20.0, candidates="ranked")) is not None
 
 
 def three_tiers(**settings: Any) -> FleetConfig:

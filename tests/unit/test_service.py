@@ -291,11 +291,11 @@ async def test_an_arms_cascade_floor_and_fusion_are_carried_out() -> None:
     ranking = await one.rank(RerankRequest("cat", ["a dog", "a", "a dog is an animal"], user="u"))
     assert [(stage.tier, stage.candidates) for stage in ranking.stages] == [("small", 3), ("large", 2)]
     assert ranking.fused == ("order", 2.5)
-    asked = one._resolve(RerankRequest("cat", ["a"], user="u", min_quality=0.1)).request
-    assert asked.min_quality == 0.1
+    asked = RerankRequest("cat", ["a"], user="u", min_quality=0.1)
+    assert one._resolve(asked, ranking.assignment).request.min_quality == 0.1
     floor = service(experiments={"size": {"arms": {"a": {"weight": 1, "min_quality": 0.45}}}})
-    assert floor._resolve(RerankRequest("cat", ["a"], user="u", min_quality=0.1)).request.min_quality == 0.45
-    assert floor._resolve(RerankRequest("cat", ["a"], min_quality=0.1)).request.min_quality == 0.1
+    assert floor._resolve(asked, floor.splits.assign(asked, 0.0)).request.min_quality == 0.45
+    assert floor._resolve(asked, None).request.min_quality == 0.1
 
 
 async def test_each_tier_cuts_documents_at_its_own_limit() -> None:

@@ -172,13 +172,15 @@ class FusedBy(NamedTuple):
 class Assignment:
     """The arm of an experiment that a request belongs to, by its unit (a user or session, say).
 
-    settings: what the arm changes.
+    unit: the first 16 hex digits of a SHA-256 over experiment, seed and the unit's id, which goes no further.
+    settings: what the arm changes. step: index of the weights in force: 0 before the first step of the schedule.
     """
 
     experiment: str
     arm: str
     unit: str
     settings: Arm
+    step: int = 0
 
 
 class Considered(NamedTuple):

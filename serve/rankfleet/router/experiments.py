@@ -11,17 +11,21 @@ from types import MappingProxyType
 import numpy as np
 
 from rankfleet.core.config import LiveSettings
-from rankfleet.core.experiments import Experiment
 from rankfleet.core.experiment_state import NO_STATE, ExperimentState
+from rankfleet.core.experiments import Experiment
 from rankfleet.core.messages import Assignment, RerankRequest
 
 BUCKETS = 10_000
 
 
-def bucket(experiment: str, seed: str, unit: str) -> int:
-    """0 to 9,999, uniform over units and independent between experiments."""
-    digest = hashlib.sha256("\0".join((experiment, seed, unit)).encode("utf-8", "surrogatepass")).digest()
-    return int.from_bytes(digest[:8], "big") % BUCKETS
+def unit_hash(experiment: str, seed: str, unit: str) -> str:
+    """16 hex digits that stand for a unit in one experiment. unit: its id."""
+    return hashlib.sha256("\0".join((experiment, seed, unit)).encode("utf-8", "surrogatepass")).hexdigest()[:16]
+
+
+def bucket(unit: str) -> int:
+    """0 to 9,999, uniform over units and independent between experiments. unit: as `unit_hash` returns it."""
+    return int(unit, 16) % BUCKETS
 
 
 def bucket_counts(weights: Mapping[str, float]) -> list[int]:
@@ -83,16 +87,22 @@ class Split:
         """How many steps of the schedule have passed."""
         return sum(at_s <= unix_s for at_s in self._times_s)
 
-    def arm_of(self, unit: str, unix_s: float) -> str:
+    def stopped(self) -> dict[str, str]:
+        """By arm that is stopped, by the file or for being worse than the control, the reason."""
+        by_file = {arm: "by the fleet file" for arm, settings in self.experiment.arms.items() if settings.stopped}
+        return {**self.state.stopped, **by_file}
+
+    def assign(self, unit: str, unix_s: float) -> Assignment:
         """The arm of one unit: that of its bucket, or the control where that arm is stopped. The buckets of a stopped
         arm stay its own, so that no other unit moves.
 
-        unix_s: seconds since 1970 by the router's wall clock, which the schedule goes by.
+        unit: its id. unix_s: seconds since 1970 by the router's wall clock, which the schedule goes by.
         """
-        table = self._tables[self.step(unix_s)]
-        arm = self._arms[table[bucket(self.name, self.experiment.seed, unit)]]
-        stopped = self.experiment.arms[arm].stopped or arm in self.state.stopped
-        return self.experiment.control_arm if stopped else arm
+        unit, step = unit_hash(self.name, self.experiment.seed, unit), self.step(unix_s)
+        arm = self._arms[self._tables[step][bucket(unit)]]
+        if self.experiment.arms[arm].stopped or arm in self.state.stopped:
+            arm = self.experiment.control_arm
+        return Assignment(self.name, arm, unit, self.experiment.arms[arm], step)
 
     def unit_of(self, request: RerankRequest, names_slo: bool) -> str | None:
         """The id that decides the arm; None if the request takes no part.
@@ -137,7 +147,7 @@ class Splits:
     def assign(self, request: RerankRequest, unix_s: float) -> Assignment | None:
         """The arm of the first experiment that the request takes part in; None if there is none.
 
-        A request that names a tier takes part in none. unix_s: as in `Split.arm_of`.
+        A request that names a tier takes part in none. unix_s: as in `Split.assign`.
         """
         if not self.splits or request.model in self._tiers:
             return None
@@ -146,6 +156,5 @@ class Splits:
         for split in self.splits:
             unit = split.unit_of(request, names_slo)
             if unit is not None:
-                arm = split.arm_of(unit, unix_s)
-                return Assignment(split.name, arm, unit, split.experiment.arms[arm])
+                return split.assign(unit, unix_s)
         return None

@@ -17,7 +17,8 @@ import numpy as np
 
 from rankfleet.core.config import FleetConfig, LiveSettings
 from rankfleet.core.errors import Overloaded, Unavailable
-from rankfleet.core.messages import Decision, Ranking, Refusal, RerankRequest
+from rankfleet.core.events import RequestEvent
+from rankfleet.core.messages import Assignment, Decision, Ranking, Refusal, RerankRequest
 from rankfleet.core.passages import PassageRule
 from rankfleet.core.text_options import AS_SENT
 from rankfleet.core.timing import Timing
@@ -31,6 +32,7 @@ from rankfleet.estimates.load import OfferedLoad
 from rankfleet.router.answer import ResolvedRequest, TokenizedRequest, ranking_of, refused
 from rankfleet.router.candidates import check_scores, for_each_query, in_retrievers_order
 from rankfleet.router.dispatch import GroupClient
+from rankfleet.router.events import answered, failed, tell
 from rankfleet.router.experiments import Splits
 from rankfleet.router.fleet import FleetView
 from rankfleet.router.fleet_router import FleetRouter, OnDecision
@@ -66,6 +68,7 @@ class RankingService:
         on_decision: OnDecision | None = None,
         on_lost: Callable[[str], None] = lambda group: None,
         wall_clock: Callable[[], float] = time.time,
+        on_event: Callable[[RequestEvent], None] | None = None,
     ) -> None:
         """tokenizers: by tier; tiers that share a vocabulary may share one object.
         groups, ledgers: by group; shared by all versions of the fleet that a process serves.
@@ -74,7 +77,9 @@ class RankingService:
         before: the service of the previous version of the fleet. It finishes the requests it has begun; its counts,
             estimates and caches go on in this one.
         on_decision, on_lost: as in `FleetRouter`.
-        wall_clock: seconds since 1970, for the schedules of experiments.
+        wall_clock: seconds since 1970, for the schedules of experiments and for events.
+        on_event: called with what became of each request of `rank`, answered or not, but for probes. Its errors fail
+            no request. None: no events are made.
         """
         self.config = config
         self.live: LiveSettings = config.live
@@ -83,6 +88,7 @@ class RankingService:
         self.offered.add_groups(config.groups)
         self.clock = clock
         self._wall_clock = wall_clock
+        self._on_event = on_event
         self.splits = Splits(self.live, config.tiers)
         self._tokenizers = tokenizers
         self._cache: TokenCache = before._cache if before else TokenCache(int(config.token_cache_mb * 1e6))
@@ -121,15 +127,32 @@ class RankingService:
         Infeasible and Overloaded if no acceptable plan fits and the SLO class says refuse, or `min_quality` rules out
         what is left. Unavailable if no replica can be had, ScoringFailed if the engine fails.
         """
-        timing = timing or Timing(self.clock())
-        resolved = self._resolve(request, timing.started_s)
+        timing, at = timing or Timing(self.clock()), self._wall_clock()
+        assignment = None if request.probe else self.splits.assign(request, at)
+        on_event = None if request.probe else self._on_event
+        resolved: ResolvedRequest | None = None
+        try:
+            resolved = self._resolve(request, assignment, timing.started_s)
+            ranking = await self._answer(resolved, timing)
+        except BaseException as error:
+            if on_event is not None:
+                took_ms = (self.clock() - timing.started_s) * 1e3
+                tell(on_event, failed, request, assignment, at, error, resolved and resolved.target, took_ms)
+            raise
+        if on_event is not None:
+            tell(on_event, answered, request, assignment, at, ranking)
+        return ranking
+
+    async def _answer(self, resolved: ResolvedRequest, timing: Timing) -> Ranking:
+        """Raises as `rank` does."""
+        request = resolved.request
         if (early := self._refuse_early(resolved)) is not None:
             raise refused(early)
         timing.ends("plan", self.clock())
         tokenized = await self._tokenized(resolved, timing)
         if not request.probe and request.options.instruction is None:  # tokens without characters of their own
             lengths = tokenized.plan_request.lengths or {}
-            self._token_bounds[request.tenant].learn(resolved.request, lengths, self._shortest_cuts(resolved))
+            self._token_bounds[request.tenant].learn(request, lengths, self._shortest_cuts(resolved))
         plan, answer = await self._router.route(tokenized)
         ranking = ranking_of(tokenized, plan, answer)
         if answer is not None and answer.best is not None:
@@ -139,7 +162,7 @@ class RankingService:
 
     async def explain(self, request: RerankRequest) -> Decision:
         """What would be decided now, without scoring. Raises as `rank` does for what is wrong with the request."""
-        resolved = self._resolve(request)
+        resolved = self._resolve(request, self.splits.assign(request, self._wall_clock()))
         if (early := self._refuse_early(resolved, counted=False)) is not None:
             return early
         tokenized = await self._tokenized(resolved, Timing(resolved.arrived_s))
@@ -194,10 +217,12 @@ class RankingService:
         """Score a small request a few times: connections and much else are made on first use, and no client should
         pay for that. Nothing is decided or learned. Raises what replicas raise."""
         for _ in range(WARM_UPS):
-            tokenized = await self._tokenized(self._resolve(replace(PROBE, model=tier)), Timing())
+            tokenized = await self._tokenized(self._resolve(replace(PROBE, model=tier), None), Timing())
             await self._router.dispatcher.score((tier,), tokenized.texts.part(tier).pairs)
 
-    def _resolve(self, request: RerankRequest, arrived_s: float | None = None) -> ResolvedRequest:
+    def _resolve(
+        self, request: RerankRequest, assignment: Assignment | None, arrived_s: float | None = None
+    ) -> ResolvedRequest:
         """Check a request and count its pairs as its tenant's, put its documents into their retriever's order, and find
         which tiers may answer it."""
         if not request.probe:
@@ -206,7 +231,6 @@ class RankingService:
             for query in request.each_query:
                 check_query(query, self.config.limits)
             check_scores(request)
-        assignment = None if request.probe else self.splits.assign(request, self._wall_clock())
         arm = assignment.settings if assignment is not None else NO_ARM
         target = target_of(request, self.live, self.config.tiers, arm)
         if arm.min_quality is not None:
