@@ -18,7 +18,8 @@ from rankfleet.core.experiment_state import COLUMNS
 from rankfleet.core.experiments import Rollback
 from rankfleet.estimates.rollback import worse_arms
 
-RUNS = 1000
+RUNS = {"alike": 1000, "alike, 2% of the users": 1000}
+OTHER_RUNS = 200
 USERS, REQUESTS, PERIODS, LOOK = 3000, 20_000, 2, 100
 ARMS = ("control", "small", "large")
 BUCKETS = 10_000
@@ -67,8 +68,9 @@ def simulate(case: str, seed: int) -> tuple[int, int] | None:
 
 
 def measure(case: str, pool: ProcessPoolExecutor) -> dict[str, float]:
-    found = [each for each in pool.map(simulate, [case] * RUNS, range(RUNS), chunksize=20) if each is not None]
-    result: dict[str, float] = {"runs": RUNS, "stopped_share": round(len(found) / RUNS, 4)}
+    runs = RUNS.get(case, OTHER_RUNS)
+    found = [each for each in pool.map(simulate, [case] * runs, range(runs), chunksize=20) if each is not None]
+    result: dict[str, float] = {"runs": runs, "stopped_share": round(len(found) / RUNS, 4)}
     if found:
         total, arm = (np.array(each) for each in zip(*found, strict=True))
         result |= {"requests_p50": float(np.median(total)), "requests_p95": float(np.percentile(total, 95))}

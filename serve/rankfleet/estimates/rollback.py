@@ -11,12 +11,13 @@ uniform confidence sequences", 2021). With k bad outcomes of n, a share p is exc
 
     B(k + ½, n − k + ½) ⁄ B(½, ½) ⁄ (pᵏ (1 − p)ⁿ⁻ᵏ)  ≥  1 ⁄ α
 
-which is exact for few outcomes too: an arm that only fails is stopped after about ten requests of different users.
+which is exact for few outcomes too. An arm needs bad outcomes in MIN_BAD buckets to be stopped: those of one moment
+resemble each other, and a small arm may have two or three of them.
 
 Outcomes of one user resemble each other. Outcomes are therefore counted by bucket of units, and k and n divided by the
-design effect (Rao and Scott 1992): the variance of the bad outcomes between buckets ÷ that of independent ones. Both
-have one bucket of usual size with bad outcomes only added to them, so that an arm without any is as uncertain as its
-buckets are few. Without this, one user whose requests always fail could stop an arm.
+design effect (Rao and Scott 1992): the variance of the bad outcomes between buckets, by the jackknife, ÷ that of
+independent ones. Both have one bucket of mean size with bad outcomes only added to them, so that an arm without any is
+as uncertain as its buckets are few. Without this, one user whose requests always fail could stop an arm.
 
 An experiment stops one or more good arms with a probability of at most ALPHA. It is shared by the arms, the measures,
 and the periods after whose end counts begin anew: the j-th has 1 ⁄ (j (j + 1)) of it, and all together 1.
@@ -32,6 +33,7 @@ from rankfleet.core.experiment_state import COLUMNS
 from rankfleet.core.experiments import Rollback
 
 ALPHA = 0.05
+MIN_BAD = 5
 SLOW_SHARE = 0.01  # of the answers above the 99th percentile
 BIN_RATIO = 1.05  # of the bounds of two neighbouring bins of latency
 BINS = 300  # up to 1.05³⁰⁰ ms, more than half an hour
@@ -65,7 +67,7 @@ class Share:
         if not total:
             return Share(0.0, 0.0)
         share, usual = all_bad / total, total / np.count_nonzero(of)
-        residuals = bad - share * of
+        residuals = (bad - share * of) / np.maximum(1 - of / total, 1e-9)
         effect = (float(residuals @ residuals) + usual**2) / (all_bad * (1 - share) + usual)
         effect = max(1.0, effect)
         return Share(all_bad / effect, total / effect)
@@ -138,7 +140,9 @@ def worse_arms(
         allowed = max(measure.floor, reference.upper(alpha) + measure.margin)
         for arm, counts in arms.items():
             share = Share.effective(counts[:, bad], counts[:, of])
-            if arm != control and arm not in found and share.is_above(allowed, alpha):
+            if arm == control or arm in found or np.count_nonzero(counts[:, bad]) < MIN_BAD:
+                continue
+            if share.is_above(allowed, alpha):
                 told, compared = (percent(each[:, bad].sum(), each[:, of].sum()) for each in (counts, arms[control]))
                 found[arm] = f"{told} {measure.text}, and {compared} of the control's; {measure.allowed}"
     return found

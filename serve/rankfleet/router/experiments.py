@@ -87,6 +87,11 @@ class Split:
         """How many steps of the schedule have passed."""
         return sum(at_s <= unix_s for at_s in self._times_s)
 
+    def shares(self, step: int) -> dict[str, float]:
+        """The share of the buckets that each arm has by its weight, after this step of the schedule."""
+        counts = np.bincount(self._tables[step], minlength=len(self._arms))
+        return {arm: int(count) / BUCKETS for arm, count in zip(self._arms, counts, strict=True)}
+
     def stopped(self) -> dict[str, str]:
         """By arm that is stopped, by the file or for being worse than the control, the reason."""
         by_file = {arm: "by the fleet file" for arm, settings in self.experiment.arms.items() if settings.stopped}
