@@ -52,7 +52,7 @@ async def test_an_answer_makes_an_event_with_all_that_the_reply_says() -> None:
     ranking = await one.rank(request, Timing(clock.now - 0.025))
     assert events == [
         RequestEvent(
-            at=DAWN_S,
+            at_s=DAWN_S,
             request_id="r-1",
             tenant="shop",
             experiment="size",
@@ -115,7 +115,7 @@ async def test_a_refusal_makes_an_event_with_its_arm_and_its_reason() -> None:
         slo_classes={"strict": {"slo_ms": 50, "when_none_fits": "refuse"}},
     )
     assert dataclasses.replace(event, reason="") == RequestEvent(
-        at=DAWN_S,
+        at_s=DAWN_S,
         request_id="r-2",
         experiment="size",
         arm="small",

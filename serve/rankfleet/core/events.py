@@ -1,16 +1,18 @@
-"""What became of one request: the row that experiments are judged by."""
+"""What experiments are judged by: what became of each request, and what people then did with the answer."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import get_type_hints
 
 MAX_RANKED = 100  # documents of a ranking that an event lists
+FEEDBACK_PREFIX = "feedback-"  # of the names of files with feedback; those with events begin otherwise
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RequestEvent:
     """What became of one request that was answered, refused or failed. Holds no texts and no ids of users.
 
-    at: when it arrived, in seconds since 1970 by the router's wall clock.
+    at_s: when it arrived, in seconds since 1970 by the router's wall clock.
     experiment, arm: those it belongs to; None if it takes part in no experiment.
     step: index of the weights in force: 0 before the first step of the experiment's schedule.
     unit: first 16 hex digits of a SHA-256 over experiment, seed and the id of its unit (a user or session, say).
@@ -28,7 +30,7 @@ class RequestEvent:
         queries, all their documents are numbered in one row, one query's after the other's. Empty for an error.
     """
 
-    at: float
+    at_s: float
     request_id: str
     tenant: str | None = None
     experiment: str | None = None
@@ -51,3 +53,36 @@ class RequestEvent:
     met: bool | None = None
     quality: float | None = None
     ranking: Sequence[int] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Feedback:
+    """What is known afterwards of one answer. There may be several of a request, which are merged when they are read.
+
+    at_s: when it came, as in `RequestEvent`. request_id, tenant: of the request.
+    clicks: documents that were clicked, by their place as in `RequestEvent.ranking`. labels: judgements by document,
+        the higher the better. converted: whether the request led to what it was for. None: nothing is said of it.
+    """
+
+    at_s: float
+    request_id: str
+    tenant: str | None = None
+    clicks: Sequence[int] | None = None
+    labels: Mapping[int, float] | None = None
+    converted: bool | None = None
+
+
+SQL_TYPES = {
+    float: "DOUBLE",
+    int: "BIGINT",
+    str: "VARCHAR",
+    bool: "BOOLEAN",
+    Sequence[int]: "INTEGER[]",
+    Mapping[int, float]: "MAP(INTEGER, DOUBLE)",
+}
+
+
+def sql_columns(row: type[RequestEvent] | type[Feedback]) -> dict[str, str]:
+    """The columns of the files, with their types in SQL."""
+    hints = get_type_hints(row).items()
+    return {name: next(sql for kind, sql in SQL_TYPES.items() if hint in (kind, kind | None)) for name, hint in hints}

@@ -28,13 +28,13 @@ def tell(listener: Callable[[RequestEvent], None], make: Callable[..., RequestEv
     listener(make(*facts))
 
 
-def answered(request: RerankRequest, assignment: Assignment | None, at: float, ranking: Ranking) -> RequestEvent:
-    """The event of an answer. at: as in `RequestEvent`."""
+def answered(request: RerankRequest, assignment: Assignment | None, at_s: float, ranking: Ranking) -> RequestEvent:
+    """The event of an answer. at_s: as in `RequestEvent`."""
     plan = ranking.plan
     return event_of(
         request,
         assignment,
-        at=at,
+        at_s=at_s,
         tier=plan.tier,
         plan=plan_text(plan),
         reason=plan.reason,
@@ -53,7 +53,7 @@ def answered(request: RerankRequest, assignment: Assignment | None, at: float, r
 def failed(
     request: RerankRequest,
     assignment: Assignment | None,
-    at: float,
+    at_s: float,
     error: BaseException,
     target: Target | None,
     total_ms: float,
@@ -65,7 +65,7 @@ def failed(
     return event_of(
         request,
         assignment,
-        at=at,
+        at_s=at_s,
         status=kind.status,
         error=kind.code,
         reason=str(error) if isinstance(error, OWN_WORDS) else "",

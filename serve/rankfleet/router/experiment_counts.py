@@ -55,7 +55,7 @@ class PeriodTally:
 
     def count(self, event: RequestEvent, slow_ms: float | None) -> None:
         """Count a request, unless it has arrived in an earlier period."""
-        period = Period(int(event.at // PERIOD_S), event.step)
+        period = Period(int(event.at_s // PERIOD_S), event.step)
         if period > self.period:
             self.period = period
             self.arms.clear()

@@ -131,8 +131,8 @@ class RankingService:
         Infeasible and Overloaded if no acceptable plan fits and the SLO class says refuse, or `min_quality` rules out
         what is left. Unavailable if no replica can be had, ScoringFailed if the engine fails.
         """
-        timing, at = timing or Timing(self.clock()), self.wall_clock()
-        assignment = None if request.probe else self.splits.assign(request, at)
+        timing, at_s = timing or Timing(self.clock()), self.wall_clock()
+        assignment = None if request.probe else self.splits.assign(request, at_s)
         on_event = None if request.probe else self._on_event
         resolved: ResolvedRequest | None = None
         try:
@@ -141,10 +141,10 @@ class RankingService:
         except BaseException as error:
             if on_event is not None:
                 took_ms = (self.clock() - timing.started_s) * 1e3
-                tell(on_event, failed, request, assignment, at, error, resolved and resolved.target, took_ms)
+                tell(on_event, failed, request, assignment, at_s, error, resolved and resolved.target, took_ms)
             raise
         if on_event is not None:
-            tell(on_event, answered, request, assignment, at, ranking)
+            tell(on_event, answered, request, assignment, at_s, ranking)
         return ranking
 
     async def _answer(self, resolved: ResolvedRequest, timing: Timing) -> Ranking:

@@ -1,0 +1,1 @@
+"""Reads what routers have written of their requests."""

@@ -1,0 +1,110 @@
+"""Events and feedback of a folder, as routers write them (`cluster/event_files.py`), as tables in DuckDB."""
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+from rankfleet.core.errors import ConfigError
+from rankfleet.core.events import FEEDBACK_PREFIX, Feedback, RequestEvent, sql_columns
+
+if TYPE_CHECKING:
+    from duckdb import DuckDBPyConnection
+
+ATTEMPTS = 5  # to read files of which routers put some together at the same time
+MERGED = """
+CREATE VIEW feedback AS
+WITH judged AS (
+    SELECT request_id, tenant, document, arg_max(label, at_s) AS label
+    FROM (SELECT request_id, tenant, at_s, unnest(map_keys(labels)) AS document, unnest(map_values(labels)) AS label
+          FROM feedback_rows)
+    GROUP BY ALL
+), labels AS (
+    SELECT request_id, tenant, map(list(document ORDER BY document), list(label ORDER BY document)) AS labels
+    FROM judged GROUP BY ALL
+), rest AS (
+    SELECT request_id, tenant, max(at_s) AS at_s, bool_or(converted) AS converted,
+           list_sort(list_distinct(flatten(list(clicks) FILTER (clicks IS NOT NULL)))) AS clicks
+    FROM feedback_rows GROUP BY ALL
+)
+SELECT rest.request_id, rest.tenant, rest.at_s, rest.clicks, labels.labels, rest.converted
+FROM rest LEFT JOIN labels
+    ON labels.request_id = rest.request_id AND labels.tenant IS NOT DISTINCT FROM rest.tenant
+"""
+
+
+def open_store(folder: str) -> "DuckDBPyConnection":
+    """The files of a folder as two views. folder: a path, or a URL that fsspec opens.
+
+    `events`: the fields of `RequestEvent`, and `router`, the name of the file without its ending.
+    `feedback`: the fields of `Feedback`, one row for each request and tenant: all clicks, the last label of each
+    document, converted if any said so, and the time of the last.
+
+    JSON lines are read now, Parquet when it is asked for. Lines that are not whole are left out. Raises ConfigError if
+    there is no such folder, or no DuckDB.
+    """
+    try:
+        import duckdb
+    except ImportError as error:
+        raise ConfigError("reading events needs DuckDB:  pip install 'rankfleet[experiments]'") from error
+    from fsspec.core import url_to_fs
+    from fsspec.implementations.local import LocalFileSystem
+
+    try:
+        files, root = url_to_fs(folder)
+    except (ImportError, ValueError) as error:
+        raise ConfigError(f"{folder}: {error}") from error
+    connection = duckdb.connect(config={"autoinstall_known_extensions": "false"})  # nothing is fetched from elsewhere
+    is_local = isinstance(files, LocalFileSystem)
+    if not is_local:
+        connection.register_filesystem(files)
+    for attempt in range(ATTEMPTS):
+        if not files.exists(root):
+            raise ConfigError(f"{folder}: there is no such folder; `events: {{folder: …}}` in the fleet file makes one")
+        files.invalidate_cache()
+        found = files.find(root)
+        paths = whole_hours_once(found if is_local else map(files.unstrip_protocol, found))
+        try:
+            read_rows(connection, "events", RequestEvent, [path for path in paths if not is_feedback(path)])
+            read_rows(connection, "feedback_rows", Feedback, [path for path in paths if is_feedback(path)])
+            break
+        except duckdb.IOException:
+            if attempt == ATTEMPTS - 1:
+                raise
+    connection.execute(MERGED)
+    return connection
+
+
+def whole_hours_once(paths: Iterable[str]) -> list[str]:
+    """The files to read: JSON lines only where there is no Parquet of the same yet."""
+    listed = sorted(paths)
+    parquet = {path for path in listed if path.endswith(".parquet")}
+    lines = [path for path in listed if path.endswith(".jsonl")]
+    return [*sorted(parquet), *(path for path in lines if f"{path.removesuffix('.jsonl')}.parquet" not in parquet)]
+
+
+def is_feedback(path: str) -> bool:
+    return path.rpartition("/")[2].startswith(FEEDBACK_PREFIX)
+
+
+def read_rows(
+    connection: "DuckDBPyConnection", view: str, row: type[RequestEvent] | type[Feedback], paths: list[str]
+) -> None:
+    """Make a view of the rows in these files."""
+    columns = sql_columns(row)
+    lines, parquet = ([path for path in paths if path.endswith(end)] for end in (".jsonl", ".parquet"))
+    named = ", ".join(f"{name} {kind}" for name, kind in (columns | {"router": "VARCHAR"}).items())
+    connection.execute(f"CREATE OR REPLACE TABLE {view}_in_lines ({named})")
+    parts = [f"FROM {view}_in_lines"]
+    router = "SELECT * EXCLUDE filename, parse_filename(filename, true) AS router"
+    if lines:
+        read = f"read_json({quoted(lines)}, columns={columns}, format='newline_delimited', ignore_errors=true"
+        kept = "request_id IS NOT NULL AND at_s IS NOT NULL"  # half a line is a row of NULLs
+        connection.execute(f"INSERT INTO {view}_in_lines {router} FROM {read}, filename=true) WHERE {kept}")
+    if parquet:
+        parts.append(f"{router} FROM read_parquet({quoted(parquet)}, union_by_name=true, filename=true)")
+    connection.execute(f"CREATE OR REPLACE VIEW {view} AS {' UNION ALL BY NAME '.join(parts)}")
+
+
+def quoted(texts: Iterable[str]) -> str:
+    """A list of texts in SQL."""
+    inside = "', '".join(text.replace("'", "''") for text in texts)
+    return f"['{inside}']"
