@@ -11,7 +11,9 @@ from typing_extensions import TypedDict
 
 from rankfleet.api.http import json_response
 from rankfleet.api.recent import Recent
+from rankfleet.core.experiment_state import COLUMNS
 from rankfleet.core.work import Work
+from rankfleet.router.experiments import Split
 from rankfleet.router.plan_options import PlanRequest, complete_options
 from rankfleet.router.service import RankingService
 
@@ -66,9 +68,41 @@ class RecentRequests(TypedDict):
     refused: Annotated[dict[str, int], Field(description="requests that were refused or failed, by code")]
 
 
+class FleetArm(TypedDict):
+    name: str
+    changes: Annotated[str, Field(description="what it changes, for people")]
+    weight: Annotated[float, Field(description="the one in force, relative to the other arms")]
+    share: Annotated[float, Field(description="of the buckets of users, sessions or other units")]
+    stopped: Annotated[
+        str | None, Field(description="why its units are answered as those of the control; null: they are not")
+    ]
+    requests: Annotated[int, Field(description="since `since_s`, of all routers")]
+    errors: Annotated[int, Field(description="of these, without an answer")]
+    budgets: Annotated[int, Field(description="answers that had a budget")]
+    met: Annotated[int, Field(description="of these, in time")]
+
+
+class FleetStep(TypedDict):
+    at: Annotated[str, Field(description="when, as the fleet file has it")]
+    weights: dict[str, float]
+
+
+class FleetExperiment(TypedDict):
+    name: str
+    unit: str
+    stopped: Annotated[bool, Field(description="no request takes part")]
+    control: str
+    since_s: Annotated[
+        float | None, Field(description="when the counts begin, in seconds since 1970; null before the first")
+    ]
+    arms: list[FleetArm]
+    next: Annotated[FleetStep | None, Field(description="the next step of the schedule")]
+
+
 class FleetReply(TypedDict):
     groups: list[FleetGroup]
     tiers: list[FleetTier]
+    experiments: list[FleetExperiment]
     recent: RecentRequests
     decisions: Annotated[list[FleetDecision], Field(description="newest first, at most 50")]
 
@@ -84,6 +118,7 @@ def add_fleet(api: FastAPI, service: RankingService, recent: Recent) -> None:
             {
                 "groups": groups_json(service, now_s),
                 "tiers": tiers_json(service, now_s),
+                "experiments": [experiment_json(split, service.wall_clock()) for split in service.splits.splits],
                 "recent": recent_json(recent),
                 "decisions": decisions_json(recent),
             }
@@ -125,6 +160,33 @@ def groups_json(service: RankingService, now_s: float) -> list[dict[str, Any]]:
         }
         for name, group in service.config.groups.items()
     ]
+
+
+def experiment_json(split: Split, unix_s: float) -> dict[str, Any]:
+    experiment, state, step = split.experiment, split.state, split.step(unix_s)
+    weights, shares, stopped = list(experiment.all_weights())[step], split.shares(step), split.stopped()
+    counts = {arm: dict(zip(COLUMNS, state.counts.get(arm, (0,) * len(COLUMNS)), strict=True)) for arm in shares}
+    later = experiment.schedule[step : step + 1]
+    return {
+        "name": split.name,
+        "unit": experiment.header or experiment.unit,
+        "stopped": experiment.stopped,
+        "control": experiment.control_arm,
+        "since_s": state.since_s,
+        "arms": [
+            {
+                "name": arm,
+                "changes": experiment.arms[arm].summary,
+                "weight": weights[arm],
+                "share": shares[arm],
+                "stopped": stopped.get(arm),
+                **{key: counts[arm][key] for key in ("requests", "errors", "budgets")},
+                "met": counts[arm]["budgets"] - counts[arm]["missed"],
+            }
+            for arm in shares
+        ],
+        "next": {"at": later[0].at.isoformat(), "weights": later[0].weights} if later else None,
+    }
 
 
 def recent_json(recent: Recent) -> dict[str, Any]:

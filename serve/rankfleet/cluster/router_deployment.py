@@ -26,9 +26,11 @@ from rankfleet.autoscaler.reports import router_report
 from rankfleet.autoscaler.sharing import Resources
 from rankfleet.cluster.decision_file import DecisionFile, check_folder
 from rankfleet.cluster.envelope import ledger_of
+from rankfleet.cluster.experiment_monitor import ExperimentReporter, MonitorActor
 from rankfleet.cluster.following import FleetFollower
 from rankfleet.cluster.group_deployment import ReplicaGroup
 from rankfleet.cluster.in_router import InRouterGroup
+from rankfleet.cluster.ray_private import ClusterStore
 from rankfleet.cluster.telemetry import RouterTelemetry
 from rankfleet.cluster.transport import ServeGroupClient
 from rankfleet.core.config import FleetConfig
@@ -110,6 +112,7 @@ class Router:
             **self._hosted,
         }
         self._decisions = DecisionFile(f"decisions-{self._name}")
+        self._experiments = ExperimentReporter(self._name, self._telemetry, MonitorActor().ask, ClusterStore())
         self._rollover: Rollover[FleetApp] = Rollover(lambda name, models: self._ledgers[name].hosting(models))
         self._follower = FleetFollower("the router", self._start, self._turn_to)
         self._admission = Admission(0)
@@ -159,6 +162,7 @@ class Router:
         await self._turn_to(fleet)
         self._tasks |= {asyncio.create_task(self._poll_latency(name)) for name in self._clients}
         self._tasks.add(asyncio.create_task(self._poll_keys()))
+        self._tasks.add(asyncio.create_task(self._experiments.run()))
 
     async def _turn_to(self, fleet: FleetConfig) -> None:
         """Prepare a version and serve it as soon as replicas host its models. Raises what is wrong with it."""
@@ -171,6 +175,7 @@ class Router:
         self._settings = settings_name(fleet.for_groups)
         before = self._rollover.now
         files = await asyncio.to_thread(FleetFiles, fleet)
+        await self._experiments.prepare(fleet.experiments)
         for group in self._hosted.values():
             await group.follow(fleet)
         service = RankingService(
@@ -182,6 +187,8 @@ class Router:
             before=before.serving.service if before else None,
             on_decision=self._decisions.write,
             on_lost=self._telemetry.lost,
+            on_event=self._experiments.counts.listener(fleet.experiments) if fleet.experiments else None,
+            experiment_states=self._experiments.states,
         )
         service.fleet.use_profile(files.profile)
         api = build_api(
@@ -209,6 +216,7 @@ class Router:
             raise
         self._rollover.switch()
         service.take_over()
+        self._experiments.follow(fleet.experiments)
         self._decisions.adjust(fleet.decision_log)
         self._admission.max_bytes = fleet.limits.max_bytes_in_flight
 

@@ -53,6 +53,11 @@ class RouterTelemetry:
             boundaries=DURATION_S,
             tag_keys=("tier",),
         )
+        self._stopped = Gauge(
+            "rankfleet_experiment_arm_stopped",
+            "1 for an arm of an experiment that was stopped for being worse than the control",
+            ("experiment", "arm"),
+        )
         self._pairs = Counter("rankfleet_pairs_total", "Pairs scored", ("tier",))
         self._documents = Counter(
             "rankfleet_documents_total", "Documents ranked, by whether their token ids were cached", ("tier", "cached")
@@ -80,6 +85,10 @@ class RouterTelemetry:
     def lost(self, group: str) -> None:
         """Count a chunk that was lost with its replica."""
         self._lost.inc(1, {"group": group})
+
+    def arm_stopped(self, experiment: str, arm: str, stopped: bool) -> None:
+        """Export whether an arm is stopped."""
+        self._stopped.set(float(stopped), {"experiment": experiment, "arm": arm})
 
 
 def left_out(ranking: Ranking) -> str:

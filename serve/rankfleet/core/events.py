@@ -6,6 +6,7 @@ from typing import get_type_hints
 
 MAX_RANKED = 100  # documents of a ranking that an event lists
 FEEDBACK_PREFIX = "feedback-"  # of the names of files with feedback; those with events begin otherwise
+SHADOW_PREFIX = "shadow-"  # of the names of files with comparisons
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -108,7 +109,10 @@ SQL_TYPES = {
 }
 
 
-def sql_columns(row: type[RequestEvent] | type[Feedback]) -> dict[str, str]:
+Row = type[RequestEvent] | type[ShadowEvent] | type[Feedback]
+
+
+def sql_columns(row: Row) -> dict[str, str]:
     """The columns of the files, with their types in SQL."""
     hints = get_type_hints(row).items()
     return {name: next(sql for kind, sql in SQL_TYPES.items() if hint in (kind, kind | None)) for name, hint in hints}

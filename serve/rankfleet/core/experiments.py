@@ -1,4 +1,5 @@
-"""The `experiments` section of a fleet file: A/B splits between sizes, and what else an arm may change."""
+"""The `experiments` section of a fleet file: A/B splits between sizes, what else an arm may change, and when an arm is
+stopped by itself."""
 
 from collections.abc import Iterator, Mapping
 from datetime import datetime
@@ -6,9 +7,11 @@ from typing import Annotated, Literal, Self
 
 from pydantic import AfterValidator, AwareDatetime, Field, model_validator
 
+from rankfleet.core.fingerprint import settings_name
 from rankfleet.core.sections import AUTO, ClassName, Name, Section
 
 NO_CHANGE = "no change"  # what an arm without settings makes
+CONTROL = "control"  # the arm that others are compared with, if there is one of this name
 Weight = Annotated[float, Field(ge=0)]
 MeasureName = Annotated[
     str, Field(pattern=r"^(latency_ms|attainment|error_rate|conversion|(ctr|mrr|ndcg)(@[1-9][0-9]?)?)$")
@@ -45,6 +48,7 @@ class Arm(Section):
         description="how much the order of ranked candidates counts beside a tier's logits, in logits per unit of "
         "evidence, in place of the quality table's weights; 0: not at all",
     )
+    stopped: bool = Field(False, description="true: its users or sessions are answered as those of the control")
 
     @model_validator(mode="after")
     def _one_way_to_choose(self) -> Self:
@@ -86,6 +90,26 @@ class Step(Section):
     weights: dict[Name, Weight] = Field(description="weights by arm; an arm that is left out keeps its own")
 
 
+class Rollback(Section):
+    """How much worse than the control an arm may be before it is stopped."""
+
+    error_rate: float | None = Field(
+        0.01, ge=0, lt=1, description="how much higher the share of requests without an answer may be; null: not tested"
+    )
+    attainment: float | None = Field(
+        0.02,
+        ge=0,
+        lt=1,
+        description="how much lower the share of budgets met, of the answers that have one, may be; null: not tested",
+    )
+    latency_p99: float | None = Field(
+        None,
+        ge=1,
+        description="how many times the control's 99th percentile of latency an arm's may be; null: not tested, since "
+        "sizes differ in latency and budgets say how much is too much",
+    )
+
+
 class Experiment(Section):
     """An A/B split: users, sessions or other units are assigned to arms by a hash of their id."""
 
@@ -111,6 +135,10 @@ class Experiment(Section):
     control: Name | None = Field(
         None, description="the arm that others are compared with; null: the one called `control`, else the first"
     )
+    rollback: Rollback | None = Field(
+        Rollback(),
+        description="how much worse than the control an arm may be before it is stopped by itself; null: it never is",
+    )
     margins: dict[MeasureName, Annotated[float, Field(gt=0)]] | None = Field(
         None,
         description="by how much an arm may be worse than control and still be recommended by `rankfleet experiment "
@@ -123,8 +151,13 @@ class Experiment(Section):
     def _consistent(self) -> Self:
         if (self.unit == "header") != (self.header is not None):
             raise ValueError("`unit: header` and `header` (its name) go together; give both or neither")
-        if self.control is not None and self.control not in self.arms:
+        if self.control_arm not in self.arms:
             raise ValueError(f"control: {self.control!r} is none of {', '.join(self.arms)}")
+        if self.arms[self.control_arm].stopped:
+            raise ValueError(
+                f"{self.control_arm} is the control, which stopped arms fall back to; set `stopped: true` of the "
+                "experiment to stop all of it"
+            )
         served = [name for name, arm in self.arms.items() if arm.slo_class is not None or arm.min_quality is not None]
         if self.mode == "shadow" and served:
             raise ValueError(
@@ -142,11 +175,6 @@ class Experiment(Section):
                 raise ValueError(f"{where}all weights are 0; give at least one arm some weight")
         return self
 
-    @property
-    def control_arm(self) -> str:
-        """The arm that others are compared with."""
-        return self.control or ("control" if "control" in self.arms else next(iter(self.arms)))
-
     def all_weights(self) -> Iterator[Mapping[str, float]]:
         """The weights by arm: at first, and after each step of the schedule."""
         weights = {name: arm.weight for name, arm in self.arms.items()}
@@ -154,3 +182,18 @@ class Experiment(Section):
         for step in self.schedule:
             weights = weights | step.weights
             yield weights
+
+    @property
+    def control_arm(self) -> str:
+        """The arm that others are compared with, and whose settings the units of stopped arms get."""
+        return self.control or (CONTROL if CONTROL in self.arms else next(iter(self.arms)))
+
+    def identity(self, name: str) -> str:
+        """The fingerprint of what is tried on whom: name, unit, seed, control, and what the arms change.
+
+        Weights may change within one experiment. A change of anything else makes it another one, in which no arm has
+        been stopped.
+        """
+        arms = {arm: settings.model_dump(exclude={"weight", "stopped"}) for arm, settings in self.arms.items()}
+        unit = [self.unit, self.header, self.seed]
+        return settings_name({"name": name, "unit": unit, "control": self.control_arm, "arms": arms})

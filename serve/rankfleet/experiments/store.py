@@ -4,12 +4,14 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from rankfleet.core.errors import ConfigError
-from rankfleet.core.events import FEEDBACK_PREFIX, Feedback, RequestEvent, sql_columns
+from rankfleet.core.events import FEEDBACK_PREFIX, SHADOW_PREFIX, Feedback, RequestEvent, Row, ShadowEvent, sql_columns
 
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
 
 ATTEMPTS = 5  # to read files of which routers put some together at the same time
+VIEWS: dict[str, Row] = {"events": RequestEvent, "shadows": ShadowEvent, "feedback_rows": Feedback}
+PREFIXES = {SHADOW_PREFIX: "shadows", FEEDBACK_PREFIX: "feedback_rows"}
 MERGED = """
 CREATE VIEW feedback AS
 WITH judged AS (
@@ -32,9 +34,10 @@ FROM rest LEFT JOIN labels
 
 
 def open_store(folder: str) -> "DuckDBPyConnection":
-    """The files of a folder as two views. folder: a path, or a URL that fsspec opens.
+    """The files of a folder as views. folder: a path, or a URL that fsspec opens.
 
     `events`: the fields of `RequestEvent`, and `router`, the name of the file without its ending.
+    `shadows`: the fields of `ShadowEvent`, and `router`.
     `feedback`: the fields of `Feedback`, one row for each request and tenant: all clicks, the last label of each
     document, converted if any said so, and the time of the last.
 
@@ -63,8 +66,8 @@ def open_store(folder: str) -> "DuckDBPyConnection":
         found = files.find(root)
         paths = whole_hours_once(found if is_local else map(files.unstrip_protocol, found))
         try:
-            read_rows(connection, "events", RequestEvent, [path for path in paths if not is_feedback(path)])
-            read_rows(connection, "feedback_rows", Feedback, [path for path in paths if is_feedback(path)])
+            for view, row in VIEWS.items():
+                read_rows(connection, view, row, [path for path in paths if view_of(path) == view])
             break
         except duckdb.IOException:
             if attempt == ATTEMPTS - 1:
@@ -81,13 +84,13 @@ def whole_hours_once(paths: Iterable[str]) -> list[str]:
     return [*sorted(parquet), *(path for path in lines if f"{path.removesuffix('.jsonl')}.parquet" not in parquet)]
 
 
-def is_feedback(path: str) -> bool:
-    return path.rpartition("/")[2].startswith(FEEDBACK_PREFIX)
+def view_of(path: str) -> str:
+    """The view that a file belongs to, by its name."""
+    name = path.rpartition("/")[2]
+    return next((view for prefix, view in PREFIXES.items() if name.startswith(prefix)), "events")
 
 
-def read_rows(
-    connection: "DuckDBPyConnection", view: str, row: type[RequestEvent] | type[Feedback], paths: list[str]
-) -> None:
+def read_rows(connection: "DuckDBPyConnection", view: str, row: Row, paths: list[str]) -> None:
     """Make a view of the rows in these files."""
     columns = sql_columns(row)
     lines, parquet = ([path for path in paths if path.endswith(end)] for end in (".jsonl", ".parquet"))

@@ -6,10 +6,12 @@ buckets follow from the fleet file and the time alone, so every router replica, 
 
 import hashlib
 from collections.abc import Container, Mapping
+from types import MappingProxyType
 
 import numpy as np
 
 from rankfleet.core.config import LiveSettings
+from rankfleet.core.experiment_state import NO_STATE, ExperimentState
 from rankfleet.core.experiments import NO_CHANGE, Experiment
 from rankfleet.core.messages import Assignment, RerankRequest
 
@@ -62,8 +64,13 @@ def bucket_tables(experiment: Experiment) -> list[np.ndarray]:
 class Split:
     """One experiment with its buckets."""
 
-    def __init__(self, name: str, experiment: Experiment) -> None:
+    def __init__(
+        self, name: str, experiment: Experiment, states: Mapping[str, ExperimentState] = MappingProxyType({})
+    ) -> None:
+        """states: as in `Splits`."""
         self.name, self.experiment = name, experiment
+        self.identity = experiment.identity(name)
+        self._states = states
         self._arms = list(experiment.arms)
         self._tables = bucket_tables(experiment)
         self._times_s = [step.at.timestamp() for step in experiment.schedule]
@@ -71,12 +78,35 @@ class Split:
         self._sets_slo = any(arm.slo_class is not None for arm in arms)
         self._sets_fusion = any(arm.fusion_weight is not None for arm in arms)
 
+    @property
+    def state(self) -> ExperimentState:
+        """What all routers together have seen of it."""
+        return self._states.get(self.identity, NO_STATE)
+
+    def step(self, unix_s: float) -> int:
+        """How many steps of the schedule have passed."""
+        return sum(at_s <= unix_s for at_s in self._times_s)
+
+    def shares(self, step: int) -> dict[str, float]:
+        """The share of the buckets that each arm has by its weight, after this step of the schedule."""
+        counts = np.bincount(self._tables[step], minlength=len(self._arms))
+        return {arm: int(count) / BUCKETS for arm, count in zip(self._arms, counts, strict=True)}
+
+    def stopped(self) -> dict[str, str]:
+        """By arm that is stopped, by the file or for being worse than the control, the reason."""
+        by_file = {arm: "by the fleet file" for arm, settings in self.experiment.arms.items() if settings.stopped}
+        return {**self.state.stopped, **by_file}
+
     def assign(self, unit: str, unix_s: float) -> Assignment:
-        """The arm of one unit. unit: its id. unix_s: seconds since 1970 by the router's wall clock, which the schedule
-        goes by."""
-        unit = unit_hash(self.name, self.experiment.seed, unit)
-        step = sum(at_s <= unix_s for at_s in self._times_s)
+        """The arm of one unit: that of its bucket, or the control where that arm is stopped. The buckets of a stopped
+        arm stay its own, so that no other unit moves.
+
+        unit: its id. unix_s: seconds since 1970 by the router's wall clock, which the schedule goes by.
+        """
+        unit, step = unit_hash(self.name, self.experiment.seed, unit), self.step(unix_s)
         arm = self._arms[self._tables[step][bucket(unit)]]
+        if self.experiment.arms[arm].stopped or arm in self.state.stopped:
+            arm = self.experiment.control_arm
         return Assignment(self.name, arm, unit, self.experiment.arms[arm], step)
 
     def unit_of(self, request: RerankRequest, names_slo: bool) -> str | None:
@@ -107,12 +137,17 @@ class Split:
 class Splits:
     """All experiments of a fleet."""
 
-    def __init__(self, live: LiveSettings, tiers: Container[str]) -> None:
-        """tiers: of the fleet."""
+    def __init__(
+        self,
+        live: LiveSettings,
+        tiers: Container[str],
+        states: Mapping[str, ExperimentState] = MappingProxyType({}),
+    ) -> None:
+        """tiers: of the fleet. states: by `Experiment.identity`; what it says at the time counts."""
         self._slo_classes, self._tiers = live.slo_classes, tiers
-        every = [Split(name, experiment) for name, experiment in live.experiments.items()]
-        self._splits = [split for split in every if split.experiment.mode == "split"]
-        self._shadows = [split for split in every if split.experiment.mode == "shadow"]
+        every = [Split(name, experiment, states) for name, experiment in live.experiments.items()]
+        self.splits = [split for split in every if split.experiment.mode == "split"]
+        self.shadows = [split for split in every if split.experiment.mode == "shadow"]
         headers = {split.experiment.header for split in every}
         self.headers: tuple[str, ...] = tuple(sorted(name for name in headers if name is not None))
 
@@ -121,11 +156,11 @@ class Splits:
 
         A request that names a tier takes part in none. unix_s: as in `Split.assign`.
         """
-        return self._first(self._splits, request, unix_s)
+        return self._first(self.splits, request, unix_s)
 
     def shadow(self, request: RerankRequest, unix_s: float) -> Assignment | None:
         """The arm that a request's answer is compared with; None if there is none, or the arm changes nothing."""
-        found = self._first(self._shadows, request, unix_s)
+        found = self._first(self.shadows, request, unix_s)
         return found if found is not None and found.settings.summary != NO_CHANGE else None
 
     def _first(self, splits: list[Split], request: RerankRequest, unix_s: float) -> Assignment | None:

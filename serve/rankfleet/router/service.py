@@ -11,6 +11,7 @@ from collections import defaultdict
 from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import replace
 from functools import partial
+from types import MappingProxyType
 from typing import Any, TypeVar
 
 import numpy as np
@@ -18,6 +19,7 @@ import numpy as np
 from rankfleet.core.config import FleetConfig, LiveSettings
 from rankfleet.core.errors import Overloaded, Unavailable
 from rankfleet.core.events import RequestEvent
+from rankfleet.core.experiment_state import ExperimentState
 from rankfleet.core.messages import Assignment, Decision, Ranking, Refusal, RerankRequest
 from rankfleet.core.passages import PassageRule
 from rankfleet.core.text_options import AS_SENT
@@ -71,6 +73,7 @@ class RankingService:
         wall_clock: Callable[[], float] = time.time,
         on_event: Callable[[RequestEvent], None] | None = None,
         on_shadow: OnShadow = lambda outcome, event: None,
+        experiment_states: Mapping[str, ExperimentState] = MappingProxyType({}),
     ) -> None:
         """tokenizers: by tier; tiers that share a vocabulary may share one object.
         groups, ledgers: by group; shared by all versions of the fleet that a process serves.
@@ -83,6 +86,7 @@ class RankingService:
         on_event: called with what became of each request of `rank`, answered or not, but for probes. Its errors fail
             no request. None: no events are made.
         on_shadow: as in `Shadows`.
+        experiment_states: as in `Splits`.
         """
         self.config = config
         self.live: LiveSettings = config.live
@@ -90,9 +94,9 @@ class RankingService:
         self.offered: OfferedLoad = before.offered if before else OfferedLoad.of(config.groups)
         self.offered.add_groups(config.groups)
         self.clock = clock
-        self._wall_clock = wall_clock
+        self.wall_clock = wall_clock
         self._on_event = on_event
-        self.splits = Splits(self.live, config.tiers)
+        self.splits = Splits(self.live, config.tiers, experiment_states)
         self._shadows = Shadows(self._in_background, on_shadow)
         self._tokenizers = tokenizers
         self._cache: TokenCache = before._cache if before else TokenCache(int(config.token_cache_mb * 1e6))
@@ -131,7 +135,7 @@ class RankingService:
         Infeasible and Overloaded if no acceptable plan fits and the SLO class says refuse, or `min_quality` rules out
         what is left. Unavailable if no replica can be had, ScoringFailed if the engine fails.
         """
-        timing, at_s = timing or Timing(self.clock()), self._wall_clock()
+        timing, at_s = timing or Timing(self.clock()), self.wall_clock()
         assignment = None if request.probe else self.splits.assign(request, at_s)
         on_event = None if request.probe else self._on_event
         resolved: ResolvedRequest | None = None
@@ -186,7 +190,7 @@ class RankingService:
 
     async def explain(self, request: RerankRequest) -> Decision:
         """What would be decided now, without scoring. Raises as `rank` does for what is wrong with the request."""
-        resolved = self._resolve(request, self.splits.assign(request, self._wall_clock()))
+        resolved = self._resolve(request, self.splits.assign(request, self.wall_clock()))
         if (early := self._refuse_early(resolved, counted=False)) is not None:
             return early
         tokenized = await self._tokenized(resolved, Timing(resolved.arrived_s))
