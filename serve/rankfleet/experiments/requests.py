@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 REQUESTS = """
     SELECT e.arm, e.unit, e.step, e.at_s, e.router, e.total_ms, e.met, e.budget_ms, e.error, e.degraded, e.tier,
            f.request_id IS NOT NULL AS has_feedback, f.converted,
-           list_min(list_filter([list_position(e.ranking, c) for c in f.clicks], p -> p > 0)) AS rank,
+           list_min([list_position(e.ranking, c) for c in f.clicks if list_contains(e.ranking, c)]) AS rank,
            e.ranking, f.labels, f.clicks IS NOT NULL AND len(f.clicks) > 0 AS has_clicks
     FROM events e LEFT JOIN feedback f
          ON f.request_id = e.request_id AND f.tenant IS NOT DISTINCT FROM e.tenant
@@ -125,7 +125,8 @@ def read_requests(store: "DuckDBPyConnection", experiment: str, arms: tuple[str,
     def present(name: str) -> np.ndarray:
         values = columns[name]
         mask = np.ma.getmaskarray(values) if isinstance(values, np.ma.MaskedArray) else np.zeros(len(values), bool)
-        return np.array([not hidden and value is not None for hidden, value in zip(mask, values, strict=True)])[kept]
+        there = [not hidden and value is not None for hidden, value in zip(mask, values, strict=True)]
+        return np.array(there, bool)[kept]
 
     failed = present("error")
     met = np.where(present("met"), column("met", False, bool).astype(float), np.nan)
