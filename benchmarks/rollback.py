@@ -70,7 +70,7 @@ def simulate(case: str, seed: int) -> tuple[int, int] | None:
 def measure(case: str, pool: ProcessPoolExecutor) -> dict[str, float]:
     runs = RUNS.get(case, OTHER_RUNS)
     found = [each for each in pool.map(simulate, [case] * runs, range(runs), chunksize=20) if each is not None]
-    result: dict[str, float] = {"runs": runs, "stopped_share": round(len(found) / RUNS, 4)}
+    result: dict[str, float] = {"runs": runs, "stopped_share": round(len(found) / runs, 4)}
     if found:
         total, arm = (np.array(each) for each in zip(*found, strict=True))
         result |= {"requests_p50": float(np.median(total)), "requests_p95": float(np.percentile(total, 95))}

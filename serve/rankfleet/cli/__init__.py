@@ -56,6 +56,7 @@ def main() -> None:
         config,
         distill,
         evaluate,
+        experiment,
         faults,
         index,
         k8s,

@@ -4,7 +4,8 @@ back if that fails."""
 import asyncio
 import logging
 import os
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
@@ -35,13 +36,6 @@ def apply(config: FleetConfig, progress: Callable[[str], None], port: int | None
     """
     check_fits(config)
     check_files(config, progress)
-    fleet = pick_fleet(running_fleets(), port)
-    with as_launch_error("the update"):
-        prepare_environment()
-    if fleet.token and "RAY_AUTH_TOKEN" not in os.environ:
-        os.environ["RAY_AUTH_TOKEN_PATH"] = fleet.token
-    import ray
-    from ray import serve  # noqa: F401  (importing it sets its log level, which is changed below)
 
     def with_room(changed: FleetConfig) -> FleetConfig:
         """The same fleet; without surge if this computer has no cores for new replicas beside the old ones."""
@@ -49,6 +43,40 @@ def apply(config: FleetConfig, progress: Callable[[str], None], port: int | None
             return changed
         progress("no cores are free for new replicas beside the old ones, so the old ones stop first")
         return changed.model_copy(update={"updates": changed.updates.model_copy(update={"surge_percent": 0})})
+
+    with connected(progress, port):
+        # On an event loop, because handles then work on the main one (`LOW_LATENCY`).
+        asyncio.run(update(config, partial(deploy, is_update=True), lambda: is_running(progress), progress, with_room))
+
+
+def change_live(
+    change: Callable[[FleetConfig], FleetConfig], progress: Callable[[str], None], port: int | None = None
+) -> None:
+    """Change live settings of the fleet that `rankfleet serve` runs on this computer, and return when every router
+    serves them.
+
+    `change`: from the fleet that runs to the one that shall. `port`: as in `apply`. Raises as `apply` does, and what
+    `change` raises.
+    """
+
+    async def changed() -> None:
+        config = change(await running_config())
+        await update(config, partial(deploy, is_update=True), lambda: is_running(progress), progress, lambda same: same)
+
+    with connected(progress, port):
+        asyncio.run(changed())
+
+
+@contextmanager
+def connected(progress: Callable[[str], None], port: int | None) -> Iterator[None]:
+    """Be part of the Ray cluster of a fleet on this computer. Raises LaunchError if none runs or it does not answer."""
+    fleet = pick_fleet(running_fleets(), port)
+    with as_launch_error("the update"):
+        prepare_environment()
+    if fleet.token and "RAY_AUTH_TOKEN" not in os.environ:
+        os.environ["RAY_AUTH_TOKEN_PATH"] = fleet.token
+    import ray
+    from ray import serve  # noqa: F401  (importing it sets its log level, which is changed below)
 
     progress(f"updating the fleet at {fleet.address}")
     try:
@@ -60,8 +88,7 @@ def apply(config: FleetConfig, progress: Callable[[str], None], port: int | None
         ) from error
     logging.getLogger("ray.serve").setLevel(logging.ERROR)
     try:
-        # On an event loop, because handles then work on the main one (`LOW_LATENCY`).
-        asyncio.run(update(config, partial(deploy, is_update=True), lambda: is_running(progress), progress, with_room))
+        yield
     finally:
         ray.shutdown()
 
@@ -83,6 +110,15 @@ async def router_states(number: int) -> list[dict[str, Any]]:
     return list(states.values())
 
 
+async def running_config(
+    ask_routers: Callable[[int], Awaitable[list[dict[str, Any]]]] = router_states,
+) -> FleetConfig:
+    """The fleet that runs. Raises UpdateRefused if no router answers."""
+    if not (states := await ask_routers(1)):
+        raise UpdateRefused("no router answers; is the fleet still starting?")
+    return parse_config(states[0]["config"])
+
+
 async def update(
     config: FleetConfig,
     deploy_fleet: Callable[[FleetConfig], None],
@@ -100,10 +136,7 @@ async def update(
 
     Raises UpdateRefused if a router, a replica or Serve cannot follow. The fleet then goes back to what it was.
     """
-    states = await ask_routers(1)
-    if not states:
-        raise UpdateRefused("no router answers; is the fleet still starting?")
-    before = parse_config(states[0]["config"])
+    before = await running_config(ask_routers)
     if config.keys is None:  # as given to `rankfleet serve --keys`; an update does not open a fleet to anyone
         config = config.model_copy(update={"keys": before.keys})
     try:

@@ -66,9 +66,9 @@ class Share:
         total, all_bad = int(of.sum()), int(bad.sum())
         if not total:
             return Share(0.0, 0.0)
-        share, usual = all_bad / total, total / np.count_nonzero(of)
+        share, usual = all_bad / total, total / int(np.count_nonzero(of))
         residuals = (bad - share * of) / np.maximum(1 - of / total, 1e-9)
-        effect = max(1.0, float(residuals @ residuals + usual**2) / float(all_bad * (1 - share) + usual))
+        effect = max(1.0, float((residuals @ residuals + usual**2) / (all_bad * (1 - share) + usual)))
         return Share(all_bad / effect, total / effect)
 
     def excluded(self, alpha: float) -> Callable[[float], bool]:
