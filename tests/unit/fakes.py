@@ -155,6 +155,28 @@ def send(service: RankingService, ms: float) -> None:
     service.fleet.ledgers["demo"].open(Entry(ms, service.clock() + 3600.0, service.clock()), service.clock())
 
 
+class FakeStore:
+    """Texts by key. fails: whether each call raises. asked: how often it was read."""
+
+    def __init__(self) -> None:
+        self.texts: dict[str, str] = {}
+        self.fails = False
+        self.asked = 0
+
+    def get(self, key: str) -> str | None:
+        self.asked += 1
+        self._check()
+        return self.texts.get(key)
+
+    def set(self, key: str, value: str) -> None:
+        self._check()
+        self.texts[key] = value
+
+    def _check(self) -> None:
+        if self.fails:
+            raise OSError("no store")
+
+
 class FakeMetrics:
     """Keeps what it is told of requests."""
 

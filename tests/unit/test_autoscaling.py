@@ -64,7 +64,8 @@ def test_need_is_demand_over_utilisation() -> None:
     assert (decision.replicas, decision.state) == (3, "steady")
     assert decision.need == pytest.approx(2.8)
     assert decision.reason == (
-        "stay at 3: demand 1.40 s of work per second, backlog 0.00 s, device load 0.00; needs 2.80 replicas, 3 run"
+        "enough for the load: demand of 1.40 s of work per second and a backlog of 0.00 s need 2.80 replicas; "
+        "3 run, device load 0.00"
     )
 
 

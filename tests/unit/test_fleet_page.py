@@ -5,7 +5,9 @@ import math
 
 import pytest
 
+from rankfleet.api.app import HostProcess
 from rankfleet.api.recent import MAX_REQUESTS, PERIOD_S, Recent
+from rankfleet.autoscaler.board import Board, Change, GroupBoard
 from rankfleet.estimates.latency import LatencyModel
 from rankfleet.router.ledger import Entry, Ledger
 from tests.unit.fakes import FakeClock, http_client, send, service
@@ -40,9 +42,36 @@ async def test_the_fleet_is_told_as_this_router_knows_it() -> None:
         "tiers": {"medium": 1},
         "refused": {"overloaded": 1, "invalid_request": 1},
     }
+    assert (group["scaling"], group["min_replicas"], group["max_replicas"]) == (None, 1, 1)
     (decision,) = told["decisions"]
     assert (decision["tier"], decision["budget_ms"], decision["met"]) == ("medium", 1000.0, True)
     assert "medium" in decision["reason"]
+
+
+async def test_the_last_scaling_decision_is_told_with_its_reason() -> None:
+    change = Change(1, 12.25, 2, 4, "a surge: need 3.28 replicas")
+
+    async def board() -> Board:
+        return Board({"demo": GroupBoard("steady", "enough: need 3.10 replicas", 4, 3, change)})
+
+    async with http_client(service(), host=HostProcess(name="router 1", board=board)) as http:
+        reply = await http.get("/v1/fleet")
+        check_documented(await openapi_page(http), reply)
+    assert reply.json()["router"] == "router 1"
+    (group,) = reply.json()["groups"]
+    assert group["scaling"] == {
+        "state": "steady",
+        "reason": "enough: need 3.10 replicas",
+        "target": 4,
+        "running": 3,
+        "last_change": {
+            "number": 1,
+            "age_s": 12.25,
+            "before": 2,
+            "after": 4,
+            "reason": "a surge: need 3.28 replicas",
+        },
+    }
 
 
 def test_replicas_are_told_with_their_load() -> None:
@@ -76,6 +105,16 @@ def test_where_requests_are_many_the_period_is_shorter() -> None:
         recent.refused("overloaded")
     assert recent.refusals() == {"overloaded": 5000}
     assert recent.period_s() == pytest.approx(49.99)
+
+
+def test_requests_that_the_fleet_could_not_serve_are_counted_and_never_forgotten() -> None:
+    clock = FakeClock()
+    recent = Recent(clock)
+    for code in ("overloaded", "overloaded", "expired", "invalid_request", "unauthorized", "client_gone", "internal"):
+        recent.refused(code)
+    clock.now += 2 * PERIOD_S
+    assert recent.refusals() == {}
+    assert recent.not_served == {"overloaded": 2, "expired": 1, "internal": 1}
 
 
 def test_requests_without_a_key_are_not_remembered() -> None:

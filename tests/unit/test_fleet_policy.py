@@ -12,12 +12,15 @@ from ray.serve._private.common import TimeStampedValue as Point
 from ray.serve.autoscaling_policy import _apply_app_level_autoscaling_config
 from ray.serve.config import AutoscalingConfig, AutoscalingContext
 
+from rankfleet.autoscaler.board import parse_board
 from rankfleet.autoscaler.reports import replica_report, router_report
 from rankfleet.autoscaler.settings import settings_in
 from rankfleet.autoscaler.sharing import Resources
 from rankfleet.cluster.autoscaling_policy import FleetPolicy
+from rankfleet.cluster.fleet_board import BoardWriter
 from rankfleet.core.autoscaling import Autoscaling
 from rankfleet.estimates.load import OfferedLoad, ReplicaLoad
+from tests.unit.fakes import FakeStore
 
 UNITS = {"demo": Resources(0.0, 0.5), "big": Resources(1.0, 1.0)}
 DEMO, BIG, ROUTER = (DeploymentID(name=name, app_name="rankfleet") for name in ("demo", "big", "router"))
@@ -55,6 +58,11 @@ def context(key: DeploymentID, metrics: Any, target: Any, min_replicas: int = 1)
     )
 
 
+def at_once(store: FakeStore) -> BoardWriter:
+    """A writer that does not wait for a thread."""
+    return BoardWriter(store, start=lambda write: write())
+
+
 class Cluster:
     """Two groups and routers whose demand a test sets.
 
@@ -64,7 +72,8 @@ class Cluster:
     """
 
     def __init__(self, **settings: Any) -> None:
-        self.policy = FleetPolicy("router", lambda: self.now)
+        self.store = FakeStore()
+        self.policy = FleetPolicy("router", lambda: self.now, at_once(self.store))
         self.settings = {"router-1": Autoscaling.model_validate(settings)}
         self.ahead_s: dict[str, float] = {}
         self.silent: set[str] = set()
@@ -111,8 +120,31 @@ def test_targets_follow_demand_and_say_why() -> None:
     cluster.run(100, 1.4)
     assert cluster.targets == {DEMO: 3, BIG: 1}
     assert cluster.states[DEMO]["state"] == "steady"
-    assert "needs 2.80 replicas, 3 run" in cluster.states[DEMO]["reason"]
+    assert "need 2.80 replicas; 3 run" in cluster.states[DEMO]["reason"]
     assert ROUTER not in cluster.targets
+
+
+def test_people_are_told_the_last_change_and_the_present_reason() -> None:
+    cluster = Cluster(utilisation=0.5, panic_hold_s=20)
+    cluster.run(100, 1.4)
+    told = parse_board(cluster.store.texts["board"]).groups
+    assert (told["demo"].state, told["demo"].target, told["demo"].running) == ("steady", 3, 3)
+    assert "need 2.80 replicas; 3 run" in told["demo"].reason
+    change = told["demo"].last_change
+    assert change is not None
+    assert (change.number, change.before, change.after) == (1, 1, 3)
+    assert change.reason.startswith("a surge: demand of 1.40 s")
+    assert 90 < change.age_s < 99
+    assert told["big"].last_change is None
+
+
+def test_a_store_that_fails_changes_no_decision(caplog: pytest.LogCaptureFixture) -> None:
+    cluster = Cluster(utilisation=0.5, panic_hold_s=20)
+    cluster.store.fails = True
+    cluster.run(100, 1.4)
+    assert cluster.targets == {DEMO: 3, BIG: 1}
+    said = [record.getMessage() for record in caplog.records if record.levelno == logging.WARNING]
+    assert said == ["people are not told of scaling decisions: no store"], "one line until it works again"
 
 
 def test_settings_change_live(caplog: pytest.LogCaptureFixture) -> None:
@@ -143,7 +175,7 @@ def test_settings_that_make_no_sense_are_ignored(report: dict[str, float]) -> No
 
 
 def test_before_any_router_has_reported_groups_keep_their_replicas() -> None:
-    policy = FleetPolicy("router")
+    policy = FleetPolicy("router", writer=at_once(FakeStore()))
     assert policy({DEMO: context(DEMO, {}, 3)}) == ({}, {})
 
 
@@ -242,7 +274,7 @@ def test_with_wrong_input_it_neither_raises_nor_returns_nonsense(seed: int) -> N
 
 @pytest.mark.parametrize("garbage", GARBAGE, ids=str)
 def test_contexts_that_are_no_contexts_change_nothing(garbage: object) -> None:
-    assert FleetPolicy("router")(garbage) == ({}, {})  # type: ignore[arg-type]
+    assert FleetPolicy("router", writer=at_once(FakeStore()))(garbage) == ({}, {})  # type: ignore[arg-type]
 
 
 def test_serve_adds_no_delay_and_no_factor_to_the_decisions() -> None:

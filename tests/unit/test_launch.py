@@ -25,7 +25,7 @@ from rankfleet.cluster.failures import (
     LaunchError,
     as_launch_error,
     explain_failure,
-    new_failures,
+    lost_and_failing,
     root_cause,
     start_failures,
 )
@@ -254,15 +254,20 @@ def test_a_fleet_whose_application_cannot_be_built_has_failed(monkeypatch: pytes
         is_running(monkeypatch, "DEPLOY_FAILED")
 
 
-def test_a_later_failure_is_reported_once(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_running_fleet_says_what_it_has_lost_and_what_does_not_start(monkeypatch: pytest.MonkeyPatch) -> None:
     from ray import serve
+    from ray.serve.schema import DeploymentStatusTrigger, ReplicaState
 
-    broken = application("UNHEALTHY", demo=("UNHEALTHY", OURS), router=("HEALTHY", ""))
+    broken = application("UNHEALTHY", demo=("UNHEALTHY", OURS), big=("UNHEALTHY", ""), router=("HEALTHY", ""))
+    for state in broken.deployments.values():
+        state.status_trigger, state.replica_states = DeploymentStatusTrigger.REPLICA_STARTUP_FAILED, {}
+    big = broken.deployments["big"]
+    big.status_trigger = DeploymentStatusTrigger.HEALTH_CHECK_FAILED
+    big.replica_states = {ReplicaState.STARTING: 1, ReplicaState.RUNNING: 2}
     monkeypatch.setattr(serve, "status", lambda: SimpleNamespace(applications={deploy.APP_NAME: broken}))
-    known: set[str] = set()
-    (failure,) = new_failures(known)
+    lost, (failure,) = lost_and_failing()
+    assert lost == {"group big": 2}
     assert failure.startswith("group demo does not start: tier small: /m is not a readable")
-    assert list(new_failures(known)) == []
 
 
 def test_an_error_of_ray_becomes_one_sentence() -> None:

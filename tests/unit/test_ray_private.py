@@ -132,6 +132,8 @@ def test_the_store_of_the_cluster_keeps_the_first_value_of_a_key(monkeypatch: py
     for key, value in (("a/x", "first"), ("a/x", "second"), ("a/y", ""), ("b/x", "")):
         store.put(key, value)
     assert (store.get("a/x"), store.keys("a/")) == ("first", ["a/x", "a/y"])
+    store.set("a/x", "third")
+    assert store.get("a/x") == "third"
     store.delete("a/x")
     assert (store.get("a/x"), store.keys("a/")) == (None, ["a/y"])
 

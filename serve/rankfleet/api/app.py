@@ -26,8 +26,14 @@ from rankfleet.api.outcomes import Outcomes, RequestMetrics
 from rankfleet.api.ranking import RankingHandler, Retriever
 from rankfleet.api.recent import Recent
 from rankfleet.api.status import ABOUT, Responses, add_status_routes
+from rankfleet.autoscaler.board import Board
 from rankfleet.router.health import RouterHealth
 from rankfleet.router.service import RankingService
+
+
+async def no_board() -> Board:
+    """The board where no controller runs."""
+    return Board()
 
 
 @dataclass(frozen=True)
@@ -39,6 +45,8 @@ class HostProcess:
     disconnects: errors which mean that the client disconnected.
     update_faults: why the newest fleet file is not served; empty where it is.
     read_timeout_s: in which the whole body of a request has to arrive.
+    name: of this router.
+    board: what the controller says of the fleet.
     """
 
     log_location: str = "the router's log"
@@ -46,6 +54,8 @@ class HostProcess:
     disconnects: tuple[type[Exception], ...] = (ClientDisconnect,)
     update_faults: Callable[[], list[str]] = list
     read_timeout_s: float = READ_TIMEOUT_S
+    name: str = "this process"
+    board: Callable[[], Awaitable[Board]] = no_board
 
 
 def build_api(
@@ -91,7 +101,7 @@ def build_api(
     for shared in SHARED:
         direct |= add_routes(api, shared.dialects, (shared,), handler.rerank)
     add_status_routes(api, service, health, host.update_faults)
-    add_fleet(api, service, recent)
+    add_fleet(api, service, recent, host.name, host.board)
     add_console(api)
     api.exception_handler(HTTPException)(errors.not_routed)
 

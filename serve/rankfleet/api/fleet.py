@@ -2,6 +2,7 @@
 
 import math
 from collections import Counter
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import asdict
 from typing import Annotated, Any
 
@@ -11,6 +12,7 @@ from typing_extensions import TypedDict
 
 from rankfleet.api.http import json_response
 from rankfleet.api.recent import Recent
+from rankfleet.autoscaler.board import Board, GroupBoard
 from rankfleet.core.experiment_state import COLUMNS
 from rankfleet.core.work import Work
 from rankfleet.router.experiments import Split
@@ -39,10 +41,34 @@ class FleetReplica(TypedDict):
     ejected: Annotated[bool, Field(description="whether others are preferred, because it has lost or failed work")]
 
 
+class ScalingChange(TypedDict):
+    number: Annotated[int, Field(description="of the changes since the controller started, this one included")]
+    age_s: float
+    before: Annotated[int, Field(description="replicas that the group should have had before")]
+    after: int
+    reason: str
+
+
+class Scaling(TypedDict):
+    state: Annotated[str, Field(description="as in docs/autoscaling.md; `fixed` if `min` and `max` are the same")]
+    reason: Annotated[str, Field(description="of the last decision, with the load of the whole fleet")]
+    target: Annotated[int, Field(description="replicas that the group should have")]
+    running: Annotated[int, Field(description="replicas that take work")]
+    last_change: Annotated[
+        ScalingChange | None,
+        Field(description="the last decision that changed the target; null if none did since the controller started"),
+    ]
+
+
 class FleetGroup(TypedDict):
     name: str
     tiers: list[str]
     in_router: bool
+    min_replicas: int
+    max_replicas: int
+    scaling: Annotated[
+        Scaling | None, Field(description="by Serve's controller; null for a group in the router, or if not heard of")
+    ]
     asleep: Annotated[bool, Field(description="no replica runs; the next request starts one")]
     backlog_s: Annotated[float, Field(description="predicted seconds of queued and running work ÷ ready replicas")]
     replicas: list[FleetReplica]
@@ -100,6 +126,7 @@ class FleetExperiment(TypedDict):
 
 
 class FleetReply(TypedDict):
+    router: Annotated[str, Field(description="name of the router that answers")]
     groups: list[FleetGroup]
     tiers: list[FleetTier]
     experiments: list[FleetExperiment]
@@ -107,16 +134,20 @@ class FleetReply(TypedDict):
     decisions: Annotated[list[FleetDecision], Field(description="newest first, at most 50")]
 
 
-def add_fleet(api: FastAPI, service: RankingService, recent: Recent) -> None:
-    """Add GET /v1/fleet to the API."""
+def add_fleet(
+    api: FastAPI, service: RankingService, recent: Recent, name: str, board: Callable[[], Awaitable[Board]]
+) -> None:
+    """Add GET /v1/fleet to the API. name: of this router. board: what Serve's controller says."""
     summary = "What the router that answers knows of the fleet, and what it has decided"
 
     @api.get("/v1/fleet", summary=summary, responses={200: {"model": FleetReply}})
     async def fleet() -> Response:
+        scaling = (await board()).groups
         now_s = service.clock()
         return json_response(
             {
-                "groups": groups_json(service, now_s),
+                "router": name,
+                "groups": groups_json(service, scaling, now_s),
                 "tiers": tiers_json(service, now_s),
                 "experiments": [experiment_json(split, service.wall_clock()) for split in service.splits.splits],
                 "recent": recent_json(recent),
@@ -144,13 +175,16 @@ def tiers_json(service: RankingService, now_s: float) -> list[dict[str, Any]]:
     ]
 
 
-def groups_json(service: RankingService, now_s: float) -> list[dict[str, Any]]:
+def groups_json(service: RankingService, scaling: Mapping[str, GroupBoard], now_s: float) -> list[dict[str, Any]]:
     fleet = service.fleet
     return [
         {
             "name": name,
             "tiers": group.tiers,
             "in_router": group.in_router,
+            "min_replicas": group.replicas.min,
+            "max_replicas": group.replicas.max,
+            "scaling": asdict(scaling[name]) if name in scaling else None,
             "asleep": fleet.ledgers[name].asleep(group.replicas.min),
             "backlog_s": round(fleet.backlog_s(name, now_s), 4),
             "replicas": [

@@ -5,12 +5,22 @@ from collections import Counter, deque
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from rankfleet.core.errors import Unauthorized
+from rankfleet.core.errors import (
+    Expired,
+    Overloaded,
+    RankfleetError,
+    RateLimited,
+    ScoringFailed,
+    Unauthorized,
+    Unavailable,
+)
 from rankfleet.core.messages import Ranking
 from rankfleet.core.sections import UNSCORED
 
 PERIOD_S = 300.0
 MAX_REQUESTS = 5000  # that are remembered
+# Codes of requests that the fleet could not serve, through no fault of the client's.
+NOT_SERVED = {each.code for each in (Expired, Overloaded, RankfleetError, RateLimited, ScoringFailed, Unavailable)}
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,11 +37,15 @@ class Answered:
 
 
 class Recent:
-    """The last requests, without their texts. Times are seconds of `clock`."""
+    """The last requests, without their texts. Times are seconds of `clock`.
+
+    not_served: how many requests the fleet could not serve since this process started, by the code of the error
+    """
 
     def __init__(self, clock: Callable[[], float] = time.perf_counter) -> None:
         self._clock = clock
         self._since_s = clock()
+        self.not_served: Counter[str] = Counter()
         self._outcomes: deque[tuple[float, Answered | str]] = deque(maxlen=MAX_REQUESTS)  # a refusal by its code
 
     def answered(self, ranking: Ranking) -> None:
@@ -44,6 +58,8 @@ class Recent:
         """code: of the error. Who has no key cannot push out what others have done."""
         if code != Unauthorized.code:
             self._outcomes.append((self._clock(), code))
+        if code in NOT_SERVED:
+            self.not_served[code] += 1
 
     def period_s(self) -> float:
         """The seconds that are looked back: fewer than PERIOD_S after a start, and where requests are many."""

@@ -67,7 +67,7 @@ class Observation:
 
 @dataclass(frozen=True)
 class Decision:
-    """replicas: the new target; reason: one sentence; need: in replicas, before bounds and budget."""
+    """replicas: the new target; reason: why this many, in words; need: in replicas, before bounds and budget."""
 
     replicas: int
     state: State
@@ -93,8 +93,7 @@ class GroupScaler:
         dispersion_s = self._history.dispersion_s(settings.stable_s, settings.panic_s)
         stable = self._history.over(settings.stable_s, dispersion_s)
         if stable.elapsed_s < MIN_HISTORY_S:
-            reason = f"stay at {seen.target}: the reports have just begun"
-            return bounded(Decision(seen.target, "starting", reason), seen)
+            return bounded(Decision(seen.target, "starting", "the reports have just begun"), seen)
         panic_windows = [self._history.over(settings.panic_s / part, dispersion_s) for part in PANIC_PARTS]
         utilisation = settings.utilisation_of(self.group)
         drain_s = settings.drain_of(self.group) or seen.drain_s or DEFAULT_DRAIN_S
@@ -131,23 +130,23 @@ class GroupScaler:
     def _decide(self, seen: Observation, settings: Autoscaling, stable: Window, need: float, now_s: float) -> Decision:
         if seen.min_replicas == 0 and seen.target == 0:
             if stable.demand <= settings.idle_utilisation:
-                return Decision(0, "asleep", "stay asleep, too rarely used", need)
-            return Decision(max(1, whole(need)), "waking", "wake up", need)
+                return Decision(0, "asleep", "too rarely used", need)
+            return Decision(max(1, whole(need)), "waking", "wanted again", need)
         if not seen.complete:  # replicas that are too busy to report have work
             return grow_only(seen, "silent", "some reports are missing", need)
         if now_s < self._panic_until_s:
             return grow_only(seen, "panic", "a surge", need)
         if whole(need) > seen.target:
-            return Decision(whole(need), "growing", f"grow to {whole(need)}", need)
+            return Decision(whole(need), "growing", "the load needs more", need)
         if self._is_rarely_used(seen, settings, now_s):
-            return Decision(0, "asleep", "let go, too rarely used", need)
+            return Decision(0, "asleep", "too rarely used", need)
         highest_need = max(remembered for _, remembered in self._needs)
         enough = max(1, whole(highest_need * (1 + settings.margin)))
         if enough >= seen.target:
-            return Decision(seen.target, "steady", f"stay at {seen.target}", need)
+            return Decision(seen.target, "steady", "enough for the load", need)
         if now_s < max(self._grown_s + settings.cooldown_s, self._started_s + settings.downscale_window_s):
-            return Decision(seen.target, "holding", f"stay at {seen.target} for now, {enough} would do", need)
-        return Decision(enough, "shrinking", f"shrink to {enough}", need)
+            return Decision(seen.target, "holding", f"{enough} would do if the load stays as it is", need)
+        return Decision(enough, "shrinking", "fewer have been enough for a while", need)
 
     def _is_rarely_used(self, seen: Observation, settings: Autoscaling, now_s: float) -> bool:
         """Whether demand over idle_s is below half of what wakes the group, so that it does not wake again at once."""
@@ -161,8 +160,7 @@ class GroupScaler:
 
 def grow_only(seen: Observation, state: State, why: str, need: float) -> Decision:
     """The need or the present target, whichever is more."""
-    replicas = max(seen.target, whole(need))
-    return Decision(replicas, state, f"{'grow to' if replicas > seen.target else 'stay at'} {replicas}, {why}", need)
+    return Decision(max(seen.target, whole(need)), state, why, need)
 
 
 def whole(need: float) -> int:
@@ -195,8 +193,8 @@ def figures(stable: Window, seen: Observation, need: float) -> str:
     """The numbers behind a decision."""
     downgraded = f", {stable.downgraded_share:.0%} downgraded" if stable.downgraded_share > 0 else ""
     return (
-        f"demand {stable.demand:.2f} s of work per second, backlog {seen.backlog_s:.2f} s, device load "
-        f"{stable.device_load:.2f}{downgraded}; needs {need:.2f} replicas, {seen.running} run"
+        f"demand of {stable.demand:.2f} s of work per second and a backlog of {seen.backlog_s:.2f} s need {need:.2f} "
+        f"replicas; {seen.running} run, device load {stable.device_load:.2f}{downgraded}"
     )
 
 

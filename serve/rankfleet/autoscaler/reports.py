@@ -12,6 +12,7 @@ A report may be missing, stale or wrong in any way. What cannot be understood is
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Any
 
 from rankfleet.autoscaler.policy import Observation
@@ -25,6 +26,8 @@ LARGEST = 1e12  # of any number in a report; sums of work would reach this after
 NUMBER, BACKLOG = "report", "backlog_s"
 # Names in a router's report, each followed by a colon and the group's name.
 OFFERED, OFFERED_SQUARES, DRAIN = "offered_load_s", "offered_load_squares", "drain_s"
+EJECTED = "ejected"  # as these
+REFUSED = "refused"  # followed by a colon and the code of the error
 REPLICA_COUNTERS = frozenset(name for name in LoadCounters._fields if name not in (OFFERED, OFFERED_SQUARES))
 
 
@@ -40,18 +43,24 @@ def router_report(
     drain_times_s: Mapping[str, float],
     settings: Autoscaling,
     replicas: Mapping[str, Resources],
+    ejected: Mapping[str, int] = MappingProxyType({}),
+    refused: Mapping[str, int] = MappingProxyType({}),
 ) -> dict[str, float]:
     """What a router reports.
 
     number: higher than that of its last report
     drain_times_s: by group, where an SLO class applies
     replicas: the resources of one replica of each group
+    ejected: replicas of each group that are ejected now
+    refused: requests that the fleet could not serve since the router started, by code
     """
     report = {NUMBER: number} | settings_report(settings, replicas)
     for group, counters in offered.counters.items():
         report[f"{OFFERED}:{group}"] = counters.offered_load_s
         report[f"{OFFERED_SQUARES}:{group}"] = counters.offered_load_squares
-    return report | {f"{DRAIN}:{group}": seconds for group, seconds in drain_times_s.items()}
+    for kind, numbers in ((DRAIN, drain_times_s), (EJECTED, ejected), (REFUSED, refused)):
+        report |= {f"{kind}:{name}": number for name, number in numbers.items()}
+    return report
 
 
 def last_values(series: Any) -> dict[str, dict[str, float]]:

@@ -4,6 +4,7 @@ import contextlib
 import ipaddress
 import signal
 import threading
+import time
 from pathlib import Path
 from typing import Annotated
 
@@ -11,12 +12,13 @@ import typer
 from rich.markup import escape
 
 from rankfleet.cli import app, err, out, progress
+from rankfleet.cli.news import News, View
 from rankfleet.cli.options import ConfigOption, load_config
 from rankfleet.core.config import FleetConfig
 from rankfleet.core.errors import ConfigError
 from rankfleet.estimates.quality import own_table
 
-WATCH_PERIOD_S = 5.0
+WATCH_PERIOD_S = 2.0
 EXAMPLE = """\
 curl -s {address}/v1/rerank -H 'content-type: application/json' -d '{{
   "query": "How do vaccines protect against disease?",
@@ -55,7 +57,8 @@ def serve(
         signal.signal(number, lambda *_: stop_now(stopped))
 
     from rankfleet.cluster import launch
-    from rankfleet.cluster.failures import new_failures
+    from rankfleet.cluster.failures import lost_and_failing
+    from rankfleet.cluster.fleet_board import board_now
 
     started = False
     try:
@@ -63,11 +66,11 @@ def serve(
             running = launch.start(fleet, host, port, say)
         started = True
         greet(fleet, running.address, running.metrics)
-        known: set[str] = set()
+        news = News(time.monotonic())
         while not stopped.wait(WATCH_PERIOD_S):
             with contextlib.suppress(Exception):  # a busy controller may not answer in time
-                for failure in new_failures(known):
-                    err.print(f"[yellow]warning:[/yellow] {escape(failure)}", highlight=False, soft_wrap=True)
+                for line in news.lines(View(board_now(), *lost_and_failing()), time.monotonic()):
+                    err.print(f"[dim]{time.strftime('%H:%M:%S')}[/]  {escape(line)}", highlight=False, soft_wrap=True)
     except KeyboardInterrupt:
         started = True
     finally:

@@ -13,9 +13,11 @@ from typing import TYPE_CHECKING, Any
 
 from ray.serve.config import AutoscalingContext
 
+from rankfleet.autoscaler.board import BoardKeeper, troubles_in
 from rankfleet.autoscaler.policy import FleetScaler
 from rankfleet.autoscaler.reports import STALE_S, LastReports, observation
 from rankfleet.autoscaler.settings import NewestSettings, resources_in, settings_in
+from rankfleet.cluster.fleet_board import BoardWriter
 from rankfleet.core.autoscaling import Autoscaling
 
 if TYPE_CHECKING:
@@ -30,15 +32,20 @@ class FleetPolicy:
     Serve then applies the bounds of each group, and no delay or factor of its own (`cluster/deployment_options.py`).
     """
 
-    def __init__(self, router: str, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self, router: str, clock: Callable[[], float] = time.monotonic, writer: BoardWriter | None = None
+    ) -> None:
         """`router`: name of the deployment that reports settings and offered load. All others are groups.
-        `clock`: seconds, never set back as the wall clock may be, which Serve passes as `current_time`."""
+        `clock`: seconds, never set back as the wall clock may be, which Serve passes as `current_time`.
+        `writer`: of what is told to people."""
         self._router = router
         self._clock = clock
         self._reports: dict[str, LastReports] = defaultdict(LastReports)
         self._newest = NewestSettings(STALE_S)
         self._scaler = FleetScaler()
         self._settings: Autoscaling | None = None
+        self._keeper = BoardKeeper()
+        self._writer = writer or BoardWriter()
 
     def __call__(
         self, contexts: "dict[DeploymentID, AutoscalingContext]"
@@ -70,14 +77,16 @@ class FleetPolicy:
         fleet = {}
         for name, context in groups.items():
             try:
+                running, target = int(context.current_num_replicas), int(context.target_num_replicas)
                 if context.capacity_adjusted_min_replicas == context.capacity_adjusted_max_replicas:
+                    self._keeper.fixed(name, target, running)
                     continue  # nothing to decide, and no share of the common budget
                 fleet[name] = observation(
                     name,
                     self._reports[name].read(context.raw_metrics, now_s),
                     routers,
-                    int(context.current_num_replicas),
-                    int(context.target_num_replicas),
+                    running,
+                    target,
                     int(context.capacity_adjusted_min_replicas),
                     int(context.capacity_adjusted_max_replicas),
                 )
@@ -87,8 +96,10 @@ class FleetPolicy:
         states: dict[DeploymentID, dict[str, Any]] = {}
         units = {name: resources_in(newest, name) for name in fleet}
         for name, decision in self._scaler.decide(fleet, units, settings, now_s).items():
-            if decision.replicas != fleet[name].target:
-                log.info("autoscaling of %s: %s", name, decision.reason)
+            before = fleet[name].target
+            if self._keeper.decided(name, decision, before, fleet[name].running, now_s):
+                log.info("autoscaling of %s: %d → %d, %s", name, before, decision.replicas, decision.reason)
             targets[by_name[name]] = decision.replicas
             states[by_name[name]] = {"state": decision.state, "reason": decision.reason}
+        self._writer.write(lambda: self._keeper.board(groups, troubles_in(routers), now_s), now_s)
         return targets, states

@@ -34,8 +34,11 @@ class StartFailure:
     is_final: bool
 
     def __str__(self) -> str:
-        what = "the router" if self.deployment == ROUTER else f"group {self.deployment}"
-        return f"{what} does not start: {self.reason}"
+        return f"{part_name(self.deployment)} does not start: {self.reason}"
+
+
+def part_name(deployment: str) -> str:
+    return "the router" if deployment == ROUTER else f"group {deployment}"
 
 
 @contextmanager
@@ -89,13 +92,18 @@ def root_cause(message: str) -> str:
     return lines[0] if lines else "Serve gives no reason"
 
 
-def new_failures(known: set[str]) -> Iterator[str]:
-    """What is wrong with a running fleet and not in `known` yet, to which it is added: replicas that cannot start
-    again."""
+def lost_and_failing() -> tuple[dict[str, int], list[str]]:
+    """What is wrong with a running fleet: the replicas that run of each part that has lost one which is not replaced
+    yet, and why replicas cannot start."""
     from ray import serve
+    from ray.serve.schema import ReplicaState
 
     application = serve.status().applications.get(APP_NAME)
-    for failure in map(str, start_failures(application) if application else []):
-        if failure not in known:
-            known.add(failure)
-            yield failure
+    if application is None:
+        return {}, []
+    lost = {
+        part_name(name): state.replica_states.get(ReplicaState.RUNNING, 0)
+        for name, state in application.deployments.items()
+        if state.status.value != "HEALTHY" and state.status_trigger.value == "HEALTH_CHECK_FAILED"
+    }
+    return lost, [str(failure) for failure in start_failures(application)]

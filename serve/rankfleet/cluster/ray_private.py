@@ -90,6 +90,12 @@ class ClusterStore:
 
         _internal_kv_put(key, value, overwrite=False, namespace=self._NAMESPACE)
 
+    def set(self, key: str, value: str) -> None:
+        """Store a value in place of the one that the key may have."""
+        from ray.experimental.internal_kv import _internal_kv_put
+
+        _internal_kv_put(key, value, overwrite=True, namespace=self._NAMESPACE)
+
     def delete(self, key: str) -> None:
         from ray.experimental.internal_kv import _internal_kv_del
 

@@ -27,6 +27,7 @@ from rankfleet.autoscaler.sharing import Resources
 from rankfleet.cluster.decision_file import DecisionFile, check_folder
 from rankfleet.cluster.envelope import ledger_of
 from rankfleet.cluster.experiment_monitor import ExperimentReporter, MonitorActor
+from rankfleet.cluster.fleet_board import BoardReader
 from rankfleet.cluster.following import FleetFollower
 from rankfleet.cluster.group_deployment import ReplicaGroup
 from rankfleet.cluster.in_router import InRouterGroup
@@ -118,6 +119,7 @@ class Router:
         self._admission = Admission(0)
         self._health = RouterHealth(self._probe)
         self._recent = Recent()
+        self._board = BoardReader()
         self._tasks: set[asyncio.Task[None]] = set()
         self._report_numbers = itertools.count(1)
         self._settings = ""  # `settings_name` of what replicas of groups get from the newest file
@@ -202,6 +204,8 @@ class Router:
                 adds_request_id=False,  # Serve does
                 disconnects=(ClientDisconnect, TaskCancelledError),
                 update_faults=self._faults,
+                name=self._name,
+                board=self._board.read,
             ),
             files.keys,
             self._recent,
@@ -270,7 +274,11 @@ class Router:
         service = self._now.service
         drains = drain_times_s(service.config, service.live, service.fleet.models)
         units = {name: Resources(group.gpus, group.cpus) for name, group in service.config.groups.items()}
-        return router_report(next(self._report_numbers), service.offered, drains, service.live.autoscaling, units)
+        now_s = service.clock()
+        ejected = {name: sum(gone for *_, gone in ledger.loads(now_s)) for name, ledger in self._ledgers.items()}
+        settings = service.live.autoscaling
+        number = next(self._report_numbers)
+        return router_report(number, service.offered, drains, settings, units, ejected, self._recent.not_served)
 
     async def _latency_of(self, group: str) -> dict[str, LatencyModel]:
         """Latency models of a group, by fingerprint. Raises TimeoutError and what Serve raises."""

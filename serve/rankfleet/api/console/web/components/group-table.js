@@ -1,7 +1,7 @@
-// The groups of the fleet and their replicas, with their load as this router knows it.
+// The groups of the fleet: why each has its number of replicas, and the replicas with their load as this router knows it.
 
 import { h } from "../lib/element.js";
-import { ms } from "../lib/format.js";
+import { ago, count, ms } from "../lib/format.js";
 
 const HEAD = ["Group", "Tiers", "Replica", "State", "In flight", "Work ahead"];
 
@@ -9,6 +9,7 @@ export class GroupTable extends HTMLElement {
   /** groups: of GET /v1/fleet. */
   show(groups) {
     this.replaceChildren(
+      h("ul", { class: "scaling", "aria-label": "Why each group has its replicas" }, groups.map(scaling)),
       h(
         "div",
         { class: "scroll", role: "group", tabindex: "0", "aria-label": "Groups and replicas" },
@@ -22,6 +23,28 @@ export class GroupTable extends HTMLElement {
     );
   }
 }
+
+function scaling(group) {
+  const { name, in_router, scaling: told } = group;
+  if (in_router) return h("li", {}, h("b", {}, name), " runs in each router and is not scaled apart from it.");
+  if (!told) return h("li", {}, h("b", {}, name), ": the autoscaler has not been heard of yet.");
+  const range = `${told.running} of ${count(told.target, "replica")} running`;
+  if (told.state === "fixed") return h("li", {}, h("b", {}, name), `: ${range}; ${told.reason}.`);
+  return h(
+    "li",
+    {},
+    h("b", {}, name),
+    `: ${range}, between ${group.min_replicas} and ${group.max_replicas}. `,
+    h("span", { class: "tag" }, told.state),
+    ` ${sentence(told.reason)}`,
+    told.last_change ? change(told.last_change) : h("span", { class: "note" }, "Not scaled since the controller started."),
+  );
+}
+
+const change = ({ before, after, age_s, reason }) =>
+  h("span", { class: "change" }, h("b", {}, `scaled ${before} → ${after}, ${ago(age_s)}`), `: ${sentence(reason)}`);
+
+const sentence = (reason) => `${reason}.`;
 
 function rows(group) {
   const tiers = group.tiers.join(", ");

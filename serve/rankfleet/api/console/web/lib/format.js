@@ -25,3 +25,9 @@ export function planName({ tier, how }) {
   if (how === "everything") return tier;
   return /^(best|first) /.test(how) ? `${tier} on the ${how}` : `${tier}, ${how}`;
 }
+
+/** How long ago: 12 s ago, 5 min ago, 3 h ago. */
+export function ago(seconds) {
+  if (seconds < 90) return `${Math.round(seconds)} s ago`;
+  return seconds < 5400 ? `${Math.round(seconds / 60)} min ago` : `${Math.round(seconds / 3600)} h ago`;
+}
