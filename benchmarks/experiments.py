@@ -76,24 +76,42 @@ def draw(requests: int, seed: int, lift: float = 0.0, faster_ms: float = 0.0) ->
 
 def first_alarms(requests: Requests, between: int, names: list[str]) -> dict[str, int | None]:
     """By measure, the number of requests at the first look at which its interval excludes 0; None if there is none."""
-    users = len(requests.unit_ids)
-    arm_of = np.full(users, -1)
-    arm_of[requests.units] = requests.arms
-    found: dict[str, int | None] = {}
-    for name in names:
-        values = requests.values(measure_of(name))
-        sums, counts = np.zeros(users), np.zeros(users)
-        found[name] = None
-        for end in range(between, len(requests) + 1, between):
-            part = slice(end - between, end)
-            np.add.at(sums, requests.units[part], values[part])
-            np.add.at(counts, requests.units[part], 1.0)
-            before, after = (Ratio.of(sums[arm_of == arm], counts[arm_of == arm]) for arm in (0, 1))
-            difference = Difference.between(before, after, MARGINS[name], ALPHA / len(MARGINS))
-            if difference.low > 0 or difference.high < 0:
-                found[name] = end
-                break
-    return found
+    return {name: first_alarm(requests, between, name) for name in names}
+
+
+def first_alarm(requests: Requests, between: int, name: str) -> int | None:
+    """All looks of one measure at once; the last is compared with what the report's own code says."""
+    values, looks = requests.values(measure_of(name)), len(requests) // between
+    look = np.arange(len(requests)) // between
+    arms = []
+    for arm in (0, 1):
+        mine = requests.arms == arm
+        units, places = np.unique(requests.units[mine], return_inverse=True)
+        cells, shape = places * looks + look[mine], (len(units), looks)
+        sums = np.bincount(cells, values[mine], len(units) * looks).reshape(shape).cumsum(axis=1)
+        counts = np.bincount(cells, minlength=len(units) * looks).reshape(shape).cumsum(axis=1).astype(float)
+        arms.append([ratio_at(sums, counts, at) for at in range(looks)])
+        assert_same(arms[-1][-1], Ratio.of(sums[:, -1], counts[:, -1]))
+    for at, (before, after) in enumerate(zip(*arms, strict=True)):
+        difference = Difference.between(before, after, MARGINS[name], ALPHA / len(MARGINS))
+        if difference.low > 0 or difference.high < 0:
+            return (at + 1) * between
+    return None
+
+
+def ratio_at(sums: np.ndarray, counts: np.ndarray, at: int) -> Ratio:
+    """`Ratio.of` at one look, from moments of the units' sums: in a tenth of the time."""
+    s, n = sums[:, at], counts[:, at]
+    total, units = float(n.sum()), int((n > 0).sum())
+    value = float(s.sum()) / total
+    squares = float(s @ s - 2 * value * (s @ n) + value**2 * (n @ n))
+    variance = max(squares / total**2, 1 / units**2) * units / (units - 1)
+    return Ratio(value, variance**0.5, total**2 / float(n @ n))
+
+
+def assert_same(one: Ratio, other: Ratio) -> None:
+    pairs = [(one.value, other.value), (one.standard_error, other.standard_error), (one.units, other.units)]
+    assert np.allclose(*zip(*pairs, strict=True), rtol=1e-6), (one, other)
 
 
 def one_without_difference(seed: int) -> dict[str, int | None]:

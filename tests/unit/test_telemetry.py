@@ -132,6 +132,8 @@ def test_names_on_the_metrics_port_follow_prometheus_conventions() -> None:
         "ray_rankfleet_request_duration_seconds_count": "histogram",
         "ray_rankfleet_request_duration_to_predicted_ratio_count": "histogram",
         "ray_rankfleet_queue_duration_seconds_count": "histogram",
+        "ray_rankfleet_experiment_arm_stopped": "gauge",
+        "ray_rankfleet_shadows_total": "counter",
         "ray_rankfleet_pairs_total": "counter",
         "ray_rankfleet_documents_total": "counter",
         "ray_rankfleet_backlog_seconds": "gauge",

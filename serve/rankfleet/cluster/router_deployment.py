@@ -36,6 +36,7 @@ from rankfleet.cluster.telemetry import RouterTelemetry
 from rankfleet.cluster.transport import ServeGroupClient
 from rankfleet.core.config import FleetConfig
 from rankfleet.core.errors import ConfigError
+from rankfleet.core.events import ShadowEvent
 from rankfleet.core.fingerprint import settings_name
 from rankfleet.engine.text.tokenizer import PairTokenizer
 from rankfleet.estimates.latency import LatencyModel
@@ -190,6 +191,7 @@ class Router:
             on_decision=self._decisions.write,
             on_lost=self._telemetry.lost,
             on_event=self._experiments.counts.listener(fleet.experiments) if fleet.experiments else None,
+            on_shadow=self._shadow,
             experiment_states=self._experiments.states,
         )
         service.fleet.use_profile(files.profile)
@@ -223,6 +225,10 @@ class Router:
         self._experiments.follow(fleet.experiments)
         self._decisions.adjust(fleet.decision_log)
         self._admission.max_bytes = fleet.limits.max_bytes_in_flight
+
+    def _shadow(self, outcome: str, event: ShadowEvent | None) -> None:
+        """Count a comparison with a shadow arm, and write it."""
+        self._telemetry.shadow(outcome)
 
     async def _can_serve(self, version: Version[FleetApp]) -> bool:
         """Whether replicas host the models of a version and have reported their latency models."""

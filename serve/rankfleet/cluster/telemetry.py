@@ -58,6 +58,11 @@ class RouterTelemetry:
             "1 for an arm of an experiment that was stopped for being worse than the control",
             ("experiment", "arm"),
         )
+        self._shadows = Counter(
+            "rankfleet_shadows_total",
+            "Answers that were to be compared with a shadow arm's, by outcome: compared, dropped, failed",
+            ("outcome",),
+        )
         self._pairs = Counter("rankfleet_pairs_total", "Pairs scored", ("tier",))
         self._documents = Counter(
             "rankfleet_documents_total", "Documents ranked, by whether their token ids were cached", ("tier", "cached")
@@ -85,6 +90,10 @@ class RouterTelemetry:
     def lost(self, group: str) -> None:
         """Count a chunk that was lost with its replica."""
         self._lost.inc(1, {"group": group})
+
+    def shadow(self, outcome: str) -> None:
+        """Count what became of a comparison with a shadow arm."""
+        self._shadows.inc(1, {"outcome": outcome})
 
     def arm_stopped(self, experiment: str, arm: str, stopped: bool) -> None:
         """Export whether an arm is stopped."""

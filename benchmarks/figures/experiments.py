@@ -1,0 +1,52 @@
+"""Figures of docs/experiments.md."""
+
+from collections.abc import Callable
+
+from benchmarks.figures.stored import conditions, stored
+
+from rankfleet.bench.tables import markdown
+from rankfleet.experiments.assignment import MISMATCH_P
+from rankfleet.experiments.measures import measure_of
+
+
+def experiments() -> str:
+    """What simulated experiments say of the report and of the split."""
+    figures = stored("experiments")
+    alike, mismatch, shares = (figures[name] for name in ("without_difference", "mismatch", "shares"))
+    rows = [
+        [
+            f"no difference, {alike['requests']:,} requests, a look after every {alike['requests'] // alike['looks']}",
+            f"{alike['experiments']:,}",
+            f"{alike['false_alarms']:.1%} with any alarm",
+            "at most 5%",
+        ]
+    ]
+    for name, planted in figures["planted"].items():
+        measure = measure_of(name)
+        size = measure.shown(planted["difference"])
+        rows.append(
+            [
+                f"{measure.title} differs by {size}, {planted['requests_planned']:,} requests as `plan` says",
+                f"{planted['experiments']:,}",
+                f"{planted['found']:.0%} found, half of them within {planted['median_requests_when_found']:,.0f}",
+                "at least 80%",
+            ]
+        )
+    lost = f"{mismatch['lost_share_of_an_arm']:.0%} of one arm's users are lost, {mismatch['users']:,} users"
+    found = f"{mismatch['found']:.1%} found; {mismatch['false_alarms']:.1%} without a loss"
+    rows.append([lost, f"{mismatch['experiments']:,}", found, f"found; {MISMATCH_P:.1%} without"])
+    rows.append(
+        [
+            f"share of an arm of 10% among {shares['units']:,} users",
+            "1",
+            f"{shares['share']:.3%}, {shares['standard_errors']:.2f} standard errors off",
+            "within sampling error",
+        ]
+    )
+    out = f"{shares['moved_out_of_the_arm_that_grows']} of them out of the arm that grows"
+    rows.append(["a step from 10% to 20%", "1", f"moves {shares['moved']:.2%} of the users, {out}", "10%, none"])
+    table = markdown(["simulated", "experiments", "result", "goal"], rows, left=1)
+    return f"{table}\n\n{conditions(figures['measured'])}."
+
+
+FIGURES: dict[str, Callable[[], str]] = {"experiments": experiments}
