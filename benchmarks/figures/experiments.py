@@ -49,4 +49,16 @@ def experiments() -> str:
     return f"{table}\n\n{conditions(figures['measured'])}."
 
 
-FIGURES: dict[str, Callable[[], str]] = {"experiments": experiments}
+def walk() -> str:
+    """What the commands of the walk-through printed, but for those that only send requests."""
+    figures = stored("experiment_walk")
+    shown = [
+        f"$ {each['command']}\n{each['printed'].rstrip()}"
+        for each in figures["printed"]
+        if each["command"].split()[:3] in (["rankfleet", "experiment", verb] for verb in ("plan", "report"))
+    ]
+    text = "\n\n".join("\n".join(line.rstrip() for line in each.splitlines()) for each in shown)
+    return f"```\n{text}\n```\n\n{conditions(figures['measured'])}."
+
+
+FIGURES: dict[str, Callable[[], str]] = {"experiments": experiments, "experiment-walk": walk}
