@@ -4,6 +4,7 @@ import asyncio
 import functools
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import replace
+from types import MappingProxyType
 from typing import Any, ParamSpec, TypeVar
 
 import httpx
@@ -15,6 +16,7 @@ from rankfleet.api.keys import KeyRing
 from rankfleet.api.ranking import Retriever
 from rankfleet.core.config import FleetConfig, parse_config
 from rankfleet.core.events import RequestEvent
+from rankfleet.core.experiment_state import ExperimentState
 from rankfleet.core.messages import Chunk, ChunkScores, Ranking
 from rankfleet.engine.text.pair_template import InstructionSlot
 from rankfleet.engine.text.tokenizer import PairTokenizer
@@ -132,10 +134,11 @@ def service(
     before: RankingService | None = None,
     on_event: Callable[[RequestEvent], None] | None = None,
     on_shadow: OnShadow = lambda outcome, event: None,
+    experiment_states: Mapping[str, ExperimentState] = MappingProxyType({}),
     **changes: object,
 ) -> RankingService:
-    """A router over one fake group, at 2026-12-01T00:00:00Z. before, on_event, on_shadow: as in `RankingService`.
-    changes: keys of the fleet file."""
+    """A router over one fake group, at 2026-12-01T00:00:00Z. before, on_event, on_shadow, experiment_states: as in
+    `RankingService`. changes: keys of the fleet file."""
     config = config or fleet(**changes)
     return RankingService(
         config,
@@ -147,6 +150,7 @@ def service(
         wall_clock=lambda: DAWN_S,
         on_event=on_event,
         on_shadow=on_shadow,
+        experiment_states=experiment_states,
     )
 
 

@@ -8,9 +8,11 @@ import pytest
 from rankfleet.api.app import HostProcess
 from rankfleet.api.recent import MAX_REQUESTS, PERIOD_S, Recent
 from rankfleet.autoscaler.board import Board, Change, GroupBoard
+from rankfleet.cli.experiment import show
+from rankfleet.core.experiment_state import ExperimentState
 from rankfleet.estimates.latency import LatencyModel
 from rankfleet.router.ledger import Entry, Ledger
-from tests.unit.fakes import FakeClock, http_client, send, service
+from tests.unit.fakes import DAWN_S, FakeClock, fleet, http_client, send, service
 from tests.unit.openapi import check_documented, openapi_page
 
 BODY = {"query": "cat", "documents": ["a dog", "a cat"]}
@@ -122,3 +124,54 @@ def test_requests_without_a_key_are_not_remembered() -> None:
     recent.refused("unauthorized")
     recent.refused("forbidden")
     assert recent.refusals() == {"forbidden": 1}
+
+
+async def test_experiments_are_told_with_weights_in_force_counts_and_what_is_stopped(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    arms = {"control": {"weight": 90}, "new": {"weight": 10, "model": "small"}, "old": {"weight": 0, "stopped": True}}
+    schedule = [
+        {"at": "2026-11-30T00:00:00Z", "weights": {"control": 60, "new": 40}},
+        {"at": "2026-12-02T00:00:00Z", "weights": {"new": 60}},
+    ]
+    experiments = {"size": {"arms": arms, "schedule": schedule}}
+    one = service(
+        experiments=experiments,
+        experiment_states={
+            fleet(experiments=experiments).experiments["size"].identity("size"): ExperimentState(
+                {"new": "50.0% of 80 requests failed"}, None, DAWN_S, {"new": (80, 40, 40, 10, 0, 0)}
+            )
+        },
+    )
+    async with http_client(one) as http:
+        reply = await http.get("/v1/fleet")
+        check_documented(await openapi_page(http), reply)
+    (told,) = reply.json()["experiments"]
+    control, new, old = told.pop("arms")
+    assert told == {
+        "name": "size",
+        "unit": "user",
+        "stopped": False,
+        "control": "control",
+        "since_s": DAWN_S,
+        "next": {"at": "2026-12-02T00:00:00+00:00", "weights": {"new": 60}},
+    }
+    assert (control["share"], control["stopped"], control["requests"]) == (0.6, None, 0)
+    assert (old["stopped"], old["weight"]) == ("by the fleet file", 0)
+    assert new == {
+        "name": "new",
+        "changes": "small",
+        "weight": 40,
+        "share": 0.4,
+        "stopped": "50.0% of 80 requests failed",
+        "requests": 80,
+        "errors": 40,
+        "budgets": 40,
+        "met": 30,
+    }
+    show(told | {"arms": [control, new, old]})
+    shown = capsys.readouterr().out
+    assert "size: counts since 2026-12-01 00:00 UTC" in shown
+    assert "75.0% of 40" in shown
+    assert "new is stopped: 50.0% of 80 requests failed" in shown
+    assert "next: new 60 at 2026-12-02T00:00:00+00:00" in shown
