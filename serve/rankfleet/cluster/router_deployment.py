@@ -26,6 +26,8 @@ from rankfleet.autoscaler.reports import router_report
 from rankfleet.autoscaler.sharing import Resources
 from rankfleet.cluster.decision_file import DecisionFile, check_folder
 from rankfleet.cluster.envelope import ledger_of
+from rankfleet.cluster.event_files import EventFiles
+from rankfleet.cluster.event_hours import check_events
 from rankfleet.cluster.following import FleetFollower
 from rankfleet.cluster.group_deployment import ReplicaGroup
 from rankfleet.cluster.in_router import InRouterGroup
@@ -74,8 +76,8 @@ class FleetApp:
 
 
 class FleetFiles:
-    """What one version of the fleet needs on disk: files to read, and a folder for decisions. Raises what its parts
-    raise."""
+    """What one version of the fleet needs on disk: files to read, and folders for decisions and events. Raises what its
+    parts raise."""
 
     def __init__(self, fleet: FleetConfig) -> None:
         self.tokenizers: dict[str, PairTokenizer] = load_tokenizers(fleet.tiers)
@@ -83,7 +85,9 @@ class FleetFiles:
         self.profile: dict[str, LatencyModel] = read_profile(fleet.profile) if fleet.profile else {}
         self.index = Bm25Index.load(Path(fleet.search.index)) if fleet.search else None
         self.keys = KeyRing(fleet.keys, fleet.tenants) if fleet.keys else None
-        check_folder(fleet.decision_log)
+        if fleet.decision_log.folder:
+            check_folder("decision_log.folder", fleet.decision_log.folder)
+        check_events(fleet.events)
 
 
 @serve.ingress()
@@ -110,6 +114,7 @@ class Router:
             **self._hosted,
         }
         self._decisions = DecisionFile(f"decisions-{self._name}")
+        self._events = EventFiles(self._name, self._telemetry.dropped)
         self._rollover: Rollover[FleetApp] = Rollover(lambda name, models: self._ledgers[name].hosting(models))
         self._follower = FleetFollower("the router", self._start, self._turn_to)
         self._admission = Admission(0)
@@ -126,8 +131,10 @@ class Router:
             if scope["type"] == "lifespan":
                 while True:
                     kind = (await receive())["type"]
+                    if ends := kind == "lifespan.shutdown":
+                        await asyncio.to_thread(self._events.stop)
                     await send({"type": f"{kind}.complete"})
-                    if kind == "lifespan.shutdown":
+                    if ends:
                         return
             await self._now.api(scope, receive, send)
 
@@ -171,6 +178,7 @@ class Router:
         self._settings = settings_name(fleet.for_groups)
         before = self._rollover.now
         files = await asyncio.to_thread(FleetFiles, fleet)
+        keeps_events = fleet.events.folder is not None
         for group in self._hosted.values():
             await group.follow(fleet)
         service = RankingService(
@@ -182,6 +190,7 @@ class Router:
             before=before.serving.service if before else None,
             on_decision=self._decisions.write,
             on_lost=self._telemetry.lost,
+            on_event=self._events.write if keeps_events else None,
         )
         service.fleet.use_profile(files.profile)
         api = build_api(
@@ -198,6 +207,7 @@ class Router:
             ),
             files.keys,
             self._recent,
+            self._events.write if keeps_events else None,
         )
         version = Version(fleet, files.models, FleetApp(service, api, files.keys))
         self._rollover.offer(version, time.monotonic())
@@ -210,6 +220,9 @@ class Router:
         self._rollover.switch()
         service.take_over()
         self._decisions.adjust(fleet.decision_log)
+        self._events.adjust(fleet.events)
+        if keeps_events:
+            self._events.start()
         self._admission.max_bytes = fleet.limits.max_bytes_in_flight
 
     async def _can_serve(self, version: Version[FleetApp]) -> bool:

@@ -35,6 +35,10 @@ class RouterTelemetry:
         self._lost = Counter(
             "rankfleet_lost_chunks_total", "Chunks lost with their replica and sent to another one", ("group",)
         )
+        self._dropped = Counter(
+            "rankfleet_dropped_events_total",
+            "Events of requests, and feedback, that could not be written",
+        )
         self._duration = Histogram(
             "rankfleet_request_duration_seconds",
             "Time from arrival at the router to the answer",
@@ -80,6 +84,10 @@ class RouterTelemetry:
     def lost(self, group: str) -> None:
         """Count a chunk that was lost with its replica."""
         self._lost.inc(1, {"group": group})
+
+    def dropped(self, count: int) -> None:
+        """Count events and feedback that were not written."""
+        self._dropped.inc(count)
 
 
 def left_out(ranking: Ranking) -> str:

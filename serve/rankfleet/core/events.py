@@ -1,6 +1,6 @@
 """What experiments are judged by: what became of each request, and what people then did with the answer."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import get_type_hints
 
@@ -82,7 +82,31 @@ SQL_TYPES = {
 }
 
 
-def sql_columns(row: type[RequestEvent] | type[Feedback]) -> dict[str, str]:
-    """The columns of the files, with their types in SQL."""
+Row = RequestEvent | Feedback
+
+
+def row_type(file_name: str) -> type[Row]:
+    """What the lines of a file are."""
+    return Feedback if file_name.startswith(FEEDBACK_PREFIX) else RequestEvent
+
+
+def sql_columns(row: type[Row]) -> dict[str, str]:
+    """The columns of the files, with their types in DuckDB."""
     hints = get_type_hints(row).items()
     return {name: next(sql for kind, sql in SQL_TYPES.items() if hint in (kind, kind | None)) for name, hint in hints}
+
+
+def lines_in_sql(row: type[Row], paths: Iterable[str]) -> str:
+    """The rows in files of JSON lines, with `filename`, for DuckDB. What is no whole line is left out."""
+    options = f"columns={sql_columns(row)}, format='newline_delimited', ignore_errors=true, filename=true"
+    # Half a line is a row of NULLs.
+    return f"FROM read_json({quoted_list(paths)}, {options}) WHERE request_id IS NOT NULL AND at_s IS NOT NULL"
+
+
+def quoted(text: str) -> str:
+    """A text in SQL."""
+    return "'" + text.replace("'", "''") + "'"
+
+
+def quoted_list(texts: Iterable[str]) -> str:
+    return f"[{', '.join(map(quoted, texts))}]"

@@ -68,7 +68,7 @@ class RankingService:
         on_decision: OnDecision | None = None,
         on_lost: Callable[[str], None] = lambda group: None,
         wall_clock: Callable[[], float] = time.time,
-        on_event: Callable[[RequestEvent], None] | None = None,
+        on_event: Callable[[RequestEvent], object] | None = None,
     ) -> None:
         """tokenizers: by tier; tiers that share a vocabulary may share one object.
         groups, ledgers: by group; shared by all versions of the fleet that a process serves.
@@ -87,7 +87,7 @@ class RankingService:
         self.offered: OfferedLoad = before.offered if before else OfferedLoad.of(config.groups)
         self.offered.add_groups(config.groups)
         self.clock = clock
-        self._wall_clock = wall_clock
+        self.wall_clock = wall_clock
         self._on_event = on_event
         self.splits = Splits(self.live, config.tiers)
         self._tokenizers = tokenizers
@@ -127,7 +127,7 @@ class RankingService:
         Infeasible and Overloaded if no acceptable plan fits and the SLO class says refuse, or `min_quality` rules out
         what is left. Unavailable if no replica can be had, ScoringFailed if the engine fails.
         """
-        timing, at_s = timing or Timing(self.clock()), self._wall_clock()
+        timing, at_s = timing or Timing(self.clock()), self.wall_clock()
         assignment = None if request.probe else self.splits.assign(request, at_s)
         on_event = None if request.probe else self._on_event
         resolved: ResolvedRequest | None = None
@@ -162,7 +162,7 @@ class RankingService:
 
     async def explain(self, request: RerankRequest) -> Decision:
         """What would be decided now, without scoring. Raises as `rank` does for what is wrong with the request."""
-        resolved = self._resolve(request, self.splits.assign(request, self._wall_clock()))
+        resolved = self._resolve(request, self.splits.assign(request, self.wall_clock()))
         if (early := self._refuse_early(resolved, counted=False)) is not None:
             return early
         tokenized = await self._tokenized(resolved, Timing(resolved.arrived_s))
