@@ -23,6 +23,7 @@ SWEEP_S = 60.0
 MAX_QUEUED = 10_000  # events and feedback in memory. Feedback, which clients may send as they like, gets half of it
 LOG_PERIOD_S = 60.0  # how often the log says that some cannot be written
 STOP_S = 10.0  # how long a stop waits for each thread
+LINE = orjson.OPT_APPEND_NEWLINE | orjson.OPT_NON_STR_KEYS
 
 log = logging.getLogger("ray.serve")
 
@@ -48,7 +49,6 @@ class EventFiles:
         self._past = PastHours(router)
         self._queue: deque[Row] = deque()
         self._settings = self._wanted = Events()
-        self._files: dict[str, FileIO] = {}
         self._hour = ""
         self._has_room = True
         self._refused = self._counted = 0  # rows for which the queue had no room, and those of them that are reported
@@ -83,9 +83,7 @@ class EventFiles:
         if self._settings.folder is None:
             self._settings = self._wanted
         # A clock that is set back does not bring back an hour whose file may be Parquet by now.
-        if (hour := max(self._hour, hour_of(self._wall_clock()))) != self._hour:
-            self._close()
-            self._hour = hour
+        self._hour = max(self._hour, hour_of(self._wall_clock()))
         rows = [self._queue.popleft() for _ in range(len(self._queue))]
         for prefix, kind in (("", RequestEvent), (FEEDBACK_PREFIX, Feedback)):
             if of_kind := [row for row in rows if isinstance(row, kind)]:
@@ -93,9 +91,7 @@ class EventFiles:
         if new := self._refused - self._counted:
             self._counted += new
             self._dropped(new, "more came than could be written")
-        if self._wanted != self._settings:
-            self._close()
-            self._settings = self._wanted
+        self._settings = self._wanted
 
     def sweep(self, stopped: bool = False) -> None:
         """Look after past hours, and see whether there is room for more."""
@@ -113,7 +109,6 @@ class EventFiles:
         for thread in self._threads:
             thread.join(STOP_S)
         self.flush()
-        self._close()
         self.sweep(stopped=True)
 
     def _repeat(self, call: Callable[[], None], period_s: float) -> None:
@@ -131,14 +126,11 @@ class EventFiles:
             self._dropped(len(rows), "this hour alone has more than events.max_mb")
             return
         try:
-            if (file := self._files.get(prefix)) is None:
-                path = local_folder(folder) / self._hour / f"{prefix}{self._router}.jsonl"
-                path.parent.mkdir(parents=True, exist_ok=True)
-                file = self._files[prefix] = FileIO(path, "a")
-            append_whole(file, b"".join(orjson.dumps(row, option=LINE) for row in rows))
+            path = local_folder(folder) / self._hour / f"{prefix}{self._router}.jsonl"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with FileIO(path, "a") as file:
+                append_whole(file, b"".join(orjson.dumps(row, option=LINE) for row in rows))
         except Exception as error:
-            if (broken := self._files.pop(prefix, None)) is not None:
-                broken.close()
             self._dropped(len(rows), repr(error))
 
     def _dropped(self, count: int, why: str) -> None:
@@ -151,11 +143,3 @@ class EventFiles:
                 "%d events were not written to %s; requests go on: %s", self._unlogged, self._settings.folder, why
             )
             self._unlogged = 0
-
-    def _close(self) -> None:
-        for file in self._files.values():
-            file.close()
-        self._files.clear()
-
-
-LINE = orjson.OPT_APPEND_NEWLINE | orjson.OPT_NON_STR_KEYS
