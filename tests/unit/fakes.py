@@ -12,6 +12,7 @@ import numpy as np
 from tokenizers import AddedToken, Tokenizer, models, normalizers, pre_tokenizers, processors, trainers
 
 from rankfleet.api.app import HostProcess, build_api
+from rankfleet.api.feedback import Sink
 from rankfleet.api.keys import KeyRing
 from rankfleet.api.ranking import Retriever
 from rankfleet.core.config import FleetConfig, parse_config
@@ -201,9 +202,12 @@ def http_client(
     retriever: Retriever | None = None,
     host: HostProcess | None = None,
     keys: KeyRing | None = None,
+    feedback: Sink | None = None,
 ) -> httpx.AsyncClient:
     """A client of the HTTP API over a router, without a network."""
-    api = build_api(service, metrics or FakeMetrics(), retriever, host=host or HostProcess(), keys=keys)
+    api = build_api(
+        service, metrics or FakeMetrics(), retriever, host=host or HostProcess(), keys=keys, feedback=feedback
+    )
     return httpx.AsyncClient(transport=httpx.ASGITransport(api), base_url="http://test")
 
 

@@ -281,9 +281,9 @@ async def test_unknown_paths_and_methods_are_refused(client: httpx.AsyncClient) 
 ROUTES = [
     *("/", "/cohere/v1/rerank", "/cohere/v2/rerank", "/health", "/healthz", "/infinity/rerank", "/infinity/v1/rerank"),
     *("/info", "/jina/rerank", "/jina/v1/rerank", "/nim/v1/ranking", "/readyz", "/rerank", "/score"),
-    *("/sglang/v1/rerank", "/tei/info", "/tei/rerank", "/v1/fleet", "/v1/models", "/v1/plan", "/v1/ranking"),
-    *("/v1/rerank", "/v1/score", "/v1/search", "/v2/rerank", "/vllm/rerank", "/vllm/score", "/vllm/v1/rerank"),
-    *("/vllm/v1/score", "/vllm/v2/rerank", "/voyage/rerank", "/voyage/v1/rerank"),
+    *("/sglang/v1/rerank", "/tei/info", "/tei/rerank", "/v1/feedback", "/v1/fleet", "/v1/models", "/v1/plan"),
+    *("/v1/ranking", "/v1/rerank", "/v1/score", "/v1/search", "/v2/rerank", "/vllm/rerank", "/vllm/score"),
+    *("/vllm/v1/rerank", "/vllm/v1/score", "/vllm/v2/rerank", "/voyage/rerank", "/voyage/v1/rerank"),
 ]
 
 

@@ -104,9 +104,8 @@ def test_a_folder_that_is_gone_is_logged_once_a_minute(tmp_path: Path, caplog: p
 
 
 def test_a_folder_is_made_and_left_empty(tmp_path: Path) -> None:
-    check_folder(DecisionLog(folder=str(tmp_path / "a/b")))
+    check_folder("decision_log.folder", str(tmp_path / "a/b"))
     assert list((tmp_path / "a/b").iterdir()) == []
-    check_folder(DecisionLog())
 
 
 @pytest.mark.parametrize(
@@ -119,7 +118,7 @@ def test_a_folder_is_made_and_left_empty(tmp_path: Path) -> None:
 )
 def test_a_folder_that_cannot_be_made_is_named_with_its_key(folder: str, why: str) -> None:
     with pytest.raises(ConfigError, match=rf"^decision_log\.folder: {folder}: {why}$"):
-        check_folder(DecisionLog(folder=folder))
+        check_folder("decision_log.folder", folder)
 
 
 def test_a_fleet_file_whose_folder_cannot_be_made_is_not_served() -> None:

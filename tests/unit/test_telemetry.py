@@ -129,6 +129,7 @@ def test_names_on_the_metrics_port_follow_prometheus_conventions() -> None:
         "ray_rankfleet_requests_total": "counter",
         "ray_rankfleet_refused_requests_total": "counter",
         "ray_rankfleet_lost_chunks_total": "counter",
+        "ray_rankfleet_dropped_events_total": "counter",
         "ray_rankfleet_request_duration_seconds_count": "histogram",
         "ray_rankfleet_request_duration_to_predicted_ratio_count": "histogram",
         "ray_rankfleet_queue_duration_seconds_count": "histogram",

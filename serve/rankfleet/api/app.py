@@ -17,6 +17,7 @@ from rankfleet.api.console.routes import add_console
 from rankfleet.api.dialects.dialect import About, Dialect, Route, SharedRoute
 from rankfleet.api.dialects.registry import DIALECTS, SHARED
 from rankfleet.api.errors import ErrorResponses
+from rankfleet.api.feedback import FeedbackHandler, Sink
 from rankfleet.api.fleet import add_fleet
 from rankfleet.api.gate import Handler, request_gate
 from rankfleet.api.http import READ_TIMEOUT_S, RequestReader, json_response
@@ -67,11 +68,13 @@ def build_api(
     host: HostProcess = HostProcess(),
     keys: KeyRing | None = None,
     recent: Recent | None = None,
+    feedback: Sink | None = None,
 ) -> FastAPI:
     """The API over one router's service.
 
     health, admission, recent: shared where a process serves several versions of the fleet at a time.
     keys: of which a request needs one; None if it needs none.
+    feedback: takes what clients say of answers; None if the fleet keeps none.
     """
     limits = service.config.limits
     health = health or RouterHealth(service.probe, service.clock)
@@ -97,6 +100,7 @@ def build_api(
         direct |= add_routes(api, (dialect,), dialect.rerank, handler.rerank)
         add_routes(api, (dialect,), dialect.plan, handler.plan)
         add_routes(api, (dialect,), dialect.search, handler.search)
+        add_routes(api, (dialect,), dialect.feedback, FeedbackHandler(feedback, reader, service.wall_clock).take)
         add_about(api, dialect.about, service)
     for shared in SHARED:
         direct |= add_routes(api, shared.dialects, (shared,), handler.rerank)

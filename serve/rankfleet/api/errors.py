@@ -30,13 +30,13 @@ log = logging.getLogger("ray.serve")
 DESCRIPTIONS = {
     401: "the fleet asks for an API key, and there is none or it is not valid",
     403: "the tenant of the API key may not do this",
-    404: "no tier or SLO class of that name, or no index",
+    404: "no tier or SLO class of that name, or no index; the fleet keeps no feedback",
     408: "the body did not arrive in time",
     413: "more documents or bytes than the limits",
     422: "a field is missing, unknown or out of range; or not even an idle fleet can do what it asks for",
     429: "too busy now, or the tenant sends more than its rate; `Retry-After` and `retry-after-ms` say when to retry",
     500: "failed inside the fleet; the message says where the log is",
-    503: "no replica could answer",
+    503: "no replica could answer; too much feedback waits to be written",
     504: "the budget ended before any work was done",
 }
 

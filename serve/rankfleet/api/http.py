@@ -62,7 +62,9 @@ class RequestReader:
             route = route.told_by(body)
             request.scope["path"] = route.path  # errors from here on have the form of its dialect
         parse = partial(route.parse, body, request_headers(request, route.body.model_fields, self._unit_headers))
-        parsed: ParsedRequest = await run(parse, len(body), INLINE_ENCODED) if route.takes_long(body) else parse()
+        parsed = await run(parse, len(body), INLINE_ENCODED) if route.takes_long(body) else parse()
+        if not isinstance(parsed, ParsedRequest):
+            return route, parsed
         if parsed.copies * len(body) > self._max_body_bytes:
             why = f"{parsed.copies} queries would each return the documents, more than the {self._max_body_bytes} bytes"
             raise TooLarge(f"{why} allowed; leave return_documents out, and take them by their index")
@@ -99,9 +101,9 @@ class RequestReader:
             raise TooLarge(f"the request body is longer than {allowed}; send fewer documents")
 
 
-def respond(request: Request, reply: Reply) -> Response:
+def respond(request: Request, reply: Reply, status: int = 200) -> Response:
     """The response to a request; from now on the request takes no more memory than that."""
-    response = json_response(reply.content, headers=reply.headers)
+    response = json_response(reply.content, status, reply.headers)
     reservation_of(request).resize(len(response.body))
     return response
 

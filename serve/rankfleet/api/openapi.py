@@ -64,12 +64,14 @@ def documented(dialects: Sequence[Dialect], route: Route[Any, Any] | SharedRoute
     responses[429]["headers"] = described(WAIT_HEADERS)
     plan = {f"x-rankfleet-{name}": text for name, text in PLAN_HEADERS.items()}
     in_headers = any(dialect.base for dialect in dialects)  # the native format has it in the body
-    responses[200] = {"model": route.reply_type} | ({"headers": described(plan)} if in_headers else {})
+    responses[route.status] = {"model": route.reply_type} | ({"headers": described(plan)} if in_headers else {})
+    ranks = route.status == 200
     return {
         "summary": route.summary,
-        "description": DESCRIPTION,
-        "openapi_extra": {"requestBody": request, "parameters": PARAMETERS},
+        "description": DESCRIPTION if ranks else route.summary,
+        "openapi_extra": {"requestBody": request, "parameters": PARAMETERS if ranks else []},
         "responses": responses,
+        "status_code": route.status,
     }
 
 

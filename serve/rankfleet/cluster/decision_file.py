@@ -1,8 +1,6 @@
 """The file to which a router writes a sample of its decisions."""
 
-import errno
 import logging
-import os
 import random
 import time
 from collections.abc import Callable
@@ -11,6 +9,7 @@ from pathlib import Path
 from tempfile import TemporaryFile
 from typing import Any
 
+from rankfleet.core.appended import append_whole
 from rankfleet.core.errors import ConfigError
 from rankfleet.core.sections import DecisionLog
 from rankfleet.router.decision_log import line_of
@@ -21,14 +20,13 @@ LOG_PERIOD_S = 60.0  # how often the router's log says that decisions cannot be 
 log = logging.getLogger("ray.serve")
 
 
-def check_folder(settings: DecisionLog) -> None:
-    """Make the folder. Raises ConfigError if no file can be written there."""
-    if settings.folder is not None:
-        try:
-            Path(settings.folder).mkdir(parents=True, exist_ok=True)
-            TemporaryFile(dir=settings.folder).close()
-        except OSError as error:
-            raise ConfigError(f"decision_log.folder: {settings.folder}: {error.strerror}") from error
+def check_folder(key: str, folder: str) -> None:
+    """Make the folder. Raises ConfigError, which names the key, if no file can be written there."""
+    try:
+        Path(folder).mkdir(parents=True, exist_ok=True)
+        TemporaryFile(dir=folder).close()
+    except OSError as error:
+        raise ConfigError(f"{key}: {folder}: {error.strerror}") from error
 
 
 class DecisionFile:
@@ -63,19 +61,12 @@ class DecisionFile:
                 log.error("a decision cannot be written to %s; requests go on: %r", folder, error)
 
     def _append(self, line: bytes, path: Path) -> None:
-        """Write a whole line or nothing: a part of one would end every replay of the file. Raises OSError."""
+        """Raises OSError."""
         if self._file is not None and self._file.tell() + len(line) > self._max_bytes:
             self._close()
             path.replace(f"{path}.1")
-        self._file = file = self._file or FileIO(path, "a")
-        size = file.tell()
-        try:
-            if file.write(line) < len(line):
-                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-        except OSError:
-            file.truncate(size)
-            file.seek(size)
-            raise
+        self._file = self._file or FileIO(path, "a")
+        append_whole(self._file, line)
 
     def _close(self) -> None:
         if self._file is not None:

@@ -6,6 +6,7 @@ import logging
 import socket
 import time
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -26,6 +27,8 @@ from rankfleet.autoscaler.reports import router_report
 from rankfleet.autoscaler.sharing import Resources
 from rankfleet.cluster.decision_file import DecisionFile, check_folder
 from rankfleet.cluster.envelope import ledger_of
+from rankfleet.cluster.event_files import EventFiles
+from rankfleet.cluster.event_hours import check_events
 from rankfleet.cluster.experiment_monitor import ExperimentReporter, MonitorActor
 from rankfleet.cluster.fleet_board import BoardReader
 from rankfleet.cluster.following import FleetFollower
@@ -36,7 +39,7 @@ from rankfleet.cluster.telemetry import RouterTelemetry
 from rankfleet.cluster.transport import ServeGroupClient
 from rankfleet.core.config import FleetConfig
 from rankfleet.core.errors import ConfigError
-from rankfleet.core.events import ShadowEvent
+from rankfleet.core.events import RequestEvent, ShadowEvent
 from rankfleet.core.fingerprint import settings_name
 from rankfleet.engine.text.tokenizer import PairTokenizer
 from rankfleet.estimates.latency import LatencyModel
@@ -78,8 +81,8 @@ class FleetApp:
 
 
 class FleetFiles:
-    """What one version of the fleet needs on disk: files to read, and a folder for decisions. Raises what its parts
-    raise."""
+    """What one version of the fleet needs on disk: files to read, and folders for decisions and events. Raises what its
+    parts raise."""
 
     def __init__(self, fleet: FleetConfig) -> None:
         self.tokenizers: dict[str, PairTokenizer] = load_tokenizers(fleet.tiers)
@@ -87,7 +90,9 @@ class FleetFiles:
         self.profile: dict[str, LatencyModel] = read_profile(fleet.profile) if fleet.profile else {}
         self.index = Bm25Index.load(Path(fleet.search.index)) if fleet.search else None
         self.keys = KeyRing(fleet.keys, fleet.tenants) if fleet.keys else None
-        check_folder(fleet.decision_log)
+        if fleet.decision_log.folder:
+            check_folder("decision_log.folder", fleet.decision_log.folder)
+        check_events(fleet.events)
 
 
 @serve.ingress()
@@ -115,6 +120,7 @@ class Router:
         }
         self._decisions = DecisionFile(f"decisions-{self._name}")
         self._experiments = ExperimentReporter(self._name, self._telemetry, MonitorActor().ask, ClusterStore())
+        self._events = EventFiles(self._name, self._telemetry.dropped)
         self._rollover: Rollover[FleetApp] = Rollover(lambda name, models: self._ledgers[name].hosting(models))
         self._follower = FleetFollower("the router", self._start, self._turn_to)
         self._admission = Admission(0)
@@ -132,8 +138,10 @@ class Router:
             if scope["type"] == "lifespan":
                 while True:
                     kind = (await receive())["type"]
+                    if ends := kind == "lifespan.shutdown":
+                        await asyncio.to_thread(self._events.stop)
                     await send({"type": f"{kind}.complete"})
-                    if kind == "lifespan.shutdown":
+                    if ends:
                         return
             await self._now.api(scope, receive, send)
 
@@ -179,6 +187,7 @@ class Router:
         before = self._rollover.now
         files = await asyncio.to_thread(FleetFiles, fleet)
         await self._experiments.prepare(fleet.experiments)
+        keeps_events = fleet.events.folder is not None
         for group in self._hosted.values():
             await group.follow(fleet)
         service = RankingService(
@@ -190,8 +199,8 @@ class Router:
             before=before.serving.service if before else None,
             on_decision=self._decisions.write,
             on_lost=self._telemetry.lost,
-            on_event=self._experiments.counts.listener(fleet.experiments) if fleet.experiments else None,
-            on_shadow=self._shadow,
+            on_event=self._listener(fleet),
+            on_shadow=partial(self._shadow, keeps_events),
             experiment_states=self._experiments.states,
         )
         service.fleet.use_profile(files.profile)
@@ -211,6 +220,7 @@ class Router:
             ),
             files.keys,
             self._recent,
+            self._events.write if keeps_events else None,
         )
         version = Version(fleet, files.models, FleetApp(service, api, files.keys))
         self._rollover.offer(version, time.monotonic())
@@ -224,11 +234,28 @@ class Router:
         service.take_over()
         self._experiments.follow(fleet.experiments)
         self._decisions.adjust(fleet.decision_log)
+        self._events.adjust(fleet.events)
+        if keeps_events:
+            self._events.start()
         self._admission.max_bytes = fleet.limits.max_bytes_in_flight
 
-    def _shadow(self, outcome: str, event: ShadowEvent | None) -> None:
+    def _listener(self, fleet: FleetConfig) -> Callable[[RequestEvent], None] | None:
+        """Who wants to know what became of requests; None if nobody does."""
+        listeners: list[Callable[[RequestEvent], object]] = []
+        listeners += [self._experiments.counts.listener(fleet.experiments)] if fleet.experiments else []
+        listeners += [self._events.write] if fleet.events.folder is not None else []
+
+        def tell(event: RequestEvent) -> None:
+            for listener in listeners:
+                listener(event)
+
+        return tell if listeners else None
+
+    def _shadow(self, is_kept: bool, outcome: str, event: ShadowEvent | None) -> None:
         """Count a comparison with a shadow arm, and write it."""
         self._telemetry.shadow(outcome)
+        if is_kept and event is not None:
+            self._events.write(event)
 
     async def _can_serve(self, version: Version[FleetApp]) -> bool:
         """Whether replicas host the models of a version and have reported their latency models."""

@@ -35,6 +35,10 @@ class RouterTelemetry:
         self._lost = Counter(
             "rankfleet_lost_chunks_total", "Chunks lost with their replica and sent to another one", ("group",)
         )
+        self._dropped = Counter(
+            "rankfleet_dropped_events_total",
+            "Events of requests, and feedback, that could not be written",
+        )
         self._duration = Histogram(
             "rankfleet_request_duration_seconds",
             "Time from arrival at the router to the answer",
@@ -98,6 +102,10 @@ class RouterTelemetry:
     def arm_stopped(self, experiment: str, arm: str, stopped: bool) -> None:
         """Export whether an arm is stopped."""
         self._stopped.set(float(stopped), {"experiment": experiment, "arm": arm})
+
+    def dropped(self, count: int) -> None:
+        """Count events and feedback that were not written."""
+        self._dropped.inc(count)
 
 
 def left_out(ranking: Ranking) -> str:

@@ -1,6 +1,21 @@
-"""Files to which a long run appends one line after another, so that a killed run goes on where it ended."""
+"""Files to which one line after another is appended, so that what is there after a kill can be read."""
 
+import errno
+import os
+from io import FileIO
 from pathlib import Path
+
+
+def append_whole(file: FileIO, lines: bytes) -> None:
+    """Write all of these lines or nothing: a part of one would be in the way of the next. Raises OSError."""
+    size = file.tell()
+    try:
+        if file.write(lines) < len(lines):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    except OSError:
+        file.truncate(size)
+        file.seek(size)
+        raise
 
 
 def drop_half_line(path: Path) -> None:

@@ -15,3 +15,5 @@ READ_TIMEOUT_S, WRITE_TIMEOUT_S = 30, 120
 MAX_HEADER_BYTES = 262_144
 # No field is read from it, and looking for one in a longer string would take longer than planning does.
 MAX_QUERY_STRING_BYTES = 4096
+# Documents that one feedback names.
+MAX_FEEDBACK_DOCUMENTS = 1000

@@ -21,6 +21,7 @@ from rankfleet.core.sections import (
     CandidateOrder,
     ClassName,
     DecisionLog,
+    Events,
     Group,
     Limits,
     Name,
@@ -35,6 +36,7 @@ from rankfleet.core.sections import (
     Tenant,
     Tier,
     Updates,
+    is_url,
 )
 
 
@@ -77,6 +79,7 @@ class LiveSettings(Section):
     )
     autoscaling: Autoscaling = Field(Autoscaling(), description="how many replicas each group gets")
     decision_log: DecisionLog = Field(DecisionLog(), description="routing decisions written to files")
+    events: Events = Field(Events(), description="what became of each request, and feedback, written to files")
 
 
 # Keys that become options of a deployment in Serve's config, so that a change touches that deployment alone: of the
@@ -282,9 +285,12 @@ def read_config(path: Path) -> FleetConfig:
     profile = resolved("profile", config.profile)
     folder = resolved("decision_log.folder", config.decision_log.folder)
     decision_log = config.decision_log.model_copy(update={"folder": folder})
+    events = config.events
+    if events.folder and not is_url(events.folder):
+        events = events.model_copy(update={"folder": resolved("events.folder", events.folder)})
     keys = resolved("keys", config.keys)
-    files = {"search": search, "quality": quality, "profile": profile, "decision_log": decision_log, "keys": keys}
-    return config.model_copy(update={"tiers": tiers} | files)
+    files = {"search": search, "quality": quality, "profile": profile, "keys": keys}
+    return config.model_copy(update={"tiers": tiers, "decision_log": decision_log, "events": events} | files)
 
 
 def names_folder(model: str, folder: Path) -> bool:

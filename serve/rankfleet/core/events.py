@@ -1,12 +1,10 @@
 """What experiments are judged by: what became of each request, and what people then did with the answer."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import get_type_hints
 
 MAX_RANKED = 100  # documents of a ranking that an event lists
-FEEDBACK_PREFIX = "feedback-"  # of the names of files with feedback; those with events begin otherwise
-SHADOW_PREFIX = "shadow-"  # of the names of files with comparisons
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -109,10 +107,39 @@ SQL_TYPES = {
 }
 
 
-Row = type[RequestEvent] | type[ShadowEvent] | type[Feedback]
+Row = RequestEvent | ShadowEvent | Feedback
 
 
-def sql_columns(row: Row) -> dict[str, str]:
-    """The columns of the files, with their types in SQL."""
+FILE_PREFIXES: dict[type[Row], str] = {ShadowEvent: "shadow-", Feedback: "feedback-", RequestEvent: ""}
+
+
+def row_type(file_name: str) -> type[Row]:
+    """What the lines of a file are."""
+    return next(row for row, prefix in FILE_PREFIXES.items() if file_name.startswith(prefix))
+
+
+def router_of(file_name: str) -> str:
+    """The router that has written a file."""
+    return file_name.removeprefix(FILE_PREFIXES[row_type(file_name)])
+
+
+def sql_columns(row: type[Row]) -> dict[str, str]:
+    """The columns of the files, with their types in DuckDB."""
     hints = get_type_hints(row).items()
     return {name: next(sql for kind, sql in SQL_TYPES.items() if hint in (kind, kind | None)) for name, hint in hints}
+
+
+def lines_in_sql(row: type[Row], paths: Iterable[str]) -> str:
+    """The rows in files of JSON lines, with `filename`, for DuckDB. What is no whole line is left out."""
+    options = f"columns={sql_columns(row)}, format='newline_delimited', ignore_errors=true, filename=true"
+    # Half a line is a row of NULLs.
+    return f"FROM read_json({quoted_list(paths)}, {options}) WHERE request_id IS NOT NULL AND at_s IS NOT NULL"
+
+
+def quoted(text: str) -> str:
+    """A text in SQL."""
+    return "'" + text.replace("'", "''") + "'"
+
+
+def quoted_list(texts: Iterable[str]) -> str:
+    return f"[{', '.join(map(quoted, texts))}]"

@@ -18,6 +18,11 @@ def check_slo_ms(slo_ms: float) -> float:
     raise ValueError(f"a budget is in milliseconds, from {MIN_SLO_MS:g} to {MAX_SLO_MS:.0f}, not {slo_ms:.10g}{hint}")
 
 
+def is_url(folder: str) -> bool:
+    """Whether a folder is one of a store that fsspec opens by its URL, and no path."""
+    return "://" in folder
+
+
 SloMs = Annotated[float, AfterValidator(check_slo_ms)]
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$")]
 # Of an SLO class, which may be called like the model that a client asks for, as in BAAI/bge-reranker-v2-m3.
@@ -253,6 +258,20 @@ class DecisionLog(Section):
         None, description="where each router replica writes a file of decisions; null: none are written"
     )
     share: float = Field(0.01, gt=0, le=1, description="share of the decisions that are written, chosen at random")
+
+
+class Events(Section):
+    """What became of each request, and the feedback that came for it, for experiments. Holds no texts."""
+
+    folder: str | None = Field(
+        None,
+        description="where each router writes them, in files of an hour: a folder, or a URL that fsspec opens "
+        "(s3://bucket/events), to which whole hours go; null: none are written, and `/v1/feedback` answers 404",
+    )
+    keep_days: int = Field(30, ge=1, description="files are removed that many days after their day")
+    max_mb: float = Field(
+        2000.0, gt=0, description="size of all files of the folder together, in MB; above it the oldest are removed"
+    )
 
 
 class Search(Section):

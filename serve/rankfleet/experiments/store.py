@@ -4,14 +4,22 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from rankfleet.core.errors import ConfigError
-from rankfleet.core.events import FEEDBACK_PREFIX, SHADOW_PREFIX, Feedback, RequestEvent, Row, ShadowEvent, sql_columns
+from rankfleet.core.events import (
+    Feedback,
+    RequestEvent,
+    Row,
+    ShadowEvent,
+    lines_in_sql,
+    quoted_list,
+    row_type,
+    sql_columns,
+)
 
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
 
 ATTEMPTS = 5  # to read files of which routers put some together at the same time
-VIEWS: dict[str, Row] = {"events": RequestEvent, "shadows": ShadowEvent, "feedback_rows": Feedback}
-PREFIXES = {SHADOW_PREFIX: "shadows", FEEDBACK_PREFIX: "feedback_rows"}
+VIEWS: dict[str, type[Row]] = {"events": RequestEvent, "shadows": ShadowEvent, "feedback_rows": Feedback}
 MERGED = """
 CREATE VIEW feedback AS
 WITH judged AS (
@@ -67,7 +75,7 @@ def open_store(folder: str) -> "DuckDBPyConnection":
         paths = whole_hours_once(found if is_local else map(files.unstrip_protocol, found))
         try:
             for view, row in VIEWS.items():
-                read_rows(connection, view, row, [path for path in paths if view_of(path) == view])
+                read_rows(connection, view, row, paths)
             break
         except duckdb.IOException:
             if attempt == ATTEMPTS - 1:
@@ -84,30 +92,16 @@ def whole_hours_once(paths: Iterable[str]) -> list[str]:
     return [*sorted(parquet), *(path for path in lines if f"{path.removesuffix('.jsonl')}.parquet" not in parquet)]
 
 
-def view_of(path: str) -> str:
-    """The view that a file belongs to, by its name."""
-    name = path.rpartition("/")[2]
-    return next((view for prefix, view in PREFIXES.items() if name.startswith(prefix)), "events")
-
-
-def read_rows(connection: "DuckDBPyConnection", view: str, row: Row, paths: list[str]) -> None:
-    """Make a view of the rows in these files."""
-    columns = sql_columns(row)
+def read_rows(connection: "DuckDBPyConnection", view: str, row: type[Row], paths: list[str]) -> None:
+    """Make a view of those of the files that have such rows."""
+    paths = [path for path in paths if row_type(path.rpartition("/")[2]) is row]
     lines, parquet = ([path for path in paths if path.endswith(end)] for end in (".jsonl", ".parquet"))
-    named = ", ".join(f"{name} {kind}" for name, kind in (columns | {"router": "VARCHAR"}).items())
-    connection.execute(f"CREATE OR REPLACE TABLE {view}_in_lines ({named})")
+    columns = ", ".join(f"{name} {kind}" for name, kind in (sql_columns(row) | {"router": "VARCHAR"}).items())
+    connection.execute(f"CREATE OR REPLACE TABLE {view}_in_lines ({columns})")
     parts = [f"FROM {view}_in_lines"]
     router = "SELECT * EXCLUDE filename, parse_filename(filename, true) AS router"
     if lines:
-        read = f"read_json({quoted(lines)}, columns={columns}, format='newline_delimited', ignore_errors=true"
-        kept = "request_id IS NOT NULL AND at_s IS NOT NULL"  # half a line is a row of NULLs
-        connection.execute(f"INSERT INTO {view}_in_lines {router} FROM {read}, filename=true) WHERE {kept}")
+        connection.execute(f"INSERT INTO {view}_in_lines {router} {lines_in_sql(row, lines)}")
     if parquet:
-        parts.append(f"{router} FROM read_parquet({quoted(parquet)}, union_by_name=true, filename=true)")
+        parts.append(f"{router} FROM read_parquet({quoted_list(parquet)}, union_by_name=true, filename=true)")
     connection.execute(f"CREATE OR REPLACE VIEW {view} AS {' UNION ALL BY NAME '.join(parts)}")
-
-
-def quoted(texts: Iterable[str]) -> str:
-    """A list of texts in SQL."""
-    inside = "', '".join(text.replace("'", "''") for text in texts)
-    return f"['{inside}']"

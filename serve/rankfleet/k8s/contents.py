@@ -12,6 +12,7 @@ from typing import Any
 from rankfleet.core.config import FleetConfig
 from rankfleet.core.errors import ConfigError
 from rankfleet.core.model_ids import SHIPPED_MODELS, may_be_hub_id
+from rankfleet.core.sections import is_url
 from rankfleet.k8s.cluster_file import ClusterFile
 
 CACHE = PurePosixPath("/var/cache/rankfleet")  # a folder of each pod's own that it may write, and its home
@@ -55,11 +56,12 @@ def contents(config: FleetConfig, cluster: ClusterFile) -> Contents:
                 )
     if config.search:
         require_provided("search.index", config.search.index, cluster)
-    if (folder := config.decision_log.folder) and not writable(folder, cluster):
-        raise ConfigError(
-            f"decision_log.folder: pods cannot write to {folder}; name a folder under {CACHE}, which lasts as long as "
-            "the pod, or under a volume with `read_only: false`"
-        )
+    for section, folder in (("decision_log", config.decision_log.folder), ("events", config.events.folder)):
+        if folder and not is_url(folder) and not writable(folder, cluster):
+            raise ConfigError(
+                f"{section}.folder: pods cannot write to {folder}; name a folder under {CACHE}, which lasts as long as "
+                "the pod, or under a volume with `read_only: false`"
+            )
     files: dict[str, str] = {}
     table, profile = config.quality.table, config.profile
     if table and not is_shipped(table):

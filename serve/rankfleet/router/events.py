@@ -23,7 +23,7 @@ OWN_WORDS = (Overloaded, Infeasible, Expired, Unavailable, ScoringFailed)  # mes
 
 
 @quietly
-def tell(listener: Callable[[RequestEvent], None], make: Callable[..., RequestEvent], *facts: object) -> None:
+def tell(listener: Callable[[RequestEvent], object], make: Callable[..., RequestEvent], *facts: object) -> None:
     """Make an event of these facts and hand it over. An error of either fails no request."""
     listener(make(*facts))
 

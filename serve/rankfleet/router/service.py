@@ -71,7 +71,7 @@ class RankingService:
         on_decision: OnDecision | None = None,
         on_lost: Callable[[str], None] = lambda group: None,
         wall_clock: Callable[[], float] = time.time,
-        on_event: Callable[[RequestEvent], None] | None = None,
+        on_event: Callable[[RequestEvent], object] | None = None,
         on_shadow: OnShadow = lambda outcome, event: None,
         experiment_states: Mapping[str, ExperimentState] = MappingProxyType({}),
     ) -> None:

@@ -11,6 +11,7 @@ from pydantic import BaseModel
 
 from rankfleet.api.headers import RequestHeaders
 from rankfleet.core.errors import InvalidRequest, RankfleetError
+from rankfleet.core.events import Feedback
 from rankfleet.core.messages import Decision, Ranking, RerankRequest
 from rankfleet.core.timing import Timing
 from rankfleet.retrieval.bm25 import Hit
@@ -65,7 +66,7 @@ class Reply(NamedTuple):
     headers: Mapping[str, str] = {}
 
 
-Parsed = TypeVar("Parsed", bound=ParsedRequest)
+Parsed = TypeVar("Parsed")
 Outcome = TypeVar("Outcome")
 
 
@@ -79,6 +80,7 @@ class Route(Generic[Parsed, Outcome]):
     reply_type: the JSON of a reply, for the OpenAPI page.
     parse: a whole body and the request's headers to what the router is asked for. Raises InvalidRequest.
     reply: what came of the request, and the request, to a reply.
+    status: of that reply.
     """
 
     path: str
@@ -88,6 +90,7 @@ class Route(Generic[Parsed, Outcome]):
     reply_type: type
     parse: Callable[[bytes, RequestHeaders], Parsed]
     reply: Callable[[Outcome, Parsed], Reply]
+    status: int = 200
 
     @property
     def body_schema(self) -> dict[str, Any]:
@@ -120,7 +123,7 @@ class Dialect:
     error: an error, its status and the request's id to the JSON that says what is wrong. `Retry-After` and the like are
         added to its headers for every dialect (`api/errors.py`).
     error_type: that JSON, for the OpenAPI page.
-    rerank, plan, search: the routes, by what the fleet does for them.
+    rerank, plan, search, feedback: the routes, by what the fleet does for them.
     about: what else clients ask.
     statuses: by the status that an error has in `core/errors.py`, the status that it has here, where they differ.
     """
@@ -131,6 +134,7 @@ class Dialect:
     rerank: Sequence[Route[Any, Ranking]]
     plan: Sequence[Route[Any, Decision]] = ()
     search: Sequence[Route[Any, SearchOutcome]] = ()
+    feedback: Sequence[Route[Feedback, None]] = ()
     about: Sequence[About] = ()
     base: str = ""
     statuses: Mapping[int, int] = field(default_factory=dict)
@@ -140,14 +144,14 @@ class Dialect:
 
     @property
     def routes(self) -> tuple[Route[Any, Any], ...]:
-        return (*self.rerank, *self.plan, *self.search)
+        return (*self.rerank, *self.plan, *self.search, *self.feedback)
 
 
 @dataclass(frozen=True)
 class SharedRoute:
     """A path that several dialects have. A request belongs to the one whose field its body has.
 
-    routes: by that field.
+    routes: by that field. status: of a reply.
     dialects: those of the routes, and the native one, in whose form errors are until the body tells whose it is.
     """
 
@@ -155,6 +159,7 @@ class SharedRoute:
     summary: str
     routes: Mapping[str, Route[Any, Ranking]]
     dialects: Sequence[Dialect]
+    status: int = 200
 
     def told_by(self, body: bytes) -> Route[Any, Ranking]:
         """Raises InvalidRequest unless exactly one of the fields is in the body."""

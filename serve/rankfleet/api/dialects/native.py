@@ -1,4 +1,4 @@
-"""Rankfleet's own wire format: /v1/rerank, /v1/plan and /v1/search."""
+"""Rankfleet's own wire format: /v1/rerank, /v1/plan and /v1/search, and /v1/feedback (`native_feedback.py`)."""
 
 import sys
 from collections.abc import Sequence
@@ -10,6 +10,7 @@ from pydantic import Field, WithJsonSchema
 from rankfleet.api.dialects.dialect import Dialect, ParsedRequest, ParsedSearch, Reply, Route, SearchOutcome
 from rankfleet.api.dialects.documents import RankFields, StructuredDocumentLists, texts_of
 from rankfleet.api.dialects.json_body import JsonBody
+from rankfleet.api.dialects.native_feedback import FEEDBACK
 from rankfleet.api.dialects.native_queries import AskedFor
 from rankfleet.api.dialects.native_replies import (
     Document,
@@ -288,4 +289,5 @@ NATIVE = Dialect(
             reply_to_search,
         )
     ],
+    feedback=[FEEDBACK],
 )
