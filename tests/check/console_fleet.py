@@ -9,7 +9,8 @@ from functools import cache
 
 import uvicorn
 
-from rankfleet.api.app import build_api
+from rankfleet.api.app import HostProcess, build_api
+from rankfleet.autoscaler.board import Board
 from rankfleet.cli.options import load_config
 from rankfleet.cluster.environment import free_port
 from rankfleet.core.config import FleetConfig
@@ -74,7 +75,8 @@ def demo_reranker(model: str) -> Reranker:
 
 
 class ConsoleFleet:
-    """url: of the router. group: what scores. service: the router's. key: if set, the API answers 401 without it."""
+    """url: of the router. group: what scores. service: the router's. key: if set, the API answers 401 without it.
+    board: what Serve's controller says."""
 
     def __init__(self, **changes: object) -> None:
         """changes: keys of the demo fleet's file."""
@@ -87,9 +89,13 @@ class ConsoleFleet:
         models = {name: name for name in fleet.tiers}
         self.service = RankingService(fleet, tokenizers, {"demo": self.group}, {"demo": Ledger()}, clock, models)
         self.service.fleet.update_latency(LATENCY)
-        self.api = build_api(self.service, NoMetrics())
+        self.board = Board()
+        self.api = build_api(self.service, NoMetrics(), host=HostProcess(name="router-1", board=self.told))
         self.key: str | None = None
         self.url = f"http://127.0.0.1:{free_port()}"
+
+    async def told(self) -> Board:
+        return self.board
 
     async def app(self, scope: dict, receive: Callable[..., Awaitable], send: Callable[..., Awaitable]) -> None:
         sent = dict(scope.get("headers", ())).get(b"authorization", b"").decode()

@@ -7,11 +7,13 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import Any
 
 import httpx
 import pytest
 
+from rankfleet.autoscaler.board import Board, Change, GroupBoard
 from rankfleet.core.errors import Unavailable
 from rankfleet.router.ledger import Entry
 from tests.check.browser import Watched, chromium, sync_api
@@ -39,6 +41,7 @@ def shared_fleet(browser: Any) -> Iterator[ConsoleFleet]:
 def fleet(shared_fleet: ConsoleFleet) -> Iterator[ConsoleFleet]:
     yield shared_fleet
     shared_fleet.group.fault, shared_fleet.group.held, shared_fleet.key = None, False, None
+    shared_fleet.board = Board()
 
 
 @pytest.fixture
@@ -79,6 +82,9 @@ def test_a_fresh_user_sees_which_tier_answered_and_why(open_page: Open) -> None:
         re.compile(r"auto answered with large in .* of 200 ms: large ranks")
     )
     expect(page.locator(".says")).to_contain_text("With 200 ms, auto would answer with large")
+    expect(page.locator("budget-offers .other")).to_have_text(
+        re.compile(r"^Under \d+ ms, medium would answer; more time would change nothing\.$")
+    )
     offers = page.locator(".offers button").all_inner_texts()
     assert [re.sub(r"\s+", " ", text).split(" from ")[0].split(" under ")[0] for text in offers][-2:] == [
         "medium",
@@ -121,6 +127,7 @@ def test_an_offer_sets_its_budget(open_page: Open) -> None:
     expect(page.locator(".says")).to_contain_text("would answer with large")
     page.locator(".offers button").first.click()
     expect(page.locator(".says")).to_contain_text("would answer with the order as given")
+    expect(page.locator("budget-offers .other")).to_contain_text("Less time would change nothing; from")
 
 
 def test_the_other_plans_show_when_asked_for(open_page: Open) -> None:
@@ -360,6 +367,55 @@ def test_the_fleet_shows_load_and_an_ejected_replica_as_they_come(open_page: Ope
         expect(page.locator("group-table tbody tr").nth(0)).to_contain_text("takes work1")
 
 
+def test_the_fleet_shows_why_a_group_has_its_replicas(open_page: Open, fleet: ConsoleFleet) -> None:
+    page = open_page("#/fleet")
+    scaling = page.locator(".scaling li")
+    expect(scaling).to_have_text("demo: the autoscaler has not been heard of yet.")
+    now = GroupBoard("steady", "enough for the load: need 1.60 replicas", 2, 1)
+    fleet.board = Board({"demo": now})
+    expect(scaling).to_contain_text("demo: 1 of 2 replicas running, and the fleet file allows 1 to 2.")
+    expect(scaling).to_contain_text("Now: enough for the load: need 1.60 replicas.")
+    expect(scaling).to_contain_text("Not scaled since Serve's controller started.")
+    fleet.board = Board({"demo": replace(now, last_change=Change(1, 12.4, 1, 2, "a surge: need 1.80 replicas"))})
+    expect(scaling).to_contain_text("Scaled 1 → 2, 12 s ago: a surge: need 1.80 replicas.")
+    fleet.board = Board({"demo": GroupBoard("fixed", "the fleet file sets one number", 1, 1)})
+    expect(scaling).to_have_text("demo: 1 of 1 replica running; the fleet file sets one number.")
+
+
+def test_behind_several_routers_one_is_shown_and_another_can_be_chosen(open_page: Open, fleet: ConsoleFleet) -> None:
+    page = open_page("#/fleet")
+    expect(page.locator(".routers")).to_contain_text("As router router-1 knows it")
+    expect(page.locator(".routers button")).to_have_count(0)
+
+    def by_another(route: Any) -> None:
+        fleet_json = route.fetch().json()
+        answer = {"tier": "small", "reason": "by the other", "quality": 0.4, "predicted_ms": 5.0, "age_s": 1.0}
+        decisions = [answer | {"budget_ms": 10.0, "total_ms": 4.0, "met": True}]
+        route.fulfill(json=fleet_json | {"router": "router-2", "decisions": decisions})
+
+    page.route("**/v1/fleet", by_another, times=2)
+    other = page.get_by_role("button", name="router-2")
+    expect(other).to_have_attribute("aria-pressed", "false")
+    expect(page.locator("decision-list")).not_to_contain_text("by the other")
+    other.click()
+    expect(page.locator("decision-list")).to_contain_text("by the other")
+    expect(page.locator(".routers")).to_contain_text("As router router-2 knows it")
+
+
+def test_who_gives_no_key_is_not_asked_again_and_again(open_page: Open, fleet: ConsoleFleet) -> None:
+    fleet.key = "right"
+    page = open_page("#/fleet")
+    page.wait_for_timeout(2500)  # more than one period, in which the page would ask again
+    page.get_by_role("button", name="Not now").click()
+    expect(page.locator("fleet-view .error")).to_contain_text("this server wants an API key")
+    page.wait_for_timeout(2500)
+    expect(page.get_by_role("dialog")).to_have_count(0)
+    page.get_by_role("button", name="Try again").click()
+    page.get_by_label("API key").fill("right")
+    page.get_by_role("button", name="Use this key").click()
+    expect(page.locator("group-table")).to_be_visible()
+
+
 def test_a_fleet_that_does_not_answer_is_told_in_words(open_page: Open) -> None:
     page = open_page("#/fleet")
     expect(page.locator("group-table")).to_be_visible()
@@ -370,11 +426,14 @@ def test_a_fleet_that_does_not_answer_is_told_in_words(open_page: Open) -> None:
 
 
 @pytest.mark.parametrize(("scheme", "width"), [("light", 390), ("dark", 1280)])
-def test_axe_finds_no_violation_in_the_fleet(open_page: Open, scheme: str, width: int) -> None:
+def test_axe_finds_no_violation_in_the_fleet(open_page: Open, fleet: ConsoleFleet, scheme: str, width: int) -> None:
     axe = pytest.importorskip("axe_playwright_python.sync_playwright").Axe()
     page = ranked(open_page(viewport={"width": width, "height": 844}, color_scheme=scheme))
+    change = Change(1, 12.4, 1, 2, "a surge: need 1.80 replicas")
+    fleet.board = Board({"demo": GroupBoard("steady", "enough for the load: need 1.60 replicas", 2, 1, change)})
     page.get_by_role("link", name="Fleet", exact=True).click()
     expect(page.locator("decision-list tbody tr").first).to_be_visible()
+    expect(page.locator(".scaling")).to_contain_text("12 s ago")
     found = axe.run(page)
     assert found.violations_count == 0, found.generate_report()
     assert page.evaluate("document.documentElement.scrollWidth") <= width, "the page scrolls sideways"

@@ -10,6 +10,7 @@ export class BudgetOffers extends HTMLElement {
     const current = offers.findLastIndex((offer) => offer.fromMs <= budgetMs);
     this.replaceChildren(
       h("h3", { id: "offers-title" }, "What each budget gets now"),
+      h("p", { class: "other" }, inWords(offers, Math.max(0, current))),
       h(
         "ul",
         { class: "offers", "aria-labelledby": "offers-title" },
@@ -33,6 +34,14 @@ export class BudgetOffers extends HTMLElement {
       h("span", {}, range),
     );
   }
+}
+
+// What less time and more time would change.
+function inWords(offers, current) {
+  const [less, now, more] = [offers[current - 1], offers[current], offers[current + 1]];
+  const gets = ({ tier, name }) => (tier === null ? "the request would be refused" : `${name} would answer`);
+  const tighter = less ? `Under ${ms(now.fromMs)}, ${gets(less)}` : "Less time would change nothing";
+  return `${tighter}; ${more ? `from ${ms(more.fromMs)} on, ${gets(more)}` : "more time would change nothing"}.`;
 }
 
 customElements.define("budget-offers", BudgetOffers);

@@ -44,6 +44,7 @@ export class PlanPlot extends HTMLElement {
     const inner = [MARGIN.left, width - MARGIN.right];
     const floor = HEIGHT - MARGIN.bottom;
     const x = logScale(domain, inner);
+    const named = new Set(apart(logTicks(domain), x));
     const within = (value) => Math.min(inner[1], Math.max(inner[0], x(value)));
     const y = linearScale(qualityDomain(decision.considered, offers), [floor, MARGIN.top]);
     const points = plans
@@ -63,7 +64,7 @@ export class PlanPlot extends HTMLElement {
         ]),
         logTicks(domain).map((tick) => [
           svg("line", { class: "grid", x1: x(tick), x2: x(tick), y1: MARGIN.top, y2: floor }),
-          svg("text", { class: "tick", x: x(tick), y: floor + 18, "text-anchor": "middle" }, tickName(tick)),
+          named.has(tick) && svg("text", { class: "tick", x: x(tick), y: floor + 18, "text-anchor": "middle" }, tickName(tick)),
         ]),
         svg("text", { class: "axis", x: inner[1], y: HEIGHT - 4, "text-anchor": "end" }, "predicted latency, 99th percentile →"),
         svg("text", { class: "axis", x: 4, y: 12 }, "↑ quality, nDCG@10"),
@@ -104,6 +105,12 @@ function endsOf(y, floor) {
   const [zero, one] = [y(0), y(1)];
   const invert = (pixel) => (pixel - zero) / (one - zero);
   return [invert(floor), invert(MARGIN.top)];
+}
+
+// The ticks whose names do not run into each other, from the largest down.
+function apart(ticks, x) {
+  let last = Infinity;
+  return ticks.reverse().filter((tick) => last - x(tick) >= 52 && ((last = x(tick)), true));
 }
 
 const tickName = (tick) => (tick < 1000 ? `${Number(tick.toPrecision(1))} ms` : `${tick / 1000} s`);

@@ -18,7 +18,7 @@ export class TimeChart extends HTMLElement {
         "table",
         {},
         h("caption", {}, "Where the time went"),
-        h("thead", { class: "sr" }, h("tr", {}, ["Ranking", "Steps", "Total"].map((name) => h("th", { scope: "col" }, name)))),
+        h("thead", {}, h("tr", {}, ["Ranking", "Steps", "Total"].map((name) => h("th", { scope: "col" }, h("span", { class: "sr" }, name))))),
         h("tbody", {}, columns.map((column) => this.#row(column, end, budgetMs, titleOf(column)[0]))),
       ),
       h(

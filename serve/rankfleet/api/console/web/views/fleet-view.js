@@ -11,35 +11,39 @@ import { panel } from "../components/panel.js";
 import { PlanPlot } from "../components/plan-plot.js";
 import { RecentRequests } from "../components/recent-requests.js";
 
-const PERIOD_MS = 2000;
+const PERIOD_MS = 1000;
+const HEARD_MS = 15_000; // a router that has not answered for so long is left out
 
 export class FleetView extends HTMLElement {
   #timer = 0;
+  #refused = false;
+  #heard = new Map(); // router → {fleet, at}: behind several routers each answer may come from another one
+  #router = null; // the one that is shown
   #fleet = new Newest(
     (_, signal) => api.fleet(signal),
-    (_, fleet, error) => (error ? this.#failed(error) : this.#show(fleet)),
+    (_, fleet, error) => (error ? this.#failed(error) : this.#answered(fleet)),
   );
 
   connectedCallback() {
-    this.#timer = setInterval(() => document.visibilityState === "visible" && this.#fleet.put(null), PERIOD_MS);
-    if (this.live) return this.#fleet.put(null);
+    this.#timer = setInterval(() => document.visibilityState === "visible" && !this.#refused && this.#ask(), PERIOD_MS);
+    if (this.live) return this.#ask();
     this.notice = h("div", {}, h("p", { class: "waiting" }, "Asking the router…"));
     this.plot = new PlanPlot();
     this.recent = new RecentRequests();
     this.groups = new GroupTable();
     this.decisions = new DecisionList();
-    const what = "As the router knows it that answers this page; behind several routers, others know other requests.";
+    this.routers = h("div", { class: "routers" });
     this.live = h(
       "div",
       { class: "panels" },
       panel("tiers", "Tiers now, for 100 documents of 128 tokens", this.plot),
       panel("recent", "Requests", this.recent),
       panel("groups", "Groups and replicas", this.groups),
-      panel("decisions", "Decisions of this router", this.decisions),
+      panel("decisions", "Latest decisions of this router", this.decisions),
     );
     this.live.hidden = true;
-    this.append(h("h1", { class: "sr" }, "Fleet"), h("p", { class: "note" }, what), this.notice, this.live);
-    this.#fleet.put(null);
+    this.append(h("h1", { class: "sr" }, "Fleet"), this.routers, this.notice, this.live);
+    this.#ask();
   }
 
   disconnectedCallback() {
@@ -49,9 +53,50 @@ export class FleetView extends HTMLElement {
 
   open() {}
 
+  #ask() {
+    this.#refused = false;
+    this.#fleet.put(null);
+  }
+
   #failed(error) {
-    this.live.hidden = true;
-    this.notice.replaceChildren(errorNotice(error, () => this.#fleet.put(null)));
+    this.#refused = error.status === 401; // who has said “Not now” is not asked for the key again
+    if (this.#refused) this.#fleet.drop();
+    this.live.hidden = this.routers.hidden = true;
+    this.notice.replaceChildren(errorNotice(error, () => this.#ask()));
+  }
+
+  #answered(fleet) {
+    const now = performance.now();
+    this.#heard.set(fleet.router, { fleet, at: now });
+    for (const [name, { at }] of this.#heard) if (now - at > HEARD_MS) this.#heard.delete(name);
+    if (!this.#heard.has(this.#router)) this.#router = fleet.router;
+    if (this.#router === fleet.router) this.#show(fleet);
+    this.#nameRouters();
+  }
+
+  #nameRouters() {
+    const names = [...this.#heard.keys()].sort();
+    const shown = JSON.stringify([names, this.#router]);
+    if (this.routers.dataset.shown === shown && !this.routers.hidden) return; // the focus stays where it is
+    this.routers.dataset.shown = shown;
+    this.routers.hidden = false;
+    const what = `As router ${this.#router} knows it. The number of replicas and its reason are Serve's controller's, for the whole fleet.`;
+    const choose = (name) => {
+      this.#router = name;
+      this.#show(this.#heard.get(name).fleet);
+      this.#nameRouters();
+      this.routers.querySelector('[aria-pressed="true"]').focus();
+    };
+    this.routers.replaceChildren(
+      h("p", { class: "note" }, what),
+      names.length === 1
+        ? ""
+        : h(
+          "div",
+          { class: "buttons", role: "group", "aria-label": "Router" },
+          names.map((name) => h("button", { type: "button", "aria-pressed": String(name === this.#router), onclick: () => choose(name) }, name)),
+        ),
+    );
   }
 
   #show({ tiers, groups, recent, decisions }) {
