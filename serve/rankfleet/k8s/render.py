@@ -3,6 +3,7 @@
 Objects that depend on nothing but a few names are texts in `parts`, with their comments.
 """
 
+import json
 from dataclasses import dataclass
 from pathlib import Path
 from string import Template
@@ -73,14 +74,16 @@ def render(config: FleetConfig, cluster: ClusterFile, command: str) -> Rendering
     if placed.asks_hub:
         overlay["hub.yaml"] = part("hub", name=name, port=cluster.proxy.port if cluster.proxy else cluster.hub.port)
     if cluster.redis:
-        overlay["redis.yaml"] = part("redis", name=name, ids=redis_ids(cluster))
+        secrets = json.dumps([{"name": secret} for secret in cluster.image_pull_secrets])
+        overlay["redis.yaml"] = redis(cluster, secrets)
     if cluster.availability:
         budgets = [disruption_budget(name, pool) for pool in workers if pool.min_pods > 1]
         overlay["disruption-budgets.yaml"] = "---\n".join(map(to_yaml, budgets))
     if cluster.monitoring:
-        overlay["monitoring.yaml"] = part("pod-monitor", name=name) + "---\n" + part("alerts", name=name)
+        overlay["monitoring.yaml"] = monitoring(name, json.dumps(cluster.monitoring_labels))
     if cluster.ingress:
-        overlay["ingress.yaml"] = part("ingress", name=name, **cluster.ingress.model_dump())
+        settings = {**cluster.ingress.model_dump(), "annotations": json.dumps(cluster.ingress.annotations)}
+        overlay["ingress.yaml"] = part("ingress", name=name, **settings)
     if cluster.route:
         overlay["route.yaml"] = part("route", name=name, **cluster.route.model_dump())
     return Rendering({"network-policy.yaml": part("network-policy")}, overlay, service, placed.fleet, workers)
@@ -89,6 +92,19 @@ def render(config: FleetConfig, cluster: ClusterFile, command: str) -> Rendering
 def part(part_name: str, **names: object) -> str:
     """A text of `parts` with these names filled in."""
     return Template((PARTS / f"{part_name}.yaml").read_text(encoding="utf-8")).substitute(names)
+
+
+def monitoring(name: str, labels: str) -> str:
+    """`labels`: as JSON, of PodMonitor and PrometheusRule."""
+    return part("pod-monitor", name=name, labels=labels) + "---\n" + part("alerts", name=name, labels=labels)
+
+
+def redis(cluster: ClusterFile, secrets: str) -> str:
+    """`secrets`: for its image's registry, as JSON."""
+    named = cluster.redis_storage_class
+    storage_class = f"storageClassName: {named}" if named else "# storageClassName: the cluster's default"
+    texts = {"ids": redis_ids(cluster), "image": cluster.redis_image, "storage_class": storage_class}
+    return part("redis", name=cluster.name, secrets=secrets, **texts)
 
 
 def redis_ids(cluster: ClusterFile) -> str:
