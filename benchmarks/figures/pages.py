@@ -4,13 +4,17 @@ import re
 import tomllib
 from collections.abc import Iterator
 
-from benchmarks.figures import engine, quality, recommend, servers, serving, simulated
+from benchmarks.figures import engine, kubernetes, quality, recommend, servers, serving, simulated
 from benchmarks.paths import ROOT
 
 PAGES = (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")))
 ALLOWED = ROOT / "benchmarks/figures/allowed.toml"
 REASONS = ("setting", "published", "definition", "goal", "example")  # why a number is not a measurement
-FIGURES = engine.FIGURES | quality.FIGURES | recommend.FIGURES | servers.FIGURES | serving.FIGURES | simulated.FIGURES
+FIGURES = {
+    name: figure
+    for page in (engine, kubernetes, quality, recommend, servers, serving, simulated)
+    for name, figure in page.FIGURES.items()
+}
 
 MARKED = re.compile(r"<!-- figure ([\w-]+) -->(\n?).*?<!-- end -->", re.DOTALL)
 # Not prose: fenced code, marked figures, code spans, link targets and comments.

@@ -391,22 +391,24 @@ def test_each_worker_group_has_room_for_its_replicas_and_each_pod_for_what_ray_r
 def amounts_of(pod: dict[str, Any]) -> Counter[str]:
     """Cores, GiB and GPUs that a pod requests."""
     requests = pod["spec"]["containers"][0]["resources"]["requests"]
-    cores, gpus = requests["cpu"], float(requests.get("nvidia.com/gpu", 0))
+    cores, memory, gpus = requests["cpu"], requests["memory"], float(requests.get("nvidia.com/gpu", 0))
     return Counter(
         CPU=float(cores[:-1]) / 1000 if cores.endswith("m") else float(cores),
-        GiB=float(requests["memory"].removesuffix("Gi")),
+        GiB=float(memory[:-2]) / {"Gi": 1, "Mi": 1024}[memory[-2:]],
         GPU=gpus,
     )
 
 
 def test_the_header_says_what_room_all_pods_of_the_node_pools_take(built: Built) -> None:
-    head, *workers = built.pods[: 1 + len(built.cluster["workerGroupSpecs"])]
+    groups = built.cluster["workerGroupSpecs"]
+    workers, others = built.pods[1 : 1 + len(groups)], [built.pods[0], *built.pods[1 + len(groups) :]]
     autoscaler = Counter(CPU=0.5, GiB=0.5)  # which KubeRay puts into the head's pod
     least, most = Counter(autoscaler), Counter(autoscaler)
     largest: dict[str, int] = {}  # kinds of nodes of one pool share its largest number of pods
     for total in (least, most):
-        total.update(amounts_of(head))
-    for group, pod in zip(built.cluster["workerGroupSpecs"], workers, strict=True):
+        for pod in others:
+            total.update(amounts_of(pod))
+    for group, pod in zip(groups, workers, strict=True):
         pool, each = group["labels"]["rankfleet/pool"], amounts_of(pod)
         least.update({name: amount * group["minReplicas"] for name, amount in each.items()})
         if pool not in largest:
