@@ -4,13 +4,23 @@ import re
 import tomllib
 from collections.abc import Iterator
 
-from benchmarks.figures import engine, experiments, quality, recommend, rollback, servers, serving, simulated
+from benchmarks.figures import (
+    engine,
+    experiments,
+    kubernetes,
+    quality,
+    recommend,
+    rollback,
+    servers,
+    serving,
+    simulated,
+)
 from benchmarks.paths import ROOT
 
 PAGES = (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")))
 ALLOWED = ROOT / "benchmarks/figures/allowed.toml"
 REASONS = ("setting", "published", "definition", "goal", "example")  # why a number is not a measurement
-TOPICS = (engine, experiments, quality, recommend, rollback, servers, serving, simulated)
+TOPICS = (engine, experiments, kubernetes, quality, recommend, rollback, servers, serving, simulated)
 FIGURES = {name: figure for topic in TOPICS for name, figure in topic.FIGURES.items()}
 
 MARKED = re.compile(r"<!-- figure ([\w-]+) -->(\n?).*?<!-- end -->", re.DOTALL)

@@ -2,7 +2,9 @@
 
 import importlib
 import json
+import re
 import subprocess
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,7 +35,10 @@ EVERYTHING = {
     "proxy": {"url": "http://proxy.example.org:3128", "no_proxy": ["10.0.0.0/8"]},
     "volumes": [{"path": "/data", "claim": "data", "read_only": False}],
     "redis": True,
+    "redis_image": "registry.example.org/redis:7.4",
+    "redis_storage_class": "fast",
     "monitoring": True,
+    "monitoring_labels": {"release": "prometheus"},
     "route": {"gateway": "public", "gateway_namespace": "gateways", "host": "rerank.example.org"},
     "pools": {"gpu": {"memory_gib": 24, "max_pods": 9, "tolerations": [{"key": "gpu", "operator": "Exists"}]}},
 }
@@ -47,6 +52,11 @@ FLEETS = {
 }
 # Secrets that people create, or cert-manager does: the page names each.
 SECRETS = {"keys", "redis", "hub", "tls", "registry"}
+# What may be a label's key and value; the operator refuses groups with others.
+LABEL = (
+    re.compile(r"([a-z0-9]([-a-z0-9.]*[a-z0-9])?/)?[A-Za-z0-9]([-\w.]{0,61}[A-Za-z0-9])?"),
+    re.compile(r"([A-Za-z0-9]([-\w.]{0,61}[A-Za-z0-9])?)?"),
+)
 UPGRADES = {"NewCluster", "NewClusterWithIncrementalUpgrade", "None"}  # the operator checks these, the CRD does not
 
 
@@ -196,15 +206,19 @@ def test_the_service_follows_the_rules_that_the_operator_alone_checks(built: Bui
         assert cluster["enableInTreeAutoscaling"]
         assert 0 < steps["stepSizePercent"] <= steps["maxSurgePercent"] <= 100
     assert "upgradeStrategy" not in cluster, "refused in a RayCluster that belongs to a RayService"
-    assert len(built.service["metadata"]["name"]) <= 47
+    assert re.fullmatch("[a-z]([-a-z0-9]{0,45}[a-z0-9])?", built.service["metadata"]["name"])
+    assert "headService" not in cluster["headGroupSpec"], "KubeRay names it"
     groups = [cluster["headGroupSpec"], *cluster["workerGroupSpecs"]]
     for group in groups:
         pod = group["template"]["spec"]
         assert pod.get("restartPolicy", "Never") == "Never", "autoscaler v2 replaces pods and restarts none"
         reserved = {"num-cpus", "num-gpus", "memory", "resources"} & set(group.get("rayStartParams", {}))
         assert not (reserved and group.get("resources")), "resources may be given in one place only"
+        assert "labels" not in group.get("rayStartParams", {}), "labels have a field of their own"
+        for pair in group.get("labels", {}).items():
+            assert all(pattern.fullmatch(text) for pattern, text in zip(LABEL, pair, strict=True)), pair
         environment = {entry["name"] for entry in pod["containers"][0]["env"]}
-        assert not environment & {"RAY_REDIS_ADDRESS", "REDIS_PASSWORD", "RAY_enable_autoscaler_v2"}
+        assert not environment & {"RAY_REDIS_ADDRESS", "REDIS_PASSWORD", "REDIS_USERNAME", "RAY_enable_autoscaler_v2"}
     assert len({c["image"] for group in groups for c in group["template"]["spec"]["containers"]}) == 1
     names = [group["groupName"] for group in cluster["workerGroupSpecs"]]
     assert len(names) == len(set(names))
@@ -372,6 +386,38 @@ def test_each_worker_group_has_room_for_its_replicas_and_each_pod_for_what_ray_r
         assert requested >= int(group["resources"]["CPU"]), "Ray may not promise more than Kubernetes has"
         assert amounts["limits"].get("nvidia.com/gpu") == group["resources"].get("GPU")
         assert amounts["limits"]["memory"] == amounts["requests"]["memory"]
+
+
+def amounts_of(pod: dict[str, Any]) -> Counter[str]:
+    """Cores, GiB and GPUs that a pod requests."""
+    requests = pod["spec"]["containers"][0]["resources"]["requests"]
+    cores, memory, gpus = requests["cpu"], requests["memory"], float(requests.get("nvidia.com/gpu", 0))
+    return Counter(
+        CPU=float(cores[:-1]) / 1000 if cores.endswith("m") else float(cores),
+        GiB=float(memory[:-2]) / {"Gi": 1, "Mi": 1024}[memory[-2:]],
+        GPU=gpus,
+    )
+
+
+def test_the_header_says_what_room_all_pods_of_the_node_pools_take(built: Built) -> None:
+    groups = built.cluster["workerGroupSpecs"]
+    workers, others = built.pods[1 : 1 + len(groups)], [built.pods[0], *built.pods[1 + len(groups) :]]
+    autoscaler = Counter(CPU=0.5, GiB=0.5)  # which KubeRay puts into the head's pod
+    least, most = Counter(autoscaler), Counter(autoscaler)
+    largest: dict[str, int] = {}  # kinds of nodes of one pool share its largest number of pods
+    for total in (least, most):
+        for pod in others:
+            total.update(amounts_of(pod))
+    for group, pod in zip(groups, workers, strict=True):
+        pool, each = group["labels"]["rankfleet/pool"], amounts_of(pod)
+        least.update({name: amount * group["minReplicas"] for name, amount in each.items()})
+        if pool not in largest:
+            largest[pool] = group["maxReplicas"]
+            most.update({name: amount * group["maxReplicas"] for name, amount in each.items()})
+        assert group["maxReplicas"] == largest[pool]
+    said = [f"{least[unit]:g} to {most[unit]:g} {unit}" for unit in ("CPU", "GiB", "GPU") if most[unit]]
+    header = (built.folder / f"overlays/{built.overlay}/rayservice.yaml").read_text()
+    assert f"#   total: {', '.join(said)}\n" in header
 
 
 def test_the_operator_can_reach_the_dashboard_and_every_pod_can_reach_dns(built: Built) -> None:

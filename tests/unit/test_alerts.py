@@ -16,8 +16,8 @@ from rankfleet.k8s.render import part
 
 ROOT = Path(__file__).parents[2]
 POD_MONITOR, (GROUP,) = (
-    yaml.safe_load(part("pod-monitor", name="mine")),
-    yaml.safe_load(part("alerts", name="mine"))["spec"]["groups"],
+    yaml.safe_load(part("pod-monitor", name="mine", labels="{}")),
+    yaml.safe_load(part("alerts", name="mine", labels="{}"))["spec"]["groups"],
 )
 RULES: list[dict[str, Any]] = GROUP["rules"]
 each_rule = pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule["alert"])

@@ -367,8 +367,9 @@ def test_the_header_lists_the_pods_their_total_and_the_secrets() -> None:
     assert "#   the command\n" in text
     assert "#   router: 1 to 2 pods of 1 CPU, 2 GiB\n" in text
     assert "#   demo: 1 to 4 pods of 1.5 CPU, 16 GiB, 2 GPU\n" in text
-    # Head 2.5 cores and 4.5 GiB with the autoscaler, routers 1 and 2 each, replicas 1.5 and 16 each.
-    assert "#   total: 5 to 10.5 CPU, 22.5 to 72.5 GiB, 2 to 8 GPU\n" in text
+    assert "#   redis: 1 pod of 0.25 CPU, 0.5 GiB\n" in text
+    # Head 2.5 cores and 4.5 GiB with the autoscaler, Redis, routers 1 and 2 each, replicas 1.5 and 16 each.
+    assert "#   total: 5.25 to 10.75 CPU, 23 to 73 GiB, 2 to 8 GPU\n" in text
     assert "#   mine-keys with the API keys" in text
     assert "#   mine-redis with `password`\n#   hf with HF_TOKEN\n" in text
 

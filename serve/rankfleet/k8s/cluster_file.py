@@ -113,6 +113,11 @@ class Ingress(Section):
     class_name: str = Field(description="its IngressClass")
     host: str = Field(description="DNS name of the API")
     tls_secret: str = Field(description="secret with the certificate of `host`; cert-manager or you put it there")
+    annotations: dict[str, str] = Field(
+        {},
+        description="what its controller needs to be told: bodies of up to `limits.max_body_bytes`, replies that take "
+        "as long as your longest budget, or cert-manager's issuer",
+    )
 
 
 class Route(Section):
@@ -161,10 +166,17 @@ class ClusterFile(Section):
         description="keep Ray's state in a Redis (secret NAME-redis, key `password`), so that losing the head "
         "loses no state",
     )
+    redis_image: str = Field("redis:7.4", description="container image of that Redis")
+    redis_storage_class: str | None = Field(
+        None, description="storage class of its volume of 2 GiB; null for the cluster's default"
+    )
     availability: bool = Field(
         False, description="routers on different nodes, and disruption budgets; needs `redis` and `routers: 2`"
     )
     monitoring: bool = Field(False, description="PodMonitor and alert rules for the Prometheus Operator")
+    monitoring_labels: dict[str, str] = Field(
+        {}, description="labels by which your Prometheus selects these: `release: NAME` with kube-prometheus-stack"
+    )
     ingress: Ingress | None = Field(None, description="Ingress with TLS; null for none")
     route: Route | None = Field(None, description="HTTPRoute of a Gateway; null for none")
     incremental: Incremental | None = Field(

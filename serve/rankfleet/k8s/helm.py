@@ -16,15 +16,17 @@ from rankfleet import __version__
 from rankfleet.cluster.deployment_options import ROUTER
 from rankfleet.core.config import LiveSettings
 from rankfleet.k8s.cluster_file import ClusterFile
-from rankfleet.k8s.render import Rendering, part
+from rankfleet.k8s.render import Rendering, monitoring, part, redis
 from rankfleet.k8s.yaml_text import to_yaml
 
 # Files of the overlay that a value turns on, with the names that its values fill in.
 OPTIONAL = {
-    "monitoring": {},
-    "ingress": {"class_name": "x", "host": "x", "tls_secret": "x"},
-    "route": {"gateway": "x", "gateway_namespace": "x", "host": "x"},
+    "monitoring": (),
+    "ingress": ("class_name", "host", "tls_secret"),
+    "route": ("gateway", "gateway_namespace", "host"),
 }
+PULL_SECRETS = "[{{ range .Values.image_pull_secrets }}{name: {{ . | quote }}},{{ end }}]"
+LABELS = "@@labels@@"
 SLOT = re.compile(r"^( *)(- )?(\w+): '?@@(.+?)@@'?\n", re.MULTILINE)
 
 
@@ -49,12 +51,15 @@ def chart(rendering: Rendering, cluster: ClusterFile, command: str) -> dict[str,
         "templates/rayservice.yaml": service_template(rendering.service),
     }
     for name, text in (rendering.base | rendering.overlay).items():
-        if name != "rayservice.yaml" and name.removesuffix(".yaml") not in OPTIONAL:
+        if name not in ("rayservice.yaml", "redis.yaml") and name.removesuffix(".yaml") not in OPTIONAL:
             texts[f"templates/{name}"] = escape(text)
-    monitoring = part("pod-monitor", name=cluster.name) + "---\n" + part("alerts", name=cluster.name)
-    texts["templates/monitoring.yaml"] = f"{{{{- if .Values.monitoring }}}}\n{escape(monitoring)}{{{{- end }}}}\n"
+    if cluster.redis:
+        texts["templates/redis.yaml"] = redis(cluster, PULL_SECRETS)
+    rules = escape(monitoring(cluster.name, LABELS)).replace(LABELS, "{{ toJson .Values.monitoring_labels }}")
+    texts["templates/monitoring.yaml"] = f"{{{{- if .Values.monitoring }}}}\n{rules}{{{{- end }}}}\n"
     for key in ("ingress", "route"):
         slots = {field: f"{{{{ .Values.{key}.{field} | quote }}}}" for field in OPTIONAL[key]}
+        slots["annotations"] = f"{{{{ toJson .Values.{key}.annotations }}}}"
         body = part(key, name=cluster.name, **slots)
         texts[f"templates/{key}.yaml"] = f"{{{{- if .Values.{key} }}}}\n{body}{{{{- end }}}}\n"
     return texts
@@ -81,7 +86,7 @@ CHECK = """\
 def values(rendering: Rendering, cluster: ClusterFile, fleet: dict[str, Any]) -> dict[str, Any]:
     """The chart's values: what the Kustomize overlay has."""
     groups = rendering.service["spec"]["rayClusterConfig"]["workerGroupSpecs"]
-    settings = cluster.model_dump(mode="json", include={"image", "image_pull_secrets", *OPTIONAL})
+    settings = cluster.model_dump(mode="json", include={"image", "image_pull_secrets", "monitoring_labels", *OPTIONAL})
     return settings | {"pools": {group["groupName"]: pool_values(group) for group in groups}, "fleet": fleet}
 
 
@@ -102,12 +107,13 @@ def schema() -> dict[str, Any]:
     def closed(properties: dict[str, Any], kind: Any = "object") -> dict[str, Any]:
         return {"type": kind, "additionalProperties": False, "properties": properties}
 
-    maybe = ["object", "null"]
+    maybe, texts = ["object", "null"], {"type": "object", "additionalProperties": text}
     properties = {
         "image": text,
         "image_pull_secrets": {"type": "array", "items": text},
         "monitoring": {"type": "boolean"},
-        "ingress": closed(dict.fromkeys(OPTIONAL["ingress"], text), maybe),
+        "monitoring_labels": texts,
+        "ingress": closed(dict.fromkeys(OPTIONAL["ingress"], text) | {"annotations": texts}, maybe),
         "route": closed(dict.fromkeys(OPTIONAL["route"], text), maybe),
         "pools": {"type": "object", "additionalProperties": closed(pool)},
         "fleet": {"type": "object"},

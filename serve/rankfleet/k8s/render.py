@@ -3,6 +3,7 @@
 Objects that depend on nothing but a few names are texts in `parts`, with their comments.
 """
 
+import json
 from dataclasses import dataclass
 from pathlib import Path
 from string import Template
@@ -19,6 +20,7 @@ from rankfleet.k8s.yaml_text import to_yaml
 
 PARTS = Path(__file__).parent / "parts"
 REDIS_USER = 999  # in its image
+REDIS_CORES, REDIS_GIB = 0.25, 0.5  # of parts/redis.yaml
 BASE = (
     "# What every fleet needs besides its own objects. Selects pods by the label that `rankfleet k8s render` sets.\n"
     "apiVersion: kustomize.config.k8s.io/v1beta1\nkind: Kustomization\nresources:\n  - network-policy.yaml\n"
@@ -73,14 +75,16 @@ def render(config: FleetConfig, cluster: ClusterFile, command: str) -> Rendering
     if placed.asks_hub:
         overlay["hub.yaml"] = part("hub", name=name, port=cluster.proxy.port if cluster.proxy else cluster.hub.port)
     if cluster.redis:
-        overlay["redis.yaml"] = part("redis", name=name, ids=redis_ids(cluster))
+        secrets = json.dumps([{"name": secret} for secret in cluster.image_pull_secrets])
+        overlay["redis.yaml"] = redis(cluster, secrets)
     if cluster.availability:
         budgets = [disruption_budget(name, pool) for pool in workers if pool.min_pods > 1]
         overlay["disruption-budgets.yaml"] = "---\n".join(map(to_yaml, budgets))
     if cluster.monitoring:
-        overlay["monitoring.yaml"] = part("pod-monitor", name=name) + "---\n" + part("alerts", name=name)
+        overlay["monitoring.yaml"] = monitoring(name, json.dumps(cluster.monitoring_labels))
     if cluster.ingress:
-        overlay["ingress.yaml"] = part("ingress", name=name, **cluster.ingress.model_dump())
+        settings = {**cluster.ingress.model_dump(), "annotations": json.dumps(cluster.ingress.annotations)}
+        overlay["ingress.yaml"] = part("ingress", name=name, **settings)
     if cluster.route:
         overlay["route.yaml"] = part("route", name=name, **cluster.route.model_dump())
     return Rendering({"network-policy.yaml": part("network-policy")}, overlay, service, placed.fleet, workers)
@@ -89,6 +93,19 @@ def render(config: FleetConfig, cluster: ClusterFile, command: str) -> Rendering
 def part(part_name: str, **names: object) -> str:
     """A text of `parts` with these names filled in."""
     return Template((PARTS / f"{part_name}.yaml").read_text(encoding="utf-8")).substitute(names)
+
+
+def monitoring(name: str, labels: str) -> str:
+    """`labels`: as JSON, of PodMonitor and PrometheusRule."""
+    return part("pod-monitor", name=name, labels=labels) + "---\n" + part("alerts", name=name, labels=labels)
+
+
+def redis(cluster: ClusterFile, secrets: str) -> str:
+    """`secrets`: for its image's registry, as JSON."""
+    named = cluster.redis_storage_class
+    storage_class = f"storageClassName: {named}" if named else "# storageClassName: the cluster's default"
+    texts = {"ids": redis_ids(cluster), "image": cluster.redis_image, "storage_class": storage_class}
+    return part("redis", name=cluster.name, secrets=secrets, **texts)
 
 
 def redis_ids(cluster: ClusterFile) -> str:
@@ -127,7 +144,8 @@ def header(workers: list[Pool], cluster: ClusterFile, command: str) -> str:
         "this size runs beside the first.",
         f"  head: 1 pod of {HEAD_CORES + AUTOSCALER_CORES:g} CPU, {MEMORY_GIB['head'] + AUTOSCALER_GIB:g} GiB",
         *(f"  {pool.name}: {describe(pool)}" for pool in workers),
-        f"  total: {total(workers)}",
+        *([f"  redis: 1 pod of {REDIS_CORES:g} CPU, {REDIS_GIB:g} GiB"] if cluster.redis else []),
+        f"  total: {total(workers, cluster.redis)}",
         "",
         *(["KEYS: anyone who reaches port 8000 may use this fleet."] if cluster.allow_anyone else []),
         *(["SECRETS that it waits for:", *(f"  {secret}" for secret in secrets)] if secrets else []),
@@ -140,15 +158,16 @@ def describe(pool: Pool) -> str:
     return f"{pods} of {pool.cores:g} CPU, {pool.memory_gib} GiB" + (f", {pool.gpus} GPU" if pool.gpus else "")
 
 
-def total(workers: list[Pool]) -> str:
-    """CPU, memory and GPUs of all pods, the head's included, at the smallest and largest number of replicas."""
+def total(workers: list[Pool], redis: bool) -> str:
+    """CPU, memory and GPUs of all pods, the head's and Redis's included, at the smallest and largest number of
+    replicas."""
 
-    def both(head: float, each: list[float]) -> str:
+    def both(others: float, each: list[float]) -> str:
         counts = ([pool.min_pods for pool in workers], [pool.max_pods for pool in workers])
-        return between(*(head + sum(n * size for n, size in zip(count, each, strict=True)) for count in counts))
+        return between(*(others + sum(n * size for n, size in zip(count, each, strict=True)) for count in counts))
 
-    cores = both(HEAD_CORES + AUTOSCALER_CORES, [pool.cores for pool in workers])
-    memory = both(MEMORY_GIB["head"] + AUTOSCALER_GIB, [pool.memory_gib for pool in workers])
+    cores = both(HEAD_CORES + AUTOSCALER_CORES + redis * REDIS_CORES, [pool.cores for pool in workers])
+    memory = both(MEMORY_GIB["head"] + AUTOSCALER_GIB + redis * REDIS_GIB, [pool.memory_gib for pool in workers])
     gpus = f", {both(0, [pool.gpus for pool in workers])} GPU" if any(pool.gpus for pool in workers) else ""
     return f"{cores} CPU, {memory} GiB{gpus}"
 
