@@ -133,16 +133,22 @@ def test_relative_paths_start_at_the_folder_of_the_file(tmp_path: Path, monkeypa
     tiers = {f"t{i}": {"model": model, "quality": 0.3} for i, model in enumerate(models)}
     settings = {"tiers": tiers, "groups": {"demo": {"tiers": list(tiers)}}}
     files = {"profile": "~/p.json", "quality": {"table": "t.json"}, "search": {"index": "~/index"}}
-    files["decision_log"] = {"folder": "decisions"}
+    files["decision_log"] = files["events"] = {"folder": "written"}
     path = place / "fleet.yaml"
     path.write_text(yaml.safe_dump(settings | files))
     config = read_config(path)
     assert [tier.model for tier in config.tiers.values()] == list(models.values())
     assert config.profile == f"{home}/p.json"
     assert config.quality.table == f"{place}/t.json"
-    assert config.decision_log.folder == f"{place}/decisions"
+    assert config.decision_log.folder == config.events.folder == f"{place}/written"
     assert config.search is not None
     assert config.search.index == f"{home}/index"
+
+
+def test_a_url_is_no_path(tmp_path: Path) -> None:
+    path = tmp_path / "fleet.yaml"
+    path.write_text(yaml.safe_dump(GOOD | {"events": {"folder": "s3://bucket/events"}}))
+    assert read_config(path).events.folder == "s3://bucket/events"
 
 
 def test_an_unknown_home_folder_is_named_in_the_error(tmp_path: Path) -> None:

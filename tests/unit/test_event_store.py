@@ -1,6 +1,7 @@
 """Events and feedback are read from JSON lines and Parquet alike, and feedback is merged."""
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -110,3 +111,20 @@ def test_a_store_behind_a_url_is_read_in_the_same_way(tmp_path: Path) -> None:
     duckdb.sql("SELECT 'r-1' AS request_id, 1.0::DOUBLE AS at_s, [1, 0] AS ranking").write_parquet(str(local))
     files.put(str(local), "/store/2026-12-01/08/it's.parquet")
     assert rows("memory://store", "SELECT request_id, ranking, router FROM events") == [("r-1", [1, 0], "it's")]
+
+
+def test_what_the_page_reads_can_be_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
+    page = (Path(__file__).parents[2] / "docs/experiments.md").read_text()
+    assert [name for name in (*COLUMNS, "router") if f"`{name}`" not in page] == []
+    write(
+        tmp_path / "events" / HOUR / "a.jsonl",
+        event("r-1", arm="small", total_ms=12.5, met=True, ranking=[2, 0]),
+        event("r-2", arm="small", total_ms=12.5, met=False, ranking=[0, 1]),
+    )
+    write(
+        tmp_path / "events" / HOUR / "feedback-a.jsonl", event("r-1", clicks=[2]), event("r-2", clicks=[]), event("r-3")
+    )
+    monkeypatch.chdir(tmp_path)
+    exec(page.partition("```python\n")[2].partition("```")[0], {})
+    figures = re.findall(r"^│ (small .*) │$", capsys.readouterr().out, re.MULTILINE)
+    assert [re.split(r"\s+│\s+", row) for row in figures] == [["small", "2", "12.5", "0.5"], ["small", "0.5"]]

@@ -133,12 +133,20 @@ def test_files_that_a_config_map_cannot_hold_are_refused(tmp_path: Path) -> None
     assert "more than 1000000 bytes" in refusal(fleet(profile=str(tmp_path / "large.json")))
 
 
-def test_decisions_are_logged_where_pods_can_write() -> None:
-    assert refusal(fleet(decision_log={"folder": "/home/me/log"})).startswith("decision_log.folder: pods cannot write")
-    placed(fleet(decision_log={"folder": "/var/cache/rankfleet/log"}))
+@pytest.mark.parametrize("section", ["decision_log", "events"])
+def test_what_routers_write_goes_where_pods_can_write(section: str) -> None:
+    def writing_to(folder: str) -> FleetConfig:
+        return fleet(**{section: {"folder": folder}})
+
+    assert refusal(writing_to("/home/me/log")).startswith(f"{section}.folder: pods cannot write")
+    placed(writing_to("/var/cache/rankfleet/log"))
     volume = {"path": "/log", "claim": "log"}
-    assert "cannot write" in refusal(fleet(decision_log={"folder": "/log"}), volumes=[volume])
-    placed(fleet(decision_log={"folder": "/log"}), volumes=[volume | {"read_only": False}])
+    assert "cannot write" in refusal(writing_to("/log"), volumes=[volume])
+    placed(writing_to("/log"), volumes=[volume | {"read_only": False}])
+
+
+def test_events_may_go_to_a_url() -> None:
+    placed(fleet(events={"folder": "s3://bucket/events"}))
 
 
 def test_pods_run_as_the_image_says_or_as_asked() -> None:

@@ -73,6 +73,7 @@ def new_cluster(**changes: Any) -> bool:
         {"tenants": {"shop": {"share": 0.5}}},
         {"autoscaling": {"utilisation": 0.5}},
         {"decision_log": {"folder": "/var/cache/rankfleet/log"}},
+        {"events": {"folder": "s3://bucket/events"}},
     ],
     ids=lambda changes: next(iter(changes)),
 )

@@ -6,6 +6,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import httpx
 import numpy as np
 import pytest
 from ray import serve
@@ -17,6 +18,7 @@ from rankfleet.core.errors import ConfigError
 from rankfleet.core.fingerprint import settings_name
 from rankfleet.core.messages import ChunkScores
 from rankfleet.estimates.latency import LatencyModel
+from rankfleet.experiments.store import open_store
 from rankfleet.router.tokenize import model_names
 from tests.unit.fakes import fleet
 
@@ -202,3 +204,46 @@ async def test_faults_of_replicas_are_reported_for_the_newest_file_only(latency:
     await router.reconfigure(NEW_MODEL)
     state = await until(lambda state: bool(state["faults"]), router)
     assert (state["config"], state["faults"]) == (SMALL, ["tier small: no such folder"])
+
+
+async def test_events_are_written_from_the_file_on_that_names_a_folder_until_the_router_ends(
+    latency: dict[str, LatencyModel], tmp_path: Path
+) -> None:
+    router = await started(latency, SMALL)
+    with_events = file(events={"folder": str(tmp_path / "events")})
+    await router.reconfigure(with_events)
+    await until(lambda state: state["config"] == with_events, router)
+    app = router.__serve_build_asgi_app__()
+    body = {"query": "a cat", "documents": ["a dog", "a bird"]}
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://test") as http:
+        said = {"request_id": "r-1", "converted": True}
+        replies = [
+            await http.post("/v1/rerank", json=body, headers={"x-request-id": "r-1"}),
+            await http.post("/v1/rerank", json=body | {"model": "none"}, headers={"x-request-id": "r-2"}),
+            await http.post("/v1/feedback", json=said),
+        ]
+    assert [reply.status_code for reply in replies] == [200, 404, 202]
+    sent: list[str] = []
+
+    async def receive() -> dict[str, str]:
+        return {"type": "lifespan.shutdown"}
+
+    async def send(message: dict[str, str]) -> None:
+        sent.append(message["type"])
+
+    await app({"type": "lifespan"}, receive, send)
+    assert sent == ["lifespan.shutdown.complete"]
+    assert {path.name for path in tmp_path.rglob("*.*")} == {"router 1.parquet", "feedback-router 1.parquet"}
+    store = open_store(str(tmp_path / "events"))
+    assert store.sql("SELECT request_id, status, router FROM events ORDER BY 1").fetchall() == [
+        ("r-1", 200, "router 1"),
+        ("r-2", 404, "router 1"),
+    ]
+    assert store.sql("SELECT request_id, converted FROM feedback").fetchall() == [("r-1", True)]
+
+
+async def test_a_file_whose_events_have_no_place_is_refused(latency: dict[str, LatencyModel]) -> None:
+    router = await started(latency, SMALL)
+    await router.reconfigure(file(events={"folder": "/dev/null/events"}))
+    state = await until(lambda state: bool(state["faults"]), router)
+    assert (state["config"], state["faults"]) == (SMALL, ["events.folder: /dev/null/events: Not a directory"])
