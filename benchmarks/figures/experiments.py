@@ -31,12 +31,13 @@ def rollback_live() -> str:
     found = stored("experiment_rollback")
     rollback, change = found["rollback"], found["change"]
     requests = rollback["answered"] + rollback["refused"]
+    requests = rollback["answered"] + rollback["refused"]
     return (
         f"it was stopped {rollback['stopped_after_s']:.0f} s after the step, having had {rollback['refused']} requests "
         f"refused; of {requests:,} requests, {rollback['refused_of_other_arms']} of other arms failed. `rankfleet "
-        f"experiment set` under the same load, just after the actor was killed, took {change['command_s']:.0f} s; the "
-        f"last request by the old weights came {max(0.0, change['last_old_after_first_new_s']):.1f} s after the first "
-        f"by the new ones, and {change['failed']} of {change['requests']:,} failed"
+        f"experiment set` under the same load, just after the actor was killed: the last request by the old weights "
+        f"came {change['last_old_after_s']:.1f} s after the new ones were handed over, and {change['failed']} of "
+        f"{change['requests']:,} failed"
     )
 
 
