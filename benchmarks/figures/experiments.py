@@ -31,12 +31,10 @@ def rollback_live() -> str:
     found = stored("experiment_rollback")
     rollback, change = found["rollback"], found["change"]
     requests = rollback["answered"] + rollback["refused"]
-    requests = rollback["answered"] + rollback["refused"]
     return (
         f"it was stopped {rollback['stopped_after_s']:.0f} s after the step, having had {rollback['refused']} requests "
-        f"refused; of {requests:,} requests, {rollback['refused_of_other_arms']} of other arms failed. `rankfleet "
-        f"experiment set` under the same load, just after the actor was killed: the last request by the old weights "
-        f"came {change['last_old_after_s']:.1f} s after the new ones were handed over, and {change['failed']} of "
+        f"refused; of {requests:,} requests, {rollback['refused_of_other_arms']} of other arms failed. Of the requests "
+        f"during `rankfleet experiment set`, just after the actor was killed, {change['failed']} of "
         f"{change['requests']:,} failed"
     )
 
