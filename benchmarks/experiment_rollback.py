@@ -160,7 +160,8 @@ def rollback(url: str, load: Load, ramp_s: float) -> dict[str, Any]:
         "answered": len(replies) - len(refused),
         "refused": len(refused),
         "refused_of_other_arms": sum(reply.user not in BROKEN for reply in refused),
-        "refused_before_the_ramp": sum(reply.at_s < ramp_s for reply in refused),
+        "refused_before_the_step": sum(reply.at_s < ramp_s for reply in refused),
+        "first_refused_after_s": round(min(reply.at_s for reply in refused) - ramp_s, 2),
         "last_refused_after_s": round(max(reply.at_s for reply in refused) - ramp_s, 1),
         "statuses": sorted({reply.status for reply in replies}),
     }
@@ -170,18 +171,20 @@ def change(url: str, port: int, load: Load, parent: int) -> dict[str, Any]:
     """What clients get while `rankfleet experiment set` moves users from `control` to `other`, and the monitor dies."""
     killed, began, started_s = kill_monitor(parent), len(load.replies), time.time()
     weights = [f"{arm}={weight}" for arm, weight in CHANGED.items()]
-    subprocess.run([*RANKFLEET, "experiment", "set", "size", *weights, "--port", str(port)], check=True)
+    command = [*RANKFLEET, "experiment", "set", "size", *weights, "--port", str(port)]
+    said = subprocess.run(command, check=True, stderr=subprocess.PIPE, text=True).stderr
     returned_s = time.time()
+    handed_s = datetime.fromisoformat(re.findall(r"{at: (\S+),", said)[0]).timestamp()
     time.sleep(20)
     replies = load.replies[began:]
     moved = [reply for reply in replies if reply.user in MOVED]
-    first_new_s = min(reply.at_s for reply in moved if reply.arm == "other")
     after = [reply for reply in replies if reply.at_s > returned_s]
     return {
         "requests": len(replies),
         "failed": sum(reply.status != 200 for reply in replies),
         "command_s": round(returned_s - started_s, 1),
-        "last_old_after_first_new_s": round(max(r.at_s for r in moved if r.arm == "control") - first_new_s, 2),
+        "first_new_after_s": round(min(reply.at_s for reply in moved if reply.arm == "other") - handed_s, 2),
+        "last_old_after_s": round(max(reply.at_s for reply in moved if reply.arm == "control") - handed_s, 2),
         "moved_that_need_not": sum(reply.arm != ARMS[reply.user] for reply in replies if reply.user not in MOVED),
         "share_of_other_after": round(sum(reply.arm == "other" for reply in after) / len(after), 3),
         "share_of_other_expected": round(

@@ -1,4 +1,4 @@
-"""Figures of experiments: how often, and how soon, an arm is stopped."""
+"""Figures of docs/experiments.md: how often, and how soon, an arm is stopped."""
 
 from benchmarks.figures.stored import stored
 
@@ -33,10 +33,9 @@ def rollback_live() -> str:
     requests = rollback["answered"] + rollback["refused"]
     return (
         f"it was stopped {rollback['stopped_after_s']:.0f} s after the step, having had {rollback['refused']} requests "
-        f"refused; of {requests:,} requests, {rollback['refused_of_other_arms']} of other arms failed. `rankfleet "
-        f"experiment set` under the same load, just after the actor was killed, took {change['command_s']:.0f} s; the "
-        f"last request by the old weights came {max(0.0, change['last_old_after_first_new_s']):.1f} s after the first "
-        f"by the new ones, and {change['failed']} of {change['requests']:,} failed"
+        f"refused; of {requests:,} requests, {rollback['refused_of_other_arms']} of other arms failed. Of the requests "
+        f"during `rankfleet experiment set`, just after the actor was killed, {change['failed']} of "
+        f"{change['requests']:,} failed"
     )
 
 

@@ -9,7 +9,7 @@ import time
 import httpx
 import pytest
 
-from tests.integration.fleet import DOCUMENTS, QUERY, RIGHT, FleetFile, RunningFleet, wait_for
+from tests.integration.fleet import DOCUMENTS, QUERY, RIGHT, FleetFile, RunningFleet, run_rankfleet, wait_for
 
 # Users of user-0 … user-19 whose bucket is below 5,000, so that an even split gives them the first arm. The bucket is
 # the first 16 hex digits of `printf 'size\0001\000user-0' | sha256sum` (experiment, seed, user), modulo 10,000.
@@ -150,3 +150,36 @@ def device_tokens(fleet: RunningFleet) -> dict[str, float]:
 def test_metrics_are_exported(running_fleet: RunningFleet, name: str) -> None:
     running_fleet.rerank(QUERY, DOCUMENTS)
     wait_for(lambda: f"ray_{name}" in running_fleet.metrics(), f"{name} is exported")
+
+
+def test_a_broken_arm_is_stopped_and_weights_are_set_while_the_fleet_runs(running_fleet: RunningFleet) -> None:
+    before, port = running_fleet.replicas(), str(running_fleet.serving.port)
+
+    def break_large(file: FleetFile) -> None:
+        file["slo_classes"]["impossible"] = {"slo_ms": 1, "when_none_fits": "refuse"}
+        file["experiments"]["size"]["arms"] = {
+            "control": {"weight": 50, "model": "small"},
+            "other": {"weight": 0, "model": "large"},
+            "broken": {"weight": 50, "slo_class": "impossible"},
+        }
+
+    def told() -> dict[str, str | None]:
+        (experiment,) = running_fleet.http.get("/v1/fleet").json()["experiments"]
+        return {arm["name"]: arm["stopped"] for arm in experiment["arms"]}
+
+    def ask(users: range) -> set[int]:
+        return {running_fleet.rerank(QUERY, DOCUMENTS, user=f"user-{i}").status_code for i in users}
+
+    running_fleet.apply(break_large)
+    assert ask(range(60)) == {200, 429}
+    wait_for(lambda: told()["broken"] is not None, "the broken arm is stopped", told)
+    assert "requests failed" in str(told()["broken"])
+    assert ask(range(60)) == {200}
+    run_rankfleet("experiment", "set", "size", "control=0", "other=50", "--port", port)
+    replies = [running_fleet.rerank(QUERY, DOCUMENTS, user=f"user-{i}").json()["rankfleet"] for i in range(20)]
+    # Users of the broken arm stay the control's; the others have moved.
+    assert {reply["experiment"]["arm"] for reply in replies} == {"control", "other"}
+    run_rankfleet("experiment", "stop", "size", "--port", port)
+    assert "experiment" not in running_fleet.rerank(QUERY, DOCUMENTS, user="user-0").json()["rankfleet"]
+    assert running_fleet.replicas().router == before.router
+    running_fleet.apply()

@@ -95,13 +95,18 @@ def set_weights(
 
     The fleet file does not change: add the step that is printed, or the next `rankfleet apply` takes it back.
     """
-    now = datetime.now(UTC)
-    parsed = parse_weights(weights)
-    make(lambda config: with_weights(config, name, parsed, now), port, rayservice)
+    parsed, at = parse_weights(weights), datetime.now(UTC)
+
+    def change(config: FleetConfig) -> FleetConfig:
+        nonlocal at
+        at = datetime.now(UTC)  # reaching the fleet has taken seconds
+        return with_weights(config, name, parsed, at)
+
+    make(change, port, rayservice)
     shown = ", ".join(f"{arm}: {weight:g}" for arm, weight in parsed.items())
     say(
         f"to keep it, make this the last step of the schedule of {name} in the fleet file:\n"
-        f"  - {{at: {now.isoformat()}, weights: {{{shown}}}}}"
+        f"  - {{at: {at.isoformat()}, weights: {{{shown}}}}}"
     )
 
 

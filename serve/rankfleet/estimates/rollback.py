@@ -17,7 +17,8 @@ resemble each other, and a small arm may have two or three of them.
 Outcomes of one user resemble each other. Outcomes are therefore counted by bucket of units, and k and n divided by the
 design effect (Rao and Scott 1992): the variance of the bad outcomes between buckets, by the jackknife, ÷ that of
 independent ones. Both have one bucket of mean size with bad outcomes only added to them, so that an arm without any is
-as uncertain as its buckets are few. Without this, one user whose requests always fail could stop an arm.
+as uncertain as its buckets are few. Without this, one user whose requests always fail could stop an arm. Different
+buckets are taken as independent: an outage that only one arm meets counts as the arm's.
 
 An experiment stops one or more good arms with a probability of at most ALPHA. It is shared by the arms, the measures,
 and the periods after whose end counts begin anew: the j-th has 1 ⁄ (j (j + 1)) of it, and all together 1.
