@@ -1,4 +1,5 @@
-"""Draw docs/console.png: the console of a running fleet, with the sample ranked by every tier.
+"""Draw docs/console.png and docs/console-fleet.png: the console of a running fleet, with the sample ranked by every
+tier, and what it shows of the fleet.
 
 Run: `make serve`, then in another terminal `python -m benchmarks.console_picture --url http://127.0.0.1:8000`. Needs
 Playwright (the extra `dev`) and Chromium. Prints when the page was first painted, too.
@@ -17,6 +18,7 @@ ARGUMENTS = (
     *("--disable-background-networking", "--disable-component-update"),
 )
 SIZE = {"width": 1280, "height": 1790}  # down to where the time went
+FLEET_SIZE = {"width": 1280, "height": 1010}
 SETTLE_MS = 500
 
 
@@ -39,6 +41,11 @@ def draw(url: str, out: Path, scheme: str) -> None:
         page.screenshot(path=out)
         painted_ms = page.evaluate("performance.getEntriesByType('paint')[0].startTime")
         print(f"{out}: first painted after {painted_ms:.0f} ms")
+        page.set_viewport_size(FLEET_SIZE)
+        page.get_by_role("link", name="Fleet", exact=True).click()
+        page.locator("decision-list tbody tr").first.wait_for()
+        page.wait_for_timeout(SETTLE_MS)
+        page.screenshot(path=out.with_stem(f"{out.stem}-fleet"))
         browser.close()
 
 

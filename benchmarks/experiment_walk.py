@@ -57,12 +57,19 @@ def arguments(command: str, data: Path, port: int, requests: float) -> list[str]
     return RANKFLEET + words[1:]
 
 
+def environment() -> dict[str, str]:
+    """Modules are those of this repository in any folder, and lines as wide as a page."""
+    return os.environ | {"PYTHONPATH": os.pathsep.join(map(str, (ROOT, ROOT / "serve"))), "COLUMNS": "118"}
+
+
 @contextmanager
 def serving(command: list[str], folder: Path) -> Iterator[None]:
-    """Run the fleet until it is left."""
+    """Run a fleet in this folder until it is left."""
     log = folder / "serve.log"
     with log.open("w") as sink:
-        process = subprocess.Popen(command, cwd=folder, stdout=sink, stderr=subprocess.STDOUT, start_new_session=True)
+        process = subprocess.Popen(
+            command, cwd=folder, env=environment(), stdout=sink, stderr=subprocess.STDOUT, start_new_session=True
+        )
     try:
         deadline = time.monotonic() + START_S
         while READY not in log.read_text():
@@ -86,7 +93,6 @@ def add_step(printed: str, fleet_file: Path) -> None:
 
 def walk(data: Path, requests: float = 1.0) -> dict[str, Any]:
     """Run all commands. requests: share of those on the page. Returns what each printed, and the report's figures."""
-    environment = os.environ | {"PYTHONPATH": os.pathsep.join(map(str, (ROOT, ROOT / "serve"))), "COLUMNS": "118"}
     port, printed = free_port(), []
     first, *rest = commands()
     with tempfile.TemporaryDirectory() as name:
@@ -99,7 +105,7 @@ def walk(data: Path, requests: float = 1.0) -> dict[str, Any]:
                 words = arguments(command, data, port, requests)
                 if " report " in command:
                     words += ["--json", str(figures)]
-                done = subprocess.run(words, cwd=folder, env=environment, capture_output=True, text=True)
+                done = subprocess.run(words, cwd=folder, env=environment(), capture_output=True, text=True)
                 assert done.returncode == 0, f"{command}\n{done.stdout}{done.stderr}"
                 print(command, done.stdout, done.stderr, sep="\n", file=sys.stderr)
                 printed.append({"command": command, "printed": done.stdout})

@@ -411,7 +411,7 @@ def test_who_gives_no_key_is_not_asked_again_and_again(open_page: Open, fleet: C
     page.wait_for_timeout(2500)
     expect(page.get_by_role("dialog")).to_have_count(0)
     page.get_by_role("button", name="Try again").click()
-    page.get_by_label("API key").fill("right")
+    page.get_by_role("textbox", name="API key").fill("right")
     page.get_by_role("button", name="Use this key").click()
     expect(page.locator("group-table")).to_be_visible()
 

@@ -72,6 +72,11 @@ class RunningFleet:
     def rerank(self, query: str, documents: list[str], **fields: object) -> httpx.Response:
         return self.http.post("/v1/rerank", json={"query": query, "documents": documents} | fields)
 
+    def scaling(self) -> dict[str, Any]:
+        """What Serve's controller says of the demo group."""
+        (group,) = self.http.get("/v1/fleet").json()["groups"]
+        return group["scaling"]
+
     def models(self) -> dict[str, str]:
         """The model of each name that a request can ask for; empty for names that are no tier."""
         return {model["id"]: model.get("model", "") for model in self.http.get("/v1/models").json()["data"]}

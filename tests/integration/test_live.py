@@ -64,12 +64,23 @@ def test_a_burst_grows_the_group_and_calm_shrinks_it_and_no_request_fails(runnin
     try:
         running_fleet.wait_for_replicas(2)
         time.sleep(5)  # both serve
+        change = running_fleet.scaling()["last_change"]
+        refused = [running_fleet.rerank(QUERY, documents, slo_class="interactive").status_code for _ in range(30)]
     finally:
         calm.set()
         for client in clients:
             client.join()
     assert set(codes) == {200}, codes
+    assert (change["before"], change["after"]) == (1, 2)
+    assert re.search(r"demand of .* s of work per second .* need .* replicas; 1 run", change["reason"])
+    assert f"group demo scaled 1 → 2, {change['reason']}\n" in running_fleet.serving.wait_for("scaled 1 → 2")
+    assert refused.count(429) >= 10, refused
+    assert re.search(
+        r"\d\d requests refused in \d+ s: overloaded", running_fleet.serving.wait_for(" requests refused in ")
+    )
     running_fleet.wait_for_replicas(1)
+    assert running_fleet.scaling()["last_change"]["after"] == 1
+    assert "group demo scaled 2 → 1, fewer" in running_fleet.serving.wait_for("scaled 2 → 1")
     assert running_fleet.rerank(QUERY, DOCUMENTS).status_code == 200
 
 
@@ -105,6 +116,8 @@ def test_a_killed_replica_is_replaced_and_its_request_answered(running_fleet: Ru
     client.join()
     assert replies[0].status_code == 200, replies[0].text
     assert running_fleet.wait_for_replicas(1).demo.isdisjoint(victims)
+    assert "group demo has lost a replica, 0 run" in running_fleet.serving.wait_for("has lost a replica")
+    running_fleet.serving.wait_for("group demo has all its replicas again")
 
 
 def test_the_work_of_clients_that_went_away_is_dropped(running_fleet: RunningFleet) -> None:

@@ -1,9 +1,9 @@
 """GET /v1/fleet: what the router that answers knows of the fleet, and what it has decided in the last minutes."""
 
 import math
-from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import asdict
+from itertools import islice
 from typing import Annotated, Any
 
 from fastapi import FastAPI, Response
@@ -224,13 +224,13 @@ def experiment_json(split: Split, unix_s: float) -> dict[str, Any]:
 
 
 def recent_json(recent: Recent) -> dict[str, Any]:
-    answers = [answer for _, answer in recent.answers()]
+    recent.forget_old()
     return {
         "period_s": round(recent.period_s(), 1),
-        "answered": len(answers),
-        "with_budget": sum(answer.met is not None for answer in answers),
-        "met": sum(answer.met is True for answer in answers),
-        "tiers": Counter(answer.tier for answer in answers),
+        "answered": recent.tiers.total(),
+        "with_budget": recent.with_budget,
+        "met": recent.met,
+        "tiers": +recent.tiers,
         "refused": recent.refusals(),
     }
 
@@ -243,7 +243,7 @@ def decisions_json(recent: Recent) -> list[dict[str, Any]]:
             "predicted_ms": finite_ms(answer.predicted_ms),
             "total_ms": round(answer.total_ms, 2),
         }
-        for age_s, answer in recent.answers()[:MAX_DECISIONS]
+        for age_s, answer in islice(recent.answers(), MAX_DECISIONS)
     ]
 
 

@@ -57,6 +57,7 @@ def main() -> None:
         distill,
         evaluate,
         experiment,
+        experiment_report,
         faults,
         index,
         k8s,

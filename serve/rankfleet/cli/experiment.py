@@ -19,7 +19,7 @@ from rankfleet.core.experiment_changes import with_stop, with_weights
 
 KEY = "RANKFLEET_API_KEY"
 
-experiment_app = typer.Typer(no_args_is_help=True, help="See, change and stop the experiments of a running fleet.")
+experiment_app = typer.Typer(no_args_is_help=True, help="See, change, judge and stop experiments.")
 app.add_typer(experiment_app, name="experiment")
 
 PortOption = Annotated[int | None, typer.Option(help="port of the fleet, if several run on this computer")]
@@ -35,7 +35,7 @@ RayServiceOption = Annotated[
 
 @experiment_app.callback()
 def experiment() -> None:
-    """See, change and stop the experiments of a running fleet."""
+    """See, change, judge and stop experiments."""
 
 
 @experiment_app.command()

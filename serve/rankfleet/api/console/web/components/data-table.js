@@ -8,10 +8,8 @@ export function dataTable(name, head, rows, header = 0) {
   const cell = ([first, ...rest], i) => {
     const attributes = first?.constructor === Object ? first : {};
     const children = first === attributes ? rest : [first, ...rest];
-    const label = h("span", { class: "label", "aria-hidden": "true" }, head[i]);
-    return i === header
-      ? h("th", { scope: "row", role: "rowheader", ...attributes }, label, children)
-      : h("td", { role: "cell", ...attributes }, label, children);
+    const named = { ...attributes, "data-label": head[i] }; // which a phone shows, where the head would be far off
+    return i === header ? h("th", { scope: "row", role: "rowheader", ...named }, children) : h("td", { role: "cell", ...named }, children);
   };
   return h(
     "div",
