@@ -25,7 +25,7 @@ from rankfleet.bench.results import measured, read_results, write_results
 from rankfleet.cluster.environment import free_port
 
 PAGE = ROOT / "docs/experiments.md"
-READY, START_S = "Ctrl-C stops it", 180.0
+READY, START_S = "Ctrl-C stops it", 300.0
 RANKFLEET = [sys.executable, "-c", "from rankfleet.cli import main; main()"]
 EXPERIMENT = "size"
 
