@@ -21,8 +21,8 @@ AUTOSCALING_POLICY: dict[str, Any] = {
 # Serve replaces a replica that fails three checks in a row. A check that is not answered in time has failed.
 HEALTH_CHECKS = {"health_check_period_s": 5.0, "health_check_timeout_s": 15.0}
 ROUTING_STATS_PERIOD_S = 0.5  # how often Serve asks a replica which models it hosts; routers are told of changes
-# Serve's RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S, in which HAProxy may still send requests to a router that is to
-# end. Its time-out counts from the beginning of that, and a router that is killed writes no events any more.
+# Serve's RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S, in which HAProxy may still send requests to a router that is
+# to end. The time-out of its shutdown counts from the beginning of that.
 ROUTER_DRAIN_S = 30.0
 SHUTDOWN_POLL_S = 0.5  # how often a replica that is stopping checks whether its work is done
 # The policy has windows and delays of its own, which change live, so Serve adds none. It keeps reports for a moment
