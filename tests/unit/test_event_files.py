@@ -2,6 +2,7 @@
 
 import importlib
 import json
+import re
 import resource
 import shutil
 import sys
@@ -305,10 +306,17 @@ def test_a_store_that_cannot_be_reached_keeps_the_files_here(cache: Path, caplog
     one.wall.now += HOUR_S
     one.now_sweep()
     assert files(local_folder(url)) == ["2026-12-01/00/r1.parquet"]
-    assert "events: past hours in memory://broken are left as they are for now" in caplog.text
+    assert re.search("events of past hours wait in .* to go to memory://broken: ", caplog.text)
+    one.adjust(Events(folder=url, max_mb=0.001))
+    one.now_sweep()
+    assert files(local_folder(url)) == [], "what waits is bounded, too"
+    one.put("r-2")
+    one.wall.now += HOUR_S
+    one.adjust(Events(folder=url))
+    one.now_sweep()
     fsspec.filesystem("memory").rm("/broken", recursive=True)
     one.now_sweep()
-    assert ids(url) == ["r-1"]
+    assert ids(url) == ["r-2"]
 
 
 @pytest.mark.parametrize(

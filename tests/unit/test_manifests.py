@@ -106,6 +106,7 @@ def test_options_of_the_demo_deployments() -> None:
     assert router["name"] == "router"
     assert router["autoscaling_config"]["min_replicas"] == router["autoscaling_config"]["max_replicas"] == 1
     assert router["ray_actor_options"] == {"num_cpus": 0.5, "label_selector": {"rankfleet/pool": "router"}}
+    assert router["graceful_shutdown_timeout_s"] == 60.0, "30 s in which Serve keeps it reachable, and its own 30 s"
     assert demo == {
         "name": "demo",
         "max_ongoing_requests": 4000,

@@ -21,6 +21,9 @@ AUTOSCALING_POLICY: dict[str, Any] = {
 # Serve replaces a replica that fails three checks in a row. A check that is not answered in time has failed.
 HEALTH_CHECKS = {"health_check_period_s": 5.0, "health_check_timeout_s": 15.0}
 ROUTING_STATS_PERIOD_S = 0.5  # how often Serve asks a replica which models it hosts; routers are told of changes
+# Serve's RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S, in which HAProxy may still send requests to a router that is
+# to end. The time-out of its shutdown counts from the beginning of that.
+ROUTER_DRAIN_S = 30.0
 SHUTDOWN_POLL_S = 0.5  # how often a replica that is stopping checks whether its work is done
 # The policy has windows and delays of its own, which change live, so Serve adds none. It keeps reports for a moment
 # only: they are sums that grow, so that the last one contains all before it.
@@ -40,7 +43,7 @@ def router_options(config: FleetConfig) -> dict[str, Any]:
         "user_config": config.model_dump(mode="json"),
         # Serve passes on the reports of autoscaled deployments only, so the router is one, with a range of one number.
         "autoscaling_config": autoscaling_config(config.routers, config.routers),
-    } | update_options(config)
+    } | update_options(config, ROUTER_DRAIN_S)
 
 
 def group_options(config: FleetConfig, name: str) -> dict[str, Any]:
@@ -62,11 +65,14 @@ def group_options(config: FleetConfig, name: str) -> dict[str, Any]:
     } | update_options(config)
 
 
-def update_options(config: FleetConfig) -> dict[str, Any]:
-    """Health checks, and how a rolling update goes: new replicas start first, then the old ones finish their work."""
+def update_options(config: FleetConfig, drain_s: float = 0.0) -> dict[str, Any]:
+    """Health checks, and how a rolling update goes: new replicas start first, then the old ones finish their work.
+
+    drain_s: for which Serve keeps a replica that is to end as it is, before it finishes its work.
+    """
     return HEALTH_CHECKS | {
         "max_surge_percent": config.updates.surge_percent,
-        "graceful_shutdown_timeout_s": config.updates.graceful_shutdown_timeout_s,
+        "graceful_shutdown_timeout_s": config.updates.graceful_shutdown_timeout_s + drain_s,
         "graceful_shutdown_wait_loop_s": SHUTDOWN_POLL_S,
     }
 

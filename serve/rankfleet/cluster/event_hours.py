@@ -83,8 +83,7 @@ class PastHours:
     def sweep(self, settings: Events, hour: str, now_s: float, stopped: bool = False) -> int:
         """Do what is due. Returns the bytes of all files that are left.
 
-        settings: with a folder. hour: in which this router writes now. stopped: it writes no more. Raises OSError, and
-        what the file system behind a URL raises.
+        settings: with a folder. hour: in which this router writes now. stopped: it writes no more. Raises OSError.
         """
         assert settings.folder is not None
         folder = local_folder(settings.folder)
@@ -93,8 +92,11 @@ class PastHours:
             if path.suffix == ".jsonl" and self._may_compact and path not in self._stay_lines:
                 self._compact(path)
         if is_url(settings.folder) and over:
-            self._move(folder, over, settings.folder)
-            self._prune(settings.folder, settings, hour, now_s)
+            try:
+                self._move(folder, over, settings.folder)
+                self._prune(settings.folder, settings, hour, now_s)
+            except Exception as error:  # of any store; what is here stays bounded all the same
+                log.error("events of past hours wait in %s to go to %s: %r", folder, settings.folder, error)
         return self._prune(str(folder), settings, hour, now_s)
 
     def _is_over(self, path: Path, hour: str, now_s: float, stopped: bool) -> bool:
