@@ -9,6 +9,9 @@ from benchmarks.console_picture import ARGUMENTS, CHROMIUM
 
 sync_api = pytest.importorskip("playwright.sync_api", reason="needs Playwright: pip install playwright")
 
+TIMEOUT_MS = 15_000
+sync_api.expect.set_options(timeout=TIMEOUT_MS)
+
 
 @contextmanager
 def chromium() -> Iterator[Any]:
@@ -29,7 +32,7 @@ class Watched:
         self.url = url
         self.context = browser.new_context(**options)
         self.page = self.context.new_page()
-        self.page.set_default_timeout(15_000)
+        self.page.set_default_timeout(TIMEOUT_MS)
         self.complaints: list[str] = []
         self.requested: list[str] = []
         self.page.on("console", lambda message: self.complaints.append(message.text))

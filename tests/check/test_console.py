@@ -230,7 +230,8 @@ def test_a_link_holds_the_request(open_page: Open) -> None:
     page.get_by_label("Their order").select_option("unordered")
     page.get_by_label("Query").press("Control+Enter")
     expect(page.locator(".says")).to_contain_text("With 35 ms")
-    page.wait_for_load_state("networkidle")  # ranked; the address was written before that
+    page.get_by_role("button", name="Copy a link to this request").click()
+    expect(page.locator(".link .note")).not_to_be_empty()  # once the address holds the request
     shared = ranked(open_page(page.evaluate("location.hash")))
     assert body_on(shared) == body_on(page)
     assert (body_on(shared)["query"], body_on(shared)["slo_ms"]) == ("naïve café 速い 😀?", 35)

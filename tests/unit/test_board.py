@@ -1,5 +1,6 @@
 """What the controller tells people of the fleet: what is kept of decisions, and how it gets to who reads it."""
 
+import asyncio
 import logging
 from collections.abc import Callable
 
@@ -8,7 +9,7 @@ import pytest
 from rankfleet.autoscaler.board import Board, BoardKeeper, Change, GroupBoard, parse_board, troubles_in
 from rankfleet.autoscaler.policy import Decision
 from rankfleet.autoscaler.reports import Report, router_report
-from rankfleet.cluster.fleet_board import KEY, BoardReader, BoardWriter
+from rankfleet.cluster.fleet_board import KEY, WAIT_S, BoardReader, BoardWriter
 from rankfleet.core.autoscaling import Autoscaling
 from rankfleet.estimates.load import OfferedLoad
 from tests.unit.fakes import FakeClock, FakeStore, on_virtual_time
@@ -100,3 +101,19 @@ async def test_a_reader_asks_once_a_second_and_ages_go_on() -> None:
     clock.now += 9.75
     assert (await reader.read()).groups["demo"].last_change == Change(1, 22.0, 1, 2, "a surge")
     assert store.asked == 3
+
+
+@on_virtual_time
+async def test_a_store_that_hangs_holds_no_reply_up_and_is_not_asked_again() -> None:
+    clock, asked = FakeClock(), []
+
+    async def hang(*call: object) -> None:
+        asked.append(call)
+        await asyncio.Event().wait()
+
+    reader = BoardReader(FakeStore(), clock, hang)
+    assert await reader.read() == Board()
+    clock.now += 60.0
+    assert await reader.read() == Board()
+    assert asyncio.get_running_loop().time() == 2 * WAIT_S
+    assert len(asked) == 1

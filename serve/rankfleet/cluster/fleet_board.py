@@ -5,7 +5,7 @@ import asyncio
 import logging
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Protocol
 
 from rankfleet.autoscaler.board import Board, parse_board
@@ -74,8 +74,14 @@ class BoardWriter:
 class BoardReader:
     """Reads the board for a process that answers requests: in a thread, one read at a time, at most one a second."""
 
-    def __init__(self, store: Store | None = None, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        store: Store | None = None,
+        clock: Callable[[], float] = time.monotonic,
+        in_thread: Callable[..., Awaitable[str | None]] = asyncio.to_thread,
+    ) -> None:
         self._store = store or ClusterStore()
+        self._in_thread = in_thread
         self._clock = clock
         self._text: str | None = None
         self._board = Board()
@@ -92,7 +98,7 @@ class BoardReader:
 
     async def _refresh(self) -> None:
         try:
-            text = await asyncio.to_thread(self._store.get, KEY)
+            text = await self._in_thread(self._store.get, KEY)
             if text != self._text:
                 self._text, self._board, self._seen_s = text, parse_board(text), self._clock()
         except Exception as error:
