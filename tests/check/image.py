@@ -25,7 +25,7 @@ PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 # Mounts that a container has while it is built; they end with the process, in a mount namespace of its own.
 CHROOT = """\
 mount -t proc proc "$1/proc"; mount --rbind /dev "$1/dev"; mount -t tmpfs tmpfs "$1/tmp"
-touch "$1/etc/resolv.conf"; mount --bind /etc/resolv.conf "$1/etc/resolv.conf"
+for file in /etc/resolv.conf /etc/hosts; do touch "$1$file"; mount --bind $file "$1$file"; done
 for pair in $3; do mkdir -p "$1/${pair#*:}"; mount --bind "${pair%%:*}" "$1/${pair#*:}"; done
 exec chroot --userspec="$5:0" "$1" /bin/sh -c "cd '$2' && $4"
 """
@@ -103,8 +103,9 @@ def build(text: str, told: Told) -> Stage:
                 shutil.rmtree(stage.root)
             subprocess.run(["cp", "-a", stages[source].root if source in stages else told.base, stage.root], check=True)
         elif word == "ARG":
-            key, _, default = rest.partition("=")
-            (stage.arguments if stage else known)[key] = told.build_args.get(key, default)
+            key, has_default, default = rest.partition("=")
+            if key in told.build_args or has_default:
+                (stage.arguments if stage else known)[key] = told.build_args.get(key, default)
         elif stage is None:
             raise ValueError(f"{word} stands before FROM")
         elif stage.root.name not in told.keep or word in ("ENV", "WORKDIR", "USER"):

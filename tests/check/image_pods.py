@@ -12,7 +12,9 @@ error if anything is not so.
 
 import argparse
 import json
+import os
 import shlex
+import signal
 import subprocess
 import sys
 import tempfile
@@ -115,7 +117,7 @@ class Pod:
         """Start it with empty volumes, as a new pod has."""
         self.folder.mkdir()
         command = f"cd {self.made['folder']}; ulimit -n 65536; ray start {self.start} {COMMON}"
-        own = ("unshare", "--mount", "--pid", "--ipc", "--uts", "--fork", "--kill-child")
+        own = ("unshare", "--mount", "--pid", "--ipc", "--uts", "--fork")
         mounts = ("sh", "-ec", START, "sh", str(self.root), " ".join(self.mounted()))
         words = ["ip", "netns", "exec", namespace(self.number), *own, *mounts, *self.inside(command)]
         with (self.folder / "log").open("w") as log:
@@ -144,10 +146,8 @@ class Pod:
 
     def succeeds(self, command: str) -> bool:
         """Whether a command succeeds in the running pod, as probes and hooks do."""
-        assert self.process
-        first = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children").read_text().split()
         namespaces = ("--mount", "--pid", "--ipc", "--uts", "--net")
-        words = ["nsenter", "--target", *first, *namespaces, *self.inside(command)]
+        words = ["nsenter", "--target", str(self.first_process()), *namespaces, *self.inside(command)]
         return subprocess.run(words, env=self.environment, capture_output=True).returncode == 0
 
     def is_well(self) -> bool:
@@ -158,10 +158,18 @@ class Pod:
         """KubeRay's readiness probe of a worker that serves."""
         return self.succeeds(f"{RAYLET_IS_WELL} && {PROXY_IS_WELL}")
 
+    def first_process(self) -> int:
+        """The id of the pod's first process, as seen from outside."""
+        assert self.process
+        children = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children")
+        while not (found := children.read_text().split()):
+            time.sleep(0.1)  # the namespaces are being made
+        return int(found[0])
+
     def end(self) -> None:
-        """Kill all its processes at once."""
-        if self.process:
-            self.process.kill()
+        """Kill all its processes at once: the kernel does, when the first one is killed."""
+        if self.process and self.process.poll() is None:
+            os.kill(self.first_process(), signal.SIGKILL)
             self.process.wait()
 
 
@@ -260,11 +268,13 @@ def rehearse(service: dict[str, Any], pods: list[Pod], folder: Path) -> None:
     if "RAY_REDIS_ADDRESS" in head.environment:
         before = head.folder
         head.end()
+        assert ask("GET", applications, TOKEN)[0] == 0, "nobody answers in place of the head"
         statuses = [rank(pod, second) for _ in range(10) for pod in workers]
         assert set(statuses) == {200}, statuses
         print(f"without a head the workers answer {len(statuses)} of {len(statuses)} requests", flush=True)
         head.folder = before.with_name("pod-0-again")
         head.begin()
+        assert not head.is_well()
         wait("a new head has a raylet that is well", head.is_well)
         wait("it has found the Serve config in Redis, and all deployments run", is_running)
         assert {rank(pod, second) for pod in workers} == {200}
