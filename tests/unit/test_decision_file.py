@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from rankfleet.cluster.decision_file import DecisionFile, check_folder
-from rankfleet.cluster.router_deployment import FleetFiles
+from rankfleet.cluster.fleet_files import FleetFiles
 from rankfleet.core.errors import ConfigError
 from rankfleet.core.sections import DecisionLog
 from rankfleet.core.work import Work

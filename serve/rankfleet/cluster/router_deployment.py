@@ -6,8 +6,6 @@ import logging
 import socket
 import time
 from collections.abc import Callable, Mapping
-from functools import partial
-from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
@@ -25,30 +23,23 @@ from rankfleet.api.recent import Recent
 from rankfleet.autoscaler.drain import drain_times_s
 from rankfleet.autoscaler.reports import router_report
 from rankfleet.autoscaler.sharing import Resources
-from rankfleet.cluster.decision_file import DecisionFile, check_folder
+from rankfleet.cluster.decision_file import DecisionFile
 from rankfleet.cluster.envelope import ledger_of
-from rankfleet.cluster.event_files import EventFiles
-from rankfleet.cluster.event_hours import check_events
-from rankfleet.cluster.experiment_monitor import ExperimentReporter, MonitorActor
+from rankfleet.cluster.evidence import Evidence
 from rankfleet.cluster.fleet_board import BoardReader
+from rankfleet.cluster.fleet_files import FleetFiles
 from rankfleet.cluster.following import FleetFollower
 from rankfleet.cluster.group_deployment import ReplicaGroup
 from rankfleet.cluster.in_router import InRouterGroup
-from rankfleet.cluster.ray_private import ClusterStore
 from rankfleet.cluster.telemetry import RouterTelemetry
 from rankfleet.cluster.transport import ServeGroupClient
 from rankfleet.core.config import FleetConfig
 from rankfleet.core.errors import ConfigError
-from rankfleet.core.events import RequestEvent, ShadowEvent
 from rankfleet.core.fingerprint import settings_name
-from rankfleet.engine.text.tokenizer import PairTokenizer
 from rankfleet.estimates.latency import LatencyModel
-from rankfleet.estimates.profile import read_profile
-from rankfleet.retrieval.bm25 import Bm25Index
 from rankfleet.router.health import RouterHealth
 from rankfleet.router.rollover import Rollover, Version
 from rankfleet.router.service import RankingService
-from rankfleet.router.tokenize import load_tokenizers, model_names
 
 LATENCY_PERIOD_S = 2.0  # how often a group is asked for its latency models
 LATENCY_TIMEOUT_S = 60.0  # how long its answer is waited for
@@ -80,21 +71,6 @@ class FleetApp:
         self.service, self.api, self.keys = service, api, keys
 
 
-class FleetFiles:
-    """What one version of the fleet needs on disk: files to read, and folders for decisions and events. Raises what its
-    parts raise."""
-
-    def __init__(self, fleet: FleetConfig) -> None:
-        self.tokenizers: dict[str, PairTokenizer] = load_tokenizers(fleet.tiers)
-        self.models = model_names(fleet)
-        self.profile: dict[str, LatencyModel] = read_profile(fleet.profile) if fleet.profile else {}
-        self.index = Bm25Index.load(Path(fleet.search.index)) if fleet.search else None
-        self.keys = KeyRing(fleet.keys, fleet.tenants) if fleet.keys else None
-        if fleet.decision_log.folder:
-            check_folder("decision_log.folder", fleet.decision_log.folder)
-        check_events(fleet.events)
-
-
 @serve.ingress()
 class Router:
     """One replica of the router."""
@@ -119,8 +95,7 @@ class Router:
             **self._hosted,
         }
         self._decisions = DecisionFile(f"decisions-{self._name}")
-        self._experiments = ExperimentReporter(self._name, self._telemetry, MonitorActor().ask, ClusterStore())
-        self._events = EventFiles(self._name, self._telemetry.dropped)
+        self._evidence = Evidence(self._name, self._telemetry)
         self._rollover: Rollover[FleetApp] = Rollover(lambda name, models: self._ledgers[name].hosting(models))
         self._follower = FleetFollower("the router", self._start, self._turn_to)
         self._admission = Admission(0)
@@ -139,7 +114,7 @@ class Router:
                 while True:
                     kind = (await receive())["type"]
                     if ends := kind == "lifespan.shutdown":
-                        await asyncio.to_thread(self._events.stop)
+                        await self._evidence.stop()
                     await send({"type": f"{kind}.complete"})
                     if ends:
                         return
@@ -173,7 +148,7 @@ class Router:
         await self._turn_to(fleet)
         self._tasks |= {asyncio.create_task(self._poll_latency(name)) for name in self._clients}
         self._tasks.add(asyncio.create_task(self._poll_keys()))
-        self._tasks.add(asyncio.create_task(self._experiments.run()))
+        self._tasks.add(asyncio.create_task(self._evidence.run()))
 
     async def _turn_to(self, fleet: FleetConfig) -> None:
         """Prepare a version and serve it as soon as replicas host its models. Raises what is wrong with it."""
@@ -186,8 +161,7 @@ class Router:
         self._settings = settings_name(fleet.for_groups)
         before = self._rollover.now
         files = await asyncio.to_thread(FleetFiles, fleet)
-        await self._experiments.prepare(fleet.experiments)
-        keeps_events = fleet.events.folder is not None
+        await self._evidence.prepare(fleet)
         for group in self._hosted.values():
             await group.follow(fleet)
         service = RankingService(
@@ -199,9 +173,9 @@ class Router:
             before=before.serving.service if before else None,
             on_decision=self._decisions.write,
             on_lost=self._telemetry.lost,
-            on_event=self._listener(fleet),
-            on_shadow=partial(self._shadow, keeps_events),
-            experiment_states=self._experiments.states,
+            on_event=self._evidence.on_event(fleet),
+            on_shadow=self._evidence.on_shadow(fleet),
+            experiment_states=self._evidence.states,
         )
         service.fleet.use_profile(files.profile)
         api = build_api(
@@ -220,7 +194,7 @@ class Router:
             ),
             files.keys,
             self._recent,
-            self._events.write if keeps_events else None,
+            self._evidence.on_feedback(fleet),
         )
         version = Version(fleet, files.models, FleetApp(service, api, files.keys))
         self._rollover.offer(version, time.monotonic())
@@ -232,30 +206,9 @@ class Router:
             raise
         self._rollover.switch()
         service.take_over()
-        self._experiments.follow(fleet.experiments)
+        self._evidence.follow(fleet)
         self._decisions.adjust(fleet.decision_log)
-        self._events.adjust(fleet.events)
-        if keeps_events:
-            self._events.start()
         self._admission.max_bytes = fleet.limits.max_bytes_in_flight
-
-    def _listener(self, fleet: FleetConfig) -> Callable[[RequestEvent], None] | None:
-        """Who wants to know what became of requests; None if nobody does."""
-        listeners: list[Callable[[RequestEvent], object]] = []
-        listeners += [self._experiments.counts.listener(fleet.experiments)] if fleet.experiments else []
-        listeners += [self._events.write] if fleet.events.folder is not None else []
-
-        def tell(event: RequestEvent) -> None:
-            for listener in listeners:
-                listener(event)
-
-        return tell if listeners else None
-
-    def _shadow(self, is_kept: bool, outcome: str, event: ShadowEvent | None) -> None:
-        """Count a comparison with a shadow arm, and write it."""
-        self._telemetry.shadow(outcome)
-        if is_kept and event is not None:
-            self._events.write(event)
 
     async def _can_serve(self, version: Version[FleetApp]) -> bool:
         """Whether replicas host the models of a version and have reported their latency models."""
