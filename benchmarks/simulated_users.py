@@ -103,7 +103,7 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--users", type=int, default=500)
     parser.add_argument("--requests", type=int, default=4000)
     parser.add_argument("--queries", type=int, help="only so many, from the first")
-    parser.add_argument("--candidates", type=int, default=20)
+    parser.add_argument("--candidates", type=int, default=10)
     parser.add_argument("--slo-ms", type=float, help="budget of each request; default: the fleet's")
     parser.add_argument("--buys", type=float, default=4, help="one in so many contents buys")
     parser.add_argument("--seed", type=int, default=1)

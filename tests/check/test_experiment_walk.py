@@ -40,7 +40,7 @@ def test_the_walk_through_ends_in_a_report(tmp_path: Path) -> None:
     arms = report["arms"]
     assert arms["small"]["tiers"] == {"small": 1.0}
     assert arms["large"]["tiers"] == {"large": 1.0}
-    assert arms["large"]["requests"] + arms["small"]["requests"] == 400 + 2400
+    assert arms["large"]["requests"] + arms["small"]["requests"] == 300 + 1200
     assert arms["small"]["measures"]["ctr@10"]["value"] > 0
     (verdict,) = report["verdicts"]
     assert verdict["kind"] in ("ship", "stop", "not yet")
