@@ -32,10 +32,11 @@ def rollback_live() -> str:
     rollback, change = found["rollback"], found["change"]
     requests = rollback["answered"] + rollback["refused"]
     return (
-        f"it was stopped {rollback['stopped_after_s']:.0f} s after the step, having had {rollback['refused']} requests "
-        f"refused; of {requests:,} requests, {rollback['refused_of_other_arms']} of other arms failed. Of the requests "
-        f"during `rankfleet experiment set`, just after the actor was killed, {change['failed']} of "
-        f"{change['requests']:,} failed"
+        f"it was stopped {rollback['stopped_after_s']:.1f} s after the step, having had {rollback['refused']} requests "
+        f"refused; of {requests:,} requests, {rollback['refused_of_other_arms']} of other arms failed. With "
+        f"`rankfleet experiment set`, just after the actor was killed, users who had to move sent their last request "
+        f"to the old arm {change['last_old_after_s']:.1f} s after the change was handed over, and the first to the new "
+        f"arm after {change['first_new_after_s']:.1f} s; {change['failed']} of {change['requests']:,} requests failed"
     )
 
 

@@ -184,7 +184,7 @@ def test_a_broken_arm_is_stopped_and_weights_are_set_while_the_fleet_runs(runnin
         return {running_fleet.rerank(QUERY, DOCUMENTS, user=f"user-{i}").status_code for i in users}
 
     running_fleet.apply(break_large)
-    assert ask(range(60)) == {200, 429}
+    assert ask(range(60)) - {429} == {200, 422}, "infeasible; 429 where the fleet has work"
     wait_for(lambda: told()["broken"] is not None, "the broken arm is stopped", told)
     assert "requests failed" in str(told()["broken"])
     assert ask(range(60)) == {200}
