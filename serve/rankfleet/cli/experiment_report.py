@@ -152,10 +152,10 @@ def plan_experiment(
     per_day = len(recorded) / max(1.0, float(recorded.at.max() - recorded.at.min())) * SECONDS_A_DAY
     rows = []
     for need in needs:
-        days = "" if need.requests is None else f"{need.requests / per_day:,.1f}"
+        days = "" if need.requests is None else duration(need.requests / per_day * SECONDS_A_DAY)
         count = "too many" if need.requests is None else f"{need.requests:,}"
         rows.append([need.measure.title, need.measure.shown(need.value), need.measure.shown(need.margin), count, days])
-    out.print(terminal(["measure", control, "margin", "requests", "days at this rate"], rows))
+    out.print(terminal(["measure", control, "margin", "requests", "at this rate"], rows))
     out.print(
         f"Requests of {control} and an arm of {share:.0%} together. If the arm is no different, or better by the "
         f"margin, that shows in {POWER:.0%} of all experiments by then.",
@@ -168,6 +168,14 @@ def plan_experiment(
         }
         settings = {"experiment": name, "share": share, "power": POWER, "requests_per_day": per_day}
         write_results(json_file, settings | {"measures": figures}, measured())
+
+
+def duration(seconds: float) -> str:
+    """In the largest unit of which it is at least two: `3.5 days`."""
+    for unit, length in (("days", SECONDS_A_DAY), ("hours", 3600.0), ("minutes", 60.0)):
+        if seconds >= 2 * length:
+            return f"{seconds / length:,.1f} {unit}"
+    return f"{seconds:,.0f} s"
 
 
 def experiment_of(fleet: FleetConfig, name: str) -> Experiment:
