@@ -55,9 +55,8 @@ def test_a_killed_router_loses_a_second_of_events_at_most_and_one_that_ends_none
         assert not [text for text in (QUERY, *DOCUMENTS, "user-0") if text.encode() in texts]
 
         wait_for(lambda: running_fleet.rerank(QUERY, DOCUMENTS).status_code == 200, "the router is replaced")
-        count = len(rows(folder, "FROM events"))
         running_fleet.apply(with_events_and_another_router)
         wait_for(lambda: any(folder.rglob("*.parquet")), "the router that ended has left Parquet")
-        assert len(rows(folder, "FROM events")) >= count > len(written)
+        assert len(rows(folder, "FROM events")) > len(written)
     finally:
         running_fleet.apply()
