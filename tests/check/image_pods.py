@@ -247,13 +247,13 @@ def rehearse(service: dict[str, Any], pods: list[Pod], folder: Path) -> None:
     applications = f"http://{address(0)}:8265/api/serve/applications/"
     config = yaml.safe_load(service["spec"]["serveConfigV2"])
     assert ask("PUT", applications, "", config)[0] in (401, 403), "the dashboard asks for Ray's token"
-    assert ask("PUT", applications, TOKEN, config)[0] == 200
+    wait("the head has taken the Serve config", lambda: ask("PUT", applications, TOKEN, config)[0] == 200)
 
     def is_running() -> bool:
         status, reply = ask("GET", applications, TOKEN)
         return status == 200 and reply["applications"].get("rankfleet", {}).get("status") == "RUNNING"
 
-    wait("the head has taken the Serve config, and all deployments run", is_running)
+    wait("all deployments run", is_running)
     for pod in workers:
         wait(f"pod {pod.number} is ready by KubeRay's probe", pod.is_ready)
         assert rank(pod, "") == 401
