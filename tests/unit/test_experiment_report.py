@@ -149,10 +149,25 @@ def test_the_test_of_shares() -> None:
     assert mismatch_p({}, {"a": 1, "b": 1}) == 1.0
 
 
-def test_units_in_both_arms_are_left_out() -> None:
+def test_what_was_assigned_otherwise_is_left_out() -> None:
+    """Bucket 10 is control's."""
     recorded = requests(["control", "small", "small"], [10, 10, 6000])
     found = check_assignments(recorded, experiment(HALVES), "control")
-    assert (found.kept.tolist(), found.crossing, found.otherwise) == ([False, False, True], 1, 1)
+    assert (found.kept.tolist(), found.otherwise) == ([True, False, True], 1)
+
+
+def test_users_whom_a_step_has_moved_count_in_either_arm() -> None:
+    """All 1,000 users are control's first; then the step gives half of them to small. Without those, control would have
+    kept its users of before and small would have none."""
+    settings = experiment(
+        {"control": 100, "small": 0},
+        schedule=[{"at": "2026-12-01T00:00:00Z", "weights": {"control": 50, "small": 50}}],
+    )
+    users = [10 * number for number in range(1000)]
+    arms = ["control"] * 1000 + ["control" if user < 5000 else "small" for user in users]
+    found = report_of("exp", settings, requests(arms, users * 2, steps=[0] * 1000 + [1] * 1000))
+    assert (found.compared, found.assignments.otherwise, found.assignments.mismatch) == (2000, 0, None)
+    assert [arm.units for arm in found.arms] == [1000, 500]
 
 
 def test_after_a_stop_the_arm_s_users_are_control_s_and_nothing_is_compared_any_more() -> None:

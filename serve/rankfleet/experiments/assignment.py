@@ -28,16 +28,15 @@ class Mismatch:
 class Assignments:
     """How the units of an experiment were assigned.
 
-    kept: bool [requests], those that a comparison may use: before any arm was stopped, assigned as the file says, of
-        units that stayed in one arm.
+    kept: bool [requests], those that a comparison may use: before any arm was stopped, assigned as the file says. A unit
+        that a step of the schedule has moved counts in either arm, at its time: leaving it out would leave those in
+        that stayed.
     stopped_at: by arm that was stopped while the file still gives it weight, seconds since 1970.
-    crossing: units that were seen in more than one arm. otherwise: requests that were assigned otherwise than the file
-        says, such as by weights that have been edited since.
+    otherwise: requests that were assigned otherwise than the file says, such as by weights that have been edited since.
     """
 
     kept: np.ndarray
     stopped_at: dict[str, float]
-    crossing: int
     otherwise: int
     mismatch: Mismatch | None
 
@@ -50,18 +49,10 @@ def check_assignments(requests: Requests, experiment: Experiment, control: str) 
     by_file = np.array([*tables], np.int64)[in_force, buckets]
     stopped_at = stops_of(requests, by_file, requests.arm_names.index(control))
     running = requests.at < min(stopped_at.values(), default=np.inf)
-    as_file_says = requests.arms == by_file
-    crossing = requests.where(running).crossing
-    kept = running & as_file_says & ~crossing[requests.units]
-    otherwise = int((running & ~as_file_says).sum())
-    names = requests.arm_names
-    return Assignments(
-        kept,
-        {names[arm]: at for arm, at in stopped_at.items()},
-        int(crossing.sum()),
-        otherwise,
-        mismatch_of(requests.where(running & ~crossing[requests.units]), experiment, otherwise, int(crossing.sum())),
-    )
+    kept = running & (requests.arms == by_file)
+    otherwise = int(running.sum() - kept.sum())
+    mismatch = mismatch_of(requests.where(running), experiment, otherwise)
+    return Assignments(kept, {requests.arm_names[arm]: at for arm, at in stopped_at.items()}, otherwise, mismatch)
 
 
 def stops_of(requests: Requests, by_file: np.ndarray, control: int) -> dict[int, float]:
@@ -75,7 +66,7 @@ def stops_of(requests: Requests, by_file: np.ndarray, control: int) -> dict[int,
     return stops
 
 
-def mismatch_of(requests: Requests, experiment: Experiment, otherwise: int, crossing: int) -> Mismatch | None:
+def mismatch_of(requests: Requests, experiment: Experiment, otherwise: int) -> Mismatch | None:
     """The step whose units are shared least as planned; None if all are as luck would have it."""
     names, all_weights = requests.arm_names, list(experiment.all_weights())
     steps = [step for step in range(len(all_weights)) if (requests.steps == step).any()]
@@ -88,7 +79,7 @@ def mismatch_of(requests: Requests, experiment: Experiment, otherwise: int, cros
         if p < MISMATCH_P:
             whole = sum(weights.values())
             expected = {name: sum(units.values()) * weights[name] / whole for name in names}
-            found.append(Mismatch(step, p, units, expected, cause_of(here, weights, otherwise, crossing)))
+            found.append(Mismatch(step, p, units, expected, cause_of(here, weights, otherwise)))
     return min(found, key=lambda each: each.p, default=None)
 
 
@@ -97,15 +88,13 @@ def units_by_arm(requests: Requests) -> dict[str, int]:
     return {name: len(np.unique(requests.units[requests.arms == arm])) for arm, name in enumerate(requests.arm_names)}
 
 
-def cause_of(requests: Requests, weights: Mapping[str, float], otherwise: int, crossing: int) -> str:
+def cause_of(requests: Requests, weights: Mapping[str, float], otherwise: int) -> str:
     """What has most likely gone wrong, for people."""
     if otherwise:
         return (
             f"{otherwise:,} requests were assigned otherwise than the fleet file says: weights or arms were edited "
             "since. Change weights by a step of `schedule`, and give an edited experiment another `seed`"
         )
-    if crossing:
-        return f"{crossing:,} units were seen in more than one arm: ids of units are not stable, or shared by many"
     off = [
         str(router)
         for router in np.unique(requests.routers)

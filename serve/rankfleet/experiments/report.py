@@ -222,7 +222,6 @@ def to_json(report: Report) -> dict[str, Any]:
             for each in report.comparisons
         ],
         "stopped_at": report.assignments.stopped_at,
-        "units_in_more_than_one_arm": report.assignments.crossing,
         "assigned_otherwise": report.assignments.otherwise,
         "mismatch": report.assignments.mismatch and vars(report.assignments.mismatch),
     }

@@ -1,7 +1,6 @@
 """The requests of an experiment as arrays: arm, unit, step of the schedule, and what became of each."""
 
 from dataclasses import dataclass, replace
-from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -59,15 +58,6 @@ class Requests:
 
     def __len__(self) -> int:
         return len(self.arms)
-
-    @cached_property
-    def crossing(self) -> np.ndarray:
-        """bool [units]: whether a unit was seen in more than one arm."""
-        first = np.full(len(self.unit_ids), -1)
-        first[self.units[::-1]] = self.arms[::-1]
-        crossing = np.zeros(len(self.unit_ids), bool)
-        crossing[self.units[self.arms != first[self.units]]] = True
-        return crossing
 
     def where(self, chosen: np.ndarray) -> "Requests":
         """Some of the requests. chosen: bool [requests]. Units keep their places."""

@@ -114,8 +114,7 @@ def notes(report: Report) -> Iterator[str]:
     found = report.assignments
     left_out = sum(arm.requests for arm in report.arms) - report.compared
     if left_out:
-        reasons = [f"{found.crossing:,} units were seen in more than one arm"] if found.crossing else []
-        reasons += [f"{found.otherwise:,} requests were assigned by other weights"] if found.otherwise else []
+        reasons = [f"{found.otherwise:,} requests were assigned by other weights"] if found.otherwise else []
         reasons += ["an arm was stopped"] if found.stopped_at else []
         yield f"{left_out:,} requests are left out of the comparison: {', '.join(reasons)}."
     if report.comparisons:
