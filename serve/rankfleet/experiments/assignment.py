@@ -28,9 +28,9 @@ class Mismatch:
 class Assignments:
     """How the units of an experiment were assigned.
 
-    kept: bool [requests], those that a comparison may use: before any arm was stopped, assigned as the file says. A unit
-        that a step of the schedule has moved counts in either arm, at its time: leaving it out would leave those in
-        that stayed.
+    kept: bool [requests], those that a comparison may use: before any arm was stopped, assigned as the file says. A
+        unit that a step of the schedule has moved counts in either arm, at its time: leaving it out would leave those
+        in that stayed.
     stopped_at: by arm that was stopped while the file still gives it weight, seconds since 1970.
     otherwise: requests that were assigned otherwise than the file says, such as by weights that have been edited since.
     """
