@@ -29,7 +29,7 @@ def render(
     config: ConfigOption = "demo",
     cluster: Annotated[
         str | None,
-        typer.Option(help="cluster file (docs/kubernetes.md), or the name of a shipped one: fleet, production"),
+        typer.Option(help="cluster file (docs/kubernetes.md), or a shipped one: fleet, production, incremental"),
     ] = None,
     name: Annotated[str | None, typer.Option(help="name of the RayService; default: the cluster file's")] = None,
     image: Annotated[str | None, typer.Option(help="container image; default: the cluster file's")] = None,
