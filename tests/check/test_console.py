@@ -479,15 +479,15 @@ def test_the_fleet_shows_experiments_as_they_change(open_page: Open, experiment_
     size = page.get_by_role("region", name="Experiment size")
     expect(size).to_contain_text("Split by user. Nothing has been counted yet.")
     expect(size.locator("tbody tr")).to_have_text(
-        ["largecontrollarge60%00–", "smallsmall30%00–", re.compile("^bothsmall, then")]
+        ["large controllarge60%00–", "smallsmall30%00–", re.compile("^bothsmall, then")]
     )
     copy = size.get_by_role("button", name="Copy the command for size")
     copy.focus()
     with_counts(experiment_fleet, {})
-    expect(size.locator("tbody tr").first).to_have_text("largecontrollarge60%1,200099% of 1,000")
+    expect(size.locator("tbody tr").first).to_have_text("large controllarge60%1,200099% of 1,000")
     expect(size.locator(".stopped")).to_have_count(0)
     with_counts(experiment_fleet, {"small": REASON})
-    expect(size.locator(".stopped li")).to_have_text(f"small is stopped: {REASON}.")
+    expect(size.locator(".stopped li")).to_have_text(f"small is stopped: {REASON}. Its share is answered as large.")
     expect(size.locator("tbody tr").nth(1)).to_have_text("smallsmall30% stopped8040 (50%)75% of 40")
     expect(size).to_contain_text("Counts of all routers since 2026-12-01 00:00 UTC.")
     expect(size.locator(".next")).to_have_text(

@@ -39,10 +39,11 @@ function part(name, mode) {
 }
 
 function live(experiment) {
-  const { name, mode, stopped, arms, next } = experiment;
+  const { name, mode, stopped, control, arms, next } = experiment;
   const head = mode === "shadow" ? SHADOW_HEAD : HEAD;
   const rows = arms.map((arm) => row(arm, experiment).slice(0, head.length));
-  const reasons = arms.filter((arm) => arm.stopped).map((arm) => h("li", {}, h("b", {}, arm.name), ` is stopped: ${arm.stopped}.`));
+  const instead = `Its share is ${mode === "shadow" ? "compared" : "answered"} as ${control}`;
+  const reasons = arms.filter((arm) => arm.stopped).map((arm) => h("li", {}, h("b", {}, arm.name), ` is stopped: ${arm.stopped}. ${instead}.`));
   return [
     h("p", { class: stopped ? "late" : "note" }, stopped ? "Stopped: no request takes part." : what(experiment)),
     dataTable(`Arms of ${name}`, head, rows),
@@ -53,7 +54,7 @@ function live(experiment) {
 
 function what({ mode, unit, since_s }) {
   if (mode === "shadow")
-    return `Shadow, by ${unit}: compared and not answered. Requests are answered as without the experiment; afterwards the arm's tier ranks the same documents, if the fleet has time.`;
+    return `Shadow, by ${unit}: compared and not answered. Requests are answered as without the experiment; afterwards the arm's tier ranks the same documents, if the fleet has time. An arm that changes nothing is not compared.`;
   return `Split by ${unit}. ${since_s === null ? "Nothing has been counted yet." : `Counts of all routers since ${utc(since_s * 1000)}.`}`;
 }
 
@@ -63,7 +64,7 @@ function row(arm, { control, stopped, mode }) {
   bar.style.width = `${arm.share * 100}%`;
   const isControl = mode === "split" && arm.name === control;
   return [
-    [arm.name, isControl ? h("span", { class: "mark" }, "control") : null],
+    [arm.name, isControl ? [" ", h("span", { class: "mark" }, "control")] : null],
     [arm.changes],
     [h("span", { class: off ? "bar off" : "bar", "aria-hidden": "true" }, bar), percent(arm.share), arm.stopped ? h("span", { class: "late" }, " stopped") : null],
     [number(arm.requests)],
