@@ -15,6 +15,7 @@ from rankfleet.cli.options import load_config
 from rankfleet.cluster.environment import free_port
 from rankfleet.core.config import FleetConfig
 from rankfleet.core.errors import RankfleetError
+from rankfleet.core.experiment_state import ExperimentState
 from rankfleet.core.messages import Chunk, ChunkScores, Ranking
 from rankfleet.engine.checkpoint.files import find_checkpoint
 from rankfleet.engine.runtime.scorer import Reranker
@@ -76,7 +77,7 @@ def demo_reranker(model: str) -> Reranker:
 
 class ConsoleFleet:
     """url: of the router. group: what scores. service: the router's. key: if set, the API answers 401 without it.
-    board: what Serve's controller says."""
+    board: what Serve's controller says. states: of experiments, by their identity."""
 
     def __init__(self, **changes: object) -> None:
         """changes: keys of the demo fleet's file."""
@@ -87,7 +88,16 @@ class ConsoleFleet:
         self.group = DemoGroup(rerankers, clock)
         tokenizers = {name: reranker.tokenizer for name, reranker in rerankers.items()}
         models = {name: name for name in fleet.tiers}
-        self.service = RankingService(fleet, tokenizers, {"demo": self.group}, {"demo": Ledger()}, clock, models)
+        self.states: dict[str, ExperimentState] = {}
+        self.service = RankingService(
+            fleet,
+            tokenizers,
+            {"demo": self.group},
+            {"demo": Ledger()},
+            clock,
+            models,
+            experiment_states=self.states,
+        )
         self.service.fleet.update_latency(LATENCY)
         self.board = Board()
         self.api = build_api(self.service, NoMetrics(), host=HostProcess(name="router-1", board=self.told))

@@ -15,6 +15,7 @@ import pytest
 
 from rankfleet.autoscaler.board import Board, Change, GroupBoard
 from rankfleet.core.errors import Unavailable
+from rankfleet.core.experiment_state import ExperimentState
 from rankfleet.router.ledger import Entry
 from tests.check.browser import Watched, chromium, sync_api
 from tests.check.console_fleet import ConsoleFleet, console_fleet
@@ -22,6 +23,25 @@ from tests.check.console_fleet import ConsoleFleet, console_fleet
 expect = sync_api.expect
 Open = Callable[..., Any]
 SAMPLE_DOCUMENTS = 12
+DAWN_S = 1796083200.0  # 2026-12-01T00:00:00Z
+EXPERIMENTS = {
+    "size": {
+        "control": "large",
+        "arms": {
+            "large": {"weight": 60, "model": "large"},
+            "small": {"weight": 30, "model": "small"},
+            "both": {"weight": 10, "cascade": {"first": "small", "second": "large", "candidates": 20}},
+        },
+        "schedule": [{"at": "2126-12-02T09:00:00+01:00", "weights": {"small": 60}}],
+    },
+    "paused": {"stopped": True, "unit": "session", "arms": {"control": {"weight": 1}, "new": {"weight": 1}}},
+    "larger": {
+        "mode": "shadow",
+        "unit": "query",
+        "arms": {"none": {"weight": 90}, "large": {"weight": 10, "model": "large"}},
+    },
+}
+REASON = "50.0% of 80 requests failed, and 0.0% of 1,200 of the control's; 1.00% more are allowed"
 HOSTILE = '<img src=x onerror="window.hacked=1"><script>window.hacked=1</script></textarea></pre>{{7*7}}'
 
 
@@ -435,6 +455,82 @@ def test_axe_finds_no_violation_in_the_fleet(open_page: Open, fleet: ConsoleFlee
     page.get_by_role("link", name="Fleet", exact=True).click()
     expect(page.locator("decision-list tbody tr").first).to_be_visible()
     expect(page.locator(".scaling")).to_contain_text("12 s ago")
+    found = axe.run(page)
+    assert found.violations_count == 0, found.generate_report()
+    assert page.evaluate("document.documentElement.scrollWidth") <= width, "the page scrolls sideways"
+
+
+@pytest.fixture(scope="module")
+def experiment_fleet(browser: Any) -> Iterator[ConsoleFleet]:
+    with console_fleet(experiments=EXPERIMENTS) as fleet:
+        yield fleet
+
+
+def with_counts(fleet: ConsoleFleet, stopped: dict[str, str]) -> None:
+    """The routers have counted requests of `size`. stopped: by arm, the reason."""
+    counts = {"large": (1200, 0, 1000, 10, 0, 0), "small": (80, 40, 40, 10, 0, 0)}
+    identity = fleet.service.config.experiments["size"].identity("size")
+    fleet.states[identity] = ExperimentState(stopped, None, DAWN_S, counts)
+
+
+def test_the_fleet_shows_experiments_as_they_change(open_page: Open, experiment_fleet: ConsoleFleet) -> None:
+    experiment_fleet.states.clear()
+    page = open_page("#/fleet", url=experiment_fleet.url)
+    size = page.get_by_role("region", name="Experiment size")
+    expect(size).to_contain_text("Split by user. Nothing has been counted yet.")
+    expect(size.locator("tbody tr")).to_have_text(
+        ["large controllarge60%00–", "smallsmall30%00–", re.compile("^bothsmall, then")]
+    )
+    copy = size.get_by_role("button", name="Copy the command for size")
+    copy.focus()
+    with_counts(experiment_fleet, {})
+    expect(size.locator("tbody tr").first).to_have_text("large controllarge60%1,200099% of 1,000")
+    expect(size.locator(".stopped")).to_have_count(0)
+    with_counts(experiment_fleet, {"small": REASON})
+    expect(size.locator(".stopped li")).to_have_text(f"small is stopped: {REASON}. Its share is answered as large.")
+    expect(size.locator("tbody tr").nth(1)).to_have_text("smallsmall30% stopped8040 (50%)75% of 40")
+    expect(size).to_contain_text("Counts of all routers since 2026-12-01 00:00 UTC.")
+    expect(size.locator(".next")).to_have_text(
+        "Next, 2126-12-02 08:00 UTC: large 60% → 46.15%, small 30% → 46.15%, both 10% → 7.69%."
+    )
+    widths = size.locator(".bar").evaluate_all("bars => bars.map(bar => bar.firstChild.offsetWidth / bar.offsetWidth)")
+    assert widths == pytest.approx([0.6, 0.3, 0.1], abs=0.02)
+    expect(copy).to_be_focused()
+    expect(size.locator("code")).to_have_text("rankfleet experiment report size --config FILE")
+    copy.click()
+    expect(size.get_by_role("status")).not_to_be_empty()
+    expect(page.get_by_role("region", name="Experiment paused")).to_contain_text("Stopped: no request takes part.")
+    larger = page.get_by_role("region", name="Experiment larger")
+    expect(larger).to_contain_text("Shadow, by query: compared and not answered.")
+    expect(larger.locator("tbody tr")).to_have_text(["noneno change90%", "largelarge10%"])
+
+
+def test_a_fleet_without_experiments_shows_none_and_their_texts_are_no_html(open_page: Open) -> None:
+    page = open_page("#/fleet")
+    expect(page.locator("group-table table")).to_be_visible()
+    expect(page.get_by_role("heading", name="Experiments")).to_have_count(0)
+    arm = {"name": HOSTILE, "changes": HOSTILE, "weight": 1, "share": 1, "stopped": HOSTILE}
+    arm |= dict.fromkeys(("requests", "errors", "budgets", "met"), 1)
+    experiment = {"name": HOSTILE, "mode": "split", "unit": HOSTILE, "stopped": False, "control": HOSTILE}
+    experiment |= {"since_s": None, "arms": [arm], "next": {"at": "2126-12-02T00:00:00Z", "weights": {HOSTILE: 2}}}
+    page.route("**/v1/fleet", lambda route: route.fulfill(json=route.fetch().json() | {"experiments": [experiment]}))
+    expect(page.get_by_role("heading", name="Experiments")).to_be_visible()
+    expect(page.locator("experiment-list tbody th")).to_contain_text(HOSTILE)
+    expect(page.locator("experiment-list .stopped")).to_contain_text(HOSTILE)
+    assert page.evaluate("window.hacked") is None
+    assert page.locator("main img, main script, main style").count() == 0
+    page.unroute_all(behavior="wait")
+
+
+@pytest.mark.parametrize(("scheme", "width"), [("light", 390), ("dark", 390), ("light", 1280), ("dark", 1280)])
+def test_axe_finds_no_violation_in_experiments(
+    open_page: Open, experiment_fleet: ConsoleFleet, scheme: str, width: int
+) -> None:
+    axe = pytest.importorskip("axe_playwright_python.sync_playwright").Axe()
+    with_counts(experiment_fleet, {"small": REASON})
+    options = {"viewport": {"width": width, "height": 844}, "color_scheme": scheme}
+    page = open_page("#/fleet", url=experiment_fleet.url, **options)
+    expect(page.locator("experiment-list .stopped")).to_be_visible()
     found = axe.run(page)
     assert found.violations_count == 0, found.generate_report()
     assert page.evaluate("document.documentElement.scrollWidth") <= width, "the page scrolls sideways"

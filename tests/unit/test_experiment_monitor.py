@@ -260,6 +260,7 @@ def test_units_of_a_stopped_arm_are_answered_as_the_controls() -> None:
 def test_weights_and_margins_may_change_within_one_experiment() -> None:
     same = experiments(rollback=None, stopped=True, schedule=[{"at": "2030-01-01T00:00:00Z", "weights": {"new": 5}}])
     assert same["size"].identity("size") == ID
-    for change in ({"seed": "2"}, {"unit": "session"}, {"control": "new"}, {"arms": {"control": {"weight": 1}}}):
+    changes = [{"seed": "2"}, {"unit": "session"}, {"control": "new"}, {"mode": "shadow"}]
+    for change in (*changes, {"arms": {"control": {"weight": 1}}}):
         assert experiments(**change)["size"].identity("size") != ID
     assert SIZE["size"].identity("other") != ID

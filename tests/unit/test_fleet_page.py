@@ -150,6 +150,7 @@ async def test_experiments_are_told_with_weights_in_force_counts_and_what_is_sto
     control, new, old = told.pop("arms")
     assert told == {
         "name": "size",
+        "mode": "split",
         "unit": "user",
         "stopped": False,
         "control": "control",
@@ -175,3 +176,25 @@ async def test_experiments_are_told_with_weights_in_force_counts_and_what_is_sto
     assert "75.0% of 40" in shown
     assert "new is stopped: 50.0% of 80 requests failed" in shown
     assert "next: new 60 at 2026-12-02T00:00:00+00:00" in shown
+
+
+async def test_shadow_experiments_are_told_without_counts(capsys: pytest.CaptureFixture[str]) -> None:
+    arms = {"none": {"weight": 90}, "large": {"weight": 10, "model": "large"}}
+    shadow = {"mode": "shadow", "unit": "query", "arms": arms}
+    one = service(experiments={"larger": shadow, "size": {"arms": arms}})
+    async with http_client(one) as http:
+        reply = await http.get("/v1/fleet")
+        check_documented(await openapi_page(http), reply)
+    size, larger = reply.json()["experiments"]
+    assert [(size["name"], size["mode"]), (larger["name"], larger["mode"])] == [("size", "split"), ("larger", "shadow")]
+    assert (larger["unit"], larger["since_s"], larger["next"]) == ("query", None, None)
+    none, large = larger["arms"]
+    assert (none["changes"], none["share"], large["changes"], large["share"]) == ("no change", 0.9, "large", 0.1)
+    assert [large[key] for key in ("stopped", "requests", "errors", "budgets", "met")] == [None, 0, 0, 0, 0]
+    show(larger)
+    shown = capsys.readouterr().out
+    assert "larger: shadow " in shown
+    assert "10.00%" in shown
+    assert not any(word in shown for word in ("control", "requests", "budgets"))
+    show(larger | {"stopped": True})
+    assert "larger: shadow, stopped" in capsys.readouterr().out

@@ -4,7 +4,7 @@ import math
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import asdict
 from itertools import islice
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from fastapi import FastAPI, Response
 from pydantic import Field
@@ -115,6 +115,10 @@ class FleetStep(TypedDict):
 
 class FleetExperiment(TypedDict):
     name: str
+    mode: Annotated[
+        Literal["split", "shadow"],
+        Field(description="`shadow`: its arms answer nothing and count nothing; answers are compared with theirs"),
+    ]
     unit: str
     stopped: Annotated[bool, Field(description="no request takes part")]
     control: str
@@ -143,13 +147,14 @@ def add_fleet(
     @api.get("/v1/fleet", summary=summary, responses={200: {"model": FleetReply}})
     async def fleet() -> Response:
         scaling = (await board()).groups
-        now_s = service.clock()
+        now_s, unix_s = service.clock(), service.wall_clock()
+        splits = service.splits
         return json_response(
             {
                 "router": name,
                 "groups": groups_json(service, scaling, now_s),
                 "tiers": tiers_json(service, now_s),
-                "experiments": [experiment_json(split, service.wall_clock()) for split in service.splits.splits],
+                "experiments": [experiment_json(split, unix_s) for split in (*splits.splits, *splits.shadows)],
                 "recent": recent_json(recent),
                 "decisions": decisions_json(recent),
             }
@@ -203,6 +208,7 @@ def experiment_json(split: Split, unix_s: float) -> dict[str, Any]:
     later = experiment.schedule[step : step + 1]
     return {
         "name": split.name,
+        "mode": experiment.mode,
         "unit": experiment.header or experiment.unit,
         "stopped": experiment.stopped,
         "control": experiment.control_arm,

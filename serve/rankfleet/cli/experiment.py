@@ -63,17 +63,22 @@ def status(
 
 def show(experiment: dict[str, Any]) -> None:
     """One experiment, as GET /v1/fleet has it."""
-    since = experiment["since_s"]
+    since, shadow = experiment["since_s"], experiment["mode"] == "shadow"
     counted = "nothing counted yet"
     if since:
         counted = f"counts since {datetime.fromtimestamp(since, UTC):%Y-%m-%d %H:%M} UTC"
-    title = f"{experiment['name']}: {'stopped' if experiment['stopped'] else counted}"
-    table = Table("arm", "changes", "share", "requests", "errors", "budgets met", title=title, title_justify="left")
+    parts = ["shadow" if shadow else "", "stopped" if experiment["stopped"] else "" if shadow else counted]
+    title = f"{experiment['name']}: {', '.join(filter(None, parts))}"
+    columns = slice(3 if shadow else None)  # the arms of a shadow experiment answer nothing that could be counted
+    head = ("arm", "changes", "share", "requests", "errors", "budgets met")
+    table = Table(*head[columns], title=title, title_justify="left")
     for arm in experiment["arms"]:
         met = f"{arm['met'] / arm['budgets']:.1%} of {arm['budgets']:,}" if arm["budgets"] else "–"
-        name = f"{arm['name']} (control)" if arm["name"] == experiment["control"] else arm["name"]
+        control = arm["name"] == experiment["control"] and not shadow
+        name = f"{arm['name']} (control)" if control else arm["name"]
         share = "stopped" if arm["stopped"] else f"{arm['share']:.2%}"
-        table.add_row(name, arm["changes"], share, f"{arm['requests']:,}", f"{arm['errors']:,}", met)
+        row = (name, arm["changes"], share, f"{arm['requests']:,}", f"{arm['errors']:,}", met)
+        table.add_row(*row[columns])
     out.print(table)
     for arm in experiment["arms"]:
         if arm["stopped"]:

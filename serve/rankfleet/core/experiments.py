@@ -189,11 +189,11 @@ class Experiment(Section):
         return self.control or (CONTROL if CONTROL in self.arms else next(iter(self.arms)))
 
     def identity(self, name: str) -> str:
-        """The fingerprint of what is tried on whom: name, unit, seed, control, and what the arms change.
+        """The fingerprint of what is tried on whom: name, mode, unit, seed, control, what the arms change.
 
         Weights may change within one experiment. A change of anything else makes it another one, in which no arm has
         been stopped.
         """
         arms = {arm: settings.model_dump(exclude={"weight", "stopped"}) for arm, settings in self.arms.items()}
         unit = [self.unit, self.header, self.seed]
-        return settings_name({"name": name, "unit": unit, "control": self.control_arm, "arms": arms})
+        return settings_name({"name": name, "mode": self.mode, "unit": unit, "control": self.control_arm, "arms": arms})

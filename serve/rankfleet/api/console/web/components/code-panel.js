@@ -1,6 +1,7 @@
 // The code for what is on the page, in tabs.
 
 import { h } from "../lib/element.js";
+import { copyButton } from "./copy-button.js";
 
 export class CodePanel extends HTMLElement {
   #codes = {};
@@ -10,11 +11,11 @@ export class CodePanel extends HTMLElement {
     if (this.tabs) return;
     this.tabs = h("div", { role: "tablist", "aria-label": "Language", onkeydown: (event) => this.#key(event) });
     this.code = h("code", {});
-    this.said = h("span", { class: "note", role: "status" });
-    const copy = h("button", { type: "button", onclick: () => this.#copy() }, "Copy");
+    const { button, said } = copyButton(this.code);
+    this.said = said;
     const panel = { id: "code", role: "tabpanel", tabindex: "0" };
     this.panel = h("pre", panel, this.code);
-    this.append(h("div", { class: "code-head" }, this.tabs, copy, this.said), this.panel);
+    this.append(h("div", { class: "code-head" }, this.tabs, button, said), this.panel);
   }
 
   /** codes: {name: code}. */
@@ -51,16 +52,6 @@ export class CodePanel extends HTMLElement {
     const names = Object.keys(this.#codes);
     const step = { ArrowRight: 1, ArrowLeft: -1 }[event.key];
     if (step) this.#choose(names[(names.indexOf(this.#current) + step + names.length) % names.length]);
-  }
-
-  async #copy() {
-    try {
-      await navigator.clipboard.writeText(this.#codes[this.#current]);
-      this.said.textContent = "Copied.";
-    } catch {
-      getSelection().selectAllChildren(this.code);
-      this.said.textContent = "Selected: this browser lets no page copy here, so press Ctrl + C.";
-    }
   }
 }
 

@@ -31,3 +31,12 @@ export function ago(seconds) {
   if (seconds < 90) return `${Math.round(seconds)} s ago`;
   return seconds < 5400 ? `${Math.round(seconds / 60)} min ago` : `${Math.round(seconds / 3600)} h ago`;
 }
+
+/** 1234567 as 1,234,567. */
+export const number = (value) => value.toLocaleString("en-US");
+
+/** A share: 60%, 12.5%, 0.25%. */
+export const percent = (share) => `${Number((share * 100).toFixed(2))}%`;
+
+/** A time as the fleet file may have it: 2026-12-01 08:00 UTC. at: a date's text, or milliseconds since 1970. */
+export const utc = (at) => `${new Date(at).toISOString().slice(0, 16).replace("T", " ")} UTC`;

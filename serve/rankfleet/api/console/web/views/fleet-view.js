@@ -5,6 +5,7 @@ import { h } from "../lib/element.js";
 import { Newest } from "../lib/newest.js";
 import { Tiers } from "../lib/tiers.js";
 import { DecisionList } from "../components/decision-list.js";
+import { ExperimentList } from "../components/experiment-list.js";
 import { GroupTable } from "../components/group-table.js";
 import { errorNotice } from "../components/notice.js";
 import { panel } from "../components/panel.js";
@@ -31,6 +32,8 @@ export class FleetView extends HTMLElement {
     this.plot = new PlanPlot();
     this.recent = new RecentRequests();
     this.groups = new GroupTable();
+    this.experiments = new ExperimentList();
+    this.experimentPanel = panel("experiments", "Experiments", this.experiments);
     this.decisions = new DecisionList();
     this.routers = h("div", { class: "routers" });
     this.live = h(
@@ -39,6 +42,7 @@ export class FleetView extends HTMLElement {
       panel("tiers", "Tiers now, for 100 documents of 128 tokens", this.plot),
       panel("recent", "Requests", this.recent),
       panel("groups", "Groups and replicas", this.groups),
+      this.experimentPanel,
       panel("decisions", "Latest decisions of this router", this.decisions),
     );
     this.live.hidden = true;
@@ -99,7 +103,7 @@ export class FleetView extends HTMLElement {
     );
   }
 
-  #show({ tiers, groups, recent, decisions }) {
+  #show({ tiers, groups, experiments, recent, decisions }) {
     this.notice.replaceChildren();
     this.live.hidden = false;
     const { index } = new Tiers(tiers.map((tier) => ({ ...tier, id: tier.name, kind: "tier" })));
@@ -113,6 +117,8 @@ export class FleetView extends HTMLElement {
     });
     this.recent.show(recent, index);
     this.groups.show(groups);
+    this.experimentPanel.hidden = !experiments.length;
+    this.experiments.show(experiments);
     this.decisions.show(decisions, index);
   }
 }
