@@ -30,9 +30,9 @@ from rankfleet.simulate.traces import from_process
 from rankfleet.simulate.workload import Candidates, RequestClass, Requests, Workload, draw
 
 LOADS = {"half": 0.5, "full": 0.9}  # of what eight clients without pause get through
-ROUNDS, SECONDS, PROBED_S = 6, 12.0, 8.0
+ROUNDS, SECONDS, PROBED_S = 5, 12.0, 6.0
 BUDGET_MS, DOCUMENTS, TOKENS = 100.0, 20, 64
-STUDENT_95 = 2.571  # 97.5% quantile of Student's t with ROUNDS − 1 degrees of freedom
+STUDENT_95 = 2.776  # 97.5% quantile of Student's t with ROUNDS − 1 degrees of freedom
 SHADOW = {"mode": "shadow", "unit": "query", "arms": {"large": {"weight": 1, "model": "large"}}}
 
 

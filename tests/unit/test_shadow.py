@@ -71,13 +71,27 @@ async def test_a_shadow_is_no_load_and_nobody_s() -> None:
 
 
 @on_virtual_time
-async def test_shadows_beyond_a_few_are_dropped() -> None:
+async def test_one_is_compared_at_a_time() -> None:
     one, told = shadowed(FakeGroup())
     for _ in range(5):
         await one.rank(REQUEST)
-    assert told == [("dropped", None)] * 3
+    assert told == [("dropped", None)] * 4
     await asyncio.sleep(1)
-    assert [outcome for outcome, _ in told] == ["dropped"] * 3 + ["compared"] * 2
+    assert [outcome for outcome, _ in told] == ["dropped"] * 4 + ["compared"]
+
+
+@on_virtual_time
+async def test_a_shadow_is_not_begun_while_a_request_is_under_way() -> None:
+    class Slow(FakeGroup):
+        async def score(self, chunk: Chunk, entry: Entry) -> ChunkScores:
+            await asyncio.sleep(0.03)
+            return await super().score(chunk, entry)
+
+    one, told = shadowed(Slow())
+    await one.rank(REQUEST)
+    await one.rank(replace(REQUEST, user=None))  # the first one's shadow would begin in the midst of it
+    await asyncio.sleep(1)
+    assert told == [("dropped", None)]
 
 
 @on_virtual_time

@@ -97,7 +97,8 @@ class RankingService:
         self.wall_clock = wall_clock
         self._on_event = on_event
         self.splits = Splits(self.live, config.tiers, experiment_states)
-        self._shadows = Shadows(self._in_background, on_shadow)
+        self._shadows = Shadows(self._in_background, lambda: not self._under_way, on_shadow)
+        self._under_way = 0  # requests that are being answered
         self._tokenizers = tokenizers
         self._cache: TokenCache = before._cache if before else TokenCache(int(config.token_cache_mb * 1e6))
         # By tenant: texts of one in another script would make the estimates for others far too high.
@@ -139,6 +140,7 @@ class RankingService:
         assignment = None if request.probe else self.splits.assign(request, at_s)
         on_event = None if request.probe else self._on_event
         resolved: ResolvedRequest | None = None
+        self._under_way += 1
         try:
             resolved = self._resolve(request, assignment, timing.started_s)
             ranking = await self._answer(resolved, timing)
@@ -147,6 +149,8 @@ class RankingService:
                 took_ms = (self.clock() - timing.started_s) * 1e3
                 tell(on_event, failed, request, assignment, at_s, error, resolved and resolved.target, took_ms)
             raise
+        finally:
+            self._under_way -= 1
         if on_event is not None:
             tell(on_event, answered, request, assignment, at_s, ranking)
         if not request.probe and (shadow := self.splits.shadow(request, at_s)) is not None:

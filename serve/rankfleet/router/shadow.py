@@ -14,7 +14,6 @@ from rankfleet.core.quiet import quietly
 from rankfleet.router.events import plan_text
 
 TOP = 10  # results that a person looks at
-MAX_IN_FLIGHT = 2  # of a router: enough to use an idle device, and few to wait for
 DELAY_S = 0.01  # so that the answer has left before its shadow is begun
 GIVEN_UP_S = 10.0
 
@@ -25,14 +24,21 @@ log = logging.getLogger("ray.serve")
 
 
 class Shadows:
-    """The comparisons of one router."""
+    """The comparisons of one router: one at a time, begun only while no request is under way in it. What is on a device
+    cannot be interrupted, and the router's own time is short where requests are many."""
 
-    def __init__(self, rank: Callable[[RerankRequest, Assignment], Awaitable[Ranking]], on_shadow: OnShadow) -> None:
-        """rank: ranks a request as an arm says, behind all other work. on_shadow: called with the outcome, and with the
-        event if something was compared."""
+    def __init__(
+        self,
+        rank: Callable[[RerankRequest, Assignment], Awaitable[Ranking]],
+        is_idle: Callable[[], bool],
+        on_shadow: OnShadow,
+    ) -> None:
+        """rank: ranks a request as an arm says, behind all other work. is_idle: whether no request is under way.
+        on_shadow: called with the outcome, and with the event if something was compared."""
         self._rank = rank
+        self._is_idle = is_idle
         self._tell = quietly(on_shadow)
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._task: asyncio.Task[None] | None = None
 
     def follow(self, request: RerankRequest, answer: Ranking, assignment: Assignment, at_s: float) -> None:
         """Compare an answer with the arm's, later. at_s: as in `ShadowEvent`.
@@ -41,15 +47,16 @@ class Shadows:
         """
         if not answer.stages or request.queries or assignment.settings.model == answer.plan.tier:
             return
-        if len(self._tasks) >= MAX_IN_FLIGHT:
+        if self._task is not None and not self._task.done():
             self._tell("dropped", None)
             return
-        task = asyncio.create_task(self._compare(request, answer, assignment, at_s))
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        self._task = asyncio.create_task(self._compare(request, answer, assignment, at_s))
 
     async def _compare(self, request: RerankRequest, answer: Ranking, assignment: Assignment, at_s: float) -> None:
         await asyncio.sleep(DELAY_S)
+        if not self._is_idle():
+            self._tell("dropped", None)
+            return
         try:
             async with asyncio.timeout(GIVEN_UP_S):
                 other = await self._rank(request, assignment)
