@@ -5,6 +5,7 @@ import re
 import signal
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import httpx
 import pytest
@@ -53,6 +54,9 @@ def test_a_burst_grows_the_group_and_calm_shrinks_it_and_no_request_fails(runnin
     running_fleet.wait_for_replicas(1)
     documents = [f"{RIGHT} {i}" for i in range(200)]  # more than a fast machine scores in the time between reports
     calm, codes = threading.Event(), []
+    plan = running_fleet.http.post("/v1/plan", json={"query": QUERY, "documents": documents}).json()
+    fastest_ms = min(each["predicted_ms"] for each in plan["considered"] if each["tier"] == "small")
+    urgent = {"slo_class": "interactive", "slo_ms": max(2.0, 2 * fastest_ms)}  # enough for one, not for many at once
 
     def load() -> None:
         while not calm.is_set():
@@ -65,7 +69,9 @@ def test_a_burst_grows_the_group_and_calm_shrinks_it_and_no_request_fails(runnin
         running_fleet.wait_for_replicas(2)
         time.sleep(5)  # both serve
         change = running_fleet.scaling()["last_change"]
-        refused = [running_fleet.rerank(QUERY, documents, slo_class="interactive").status_code for _ in range(30)]
+        with ThreadPoolExecutor(16) as pool:
+            answers = list(pool.map(lambda _: running_fleet.rerank(QUERY, documents, **urgent), range(64)))
+        refused = [answer.status_code for answer in answers]
     finally:
         calm.set()
         for client in clients:
