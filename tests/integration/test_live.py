@@ -95,7 +95,8 @@ def test_a_burst_grows_the_group_and_calm_shrinks_it_and_no_request_fails(runnin
         r"\d\d requests refused in \d+ s: overloaded", running_fleet.serving.wait_for(" requests refused in ")
     )
     running_fleet.wait_for_replicas(1)
-    assert running_fleet.scaling()["last_change"]["after"] == 1
+    # What the controller tells is up to two seconds old.
+    wait_for(lambda: running_fleet.scaling()["last_change"]["after"] == 1, "the change is told")
     assert "group demo scaled 2 → 1, fewer" in running_fleet.serving.wait_for("scaled 2 → 1")
     assert running_fleet.rerank(QUERY, DOCUMENTS).status_code == 200
 
