@@ -97,11 +97,28 @@ def test_what_is_not_known_yet_says_how_many_requests_it_takes() -> None:
     (latency, ctr) = found.comparisons
     assert (latency.measure.name, ctr.finding) == ("latency_ms", "open")
     # With x = (τ ⁄ s)², α = .05 ⁄ 2 and τ the margin, half the width is the margin where (1 + x)(2 ln 40 + ln(1 + x)) =
-    # x², x = 10.7: s = .02 ⁄ √10.7 = .00611. Each arm's variance is ¼ ⁄ n: s² = 2 · ¼ ⁄ n, n = 13,390 in each arm.
-    assert ctr.needed == pytest.approx(26_780, rel=0.02)
+    # x², x = 10.7: s = .02 ⁄ √10.7 = .00611. Each arm's variance is ¼ ⁄ n: s² = 2 · ¼ ⁄ n, n = 13,390 in each arm,
+    # of which 200 are there.
+    assert ctr.needed == pytest.approx(26_780 - 400, rel=0.02)
     (only,) = verdicts(found)
     assert only.kind == "not yet"
     assert "about 27,000 more requests (CTR@10 0.00% ±" in only.text
+
+
+def test_requests_of_before_the_split_are_none_of_those_that_count() -> None:
+    """As above, after 10,000 requests that control alone has answered."""
+    click = every(2, 200, 1.0, math.inf)
+    settings = experiment(
+        {"control": 100, "small": 0},
+        margins={"ctr@10": 0.02},
+        schedule=[{"at": "2026-12-01T00:00:00Z", "weights": {"control": 50, "small": 50}}],
+    )
+    arms = ["control"] * 10_000 + ["control", "small"] * 200
+    buckets = [*range(10_000), *(number for pair in zip(range(200), range(5000, 5200), strict=True) for number in pair)]
+    clicks = [math.inf] * 10_000 + [value for each in click for value in (each, each)]
+    recorded = requests(arms, buckets, steps=[0] * 10_000 + [1] * 400, first_clicks=clicks)
+    found = report_of("exp", settings, recorded_with_clicks(recorded))
+    assert found.comparisons[1].needed == pytest.approx(26_780 - 400, rel=0.02)
 
 
 def test_few_units_give_no_verdict_whatever_they_did() -> None:

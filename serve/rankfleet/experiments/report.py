@@ -39,8 +39,8 @@ class Comparison:
     margin: how much worse is still acceptable; None where a worse value does not forbid the arm.
     finding: `better` than control; `not worse` by the margin or more; `worse`, by more than the margin if there is one;
         `open`, not known yet.
-    needed: requests of all arms together until the measure is likely to be decided; None if it is, and where nothing
-        can be said.
+    needed: how many more requests of the two arms it is likely to take until the measure is decided; None if it is, and
+        where nothing can be said.
     """
 
     arm: str
@@ -139,7 +139,8 @@ def compare(
     scale = margin or LATENCY_SHARE * abs(before.value) or measure.margin
     difference = Difference.between(before, after, scale, alpha)
     finding = finding_of(difference, measure, margin)
-    used = int(n_control[both > 0].sum() + n_arm[both > 0].sum())
+    pair = np.isin(requests.arms, [requests.arm_names.index(each) for each in (control, arm)])
+    used = int((pair & (both > 0)[requests.steps]).sum())
     needed = None
     if finding == "open" and margin is not None:
         needed = requests_needed(difference, measure, margin, scale, alpha, used)
@@ -172,13 +173,14 @@ def finding_of(difference: Difference, measure: Measure, margin: float | None) -
 def requests_needed(
     difference: Difference, measure: Measure, margin: float, scale: float, alpha: float, used: int
 ) -> int | None:
-    """Requests until the interval, narrower and around the same difference, no longer holds the margin. None while
-    nothing is known of the difference's error. used: requests so far."""
+    """How many more requests until the interval, narrower and around the same difference, no longer holds the margin.
+    None while nothing is known of the difference's error. used: those of the two arms so far, in the steps that are
+    compared, also those that do not have the measure."""
     room = abs(margin + measure.sign * difference.value)
     if room == 0 or not math.isfinite(difference.standard_error):
         return None
     wanted = standard_error_for(room, scale, alpha)
-    return math.ceil(used * max(1.0, (difference.standard_error / wanted) ** 2))
+    return math.ceil(used * max(0.0, (difference.standard_error / wanted) ** 2 - 1))
 
 
 def to_json(report: Report) -> dict[str, Any]:
@@ -217,7 +219,7 @@ def to_json(report: Report) -> dict[str, Any]:
                 "high": finite(each.difference.high),
                 "margin": each.margin,
                 "finding": each.finding,
-                "requests_needed": each.needed,
+                "more_requests_needed": each.needed,
             }
             for each in report.comparisons
         ],

@@ -64,8 +64,7 @@ def need_text(report: Report, arm: str, open_ones: list[Comparison]) -> str:
         return ": no request has what the arms are compared by"
     if any(math.isinf(each.difference.high) for each in open_ones):
         return ": a few units send most of the requests, and say as little as a few units do"
-    needed = [each.needed for each in open_ones if each.needed is not None] or [report.compared]
-    more = max(0, max(needed) - report.compared)
+    more = max((each.needed for each in open_ones if each.needed is not None), default=0)
     still = "; ".join(difference_text(each) for each in open_ones)
     return f": about {rounded(more):,} more requests ({still})"
 
