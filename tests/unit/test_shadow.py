@@ -71,6 +71,19 @@ async def test_a_shadow_is_no_load_and_nobody_s() -> None:
 
 
 @on_virtual_time
+async def test_a_shadow_wakes_no_group_that_is_asleep() -> None:
+    group = FakeGroup()
+    kept = {"demo": {"tiers": ["small", "medium", "large"], "replicas": {"min": 0, "max": 1}}}
+    one, told = shadowed(group, groups=kept)
+    one.fleet.ledgers["demo"].update(frozenset({"r1"}))
+    await one.rank(REQUEST)
+    one.fleet.ledgers["demo"].update(frozenset())  # it falls asleep before the shadow begins
+    await asyncio.sleep(1)
+    assert told == [("dropped", None)]
+    assert {chunk.tier for chunk in group.chunks} == {"medium"}
+
+
+@on_virtual_time
 async def test_one_is_compared_at_a_time() -> None:
     one, told = shadowed(FakeGroup())
     for _ in range(5):

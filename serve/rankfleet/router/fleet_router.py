@@ -121,11 +121,9 @@ class FleetRouter:
         """Count the offered load, whatever was decided: more replicas could have served it. A request that not even an
         idle fleet could serve is no load, and its budget says nothing about those of others.
 
-        If nothing is scored and the best tier is asleep, wake its group. A probe is no load, and wakes nobody.
+        If nothing is scored and the best tier is asleep, wake its group.
         """
-        if probe:
-            return
-        if decision.unloaded is not None:
+        if decision.unloaded is not None and not probe:
             if not request.over_share:
                 self.fleet.request_arrived(request.budget_ms, self._clock())
             self._offered.add(decision.unloaded.work_ms)

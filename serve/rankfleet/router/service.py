@@ -159,7 +159,7 @@ class RankingService:
 
     async def _in_background(self, request: RerankRequest, assignment: Assignment) -> Ranking:
         """What an arm answers to a request that has been answered: all documents, behind all other work, counted as
-        nobody's and as no load. Raises as `rank` does."""
+        nobody's and as no load. Raises as `rank` does, and Unavailable rather than waking a group that is asleep."""
         once_more = RerankRequest(
             request.query,
             request.documents,
@@ -172,6 +172,8 @@ class RankingService:
             background=True,
         )
         resolved = self._resolve(once_more, assignment)
+        if not all(self.fleet.awake(self.config.group_of(tier)) for tier in resolved.target.tiers):
+            raise Unavailable("no replica runs")
         target = replace(resolved.target, slo=NO_CLASS, slo_name=None, budget_ms=None)
         return await self._answer(replace(resolved, target=target), Timing(self.clock()))
 
