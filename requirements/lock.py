@@ -20,6 +20,7 @@ COMMAND = [
     *(sys.executable, "-m", "uv", "pip", "compile", "pyproject.toml", "--universal", "--python-version", "3.11"),
     *("--constraint", "constraints.txt", "--generate-hashes", "--no-annotate", "--no-header", "--quiet"),
 ]
+TRITON = "triton"  # PyTorch for CUDA brings it; without CUDA only the tests use it, to interpret its kernels
 # uv resolves for all systems. Packages that none of these installs are left out.
 SYSTEMS = [
     {"sys_platform": system, "python_full_version": f"{python}.0", "python_version": python}
@@ -52,10 +53,12 @@ def main() -> None:
     pinned = {canonicalize_name(Requirement(line).name) for line in constraints}
     serve = resolved()
     # constraints.txt is of a build of PyTorch for CPUs: what it does not pin is CUDA's.
-    torch = {name: lines for name, lines in serve.items() if name == "torch" or name not in pinned}
+    torch = {name: lines for name, lines in serve.items() if name in ("torch", TRITON) or name not in pinned}
     (FOLDER / "torch.txt").write_text("".join(torch.values()))
     listed, first_line = set(torch), ""
     for file, extras in {"serve": (), "search": ("search",), "dev": ("dev",), "bench": ("dev", "bench")}.items():
+        if file == "dev":
+            listed.remove(TRITON)
         added = {name: lines for name, lines in resolved(*extras).items() if name not in listed}
         if unpinned := added.keys() - pinned:
             sys.exit(f"{file}.txt: constraints.txt does not pin {', '.join(sorted(unpinned))}")

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from functools import partial
 
+from benchmarks.contest.shapes import ETTIN
 from benchmarks.figures.stored import conditions, stored, versions
 from benchmarks.gpu.goals import beside_goals
 
@@ -119,6 +120,37 @@ def gpu_goals() -> str:
     return markdown(["on an H100 or H200", "goal", "measured"], beside_goals(stored("gpu_suite")))
 
 
+def gpu_rates() -> str:
+    """Throughput and latency of the shapes that were measured on a GPU."""
+    parts = stored("gpu_suite")["parts"]
+    rates, waits = parts["matmul"], parts["latency"]["shapes"]
+    rows = []
+    for shape in sorted(rates["shapes"], key=list(ETTIN).index):
+        rate, wait = rates["shapes"][shape], waits.get(shape)
+        recorded, plain = (f"{wait[how]['p50_ms']:.2f}" if wait else "" for how in ("with graphs", "without"))
+        rows.append([shape, f"{rate['pairs_per_s']:,.0f}", f"{rate['bound_fraction']:.0%}", recorded, plain])
+    header = ["", "pairs/s", "share of the matrix rate", "100 pairs, p50 ms", "without CUDA graphs"]
+    measured = rates["measured"]
+    caption = conditions(
+        measured,
+        f"bfloat16, attention by {measured['backends'][0]}",
+        "from token ids; random weights in the shapes of Ettin, lengths log-normal with a mean of 154 tokens",
+    )
+    return f"{markdown(header, rows)}\n\n{caption}."
+
+
+def gpu_correctness() -> str:
+    """The largest difference of any score from float32 on the CPU, by back-end."""
+    part = stored("gpu_suite")["parts"]["correctness"]
+    arms = ("float32 sdpa", "bfloat16 triton", "bfloat16 triton, graphs", "bfloat16 torch-varlen", "bfloat16 sdpa")
+    shapes = {shape: result for shape, result in part["shapes"].items() if "not_run" not in result}
+    rows = [
+        [shape, f"{result['score_std']:.2f}", *(f"{result[arm]['max_abs_diff']:.1g}" for arm in arms)]
+        for shape, result in shapes.items()
+    ]
+    return markdown(["", "scores' standard deviation", *arms], rows)
+
+
 def cascades() -> str:
     figures = stored("cascades")
     measured = figures["measured"]
@@ -148,4 +180,6 @@ FIGURES: dict[str, Callable[[], str]] = {
     "tokenizing": tokenizing,
     "cascades": cascades,
     "gpu-goals": gpu_goals,
+    "gpu-rates": gpu_rates,
+    "gpu-correctness": gpu_correctness,
 }

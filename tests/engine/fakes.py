@@ -22,20 +22,3 @@ class FakeRecorder:
             out.copy_(work())
 
         return out, replay
-
-
-class FakeCompiler:
-    """Keeps the sizes that its compiled steps were called with; fails when told to."""
-
-    def __init__(self, error: Exception | None = None) -> None:
-        self.error = error
-        self.sizes: list[int] = []
-
-    def __call__(self, plain: Callable[..., object]) -> Callable[..., object]:
-        def compiled(x: torch.Tensor, *more: object) -> object:
-            self.sizes.append(len(x))
-            if self.error:
-                raise self.error
-            return plain(x, *more)
-
-        return compiled

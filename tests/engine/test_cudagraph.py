@@ -1,7 +1,6 @@
 """Buckets, padding and replay of recorded forward passes, with a stand-in for CUDA's recorder."""
 
 import logging
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -12,14 +11,13 @@ from rankfleet.core.pairs import TokenizedPairs
 from rankfleet.engine.attention.packing import PackedBatch, index_buffer, pack, read_buffer
 from rankfleet.engine.attention.varlen import VarlenAttention, flash_attn_kernel
 from rankfleet.engine.checkpoint.files import Checkpoint
-from rankfleet.engine.models.fused import Fused, add_norm
-from rankfleet.engine.models.modernbert import ModernBertEncoder
+from rankfleet.engine.models.modernbert import add_norm
 from rankfleet.engine.models.rotary import Rotary, rotate
 from rankfleet.engine.runtime.cudagraph import Bucket, Graphs, buckets_to, choose, pad_to_bucket
 from rankfleet.engine.runtime.measure import synthetic_pairs
 from rankfleet.engine.runtime.scorer import Scorer
 from tests.engine import checkpoints
-from tests.engine.fakes import FakeCompiler, FakeRecorder
+from tests.engine.fakes import FakeRecorder
 from tests.engine.kernels import fake_flash_attn_varlen_func
 
 CPU = torch.device("cpu")
@@ -74,7 +72,7 @@ def test_a_batch_is_padded_to_exactly_its_bucket() -> None:
 def test_index_arrays_of_empty_rows_stay_within_the_batch() -> None:
     filled = pad_to_bucket(pairs_of(3, 2), Bucket(5, 4), max_filler=32)
     buffer = index_buffer(filled)
-    assert len(buffer) == 3 * 5 + 4 * 4 + 1
+    assert len(buffer) == 4 * 5 + 4 * 4 + 1
     batch = read_buffer(torch.from_numpy(buffer), 5, 3, filled.lengths)
     assert batch.bounds.tolist() == [0, 3, 5, 5, 5]
     assert batch.firsts.tolist() == [0, 3, 4, 4]
@@ -148,56 +146,12 @@ def test_recorded_passes_score_as_plain_ones(kind: str, tmp_path: Path) -> None:
     assert scorer.graphs.runs[Bucket(256, 8)] == 1
 
 
-def double(x: torch.Tensor) -> torch.Tensor:
-    return 2 * x
-
-
-def test_one_row_alone_is_not_compiled() -> None:
-    compiler = FakeCompiler()
-    step = Fused(double, compiler)
-    assert step(torch.ones(1)).tolist() == [2]
-    assert step(torch.ones(2)).tolist() == [2, 2]
-    assert compiler.sizes == [2]
-
-
-def test_after_the_compiler_failed_the_plain_step_runs(caplog: pytest.LogCaptureFixture) -> None:
-    compiler = FakeCompiler(RuntimeError("\nCannot find a working triton installation\nmore"))
-    step = Fused(double, compiler)
-    assert step(torch.ones(2)).tolist() == [2, 2]
-    assert step(torch.ones(3)).tolist() == [2, 2, 2]
-    assert compiler.sizes == [2]
-    assert "double runs uncompiled: Cannot find a working triton installation" in caplog.text
-
-
-def test_out_of_memory_is_raised_and_not_blamed_on_the_compiler() -> None:
-    step = Fused(double, FakeCompiler(torch.OutOfMemoryError("full")))
-    with pytest.raises(torch.OutOfMemoryError):
-        step(torch.ones(2))
-
-
 def test_queries_and_keys_rotated_at_once_equal_each_rotated_alone() -> None:
     x = torch.randn(5, 3, 2, 8, generator=torch.Generator().manual_seed(1))
     rotary = Rotary.at(torch.arange(5), 10000.0, 8)
     both = rotate(x[:, :2], rotary.cos[:, None], rotary.sin[:, None])
     torch.testing.assert_close(both[:, 0], rotary(x[:, 0]))
     torch.testing.assert_close(both[:, 1], rotary(x[:, 1]))
-
-
-@pytest.mark.filterwarnings("ignore")  # of torch.compile's own
-def test_element_wise_steps_compile_without_a_graph_break(tmp_path: Path) -> None:
-    """A graph break would leave kernels apart. Tracing alone needs no C++ or Triton."""
-    scorer = Scorer.load(Checkpoint(checkpoints.ettin(tmp_path, (64, 4, 2, 96))), device="cpu")
-    encoder = scorer._encoder
-    assert isinstance(encoder, ModernBertEncoder)
-    batches = [synthetic_pairs(n, 40, 100, seed=n) for n in (3, 4, 5)]
-    plain = [scorer.score(batch) for batch in batches]
-    for name in ("rotate", "gate", "add_norm"):
-        setattr(
-            encoder, name, Fused(getattr(encoder, name), lambda f: torch.compile(f, backend="eager", fullgraph=True))
-        )
-    for batch, expected in zip(batches, plain, strict=True):
-        np.testing.assert_allclose(scorer.score(batch), expected, atol=1e-6)
-    assert all(getattr(encoder, name)._compiled for name in ("rotate", "gate", "add_norm"))
 
 
 def test_add_norm_gives_the_sum_and_its_layer_norm() -> None:
@@ -209,25 +163,3 @@ def test_add_norm_gives_the_sum_and_its_layer_norm() -> None:
 
 def test_batches_are_packed_on_a_cpu_without_cuda() -> None:
     assert pack(pairs_of(2, 3), CPU).token_ids.tolist() == [1, 2, 3, 4, 5]
-
-
-@pytest.mark.filterwarnings("ignore")  # of torch.compile's own
-def test_nothing_is_compiled_once_the_passes_are_recorded(tmp_path: Path) -> None:
-    compiled: list[object] = []
-
-    def backend(graph: torch.fx.GraphModule, _: object) -> Callable[..., object]:
-        compiled.append(graph)
-        return graph.forward
-
-    attention = VarlenAttention(flash_attn_kernel(fake_flash_attn_varlen_func))
-    folder = checkpoints.ettin(tmp_path, (64, 4, 2, 96))
-    scorer = Scorer.load(Checkpoint(folder), device="cpu", attention=attention)
-    for name in ("rotate", "gate", "add_norm"):
-        step = Fused(getattr(scorer._encoder, name), lambda f: torch.compile(f, backend=backend))
-        setattr(scorer._encoder, name, step)
-    scorer.record(FakeRecorder(), buckets_to(512))
-    recorded = len(compiled)
-    assert recorded > 0
-    for pairs, tokens in ((1, 20), (2, 30), (9, 90), (1, 700), (2, 700)):
-        scorer.score(synthetic_pairs(pairs, tokens, 900))
-    assert len(compiled) == recorded

@@ -23,6 +23,7 @@ from tests.engine.kernels import fake_flash_attn_varlen_func, fake_varlen_attn, 
 
 CPU = torch.device("cpu")
 BOTH = ("flash-attn", "torch-varlen")
+ALL = ("triton", *BOTH)
 STAND_INS = {
     "flash-attn": VarlenAttention(flash_attn_kernel(fake_flash_attn_varlen_func)),
     "torch-varlen": VarlenAttention(torch_varlen_kernel(fake_varlen_attn)),
@@ -33,6 +34,10 @@ STAND_INS = {
 @pytest.mark.parametrize(
     ("device", "dtype", "installed", "width", "chosen"),
     [
+        ("cuda", torch.bfloat16, ALL, 64, "triton"),
+        ("cuda", torch.bfloat16, ALL, 80, "torch-varlen"),  # not a power of two
+        ("cuda", torch.float32, ALL, 64, "sdpa"),
+        ("cpu", torch.bfloat16, ALL, 64, "sdpa"),
         ("cuda", torch.bfloat16, BOTH, 64, "torch-varlen"),
         ("cuda", torch.float16, BOTH, 64, "torch-varlen"),
         ("cuda", torch.bfloat16, ("flash-attn",), 64, "flash-attn"),
@@ -82,10 +87,11 @@ def test_the_stand_in_takes_what_this_pytorch_takes() -> None:
     from torch.nn.attention.varlen import varlen_attn
 
     real = inspect.signature(varlen_attn).parameters
-    for name, parameter in inspect.signature(fake_varlen_attn).parameters.items():
+    stand_in = fake_varlen_attn if "enable_gqa" in real else fake_varlen_attn_without_groups
+    for name, parameter in inspect.signature(stand_in).parameters.items():
         assert real[name].kind == parameter.kind
         assert real[name].default == parameter.default
-    assert list(real)[:7] == list(inspect.signature(fake_varlen_attn).parameters)[:7]
+    assert list(real)[:7] == list(inspect.signature(stand_in).parameters)[:7]
 
 
 def packed_qkv(lengths: list[int], heads: int = 4, key_heads: int = 4, width: int = 8):  # type: ignore[no-untyped-def]

@@ -29,6 +29,7 @@ class PackedBatch:
     """Index tensors of one forward pass, built once and shared by all layers. All are int32.
 
     `token_ids`, `positions` (in the pair), `type_ids`: [tokens].
+    `ends`: [tokens], index of the first token after the token's pair.
     `firsts`, `lasts`: [pairs], index of each pair's first and last token.
     `lengths`: [pairs].
     `bounds`: [pairs + 1], index of each pair's first token, and last the end of the batch.
@@ -39,6 +40,7 @@ class PackedBatch:
     token_ids: torch.Tensor
     positions: torch.Tensor
     type_ids: torch.Tensor
+    ends: torch.Tensor
     firsts: torch.Tensor
     lasts: torch.Tensor
     lengths: torch.Tensor
@@ -61,13 +63,13 @@ class PackedBatch:
 def index_buffer(pairs: TokenizedPairs) -> np.ndarray:
     """All index arrays of a batch in one int32 array, so that one copy uploads them.
 
-    In order: token ids, positions, types [tokens each], firsts, lasts, lengths [pairs each], bounds [pairs + 1].
+    In order: token ids, positions, types, ends [tokens each], firsts, lasts, lengths [pairs each], bounds [pairs + 1].
     """
     tokens, rows = pairs.tokens, len(pairs)
-    buffer = np.empty(3 * tokens + 4 * rows + 1, dtype=np.int32)
-    ids, positions, types = buffer[: 3 * tokens].reshape(3, tokens)
-    firsts, lasts, lengths = buffer[3 * tokens : 3 * tokens + 3 * rows].reshape(3, rows)
-    bounds = buffer[3 * tokens + 3 * rows :]
+    buffer = np.empty(4 * tokens + 4 * rows + 1, dtype=np.int32)
+    ids, positions, types, ends = buffer[: 4 * tokens].reshape(4, tokens)
+    firsts, lasts, lengths = buffer[4 * tokens : 4 * tokens + 3 * rows].reshape(3, rows)
+    bounds = buffer[4 * tokens + 3 * rows :]
     lengths[:] = pairs.lengths
     bounds[0] = 0
     np.cumsum(lengths, out=bounds[1:])
@@ -77,16 +79,17 @@ def index_buffer(pairs: TokenizedPairs) -> np.ndarray:
     ids[:] = pairs.ids
     np.subtract(np.arange(tokens, dtype=np.int32), np.repeat(bounds[:-1], lengths), out=positions)
     types[:] = positions >= np.repeat(pairs.document_offsets, lengths)
+    ends[:] = np.repeat(bounds[1:], lengths)
     return buffer
 
 
 def read_buffer(buffer: torch.Tensor, tokens: int, max_length: int, host_lengths: np.ndarray) -> PackedBatch:
     """The batch that `index_buffer` wrote into `buffer`, as views of it on its device."""
     rows = len(host_lengths)
-    ids, positions, types = buffer[: 3 * tokens].view(3, tokens)
-    firsts, lasts, lengths = buffer[3 * tokens : 3 * tokens + 3 * rows].view(3, rows)
-    bounds = buffer[3 * tokens + 3 * rows :]
-    return PackedBatch(ids, positions, types, firsts, lasts, lengths, bounds, max_length, host_lengths)
+    ids, positions, types, ends = buffer[: 4 * tokens].view(4, tokens)
+    firsts, lasts, lengths = buffer[4 * tokens : 4 * tokens + 3 * rows].view(3, rows)
+    bounds = buffer[4 * tokens + 3 * rows :]
+    return PackedBatch(ids, positions, types, ends, firsts, lasts, lengths, bounds, max_length, host_lengths)
 
 
 def pack(pairs: TokenizedPairs, device: torch.device) -> PackedBatch:

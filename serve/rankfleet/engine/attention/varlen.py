@@ -1,7 +1,8 @@
-"""Attention over a packed batch in one call of a variable-length kernel, for CUDA.
+"""Attention over a packed batch in one call, for CUDA, and the choice among its back-ends.
 
-In order of preference: PyTorch's own `torch.nn.attention.varlen`, which every installation has; the flash-attn package
-(the extra `gpu`) where that cannot be used; and SDPA on runs (`attention/sdpa.py`) where neither can.
+In order of preference: this project's own kernels in Triton (`attention/packed.py`); PyTorch's
+`torch.nn.attention.varlen` where Triton does not work; the flash-attn package (the extra `gpu`) where that cannot be
+used; and SDPA on runs (`attention/sdpa.py`) where none can.
 """
 
 import importlib
@@ -20,9 +21,10 @@ from rankfleet.engine.attention.sdpa import RunAttention
 
 log = logging.getLogger(__name__)
 
-FLASH_ATTN, TORCH_VARLEN, SDPA = "flash-attn", "torch-varlen", "sdpa"
+TRITON, TORCH_VARLEN, FLASH_ATTN, SDPA = "triton", "torch-varlen", "flash-attn", "sdpa"
 HALF = (torch.bfloat16, torch.float16)
-MAX_HEAD_WIDTH = 256  # of both kernels
+MAX_HEAD_WIDTH = 256  # of all kernels
+TRITON_WIDTHS = (16, 32, 64, 128, 256)  # of a head: powers of two
 MIN_CAPABILITY = (8, 0)  # Ampere; FlashAttention 2 has no kernels for older GPUs
 NO_WINDOW = (-1, -1)
 
@@ -30,10 +32,12 @@ NO_WINDOW = (-1, -1)
 def varlen_backend(device: torch.device, dtype: torch.dtype, installed: Collection[str], width: int = 64) -> str:
     """The name of the best back-end for this device and precision.
 
-    `installed`: any of FLASH_ATTN and TORCH_VARLEN; SDPA is always available. `width`: of a head.
+    `installed`: any of TRITON, TORCH_VARLEN and FLASH_ATTN; SDPA is always available. `width`: of a head.
     """
     if device.type != "cuda" or dtype not in HALF or width > MAX_HEAD_WIDTH:
         return SDPA
+    if TRITON in installed and width in TRITON_WIDTHS:
+        return TRITON
     # PyTorch's function refuses widths that are no multiple of 8; the package pads them.
     if TORCH_VARLEN in installed and width % 8 == 0:
         return TORCH_VARLEN
@@ -191,7 +195,19 @@ def _torch_varlen() -> Callable[..., Any]:
     return function
 
 
-LOADERS: dict[str, Callable[[], Callable[..., Any]]] = {TORCH_VARLEN: _torch_varlen, FLASH_ATTN: _flash_attn}
+def _triton() -> Callable[..., Any]:
+    """Raises whatever keeps Triton from compiling and running a kernel here, such as no C compiler."""
+    packed = importlib.import_module("rankfleet.engine.attention.packed")
+    packed.check()
+    attention: Callable[..., Any] = packed.PackedAttention
+    return attention
+
+
+LOADERS: dict[str, Callable[[], Callable[..., Any]]] = {
+    TRITON: _triton,
+    TORCH_VARLEN: _torch_varlen,
+    FLASH_ATTN: _flash_attn,
+}
 
 
 def installed_backends(
@@ -241,6 +257,9 @@ def named_attention(name: str, device: torch.device) -> Attention:
     if name == SDPA:
         return RunAttention()
     function = LOADERS[name]()
+    if name == TRITON:
+        own: Attention = function()
+        return own
     if name == FLASH_ATTN:
         return VarlenAttention(flash_attn_kernel(function))
     use_hopper_kernels(device)

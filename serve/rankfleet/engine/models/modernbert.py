@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from torch.nn import functional
 
 from rankfleet.core.errors import CheckpointError
 from rankfleet.engine.attention.packing import PackedBatch
@@ -13,7 +14,6 @@ from rankfleet.engine.attention.protocol import Attention
 from rankfleet.engine.checkpoint.weights import LayerNorm, Linear, Weights
 from rankfleet.engine.models.activations import GELU, activation
 from rankfleet.engine.models.family import Family
-from rankfleet.engine.models.fused import Fused, add_norm
 from rankfleet.engine.models.heads import Head
 from rankfleet.engine.models.rotary import Rotary, rotate
 from rankfleet.engine.models.torch_encoder import TorchEncoder
@@ -31,6 +31,20 @@ class ModernBertLayer:
     mlp_norm: LayerNorm
     mlp_in: Linear
     mlp_out: Linear
+
+
+def rotated(qkv: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Queries and keys with their positions. qkv: [tokens, 3, heads, head dim]; cos, sin: as in `Rotary`."""
+    query, key = rotate(qkv[:, :2], cos[:, None], sin[:, None]).unbind(1)
+    return query, key
+
+
+def add_norm(
+    x: torch.Tensor, y: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None, eps: float
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """x + y, and the layer norm of that sum. x, y: [rows, hidden]."""
+    x = x + y
+    return x, functional.layer_norm(x, weight.shape, weight, bias, eps)
 
 
 class ModernBertEncoder(TorchEncoder):
@@ -61,13 +75,18 @@ class ModernBertEncoder(TorchEncoder):
             for i, kind in enumerate(config.layer_types)
         ]
         self.final_norm = weights.norm("final_norm", eps, hidden, bias)
-        self.rotate: Callable[..., torch.Tensor] = rotate
+        self.rotate: Callable[..., tuple[torch.Tensor, torch.Tensor]] = rotated
         self.gate: Callable[..., torch.Tensor] = self._gate
         self.add_norm: Callable[..., tuple[torch.Tensor, torch.Tensor]] = add_norm
 
     def fuse(self) -> None:
-        """Compile the element-wise steps: on a GPU they are bound by memory bandwidth."""
-        self.rotate, self.gate, self.add_norm = Fused(self.rotate), Fused(self.gate), Fused(self.add_norm)
+        from rankfleet.engine.models import fused
+
+        self.add_norm = fused.add_norm
+        if self.act is GELU:
+            self.gate = fused.gelu_gate
+        if fused.can_rotate(self.hidden // self.heads):
+            self.rotate = fused.rotate_in_place
 
     def _gate(self, x: torch.Tensor) -> torch.Tensor:
         """GeGLU. x: [rows, 2 * inner]."""
@@ -88,7 +107,7 @@ class ModernBertEncoder(TorchEncoder):
         for layer, next_norm in zip(self.layers, after, strict=True):
             qkv = layer.qkv(normed).view(len(x), 3, self.heads, width)
             turn = rotary[layer.kind]
-            query, key = self.rotate(qkv[:, :2], turn.cos[:, None], turn.sin[:, None]).unbind(1)
+            query, key = self.rotate(qkv, turn.cos, turn.sin)
             value = qkv[:, 2]
             window = self.window if layer.kind == "sliding_attention" else None
             if pooled_only and layer is self.layers[-1]:

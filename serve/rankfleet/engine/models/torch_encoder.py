@@ -39,5 +39,6 @@ class TorchEncoder(ABC):
         """
 
     def fuse(self) -> None:
-        """Compile element-wise steps for a GPU. An encoder without such steps runs as it is."""
+        """Take the kernels of `models/fused.py` for element-wise steps, on a GPU where Triton works. An encoder without
+        such steps runs as it is."""
         return

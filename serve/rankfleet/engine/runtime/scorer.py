@@ -10,7 +10,8 @@ from rankfleet.core.pairs import TokenizedPairs
 from rankfleet.core.passages import PassageRule
 from rankfleet.engine.attention.packing import PackedBatch, batches, pack
 from rankfleet.engine.attention.protocol import Attention
-from rankfleet.engine.attention.varlen import VarlenAttention
+from rankfleet.engine.attention.sdpa import RunAttention
+from rankfleet.engine.attention.varlen import TRITON, installed_backends
 from rankfleet.engine.checkpoint.files import Checkpoint
 from rankfleet.engine.models.heads import Head
 from rankfleet.engine.models.torch_encoder import TorchEncoder
@@ -112,11 +113,12 @@ class Scorer:
         return scorer
 
     def prepare(self, graphs: bool) -> None:
-        """Compile element-wise steps and record graphs, on CUDA and before the first batch."""
+        """Take fused element-wise steps and record graphs, on CUDA and before the first batch."""
         if not isinstance(self._encoder, TorchEncoder):
             return
-        self._encoder.fuse()
-        if graphs and isinstance(self._encoder.attention, VarlenAttention):
+        if TRITON in installed_backends(torch.cuda.get_device_capability(self._device)):
+            self._encoder.fuse()
+        if graphs and not isinstance(self._encoder.attention, RunAttention):
             self.record(CudaRecorder(self._device), buckets_to(self.budget.tokens))
 
     @torch.inference_mode()
