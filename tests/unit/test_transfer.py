@@ -18,27 +18,36 @@ def test_the_first_slow_calls_do_not_count() -> None:
     meter = TransferMeter()
     for ms in (200.0, 5.0, 4.0):
         meter.took(ms, 0.0)
-    assert meter.ms(0.0) == 5.0
+    assert meter.ms(0.0) == pytest.approx(5.0)
 
 
 def test_one_chunk_in_fifty_may_take_longer() -> None:
     meter = TransferMeter()
     for ms in range(1, 102):  # the last 64 are 38 … 101
         meter.took(float(ms), 0.0)
-    assert meter.ms(0.0) == 99.0
+    assert meter.ms(0.0) == pytest.approx(99.0)
 
 
 def test_a_router_that_sends_nothing_finds_out_that_it_is_fast_again() -> None:
     meter = TransferMeter()
     meter.took(400.0, 10.0)
-    assert meter.ms(40.0) == pytest.approx(200.0)
-    assert meter.ms(100.0) == pytest.approx(50.0)
+    assert meter.ms(20.0) == pytest.approx(200.0)
+    assert meter.ms(40.0) == pytest.approx(50.0)
+
+
+def test_what_slow_chunks_took_is_not_remembered_because_few_have_come_since() -> None:
+    meter = TransferMeter()
+    for _ in range(64):
+        meter.took(100.0, 0.0)
+    for now_s in (5.0, 10.0):  # the estimate is above most budgets, so that hardly anything is sent
+        meter.took(4.0, now_s)
+    assert meter.ms(10.0) == pytest.approx(50.0)
 
 
 def test_clocks_of_two_machines_may_make_it_negative() -> None:
     meter = TransferMeter()
     meter.took(-0.5, 0.0)
-    assert meter.ms(0.0) == 0.0
+    assert meter.ms(0.0) == pytest.approx(0.001)
 
 
 def test_what_a_burst_took_says_nothing_about_a_chunk_that_comes_alone() -> None:
@@ -46,6 +55,6 @@ def test_what_a_burst_took_says_nothing_about_a_chunk_that_comes_alone() -> None
     view = FleetView(fleet(network_ms=3), {"demo": ledger})
     view.transferred(4.0, was_busy=False, now_s=0.0)
     view.transferred(900.0, was_busy=True, now_s=0.0)
-    assert (view.transfer_ms(0.0), view.beside_ms(0.0), view.snapshot(0.0).transfer_ms) == (4.0, 7.0, 4.0)
+    assert (view.transfer_ms(0.0), view.beside_ms(0.0), view.snapshot(0.0).transfer_ms) == pytest.approx((4, 7, 4))
     ledger.open(Entry(10.0, math.inf, 0.0), 0.0)
-    assert view.transfer_ms(0.0) == 900.0
+    assert view.transfer_ms(0.0) == pytest.approx(900.0)
