@@ -1,14 +1,17 @@
 """How the demo tiers rank: alone, fused with BM25's order, and in cascades."""
 
+import itertools
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 from benchmarks.figures.stored import conditions, stored, versions
 
 from rankfleet.bench.tables import markdown
+from rankfleet.evaluate.comparison import difference
 
 WAYS = {"alone": "alone", "order": "fused"}  # of scores that are calibrated
-DEMO_TIERS = {"small": "2 slim layers", "medium": "2 layers", "large": "4 layers"}
+DEMO_TIERS = {"small": "2 slim layers", "medium": "3 layers", "large": "6 layers"}
 
 
 def demo_quality() -> str:
@@ -19,6 +22,18 @@ def demo_quality() -> str:
         fused = mean["fused"][tier]
         rows.append([f"{tier} ({layers})", f"{fused['alone']:.3f}", f"{fused['order']['ndcg@10']:.3f}"])
     return markdown(["nDCG@10, mean of four collections", "alone", "fused with BM25's order"], rows)
+
+
+def tiers_compared() -> str:
+    """Each tier against the next smaller one, with a paired interval."""
+    collections, rows = stored("demo_quality")["collections"], []
+    for small, large in itertools.pairwise(DEMO_TIERS):
+        gains = []
+        for how in ("alone", "order"):
+            ours, theirs = ([np.array(each["by_query"][how][tier]) for each in collections] for tier in (large, small))
+            gains.append(gain(difference(ours, theirs)))
+        rows.append([f"{large} less {small}", *gains])
+    return markdown(["nDCG@10, mean of four collections", "alone", "fused"], rows)
 
 
 def gain(difference: dict[str, Any]) -> str:
@@ -114,6 +129,7 @@ def caption() -> str:
 FIGURES: dict[str, Callable[[], str]] = {
     "demo-quality": demo_quality,
     "fused": fused,
+    "tiers-compared": tiers_compared,
     "fused-by-collection": fused_by_collection,
     "fusion-weights": weights,
     "calibration": calibration,
