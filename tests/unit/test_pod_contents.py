@@ -199,7 +199,7 @@ def test_mistakes_in_a_cluster_file_are_named(settings: Any, message: str) -> No
 
 
 def test_a_pod_without_memory_for_its_tiers_is_refused() -> None:
-    """Each copy of the large demo tier has 12.8 million weights, of 4 bytes in float32."""
+    """Each copy of the large demo tier has 15 million weights, of 4 bytes in float32."""
     tiers = [f"t{i}" for i in range(50)]
     config = fleet(
         tiers={tier: {"model": "demo/large", "quality": 0.5} for tier in tiers},
@@ -212,6 +212,6 @@ def test_a_pod_without_memory_for_its_tiers_is_refused() -> None:
 
     check(4)
     with pytest.raises(
-        ConfigError, match=r"pods of g have 1 GiB, and their tiers need at least 2\.84 GB; set .pools\.g\."
+        ConfigError, match=r"pods of g have 1 GiB, and their tiers need at least 3\.26 GB; set .pools\.g\."
     ):
         check(1)

@@ -9,7 +9,6 @@ SHARE = 0.98  # of the samples are within the estimate
 # A sample counts for half in this time. What made the last chunks slow may be over; and while the estimate exceeds most
 # budgets few chunks are sent, so that it would take minutes until the slow ones are no longer among the last.
 HALF_LIFE_S = 10.0
-FLOOR_MS = 1e-3
 
 
 class TransferMeter:
@@ -22,7 +21,7 @@ class TransferMeter:
 
     def took(self, ms: float, now_s: float) -> None:
         """A chunk has come back. Less than nothing counts as nothing: clocks of two machines differ in rate."""
-        self._levels.append(math.log2(max(FLOOR_MS, ms)) + now_s / HALF_LIFE_S)
+        self._levels.append(math.log2(ms) + now_s / HALF_LIFE_S if ms > 0 else -math.inf)
         # Rounded down: the first calls make connections, and among few samples the slowest is to say nothing.
         self._level = sorted(self._levels)[int(SHARE * (len(self._levels) - 1))]
 
