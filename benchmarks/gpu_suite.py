@@ -118,7 +118,7 @@ def arguments(given: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--part", choices=PARTS, action="append", help="only this part; may be repeated (all)")
     parser.add_argument("--shapes", default=",".join(ETTIN), help="comma-separated: %(default)s, or tiny")
     parser.add_argument("--device", default="cuda", help="cuda, cuda:N or cpu (%(default)s)")
-    parser.add_argument("--backend", help="attention kernel: flash-attn, torch-varlen or sdpa (the best installed)")
+    parser.add_argument("--backend", help="of attention: triton, torch-varlen, flash-attn or sdpa (the best)")
     parser.add_argument("--json", type=Path, default=ROOT / "benchmarks/results/gpu_suite.json", help="%(default)s")
     parser.add_argument(
         "--models",

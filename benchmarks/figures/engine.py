@@ -125,30 +125,34 @@ def gpu_rates() -> str:
     parts = stored("gpu_suite")["parts"]
     rates, waits = parts["matmul"], parts["latency"]["shapes"]
     rows = []
-    for shape in sorted(rates["shapes"], key=list(ETTIN).index):
-        rate, wait = rates["shapes"][shape], waits.get(shape)
-        recorded, plain = (f"{wait[how]['p50_ms']:.2f}" if wait else "" for how in ("with graphs", "without"))
-        rows.append([shape, f"{rate['pairs_per_s']:,.0f}", f"{rate['bound_fraction']:.0%}", recorded, plain])
+    for shape in ETTIN:
+        rate, wait = rates["shapes"].get(shape, {}), waits.get(shape, {})
+        if "pairs_per_s" in rate:
+            recorded, plain = (
+                f"{wait[how]['p50_ms']:.2f}" if how in wait else "" for how in ("with graphs", "without")
+            )
+            rows.append([shape, f"{rate['pairs_per_s']:,.0f}", f"{rate['bound_fraction']:.0%}", recorded, plain])
     header = ["", "pairs/s", "share of the matrix rate", "100 pairs, p50 ms", "without CUDA graphs"]
-    measured = rates["measured"]
     caption = conditions(
-        measured,
-        f"bfloat16, attention by {measured['backends'][0]}",
+        rates["measured"],
+        f"bfloat16, attention by {rates['measured']['backends'][0]}",
         "from token ids; random weights in the shapes of Ettin, lengths log-normal with a mean of 154 tokens",
     )
-    return f"{markdown(header, rows)}\n\n{caption}."
+    return f"{markdown(header, rows)}\n\n{caption}; {versions(rates['measured'])}."
 
 
 def gpu_correctness() -> str:
     """The largest difference of any score from float32 on the CPU, by back-end."""
     part = stored("gpu_suite")["parts"]["correctness"]
-    arms = ("float32 sdpa", "bfloat16 triton", "bfloat16 triton, graphs", "bfloat16 torch-varlen", "bfloat16 sdpa")
     shapes = {shape: result for shape, result in part["shapes"].items() if "not_run" not in result}
+    arms = [name for name, figure in next(iter(shapes.values())).items() if isinstance(figure, dict)]
     rows = [
         [shape, f"{result['score_std']:.2f}", *(f"{result[arm]['max_abs_diff']:.1g}" for arm in arms)]
         for shape, result in shapes.items()
     ]
-    return markdown(["", "scores' standard deviation", *arms], rows)
+    pairs = next(iter(shapes.values()))["pairs"]
+    caption = conditions(part["measured"], f"{pairs} pairs of 8 to 512 tokens")
+    return f"{markdown(['', 'standard deviation of the scores', *arms], rows)}\n\n{caption}."
 
 
 def cascades() -> str:

@@ -61,4 +61,29 @@ def walk() -> str:
     return f"```\n{text}\n```\n\n{conditions(figures['measured'])}."
 
 
-FIGURES: dict[str, Callable[[], str]] = {"experiments": experiments, "experiment-walk": walk}
+def shadow() -> str:
+    """Attainment with a shadow arm and without."""
+    figures = stored("shadow")
+    settings, rows = figures["settings"], []
+    for name, load in figures["loads"].items():
+        low, high = (100 * value for value in load["interval"])
+        met = [f"{load[key]:.2%}" for key in ("met_without", "met_with")]
+        p50 = [f"{load[key]:.1f}" for key in ("p50_ms_without", "p50_ms_with")]
+        difference = f"{100 * load['difference']:+.2f} ({low:+.2f} to {high:+.2f})"
+        rate = f"{name}: {load['requests_per_s']:.0f} requests/s"
+        rows.append([rate, f"{load['compared'] / load['requests']:.0%}", *met, difference, *p50])
+    header = [
+        "load",
+        "compared",
+        "in time without",
+        "with shadow",
+        "difference in points, 95%",
+        "p50 ms without",
+        "with",
+    ]
+    runs = f"{settings['rounds']} rounds of {settings['seconds']:g} s each way, in turn"
+    sizes = f"{settings['documents']} documents of about {settings['tokens']} tokens, {settings['budget_ms']:g} ms"
+    return f"{markdown(header, rows)}\n\n{conditions(figures['measured'], runs, sizes)}."
+
+
+FIGURES: dict[str, Callable[[], str]] = {"experiments": experiments, "experiment-walk": walk, "shadow": shadow}

@@ -17,12 +17,12 @@ from benchmarks.contest.shapes import ETTIN, write_ettin
 
 from rankfleet.bench.sample_texts import training_texts
 from rankfleet.core.pairs import TokenizedPairs
-from rankfleet.engine.attention.varlen import SDPA, installed_backends, named_attention
+from rankfleet.engine.attention.varlen import SDPA, TRITON, named_attention, working_backends
 from rankfleet.engine.checkpoint.files import Checkpoint
 from rankfleet.engine.runtime.scorer import Scorer
 
 SHAPES = {**ETTIN, "tiny": (128, 4, 2, 96)}  # hidden, layers, heads, MLP inner
-MEAN_TOKENS, MAX_TOKENS = 154, 512
+MEAN_TOKENS, MAX_TOKENS, HEAD_WIDTH = 154, 512, 64
 ENOUGH_S = 10.0  # most time spent on one figure
 Result = dict[str, Any]
 
@@ -41,8 +41,7 @@ class Setting:
 
     @cached_property
     def backends(self) -> list[str]:
-        found = installed_backends(torch.cuda.get_device_capability(self.device)) if self.cuda else []
-        return [*found, SDPA]
+        return [*working_backends(self.device, HEAD_WIDTH), SDPA]
 
     @property
     def best(self) -> str:
@@ -70,8 +69,8 @@ class RandomModel:
     ) -> Scorer:
         where = device or self.setting.device
         name = SDPA if where.type == "cpu" or dtype == "float32" else backend or self.setting.best
-        attention = named_attention(name, where)
-        return Scorer.load(Checkpoint(self.folder), dtype, str(where), attention=attention, graphs=graphs)
+        attention, own = named_attention(name, where), name == TRITON
+        return Scorer.load(Checkpoint(self.folder), dtype, str(where), compiled=own, attention=attention, graphs=graphs)
 
 
 def wait(setting: Setting) -> None:

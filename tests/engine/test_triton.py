@@ -8,6 +8,7 @@ pytest.importorskip("triton", reason="Triton is for Linux")
 
 from torch.nn import functional  # noqa: E402
 
+from rankfleet.engine.attention import packed  # noqa: E402
 from rankfleet.engine.attention.packed import PackedAttention  # noqa: E402
 from rankfleet.engine.attention.packing import PackedBatch, pack  # noqa: E402
 from rankfleet.engine.attention.sdpa import RunAttention  # noqa: E402
@@ -15,6 +16,7 @@ from rankfleet.engine.checkpoint.files import Checkpoint  # noqa: E402
 from rankfleet.engine.models import fused  # noqa: E402
 from rankfleet.engine.models.modernbert import ModernBertEncoder, add_norm, rotated  # noqa: E402
 from rankfleet.engine.models.rotary import Rotary  # noqa: E402
+from rankfleet.engine.runtime.cudagraph import Bucket, pad_to_bucket  # noqa: E402
 from rankfleet.engine.runtime.measure import synthetic_pairs  # noqa: E402
 from rankfleet.engine.runtime.scorer import Scorer  # noqa: E402
 from tests.engine import checkpoints  # noqa: E402
@@ -50,12 +52,30 @@ def test_attention_of_every_token_is_that_of_sdpa(window: int | None, causal: bo
     torch.testing.assert_close(actual, expected, atol=2e-6 if ON.type == "cpu" else 2e-3, rtol=0)
 
 
-@pytest.mark.parametrize(("window", "key_heads"), [(None, 4), (3, 2), (1000, 4)])
+@pytest.mark.parametrize(("window", "key_heads"), [(None, 4), (None, 2), (3, 2), (1000, 4)])
 def test_attention_of_one_token_is_that_of_sdpa(window: int | None, key_heads: int) -> None:
     batch, (query, key, value) = packed_qkv(key_heads, 32)
     expected = RunAttention().one_token(query[batch.firsts], key, value, batch, window)
     actual = PackedAttention().one_token(query[batch.firsts], key, value, batch, window)
     torch.testing.assert_close(actual, expected, atol=2e-6, rtol=0)
+
+
+def test_empty_pairs_at_the_end_of_a_bucket_disturb_no_other() -> None:
+    filled = pad_to_bucket(pairs_of(3, 20), Bucket(64, 8), max_filler=32)
+    batch, real = pack(filled, ON), pack(pairs_of(3, 20), ON)
+    query, key, value = (normal(64, 4, 16) + number for number in range(3))
+    one = PackedAttention().one_token(query[batch.firsts], key, value, batch)
+    assert bool(one.isfinite().all())
+    expected = RunAttention().one_token(query[real.firsts], key, value, real)
+    torch.testing.assert_close(one[:2], expected, atol=2e-6, rtol=0)
+    every = PackedAttention().every_token(query, key, value, batch)
+    expected = RunAttention().every_token(query[:23], key[:23], value[:23], real)
+    torch.testing.assert_close(every[:23], expected, atol=2e-6 if ON.type == "cpu" else 2e-3, rtol=0)
+
+
+def test_each_kernel_of_a_head_width_is_tried_before_a_model_takes_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "synchronize", lambda _: None)
+    packed.check(ON, 32)
 
 
 def test_large_products_do_not_overflow() -> None:
@@ -103,8 +123,25 @@ def test_a_model_with_all_of_them_scores_as_without(tmp_path_factory: pytest.Tem
     checkpoint = Checkpoint(checkpoints.ettin(tmp_path_factory.mktemp("model"), (64, 4, 2, 96)))
     plain = Scorer.load(checkpoint, "float32", str(ON), compiled=False, attention=RunAttention())
     whole = Scorer.load(checkpoint, "float32", str(ON), compiled=False, attention=PackedAttention(), graphs=False)
+    whole.fuse()
     assert isinstance(whole._encoder, ModernBertEncoder)
-    whole._encoder.fuse()
+    assert whole._encoder.add_norm is fused.add_norm
     pairs = synthetic_pairs(9, 90, 300, seed=1)
     tolerance = 1e-5 if ON.type == "cpu" else 5e-3
     assert abs(whole.score(pairs) - plain.score(pairs)).max() < tolerance
+
+
+def test_steps_that_cannot_be_fused_stay_plain(
+    tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def broken(*_: object) -> None:
+        raise RuntimeError("out of resource: shared memory\nmore")
+
+    monkeypatch.setattr(fused, "gelu_gate", broken)
+    checkpoint = Checkpoint(checkpoints.ettin(tmp_path_factory.mktemp("model"), (64, 2, 1, 96)))
+    scorer = Scorer.load(checkpoint, "float32", str(ON), compiled=False, attention=RunAttention())
+    pairs = synthetic_pairs(3, 20, 100, seed=1)
+    before = scorer.score(pairs)
+    scorer.fuse()
+    assert scorer.score(pairs).tolist() == before.tolist()
+    assert "element-wise steps are not fused: out of resource: shared memory" in caplog.text

@@ -3,6 +3,7 @@
 import inspect
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -35,7 +36,6 @@ STAND_INS = {
     ("device", "dtype", "installed", "width", "chosen"),
     [
         ("cuda", torch.bfloat16, ALL, 64, "triton"),
-        ("cuda", torch.bfloat16, ALL, 80, "torch-varlen"),  # not a power of two
         ("cuda", torch.float32, ALL, 64, "sdpa"),
         ("cpu", torch.bfloat16, ALL, 64, "sdpa"),
         ("cuda", torch.bfloat16, BOTH, 64, "torch-varlen"),
@@ -77,6 +77,33 @@ def test_backends_that_load_on_this_gpu_are_installed(
     capability: tuple[int, int], loaders: dict[str, Callable[..., Any]], found: list[str]
 ) -> None:
     assert varlen.installed_backends(capability, loaders) == found
+
+
+@pytest.mark.parametrize(
+    ("capability", "width", "error", "works"),
+    [
+        ((9, 0), 64, None, True),
+        ((9, 0), 80, None, False),  # not a power of two
+        ((7, 5), 64, None, False),  # older than bfloat16
+        ((9, 0), 64, RuntimeError("Failed to find C compiler.\nmore"), False),
+    ],
+)
+def test_triton_is_used_where_its_kernels_run(
+    capability: tuple[int, int],
+    width: int,
+    error: Exception | None,
+    works: bool,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    def check(*_: object) -> None:
+        if error:
+            raise error
+
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _: capability)
+    monkeypatch.setattr(varlen.importlib, "import_module", lambda _: SimpleNamespace(check=check))
+    assert varlen.triton_works.__wrapped__(torch.device("cuda"), width) == works
+    assert ("Failed to find C compiler" in caplog.text) == (error is not None)
 
 
 def test_a_cpu_gets_sdpa() -> None:

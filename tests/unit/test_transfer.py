@@ -31,17 +31,26 @@ def test_one_chunk_in_fifty_may_take_longer() -> None:
 def test_a_router_that_sends_nothing_finds_out_that_it_is_fast_again() -> None:
     meter = TransferMeter()
     meter.took(400.0, 10.0)
-    assert meter.ms(20.0) == pytest.approx(200.0)
-    assert meter.ms(40.0) == pytest.approx(50.0)
+    assert meter.ms(40.0) == pytest.approx(200.0)
+    assert meter.ms(100.0) == pytest.approx(50.0)
 
 
-def test_what_slow_chunks_took_is_not_remembered_because_few_have_come_since() -> None:
+def test_slow_chunks_are_not_remembered_because_few_have_come_since() -> None:
     meter = TransferMeter()
-    for _ in range(64):
-        meter.took(100.0, 0.0)
-    for now_s in (5.0, 10.0):  # the estimate is above most budgets, so that hardly anything is sent
+    for ms in [4.0] * 40 + [100.0] * 24:
+        meter.took(ms, 0.0)
+    assert meter.ms(0.0) == pytest.approx(100.0)
+    for now_s in (5.0, 10.0, 20.0):  # the estimate was above most budgets, so that hardly anything was sent
         meter.took(4.0, now_s)
-    assert meter.ms(10.0) == pytest.approx(50.0)
+    assert meter.ms(20.0) == pytest.approx(4 + 96 / 4)
+
+
+@pytest.mark.parametrize("pause_s", [0.01, 1.0, 60.0])
+def test_chunks_that_all_take_the_same_keep_the_estimate_at_that(pause_s: float) -> None:
+    meter = TransferMeter()
+    for number in range(70):
+        meter.took(4.0, number * pause_s)
+        assert meter.ms(number * pause_s) == 4.0
 
 
 def test_clocks_of_two_machines_may_make_it_negative() -> None:

@@ -6,25 +6,38 @@ from collections import deque
 
 SAMPLES = 64  # the last chunks
 SHARE = 0.98  # of the samples are within the estimate
-# A sample counts for half in this time. What made the last chunks slow may be over; and while the estimate exceeds most
-# budgets few chunks are sent, so that it would take minutes until the slow ones are no longer among the last.
-HALF_LIFE_S = 10.0
+# By how much a slow chunk exceeds the median is halved in this time. While the estimate is above most budgets few
+# chunks are sent, so that it would take minutes until the slow ones are no longer among the last.
+EXCESS_HALF_LIFE_S = 10.0
+# While no chunk comes back the whole estimate halves in this time. What made the last ones slow may be over, and
+# without this a router whose estimate exceeds every budget would send nothing any more, and never see it.
+IDLE_HALF_LIFE_S = 30.0
 
 
 class TransferMeter:
     """The time of a chunk to a replica and of its scores back, besides the replica's queue and engine."""
 
     def __init__(self) -> None:
-        # log2 of a sample when it was taken, plus its time in half-lives: older ones are less by what they have lost.
-        self._levels: deque[float] = deque(maxlen=SAMPLES)
-        self._level = -math.inf
+        self._samples: deque[tuple[float, float]] = deque(maxlen=SAMPLES)  # ms, and when
+        self._median_ms = self._took_s = 0.0
+        self._level = -math.inf  # log2 of the excess over the median at time 0, if it had been halving since then
 
     def took(self, ms: float, now_s: float) -> None:
         """A chunk has come back. Less than nothing counts as nothing: clocks of two machines differ in rate."""
-        self._levels.append(math.log2(ms) + now_s / HALF_LIFE_S if ms > 0 else -math.inf)
+        self._samples.append((max(0.0, ms), now_s))
+        self._took_s = now_s
+        last = len(self._samples) - 1
+        median = sorted(each for each, _ in self._samples)[last // 2]
+        levels = sorted(
+            math.log2(each - median) + at_s / EXCESS_HALF_LIFE_S for each, at_s in self._samples if each > median
+        )
         # Rounded down: the first calls make connections, and among few samples the slowest is to say nothing.
-        self._level = sorted(self._levels)[int(SHARE * (len(self._levels) - 1))]
+        above = last - int(SHARE * last)
+        self._median_ms = median
+        self._level = levels[-1 - above] if above < len(levels) else -math.inf
 
     def ms(self, now_s: float) -> float:
-        """98th percentile of the last chunks, each as much as its age leaves of it; 0 before the first."""
-        return float(2.0 ** (self._level - now_s / HALF_LIFE_S))
+        """98th percentile of the last chunks, of which older ones exceed the median by less; 0 before the first."""
+        excess = 2.0 ** (self._level - now_s / EXCESS_HALF_LIFE_S)
+        idle_s = max(0.0, now_s - self._took_s)
+        return float((self._median_ms + excess) * 0.5 ** (idle_s / IDLE_HALF_LIFE_S))

@@ -1,15 +1,13 @@
 """Attention over a packed batch, written for it in Triton: the default on CUDA.
 
 Variable-length kernels made for training cut every pair into blocks of its own. Pairs of a reranker are short, one or
-two blocks long, so that half of what is computed there is padding. Here a block is so many neighbouring tokens of the
-batch, whichever pairs they belong to: each row sees the keys of its own pair, and the block goes over the keys from the
-first that any of its rows sees to the last. The number of blocks depends on the number of tokens alone, so that calls
-can be captured in a CUDA graph.
+two blocks long, so that much of what is computed there is padding. Here a block is 64 neighbouring tokens of the batch,
+whichever pairs they belong to: each row sees the keys of its own pair, and the block goes over the keys from the first
+that any of its rows sees to the last. The number of blocks depends on the number of tokens alone, so that calls can be
+captured in a CUDA graph.
 
 Softmax is computed while keys go by, as in FlashAttention (Dao et al. 2022).
 """
-
-from functools import cache
 
 import numpy as np
 import torch
@@ -131,7 +129,12 @@ def one_token_kernel(
 
 
 class PackedAttention:
-    """Attention in blocks of the packed batch. See `Attention`. Heads have a power of two dimensions, from 16 on."""
+    """Attention in blocks of the packed batch. See `Attention`.
+
+    Heads have a power of two dimensions, from 16 on, and lie one after the other in memory; tokens may be apart.
+    """
+
+    fixed_shapes = True
 
     def every_token(
         self,
@@ -195,11 +198,13 @@ class PackedAttention:
         return out
 
 
-@cache
-def check() -> None:
-    """Raises what Triton raises where it cannot compile or run a kernel."""
-    one = np.ones(1, dtype=np.int32)
-    device = torch.device("cuda")
-    head = torch.zeros((1, 1, 16), dtype=torch.bfloat16, device=device)
-    PackedAttention().every_token(head, head, head, pack(TokenizedPairs(one, one, one), device))
+def check(device: torch.device, width: int) -> None:
+    """Run each kernel that a model with heads of this width needs. Raises what Triton raises where it cannot."""
+    length = np.full(1, 8, dtype=np.int32)
+    batch = pack(TokenizedPairs(np.zeros(8, dtype=np.int32), length, length), device)
+    head = torch.zeros((8, 1, width), dtype=torch.bfloat16, device=device)
+    attention = PackedAttention()
+    for window, causal in ((None, False), (4, False), (None, True)):
+        attention.every_token(head, head, head, batch, window, causal)
+    attention.one_token(head[:1], head, head, batch)
     torch.cuda.synchronize(device)

@@ -12,7 +12,12 @@ class Attention(Protocol):
 
     Keys and values may have fewer heads than queries (grouped-query attention): each of their heads then serves the
     same number of neighbouring query heads.
+
+    fixed_shapes: whether what is launched depends on the numbers of tokens and pairs alone, so that it can be captured
+    in a CUDA graph
     """
+
+    fixed_shapes: bool
 
     def every_token(
         self,

@@ -1,6 +1,6 @@
 """Attention on any device, by PyTorch's SDPA on runs of pairs of equal length, so that no padding is computed.
 
-`attention/varlen.py` has the variable-length kernels for CUDA.
+`attention/packed.py` and `attention/varlen.py` have the kernels for CUDA.
 """
 
 from functools import lru_cache
@@ -42,6 +42,8 @@ def windowed(
 
 class RunAttention:
     """One SDPA call for each run of pairs of equal length, or each block of it. See `Attention`."""
+
+    fixed_shapes = False
 
     def every_token(
         self,

@@ -10,6 +10,7 @@ import importlib.util
 import inspect
 import logging
 from collections.abc import Callable, Collection, Mapping
+from functools import cache
 from typing import Any, Protocol
 
 import torch
@@ -25,7 +26,7 @@ TRITON, TORCH_VARLEN, FLASH_ATTN, SDPA = "triton", "torch-varlen", "flash-attn",
 HALF = (torch.bfloat16, torch.float16)
 MAX_HEAD_WIDTH = 256  # of all kernels
 TRITON_WIDTHS = (16, 32, 64, 128, 256)  # of a head: powers of two
-MIN_CAPABILITY = (8, 0)  # Ampere; FlashAttention 2 has no kernels for older GPUs
+MIN_CAPABILITY = (8, 0)  # Ampere, the first with bfloat16; FlashAttention 2 has no kernels for older GPUs
 NO_WINDOW = (-1, -1)
 
 
@@ -36,7 +37,7 @@ def varlen_backend(device: torch.device, dtype: torch.dtype, installed: Collecti
     """
     if device.type != "cuda" or dtype not in HALF or width > MAX_HEAD_WIDTH:
         return SDPA
-    if TRITON in installed and width in TRITON_WIDTHS:
+    if TRITON in installed:
         return TRITON
     # PyTorch's function refuses widths that are no multiple of 8; the package pads them.
     if TORCH_VARLEN in installed and width % 8 == 0:
@@ -126,10 +127,9 @@ def torch_varlen_kernel(function: Callable[..., Any]) -> Kernel:
 
 
 class VarlenAttention:
-    """One kernel call for all pairs of a batch, whatever their lengths. See `Attention`.
+    """One kernel call for all pairs of a batch, whatever their lengths. See `Attention`."""
 
-    Shapes depend only on the number of tokens and pairs, so that calls can be captured in a CUDA graph.
-    """
+    fixed_shapes = True
 
     def __init__(self, kernel: Kernel) -> None:
         self._kernel = kernel
@@ -195,25 +195,33 @@ def _torch_varlen() -> Callable[..., Any]:
     return function
 
 
-def _triton() -> Callable[..., Any]:
-    """Raises whatever keeps Triton from compiling and running a kernel here, such as no C compiler."""
-    packed = importlib.import_module("rankfleet.engine.attention.packed")
-    packed.check()
-    attention: Callable[..., Any] = packed.PackedAttention
-    return attention
+LOADERS: dict[str, Callable[[], Callable[..., Any]]] = {TORCH_VARLEN: _torch_varlen, FLASH_ATTN: _flash_attn}
+PACKED = "rankfleet.engine.attention.packed"  # imported by name: it needs Triton
 
 
-LOADERS: dict[str, Callable[[], Callable[..., Any]]] = {
-    TRITON: _triton,
-    TORCH_VARLEN: _torch_varlen,
-    FLASH_ATTN: _flash_attn,
-}
+@cache
+def triton_works(device: torch.device, width: int) -> bool:
+    """Whether this project's Triton kernels run on this GPU for heads of this width. Where they do not, a warning says
+    why, once."""
+    if width not in TRITON_WIDTHS or torch.cuda.get_device_capability(device) < MIN_CAPABILITY:
+        return False
+    try:
+        importlib.import_module(PACKED).check(device, width)
+    except Exception as error:  # compilers may raise anything
+        log.warning(
+            "kernels of PyTorch take the place of faster ones, which need Triton, a C compiler and the headers of "
+            "Python (%s: %s)",
+            type(error).__name__,
+            str(error).strip().partition("\n")[0],
+        )
+        return False
+    return True
 
 
 def installed_backends(
     capability: tuple[int, int], loaders: Mapping[str, Callable[[], Callable[..., Any]]] = LOADERS
 ) -> list[str]:
-    """Names of the variable-length kernels that can be loaded for a GPU of this compute capability."""
+    """Names of the libraries' kernels that can be loaded for a GPU of this compute capability."""
     if capability < MIN_CAPABILITY:
         return []
     found = []
@@ -247,19 +255,25 @@ def use_hopper_kernels(device: torch.device) -> bool:
 
 def attention_for(device: torch.device, dtype: torch.dtype, width: int) -> Attention:
     """The best back-end for this device and precision. `width`: of a head."""
-    cuda = device.type == "cuda"
-    installed = installed_backends(torch.cuda.get_device_capability(device)) if cuda else []
-    return named_attention(varlen_backend(device, dtype, installed, width), device)
+    return named_attention(varlen_backend(device, dtype, working_backends(device, width), width), device)
+
+
+def working_backends(device: torch.device, width: int) -> list[str]:
+    """Names of all kernels that run on this device for heads of this width, best first; none on a CPU."""
+    if device.type != "cuda":
+        return []
+    own = [TRITON] if triton_works(device, width) else []
+    return own + installed_backends(torch.cuda.get_device_capability(device))
 
 
 def named_attention(name: str, device: torch.device) -> Attention:
     """The back-end of this name. Raises KeyError for an unknown name, ImportError if it is not installed."""
     if name == SDPA:
         return RunAttention()
-    function = LOADERS[name]()
     if name == TRITON:
-        own: Attention = function()
+        own: Attention = importlib.import_module(PACKED).PackedAttention()
         return own
+    function = LOADERS[name]()
     if name == FLASH_ATTN:
         return VarlenAttention(flash_attn_kernel(function))
     use_hopper_kernels(device)

@@ -9,6 +9,7 @@ import triton
 import triton.language as tl
 
 TILE = 2048  # elements of one block
+MAX_BLOCKS = 65535  # along the second axis of a grid
 GATE_COLUMNS = 128  # of a block of `gelu_gate`
 ROTATE_TOKENS, ROTATE_HEADS = 2, 8  # of a block of `rotate_in_place`
 
@@ -55,9 +56,10 @@ def add_norm(
     at_once = max(1, TILE // width)
     total, normed = torch.empty_like(x), torch.empty_like(x)
     blocks = triton.cdiv(rows, at_once)
-    add_norm_kernel[(blocks,)](
-        x, y, weight, bias, total, normed, rows, hidden, eps, BIAS=bias is not None, ROWS=at_once, WIDTH=width
-    )
+    with torch.cuda.device_of(x):  # Triton launches on the current device
+        add_norm_kernel[(blocks,)](
+            x, y, weight, bias, total, normed, rows, hidden, eps, BIAS=bias is not None, ROWS=at_once, WIDTH=width
+        )
     return total, normed
 
 
@@ -80,7 +82,8 @@ def gelu_gate(x: torch.Tensor) -> torch.Tensor:
     out = torch.empty((rows, inner), dtype=x.dtype, device=x.device)
     at_once = TILE // GATE_COLUMNS
     grid = (triton.cdiv(inner, GATE_COLUMNS), triton.cdiv(rows, at_once))
-    gelu_gate_kernel[grid](x, out, rows, inner, ROWS=at_once, COLUMNS=GATE_COLUMNS)
+    with torch.cuda.device_of(x):  # Triton launches on the current device
+        gelu_gate_kernel[grid](x, out, rows, inner, ROWS=at_once, COLUMNS=GATE_COLUMNS)
     return out
 
 
@@ -119,16 +122,18 @@ def can_rotate(width: int) -> bool:
 def rotate_in_place(qkv: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """Queries and keys, rotated where they are. qkv: [tokens, 3, heads, head dim]; cos, sin: as in `Rotary`."""
     tokens, _, heads, width = qkv.shape
-    grid = (triton.cdiv(2 * heads, ROTATE_HEADS), triton.cdiv(tokens, ROTATE_TOKENS))
-    rotate_kernel[grid](
-        qkv,
-        cos,
-        sin,
-        tokens,
-        qkv.stride(0),
-        2 * heads,
-        HALF=width // 2,
-        TOKENS=ROTATE_TOKENS,
-        HEADS=ROTATE_HEADS,
-    )
+    at_once = max(ROTATE_TOKENS, triton.next_power_of_2(triton.cdiv(tokens, MAX_BLOCKS)))
+    grid = (triton.cdiv(2 * heads, ROTATE_HEADS), triton.cdiv(tokens, at_once))
+    with torch.cuda.device_of(qkv):  # Triton launches on the current device
+        rotate_kernel[grid](
+            qkv,
+            cos,
+            sin,
+            tokens,
+            qkv.stride(0),
+            2 * heads,
+            HALF=width // 2,
+            TOKENS=at_once,
+            HEADS=ROTATE_HEADS,
+        )
     return qkv[:, 0], qkv[:, 1]

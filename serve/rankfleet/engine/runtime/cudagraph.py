@@ -26,9 +26,11 @@ log = logging.getLogger(__name__)
 MIN_TOKENS = 256  # of a bucket; a smaller one would save nothing
 STEPS_PER_OCTAVE = 4  # buckets from one power of two to the next: on average a tenth of a batch is filler
 TOKENS_PER_ROW = 32  # a bucket has room for pairs of this mean length
-MAX_PAIR = 512  # tokens of the longest pair: kernels launch blocks for pairs of this length, so no more than needed
+MAX_PAIR = (
+    512  # tokens of the longest pair: PyTorch's kernels launch blocks for pairs of this length, so no more than needed
+)
 MAX_FILLER = 128  # tokens of the longest filler pair: short, because attention within it is wasted
-WARM_UPS = 3  # runs before a recording, in which libraries choose kernels and the compiler compiles
+WARM_UPS = 3  # runs before a recording, in which libraries choose kernels and Triton compiles
 
 
 @dataclass(frozen=True, order=True)

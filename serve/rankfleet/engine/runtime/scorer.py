@@ -1,6 +1,8 @@
 """The scorer: one checkpoint on one device, from pairs to raw logits."""
 
+import logging
 from collections.abc import Sequence
+from copy import copy
 
 import numpy as np
 import torch
@@ -10,8 +12,7 @@ from rankfleet.core.pairs import TokenizedPairs
 from rankfleet.core.passages import PassageRule
 from rankfleet.engine.attention.packing import PackedBatch, batches, pack
 from rankfleet.engine.attention.protocol import Attention
-from rankfleet.engine.attention.sdpa import RunAttention
-from rankfleet.engine.attention.varlen import TRITON, installed_backends
+from rankfleet.engine.attention.varlen import triton_works
 from rankfleet.engine.checkpoint.files import Checkpoint
 from rankfleet.engine.models.heads import Head
 from rankfleet.engine.models.torch_encoder import TorchEncoder
@@ -30,6 +31,8 @@ from rankfleet.engine.runtime.pass_budget import DTYPE_BYTES, pass_budget
 from rankfleet.engine.runtime.precision import TORCH_DTYPES, choose_precision
 from rankfleet.engine.text.tokenizer import PairTokenizer
 from rankfleet.estimates.precision import CHOSEN, Precision
+
+log = logging.getLogger(__name__)
 
 
 class Scorer:
@@ -76,8 +79,8 @@ class Scorer:
 
         `dtype`: float32, bfloat16, int8 (CPU only), or one of CHOSEN, which `choose` resolves.
         `device`: a torch device; by default the GPU if there is one.
-        `compiled`: use the compiled kernels where they run.
-        `attention`: compute in PyTorch's operations with this back-end.
+        `compiled`: use this project's kernels where they run; on a GPU, for element-wise steps.
+        `attention`: compute in PyTorch's operations, with this back-end for attention.
         `graphs`: record CUDA graphs where device and back-end allow it.
 
         Raises CheckpointError for whatever `check_checkpoint` refuses, for a dtype that cannot be computed here, and
@@ -108,23 +111,31 @@ class Scorer:
                 f"{checkpoint.folder} computes scores that are not finite (NaN or infinity) from finite weights, in "
                 f"{dtype}: the file is damaged or was saved after training diverged"
             )
-        if on_device.type == "cuda":
-            scorer.prepare(graphs)
+        if on_device.type == "cuda" and isinstance(encoder, TorchEncoder):
+            if compiled and triton_works(on_device, encoder.hidden // encoder.heads):
+                scorer.fuse(tried=attention is None)
+            if graphs and encoder.attention.fixed_shapes:
+                scorer.record(CudaRecorder(on_device), buckets_to(scorer.budget.tokens))
         return scorer
 
-    def prepare(self, graphs: bool) -> None:
-        """Take fused element-wise steps and record graphs, on CUDA and before the first batch."""
+    def fuse(self, tried: bool = True) -> None:
+        """Take fused element-wise steps. tried: score a pair with them, and go back to the plain ones if that fails."""
         if not isinstance(self._encoder, TorchEncoder):
             return
-        if TRITON in installed_backends(torch.cuda.get_device_capability(self._device)):
-            self._encoder.fuse()
-        if graphs and not isinstance(self._encoder.attention, RunAttention):
-            self.record(CudaRecorder(self._device), buckets_to(self.budget.tokens))
+        plain, self._encoder = self._encoder, copy(self._encoder)
+        self._encoder.fuse()
+        try:
+            if tried:
+                self.score(probe_pair(plain.vocabulary, self.max_pair))
+        except torch.OutOfMemoryError:
+            raise
+        except Exception as error:  # compilers may raise anything; a real fault recurs in the plain steps
+            log.warning("element-wise steps are not fused: %s", str(error).strip().partition("\n")[0])
+            self._encoder = plain
 
     @torch.inference_mode()
     def record(self, recorder: Recorder, buckets: list[Bucket]) -> None:
-        """Record forward passes of these sizes, which batches then replay. Attention must be by a variable-length
-        kernel: runs of equal length have no fixed shape."""
+        """Record forward passes of these sizes, which batches then replay. Attention must have fixed shapes."""
         graphs = Graphs(self.forward, recorder, self._device, buckets, min(MAX_PAIR, self.max_pair))
         graphs.capture()
         self.graphs = graphs
