@@ -30,7 +30,7 @@ class Variant:
     @property
     def options(self) -> list[str]:
         """What the compiler is given."""
-        flags = [f"-m{name.replace('_', '')}" for name in self.instructions]
+        flags = [f"-m{name.replace('_', '-' if name.startswith('amx') else '')}" for name in self.instructions]
         return [*OPTIONS, *flags, f"-DWEIGHTS={self.dtype.title()}", f"-DATTENTION={self.attention.title()}"]
 
     @property
@@ -48,6 +48,8 @@ VARIANTS = (
     Variant("bfloat16", "bfloat16", (*BASE, "avx512_bf16")),
     Variant("int8", "float32", (*BASE, "avx512_vnni")),
     Variant("int8", "bfloat16", (*BASE, "avx512_vnni", "avx512_bf16")),
+    Variant("bfloat16", "bfloat16", (*BASE, "avx512_bf16", "amx_tile", "amx_bf16")),
+    Variant("int8", "bfloat16", (*BASE, "avx512_vnni", "avx512_bf16", "amx_tile", "amx_int8")),
 )
 
 

@@ -83,6 +83,7 @@ struct Encoder {
     void run(bool pooled_only, int threads, float* out) {
 #pragma omp parallel num_threads(threads)
         {
+            [[maybe_unused]] TileRegisters registers;
             Scratch scratch;
             const int last = model.layer_count - 1;
             const int blocks = (batch.tokens + BLOCK - 1) / BLOCK;

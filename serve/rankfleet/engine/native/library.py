@@ -17,6 +17,10 @@ __all__ = ["SOURCES", "Library", "cpu_flags", "kernel_files", "library"]
 
 log = logging.getLogger("rankfleet")
 
+# Linux on x86-64: the number of the system call arch_prctl, its request for a part of a processor's registers, and that
+# of AMX's.
+ARCH_PRCTL, ARCH_REQ_XCOMP_PERM, XFEATURE_XTILEDATA = 158, 0x1023, 18
+
 
 @dataclass(frozen=True)
 class Library:
@@ -55,13 +59,25 @@ def best_variants(flags: frozenset[str]) -> dict[str, Variant]:
     return {variant.dtype: variant for variant in VARIANTS if flags.issuperset(variant.instructions)}
 
 
+def allowed_flags() -> frozenset[str]:
+    """`cpu_flags` without those that the kernel of the system does not let this process use. AMX's registers have to be
+    asked for, once in a process."""
+    flags = cpu_flags()
+    if "amx_tile" in flags:
+        refused = ctypes.CDLL(None).syscall(ARCH_PRCTL, ARCH_REQ_XCOMP_PERM, XFEATURE_XTILEDATA)
+        if refused:
+            log.info("AMX is not used: this system does not allow it")
+            return frozenset(name for name in flags if not name.startswith("amx"))
+    return flags
+
+
 @cache
 def kernel_files() -> dict[str, Path]:
     """The libraries that run here, by precision; none, with a logged reason, if they cannot run or were not built.
 
     Raises UnsafeKernels.
     """
-    return find_files(best_variants(cpu_flags()).values(), FOLDER)
+    return find_files(best_variants(allowed_flags()).values(), FOLDER)
 
 
 def find_files(variants: Iterable[Variant], folder: Path) -> dict[str, Path]:

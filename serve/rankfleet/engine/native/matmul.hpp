@@ -1,5 +1,6 @@
 // Matrix products of few rows: the sums of a tile of rows × 64 columns stay in registers over the inner dimension.
 #pragma once
+#include <algorithm>
 #include <type_traits>
 #include <vector>
 
@@ -7,7 +8,13 @@
 
 constexpr int STRIP = 6;    // rows of a tile: 6 × 4 of the 32 registers hold its sums
 constexpr int COLUMNS = 64; // columns of a tile
-constexpr int BLOCK = 48;   // rows that share one pass over the weights
+#ifdef __AMX_TILE__
+constexpr int BLOCK = 64;   // rows that share one pass over the weights
+constexpr int SPARE = 32;   // rows after them that products may read
+#else
+constexpr int BLOCK = 48;
+constexpr int SPARE = 0;
+#endif
 
 // Adds one 32-bit unit of a row times 16 columns to the sums of the 16 columns.
 template <class T>
@@ -100,7 +107,8 @@ struct Rows {
 
     void shape(int columns) {
         width = columns;
-        if (data.size() < (size_t)BLOCK * columns) data.resize((size_t)BLOCK * columns);
+        size_t size = (size_t)(BLOCK + SPARE) * columns;
+        if (data.size() < size) data.resize(size);
     }
     void put(int row, int column, Vec v) { store(&data[(size_t)row * width + column], v); }
     void seal(int) {}
@@ -121,7 +129,7 @@ struct Rows<Int8> {
         width = columns;
         if (values.size() < (size_t)BLOCK * columns) {
             values.resize((size_t)BLOCK * columns);
-            data.resize((size_t)BLOCK * columns);
+            data.resize((size_t)(BLOCK + SPARE) * columns);
         }
     }
     void put(int row, int column, Vec v) { store(&values[(size_t)row * width + column], v); }
@@ -161,10 +169,95 @@ inline Vec finished(const Linear& w, const Rows<Int8>& rows, int row, int column
     return _mm512_fmadd_ps(_mm512_cvtepi32_ps(sums), scale, load(w.bias + column));
 }
 
+#ifdef __AMX_TILE__
+// AMX: eight registers of 16 rows of 64 bytes. A product of two adds, for 16 rows and 16 columns, 16 units to the sums.
+constexpr int SIDE = 16;
+
+struct TileShapes {
+    uint8_t palette = 1, start_row = 0, reserved[14] = {};
+    uint16_t bytes[16] = {};
+    uint8_t rows[16] = {};
+};
+
+// Each thread sets the shapes once, before its first product, and gives the registers back at the end.
+struct TileRegisters {
+    TileRegisters() {
+        TileShapes shapes;
+        for (int t = 0; t < 8; t++) shapes.bytes[t] = 64, shapes.rows[t] = SIDE;
+        _tile_loadconfig(&shapes);
+    }
+    ~TileRegisters() { _tile_release(); }
+};
+
+// Sums of 32 rows by 32 columns, in registers 0 … 3: rows from `rows` on, `row_step` units apart, and columns from
+// `columns` on, laid out as in `Linear`. They are written to `sums`, [32][COLUMNS] 32-bit numbers.
+template <class T>
+inline void tile_square(const uint32_t* rows, long row_step, const uint32_t* columns, int units, uint32_t* sums) {
+    const long row_bytes = row_step * 4, column_bytes = COLUMNS * 4;
+    _tile_zero(0);
+    _tile_zero(1);
+    _tile_zero(2);
+    _tile_zero(3);
+    for (int u = 0; u < units; u += SIDE) {
+        _tile_loadd(4, rows + u, row_bytes);
+        _tile_loadd(6, columns + (long)u * COLUMNS, column_bytes);
+        _tile_loadd(7, columns + (long)u * COLUMNS + LANES, column_bytes);
+        _tile_loadd(5, rows + SIDE * row_step + u, row_bytes);
+        if constexpr (std::is_same_v<T, Int8>) {
+#ifdef __AMX_INT8__
+            _tile_dpbusd(0, 4, 6);
+            _tile_dpbusd(1, 4, 7);
+            _tile_dpbusd(2, 5, 6);
+            _tile_dpbusd(3, 5, 7);
+#endif
+        } else {
+#ifdef __AMX_BF16__
+            _tile_dpbf16ps(0, 4, 6);
+            _tile_dpbf16ps(1, 4, 7);
+            _tile_dpbf16ps(2, 5, 6);
+            _tile_dpbf16ps(3, 5, 7);
+#endif
+        }
+    }
+    _tile_stored(0, sums, column_bytes);
+    _tile_stored(1, sums + LANES, column_bytes);
+    _tile_stored(2, sums + SIDE * COLUMNS, column_bytes);
+    _tile_stored(3, sums + SIDE * COLUMNS + LANES, column_bytes);
+}
+
+inline Vec sums_at(const Rows<Bfloat16>&, const uint32_t* from) { return _mm512_castsi512_ps(_mm512_loadu_si512(from)); }
+inline __m512i sums_at(const Rows<Int8>&, const uint32_t* from) { return _mm512_loadu_si512(from); }
+
+// `matmul` below. Sums of rows after `end` are computed, too, and dropped.
+template <class T, class Done>
+inline void matmul_by_tiles(const Rows<T>& x, int begin, int end, const Linear& w, int from, int to, Done&& done) {
+    alignas(64) uint32_t sums[2 * SIDE * COLUMNS];
+    int units = w.in / T::UNIT;
+    for (int column = from; column < to; column += COLUMNS) {
+        const uint32_t* weight = w.weight + (long)column * units;
+        for (int first = begin; first < end; first += 2 * SIDE) {
+            for (int half = 0; half < COLUMNS; half += 2 * LANES)
+                tile_square<T>(x.units(first), x.step(), weight + half, units, sums + half);
+            for (int r = 0; r < std::min(2 * SIDE, end - first); r++) {
+                Vec y[4];
+                for (int v = 0; v < 4; v++)
+                    y[v] = finished(w, x, first + r, column + v * LANES, sums_at(x, sums + r * COLUMNS + v * LANES));
+                done(first + r, column, y);
+            }
+        }
+    }
+}
+#else
+struct TileRegisters {};
+#endif
+
 // Rows [begin, end) of x times columns [from, to) of the layer. done(row, column, Vec[4]) receives 64 columns of a row.
 template <class T, class Done>
 inline void matmul(const Rows<T>& x, int begin, int end, const Linear& w, int from, int to, Done&& done) {
     int units = w.in / T::UNIT;
+#ifdef __AMX_TILE__
+    if (units % SIDE == 0) return matmul_by_tiles(x, begin, end, w, from, to, done);
+#endif
     for (int column = from; column < to; column += COLUMNS) {
         const uint32_t* weight = w.weight + (long)column * units;
         for (int first = begin; first < end; first += STRIP) {
