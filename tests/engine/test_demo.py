@@ -83,7 +83,7 @@ def test_the_end_of_a_long_document_counts_with_max_passage() -> None:
 
 
 def test_rank_scores_the_best_passage_with_long_documents_max_passage() -> None:
-    asked = ["rank", "symptoms of diabetes", *BURIED, "--tier", "small", "--top", "1"]
+    asked = ["symptoms of diabetes", *BURIED, "--tier", "small", "--top", "1"]
     result = CliRunner().invoke(app, [*asked, "--long-documents", "max_passage"])
     assert result.exit_code == 0, result.output
     assert "thirst" in result.output

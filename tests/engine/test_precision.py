@@ -58,17 +58,17 @@ def test_a_model_is_measured_in_what_it_may_be_computed_in(tmp_path: Path) -> No
     assert measured("auto", large) == ["float32", "bfloat16"]
     assert measured("fastest", large) == ["float32", "bfloat16", "int8"]
     assert measured("fastest", ettin) == ["float32", "bfloat16"], "nobody has measured what int8 costs it"
-    assert measured("auto", find_checkpoint("demo/small")) == [], "bfloat16 costs it too much"
-    assert measured("fastest", find_checkpoint("demo/small")) == ["float32", "int8"]
-    assert measured("fastest", find_checkpoint("demo/small"), compiled=False) == [], "int8 is for the kernels"
+    assert measured("auto", find_checkpoint("demo/medium")) == [], "bfloat16 costs it too much"
+    assert measured("fastest", find_checkpoint("demo/medium")) == ["float32", "int8"]
+    assert measured("fastest", find_checkpoint("demo/medium"), compiled=False) == [], "int8 is for the kernels"
 
 
 @pytest.mark.skipif(not BFLOAT16, reason="needs a processor with bfloat16")
 def test_what_was_measured_once_is_remembered_for_the_shape() -> None:
-    large, medium = find_checkpoint("demo/large"), find_checkpoint("demo/medium")
+    large, small = find_checkpoint("demo/large"), find_checkpoint("demo/small")
     assert measured("auto", large) == ["float32", "bfloat16"]
     assert measured("auto", large) == []
-    assert measured("auto", medium) == ["float32", "bfloat16"]
+    assert measured("auto", small) == ["float32", "bfloat16"]
 
 
 def test_a_precision_that_is_named_is_not_measured() -> None:
@@ -109,9 +109,9 @@ def test_a_replica_loads_its_model_in_the_precision_that_its_group_shares() -> N
         asked.append((group, model))
         return Precision("bfloat16", "as the first replica decided")
 
-    name, scorer, weights, precision = load_model(fleet(), "small", share)
+    name, scorer, weights, precision = load_model(fleet(), "medium", share)
     assert (scorer.dtype, precision.reason) == ("bfloat16", "as the first replica decided")
     assert asked == [("demo", name)]
-    exact = load_model(fleet(), "small", lambda group, model, decide: decide())
+    exact = load_model(fleet(), "medium", lambda group, model, decide: decide())
     assert (exact[0], exact[1].dtype) == (name, "float32")
     assert exact[2] != weights, "no ranking is scored by both"

@@ -3,6 +3,7 @@
 import os
 import stat
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -10,7 +11,7 @@ from rankfleet.core.errors import UnsafeKernels
 from rankfleet.engine.native import build, library
 
 BASE = frozenset({"avx512f", "avx512bw", "avx512vl", "avx512dq", "fma"})
-FLOAT32, BFLOAT16, INT8, INT8_BFLOAT16 = build.VARIANTS
+FLOAT32, BFLOAT16, INT8, INT8_BFLOAT16, BFLOAT16_AMX, INT8_AMX = build.VARIANTS
 
 
 @pytest.mark.parametrize(
@@ -23,8 +24,12 @@ FLOAT32, BFLOAT16, INT8, INT8_BFLOAT16 = build.VARIANTS
             BASE | {"avx512_bf16", "avx512_vnni"},
             {"float32": FLOAT32, "bfloat16": BFLOAT16, "int8": INT8_BFLOAT16},
         ),
+        (
+            BASE | {"avx512_bf16", "avx512_vnni", "amx_tile", "amx_bf16", "amx_int8"},
+            {"float32": FLOAT32, "bfloat16": BFLOAT16_AMX, "int8": INT8_AMX},
+        ),
     ],
-    ids=["AVX2", "AVX-512", "VNNI", "BF16 and VNNI"],
+    ids=["AVX2", "AVX-512", "VNNI", "BF16 and VNNI", "AMX"],
 )
 def test_instruction_sets_decide_which_kernels_run(flags: set[str], variants: dict[str, build.Variant]) -> None:
     assert library.best_variants(frozenset(flags)) == variants
@@ -51,11 +56,24 @@ def test_the_compiler_gets_the_instruction_sets_and_element_types() -> None:
     ]
 
 
+def test_amx_is_used_only_where_the_system_lets_this_process_have_its_registers(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    flags = BASE | {"avx512_bf16", "amx_tile", "amx_bf16"}
+    monkeypatch.setattr(library, "cpu_flags", lambda: flags)
+    for refused, allowed in ((0, flags), (-1, BASE | {"avx512_bf16"})):
+        monkeypatch.setattr(library.ctypes, "CDLL", lambda _, answer=refused: SimpleNamespace(syscall=lambda *_: answer))
+        with caplog.at_level("INFO", "rankfleet"):
+            assert library.allowed_flags() == allowed
+    assert caplog.text.count("AMX is not used") == 1
+    assert "-mamx-bf16" in BFLOAT16_AMX.options
+
+
 def test_other_sources_have_other_names(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     names = {variant.name for variant in build.VARIANTS}
     (tmp_path / "changed.cpp").write_text("// changed")
     monkeypatch.setattr(build, "SOURCES", [tmp_path / "changed.cpp"])
-    assert len(names | {variant.name for variant in build.VARIANTS}) == 8
+    assert len(names | {variant.name for variant in build.VARIANTS}) == 12
 
 
 @pytest.mark.parametrize(
