@@ -62,7 +62,9 @@ def test_amx_is_used_only_where_the_system_lets_this_process_have_its_registers(
     flags = BASE | {"avx512_bf16", "amx_tile", "amx_bf16"}
     monkeypatch.setattr(library, "cpu_flags", lambda: flags)
     for refused, allowed in ((0, flags), (-1, BASE | {"avx512_bf16"})):
-        monkeypatch.setattr(library.ctypes, "CDLL", lambda _, answer=refused: SimpleNamespace(syscall=lambda *_: answer))
+        monkeypatch.setattr(
+            library.ctypes, "CDLL", lambda _, answer=refused: SimpleNamespace(syscall=lambda *_: answer)
+        )
         with caplog.at_level("INFO", "rankfleet"):
             assert library.allowed_flags() == allowed
     assert caplog.text.count("AMX is not used") == 1

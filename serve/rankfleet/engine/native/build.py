@@ -41,6 +41,10 @@ class Variant:
         digest = hashlib.sha256(source + " ".join(self.options).encode()).hexdigest()[:12]
         return f"{self.dtype}-{self.attention}-{digest}"
 
+    @property
+    def file(self) -> Path:
+        return FOLDER / f"{self.name}.so"
+
 
 # Where several of one precision can run, the last one is the fastest.
 VARIANTS = (

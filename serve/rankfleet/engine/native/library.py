@@ -67,8 +67,12 @@ def allowed_flags() -> frozenset[str]:
         refused = ctypes.CDLL(None).syscall(ARCH_PRCTL, ARCH_REQ_XCOMP_PERM, XFEATURE_XTILEDATA)
         if refused:
             log.info("AMX is not used: this system does not allow it")
-            return frozenset(name for name in flags if not name.startswith("amx"))
+            return without_amx(flags)
     return flags
+
+
+def without_amx(flags: frozenset[str]) -> frozenset[str]:
+    return frozenset(name for name in flags if not name.startswith("amx"))
 
 
 @cache
@@ -77,7 +81,11 @@ def kernel_files() -> dict[str, Path]:
 
     Raises UnsafeKernels.
     """
-    return find_files(best_variants(allowed_flags()).values(), FOLDER)
+    flags = allowed_flags()
+    best = best_variants(flags).values()
+    if not all(variant.file.exists() for variant in best):  # compilers from before 2021 do not know AMX
+        best = best_variants(without_amx(flags)).values()
+    return find_files(best, FOLDER)
 
 
 def find_files(variants: Iterable[Variant], folder: Path) -> dict[str, Path]:
