@@ -8,7 +8,7 @@ import torch
 from typer.testing import CliRunner
 
 import rankfleet.cli.rank  # noqa: F401  (registers the verb)
-from rankfleet.cli import app
+from rankfleet.cli import app, config, rank  # noqa: F401  (registers the verbs)
 from rankfleet.core.passages import PassageRule
 from rankfleet.engine.checkpoint.files import MODELS, find_checkpoint
 from rankfleet.engine.checkpoint.storage import write_float32
@@ -83,7 +83,7 @@ def test_the_end_of_a_long_document_counts_with_max_passage() -> None:
 
 
 def test_rank_scores_the_best_passage_with_long_documents_max_passage() -> None:
-    asked = ["symptoms of diabetes", *BURIED, "--tier", "small", "--top", "1"]
+    asked = ["rank", "symptoms of diabetes", *BURIED, "--tier", "small", "--top", "1"]
     result = CliRunner().invoke(app, [*asked, "--long-documents", "max_passage"])
     assert result.exit_code == 0, result.output
     assert "thirst" in result.output
