@@ -1,6 +1,7 @@
 """Which precision a model is computed in, and who decides it."""
 
 import json
+import math
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -120,6 +121,10 @@ def test_the_first_round_warms_up_and_of_the_others_the_best_counts() -> None:
     scorer, threads = TimedScorer(0.01, 4.0, 2.0, 4.0), torch.get_num_threads()
     assert (scorer.rate, scorer.batches) == (2.0, 4)
     assert torch.get_num_threads() == threads
+
+
+def test_a_clock_that_stands_still_for_a_round_gives_a_finite_rate() -> None:
+    assert math.isfinite(TimedScorer(0.01, 0.0, 1.0).rate)
 
 
 def test_short_batches_are_repeated_until_they_have_taken_long_enough() -> None:

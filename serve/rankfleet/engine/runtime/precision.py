@@ -20,6 +20,7 @@ DTYPES = ("float32", "bfloat16", "int8")
 TORCH_DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 PAIRS, MEAN_TOKENS = 4, 154  # of the batch that is measured; passages of Natural Questions have this mean
 MIN_ROUNDS, MEASURE_S = 3, 0.1
+SHORTEST_S = 1e-9  # of a round: a clock of CPU time may stand still for one
 
 
 class TimedScorer(Protocol):
@@ -80,4 +81,4 @@ def measure_rate(scorer: TimedScorer, clock: Callable[[], float] = time.thread_t
             times_s.append(clock() - started_s)
     finally:
         torch.set_num_threads(threads)
-    return PAIRS / min(times_s[1:])
+    return PAIRS / max(min(times_s[1:]), SHORTEST_S)
