@@ -7,8 +7,7 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
-import rankfleet.cli.rank  # noqa: F401  (registers the verb)
-from rankfleet.cli import app, config, rank  # noqa: F401  (registers the verbs)
+from rankfleet.cli import app, evaluate, rank  # noqa: F401  (registers the verbs)
 from rankfleet.core.passages import PassageRule
 from rankfleet.engine.checkpoint.files import MODELS, find_checkpoint
 from rankfleet.engine.checkpoint.storage import write_float32
