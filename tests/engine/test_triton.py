@@ -1,5 +1,7 @@
 """The Triton kernels against PyTorch's operations: on a GPU where there is one, else by Triton's interpreter."""
 
+from contextlib import nullcontext
+
 import pytest
 import torch
 
@@ -76,6 +78,19 @@ def test_empty_pairs_at_the_end_of_a_bucket_disturb_no_other() -> None:
 def test_each_kernel_of_a_head_width_is_tried_before_a_model_takes_them(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "synchronize", lambda _: None)
     packed.check(ON, 32)
+
+
+def test_each_kernel_is_launched_on_the_device_of_its_tensors(monkeypatch: pytest.MonkeyPatch) -> None:
+    entered: list[torch.Tensor] = []
+    monkeypatch.setattr(torch.cuda, "device_of", lambda tensor: nullcontext(entered.append(tensor)))
+    batch, (query, key, value) = packed_qkv(4, 16)
+    x, qkv, rotary = normal(2, 64), normal(2, 3, 1, 16), Rotary.at(torch.arange(2), 10000.0, 16)
+    PackedAttention().every_token(query, key, value, batch)
+    PackedAttention().one_token(query[batch.firsts], key, value, batch)
+    fused.add_norm(x, x, x[0], None, 1e-5)
+    fused.gelu_gate(x)
+    fused.rotate_in_place(qkv, rotary.cos, rotary.sin)
+    assert [len(tensor) for tensor in entered] == [len(query), len(LENGTHS), 2, 2, 2]
 
 
 def test_large_products_do_not_overflow() -> None:

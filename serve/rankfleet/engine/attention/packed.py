@@ -147,27 +147,28 @@ class PackedAttention:
     ) -> torch.Tensor:
         tokens, heads, width = query.shape
         out = torch.empty((tokens, heads * width), dtype=query.dtype, device=query.device)
-        every_token_kernel[(triton.cdiv(tokens, QUERIES), heads)](
-            query,
-            key,
-            value,
-            out,
-            batch.positions,
-            batch.ends,
-            tokens,
-            query.stride(0),
-            key.stride(0),
-            value.stride(0),
-            width**-0.5 * LOG2_E,
-            SHARE=heads // key.shape[1],
-            WIDTH=width,
-            WINDOW=-1 if window is None else window,
-            CAUSAL=causal,
-            QUERIES=QUERIES,
-            KEYS=KEYS,
-            num_warps=WARPS,
-            num_stages=STAGES,
-        )
+        with torch.cuda.device_of(query):  # Triton launches on the current device
+            every_token_kernel[(triton.cdiv(tokens, QUERIES), heads)](
+                query,
+                key,
+                value,
+                out,
+                batch.positions,
+                batch.ends,
+                tokens,
+                query.stride(0),
+                key.stride(0),
+                value.stride(0),
+                width**-0.5 * LOG2_E,
+                SHARE=heads // key.shape[1],
+                WIDTH=width,
+                WINDOW=-1 if window is None else window,
+                CAUSAL=causal,
+                QUERIES=QUERIES,
+                KEYS=KEYS,
+                num_warps=WARPS,
+                num_stages=STAGES,
+            )
         return out
 
     def one_token(
@@ -180,21 +181,22 @@ class PackedAttention:
     ) -> torch.Tensor:
         pairs, heads, width = query.shape
         out = torch.empty((pairs, heads * width), dtype=query.dtype, device=query.device)
-        one_token_kernel[(pairs, heads)](
-            query,
-            key,
-            value,
-            out,
-            batch.bounds,
-            query.stride(0),
-            key.stride(0),
-            value.stride(0),
-            width**-0.5 * LOG2_E,
-            SHARE=heads // key.shape[1],
-            WIDTH=width,
-            WINDOW=-1 if window is None else window,
-            KEYS=KEYS_OF_ONE,
-        )
+        with torch.cuda.device_of(query):  # Triton launches on the current device
+            one_token_kernel[(pairs, heads)](
+                query,
+                key,
+                value,
+                out,
+                batch.bounds,
+                query.stride(0),
+                key.stride(0),
+                value.stride(0),
+                width**-0.5 * LOG2_E,
+                SHARE=heads // key.shape[1],
+                WIDTH=width,
+                WINDOW=-1 if window is None else window,
+                KEYS=KEYS_OF_ONE,
+            )
         return out
 
 
