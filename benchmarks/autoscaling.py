@@ -44,7 +44,7 @@ SEED = 1
 STEP_S, STEADY_S = 300.0, 1800.0
 LOADS = ("conv", "code", "step", "steady")  # two Azure traces, a fourfold step, a steady Poisson process
 TARGETS = (1.0, 2.0, 4.0, 8.0)  # ongoing requests per replica; Ray's default is 2
-WINDOWS_S = (320.0, 160.0, 80.0, 20.0, 5.0)
+WINDOWS_S = (320.0, 80.0, 5.0)
 BISECTIONS = 5  # of the utilisation, from 0.3 to 3
 SAME_ATTAINMENT, SAME_QUALITY = 0.0005, 0.0003  # runs that differ by less count as equal
 
