@@ -112,6 +112,8 @@ async def test_the_arm_decides_the_model_and_the_reply_names_it() -> None:
     # Who names a tier gets it, and is in no arm; so is who names no user.
     assert (await one.rank(RerankRequest("cat", ["a"], model="medium", user="u1"))).assignment is None
     assert (await one.rank(RerankRequest("cat", ["a"]))).assignment is None
+    with pytest.raises(UnknownModel, match="no model 'huge'"):
+        await one.rank(RerankRequest("cat", ["a"], model="huge", user="u1"))
 
 
 async def test_a_new_version_keeps_estimates_and_counts() -> None:

@@ -39,16 +39,22 @@ def target_of(request: RerankRequest, live: LiveSettings, tiers: Iterable[str], 
     """
     tiers = tuple(tiers)
     tenant = live.tenants.get(request.tenant or "", ANYONE)
-    name, pinned = request.model, "name"
-    slo_name = request.slo_class
+    name, slo_name = request.model, request.slo_class
     if name in live.slo_classes:
         slo_name, name = slo_name or name, None
+    elif name is not None and name not in (AUTO, *tiers):
+        raise UnknownModel(
+            f"there is no model {quote(name)}; this fleet has {', '.join([AUTO, *tiers, *live.slo_classes])}, and its "
+            "file may name an SLO class like this"
+        )
     if slo_name is not None and slo_name not in live.slo_classes:
         raise UnknownModel(
             f"there is no SLO class {quote(slo_name)}; this fleet has {', '.join(live.slo_classes) or 'none'}"
         )
     if slo_name is not None and slo_name not in (tenant.slo_classes or live.slo_classes):
         raise not_allowed(request.tenant, "SLO class", slo_name, tenant.slo_classes)
+    if name in tiers and name not in (tenant.tiers or tiers):
+        raise not_allowed(request.tenant, "tier", name, [AUTO, *(tenant.tiers or tiers)])
     arm = arm or NO_ARM
     slo_name = slo_name or arm.slo_class or (tenant.slo_classes[0] if tenant.slo_classes else live.default_slo_class)
     slo = live.slo_classes.get(slo_name or "", NO_CLASS)
@@ -58,20 +64,14 @@ def target_of(request: RerankRequest, live: LiveSettings, tiers: Iterable[str], 
         return Target(arm.named_tiers, "arm", slo, slo_name, budget_ms, cascade)
     if arm.tiers is not None:
         return Target(tuple(arm.tiers), None, slo, slo_name, budget_ms)
+    pinned: Literal["name", "arm", "default"] = "name"
     if arm.model is not None:
         name, pinned = arm.model, "arm"
     elif name is None:
         name, pinned = live.default_model, "default"
     if name == AUTO:
         return Target(tuple(name for name in tiers if name in (tenant.tiers or tiers)), None, slo, slo_name, budget_ms)
-    if name in tiers:
-        if pinned == "name" and tenant.tiers is not None and name not in tenant.tiers:
-            raise not_allowed(request.tenant, "tier", name, [AUTO, *tenant.tiers])
-        return Target((name,), pinned, slo, slo_name, budget_ms)  # type: ignore[arg-type]
-    raise UnknownModel(
-        f"there is no model {quote(name)}; this fleet has {', '.join([AUTO, *tiers, *live.slo_classes])}, and its file "
-        "may name an SLO class like this"
-    )
+    return Target((name,), pinned, slo, slo_name, budget_ms)
 
 
 def not_allowed(tenant: str | None, kind: str, name: str, allowed: Iterable[str] | None) -> Forbidden:
