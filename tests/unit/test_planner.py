@@ -109,6 +109,9 @@ def test_when_nothing_fits_the_order_stays_as_given() -> None:
     assert (decision.tier, decision.fits) == (None, False)
     assert decision.degraded == "the order as given"
     assert decision.reason == "no tier fits 5 ms; the fastest, small, would take 15 ms; the order as given instead"
+    late = plan(PlanRequest(WORK, -0.0003, 15.0), fleet(), 0.0)
+    assert late.reason.startswith("no tier fits 15 ms; the fastest, small, would take 16 ms"), "15.3 does not fit 15"
+    assert late.considered[0].verdict == "too slow by 151 ms"
 
 
 def test_fewer_candidates_are_better_than_none() -> None:

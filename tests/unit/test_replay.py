@@ -56,7 +56,7 @@ group  ready replicas  backlog ms  wait ms  chunks in flight  burst arrivals/s
 demo   2               30.0        30.0     2                 12.5
 gpu    asleep          0.0         20000.0  0                 0.0
 plan   predicted p99 ms  nDCG@10  verdict
-huge   20108.1           0.6000   too slow by 19858 ms
+huge   20108.1           0.6000   too slow by 19859 ms
 large  198.1             0.5000   would hold up those behind
 small  48.1              0.3000   chosen
 small is the best that fits: predicted 48 of 250 ms; too slow: huge; would hold up others: large

@@ -248,7 +248,7 @@ def verdict(option: Option, choice: Choice, request: PlanRequest, floor: float) 
     if option.quality < floor:
         return "ranks worse than the order given"
     if request.budget_ms is not None and option.predicted_ms > request.budget_ms:
-        return f"too slow by {option.predicted_ms - request.budget_ms:.0f} ms"
+        return f"too slow by {math.ceil(option.predicted_ms - request.budget_ms)} ms"
     if option in choice.deferred:
         return "would hold up those behind"
     return "fits, but ranks worse"
@@ -298,10 +298,12 @@ def reason_why_none_fits(fastest: PlanOption, request: PlanRequest, fleet: Fleet
         return f"{NONE_BETTER}, and {request.budget_ms:.0f} ms are not enough to return it"
     if fleet.groups[fastest.group].asleep:
         return f"{STARTING}, and {request.budget_ms:.0f} ms are not enough to wait for it"
+    if math.isinf(fastest.predicted_ms):
+        return f"how long {fastest.tier} takes has not been measured yet"
+    takes_ms = math.ceil(fastest.predicted_ms)  # rounded up, so that it never reads like a time that fits
     if request.pinned is not None:
-        late = f"though {fastest.predicted_ms:.0f} ms are predicted and {request.budget_ms:.0f} allowed"
+        late = f"though {takes_ms} ms are predicted and {request.budget_ms:.0f} allowed"
         return f"{fastest.tier} is {PINNED[request.pinned]}, {late}"
     some_rank_worse = any(tier.quality < fleet.quality.retriever for tier in fleet.tiers)
     which = "tier that ranks as well as the order given" if some_rank_worse else "tier"
-    took = f"{fastest.predicted_ms:.0f} ms"
-    return f"no {which} fits {request.budget_ms:.0f} ms; the fastest, {fastest.tier}, would take {took}"
+    return f"no {which} fits {request.budget_ms:.0f} ms; the fastest, {fastest.tier}, would take {takes_ms} ms"
