@@ -9,18 +9,18 @@ The bare application has the same Serve settings and precision, an ingress and a
 
 import argparse
 import asyncio
+import contextlib
+import signal
 import statistics
-import subprocess
 import sys
+import tempfile
 import time
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import httpx
 from benchmarks.paths import ROOT, result_file
+from benchmarks.server_process import RANKFLEET, READY, serving
 
 from rankfleet.bench.results import measured, write_results
 from rankfleet.bench.serve import WARM_UP_CALLS, overhead
@@ -31,11 +31,11 @@ CONFIG = ROOT / "benchmarks/one_replica.yaml"
 PORT = 8645
 ROUNDS = 3
 SECONDS = 5.0
-START_S = 120.0
+SETTLED_S = 3.0  # after the start
 
 
 def serve_bare() -> None:
-    """Run the bare application until standard input is closed."""
+    """Run the bare application until Ctrl-C."""
     import os
 
     os.environ.update(LOW_LATENCY | LOCAL)
@@ -99,47 +99,22 @@ def serve_bare() -> None:
     http = HTTPOptions(host="127.0.0.1", port=PORT)
     serve.start(http_options=http, logging_config=LoggingConfig(enable_access_log=False))
     serve.run(BareIngress.bind(BareModel.bind()))
-    print("Ctrl-C ends it", flush=True)
-    sys.stdin.read()
+    print(READY, flush=True)
+    with contextlib.suppress(KeyboardInterrupt):
+        signal.pause()
     ray.shutdown()
-
-
-@contextmanager
-def running(command: list[str], path: str) -> Iterator[None]:
-    """Start a server, wait until it answers on PORT, and end it afterwards."""
-    process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    try:
-        until = time.monotonic() + START_S
-        while time.monotonic() < until:
-            try:
-                body = {"query": "a", "documents": ["b", "c"], "model": "small", "top_n": 2}
-                url = f"http://127.0.0.1:{PORT}{path}"
-                if httpx.post(url, json=body, timeout=5, trust_env=False).status_code == 200:
-                    break
-            except httpx.HTTPError:
-                pass
-            time.sleep(0.5)
-        else:
-            raise SystemExit(f"no answer within {START_S:.0f} s: {' '.join(command)}")
-        time.sleep(3.0)
-        yield
-    finally:
-        if "bare" in command:
-            process.stdin.close()  # type: ignore[union-attr]
-        else:
-            process.send_signal(2)
-        process.wait()
 
 
 def run() -> None:
     fleet = read_config(CONFIG)
     url = f"http://127.0.0.1:{PORT}"
-    ours = [str(Path(sys.executable).with_name("rankfleet")), "serve", "--config", str(CONFIG), "--port", str(PORT)]
+    ours = [*RANKFLEET, "serve", "--config", str(CONFIG), "--port", str(PORT)]
     commands = {"bare": [sys.executable, "-m", "benchmarks.bare_serve", "bare"], "rankfleet": ours}
     rounds: dict[str, list[dict[str, Any]]] = {name: [] for name in commands}
     for turn in range(ROUNDS):
         for name, command in commands.items():
-            with running(command, "/v1/rerank"):
+            with tempfile.TemporaryDirectory() as folder, serving(command, Path(folder)):
+                time.sleep(SETTLED_S)
                 rounds[name].append(overhead(url, fleet, SECONDS, seed=1))
             print(turn, name, rounds[name][-1], flush=True)
     figures = {name: medians(found) for name, found in rounds.items()}

@@ -13,7 +13,6 @@ import random
 import re
 import signal
 import subprocess
-import sys
 import tempfile
 import threading
 import time
@@ -26,6 +25,7 @@ from typing import Any, NamedTuple
 import httpx
 import yaml
 from benchmarks.paths import result_file
+from benchmarks.server_process import RANKFLEET, serving
 
 from rankfleet.bench.fault_fleet import demo_tiers
 from rankfleet.bench.results import measured, write_results
@@ -39,7 +39,6 @@ RAMP_AFTER_S = 90.0  # `rankfleet apply` takes some of it
 WATCHED_S = 120.0  # after the ramp
 CHANGED = {"control": 25, "other": 50}
 QUERY, DOCUMENTS = "How do vaccines work?", ["A vaccine trains the immune system.", "Rain is expected.", "Stocks fell."]
-RANKFLEET = (sys.executable, "-c", "from rankfleet.cli import main; main()")
 
 
 def fleet_file(ramp: datetime) -> dict[str, Any]:
@@ -199,26 +198,15 @@ def main() -> None:
     port = free_port()
     url = f"http://127.0.0.1:{port}"
     with tempfile.TemporaryDirectory() as folder:
-        config, output = Path(folder) / "fleet.yaml", Path(folder) / "output.txt"
+        config = Path(folder) / "fleet.yaml"
         config.write_text(yaml.safe_dump(fleet_file(FAR), sort_keys=False))
-        with output.open("w") as sink:
-            serve = subprocess.Popen(
-                [*RANKFLEET, "serve", "--config", config, "--port", str(port)], stdout=sink, stderr=sink
-            )
-        try:
-            while "Ctrl-C stops it" not in output.read_text():
-                if serve.poll() is not None:
-                    sys.exit(output.read_text())
-                time.sleep(0.5)
+        with serving([*RANKFLEET, "serve", "--config", config, "--port", str(port)], Path(folder)) as fleet:
             ramp = datetime.now(UTC) + timedelta(seconds=RAMP_AFTER_S)
             config.write_text(yaml.safe_dump(fleet_file(ramp), sort_keys=False))
             subprocess.run([*RANKFLEET, "apply", str(config), "--port", str(port)], check=True)
             with Load(url) as load:
                 results = {"rollback": rollback(url, load, ramp.timestamp())}
-                results["change"] = change(url, port, load, serve.pid)
-        finally:
-            serve.send_signal(signal.SIGINT)
-            serve.wait(60)
+                results["change"] = change(url, port, load, fleet.pid)
     print(json.dumps(results, indent=2))
     write_results(result_file("experiment_rollback"), results, measured())
 

@@ -8,25 +8,20 @@ FOLDER holds a judged collection, as for `rankfleet evaluate`.
 import os
 import re
 import shlex
-import signal
 import subprocess
 import sys
 import tempfile
-import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import yaml
 from benchmarks.paths import ROOT, result_file
+from benchmarks.server_process import RANKFLEET, serving
 
 from rankfleet.bench.results import measured, read_results, write_results
 from rankfleet.cluster.environment import free_port
 
 PAGE = ROOT / "docs/experiments.md"
-READY, START_S = "Ctrl-C stops it", 300.0
-RANKFLEET = [sys.executable, "-c", "from rankfleet.cli import main; main()"]
 EXPERIMENT = "size"
 
 
@@ -62,26 +57,6 @@ def environment() -> dict[str, str]:
     return os.environ | {"PYTHONPATH": os.pathsep.join(map(str, (ROOT, ROOT / "serve"))), "COLUMNS": "118"}
 
 
-@contextmanager
-def serving(command: list[str], folder: Path) -> Iterator[None]:
-    """Run a fleet in this folder until it is left."""
-    log = folder / "serve.log"
-    with log.open("w") as sink:
-        process = subprocess.Popen(
-            command, cwd=folder, env=environment(), stdout=sink, stderr=subprocess.STDOUT, start_new_session=True
-        )
-    try:
-        deadline = time.monotonic() + START_S
-        while READY not in log.read_text():
-            if process.poll() is not None or time.monotonic() > deadline:
-                raise RuntimeError(log.read_text())
-            time.sleep(0.2)
-        yield
-    finally:
-        process.send_signal(signal.SIGINT)
-        process.wait(60)
-
-
 def add_step(printed: str, fleet_file: Path) -> None:
     """What the page says to do after `set`: add the step that it printed."""
     step = yaml.safe_load(re.findall(r"^\s*- (\{at: .*\})$", printed, flags=re.MULTILINE)[-1])
@@ -100,7 +75,7 @@ def walk(data: Path, requests: float = 1.0) -> dict[str, Any]:
         fleet_file, figures = folder / "size.yaml", folder / "report.json"
         (text,) = blocks("yaml")
         fleet_file.write_text(text, encoding="utf-8")
-        with serving(arguments(first, data, port, requests), folder):
+        with serving(arguments(first, data, port, requests), folder, environment()):
             for command in rest:
                 words = arguments(command, data, port, requests)
                 if " report " in command:

@@ -7,14 +7,15 @@ engine's, as `rankfleet bench serve` measures it.
 """
 
 import argparse
-import sys
 import tempfile
+import time
 from pathlib import Path
 from typing import Any
 
 import yaml
-from benchmarks.bare_serve import CONFIG, PORT, ROUNDS, SECONDS, medians, running
+from benchmarks.bare_serve import CONFIG, PORT, ROUNDS, SECONDS, SETTLED_S, medians
 from benchmarks.paths import result_file
+from benchmarks.server_process import RANKFLEET, serving
 
 from rankfleet.bench.results import measured, write_results
 from rankfleet.bench.serve import WARM_UP_CALLS, overhead
@@ -33,13 +34,13 @@ def layouts(folder: Path) -> dict[str, Path]:
 
 def run(count: int, seconds: float, path: Path) -> None:
     """Measure both layouts this often, in turn. seconds: for each number of clients and each tier."""
-    command = str(Path(sys.executable).with_name("rankfleet"))
     with tempfile.TemporaryDirectory() as folder:
         files = layouts(Path(folder))
         rounds: dict[str, list[dict[str, Any]]] = {name: [] for name in files}
         for turn in range(count):
             for name, file in files.items():
-                with running([command, "serve", "--config", str(file), "--port", str(PORT)], "/v1/rerank"):
+                with serving([*RANKFLEET, "serve", "--config", str(file), "--port", str(PORT)], Path(folder)):
+                    time.sleep(SETTLED_S)
                     rounds[name].append(overhead(f"http://127.0.0.1:{PORT}", read_config(file), seconds, seed=1))
                 print(turn, name, rounds[name][-1], flush=True)
     figures = {name: medians(found) for name, found in rounds.items()}

@@ -17,8 +17,8 @@ from typing import Any
 
 import numpy as np
 import yaml
-from benchmarks.experiment_walk import RANKFLEET, serving
 from benchmarks.paths import ROOT, result_file
+from benchmarks.server_process import RANKFLEET, serving
 
 from rankfleet.bench.results import measured, write_results
 from rankfleet.bench.serve import token_counter, under_load

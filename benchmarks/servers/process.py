@@ -1,8 +1,7 @@
-"""A server's process: started, waited for, and ended with all that it has started."""
+"""A contestant's process: started, and waited for until it ranks."""
 
 import contextlib
 import os
-import signal
 import subprocess
 import time
 from collections.abc import Iterator
@@ -10,10 +9,10 @@ from pathlib import Path
 
 import httpx
 from benchmarks.contest.process import ContenderFailed
+from benchmarks.server_process import started
 from benchmarks.servers.contestants import Contestant, Place
 
 START_S = 300.0  # vLLM compiles the model when it starts
-END_S = 60.0
 POLL_S = 0.5
 JSON = {"content-type": "application/json"}
 LOG_TAIL = 1500  # characters of the log that are shown when a server has failed
@@ -25,16 +24,9 @@ def running(contestant: Contestant, place: Place) -> Iterator[float]:
     log = place.scratch / f"{contestant.name}.log"
     environment = os.environ | {"HF_HUB_OFFLINE": "1"} | dict(contestant.variables(place))
     started_s = time.monotonic()
-    with log.open("wb") as out:
-        process = subprocess.Popen(
-            contestant.command(place), stdin=subprocess.DEVNULL, stdout=out, stderr=out, env=environment,
-            start_new_session=True,
-        )  # fmt: skip
-    try:
+    with started(contestant.command(place), log, environment) as process:
         wait_until_ranks(contestant, place, process, log, started_s + START_S)
         yield time.monotonic() - started_s
-    finally:
-        end(process)
 
 
 def wait_until_ranks(
@@ -52,13 +44,3 @@ def wait_until_ranks(
     said = log.read_text(encoding="utf-8", errors="replace")[-LOG_TAIL:].strip()
     state = "did not answer in time" if process.poll() is None else f"ended with status {process.returncode}"
     raise ContenderFailed(f"{contestant.name} {state}: {said}")
-
-
-def end(process: subprocess.Popen[bytes]) -> None:
-    """Interrupt a server as Ctrl-C does; kill its process group where that does not end it."""
-    process.send_signal(signal.SIGINT)
-    with contextlib.suppress(subprocess.TimeoutExpired):
-        process.wait(END_S)
-    with contextlib.suppress(ProcessLookupError):
-        os.killpg(process.pid, signal.SIGKILL)
-    process.wait()
