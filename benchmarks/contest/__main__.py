@@ -36,7 +36,9 @@ def contest(
     device: Annotated[str | None, typer.Option(help="cpu or cuda; by default the GPU where there is one")] = None,
     threads: Annotated[int | None, typer.Option(min=1, help="CPU threads each; by default one per CPU")] = None,
     rounds: Annotated[int, typer.Option(min=1, help="undisturbed timings of each contender")] = 7,
-    json_file: Annotated[Path | None, typer.Option("--json", help="write the figures to this file")] = None,
+    json_file: Annotated[
+        Path | None, typer.Option("--json", help="add to this file, which keeps other processors' figures")
+    ] = None,
 ) -> None:
     """Measure pairs per second of this engine and of its peers, each at its best batch size, timed in turn on the same
     texts, and the share of the machine's matrix-product rate that this engine reaches."""
@@ -56,7 +58,8 @@ def contest(
         figures = run(task, status.update if err.is_terminal else lambda step: err.print(step, markup=False))
     show(figures)
     if json_file is not None:
-        write_results(json_file, figures, figures["measured"])
+        machine = figures["measured"]["machine"]
+        write_results(json_file, {machine: figures}, figures["measured"], merge=True)
 
 
 def cpus() -> int:

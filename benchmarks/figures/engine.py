@@ -2,9 +2,10 @@
 
 from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 from benchmarks.contest.shapes import ETTIN
-from benchmarks.figures.stored import conditions, stored, versions
+from benchmarks.figures.stored import by_processor, conditions, stored, versions
 from benchmarks.gpu.goals import beside_goals
 
 from rankfleet.bench.tables import markdown
@@ -16,9 +17,12 @@ PEERS = ("sentence-transformers-fp32", "sentence-transformers-bf16", "onnxruntim
 BEST_OF = ("sentence-transformers", "onnxruntime", "openvino")  # entries that repeat a peer's best precision
 
 
-def contest(shape: str) -> str:
-    """One run of benchmarks/contest."""
-    figures = stored(f"engine_{shape}")
+def contests(shape: str) -> str:
+    """The run of benchmarks/contest on every processor."""
+    return "\n\n".join(contest(figures) for _, figures in by_processor(f"engine_{shape}"))
+
+
+def contest(figures: dict[str, Any]) -> str:
     peers = {name: entry for name, entry in figures["peers"].items() if name not in BEST_OF}
     own = {f"**Rankfleet** {dtype}": entry for dtype, entry in figures["by_dtype"].items()}
     rows = []
@@ -47,18 +51,24 @@ def contest(shape: str) -> str:
 
 
 def ratios() -> str:
-    """Rankfleet ÷ each peer, by precision."""
-    runs = [stored(f"engine_{shape}")["ratio_by_dtype"] for shape in SHAPES]
+    """Rankfleet ÷ each peer, by precision, shape and processor."""
+    runs = {
+        f"{shape}, {processor}": figures["ratio_by_dtype"]
+        for shape in SHAPES
+        for processor, figures in by_processor(f"engine_{shape}")
+    }
     rows = []
-    for dtype in runs[0]:
+    for dtype in next(iter(runs.values())):
         for peer in PEERS:
-            found = [run[dtype].get(peer) for run in runs]
+            found = [run[dtype].get(peer) for run in runs.values()]
             rows.append([f"{dtype} ÷ {peer}", *("not run" if ratio is None else f"{ratio:.1f}×" for ratio in found)])
-    return markdown(["", *SHAPES], rows)
+    return markdown(["", *runs], rows)
 
 
 def ratio(shape: str, dtype: str, peer: str) -> str:
-    return f"{stored(f'engine_{shape}')['ratio_by_dtype'][dtype][peer]:.1f} times"
+    """The lowest of all processors."""
+    runs = by_processor(f"engine_{shape}")
+    return f"{min(figures['ratio_by_dtype'][dtype][peer] for _, figures in runs):.1f} times"
 
 
 def precision() -> str:
@@ -174,7 +184,7 @@ def cascades() -> str:
 
 
 FIGURES: dict[str, Callable[[], str]] = {
-    **{f"engine-{shape}": partial(contest, shape) for shape in SHAPES},
+    **{f"engine-{shape}": partial(contests, shape) for shape in SHAPES},
     "ratios": ratios,
     "ratio-sentence-transformers": partial(ratio, "17m", "bfloat16", "sentence-transformers-fp32"),
     "ratio-openvino": partial(ratio, "17m", "bfloat16", "openvino-bf16"),

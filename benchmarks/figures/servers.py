@@ -1,22 +1,18 @@
 """Figures of whole servers side by side, on every processor that was measured: docs/performance.md, README.md."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
-from benchmarks.figures.stored import conditions, stored
+from benchmarks.figures.stored import by_processor, conditions
 from benchmarks.servers.report import GOALS, is_right
 
 from rankfleet.bench.tables import markdown
 
 
-def by_processor() -> Iterator[tuple[str, dict[str, Any]]]:
-    return ((name, figures) for name, figures in stored("servers").items() if name != "measured")
-
-
 def servers() -> str:
     """For every processor a table of servers and cells, with the ratios of the goals."""
-    return "\n\n".join(table(figures) for _, figures in by_processor())
+    return "\n\n".join(table(figures) for _, figures in by_processor("servers"))
 
 
 def table(figures: dict[str, Any]) -> str:
@@ -61,7 +57,8 @@ def peer_versions(figures: dict[str, Any]) -> str:
 
 def lowest(dtype: str) -> str:
     """Rankfleet in this precision ÷ the better of infinity and vLLM, the lowest of all processors."""
-    return f"{min(figures['ratio'][dtype]['lowest'] for _, figures in by_processor()):.1f} times"
+    runs = by_processor("servers")
+    return f"{min(figures['ratio'][dtype]['lowest'] for _, figures in runs):.1f} times"
 
 
 FIGURES: dict[str, Callable[[], str]] = {

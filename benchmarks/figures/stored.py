@@ -16,6 +16,11 @@ def stored(name: str) -> dict[str, Any]:
     return read_results(result_file(name))
 
 
+def by_processor(name: str) -> list[tuple[str, dict[str, Any]]]:
+    """Processors and their figures, of a result file that has some of each that was measured."""
+    return [(processor, figures) for processor, figures in stored(name).items() if processor != "measured"]
+
+
 def versions(measured: dict[str, Any]) -> str:
     """`torch 2.13.0, ray 2.60.0`."""
     found = measured["versions"]
