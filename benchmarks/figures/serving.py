@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from benchmarks.figures.stored import conditions, stored, versions
+from benchmarks.paths import RESULTS
 
 from rankfleet.bench.tables import Column, markdown
 
@@ -135,12 +136,16 @@ def saturation() -> str:
 
 
 def faults() -> str:
-    """Scenarios, overload and memory, with their conditions."""
-    figures = stored("faults")
+    """For every processor the scenarios, overload and memory, with their conditions."""
+    return "\n\n".join(faults_on(stored(f"faults/{each.stem}")) for each in sorted((RESULTS / "faults").iterdir()))
+
+
+def faults_on(figures: dict[str, Any]) -> str:
     scenarios = {name: row for name, row in figures.items() if "what" in row}
     rows = [[f"`{name}`", row["what"], *(c.cell(row) for c in OUTCOMES)] for name, row in scenarios.items()]
     measured, calm = figures["measured"], figures["calm"]
-    dates = ", ".join(sorted({row["measured"]["date"] for row in [*scenarios.values(), figures["soak"]]}))
+    soaks = [figures["soak"]] if "soak" in figures else []
+    dates = ", ".join(sorted({row["measured"]["date"] for row in [*scenarios.values(), *soaks]}))
     replicas = ", ".join(f"{count} of {name}" for name, count in calm["settings"]["replicas"].items())
     return "\n\n".join(
         [
@@ -148,7 +153,7 @@ def faults() -> str:
             f"Budgets: {budgets(calm)}{of_capacity(calm)}. Late: answered after the budget as the client sees it. "
             "Unscored: in the order given, since the budget had ended.",
             overload(figures["overload"]),
-            memory(figures["soak"]),
+            *map(memory, soaks),
             f"{measured['machine']}, {versions(measured)}, {dates}; replicas: {replicas}. The load generator and the "
             "start of every new replica take time from the same cores, which shows most in the latencies.",
         ]
