@@ -49,6 +49,18 @@ def test_a_pair_scores_the_same_to_the_last_bit_whatever_its_neighbours(dtype: s
 
 
 @NEEDS_KERNELS
+@pytest.mark.parametrize("dtype", ["bfloat16", "int8"])
+def test_what_an_earlier_batch_left_behind_counts_for_nothing(dtype: str) -> None:
+    needs(dtype)
+    reranker = Reranker.load(find_checkpoint("demo/large"), dtype, "cpu")
+    texts = documents([2, 7, 30, 100])
+    first = reranker.score(QUERY, texts)
+    for buffer in reranker.scorer._encoder._workspace_buffers:
+        buffer.fill_(float("nan"))
+    assert reranker.score(QUERY, texts).tolist() == first.tolist()
+
+
+@NEEDS_KERNELS
 def test_widths_that_the_kernels_do_not_have_run_in_pytorch(tmp_path: Path) -> None:
     folder = checkpoints.modernbert_classifier(tmp_path, "cls")  # rotary heads of 32
     assert not isinstance(Scorer.load(Checkpoint(folder), "float32", "cpu")._encoder, NativeEncoder)

@@ -53,7 +53,7 @@ VARIANTS = (
     Variant("int8", "float32", (*BASE, "avx512_vnni")),
     Variant("int8", "bfloat16", (*BASE, "avx512_vnni", "avx512_bf16")),
     Variant("bfloat16", "bfloat16", (*BASE, "avx512_bf16", "amx_tile", "amx_bf16")),
-    Variant("int8", "bfloat16", (*BASE, "avx512_vnni", "avx512_bf16", "amx_tile", "amx_int8")),
+    Variant("int8", "bfloat16", (*BASE, "avx512_vnni", "avx512_bf16", "amx_tile", "amx_int8", "amx_bf16")),
 )
 
 

@@ -41,7 +41,8 @@ struct Batch {
     int64_t tokens, pairs, item_count;
 };
 
-// Buffers of at least `tokens` rows. hidden: [tokens][hidden]; qkv: [tokens][3 hidden]; attended [tokens][hidden].
+// Buffers of at least `tokens` rows. hidden: [tokens][hidden]; attended: [tokens][hidden]. qkv: [tokens][3 hidden],
+// and SPARE_ROWS more (encoder.py), which may be read.
 struct Workspace {
     float* hidden;
     void *qkv, *attended;

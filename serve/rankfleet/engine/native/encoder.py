@@ -12,6 +12,7 @@ from rankfleet.engine.native.library import Library
 from rankfleet.engine.native.structs import BatchStruct, NativeWeights, WorkspaceStruct
 
 ITEM_QUERIES = 384  # queries of one attention work item; longer pairs are shared between threads
+SPARE_ROWS = 15  # of q, k and v after the last token: AMX multiplies queries by sixteen (attention.hpp)
 
 
 def attention_items(lengths: np.ndarray, heads: int) -> np.ndarray:
@@ -97,7 +98,7 @@ class NativeEncoder:
             self._workspace_buffers = ()  # free the old ones before the new ones are allocated
             self._workspace_buffers = (
                 torch.empty((tokens, self.hidden)),
-                torch.empty((tokens, 3 * self.hidden), dtype=self._attention_dtype),
+                torch.empty((tokens + SPARE_ROWS, 3 * self.hidden), dtype=self._attention_dtype),
                 torch.empty((tokens, self.hidden), dtype=self._attention_dtype),
             )
         return self._workspace_buffers
