@@ -55,8 +55,9 @@ def test_what_an_earlier_batch_left_behind_counts_for_nothing(dtype: str) -> Non
     reranker = Reranker.load(find_checkpoint("demo/large"), dtype, "cpu")
     texts = documents([2, 7, 30, 100])
     first = reranker.score(QUERY, texts)
-    for buffer in reranker.scorer._encoder._workspace_buffers:
-        buffer.fill_(float("nan"))
+    with torch.inference_mode():
+        for buffer in reranker.scorer._encoder._workspace_buffers:
+            buffer.fill_(float("nan"))
     assert reranker.score(QUERY, texts).tolist() == first.tolist()
 
 
