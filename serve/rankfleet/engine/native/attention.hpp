@@ -151,6 +151,7 @@ struct HeadAttention {
     // spare ones after the last (encoder.py).
     void by_tiles(const Strip& of, int count) {
         const long query_bytes = of.query_step * sizeof(Element), key_bytes = LANES * 4;
+        end_stores();
         _tile_loadd(4, of.query, query_bytes);
         if constexpr (D == 64) _tile_loadd(5, of.query + 32, query_bytes);
         const uint32_t* columns = &keys[(size_t)(of.from - of.low) * UNITS];
@@ -172,6 +173,7 @@ struct HeadAttention {
         }
         float total[SIDE];
         for (int r = 0; r < count; r++) total[r] = weigh(of, r);
+        end_stores();
         _tile_zero(0);
         _tile_zero(1);
         _tile_zero(2);

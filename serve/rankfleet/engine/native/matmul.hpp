@@ -184,10 +184,14 @@ struct TileRegisters {
     TileRegisters() {
         TileShapes shapes;
         for (int t = 0; t < 8; t++) shapes.bytes[t] = 64, shapes.rows[t] = SIDE;
+        asm volatile("" ::"m"(shapes));  // GCC takes it that only the first bytes of them are read
         _tile_loadconfig(&shapes);
     }
     ~TileRegisters() { _tile_release(); }
 };
+
+// GCC does not know that loads of tiles read memory: before them, this ends what it has postponed to store.
+inline void end_stores() { asm volatile("" ::: "memory"); }
 
 // Sums of 32 rows by 32 columns, in registers 0 … 3: rows from `rows` on, `row_step` units apart, and columns from
 // `columns` on, laid out as in `Linear`. They are written to `sums`, [32][COLUMNS] 32-bit numbers.
@@ -233,6 +237,7 @@ template <class T, class Done>
 inline void matmul_by_tiles(const Rows<T>& x, int begin, int end, const Linear& w, int from, int to, Done&& done) {
     alignas(64) uint32_t sums[2 * SIDE * COLUMNS];
     int units = w.in / T::UNIT;
+    end_stores();
     for (int column = from; column < to; column += COLUMNS) {
         const uint32_t* weight = w.weight + (long)column * units;
         for (int first = begin; first < end; first += 2 * SIDE) {
