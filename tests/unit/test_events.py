@@ -138,11 +138,11 @@ async def test_a_refusal_makes_an_event_with_its_arm_and_its_reason() -> None:
         (RerankRequest("secret", ["a"] * 1001, user="u-1"), TooLarge, 413, "too_large"),
     ],
 )
-async def test_what_the_client_did_wrong_has_an_arm_and_is_not_quoted(
+async def test_what_is_refused_before_its_arm_decides_anything_has_no_arm_and_is_not_quoted(
     request_: RerankRequest, error: type[Exception], status: int, code: str
 ) -> None:
     event = await event_of(request_, error, experiments={"size": EXPERIMENT})
-    assert (event.arm, event.status, event.error, event.reason) == ("small", status, code, "")
+    assert (event.arm, event.status, event.error, event.reason) == (None, status, code, "")
     assert "secret" not in str(event)
 
 

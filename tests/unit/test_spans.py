@@ -1,6 +1,7 @@
 """Where in a document the passage is that scored best, from tokens to code points."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +37,7 @@ def test_spans_are_in_code_points_and_have_no_white_space_around_them() -> None:
     assert encoder.span("a dog  is an   animal", 1, 3) == (2, 9)
     assert encoder.span("😀 cat 😀😀 dog ", 1, 4) == (2, 12)
     assert encoder.span("a dog", 0, 2) == (0, 5)
+    assert encoder.span("a dog", 1, 9) == (2, 5), "a long word, cut elsewhere, had more tokens"
 
 
 def test_what_a_chat_template_adds_is_no_part_of_a_document() -> None:
@@ -91,6 +93,21 @@ async def test_the_span_of_a_document_is_that_of_its_best_passage() -> None:
     ]
     ranking = await service().rank(RerankRequest("cat", documents, long_documents="max_passage"))
     assert [document.span for document in ranking.documents] == [None] * 4
+
+
+async def test_a_document_of_several_queries_is_looked_through_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    one, looked, span = service(), list[str](), TextEncoder.span
+
+    def seen(encoder: TextEncoder, text: str, start: int, stop: int) -> tuple[int, int]:
+        looked.append(text)
+        return span(encoder, text, start, stop)
+
+    monkeypatch.setattr(TextEncoder, "span", seen)
+    document = f"{DOGS}{MOONS}"
+    request = RerankRequest("", [document] * 3, queries=("cat", "sun", "car"), counts=(1, 1, 1), spans=True)
+    ranking = await one.rank(replace(request, long_documents="max_passage"))
+    assert [each.span and each.span[:2] for each in ranking.documents] == [(180, 449)] * 3
+    assert looked == [document]
 
 
 async def test_spans_belong_to_documents_by_their_places_in_the_request() -> None:

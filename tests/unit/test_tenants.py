@@ -1,7 +1,9 @@
 """What tenants may use: pairs per second, a share of the fleet, memory and requests in progress."""
 
 import asyncio
+import json
 import math
+import threading
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -9,14 +11,19 @@ from typing import Any
 
 import numpy as np
 import pytest
+from fastapi import Request
 
 from rankfleet.api.admission import Admission
+from rankfleet.api.dialects.native import NATIVE
+from rankfleet.api.headers import RequestHeaders
+from rankfleet.api.http import RequestReader
 from rankfleet.api.keys import KeyRing, line_of
 from rankfleet.core.config import FleetConfig
 from rankfleet.core.errors import ConfigError, Overloaded, RateLimited
 from rankfleet.core.messages import Plan, Refusal, RerankRequest
 from rankfleet.core.sections import Routing, Tenant
 from rankfleet.core.work import Work
+from rankfleet.engine.text.inline import INLINE_ENCODED
 from rankfleet.estimates.arrivals import ArrivalStats
 from rankfleet.estimates.latency import LatencyModel
 from rankfleet.replica.batching import QueuedChunk, feasible_chunks, select_batch
@@ -337,6 +344,35 @@ async def test_a_body_that_takes_long_to_parse_is_refused_after_another(tmp_path
             return reply.status_code, "retry-after-ms" in reply.headers
 
         assert [await post("shop"), await post("shop"), await post("blog")] == [(422, False), (429, True), (422, False)]
+
+
+async def test_parsing_for_a_client_that_has_left_counts_until_its_thread_ends() -> None:
+    limits, begun, over = TenantLimits({"shop": Tenant(share=0.1)}), threading.Event(), threading.Event()
+    clock = FakeClock()
+
+    def parse(body: bytes, headers: RequestHeaders) -> Any:
+        begun.set()
+        over.wait()
+
+    body = json.dumps({"rank_fields": ["t"], "query": "a" * INLINE_ENCODED}).encode()
+    route = replace(next(each for each in NATIVE.routes if each.takes_long(body)), parse=parse)
+
+    async def receive() -> dict[str, Any]:
+        return {"type": "http.request", "body": body}
+
+    with Admission(10**9).enter() as reservation:
+        scope = {"type": "http", "method": "POST", "path": route.path, "headers": [], "rankfleet.tenant": "shop"}
+        request = Request(scope | {"rankfleet.reservation": reservation}, receive)
+        reading = asyncio.create_task(RequestReader(10**6, limits, clock).read(request, route))
+        while not begun.is_set():
+            await asyncio.sleep(0)
+        reading.cancel()
+        await asyncio.gather(reading, return_exceptions=True)
+    clock.now += 5.0
+    over.set()
+    await asyncio.wait(asyncio.all_tasks() - {asyncio.current_task()})
+    with pytest.raises(RateLimited, match="parsing the bodies of tenant shop"):
+        limits.check_parsing("shop", clock())
 
 
 async def test_texts_of_one_tenant_do_not_change_what_is_estimated_for_another() -> None:

@@ -403,6 +403,7 @@ async def test_structured_documents_are_read_as_yaml_and_returned_whole(client: 
         ("/v2/rerank", b'{"rank_fields": ["t"]}', True),
         ("/v1/rerank", b'{"rank_fields": ["t"]}', True),
         ("/v1/rerank", b'{"query": "of the rank_fields"}', False),
+        ("/v1/rerank", rb'{"rank\u005ffields": ["t"]}', True),
         ("/jina/rerank", b'{"rank_fields": ["t"]}', False),
     ],
 )
@@ -556,6 +557,11 @@ async def test_a_body_of_no_dialect_is_refused_in_the_native_form(
 )
 def test_the_path_that_is_meant(sent: str, meant: str) -> None:
     assert canonical_path(sent) == meant
+
+
+def test_a_path_longer_than_any_that_is_served_is_not_looked_into() -> None:
+    path = "/v1" * 1000 + "/rerank"
+    assert canonical_path(path) == path
 
 
 @pytest.mark.parametrize(

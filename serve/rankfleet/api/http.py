@@ -62,7 +62,17 @@ class RequestReader:
             route = route.told_by(body)
             request.scope["path"] = route.path  # errors from here on have the form of its dialect
         parse = partial(route.parse, body, request_headers(request, route.body.model_fields, self._unit_headers))
-        parsed = await run(parse, len(body), INLINE_ENCODED) if route.takes_long(body) else parse()
+        if route.takes_long(body):
+            # No thread can be stopped: one whose client has left goes on, and all of its time counts.
+            parsing = asyncio.ensure_future(run(parse, len(body), INLINE_ENCODED))
+            try:
+                parsed = await asyncio.shield(parsing)
+            except asyncio.CancelledError:
+                tenant, left_s = request.scope["rankfleet.tenant"], self._clock()
+                parsing.add_done_callback(lambda done: self._limits.take_parsing(tenant, self._clock() - left_s))
+                raise
+        else:
+            parsed = parse()
         if not isinstance(parsed, ParsedRequest):
             return route, parsed
         if parsed.copies * len(body) > self._max_body_bytes:

@@ -16,15 +16,17 @@ from rankfleet.core.bounds import MAX_HEADER_BYTES, READ_TIMEOUT_S, WRITE_TIMEOU
 # latency buckets are denser around typical budgets.
 # Ranking is idempotent, so HAProxy may send a request to another router when the first one died. It has to hold the
 # whole request for that (`option http-buffer-request`), for which Serve has no setting, nor for the time after which a
-# client that sends too slowly is cut off. Both stand behind the value of a setting that goes into HAProxy's
-# configuration as it is (cluster/ray_private.py).
+# client that sends too slowly is cut off. HTTP/2 without TLS is off: one connection could have a hundred streams, which
+# no limit of connections counts. All three stand behind the value of a setting that goes into HAProxy's configuration
+# as it is (cluster/ray_private.py).
 LOW_LATENCY = {
     "RAY_SERVE_ENABLE_HA_PROXY": "1",
     "RAY_SERVE_THROUGHPUT_OPTIMIZED": "1",
     "RAY_SERVE_REPLICA_AUTOSCALING_METRIC_PUSH_INTERVAL_S": "0.5",
     "RAY_SERVE_HANDLE_AUTOSCALING_METRIC_PUSH_INTERVAL_S": "0.5",
     "RAY_SERVE_HAPROXY_RETRY_ON": (
-        f"conn-failure empty-response\n    option http-buffer-request\n    timeout http-request {READ_TIMEOUT_S}s"
+        "conn-failure empty-response\n    option http-buffer-request\n    option disable-h2-upgrade\n"
+        f"    timeout http-request {READ_TIMEOUT_S}s"
     ),
     "RAY_SERVE_HAPROXY_TIMEOUT_CLIENT_S": str(WRITE_TIMEOUT_S),
     "RAY_SERVE_HAPROXY_TUNE_BUFSIZE": str(MAX_HEADER_BYTES),

@@ -14,8 +14,6 @@ from functools import partial
 from types import MappingProxyType
 from typing import Any, TypeVar
 
-import numpy as np
-
 from rankfleet.core.config import FleetConfig, LiveSettings
 from rankfleet.core.errors import Overloaded, Unavailable
 from rankfleet.core.events import RequestEvent
@@ -147,7 +145,9 @@ class RankingService:
         except BaseException as error:
             if on_event is not None:
                 took_ms = (self.clock() - timing.started_s) * 1e3
-                tell(on_event, failed, request, assignment, at_s, error, resolved and resolved.target, took_ms)
+                # What is refused before its arm has decided anything says nothing of that arm.
+                of_arm, target = (assignment, resolved.target) if resolved is not None else (None, None)
+                tell(on_event, failed, request, of_arm, at_s, error, target, took_ms)
             raise
         finally:
             self._under_way -= 1
@@ -190,7 +190,7 @@ class RankingService:
         plan, answer = await self._router.route(tokenized)
         ranking = ranking_of(tokenized, plan, answer)
         if answer is not None and answer.best is not None:
-            ranking = await self._with_spans(ranking, answer.best, resolved.places)
+            ranking = await self._with_spans(ranking, answer.best, resolved)
         timing.ends("reply", self.clock())
         return ranking
 
@@ -324,15 +324,18 @@ class RankingService:
         tokenizers = {tier: (self._tokenizers[tier], self.config.tiers[tier].max_tokens) for tier in tiers}
         work = partial(tokenize, request, tokenizers, self._cache, passages)
         # Short texts need no thread.
-        return await (self.in_turn(request.tenant, work) if sum(request.characters) > INLINE_ENCODED else work())
+        characters = sum(request.characters) + sum(map(len, request.each_query))
+        return await (self.in_turn(request.tenant, work) if characters > INLINE_ENCODED else work())
 
-    async def _with_spans(self, ranking: Ranking, best: Mapping[int, Passage], places: np.ndarray | None) -> Ranking:
-        """best: by place, the passage that scored best. places: as in `ResolvedRequest`."""
+    async def _with_spans(self, ranking: Ranking, best: Mapping[int, Passage], resolved: ResolvedRequest) -> Ranking:
+        """best: by place, the passage that scored best."""
+        places = resolved.places
         passages = best if places is None else {int(places[place]): passage for place, passage in best.items()}
         span_of = {passage.tier: self._tokenizers[passage.tier].encoder.span for passage in best.values()}
         characters = sum(len(ranking.texts[place]) for place, passage in passages.items() if not passage.is_whole)
         added = partial(with_spans, ranking, passages, span_of, self.fleet.quality.calibration)
-        return await run(added, characters, INLINE_ENCODED)
+        work = partial(run, added, characters, INLINE_ENCODED)
+        return await (self.in_turn(resolved.request.tenant, work) if characters > INLINE_ENCODED else work())
 
     def _plan_request(
         self, resolved: ResolvedRequest, work: Mapping[str, Work], lengths: Mapping[str, Lengths] | None = None

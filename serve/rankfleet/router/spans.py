@@ -40,11 +40,14 @@ def with_spans(
     """The ranking with the span of each scored document. passages: by the document's index. span_of, calibrations of
     logits: by tier."""
     documents = []
+    found: dict[tuple[str, Passage], tuple[int, int]] = {}  # several queries may have the same document
     for document in ranking.documents:
         passage, text = passages.get(document.index), ranking.texts[document.index]
         if passage is not None and document.logit is not None and passage.start < passage.stop:
             whole = (0, len(text))
-            start, stop = whole if passage.is_whole else span_of[passage.tier](text, passage.start, passage.stop)
+            if not passage.is_whole and (text, passage) not in found:
+                found[text, passage] = span_of[passage.tier](text, passage.start, passage.stop)
+            start, stop = whole if passage.is_whole else found[text, passage]
             log_odds = calibrations.get(passage.tier, PLAIN).log_odds(np.array(document.logit))
             document = replace(document, span=PassageSpan(start, stop, float(probability(log_odds))))
         documents.append(document)

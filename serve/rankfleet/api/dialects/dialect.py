@@ -97,8 +97,9 @@ class Route(Generic[Parsed, Outcome]):
         return schema_of(self.body)
 
     def takes_long(self, body: bytes) -> bool:
-        """Whether parsing this body may take a while: it names fields of structured documents to read."""
-        return "rank_fields" in self.body.model_fields and b'"rank_fields"' in body
+        """Whether parsing this body may take a while: it names fields of structured documents to read, or may do so by
+        escapes."""
+        return "rank_fields" in self.body.model_fields and (b'"rank_fields"' in body or b"\\u" in body)
 
     def also_at(self, *paths: str) -> list["Route[Parsed, Outcome]"]:
         """This route, and the same at these paths."""

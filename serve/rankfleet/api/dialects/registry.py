@@ -31,6 +31,7 @@ PATHS = {
 }
 BASES = {dialect.base: dialect for dialect in DIALECTS if dialect.base}
 STATUS_PATHS = {"/health", "/healthz", "/readyz", "/v1/models"}  # below every base path, too
+MAX_PATH = 2048  # characters; no path is longer, and to match one takes time that grows with its square
 REPEATED = re.compile(r"(?:/v[12])+(?=/v[12]/)")
 HOSTED_NIM = re.compile(r"/v1/retrieval/.+/reranking$")  # NVIDIA's hosted models; the body names the model, too
 
@@ -45,7 +46,7 @@ def canonical_path(path: str) -> str:
     base URL that has one), as NVIDIA's microservices have it where it is one of its cloud, and without the base path in
     front of a status path."""
     path = path.rstrip("/") or "/"
-    if path in PATHS:
+    if path in PATHS or len(path) > MAX_PATH:
         return path
     path = HOSTED_NIM.sub("/v1/ranking", REPEATED.sub("", path))
     base, rest = split_base(path)

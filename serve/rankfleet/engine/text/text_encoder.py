@@ -85,6 +85,8 @@ class TextEncoder:
             if len(offsets) >= stop or end == len(text):
                 break
             size *= 2
+        # Of a long word that is cut, the parts may have more tokens than the whole.
+        start, stop = min(start, len(offsets) - 1), min(stop, len(offsets))
         before = len(self._wrap.prefix)  # characters of the text that are not the document's
         if self._wrap.strip:
             before -= len(document) - len(document.lstrip())
