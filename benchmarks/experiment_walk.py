@@ -16,7 +16,7 @@ from typing import Any
 
 import yaml
 from benchmarks.paths import ROOT, result_file
-from benchmarks.server_process import RANKFLEET, serving
+from benchmarks.server_process import RANKFLEET, environment, serving
 
 from rankfleet.bench.results import measured, read_results, write_results
 from rankfleet.cluster.environment import free_port
@@ -52,11 +52,6 @@ def arguments(command: str, data: Path, port: int, requests: float) -> list[str]
     return RANKFLEET + words[1:]
 
 
-def environment() -> dict[str, str]:
-    """Modules are those of this repository in any folder, and lines as wide as a page."""
-    return os.environ | {"PYTHONPATH": os.pathsep.join(map(str, (ROOT, ROOT / "serve"))), "COLUMNS": "118"}
-
-
 def add_step(printed: str, fleet_file: Path) -> None:
     """What the page says to do after `set`: add the step that it printed."""
     step = yaml.safe_load(re.findall(r"^\s*- (\{at: .*\})$", printed, flags=re.MULTILINE)[-1])
@@ -75,7 +70,7 @@ def walk(data: Path, requests: float = 1.0) -> dict[str, Any]:
         fleet_file, figures = folder / "size.yaml", folder / "report.json"
         (text,) = blocks("yaml")
         fleet_file.write_text(text, encoding="utf-8")
-        with serving(arguments(first, data, port, requests), folder, environment()):
+        with serving(arguments(first, data, port, requests), folder):
             for command in rest:
                 words = arguments(command, data, port, requests)
                 if " report " in command:

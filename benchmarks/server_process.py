@@ -9,6 +9,8 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
+from benchmarks.paths import ROOT
+
 RANKFLEET = [sys.executable, "-c", "from rankfleet.cli import main; main()"]
 READY = "Ctrl-C stops it"  # the end of what a fleet prints when it ranks
 START_S, END_S, POLL_S = 300.0, 60.0, 0.2
@@ -37,16 +39,19 @@ def started(
         signal.signal(signal.SIGTERM, before)
 
 
+def environment() -> dict[str, str]:
+    """Modules are those of this repository in any folder, and lines as wide as a page."""
+    return os.environ | {"PYTHONPATH": os.pathsep.join(map(str, (ROOT, ROOT / "serve"))), "COLUMNS": "118"}
+
+
 @contextlib.contextmanager
-def serving(
-    command: Sequence[str | Path], folder: Path, environment: Mapping[str, str] = os.environ
-) -> Iterator["subprocess.Popen[bytes]"]:
+def serving(command: Sequence[str | Path], folder: Path) -> Iterator["subprocess.Popen[bytes]"]:
     """Run a fleet in this folder until it is left, from when it ranks. Its output is in `serve.log` there.
 
     Raises RuntimeError, with the output, if it ends or takes longer than START_S.
     """
     log = folder / "serve.log"
-    with started(command, log, environment, folder) as process:
+    with started(command, log, environment(), folder) as process:
         until_s = time.monotonic() + START_S
         while READY not in log.read_text():
             if process.poll() is not None or time.monotonic() > until_s:
