@@ -345,6 +345,24 @@ async def test_unknown_headers_and_fields_in_the_query_string_are_refused(client
     assert (await client.post("/v1/rerank?api-version=1", json=BODY)).status_code == 200
 
 
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        ("/v1/rerank", b'{"queries": [1, 1, 1], "documents": ["a"]}'),
+        ("/v1/rerank", b'{"query": "a", "documents": ["a"], "scores": ["", "", ""]}'),
+        ("/v1/rerank", b'{"query": "a", "documents": ["a"], "rank_fields": [1, 1, 1]}'),
+        ("/v1/score", b'{"text_1": [1, 1, 1], "text_2": "a"}'),
+        ("/v1/feedback", b'{"request_id": "a", "clicks": ["a", "a", "a"]}'),
+    ],
+)
+async def test_of_a_list_the_first_fault_is_named(path: str, body: bytes) -> None:
+    async with http_client(service(), feedback=lambda feedback: True) as client:
+        reply = await client.post(path, content=body)
+    assert reply.status_code in (400, 422)
+    assert reply.text.count("0: Input should be a valid") == 1
+    assert "1: Input" not in reply.text
+
+
 async def test_messages_cut_long_text_from_the_client(client: httpx.AsyncClient) -> None:
     for body in ({"model": "m" * 1500}, {"slo_class": "c" * 1500}):
         reply = await client.post("/v1/rerank", json=BODY | body)
@@ -352,7 +370,7 @@ async def test_messages_cut_long_text_from_the_client(client: httpx.AsyncClient)
 
 
 async def test_returned_documents_are_as_sent(client: httpx.AsyncClient) -> None:
-    document = {"id": 7, "text": "a dog is", "n": 1.0, "big": 2**70, "tags": ["a", None, True], "in": {"x": -0.5}}
+    document = {"id": 7, "text": "a dog is", "n": 1.0, "big": 2**64 - 1, "tags": ["a", None, True], "in": {"x": -0.5}}
     body = {"query": "cat", "documents": [document, "a"], "return_documents": True}
     reply = await client.post("/v1/rerank", json=body)
     assert reply.status_code == 200

@@ -56,13 +56,19 @@ def test_strings_are_taken_as_they_are() -> None:
         ({"image": "aGk="}, None, "texts.0: 'image' is not supported; send a text"),
         ({"image": None, "text": None}, None, "texts.0: must be a string"),
         ({"title": "a"}, ["text", "year"], "texts.0: has none of the rank_fields"),
-        ({"title": float("nan")}, ["title"], "texts.0: NaN and infinity are not JSON"),
+        ({"title": float("nan")}, ["title"], "texts.0: NaN, infinity and whole numbers"),
+        ({"text": "a", "id": [2**64]}, None, "texts.0: NaN, infinity and whole numbers beyond 64 bits"),
+        ({"text": "a", "id": -(2**63) - 1}, None, "texts.0: NaN, infinity and whole numbers beyond 64 bits"),
         (5, ["title"], "texts.0: must be a string"),
     ],
 )
 def test_a_document_without_a_text_is_refused(document: Any, rank_fields: list[str] | None, message: str) -> None:
     with pytest.raises(InvalidRequest, match=message):
         texts_of([document], "texts", rank_fields)
+
+
+def test_whole_numbers_of_64_bits_are_taken() -> None:
+    assert texts_of([{"text": "a", "ids": [2**64 - 1, -(2**63), True]}], "texts") == ["a"]
 
 
 def test_documents_that_take_long_to_read_are_refused() -> None:

@@ -4,23 +4,28 @@ import asyncio
 import json
 import math
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
 from fastapi import Request
 
 from rankfleet.api.admission import Admission
+from rankfleet.api.dialects.dialect import Reply
 from rankfleet.api.dialects.native import NATIVE
 from rankfleet.api.headers import RequestHeaders
 from rankfleet.api.http import RequestReader
 from rankfleet.api.keys import KeyRing, line_of
+from rankfleet.api.ranking import RankingHandler
 from rankfleet.core.config import FleetConfig
 from rankfleet.core.errors import ConfigError, Overloaded, RateLimited
-from rankfleet.core.messages import Plan, Refusal, RerankRequest
+from rankfleet.core.messages import Decision, Plan, Refusal, RerankRequest
 from rankfleet.core.sections import Routing, Tenant
 from rankfleet.core.work import Work
 from rankfleet.engine.text.inline import INLINE_ENCODED
@@ -32,6 +37,7 @@ from rankfleet.router.plan_options import PlanRequest
 from rankfleet.router.planner import plan
 from rankfleet.router.snapshot import FleetSnapshot, GroupState, TierState
 from rankfleet.router.tenants import TenantLimits
+from rankfleet.router.turns import Turns
 from rankfleet.simulate.policies import policy_of
 from rankfleet.simulate.run import IN_TIME, Simulation
 from rankfleet.simulate.workload import Requests, Workload
@@ -306,22 +312,40 @@ def test_a_tenant_may_have_a_class_that_is_called_like_a_model() -> None:
     assert config.tenants["shop"].slo_classes == [name]
 
 
-def test_parsing_the_bodies_of_a_tenant_takes_a_tenth_of_its_share_of_a_router() -> None:
+def test_the_json_of_a_tenant_takes_a_tenth_of_its_share_of_a_router() -> None:
     limits = TenantLimits({"shop": Tenant(share=0.5), "blog": Tenant(share=0.5)})
+    clock = FakeClock()
+
+    def take(limits: TenantLimits, tenant: str, seconds: float) -> None:
+        limits.check_json(tenant, clock())
+        with limits.counted_json(tenant, clock):
+            clock.now += seconds
+
     for _ in range(100):
-        limits.check_parsing("shop", 0.0)
-        limits.take_parsing("shop", 0.002)  # no more than any request takes
-    limits.check_parsing("shop", 0.0)
-    limits.take_parsing("shop", 1.002)  # of the half second that ten seconds bring
-    with pytest.raises(RateLimited, match="the bodies of tenant shop") as refused:
-        limits.check_parsing("shop", 2.0)
+        take(limits, "shop", 0.002)  # no more than any request takes
+    started_s = clock()
+    take(limits, "shop", 1.002)  # of the half second that ten seconds bring
+    clock.now = started_s + 2.0
+    with pytest.raises(RateLimited, match="the JSON of tenant shop") as refused:
+        limits.check_json("shop", clock())
     assert refused.value.retry_after_s == pytest.approx(8.0)  # 0.4 s at a twentieth of a second each
-    limits.check_parsing("shop", 10.0)
-    limits.check_parsing("blog", 2.0)
+    limits.check_json("shop", started_s + 10.0)
+    limits.check_json("blog", clock())
     for nobody_else in (TenantLimits({"shop": Tenant(share=1.0)}), TenantLimits({})):
-        nobody_else.check_parsing("shop", 0.0)
-        nobody_else.take_parsing("shop", 60.0)
-        nobody_else.check_parsing("shop", 0.0)
+        take(nobody_else, "shop", 60.0)
+        nobody_else.check_json("shop", clock())
+
+
+@contextmanager
+def request_of(tenant: str, path: str, body: bytes) -> Iterator[Request]:
+    """A POST as it leaves the gate."""
+
+    async def receive() -> dict[str, Any]:
+        return {"type": "http.request", "body": body}
+
+    with Admission(10**9).enter() as reservation:
+        scope = {"type": "http", "method": "POST", "path": path, "headers": [], "rankfleet.tenant": tenant}
+        yield Request(scope | {"rankfleet.reservation": reservation}, receive)
 
 
 class TickingClock(FakeClock):
@@ -357,13 +381,8 @@ async def test_parsing_for_a_client_that_has_left_counts_until_its_thread_ends()
     body = json.dumps({"rank_fields": ["t"], "query": "a" * INLINE_ENCODED}).encode()
     route = replace(next(each for each in NATIVE.routes if each.takes_long(body)), parse=parse)
 
-    async def receive() -> dict[str, Any]:
-        return {"type": "http.request", "body": body}
-
-    with Admission(10**9).enter() as reservation:
-        scope = {"type": "http", "method": "POST", "path": route.path, "headers": [], "rankfleet.tenant": "shop"}
-        request = Request(scope | {"rankfleet.reservation": reservation}, receive)
-        reading = asyncio.create_task(RequestReader(10**6, limits, clock).read(request, route))
+    with request_of("shop", route.path, body) as request:
+        reading = asyncio.create_task(RequestReader(10**6, limits, Turns(limits), clock).read(request, route))
         while not begun.is_set():
             await asyncio.sleep(0)
         reading.cancel()
@@ -371,8 +390,43 @@ async def test_parsing_for_a_client_that_has_left_counts_until_its_thread_ends()
     clock.now += 5.0
     over.set()
     await asyncio.wait(asyncio.all_tasks() - {asyncio.current_task()})
-    with pytest.raises(RateLimited, match="parsing the bodies of tenant shop"):
-        limits.check_parsing("shop", clock())
+    with pytest.raises(RateLimited, match="the JSON of tenant shop"):
+        limits.check_json("shop", clock())
+
+
+async def test_bodies_that_a_thread_parses_wait_for_their_turn_and_then_for_what_the_others_took() -> None:
+    limits, clock, parsed = TenantLimits({"shop": Tenant(share=0.1), "blog": Tenant(share=0.9)}), FakeClock(), []
+
+    def parse(body: bytes, headers: RequestHeaders) -> Any:
+        parsed.append(headers.tenant)
+        clock.now += 5.0
+
+    body = json.dumps({"rank_fields": ["t"], "query": "a" * INLINE_ENCODED}).encode()
+    route = replace(next(each for each in NATIVE.routes if each.takes_long(body)), parse=parse)
+    reader = RequestReader(10**6, limits, Turns(limits), clock)
+
+    async def read() -> None:
+        with request_of("shop", route.path, body) as request:
+            await reader.read(request, route)
+
+    found = await asyncio.gather(*(read() for _ in range(8)), return_exceptions=True)
+    assert len(parsed) == 1
+    assert [type(each) for each in found].count(RateLimited) == 7
+
+
+async def test_writing_a_reply_counts_like_parsing_a_body() -> None:
+    clock, route = FakeClock(), next(iter(NATIVE.plan))
+    one = service(tenants={"shop": {"share": 0.05}, "blog": {"share": 0.95}}, clock=clock)
+
+    def slow_reply(decision: Decision, parsed: Any) -> Reply:
+        clock.now += 1.0
+        return route.reply(decision, parsed)
+
+    handler = RankingHandler(one, None, RequestReader(10**6, one.limits, one.turns, clock), Mock())
+    with request_of("shop", route.path, b'{"query": "cat", "documents": ["a"]}') as request:
+        assert (await handler.plan(replace(route, reply=slow_reply), request)).status_code == 200
+    with pytest.raises(RateLimited, match="the JSON of tenant shop"):
+        one.limits.check_json("shop", clock())
 
 
 async def test_texts_of_one_tenant_do_not_change_what_is_estimated_for_another() -> None:
@@ -398,7 +452,7 @@ async def test_a_tenant_reads_long_texts_in_its_share_of_the_threads_also_for_cl
         return name
 
     def ask(tenant: str | None, name: str) -> asyncio.Task[str]:
-        return asyncio.create_task(one.in_turn(tenant, partial(work, name)))
+        return asyncio.create_task(one.turns.take(tenant, partial(work, name)))
 
     first, second = ask("flood", "first"), ask("flood", "second")
     others = [ask("shop", "a"), ask("shop", "b"), ask(None, "c")]

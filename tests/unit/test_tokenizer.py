@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 
 from rankfleet.core.passages import longest_first
+from rankfleet.engine.text import text_encoder
 from rankfleet.engine.text.pair_template import PairTemplate
 from tests.unit.fakes import word_tokenizer
 
@@ -100,3 +101,16 @@ def test_lengths_are_known_before_pairs_are_built(limit: int | None, lengths: li
     pairs = np.split(ids, np.cumsum(lengths)[:-1])
     assert [(pair[0], pair[-1]) for pair in pairs] == [(1, 2)] * 4  # [CLS] and [SEP]
     assert [np.count_nonzero(pair == 2) for pair in pairs] == [2] * 4
+
+
+def test_texts_are_encoded_in_slices_whose_results_fit_into_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    encoder = word_tokenizer().encoder
+    texts = ["cat", "a dog is an animal", "", "dog", "cat sat"]
+    whole = [ids.tolist() for ids in encoder.encode_documents(texts)]
+    calls: list[list[str]] = []
+    own = encoder._encode_own
+    monkeypatch.setattr(encoder, "_encode_own", lambda some: calls.append(some) or own(some))
+    monkeypatch.setattr(text_encoder, "AT_ONCE", 6)
+    assert [ids.tolist() for ids in encoder.encode_documents(texts)] == whole
+    assert calls == [["cat"], ["a dog is an animal"], ["", "dog"], ["cat sat"]]
+    assert encoder.encode_documents([]) == []

@@ -83,7 +83,12 @@ def build_api(
     outcomes = Outcomes(metrics, health, recent)
     errors = ErrorResponses(outcomes, host.log_location, host.disconnects)
     reader = RequestReader(
-        limits.max_body_bytes, service.limits, service.clock, host.read_timeout_s, service.splits.headers
+        limits.max_body_bytes,
+        service.limits,
+        service.turns,
+        service.clock,
+        host.read_timeout_s,
+        service.splits.headers,
     )
     handler = RankingHandler(service, retriever, reader, outcomes)
 

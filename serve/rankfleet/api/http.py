@@ -1,8 +1,8 @@
 """Read request bodies and write JSON responses, whatever the dialect."""
 
 import asyncio
-import json
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
@@ -17,6 +17,7 @@ from rankfleet.core.errors import InvalidRequest, SlowSender, TooLarge, quote
 from rankfleet.core.sections import BYTES_PER_BODY_BYTE
 from rankfleet.engine.text.inline import INLINE_ENCODED, run
 from rankfleet.router.tenants import TenantLimits
+from rankfleet.router.turns import Turns
 
 BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 
@@ -28,14 +29,17 @@ class RequestReader:
         self,
         max_body_bytes: int,
         limits: TenantLimits,
+        turns: Turns,
         clock: Callable[[], float],
         timeout_s: float = READ_TIMEOUT_S,
         unit_headers: Collection[str] = (),
     ) -> None:
-        """limits: of the time that parsing the bodies of a tenant may take. clock: seconds of a steady clock.
+        """limits: of the time that the JSON of a tenant may take. turns: of parsing in threads.
+        clock: seconds of a steady clock.
         timeout_s: in which the whole body has to arrive. unit_headers: those that experiments assign arms by."""
         self._max_body_bytes = max_body_bytes
         self._limits = limits
+        self._turns = turns
         self._clock = clock
         self._timeout_s = timeout_s
         self._unit_headers = unit_headers
@@ -43,45 +47,42 @@ class RequestReader:
     async def read(self, request: Request, route: Route[Any, Any] | SharedRoute) -> tuple[Route[Any, Any], Any]:
         """The route, which is told by the body where dialects share a path, and the request, parsed by its dialect.
 
-        Raises InvalidRequest, TooLarge if the reply would be longer than a body may be, RateLimited if parsing what the
-        tenant sends takes too long, and what `read_body` raises.
+        Raises InvalidRequest, TooLarge if the reply would be longer than a body may be, RateLimited if the JSON of the
+        tenant takes too long, and what `read_body` raises.
         """
         body, tenant = await self.read_body(request), request.scope["rankfleet.tenant"]
-        started_s = self._clock()
-        self._limits.check_parsing(tenant, started_s)
-        try:
-            return await self._parse(body, request, route)
-        finally:
-            self._limits.take_parsing(tenant, self._clock() - started_s)
+        with self._counted(tenant):
+            reservation_of(request).resize(parsing_bytes(body))
+            if isinstance(route, SharedRoute):
+                route = route.told_by(body)
+                request.scope["path"] = route.path  # errors from here on have the form of its dialect
+            parse = partial(route.parse, body, request_headers(request, route.body.model_fields, self._unit_headers))
+            if not route.takes_long(body):
+                return route, self._checked(parse(), request, body)
 
-    async def _parse(
-        self, body: bytes, request: Request, route: Route[Any, Any] | SharedRoute
-    ) -> tuple[Route[Any, Any], Any]:
-        reservation_of(request).resize(parsing_bytes(body))
-        if isinstance(route, SharedRoute):
-            route = route.told_by(body)
-            request.scope["path"] = route.path  # errors from here on have the form of its dialect
-        parse = partial(route.parse, body, request_headers(request, route.body.model_fields, self._unit_headers))
-        if route.takes_long(body):
-            # No thread can be stopped: one whose client has left goes on, and all of its time counts.
-            parsing = asyncio.ensure_future(run(parse, len(body), INLINE_ENCODED))
-            try:
-                parsed = await asyncio.shield(parsing)
-            except asyncio.CancelledError:
-                tenant, left_s = request.scope["rankfleet.tenant"], self._clock()
-                parsing.add_done_callback(lambda done: self._limits.take_parsing(tenant, self._clock() - left_s))
-                raise
-        else:
-            parsed = parse()
+        async def in_thread() -> Any:
+            with self._counted(tenant):
+                return await run(parse, len(body), INLINE_ENCODED)
+
+        return route, self._checked(await self._turns.take(tenant, in_thread), request, body)
+
+    @contextmanager
+    def _counted(self, tenant: str | None) -> Iterator[None]:
+        self._limits.check_json(tenant, self._clock())
+        with self._limits.counted_json(tenant, self._clock):
+            yield
+
+    def _checked(self, parsed: Any, request: Request, body: bytes) -> Any:
+        """What was parsed. Its memory is reserved."""
         if not isinstance(parsed, ParsedRequest):
-            return route, parsed
+            return parsed
         if parsed.copies * len(body) > self._max_body_bytes:
             why = f"{parsed.copies} queries would each return the documents, more than the {self._max_body_bytes} bytes"
             raise TooLarge(f"{why} allowed; leave return_documents out, and take them by their index")
         if parsed.texts_only:
             texts = texts_bytes(parsed.request.documents) + texts_bytes(parsed.request.queries)
             reservation_of(request).resize(max(texts, (parsed.copies - 1) * len(body)))
-        return route, parsed
+        return parsed
 
     async def read_body(self, request: Request) -> bytes:
         """The whole body, without a byte-order mark.
@@ -119,8 +120,4 @@ def respond(request: Request, reply: Reply, status: int = 200) -> Response:
 
 
 def json_response(content: Any, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
-    try:
-        body = orjson.dumps(content)
-    except TypeError:  # integers beyond 64 bits, which documents may hold
-        body = json.dumps(content, ensure_ascii=False, separators=(",", ":")).encode()
-    return Response(body, status, headers, media_type="application/json")
+    return Response(orjson.dumps(content), status, headers, media_type="application/json")

@@ -42,13 +42,13 @@ class RankingHandler:
         route, parsed = await self._reader.read(request, route)
         timing.ends("read", self._service.clock())
         ranking = await self._service.rank(parsed.request, timing)
-        reply = route.reply(ranking, parsed)
+        response = self._respond(request, route, ranking, parsed)
         self._count(ranking)
-        return respond(request, reply)
+        return response
 
     async def plan(self, route: Route[Any, Decision], request: Request) -> Response:
         route, parsed = await self._reader.read(request, route)
-        return respond(request, route.reply(await self._service.explain(parsed.request), parsed))
+        return self._respond(request, route, await self._service.explain(parsed.request), parsed)
 
     async def search(self, route: Route[Any, SearchOutcome], request: Request) -> Response:
         """Retrieve and rank within one budget. Without an index, the answer is 404 and says how to build one."""
@@ -66,17 +66,22 @@ class RankingHandler:
         if top_k > limits.max_documents:
             raise TooLarge(f"top_k {top_k} is more than the {limits.max_documents} documents allowed")
         find = partial(asyncio.to_thread, self._retriever.search, parsed.request.query, top_k)
-        hits = await service.in_turn(parsed.request.tenant, find)
+        hits = await service.turns.take(parsed.request.tenant, find)
         timing.ends("retrieve", service.clock())
         if not hits:
-            return respond(request, route.reply(SearchOutcome([], None, timing), parsed))
+            return self._respond(request, route, SearchOutcome([], None, timing), parsed)
         # A document of the index that is too long is cut and not refused: the client did not choose it.
         documents = [clip(hit.text, limits.max_document_bytes) for hit in hits]
         reservation_of(request).resize(texts_bytes(documents))
         scores = [hit.score for hit in hits]
         ranking = await service.rank(replace(parsed.request, documents=documents, scores=scores), timing)
         self._count(ranking)
-        return respond(request, route.reply(SearchOutcome(hits, ranking, timing), parsed))
+        return self._respond(request, route, SearchOutcome(hits, ranking, timing), parsed)
+
+    def _respond(self, request: Request, route: Route[Any, Any], outcome: Any, parsed: Any) -> Response:
+        tenant, service = request.scope["rankfleet.tenant"], self._service
+        with service.limits.counted_json(tenant, service.clock):
+            return respond(request, route.reply(outcome, parsed))
 
     def _count(self, ranking: Ranking) -> None:
         """Record an answer once it is on its way: the client should not wait for that."""

@@ -4,15 +4,12 @@ Knows nothing of HTTP or Ray: replica groups are reached through the `GroupClien
 argument.
 """
 
-import asyncio
-import os
 import time
 from collections import defaultdict
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import partial
 from types import MappingProxyType
-from typing import Any, TypeVar
 
 from rankfleet.core.config import FleetConfig, LiveSettings
 from rankfleet.core.errors import Overloaded, Unavailable
@@ -45,12 +42,11 @@ from rankfleet.router.spans import Passage, with_spans
 from rankfleet.router.tenants import TenantLimits
 from rankfleet.router.token_bound import TokenLowerBound
 from rankfleet.router.tokenize import TokenizedTexts, tokenize
+from rankfleet.router.turns import Turns
 from rankfleet.router.wake import GroupWaker
 
 WARM_UPS = 3
 PROBE = RerankRequest("is anybody there", ["a document that says so"], slo_ms=10_000.0, probe=True)
-THREADS = min(32, (os.cpu_count() or 1) + 4)  # of an event loop, for calls that would block it
-T = TypeVar("T")
 EARLY_RETRY_S = 0.5  # retry time of a request refused by an estimate of its tokens
 
 
@@ -106,7 +102,7 @@ class RankingService:
         used = before.limits if before else None
         self.limits: TenantLimits = TenantLimits(config.tenants, config.routers, used)
         self._waker: GroupWaker = GroupWaker(self._wake_up, before._waker if before else None)
-        self._turns: dict[str, asyncio.Semaphore] = {}
+        self.turns = Turns(self.limits)
         self._router = FleetRouter(
             config,
             self.fleet,
@@ -208,25 +204,6 @@ class RankingService:
         target_of(request, self.live, self.config.tiers)
         self.limits.take_pairs(request.tenant, 0, self.clock())
 
-    async def in_turn(self, tenant: str | None, work: Callable[[], Coroutine[Any, Any, T]]) -> T:
-        """The result of work that reads texts in threads, of which a tenant may use its share at a time, and one.
-
-        Work that has begun goes on without its request, since no thread can be stopped, and keeps its turn so long.
-        """
-        if tenant is None:
-            return await work()
-        allowed = max(1, int(self.limits.share_of(tenant) * (THREADS - 1)))
-        turn = self._turns.setdefault(tenant, asyncio.Semaphore(allowed))
-
-        def ended(task: asyncio.Task[T]) -> None:
-            turn.release()
-            _ = task.cancelled() or task.exception()  # nobody may be there who asks for it
-
-        await turn.acquire()
-        task = asyncio.create_task(work())
-        task.add_done_callback(ended)
-        return await asyncio.shield(task)
-
     async def probe(self) -> None:
         """Rank a document by the fastest tier that is awake, as any request is ranked.
 
@@ -325,7 +302,7 @@ class RankingService:
         work = partial(tokenize, request, tokenizers, self._cache, passages)
         # Short texts need no thread.
         characters = sum(request.characters) + sum(map(len, request.each_query))
-        return await (self.in_turn(request.tenant, work) if characters > INLINE_ENCODED else work())
+        return await (self.turns.take(request.tenant, work) if characters > INLINE_ENCODED else work())
 
     async def _with_spans(self, ranking: Ranking, best: Mapping[int, Passage], resolved: ResolvedRequest) -> Ranking:
         """best: by place, the passage that scored best."""
@@ -335,7 +312,7 @@ class RankingService:
         characters = sum(len(ranking.texts[place]) for place, passage in passages.items() if not passage.is_whole)
         added = partial(with_spans, ranking, passages, span_of, self.fleet.quality.calibration)
         work = partial(run, added, characters, INLINE_ENCODED)
-        return await (self.in_turn(resolved.request.tenant, work) if characters > INLINE_ENCODED else work())
+        return await (self.turns.take(resolved.request.tenant, work) if characters > INLINE_ENCODED else work())
 
     def _plan_request(
         self, resolved: ResolvedRequest, work: Mapping[str, Work], lengths: Mapping[str, Lengths] | None = None

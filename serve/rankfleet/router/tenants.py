@@ -4,16 +4,18 @@ Token buckets, of which each router keeps its own and fills its part: the limit 
 an argument, in seconds of any steady clock.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 from rankfleet.core.errors import RateLimited
 from rankfleet.core.sections import Tenant
 
 BURST_S = 10.0  # of a rate: what may be sent at once after a pause
-# While a router parses a body, it answers nobody. A tenant may use this part of its share of a router for that, so
-# that whatever it sends costs others a tenth of theirs at most. The first milliseconds are those of any request.
-PARSING_PART, FREE_PARSING_S = 0.1, 0.002
+# While a router parses a body or writes a reply, it answers nobody. A tenant may use this part of its share of a router
+# for that, so that whatever it sends costs others a tenth of theirs at most. The first milliseconds of each are those
+# of any request.
+JSON_PART, FREE_JSON_S = 0.1, 0.002
 SHARE_BURST_S = 2.0  # of a share: a burst of it may hold others up for this part of that time
 
 
@@ -43,7 +45,7 @@ class TenantLimits:
         self._rest, self._without = max(0.0, 1.0 - sum(share or 0.0 for share in shares)), shares.count(None)
         self._pairs: dict[str, TokenBucket] = before._pairs if before else {}
         self._device: dict[str, TokenBucket] = before._device if before else {}
-        self._parsing: dict[str, TokenBucket] = before._parsing if before else {}
+        self._json: dict[str, TokenBucket] = before._json if before else {}
 
     def share_of(self, tenant: str) -> float:
         """Of the fleet's device time. Tenants without a share of their own have equal parts of the rest; if the fleet
@@ -71,21 +73,26 @@ class TenantLimits:
             raise RateLimited(f"more than {allowed}; wait, or send fewer documents", missing / rate_per_s)
         bucket.level -= pairs
 
-    def check_parsing(self, tenant: str | None, now_s: float) -> None:
-        """Raises RateLimited with the time to wait, while parsing a tenant's bodies has taken too much of the router's
-        time. A share of 1 cannot be used up: there is nobody else."""
+    def check_json(self, tenant: str | None, now_s: float) -> None:
+        """Raises RateLimited with the time to wait, while the JSON of a tenant has taken too much of the router's time.
+        A share of 1 cannot be used up: there is nobody else."""
         if tenant is None or (share := self.share_of(tenant)) >= 1.0:
             return
-        rate_per_s = share * PARSING_PART
-        bucket = self._parsing.setdefault(tenant, TokenBucket(rate_per_s * BURST_S, now_s))
+        rate_per_s = share * JSON_PART
+        bucket = self._json.setdefault(tenant, TokenBucket(rate_per_s * BURST_S, now_s))
         if (level := bucket.refill(rate_per_s, rate_per_s * BURST_S, now_s)) < 0.0:
-            why = f"parsing the bodies of tenant {tenant} takes more of the router's time than its share allows"
-            raise RateLimited(f"{why}; wait, or send smaller ones", -level / rate_per_s)
+            why = f"the JSON of tenant {tenant} takes more of the router's time than its share allows"
+            raise RateLimited(f"{why}; wait, or send fewer texts at a time", -level / rate_per_s)
 
-    def take_parsing(self, tenant: str | None, took_s: float) -> None:
-        """Count the time that parsing a body took, after `check_parsing`."""
-        if tenant in self._parsing:
-            self._parsing[tenant].level -= max(0.0, took_s - FREE_PARSING_S)
+    @contextmanager
+    def counted_json(self, tenant: str | None, clock: Callable[[], float]) -> Iterator[None]:
+        """Count the time inside for parsing a body or writing a reply, after `check_json`. clock: seconds."""
+        started_s = clock()
+        try:
+            yield
+        finally:
+            if tenant in self._json:
+                self._json[tenant].level -= max(0.0, clock() - started_s - FREE_JSON_S)
 
     def is_over_share(self, tenant: str | None, now_s: float) -> bool:
         """Whether a tenant has used up its share for now. A share of 1 cannot be used up: there is nobody else."""

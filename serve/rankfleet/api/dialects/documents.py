@@ -7,10 +7,12 @@ from typing import Annotated, Any
 import yaml
 from pydantic import Field, WithJsonSchema
 
+from rankfleet.api.dialects.json_body import Strings
 from rankfleet.core.errors import InvalidRequest, TooLarge
 
 MAX_STRUCTURED_VALUES = 50_000  # of all structured documents of a request: rendering more takes most of a second
 MAX_DEPTH = 16  # of a structured document: each level is indented once more
+UNRETURNABLE = "NaN, infinity and whole numbers beyond 64 bits cannot be returned; send null, or the number as a string"
 OTHER_MEDIA = ("image", "image_url", "video", "video_url", "content")  # in place of a text, in Jina's API and vLLM's
 DUMPER: Any = getattr(yaml, "CSafeDumper", yaml.SafeDumper)  # the first is compiled, and 20 times as fast
 
@@ -30,7 +32,7 @@ Documents = Annotated[list[Any], WithJsonSchema(list_of(*WITH_TEXT))]
 StructuredDocuments = Annotated[list[Any], WithJsonSchema(list_of(*STRUCTURED))]
 StructuredDocumentLists = Annotated[list[Any], WithJsonSchema(list_of(*STRUCTURED, list_of(*STRUCTURED)))]
 RankFields = Annotated[
-    list[str] | None,
+    Strings | None,
     Field(
         max_length=100,
         description="which fields of a document that is an object are read, as YAML in this order; `text` if left out",
@@ -70,8 +72,8 @@ def text_of(index: int | str, document: Any, name: str) -> str:
     if not isinstance(text, str):
         check_media(index, document, name)
         raise InvalidRequest(f'request body: {name}.{index}: must be a string or {{"text": string}}')
-    if not has_finite_numbers(document):
-        raise InvalidRequest(f"request body: {name}.{index}: NaN and infinity are not JSON; send null")
+    if not has_returnable_numbers(document):
+        raise InvalidRequest(f"request body: {name}.{index}: {UNRETURNABLE}")
     return text
 
 
@@ -83,8 +85,8 @@ def check_media(index: int | str, document: Any, name: str) -> None:
 
 def fields_of(index: int | str, document: dict[str, Any], name: str, rank_fields: Sequence[str]) -> dict[str, Any]:
     """These fields of a document, in this order; those that it has."""
-    if not has_finite_numbers(document):
-        raise InvalidRequest(f"request body: {name}.{index}: NaN and infinity are not JSON; send null")
+    if not has_returnable_numbers(document):
+        raise InvalidRequest(f"request body: {name}.{index}: {UNRETURNABLE}")
     fields = {field: document[field] for field in rank_fields if field in document}
     if not fields:
         raise InvalidRequest(f"request body: {name}.{index}: has none of the rank_fields")
@@ -99,13 +101,16 @@ def as_yaml(fields: Mapping[str, Any]) -> str:
     return str(yaml.dump(fields, Dumper=DUMPER, sort_keys=False, allow_unicode=True))
 
 
-def has_finite_numbers(value: Any) -> bool:
-    """Whether all numbers inside a JSON value are finite."""
+def has_returnable_numbers(value: Any) -> bool:
+    """Whether all numbers inside a JSON value can be written as JSON again: fractions that are finite, and whole
+    numbers of at most 64 bits."""
     if isinstance(value, dict):
-        return all(map(has_finite_numbers, value.values()))
+        return all(map(has_returnable_numbers, value.values()))
     if isinstance(value, list):
-        return all(map(has_finite_numbers, value))
-    return not isinstance(value, float) or math.isfinite(value)
+        return all(map(has_returnable_numbers, value))
+    if isinstance(value, float):
+        return math.isfinite(value)
+    return not isinstance(value, int) or -(2**63) <= value < 2**64
 
 
 def size_of(value: Any) -> int:

@@ -1,6 +1,5 @@
 """Rankfleet's own wire format: /v1/rerank, /v1/plan and /v1/search, and /v1/feedback (`native_feedback.py`)."""
 
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any
@@ -9,7 +8,7 @@ from pydantic import Field, WithJsonSchema
 
 from rankfleet.api.dialects.dialect import Dialect, ParsedRequest, ParsedSearch, Reply, Route, SearchOutcome
 from rankfleet.api.dialects.documents import RankFields, StructuredDocumentLists, texts_of
-from rankfleet.api.dialects.json_body import JsonBody
+from rankfleet.api.dialects.json_body import JsonBody, Numbers, Strings
 from rankfleet.api.dialects.native_feedback import FEEDBACK
 from rankfleet.api.dialects.native_queries import AskedFor
 from rankfleet.api.dialects.native_replies import (
@@ -113,7 +112,7 @@ class NativeBody(JsonBody):
 class RerankBody(NativeBody):
     """The body of /v1/rerank and /v1/plan."""
 
-    queries: list[str] | None = Field(
+    queries: Strings | None = Field(
         None, description="several queries in place of `query`: planned together, and answered together or not at all"
     )
     documents: StructuredDocumentLists = Field(
@@ -127,7 +126,7 @@ class RerankBody(NativeBody):
         description="`ranked` if the documents are in their retriever's order, which then counts beside the tier's "
         "scores; `unordered` if their order says nothing; the fleet's default if left out",
     )
-    scores: list[float] | None = Field(
+    scores: Numbers | None = Field(
         None,
         description="the retriever's scores, higher is better, one for each document, in place of `score` in each; the "
         "documents may then be in any order",
@@ -208,8 +207,8 @@ def scores_in(places: Sequence[int | str], documents: list[Any]) -> list[float] 
     for i, score in zip(places, scores, strict=True):
         if score is None:
             raise InvalidRequest(f"request body: documents.{i}: has no score, but others have; give all one, or none")
-        if isinstance(score, bool) or not isinstance(score, int | float) or abs(score) > sys.float_info.max:
-            raise InvalidRequest(f"request body: documents.{i}.score: must be a finite number")
+        if isinstance(score, bool) or not isinstance(score, int | float):
+            raise InvalidRequest(f"request body: documents.{i}.score: must be a number")
     return [*map(float, scores)]
 
 

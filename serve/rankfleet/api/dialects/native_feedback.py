@@ -23,7 +23,7 @@ class FeedbackBody(JsonBody):
     request_id: str = Field(
         pattern=f"^{VALID_ID.pattern}$", description="`id` of the reply, which is also its header `x-request-id`"
     )
-    clicks: list[Place] | None = Field(
+    clicks: Annotated[list[Place], Field(fail_fast=True)] | None = Field(
         None,
         max_length=MAX_FEEDBACK_DOCUMENTS,
         description="documents that were clicked, by their `index` in the reply; empty if the answer was seen and none "

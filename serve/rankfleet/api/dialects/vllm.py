@@ -10,6 +10,7 @@ from typing_extensions import TypedDict
 
 from rankfleet.api.dialects.dialect import Dialect, Reply, Route
 from rankfleet.api.dialects.documents import Documents
+from rankfleet.api.dialects.json_body import Strings
 from rankfleet.api.dialects.native import QUERY
 from rankfleet.api.dialects.rerank_body import DOCUMENTS, EXAMPLE, ModelBody, ParsedRerank
 from rankfleet.api.dialects.rerank_reply import reply_with_plan
@@ -37,7 +38,7 @@ UNSUPPORTED: dict[str, tuple[Any, ...]] = {
     "request_id": (),
 }
 OneOrMore = Annotated[
-    str | list[str], WithJsonSchema({"anyOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}}]})
+    str | Strings, WithJsonSchema({"anyOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}}]})
 ]
 
 

@@ -4,7 +4,7 @@ import hashlib
 import json
 import logging
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import ClassVar
 from weakref import WeakValueDictionary
 
@@ -14,6 +14,10 @@ from tokenizers import Tokenizer
 from rankfleet.engine.text.beginnings import encode_beginnings, may_cut, window_end, window_size
 from rankfleet.engine.text.bpe import ByteLevelBpe, NotByteLevel
 from rankfleet.engine.text.pair_template import PLAIN, TextWrap
+
+# Characters encoded in one call, or one text: what tokenizers returns takes up to 70 bytes of memory for each. Fewer
+# would leave cores idle where texts are long.
+AT_ONCE = 2_000_000
 
 log = logging.getLogger(__name__)
 
@@ -102,7 +106,8 @@ class TextEncoder:
         return [*texts] if self._wrap == PLAIN else [self._wrap.document(text) for text in texts]
 
     def _encode(self, texts: list[str]) -> list[np.ndarray]:
-        return self._encode_own(texts) if self._bpe is None else self._bpe.encode(texts)
+        encode = self._encode_own if self._bpe is None else self._bpe.encode
+        return [ids for some in slices(texts, AT_ONCE) for ids in encode(some)]
 
     def _encode_own(self, texts: list[str]) -> list[np.ndarray]:
         encodings = self._tokenizer.encode_batch_fast(texts, add_special_tokens=False) if texts else []
@@ -110,6 +115,17 @@ class TextEncoder:
 
     def _normalize(self, text: str) -> str:
         return self._tokenizer.normalizer.normalize_str(text)
+
+
+def slices(texts: list[str], characters: int) -> Iterator[list[str]]:
+    """The texts in order, in lists of at most so many characters or one text."""
+    start, held = 0, 0
+    for i, text in enumerate(texts):
+        if held + len(text) > characters and i > start:
+            yield texts[start:i]
+            start, held = i, 0
+        held += len(text)
+    yield texts[start:]
 
 
 def identity_of(tokenizer: Tokenizer, wrap: TextWrap) -> str:
