@@ -414,6 +414,19 @@ async def test_bodies_that_a_thread_parses_wait_for_their_turn_and_then_for_what
     assert [type(each) for each in found].count(RateLimited) == 7
 
 
+async def test_a_body_is_not_received_from_a_tenant_whose_json_took_too_long() -> None:
+    limits, clock, route = TenantLimits({"shop": Tenant(share=0.1)}), FakeClock(), next(iter(NATIVE.rerank))
+    limits.check_json("shop", clock())
+    with limits.counted_json("shop", clock):
+        clock.now += 1.0
+
+    async def receive() -> dict[str, Any]:
+        pytest.fail("the body was asked for")
+
+    with request_of("shop", route.path, b"") as request, pytest.raises(RateLimited, match="the JSON of tenant shop"):
+        await RequestReader(10**6, limits, Turns(limits), clock).read(Request(request.scope, receive), route)
+
+
 async def test_writing_a_reply_counts_like_parsing_a_body() -> None:
     clock, route = FakeClock(), next(iter(NATIVE.plan))
     one = service(tenants={"shop": {"share": 0.05}, "blog": {"share": 0.95}}, clock=clock)

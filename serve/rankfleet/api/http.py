@@ -50,7 +50,9 @@ class RequestReader:
         Raises InvalidRequest, TooLarge if the reply would be longer than a body may be, RateLimited if the JSON of the
         tenant takes too long, and what `read_body` raises.
         """
-        body, tenant = await self.read_body(request), request.scope["rankfleet.tenant"]
+        tenant = request.scope["rankfleet.tenant"]
+        self._limits.check_json(tenant, self._clock())  # megabytes need not arrive to be refused
+        body = await self.read_body(request)
         with self._counted(tenant):
             reservation_of(request).resize(parsing_bytes(body))
             if isinstance(route, SharedRoute):

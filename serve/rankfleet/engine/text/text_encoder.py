@@ -85,16 +85,20 @@ class TextEncoder:
         size = window_size(text, stop) if self._may_cut else len(text)
         while True:
             end = window_end(text, 0, size)
-            offsets = self._tokenizer.encode(text[:end], add_special_tokens=False).offsets
-            if len(offsets) >= stop or end == len(text):
+            # A batch of one: unlike `encode`, it lets other threads go on.
+            encoding = self._tokenizer.encode_batch([text[:end]], add_special_tokens=False)[0]
+            if len(encoding) >= stop or end == len(text):
                 break
             size *= 2
         # Of a long word that is cut, the parts may have more tokens than the whole.
-        start, stop = min(start, len(offsets) - 1), min(stop, len(offsets))
+        start, stop = min(start, len(encoding) - 1), min(stop, len(encoding))
         before = len(self._wrap.prefix)  # characters of the text that are not the document's
         if self._wrap.strip:
             before -= len(document) - len(document.lstrip())
-        ends = (offsets[start][0], offsets[stop - 1][1])
+        first_token, last_token = encoding.token_to_chars(start), encoding.token_to_chars(stop - 1)
+        assert first_token is not None  # only special tokens have no characters
+        assert last_token is not None
+        ends = (first_token[0], last_token[1])
         first, last = (min(max(0, place - before), len(document)) for place in ends)
         while unicodedata.combining(document[last : last + 1] or " "):  # an accent that the tokenizer drops
             last += 1
