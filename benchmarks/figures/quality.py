@@ -11,7 +11,6 @@ from rankfleet.bench.tables import markdown
 from rankfleet.evaluate.comparison import difference
 
 WAYS = {"alone": "alone", "order": "fused"}  # of scores that are calibrated
-NAMES = {"medline": "Medline", "cranfield": "Cranfield", "cisi": "CISI", "dbpedia-sample": "DBpedia-Entity"}
 DEMO_TIERS = {"small": "2 slim layers", "medium": "3 layers", "large": "6 layers"}
 
 
@@ -113,21 +112,6 @@ def calibration_by_collection() -> str:
     return f"{max(error for own in ways for each in own for error in each['ece'].values()):.2f}"
 
 
-def distilled() -> str:
-    """What a student of Medline's documents ranks better than before, there and elsewhere."""
-    figures, rows = stored("distill_medline"), []
-    for name, each in figures["collections"].items():
-        after = float(np.mean(each["after"]))
-        change = gain({"mean": each["gain"], "interval": each["interval"]})
-        rows.append([NAMES[name], f"{each['queries']}", f"{each['before']:.3f}", f"{after:.3f}", change])
-    table = markdown(["nDCG@10", "queries", "before", "after", "difference"], rows)
-    runs, measured = figures["runs"], figures["measured"]
-    minutes = figures["seconds"]["training"] / 60 / len(runs)
-    threads = "one thread" if measured["threads"] == 1 else f"{measured['threads']} threads"
-    how = (f"mean of {len(runs)} seeds", f"{minutes:.0f} minutes for each on {threads}")
-    return f"{table}\n\n{conditions(measured, *how)}. In brackets: 95% intervals over queries."
-
-
 def named(plan: str) -> str:
     """`small>large 20` in words."""
     small, _, second = plan.partition(">")
@@ -153,5 +137,4 @@ FIGURES: dict[str, Callable[[], str]] = {
     "calibration-float32": calibration_in_float32,
     "calibration-priors": calibration_priors,
     "calibration-by-collection": calibration_by_collection,
-    "distilled": distilled,
 }
