@@ -21,6 +21,7 @@ REFUSED = [
     *[json.dumps(BODY).replace("{", f'{{"slo_ms": {ms}, ', 1).encode() for ms in ("5e-324", "1e-310", "0.2", "1e308")],
     *[json.dumps(BODY | {key: 1}).encode() for key in ("modle", "top_k", "instruction", "max_tokens_per_document")],
     json.dumps(BODY | {"min_quality": 0.99}).encode(),
+    json.dumps({"query": QUERY, "documents": [{"text": "a", "n": 2**70}]}).encode(),
     json.dumps(BODY | {"x" * 1_000_000: 1}).encode(),
     *[values(piece, 4_000_000) for piece in (b"1,", b"[],", b'{"a":1},', b'{"text":""},', b"null,")],
     b'{"query": ' + b"[" * 1_000_000,
@@ -35,7 +36,7 @@ ODD = [
     {"documents": ["", " ", "\0", "\u202e", "😀", "a" * 900_000]},
     {"documents": DOCUMENTS, "top_n": 10**30},
     {"documents": DOCUMENTS, "min_quality": 1e-320, "user": "u" * 100_000},
-    {"documents": [{"text": "a", "n": 2**70}], "return_documents": True},
+    {"documents": [{"text": "a", "n": 2**64 - 1}], "return_documents": True},
 ]
 
 
