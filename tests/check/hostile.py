@@ -88,6 +88,7 @@ def bodies(head: Head) -> Iterator[Attack]:
         "NaN": b'{"query": "a", "documents": ["a"], "slo_ms": NaN}',
         "minus Infinity": b'{"query": "a", "documents": ["a"], "scores": [-Infinity]}',
         "infinity by overflow": b'{"query": "a", "documents": [{"text": "a", "score": 1e400}]}',
+        "a number of 4,000 digits": b'{"query": "a", "documents": [{"text": "a", "n": ' + b"9" * 4000 + b"}]}",
         "a field of a megabyte": b'{"' + b"k" * 1_000_000 + b'": 1}',
         "a megabyte of exclamation marks, too long": b'{"query": "a", "documents": ["' + b"!" * 1_000_001 + b'"]}',
         "a query that is too long": b'{"query": "' + b"a" * 100_000 + b'", "documents": ["a"]}',
@@ -109,9 +110,8 @@ def bodies(head: Head) -> Iterator[Attack]:
         "exclamation marks": b'{"query": "a", "documents": ["' + b"!" * 999_000 + b'"], "slo_ms": 60000}',
         "one word": b'{"query": "a", "documents": ["' + b"a" * 999_000 + b'"], "slo_ms": 60000}',
         "a byte-order mark": b"\xef\xbb\xbf" + GOOD,
-        "numbers as they were sent": b'{"query": "a", "return_documents": true, "documents": [{"text": "a", "n": '
-        + b"9" * 4000
-        + b"}]}",
+        "numbers as they were sent": b'{"query": "a", "return_documents": true, "documents": [{"text": "a", "n": %d}]}'
+        % (2**64 - 1),
     }
     for name, body in answered.items():
         yield Attack(name, [head.post(body)], (200, 429), least=1)
