@@ -352,12 +352,10 @@ async def test_unknown_headers_and_fields_in_the_query_string_are_refused(client
         ("/v1/rerank", b'{"query": "a", "documents": ["a"], "scores": ["", "", ""]}'),
         ("/v1/rerank", b'{"query": "a", "documents": ["a"], "rank_fields": [1, 1, 1]}'),
         ("/v1/score", b'{"text_1": [1, 1, 1], "text_2": "a"}'),
-        ("/v1/feedback", b'{"request_id": "a", "clicks": ["a", "a", "a"]}'),
     ],
 )
-async def test_of_a_list_the_first_fault_is_named(path: str, body: bytes) -> None:
-    async with http_client(service(), feedback=lambda feedback: True) as client:
-        reply = await client.post(path, content=body)
+async def test_of_a_list_the_first_fault_is_named(client: httpx.AsyncClient, path: str, body: bytes) -> None:
+    reply = await client.post(path, content=body)
     assert reply.status_code in (400, 422)
     assert reply.text.count("0: Input should be a valid") == 1
     assert "1: Input" not in reply.text

@@ -81,6 +81,15 @@ async def test_a_full_queue_is_a_503() -> None:
     assert metrics.codes == ["unavailable"]
 
 
+async def test_feedback_beyond_what_its_documents_need_is_refused_unread() -> None:
+    fields = {"request_id": "r-1", "clicks": [2**31 - 1] * 1000}
+    reply, queued = await sent(fields | {"labels": {str(i): 0.123456 for i in range(10**8, 10**8 + 1000)}})
+    assert (reply.status_code, len(queued)) == (202, 1)
+    reply, queued = await sent({"request_id": "r-1", "labels": {f"x{i}": 1 for i in range(20_000)}})
+    assert (reply.status_code, queued) == (413, [])
+    assert "longer than the 100000 bytes allowed for feedback" in reply.text
+
+
 async def test_feedback_needs_a_key_and_belongs_to_its_tenant(tmp_path: Path) -> None:
     (tmp_path / "keys").write_text(line_of("secret", "shop"))
     queued: list[Feedback] = []

@@ -395,7 +395,7 @@ async def test_parsing_for_a_client_that_has_left_counts_until_its_thread_ends()
 
 
 async def test_bodies_that_a_thread_parses_wait_for_their_turn_and_then_for_what_the_others_took() -> None:
-    limits, clock, parsed = TenantLimits({"shop": Tenant(share=0.1), "blog": Tenant(share=0.9)}), FakeClock(), []
+    limits, clock, parsed = TenantLimits({"shop": Tenant(share=0.01), "blog": Tenant(share=0.99)}), FakeClock(), []
 
     def parse(body: bytes, headers: RequestHeaders) -> Any:
         parsed.append(headers.tenant)

@@ -15,5 +15,7 @@ READ_TIMEOUT_S, WRITE_TIMEOUT_S = 30, 120
 MAX_HEADER_BYTES = 262_144
 # No field is read from it, and looking for one in a longer string would take longer than planning does.
 MAX_QUERY_STRING_BYTES = 4096
-# Documents that one feedback names.
+# Documents that one feedback names, and bytes of its body, which those fill to a third. To describe what is wrong in
+# megabytes of labels would take seconds.
 MAX_FEEDBACK_DOCUMENTS = 1000
+MAX_FEEDBACK_BYTES = 100_000

@@ -8,8 +8,8 @@ from typing_extensions import TypedDict
 from rankfleet.api.dialects.dialect import Reply, Route
 from rankfleet.api.dialects.json_body import JsonBody
 from rankfleet.api.headers import VALID_ID, RequestHeaders
-from rankfleet.core.bounds import MAX_FEEDBACK_DOCUMENTS
-from rankfleet.core.errors import InvalidRequest
+from rankfleet.core.bounds import MAX_FEEDBACK_BYTES, MAX_FEEDBACK_DOCUMENTS
+from rankfleet.core.errors import InvalidRequest, TooLarge
 from rankfleet.core.events import Feedback
 
 MAX_LABEL = 10.0
@@ -23,7 +23,7 @@ class FeedbackBody(JsonBody):
     request_id: str = Field(
         pattern=f"^{VALID_ID.pattern}$", description="`id` of the reply, which is also its header `x-request-id`"
     )
-    clicks: Annotated[list[Place], Field(fail_fast=True)] | None = Field(
+    clicks: list[Place] | None = Field(
         None,
         max_length=MAX_FEEDBACK_DOCUMENTS,
         description="documents that were clicked, by their `index` in the reply; empty if the answer was seen and none "
@@ -42,7 +42,9 @@ class FeedbackReply(TypedDict):
 
 
 def parse_feedback(body: bytes, headers: RequestHeaders) -> Feedback:
-    """Raises InvalidRequest. The time is filled in when it is queued."""
+    """Raises InvalidRequest and TooLarge. The time is filled in when it is queued."""
+    if len(body) > MAX_FEEDBACK_BYTES:
+        raise TooLarge(f"the request body is longer than the {MAX_FEEDBACK_BYTES} bytes allowed for feedback")
     parsed = FeedbackBody.parse(body)
     if parsed.clicks is None and parsed.labels is None and parsed.converted is None:
         raise InvalidRequest("request body: says nothing of the answer; send clicks, labels or converted")
