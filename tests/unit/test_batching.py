@@ -1,6 +1,7 @@
 """The four rules by which a replica forms its next batch."""
 
 import math
+from dataclasses import replace
 
 import pytest
 
@@ -111,13 +112,37 @@ def test_a_decision_has_a_reason() -> None:
     )
 
 
+def test_of_what_can_wait_a_part_is_taken_that_takes_the_shortest_horizon() -> None:
+    # Of 160 ms for 100 pairs: typical budgets are 100 ms, the shortest horizon is 23.5.
+    def share(each: QueuedChunk[str], pairs: int, deficit_ms: float = 0.0) -> tuple[str | None, float, float]:
+        decision = select_batch([replace(each, pairs=pairs)], CALM, ROUTING, 100, 0.0, deficit_ms)
+        return decision.tier, decision.share, decision.predicted_ms
+
+    for can_wait in (chunk(1e6), chunk(math.inf), replace(chunk(170), over_share=True)):
+        assert share(can_wait, 100) == ("large", pytest.approx(23.5 / 160), pytest.approx(23.5))
+    assert share(chunk(1e6), 2) == ("large", 0.5, 80.0)
+    assert share(chunk(1e6), 1) == ("large", 1.0, 160.0)
+    assert share(chunk(100, size=0.6), 100) == ("large", 1.0, 96.0), "no more time than the typical request"
+
+
+def test_best_effort_work_goes_first_once_its_deficit_covers_a_part() -> None:
+    def batch(pairs: int, deficit_ms: float) -> tuple[int, ...]:
+        waiting = [chunk(90, tiers=1), replace(chunk(math.inf, size=9, tiers=1), pairs=pairs)]
+        return select_batch(waiting, CALM, ROUTING, 100, 0.0, deficit_ms).batch
+
+    assert (batch(9, 23.4), batch(9, 23.5)) == ((0,), (1,))
+    assert (batch(2, 44.9), batch(2, 45.0)) == ((0,), (1,))
+    assert (batch(1, 89.9), batch(1, 90.0)) == ((0,), (1,)), "one pair cannot be cut"
+
+
 def test_best_effort_work_goes_first_once_its_deficit_covers_it() -> None:
     waiting = [chunk(50, tiers=1), chunk(math.inf, tiers=1), chunk(math.inf, tiers=1)]
     batches = [
         select_batch(waiting, CALM, ROUTING, 100, 0.0, deficit_ms).batch for deficit_ms in (0.0, 9.9, 10.0, 20.0)
     ]
-    # Each takes 10 ms. The batch takes no more than the deficit, and chunks with a deadline do not join it.
-    assert batches == [(0, 1, 2), (0, 1, 2), (1,), (1, 2)]
+    # Each takes 10 ms, and the shortest horizon is 23.5. The batch takes no more than the deficit, and chunks with a
+    # deadline do not join it.
+    assert batches == [(0, 1), (0, 1), (1,), (1, 2)]
 
 
 def test_a_deficit_is_of_no_use_without_best_effort_work() -> None:

@@ -152,7 +152,7 @@ def test_best_effort_work_gets_its_share_of_the_device_time() -> None:
         put(queue, "best effort", tokens=200)
     order, now_s = [], 0.0
     for _ in range(24):
-        put(queue, "urgent", now_s + 0.05, tokens=100, now_s=now_s)
+        put(queue, "urgent", now_s + 0.1, tokens=100, now_s=now_s)
         taken = queue.take(now_s)
         order.append(taken.batch[0].item)
         now_s += taken.decision.predicted_ms / 1e3

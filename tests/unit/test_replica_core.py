@@ -52,7 +52,7 @@ def names(pending: list[PendingChunk]) -> list[int]:
 def taken(core: ReplicaCore, now_s: float = 0.0) -> list[int]:
     """Take a batch; names of its chunks."""
     batch, _ = core.take(now_s)
-    return [] if batch is None else names([queued.item for queued in batch.queued])
+    return [] if batch is None else names([queued.item.pending for queued in batch.queued])
 
 
 def answered(core: ReplicaCore, now_s: float = 0.0, infer_ms: float = 10.0) -> list[tuple[PendingChunk, ChunkScores]]:
@@ -118,7 +118,7 @@ def test_an_infeasible_chunk_expires_with_the_next_batch(core: ReplicaCore) -> N
     core.submit(chunk(3, slack_ms=15), 0.0)
     batch, expired = core.take(0.0)
     assert batch is not None
-    assert (names([queued.item for queued in batch.queued]), names(expired)) == ([3], [1])
+    assert (names([queued.item.pending for queued in batch.queued]), names(expired)) == ([3], [1])
     assert core.load.backlog_s == pytest.approx(0.01)
 
 
@@ -208,6 +208,7 @@ def test_load_is_measured_at_the_tier_of_the_unloaded_plan() -> None:
 
 
 def test_the_chunks_of_a_batch_that_fails_are_scored_again_one_by_one(core: ReplicaCore) -> None:
+    core.adjust({"t": 0.3, "u": 0.4}, 40, Routing(horizon=1.0), Scheduling())
     chunks = [core.submit(chunk(name, slack_ms=slack_ms), 0.0) for name, slack_ms in ((1, None), (2, 50), (3, 100))]
     gone = core.submit(chunk(4), 0.0)
     assert taken(core) == [2, 3, 1, 4]
@@ -219,7 +220,7 @@ def test_the_chunks_of_a_batch_that_fails_are_scored_again_one_by_one(core: Repl
     batch, expired = core.take(0.045)
     assert expired == [chunks[1]], "10 ms are needed, 5 are left"
     assert batch is not None
-    assert ([queued.item for queued in batch.queued], batch.predicted_ms) == ([chunks[2]], 10.0)
+    assert ([queued.item.pending for queued in batch.queued], batch.predicted_ms) == ([chunks[2]], 10.0)
     assert core.fail(0.055) == [chunks[2]], "alone it is at fault"
     assert core.hosted.failures == 1
     assert taken(core, 0.055) == [1]
@@ -228,6 +229,79 @@ def test_the_chunks_of_a_batch_that_fails_are_scored_again_one_by_one(core: Repl
     assert taken(core, 0.065) == [5]
     finished(core, 0.075)
     assert (core.waiting, core.load.backlog_s) == (0, 0.0)
+
+
+@pytest.fixture
+def long_one(core: ReplicaCore) -> PendingChunk:
+    """A chunk of four pairs with all the time in the world, while the typical budget is 100 ms and the shortest horizon
+    20: two pairs. Its first part is on the device."""
+    core.adjust({"t": 0.3, "u": 0.4}, 40, Routing(horizon=0.2), Scheduling())
+    assert scored(core, chunk(9, slack_ms=100)).infer_ms == 10.0
+    many = chunk(1, 4, slack_ms=1e6)
+    pending = core.submit(replace(many, pairs=replace(many.pairs, ids=np.repeat(np.arange(1, 5), 10))), 1.0)
+    batch, _ = core.take(1.0)
+    assert batch is not None
+    assert (batch.tokens, batch.predicted_ms, core.waiting) == (20, 20.0, 1)
+    assert core.backlog_s(1.0) == pytest.approx(0.04)
+    return pending
+
+
+def test_what_has_time_is_scored_in_parts_between_which_others_come(core: ReplicaCore, long_one: PendingChunk) -> None:
+    core.submit(chunk(7, slack_ms=100), 1.01)
+    assert finished(core, 1.02, 20.0) == []
+    assert taken(core, 1.02) == [7]
+    assert [scores.logits.tolist() for scores in finished(core, 1.03)] == [[7]]
+    assert taken(core, 1.03) == [1]
+    ((pending, scores),) = answered(core, 1.05, 20.0)
+    assert (pending, scores.logits.tolist()) == (long_one, [1, 2, 3, 4])
+    assert (scores.infer_ms, scores.queue_ms) == pytest.approx((40.0, 10.0))
+    assert (core.waiting, core.load.backlog_s) == (0, 0.0)
+    assert core.load.counters.served_load_s == pytest.approx(core.load.counters.arrived_load_s)
+
+
+def test_all_parts_are_scored_by_the_tier_of_the_first() -> None:
+    core = core_of(t=simulated("t"), u=simulated("u", LatencyModel(0.0, 2.0, 0.0)))
+    core.adjust({"t": 0.3, "u": 0.4}, 40, Routing(horizon=0.4), Scheduling())
+    scored(core, chunk(9, slack_ms=100))
+    core.submit(chunk(1, 4, tiers=("t", "u"), slack_ms=1e6), 1.0)
+    assert taken(core, 1.0) == [1]
+    assert core.running is not None
+    assert core.running.fingerprint == "u"
+    for name in range(5):  # there is no longer any time for u
+        core.submit(chunk(name, 1, slack_ms=50), 1.0)
+    answers = []
+    while core.running is not None:
+        answers += finished(core, 1.04)
+        core.take(1.04)
+    assert [scores.tier for scores in answers if len(scores.logits) == 4] == ["u"]
+
+
+def test_a_chunk_of_which_a_part_fails_fails_whole(core: ReplicaCore, long_one: PendingChunk) -> None:
+    assert core.fail(1.02) == [long_one]
+    assert (core.waiting, core.load.backlog_s) == (0, 0.0)
+
+
+def test_a_chunk_is_cancelled_with_what_is_left_of_it(core: ReplicaCore, long_one: PendingChunk) -> None:
+    core.cancel(long_one)
+    assert core.waiting == 0
+    assert finished(core, 1.02, 20.0) == []
+    assert taken(core, 1.02) == []
+
+
+def test_a_chunk_whose_rest_expires_is_not_answered(core: ReplicaCore, long_one: PendingChunk) -> None:
+    assert core.expire(1.0 + 1e3) == [long_one]
+    assert finished(core, 1.0 + 1e3, 20.0) == []
+    assert taken(core, 1.0 + 1e3) == []
+
+
+def test_a_single_pair_cannot_be_cut(core: ReplicaCore, long_one: PendingChunk) -> None:
+    core.cancel(long_one)
+    finished(core, 1.02)
+    pairs = TokenizedPairs(np.zeros(35, np.int32), np.array([35], np.int32), np.array([35], np.int32))
+    core.submit(Chunk(("t",), pairs, slack_ms=1e6), 2.0)
+    batch, _ = core.take(2.0)
+    assert batch is not None
+    assert (batch.tokens, core.waiting) == (35, 0)
 
 
 def test_a_chunk_for_another_model_of_the_tier_is_refused() -> None:

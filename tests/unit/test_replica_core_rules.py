@@ -23,7 +23,8 @@ SECONDS = st.one_of(st.just(0.0), st.floats(0.0, 1.0), st.sampled_from([1e-9, 60
 
 
 class Replica(RuleBasedStateMachine):
-    """Model t2 is the second of tier t, and so on. `present` are the chunks that have to leave."""
+    """Model t2 is the second of tier t, and so on. `present` are the chunks that have to leave. The score of a pair is
+    its token id, which no two pairs of a chunk share."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -56,7 +57,7 @@ class Replica(RuleBasedStateMachine):
         self.core.adjust({"v": share}, batch_tokens, Routing(), Scheduling(best_effort_share=share))
 
     @rule(
-        lengths=st.lists(st.integers(1, 30), min_size=1, max_size=3),
+        lengths=st.lists(st.integers(1, 30), min_size=1, max_size=6),
         tiers=st.lists(st.sampled_from(TIERS), min_size=1, unique=True),
         slack_ms=SLACKS_MS,
         request=st.sampled_from([None, None, None, "a"]),
@@ -75,7 +76,7 @@ class Replica(RuleBasedStateMachine):
         count: int,
     ) -> None:
         each = np.array(lengths, np.int32)
-        pairs = TokenizedPairs(np.zeros(each.sum(), np.int32), each, each)
+        pairs = TokenizedPairs(np.repeat(np.arange(len(each), dtype=np.int32), each), each, each)
         chunk = Chunk(tuple(tiers), pairs, slack_ms, request, unloaded_tier=unloaded_tier, models=models)
         try:
             self.present.update([self.core.submit(chunk, self.now_s) for _ in range(count)])
@@ -111,17 +112,18 @@ class Replica(RuleBasedStateMachine):
             assert set(expired) == waiting, "nothing is lost"
             assert not a_chunk_is_feasible or has_siblings, "work-conserving"
         else:
-            assert {queued.item for queued in batch.queued} <= waiting & self.present
+            assert {queued.item.pending for queued in batch.queued} <= waiting & self.present
             assert 0 < batch.predicted_ms < math.inf
 
     @precondition(lambda self: self.core.running is not None)
     @rule(infer_ms=st.one_of(st.floats(0.0, 100.0), st.sampled_from([0.0, 1e-12, 1e9])))
     def finish(self, infer_ms: float) -> None:
         scored = self.core.finish(infer_ms, self.now_s)
-        self.take_from(self.present - {queued.item for queued in scored.queued})
-        logits = [np.zeros(len(chunk.pairs), np.float32) for chunk in scored.chunks]
+        self.take_from(self.present - {queued.item.pending for queued in scored.queued if queued.item.is_last})
+        logits = [chunk.pairs.ids[np.cumsum(chunk.pairs.lengths) - 1].astype(np.float32) for chunk in scored.chunks]
         for pending, scores in self.core.answers(scored, logits, infer_ms, self.now_s):
             self.leave([pending])
+            assert scores.logits.tolist() == list(range(len(pending.chunk.pairs))), "each pair's own score"
             assert 0.0 <= scores.backlog_s < math.inf
 
     @precondition(lambda self: self.core.running is not None)

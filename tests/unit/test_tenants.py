@@ -38,7 +38,7 @@ from rankfleet.router.planner import plan
 from rankfleet.router.snapshot import FleetSnapshot, GroupState, TierState
 from rankfleet.router.tenants import TenantLimits
 from rankfleet.router.turns import Turns
-from rankfleet.simulate.policies import policy_of
+from rankfleet.simulate.policies import Policy, fixed_plan
 from rankfleet.simulate.run import IN_TIME, Simulation
 from rankfleet.simulate.workload import Requests, Workload
 from tests.unit.fakes import FakeClock, FakeGroup, fleet, http_client, one_tier, send, service
@@ -207,18 +207,12 @@ def test_what_is_above_a_share_makes_no_batch_longer_than_others_can_wait() -> N
     assert select_batch(above, arrivals, Routing(), 10_000, 0.0).batch == (0, 1, 2, 3, 4)
 
 
-async def test_large_work_above_a_share_is_cut_so_that_others_need_not_wait() -> None:
-    clock, group = FakeClock(), FakeGroup()
-    one = service(
-        group, clock=clock, tenants={"a": {"share": 0}, "b": {}}, slo_classes={"fast": {"slo_ms": 100}}, network_ms=0
-    )
-    # A pair of five tokens takes 5 ms, and others can wait 0.26 × 120 = 31 ms.
-    one.fleet.update_latency(dict.fromkeys(("small", "medium", "large"), LatencyModel(0.0, 1.0, 0.0)))
-    documents = [*map(str, range(20))]
-    for tenant, sizes, over_share in (("b", {20}, False), ("a", {5}, True)):
+async def test_chunks_say_whether_they_are_above_a_share() -> None:
+    group = FakeGroup()
+    one = service(group, clock=FakeClock(), tenants={"a": {"share": 0}, "b": {}}, network_ms=0)
+    for tenant, over_share in (("b", False), ("a", True)):
         group.chunks.clear()
-        await one.rank(RerankRequest("cat", documents, tenant=tenant, slo_ms=120))
-        assert {len(sent.pairs) for sent in group.chunks} == sizes
+        await one.rank(RerankRequest("cat", ["a", "b"], tenant=tenant, slo_ms=120))
         assert {sent.over_share for sent in group.chunks} == {over_share}
 
 
@@ -231,10 +225,13 @@ def two_tenants(**tenants: dict[str, float]) -> FleetConfig:
     return fleet(groups={"demo": group}, network_ms=0, slo_classes={"usual": {"slo_ms": 200}}, tenants=tenants)
 
 
+SLO = Policy("slo", plan)
 MODELS = {name: LatencyModel(2.0, ms, 0.0, 1.3) for name, ms in (("small", 0.005), ("medium", 0.02), ("large", 0.08))}
 
 
-def attainment(config: FleetConfig, flood_per_s: float, budget_ms: float | None = 200.0, pairs: int = 50) -> float:
+def attainment(
+    config: FleetConfig, flood_per_s: float, budget_ms: float | None = 200.0, pairs: int = 50, policy: Policy = SLO
+) -> float:
     """Of a tenant that sends 30 requests a second, with another one beside it."""
     named = bool(config.tenants)
     classes = {
@@ -249,7 +246,7 @@ def attainment(config: FleetConfig, flood_per_s: float, budget_ms: float | None 
     at_s = np.concatenate(arrived)
     order = np.argsort(at_s, kind="stable")
     requests = Requests(at_s[order], kind[order], np.where(kind[order] == 1, pairs, 50))
-    outcome = Simulation(config, MODELS, workload, policy_of("slo", config, MODELS), seed=1).run(requests)
+    outcome = Simulation(config, MODELS, workload, policy, seed=1).run(requests)
     return float((outcome.state[requests.kind == 0] == IN_TIME).mean())
 
 
@@ -266,6 +263,18 @@ def test_a_tenant_far_above_its_share_costs_another_at_most_ten_points(
     alone = attainment(config, 0.0)
     assert alone > 0.99
     assert attainment(config, flood_per_s, budget_ms, pairs) >= alone - 0.1
+
+
+def test_a_large_request_that_has_an_hour_does_not_hold_a_replica() -> None:
+    """One for the large tier takes 8 s in batches of 1.3 s; in parts, others come between them."""
+    config = two_tenants(shop={"share": 0.5}, flood={"share": 0.5})
+
+    def decide(request: PlanRequest, snapshot: FleetSnapshot, now_s: float) -> Plan:
+        is_large = request.documents > 50
+        return fixed_plan(("large",), request, snapshot) if is_large else plan(request, snapshot, now_s)
+
+    policy = Policy("large pinned", decide)
+    assert attainment(config, 1.0, 3.6e6, 1000, policy) >= 0.9
 
 
 def test_without_shares_the_same_load_would_cost_more() -> None:

@@ -11,9 +11,12 @@
    lowest at which all feasible chunks are done by their deadlines and within the horizon, at the 99th percentile.
 3. Serving order (`serving_order`). The earliest deadline goes first. Best-effort chunks, which have no deadline, go
    last; but they accrue a share of the device's time as a deficit, and go first once the deficit covers the first of
-   them (deficit round robin with two classes).
+   them, or a part of it (deficit round robin with two classes).
 4. Batch (`fill_batch`). The first chunk gets its tier at the price. Others join in serving order while the batch stays
    within its time and tokens. A chunk whose own tier at the price is more than one point away on its frontier waits.
+   What is on the device cannot be interrupted. Work that can wait, because it is best-effort or has more time than
+   the typical request, makes no batch longer than the shortest horizon; of a larger chunk a part is scored, and others
+   get in between.
 """
 
 import heapq
@@ -44,6 +47,7 @@ class QueuedChunk(Generic[T]):
     item: what the caller gets back
     request: equal for all chunks of one request; None for a request that is one chunk
     over_share: whether it is above its tenant's share, and goes behind all that is not
+    pairs: into how many parts it can be cut
     """
 
     tokens: int
@@ -52,6 +56,7 @@ class QueuedChunk(Generic[T]):
     item: T
     request: Hashable = None
     over_share: bool = False
+    pairs: int = 1
 
     @property
     def min_ms(self) -> float:
@@ -62,6 +67,10 @@ class QueuedChunk(Generic[T]):
     def is_best_effort(self) -> bool:
         """Whether it gets what others leave: it has no deadline, or is above a share."""
         return self.over_share or self.deadline_s == math.inf
+
+    def can_wait(self, typical_budget_ms: float, now_s: float) -> bool:
+        """Whether it is best-effort, or has more time than the typical request."""
+        return self.is_best_effort or (self.deadline_s - now_s) * 1e3 > typical_budget_ms + ROUNDING_MS
 
     @property
     def latest_start_s(self) -> float:
@@ -85,6 +94,7 @@ class BatchDecision:
     price: of device time, per typical budget of it
     predicted_ms: 99th percentile of the batch's time
     horizon_ms: the time in which all feasible chunks have to be done
+    share: of the batch, which is one chunk if it is below 1, that is scored now; the rest waits on, for this tier
     """
 
     tier: str | None
@@ -93,6 +103,7 @@ class BatchDecision:
     price: float = 0.0
     predicted_ms: float = 0.0
     horizon_ms: float = 0.0
+    share: float = 1.0
 
     @property
     def reason(self) -> str:
@@ -126,7 +137,8 @@ def select_batch(
         return BatchDecision(None, (), infeasible)
     price = find_price([waiting[i] for i in feasible], arrivals, routing, now_s)
     price_per_ms = price / arrivals.typical_budget_ms
-    order = serving_order(waiting, feasible, price_per_ms, deficit_ms)
+    shortest_ms = routing.horizon * arrivals.typical_budget_ms  # how long requests that come now can wait
+    order = serving_order(waiting, feasible, price_per_ms, shortest_ms, deficit_ms)
     first = waiting[order[0]]
     left_ms = (first.deadline_s - now_s) * 1e3 + ROUNDING_MS
     points = first.frontier.points
@@ -135,13 +147,16 @@ def select_batch(
         index -= 1
     point = points[index]
     horizon_ms = arrivals.horizon_ms(price, routing)
-    if point.fixed_ms + point.marginal_ms > left_ms:  # in time at the mean only: let others join by the same measure
+    can_wait = [waiting[i].can_wait(arrivals.typical_budget_ms, now_s) for i in order]
+    first_ms = point.fixed_ms + point.marginal_ms
+    if first_ms > left_ms:  # in time at the mean only: let others join by the same measure
         left_ms /= point.mean_over_p99
-    # What is on the device cannot be interrupted: best-effort work may take the deficit if others wait, and otherwise
-    # as long as requests that come now can wait, the shortest horizon.
-    yielding_ms = min(left_ms, routing.horizon * arrivals.typical_budget_ms)
-    max_ms = deficit_ms if len(order) < len(feasible) else yielding_ms if first.is_best_effort else left_ms
-    batch, predicted_ms = fill_batch(waiting, order, point, price_per_ms, max_ms, yielding_ms, max_tokens)
+    yielding_ms = min(left_ms, shortest_ms)
+    max_ms = deficit_ms if len(order) < len(feasible) else yielding_ms if can_wait[0] else left_ms
+    if can_wait[0] and first_ms > max_ms and first.pairs > 1:
+        share = max(max_ms / first_ms, 1 / first.pairs)
+        return BatchDecision(point.tier, (order[0],), infeasible, price, share * first_ms, horizon_ms, share)
+    batch, predicted_ms = fill_batch(waiting, order, can_wait, point, price_per_ms, max_ms, yielding_ms, max_tokens)
     return BatchDecision(point.tier, batch, infeasible, price, predicted_ms, horizon_ms)
 
 
@@ -229,24 +244,30 @@ def drains_in_time(
 
 
 def serving_order(
-    waiting: Sequence[QueuedChunk[Any]], feasible: list[int], price_per_ms: float, deficit_ms: float
+    waiting: Sequence[QueuedChunk[Any]],
+    feasible: list[int],
+    price_per_ms: float,
+    shortest_ms: float,
+    deficit_ms: float,
 ) -> list[int]:
     """The feasible chunks in the order in which they may form the next batch.
 
     All of them by deadline; or the best-effort ones alone, if the deficit covers the first of these in a batch of its
-    own.
+    own, or a part of it that takes the shortest horizon.
     """
     if deficit_ms <= 0 or not waiting[feasible[-1]].is_best_effort:
         return feasible
     start = bisect_left(feasible, True, key=lambda i: waiting[i].is_best_effort)
-    frontier = waiting[feasible[start]].frontier
-    point = frontier.points[frontier.index_at(price_per_ms)]
-    return feasible[start:] if point.fixed_ms + point.marginal_ms <= deficit_ms else feasible
+    first = waiting[feasible[start]]
+    point = first.frontier.points[first.frontier.index_at(price_per_ms)]
+    first_ms = point.fixed_ms + point.marginal_ms
+    return feasible[start:] if min(first_ms, max(shortest_ms, first_ms / first.pairs)) <= deficit_ms else feasible
 
 
 def fill_batch(
     waiting: Sequence[QueuedChunk[Any]],
     order: Sequence[int],
+    can_wait: Sequence[bool],
     point: TierOption,
     price_per_ms: float,
     max_ms: float,
@@ -255,18 +276,19 @@ def fill_batch(
 ) -> tuple[tuple[int, ...], float]:
     """The batch that starts with the first chunk of `order` at `point`: indices, and 99th percentile of its time.
 
-    max_ms: of its time; yielding_ms: if work above a share joins it
+    can_wait: whether each chunk of `order` can
+    max_ms: of its time; yielding_ms: if work that can wait joins it
     """
     batch = [order[0]]
     tokens = waiting[order[0]].tokens
     batch_ms = point.fixed_ms + point.marginal_ms
-    for i in order[1:]:
+    for i, can in zip(order[1:], can_wait[1:], strict=True):
         chunk = waiting[i]
         index = chunk.frontier.index_by_tier.get(point.tier)
         if index is None or abs(index - chunk.frontier.index_at(price_per_ms)) > 1:
             continue
         longer_ms = batch_ms + chunk.frontier.points[index].marginal_ms
-        if tokens + chunk.tokens > max_tokens or longer_ms > (min(max_ms, yielding_ms) if chunk.over_share else max_ms):
+        if tokens + chunk.tokens > max_tokens or longer_ms > (min(max_ms, yielding_ms) if can else max_ms):
             break
         batch.append(i)
         tokens += chunk.tokens

@@ -5,19 +5,20 @@ The worker (`replica/worker.py`) drives it for a device, the simulator for a sim
     submit a chunk → take a batch → finish it, or let it fail → take the next …
 
 Time is an argument, `now_s`, in seconds of any steady clock. Every chunk leaves exactly once: it is scored, fails,
-expires or is cancelled.
+expires or is cancelled. One that can wait is scored in parts, between which others come (`replica/batching.py`).
 """
 
 import math
 from collections import deque
 from collections.abc import Container, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from rankfleet.core.errors import NotHosted
 from rankfleet.core.messages import Chunk, ChunkScores
 from rankfleet.core.sections import Routing, Scheduling
+from rankfleet.core.work import Work
 from rankfleet.estimates.frontier import Frontier
 from rankfleet.estimates.latency import LatencyModel
 from rankfleet.estimates.load import ReplicaLoad
@@ -37,7 +38,9 @@ class PendingChunk:
     queued_s: when that was
     unloaded_ms: mean device time at the tier of its unloaded plan; load is measured by this one
     latest_start_s: when the device must start at the latest for it to be in time
-    entry_id: in the queue
+    first_entry_id, entry_id: in the queue, of the whole and of what is left of it
+    infer_ms: of the parts that are scored
+    logits: float32 [pairs], of which those of the scored parts are filled; None until a part is taken
     has_left: whether it was scored, has failed, has expired or was cancelled
     """
 
@@ -45,11 +48,39 @@ class PendingChunk:
     queued_s: float
     unloaded_ms: float
     latest_start_s: float = math.inf
+    first_entry_id: int = -1
     entry_id: int = -1
+    infer_ms: float = 0.0
+    logits: np.ndarray | None = None
     has_left: bool = False
 
 
-Queued = QueuedChunk[PendingChunk]
+@dataclass(frozen=True, slots=True, eq=False)
+class Part:
+    """Some pairs of a chunk, or all.
+
+    rows: int [n], which; None for all
+    is_last: whether the others were taken before
+    """
+
+    pending: PendingChunk
+    rows: np.ndarray | None = None
+    is_last: bool = True
+
+    @property
+    def chunk(self) -> Chunk:
+        """The chunk with these pairs only."""
+        whole = self.pending.chunk
+        return whole if self.rows is None else replace(whole, pairs=whole.pairs.take(self.rows))
+
+    @property
+    def work(self) -> Work:
+        """The size of these pairs."""
+        pairs = self.pending.chunk.pairs
+        return pairs.work if self.rows is None else Work.of(pairs.lengths[self.rows])
+
+
+Queued = QueuedChunk[Part]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -65,7 +96,7 @@ class Batch:
     @property
     def chunks(self) -> list[Chunk]:
         """What is to be scored."""
-        return [queued.item.chunk for queued in self.queued]
+        return [queued.item.chunk for queued in self.queued]  # a copy of the pairs for each part
 
     @property
     def tokens(self) -> int:
@@ -88,7 +119,7 @@ class ReplicaCore:
         batch_tokens: int,
         routing: Routing = Routing(),  # noqa: B008  (frozen)
         scheduling: Scheduling = Scheduling(),  # noqa: B008  (frozen)
-        select_batch: SelectBatch[PendingChunk] = select_batch,
+        select_batch: SelectBatch[Part] = select_batch,
     ) -> None:
         """
         replica: the name that answers carry
@@ -99,7 +130,7 @@ class ReplicaCore:
         self.load = ReplicaLoad()
         self.running: Batch | None = None
         self._replica = replica
-        self._queue: TokenQueue[PendingChunk] = TokenQueue(batch_tokens, routing, select_batch, scheduling)
+        self._queue: TokenQueue[Part] = TokenQueue(batch_tokens, routing, select_batch, scheduling)
         self._again: deque[tuple[str, Queued]] = deque()  # chunks of failed batches and their models
         self._idle_since_s = math.inf  # idle time until then is in the latency correction
 
@@ -139,9 +170,12 @@ class ReplicaCore:
         hosted.requested((*names, unloaded), now_s)
         pending = PendingChunk(chunk, now_s, hosted.latency(unloaded).cost(work, batch_tokens).mean_amortized_ms)
         deadline_s = math.inf if chunk.slack_ms is None else now_s + chunk.slack_ms / 1e3
-        queued = QueuedChunk(work.tokens, deadline_s, frontier, pending, chunk.request, chunk.over_share)
+        queued = QueuedChunk(
+            work.tokens, deadline_s, frontier, Part(pending), chunk.request, chunk.over_share, work.pairs
+        )
         pending.latest_start_s = queued.latest_start_s
-        pending.entry_id = self._queue.put(queued, now_s, device_idle=self.running is None and not self._again)
+        is_idle = self.running is None and not self._again
+        pending.first_entry_id = pending.entry_id = self._queue.put(queued, now_s, is_idle)
         self.load.arrived(pending.unloaded_ms)
         return pending
 
@@ -165,43 +199,57 @@ class ReplicaCore:
             name, queued = self._again.popleft()
             if queued.is_infeasible(now_s):
                 late.append(queued)
-            elif not queued.item.has_left:
+            elif not queued.item.pending.has_left:
                 point = queued.frontier.points[queued.frontier.index_by_tier[name]]
                 return self._start(name, [queued], point.fixed_ms + point.marginal_ms, now_s), self._all_leave(late)
         taken = self._queue.take(now_s)
         decision, expired = taken.decision, self._all_leave((*late, *taken.infeasible))
         if decision.tier is None:
             return None, expired
+        if decision.share < 1:
+            part = self._split(taken.batch[0], decision.tier, decision.share)
+            (point,) = part.frontier.points
+            return self._start(decision.tier, [part], point.fixed_ms + point.marginal_ms, now_s), expired
         return self._start(decision.tier, taken.batch, decision.predicted_ms, now_s), expired
 
     def finish(self, infer_ms: float, now_s: float) -> Batch:
         """The batch on the device was scored in `infer_ms`. Returns it, for `answers`."""
         batch = self._free(now_s)
         hosted, name = self.hosted, batch.fingerprint
-        hosted.succeeded(name, (queued.item.chunk.pairs.work for queued in batch.queued), infer_ms)
+        hosted.succeeded(name, (queued.item.work for queued in batch.queued), infer_ms)
         for queued in batch.queued:
-            point = queued.frontier.points[queued.frontier.index_by_tier[name]]
-            is_below = hosted.is_below(name, queued.item.chunk.unloaded_tier)
-            self.load.scored(queued.item.unloaded_ms, point.amortized_ms * point.mean_over_p99, is_below)
+            point, pending = queued.frontier.points[queued.frontier.index_by_tier[name]], queued.item.pending
+            is_below = hosted.is_below(name, pending.chunk.unloaded_tier)
+            unloaded_ms = pending.unloaded_ms * (queued.tokens / max(1, pending.chunk.pairs.tokens))
+            self.load.scored(unloaded_ms, point.amortized_ms * point.mean_over_p99, is_below)
         return batch
 
     def answers(
         self, batch: Batch, logits: Sequence[np.ndarray], infer_ms: float, now_s: float
     ) -> list[tuple[PendingChunk, ChunkScores]]:
-        """The chunks of a batch that is finished, without those that have left, and their scores.
+        """The chunks that a finished batch has completed, without those that have left, and their scores.
 
-        logits: float32 [pairs] of each chunk. To be called once the next batch is taken, so that the backlog that is
+        logits: float32 [pairs] of each part. To be called once the next batch is taken, so that the backlog that is
         reported with the scores contains its time at its tier.
         """
         backlog_s, answers = self.backlog_s(now_s), []
         for queued, scores in zip(batch.queued, logits, strict=True):
-            pending = queued.item
-            if pending.has_left:
+            part, pending, model = queued.item, queued.item.pending, batch.model
+            pending.infer_ms += infer_ms
+            if pending.logits is not None:
+                pending.logits[part.rows] = scores
+            if pending.has_left or not part.is_last:
                 continue
             self._leave(pending)
-            queue_ms = (now_s - pending.queued_s) * 1e3 - infer_ms
-            model = batch.model
-            answer = ChunkScores(scores, queue_ms, infer_ms, self._replica, backlog_s, model.tier, model.weights)
+            answer = ChunkScores(
+                scores if pending.logits is None else pending.logits,
+                (now_s - pending.queued_s) * 1e3 - pending.infer_ms,
+                pending.infer_ms,
+                self._replica,
+                backlog_s,
+                model.tier,
+                model.weights,
+            )
             answers.append((pending, answer))
         return answers
 
@@ -215,6 +263,7 @@ class ReplicaCore:
             self._again.extend((batch.fingerprint, queued) for queued in batch.queued)
             return []
         self.hosted.failed(batch.fingerprint)
+        self._queue.cancel(batch.queued[0].item.pending.entry_id)  # what is left of it, if this was a part
         return self._all_leave(batch.queued)
 
     # Reports
@@ -242,6 +291,27 @@ class ReplicaCore:
             return False
         return now_s - self.running.started_s > max(STUCK_S, STUCK_FACTOR * self.running.predicted_ms / 1e3)
 
+    def _split(self, queued: Queued, name: str, share: float) -> Queued:
+        """A part with this share of a chunk's tokens, at least one pair and not all. The rest goes back into the queue,
+        for the same model."""
+        pending, lengths = queued.item.pending, queued.item.pending.chunk.pairs.lengths
+        rows = np.arange(len(lengths)) if queued.item.rows is None else queued.item.rows
+        count = int(np.searchsorted(np.cumsum(lengths[rows]), queued.tokens * share, "right"))
+        count = min(max(1, count), len(rows) - 1)
+        if pending.logits is None:
+            pending.logits = np.empty(len(lengths), np.float32)
+
+        def part(rows: np.ndarray, is_last: bool) -> Queued:
+            item = Part(pending, rows, is_last)
+            option = self.hosted.option(name, item.work, self._queue.max_tokens)
+            frontier = Frontier.of([option], self.hosted.quality_range)
+            return replace(queued, tokens=item.work.tokens, frontier=frontier, item=item, pairs=len(rows))
+
+        rest = part(rows[count:], is_last=True)
+        pending.entry_id = self._queue.put_back(rest, pending.first_entry_id)
+        pending.latest_start_s = rest.latest_start_s
+        return part(rows[:count], is_last=False)
+
     def _start(self, name: str, queued: Sequence[Queued], predicted_ms: float, now_s: float) -> Batch:
         assert self.running is None, "the device has one batch at a time"
         self.running = Batch(name, self.hosted[name], queued, predicted_ms, now_s)
@@ -258,7 +328,7 @@ class ReplicaCore:
 
     def _all_leave(self, leaving: Iterable[Queued]) -> list[PendingChunk]:
         """Let chunks leave, and return those that have not left before."""
-        left = [queued.item for queued in leaving if not queued.item.has_left]
+        left = [queued.item.pending for queued in leaving if not queued.item.pending.has_left]
         for pending in left:
             self._leave(pending)
         return left

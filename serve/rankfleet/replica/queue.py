@@ -27,7 +27,7 @@ T = TypeVar("T")
 
 NOTHING_WAITS: BatchDecision = BatchDecision(None, (), ())
 SelectBatch = Callable[[list[QueuedChunk[T]], ArrivalStats, Routing, int, float, float], BatchDecision]
-# Whether it is above a share, deadline and entry id of the request's first chunk, entry id of the chunk.
+# Whether it is above a share, deadline and first entry id of the request's first chunk, entry id of the chunk.
 SortKey = tuple[bool, float, int, int]
 
 
@@ -105,8 +105,16 @@ class TokenQueue(Generic[T]):
         found_idle = device_idle and not self._chunks
         if not chunk.over_share:
             self._arrivals.arrived((chunk.deadline_s - now_s) * 1e3, now_s, found_idle)
+        return self._insert(chunk)
+
+    def put_back(self, rest: QueuedChunk[T], first_entry_id: int) -> int:
+        """Add what is left of a chunk of which a part has been taken, at the place that the whole had, and return its
+        entry id. first_entry_id: that of the whole."""
+        return self._insert(rest, first_entry_id)
+
+    def _insert(self, chunk: QueuedChunk[T], place: int | None = None) -> int:
         entry_id = next(self._entry_ids)
-        own = (chunk.over_share, chunk.deadline_s, entry_id, entry_id)
+        own = (chunk.over_share, chunk.deadline_s, entry_id if place is None else place, entry_id)
         key = (*self._first_keys.get(chunk.request, own)[:3], entry_id)
         if chunk.request is not None:
             self._first_keys.setdefault(chunk.request, key)

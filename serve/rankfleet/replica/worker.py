@@ -12,7 +12,7 @@ from rankfleet.core.sections import Routing, Scheduling
 from rankfleet.estimates.latency import LatencyModel
 from rankfleet.estimates.precision import Precision
 from rankfleet.replica.batching import select_batch
-from rankfleet.replica.core import Batch, PendingChunk, ReplicaCore
+from rankfleet.replica.core import Batch, Part, PendingChunk, ReplicaCore
 from rankfleet.replica.device import PROBE_PAIRS, ScoreBatch
 from rankfleet.replica.expiry import ExpiryTimer
 from rankfleet.replica.hosting import HostedModel
@@ -50,7 +50,7 @@ class Worker:
         on_batch: Callable[[int, float], None] = lambda tokens, backlog_s: None,
         routing: Routing = Routing(),  # noqa: B008  (frozen)
         scheduling: Scheduling = Scheduling(),  # noqa: B008  (frozen)
-        select_batch: SelectBatch[PendingChunk] = select_batch,
+        select_batch: SelectBatch[Part] = select_batch,
     ) -> None:
         """
         replica: the name that answers carry

@@ -134,10 +134,7 @@ class Dispatcher:
         if len(pairs) == 0:
             return scores
         group = self._config.group_of(tiers[0])
-        max_tokens = self._config.groups[group].batch_tokens
-        if over_share or deadline.at_s == math.inf:  # what is on the device cannot be interrupted, and others wait
-            max_tokens = min(max_tokens, self._fleet.tokens_within_horizon(tiers[0], pairs.work))
-        slices = slices_of(pairs.lengths, pairs.work, max_tokens, replicas)
+        slices = slices_of(pairs.lengths, pairs.work, self._config.groups[group].batch_tokens, replicas)
         cut = len(slices) > 1
         named = tiers if unloaded_tier is None else (*tiers, unloaded_tier)
         chunk = Chunk(

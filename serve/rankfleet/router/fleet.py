@@ -115,17 +115,6 @@ class FleetView:
         """A chunk has come back after so long, besides queue and engine. was_busy: as `busy` when it was sent."""
         self._transfer[was_busy].took(ms, now_s)
 
-    def tokens_within_horizon(self, tier: str, work: Work) -> int:
-        """How many tokens of this work a replica scores within its shortest planning horizon: of the typical budget, or
-        of the shortest SLO class before a request with a budget has come."""
-        model, typical_ms = self.latency(tier), self._meter.stats.typical_budget_ms
-        if typical_ms == math.inf:
-            typical_ms = min((slo.slo_ms for slo in self._config.slo_classes.values() if slo.slo_ms), default=math.inf)
-        horizon_ms = self._config.routing.horizon * typical_ms
-        if model is None or (ms := model.mean_ms(work)) <= horizon_ms:
-            return work.tokens
-        return max(1, int(work.tokens * horizon_ms / ms))
-
     def request_arrived(self, budget_ms: float | None, now_s: float) -> None:
         """A request has arrived; budget_ms: None for best-effort work."""
         self._meter.arrived(math.inf if budget_ms is None else budget_ms, now_s, found_idle=not self.busy)
