@@ -15,25 +15,18 @@ import argparse
 import itertools
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from benchmarks.demo_scores import SCORES, scored
 
 from rankfleet.bench.results import measured, write_results
-from rankfleet.cli.evaluation import score_all
-from rankfleet.cli.options import load_config
 from rankfleet.core.messages import Stage
-from rankfleet.engine.checkpoint.files import find_checkpoint
 from rankfleet.estimates.calibration import Calibration, probability
 from rankfleet.evaluate import INSTANT, Collection, FusionFit
 from rankfleet.evaluate.calibration import Sample, ScoredBy, alone, fitted, fused_by, held_back
-from rankfleet.evaluate.kept_scores import KeptScores
 from rankfleet.evaluate.reliability import calibration_error, reliability
-from rankfleet.evaluate.sampling import in_turn
-from rankfleet.evaluate.scoring import questions_of, with_scores
-from rankfleet.evaluate.tiers import LoadedTiers
 from rankfleet.router.cascade import ranked, second_stage
 
 TOP_K = 100
@@ -41,7 +34,6 @@ FITTED, APPLIED = "int8", "float32"
 PASSED = (0.05, 0.1, 0.2)
 KEPT = 20  # candidates that a cascade's second tier scores
 MAX_ERROR, MAX_POINTS = 0.05, 2.0
-SCORES = Path.home() / ".cache/rankfleet/scores"
 
 ByTier = Mapping[str, tuple[Sample, np.ndarray]]  # as `held_back` returns
 
@@ -116,22 +108,6 @@ def by_collection(collections: Sequence[Collection], found: ByTier) -> dict[str,
         relevant = round(float(own.relevant @ own.shares / own.shares.sum()), 4)
         figures[collection.name] = {"queries": len(collection.judged.queries), "relevant": relevant, "ece": errors}
     return figures
-
-
-def scored(read: Sequence[Collection], dtype: str, folder: Path, threads: int) -> list[Collection]:
-    """The collections with the scores of the demo tiers, as `rankfleet evaluate` makes and keeps them. folder: has a
-    file for the weights of each tier."""
-    fleet, questions = load_config("demo"), in_turn([questions_of(each) for each in read])
-    collections = [replace(each, scored={}) for each in read]
-    for tier in fleet.tiers:
-        weights = find_checkpoint(fleet.tiers[tier].model).weights_digest
-        kept = KeptScores(folder / f"{tier}_{dtype}_{weights}.jsonl")
-        score_all(LoadedTiers(fleet, [tier], dtype, threads, kept).rankers, questions, kept)
-        found = [with_scores(each, questions, kept, [tier], []).scored for each in read]
-        collections = [
-            replace(each, scored={**each.scored, **own}) for each, own in zip(collections, found, strict=True)
-        ]
-    return collections
 
 
 def main() -> None:
