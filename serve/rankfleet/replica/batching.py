@@ -68,9 +68,9 @@ class QueuedChunk(Generic[T]):
         """Whether it gets what others leave: it has no deadline, or is above a share."""
         return self.over_share or self.deadline_s == math.inf
 
-    def can_wait(self, typical_budget_ms: float, now_s: float) -> bool:
-        """Whether it is best-effort, or has more time than the typical request."""
-        return self.is_best_effort or (self.deadline_s - now_s) * 1e3 > typical_budget_ms + ROUNDING_MS
+    def can_wait(self, typical_s: float) -> bool:
+        """Whether it is best-effort, or has more time than the typical request, which would be due at `typical_s`."""
+        return self.over_share or self.deadline_s > typical_s
 
     @property
     def latest_start_s(self) -> float:
@@ -147,16 +147,17 @@ def select_batch(
         index -= 1
     point = points[index]
     horizon_ms = arrivals.horizon_ms(price, routing)
-    can_wait = [waiting[i].can_wait(arrivals.typical_budget_ms, now_s) for i in order]
+    typical_s = now_s + (arrivals.typical_budget_ms + ROUNDING_MS) / 1e3
+    can_wait = first.can_wait(typical_s)
     first_ms = point.fixed_ms + point.marginal_ms
     if first_ms > left_ms:  # in time at the mean only: let others join by the same measure
         left_ms /= point.mean_over_p99
     yielding_ms = min(left_ms, shortest_ms)
-    max_ms = deficit_ms if len(order) < len(feasible) else yielding_ms if can_wait[0] else left_ms
-    if can_wait[0] and first_ms > max_ms and first.pairs > 1:
+    max_ms = deficit_ms if len(order) < len(feasible) else yielding_ms if can_wait else left_ms
+    if can_wait and first_ms > max_ms and first.pairs > 1:
         share = max(max_ms / first_ms, 1 / first.pairs)
         return BatchDecision(point.tier, (order[0],), infeasible, price, share * first_ms, horizon_ms, share)
-    batch, predicted_ms = fill_batch(waiting, order, can_wait, point, price_per_ms, max_ms, yielding_ms, max_tokens)
+    batch, predicted_ms = fill_batch(waiting, order, point, price_per_ms, max_ms, yielding_ms, typical_s, max_tokens)
     return BatchDecision(point.tier, batch, infeasible, price, predicted_ms, horizon_ms)
 
 
@@ -267,28 +268,29 @@ def serving_order(
 def fill_batch(
     waiting: Sequence[QueuedChunk[Any]],
     order: Sequence[int],
-    can_wait: Sequence[bool],
     point: TierOption,
     price_per_ms: float,
     max_ms: float,
     yielding_ms: float,
+    typical_s: float,
     max_tokens: int,
 ) -> tuple[tuple[int, ...], float]:
     """The batch that starts with the first chunk of `order` at `point`: indices, and 99th percentile of its time.
 
-    can_wait: whether each chunk of `order` can
     max_ms: of its time; yielding_ms: if work that can wait joins it
+    typical_s: as in `QueuedChunk.can_wait`
     """
     batch = [order[0]]
     tokens = waiting[order[0]].tokens
     batch_ms = point.fixed_ms + point.marginal_ms
-    for i, can in zip(order[1:], can_wait[1:], strict=True):
+    for i in order[1:]:
         chunk = waiting[i]
         index = chunk.frontier.index_by_tier.get(point.tier)
         if index is None or abs(index - chunk.frontier.index_at(price_per_ms)) > 1:
             continue
         longer_ms = batch_ms + chunk.frontier.points[index].marginal_ms
-        if tokens + chunk.tokens > max_tokens or longer_ms > (min(max_ms, yielding_ms) if can else max_ms):
+        can_take_ms = min(max_ms, yielding_ms) if chunk.can_wait(typical_s) else max_ms
+        if tokens + chunk.tokens > max_tokens or longer_ms > can_take_ms:
             break
         batch.append(i)
         tokens += chunk.tokens
