@@ -77,7 +77,6 @@ def precision() -> str:
         [
             tier,
             dtype,
-            f"{len(entry['ndcg@10'])}",
             f"{entry['mean']:.4f}",
             f"{entry['difference']:+.4f}",
             f"{entry['tau']:.4f}",
@@ -87,8 +86,8 @@ def precision() -> str:
         for dtype, entry in by_dtype.items()
     ]
     measured = figures["measured"]
-    header = ["demo tier", "precision", "collections", "nDCG@10", "difference", "mean τ", "worst τ"]
-    queries = f"{measured['queries']} queries in all four collections; two are Medline and DBpedia"
+    header = ["demo tier", "precision", "nDCG@10", "difference", "mean τ", "worst τ"]
+    queries = f"{measured['queries']} queries of Cranfield, Medline, CISI and DBpedia-Entity"
     return (
         f"{markdown(header, rows, left=2)}\n\n{conditions(measured, queries)}, BM25's top {measured['top_k']} reranked."
     )

@@ -59,11 +59,13 @@ class PendingChunk:
 class Part:
     """Some pairs of a chunk, or all.
 
+    work: their size
     rows: int [n], which; None for all
     is_last: whether the others were taken before
     """
 
     pending: PendingChunk
+    work: Work
     rows: np.ndarray | None = None
     is_last: bool = True
 
@@ -72,12 +74,6 @@ class Part:
         """The chunk with these pairs only."""
         whole = self.pending.chunk
         return whole if self.rows is None else replace(whole, pairs=whole.pairs.take(self.rows))
-
-    @property
-    def work(self) -> Work:
-        """The size of these pairs."""
-        pairs = self.pending.chunk.pairs
-        return pairs.work if self.rows is None else Work.of(pairs.lengths[self.rows])
 
 
 Queued = QueuedChunk[Part]
@@ -171,7 +167,7 @@ class ReplicaCore:
         pending = PendingChunk(chunk, now_s, hosted.latency(unloaded).cost(work, batch_tokens).mean_amortized_ms)
         deadline_s = math.inf if chunk.slack_ms is None else now_s + chunk.slack_ms / 1e3
         queued = QueuedChunk(
-            work.tokens, deadline_s, frontier, Part(pending), chunk.request, chunk.over_share, work.pairs
+            work.tokens, deadline_s, frontier, Part(pending, work), chunk.request, chunk.over_share, work.pairs
         )
         pending.latest_start_s = queued.latest_start_s
         is_idle = self.running is None and not self._again
@@ -213,10 +209,15 @@ class ReplicaCore:
         return self._start(decision.tier, taken.batch, decision.predicted_ms, now_s), expired
 
     def finish(self, infer_ms: float, now_s: float) -> Batch:
-        """The batch on the device was scored in `infer_ms`. Returns it, for `answers`."""
+        """The batch on the device was scored in `infer_ms`. Returns it, for `answers`.
+
+        Predictions learn from how long others had to wait for it, which the way to the device's thread and back makes
+        longer: of work in many parts that is a tenth.
+        """
         batch = self._free(now_s)
         hosted, name = self.hosted, batch.fingerprint
-        hosted.succeeded(name, (queued.item.work for queued in batch.queued), infer_ms)
+        occupied_ms = max(infer_ms, (now_s - batch.started_s) * 1e3)
+        hosted.succeeded(name, (queued.item.work for queued in batch.queued), occupied_ms)
         for queued in batch.queued:
             point, pending = queued.frontier.points[queued.frontier.index_by_tier[name]], queued.item.pending
             is_below = hosted.is_below(name, pending.chunk.unloaded_tier)
@@ -302,10 +303,11 @@ class ReplicaCore:
             pending.logits = np.empty(len(lengths), np.float32)
 
         def part(rows: np.ndarray, is_last: bool) -> Queued:
-            item = Part(pending, rows, is_last)
-            option = self.hosted.option(name, item.work, self._queue.max_tokens)
+            work = Work.of(lengths[rows])
+            option = self.hosted.option(name, work, self._queue.max_tokens)
             frontier = Frontier.of([option], self.hosted.quality_range)
-            return replace(queued, tokens=item.work.tokens, frontier=frontier, item=item, pairs=len(rows))
+            item = Part(pending, work, rows, is_last)
+            return replace(queued, tokens=work.tokens, frontier=frontier, item=item, pairs=work.pairs)
 
         rest = part(rows[count:], is_last=True)
         pending.entry_id = self._queue.put_back(rest, pending.first_entry_id)
