@@ -133,6 +133,14 @@ def test_if_one_chunk_is_infeasible_its_siblings_are_not_scored() -> None:
     assert (len(queue), queue.backlog_ms) == (0, 0.0)
 
 
+def test_a_request_of_many_chunks_is_one_arrival() -> None:
+    queue: TokenQueue[str] = TokenQueue(10)
+    put(queue, "usual", 0.1)
+    for _ in range(9):
+        put(queue, "large", 3600.0, request="a")
+    assert queue._arrivals.stats.typical_budget_ms == 100.0
+
+
 def test_a_request_is_removed_and_expires_with_all_its_chunks() -> None:
     queue: TokenQueue[str] = TokenQueue(10)
     put(queue, "a1", 1.0, request="a")

@@ -103,7 +103,7 @@ class TokenQueue(Generic[T]):
     def put(self, chunk: QueuedChunk[T], now_s: float, device_idle: bool = False) -> int:
         """Add a chunk and return its entry id, for `cancel`."""
         found_idle = device_idle and not self._chunks
-        if not chunk.over_share:
+        if not chunk.over_share and chunk.request not in self._first_keys:  # a request counts once
             self._arrivals.arrived((chunk.deadline_s - now_s) * 1e3, now_s, found_idle)
         return self._insert(chunk)
 
