@@ -259,6 +259,14 @@ def test_what_has_time_is_scored_in_parts_between_which_others_come(core: Replic
     assert core.load.counters.served_load_s == pytest.approx(core.load.counters.arrived_load_s)
 
 
+def test_no_more_than_the_default_budget_is_typical(core: ReplicaCore) -> None:
+    core.adjust({"t": 0.3, "u": 0.4}, 40, Routing(horizon=0.2), Scheduling())
+    core.submit(replace(chunk(1, 4, slack_ms=1e6), default_slo_ms=100.0), 0.0)
+    batch, _ = core.take(0.0)
+    assert batch is not None
+    assert (batch.tokens, core.waiting) == (20, 1)
+
+
 def test_all_parts_are_scored_by_the_tier_of_the_first() -> None:
     core = core_of(t=simulated("t"), u=simulated("u", LatencyModel(0.0, 2.0, 0.0)))
     core.adjust({"t": 0.3, "u": 0.4}, 40, Routing(horizon=0.4), Scheduling())

@@ -196,6 +196,12 @@ class FleetConfig(LiveSettings):
         return self.router_cpus + sum(group.cpus for group in self.groups.values() if group.in_router)
 
     @property
+    def default_slo_ms(self) -> float | None:
+        """The budget of the default SLO class; None if there is none, or it has none."""
+        default = self.slo_classes.get(self.default_slo_class or "")
+        return None if default is None else default.slo_ms
+
+    @property
     def for_groups(self) -> dict[str, Any]:
         """The keys that replicas of groups need, as plain data.
 

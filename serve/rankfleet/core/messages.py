@@ -96,6 +96,7 @@ class Chunk:
     models: by tier, the fingerprint of the model that the router means (`core/fingerprint.py`). A replica that hosts
         another model of that name refuses the chunk.
     weights: if given, a replica refuses the chunk unless its `ChunkScores.model` would be this.
+    default_slo_ms: budget of the fleet's default SLO class; None if it has none.
     """
 
     tiers: tuple[str, ...]
@@ -106,6 +107,7 @@ class Chunk:
     models: Mapping[str, str] = field(default_factory=dict)
     weights: str | None = None
     over_share: bool = False
+    default_slo_ms: float | None = None
 
     @property
     def tier(self) -> str:

@@ -14,7 +14,8 @@ REMEMBERED_BUDGETS = 256  # with fewer, the lower quartile is mostly noise
 class ArrivalStats:
     """Recent arrivals in two numbers.
 
-    typical_budget_ms: lower quartile of recent budgets (`RecentBudgets`); infinity if none has been seen
+    typical_budget_ms: lower quartile of recent budgets (`RecentBudgets`), at most that of the default SLO class;
+        infinity if neither is known
     burst_rate_per_s: mean over recent arrivals of the rate of arrivals just before each. 0 counts for an arrival that
         found nothing in progress: a client that waits for each answer before it sends its next request is delayed by
         no choice of tier. For Poisson arrivals at a busy replica this is the mean rate; for bursts it is far higher,
@@ -65,10 +66,13 @@ class RecentBudgets:
 class ArrivalMeter:
     """Measures `ArrivalStats`. Arrivals are weighted by exp(−age ÷ memory_s).
 
+    default_slo_ms: budget of the default SLO class, infinity if it has none. Without this bound, whoever sends most of
+        the requests could make every other budget a short one by giving his own an hour.
     stats: as of the last arrival
     """
 
     routing: Routing
+    default_slo_ms: float = math.inf
     stats: ArrivalStats = field(default_factory=ArrivalStats)
     _budgets: RecentBudgets = field(default_factory=RecentBudgets)
     _last_arrival_s: float = -math.inf
@@ -86,7 +90,7 @@ class ArrivalMeter:
         fade = math.exp(-elapsed_s / self.routing.memory_s)
         if 0 < budget_ms < math.inf:
             self._budgets.add(budget_ms)
-        typical_budget_ms = self._budgets.lower_quartile_ms
+        typical_budget_ms = min(self._budgets.lower_quartile_ms, self.default_slo_ms)
         # Without budgets there is no scale of time by which to judge a burst, and none is needed.
         window_s = self.routing.arrival_window * typical_budget_ms / 1e3
         rate = self._rate_per_s * math.exp(-elapsed_s / window_s) if window_s < math.inf else 0.0

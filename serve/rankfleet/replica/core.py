@@ -170,6 +170,7 @@ class ReplicaCore:
             work.tokens, deadline_s, frontier, Part(pending, work), chunk.request, chunk.over_share, work.pairs
         )
         pending.latest_start_s = queued.latest_start_s
+        self._queue.bound_typical_budget(math.inf if chunk.default_slo_ms is None else chunk.default_slo_ms)
         is_idle = self.running is None and not self._again
         pending.first_entry_id = pending.entry_id = self._queue.put(queued, now_s, is_idle)
         self.load.arrived(pending.unloaded_ms)

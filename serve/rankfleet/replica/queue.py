@@ -83,6 +83,10 @@ class TokenQueue(Generic[T]):
         self.max_tokens, self.routing, self.scheduling = max_tokens, routing, scheduling
         self._arrivals.routing = routing
 
+    def bound_typical_budget(self, default_slo_ms: float) -> None:
+        """No more than the budget of the default SLO class is typical (`ArrivalMeter`)."""
+        self._arrivals.default_slo_ms = default_slo_ms
+
     def __len__(self) -> int:
         return len(self._chunks)
 

@@ -145,6 +145,7 @@ class Dispatcher:
             models={tier: self._models[tier] for tier in named if tier in self._models},
             weights=weights,
             over_share=over_share,
+            default_slo_ms=self._config.default_slo_ms,
         )
 
         async def send(rows: np.ndarray) -> None:

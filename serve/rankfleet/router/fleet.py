@@ -49,6 +49,7 @@ class FleetView:
     def take_over(self) -> None:
         """Measure arrivals by this version's settings; the view before it is only for requests that have begun."""
         self._meter.routing = self._config.routing
+        self._meter.default_slo_ms = math.inf if self._config.default_slo_ms is None else self._config.default_slo_ms
         for ledger in self.ledgers.values():
             ledger.routing = self._config.routing
 
