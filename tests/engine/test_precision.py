@@ -1,5 +1,6 @@
 """What `auto` and `fastest` mean for real checkpoints, by fake measurements."""
 
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -10,7 +11,7 @@ import torch
 from rankfleet.cluster.loading import load_model
 from rankfleet.core.errors import CheckpointError
 from rankfleet.core.pairs import TokenizedPairs
-from rankfleet.engine.checkpoint.files import Checkpoint, find_checkpoint
+from rankfleet.engine.checkpoint.files import PRECISION_COSTS, Checkpoint, find_checkpoint
 from rankfleet.engine.native.library import cpu_flags, library
 from rankfleet.engine.runtime.precision import choose_precision
 from rankfleet.engine.runtime.scorer import Reranker, Scorer
@@ -58,9 +59,12 @@ def test_a_model_is_measured_in_what_it_may_be_computed_in(tmp_path: Path) -> No
     assert measured("auto", large) == ["float32", "bfloat16"]
     assert measured("fastest", large) == ["float32", "bfloat16", "int8"]
     assert measured("fastest", ettin) == ["float32", "bfloat16"], "nobody has measured what int8 costs it"
-    assert measured("auto", find_checkpoint("demo/medium")) == [], "bfloat16 costs it too much"
-    assert measured("fastest", find_checkpoint("demo/medium")) == ["float32", "int8"]
-    assert measured("fastest", find_checkpoint("demo/medium"), compiled=False) == [], "int8 is for the kernels"
+    assert measured("fastest", find_checkpoint("demo/small")) == ["float32", "bfloat16"], "int8 costs it too much"
+    costly = Checkpoint(shutil.copytree(find_checkpoint("demo/medium").folder, tmp_path / "costly"))
+    (costly.folder / PRECISION_COSTS).write_text('{"bfloat16": 0.003, "int8": 0.001}')
+    assert measured("auto", costly) == [], "bfloat16 costs it too much"
+    assert measured("fastest", costly) == ["float32", "int8"]
+    assert measured("fastest", costly, compiled=False) == [], "int8 is for the kernels"
 
 
 @pytest.mark.skipif(not BFLOAT16, reason="needs a processor with bfloat16")
@@ -102,7 +106,6 @@ def test_a_model_scores_in_the_precision_that_was_chosen(wanted: str) -> None:
 
 
 def test_a_replica_loads_its_model_in_the_precision_that_its_group_shares() -> None:
-    """bfloat16 is not what `auto` would choose for this model."""
     asked = []
 
     def share(group: str, model: str, decide: object) -> Precision:
@@ -112,6 +115,6 @@ def test_a_replica_loads_its_model_in_the_precision_that_its_group_shares() -> N
     name, scorer, weights, precision = load_model(fleet(), "medium", share)
     assert (scorer.dtype, precision.reason) == ("bfloat16", "as the first replica decided")
     assert asked == [("demo", name)]
-    exact = load_model(fleet(), "medium", lambda group, model, decide: decide())
+    exact = load_model(fleet(), "medium", lambda group, model, decide: Precision("float32", "as another decided"))
     assert (exact[0], exact[1].dtype) == (name, "float32")
     assert exact[2] != weights, "no ranking is scored by both"
