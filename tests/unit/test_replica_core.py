@@ -10,8 +10,9 @@ from rankfleet.core.messages import Chunk, ChunkScores
 from rankfleet.core.pairs import TokenizedPairs
 from rankfleet.core.sections import Routing, Scheduling
 from rankfleet.estimates.latency import LatencyModel
-from rankfleet.replica.core import STUCK_S, PendingChunk, ReplicaCore
+from rankfleet.replica.core import STUCK_S, ReplicaCore
 from rankfleet.replica.hosting import HostedModel
+from rankfleet.replica.pending import PendingChunk
 
 LATENCY = LatencyModel(0.0, 1.0, 0.0)
 

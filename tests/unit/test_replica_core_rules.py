@@ -13,8 +13,9 @@ from rankfleet.core.messages import Chunk
 from rankfleet.core.pairs import TokenizedPairs
 from rankfleet.core.sections import Routing, Scheduling
 from rankfleet.estimates.latency import LatencyModel
-from rankfleet.replica.core import PendingChunk, ReplicaCore
+from rankfleet.replica.core import ReplicaCore
 from rankfleet.replica.hosting import HostedModel
+from rankfleet.replica.pending import PendingChunk
 
 TIERS = ("t", "u", "v")
 MODELS = [f"{tier}{version}" for tier in TIERS for version in (1, 2)]

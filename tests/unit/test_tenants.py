@@ -207,13 +207,13 @@ def test_what_is_above_a_share_makes_no_batch_longer_than_others_can_wait() -> N
     assert select_batch(above, arrivals, Routing(), 10_000, 0.0).batch == (0, 1, 2, 3, 4)
 
 
-async def test_chunks_say_whether_they_are_above_a_share() -> None:
-    group = FakeGroup()
-    one = service(group, clock=FakeClock(), tenants={"a": {"share": 0}, "b": {}}, network_ms=0)
+async def test_chunks_say_whether_they_are_above_a_share_and_what_the_default_budget_is() -> None:
+    group, slo = FakeGroup(), {"slo_classes": {"usual": {"slo_ms": 150}}, "default_slo_class": "usual"}
+    one = service(group, clock=FakeClock(), tenants={"a": {"share": 0}, "b": {}}, network_ms=0, **slo)
     for tenant, over_share in (("b", False), ("a", True)):
         group.chunks.clear()
         await one.rank(RerankRequest("cat", ["a", "b"], tenant=tenant, slo_ms=120))
-        assert {sent.over_share for sent in group.chunks} == {over_share}
+        assert {(sent.over_share, sent.default_slo_ms) for sent in group.chunks} == {(over_share, 150)}
 
 
 # In the simulator: the router, the planner and the workers as they serve

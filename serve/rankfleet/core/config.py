@@ -4,6 +4,7 @@ All commands read the same file, and so do the Kubernetes manifests. Unknown key
 name the key.
 """
 
+import math
 from pathlib import Path
 from typing import Any, Self
 
@@ -196,10 +197,10 @@ class FleetConfig(LiveSettings):
         return self.router_cpus + sum(group.cpus for group in self.groups.values() if group.in_router)
 
     @property
-    def default_slo_ms(self) -> float | None:
-        """The budget of the default SLO class; None if there is none, or it has none."""
+    def default_slo_ms(self) -> float:
+        """The budget of the default SLO class; infinity if there is none, or it has none."""
         default = self.slo_classes.get(self.default_slo_class or "")
-        return None if default is None else default.slo_ms
+        return math.inf if default is None or default.slo_ms is None else default.slo_ms
 
     @property
     def for_groups(self) -> dict[str, Any]:

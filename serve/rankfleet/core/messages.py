@@ -4,6 +4,7 @@ Times are milliseconds unless a name says otherwise. A deadline travels between 
 left, so that their clocks need not agree.
 """
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -96,7 +97,7 @@ class Chunk:
     models: by tier, the fingerprint of the model that the router means (`core/fingerprint.py`). A replica that hosts
         another model of that name refuses the chunk.
     weights: if given, a replica refuses the chunk unless its `ChunkScores.model` would be this.
-    default_slo_ms: budget of the fleet's default SLO class; None if it has none.
+    default_slo_ms: budget of the fleet's default SLO class; infinity if it has none.
     """
 
     tiers: tuple[str, ...]
@@ -107,7 +108,7 @@ class Chunk:
     models: Mapping[str, str] = field(default_factory=dict)
     weights: str | None = None
     over_share: bool = False
-    default_slo_ms: float | None = None
+    default_slo_ms: float = math.inf
 
     @property
     def tier(self) -> str:

@@ -11,7 +11,7 @@ expires or is cancelled. One that can wait is scored in parts, between which oth
 import math
 from collections import deque
 from collections.abc import Container, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
 
@@ -23,81 +23,13 @@ from rankfleet.estimates.frontier import Frontier
 from rankfleet.estimates.latency import LatencyModel
 from rankfleet.estimates.load import ReplicaLoad
 from rankfleet.replica.batching import QueuedChunk, select_batch
-from rankfleet.replica.hosting import HostedModel, HostedModels
+from rankfleet.replica.hosting import HostedModels
+from rankfleet.replica.pending import Batch, Part, PendingChunk, Queued
 from rankfleet.replica.queue import SelectBatch, TokenQueue
 
 # A batch that takes longer than both STUCK_S and STUCK_FACTOR times its prediction will not come back.
 STUCK_S = 30.0
 STUCK_FACTOR = 20.0
-
-
-@dataclass(slots=True, eq=False)
-class PendingChunk:
-    """A chunk that was submitted.
-
-    queued_s: when that was
-    unloaded_ms: mean device time at the tier of its unloaded plan; load is measured by this one
-    latest_start_s: when the device must start at the latest for it to be in time
-    first_entry_id, entry_id: in the queue, of the whole and of what is left of it
-    infer_ms: of the parts that are scored
-    logits: float32 [pairs], of which those of the scored parts are filled; None until a part is taken
-    has_left: whether it was scored, has failed, has expired or was cancelled
-    """
-
-    chunk: Chunk
-    queued_s: float
-    unloaded_ms: float
-    latest_start_s: float = math.inf
-    first_entry_id: int = -1
-    entry_id: int = -1
-    infer_ms: float = 0.0
-    logits: np.ndarray | None = None
-    has_left: bool = False
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Part:
-    """Some pairs of a chunk, or all.
-
-    work: their size
-    rows: int [n], which; None for all
-    is_last: whether the others were taken before
-    """
-
-    pending: PendingChunk
-    work: Work
-    rows: np.ndarray | None = None
-    is_last: bool = True
-
-    @property
-    def chunk(self) -> Chunk:
-        """The chunk with these pairs only."""
-        whole = self.pending.chunk
-        return whole if self.rows is None else replace(whole, pairs=whole.pairs.take(self.rows))
-
-
-Queued = QueuedChunk[Part]
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Batch:
-    """What is on the device. predicted_ms: 99th percentile of its time."""
-
-    fingerprint: str
-    model: HostedModel
-    queued: Sequence[Queued]
-    predicted_ms: float
-    started_s: float
-
-    @property
-    def chunks(self) -> list[Chunk]:
-        """What is to be scored."""
-        return [queued.item.chunk for queued in self.queued]  # a copy of the pairs for each part
-
-    @property
-    def tokens(self) -> int:
-        """Of all its pairs."""
-        return sum(queued.tokens for queued in self.queued)
 
 
 class ReplicaCore:
@@ -170,7 +102,7 @@ class ReplicaCore:
             work.tokens, deadline_s, frontier, Part(pending, work), chunk.request, chunk.over_share, work.pairs
         )
         pending.latest_start_s = queued.latest_start_s
-        self._queue.bound_typical_budget(math.inf if chunk.default_slo_ms is None else chunk.default_slo_ms)
+        self._queue.bound_typical_budget(chunk.default_slo_ms)
         is_idle = self.running is None and not self._again
         pending.first_entry_id = pending.entry_id = self._queue.put(queued, now_s, is_idle)
         self.load.arrived(pending.unloaded_ms)
@@ -212,8 +144,8 @@ class ReplicaCore:
     def finish(self, infer_ms: float, now_s: float) -> Batch:
         """The batch on the device was scored in `infer_ms`. Returns it, for `answers`.
 
-        Predictions learn from how long others had to wait for it, which the way to the device's thread and back makes
-        longer: of work in many parts that is a tenth.
+        Predictions learn from how long others had to wait for it. That includes the way to the device's thread and
+        back, which counts for work that is scored in many parts.
         """
         batch = self._free(now_s)
         hosted, name = self.hosted, batch.fingerprint

@@ -12,10 +12,11 @@ from rankfleet.core.sections import Routing, Scheduling
 from rankfleet.estimates.latency import LatencyModel
 from rankfleet.estimates.precision import Precision
 from rankfleet.replica.batching import select_batch
-from rankfleet.replica.core import Batch, Part, PendingChunk, ReplicaCore
+from rankfleet.replica.core import ReplicaCore
 from rankfleet.replica.device import PROBE_PAIRS, ScoreBatch
 from rankfleet.replica.expiry import ExpiryTimer
 from rankfleet.replica.hosting import HostedModel
+from rankfleet.replica.pending import Batch, Part, PendingChunk
 from rankfleet.replica.queue import SelectBatch
 
 log = logging.getLogger("ray.serve")

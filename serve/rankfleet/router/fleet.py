@@ -49,9 +49,9 @@ class FleetView:
     def take_over(self) -> None:
         """Measure arrivals by this version's settings; the view before it is only for requests that have begun."""
         self._meter.routing = self._config.routing
-        self._meter.default_slo_ms = math.inf if self._config.default_slo_ms is None else self._config.default_slo_ms
+        self._meter.default_slo_ms = self._config.default_slo_ms
         for ledger in self.ledgers.values():
-            ledger.routing = self._config.routing
+            ledger.routing, ledger.default_slo_ms = self._config.routing, self._config.default_slo_ms
 
     def update_latency(self, models: Mapping[str, LatencyModel]) -> None:
         """A group has reported its latency models, by fingerprint, or by tier if it has none."""

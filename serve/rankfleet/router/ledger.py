@@ -100,7 +100,7 @@ class Ledger:
     faults: (name of the settings, why a replica cannot follow them).
     precisions: fingerprint of a model → what replicas compute it in.
     busy_since_s: since when something has been in flight without a break.
-    routing: the settings by which replicas plan.
+    routing, default_slo_ms: the settings by which replicas plan; the latter as in `ArrivalMeter`.
     """
 
     running: frozenset[str] | None = None
@@ -109,6 +109,7 @@ class Ledger:
     precisions: Mapping[str, Precision] = field(default_factory=dict)
     busy_since_s: float = 0.0
     routing: Routing = field(default_factory=Routing)
+    default_slo_ms: float = math.inf
     _entries: dict[Entry, tuple[float, float]] = field(default_factory=dict)  # → (predicted ms, deadline), oldest first
     _replicas: dict[str, ReplicaRecord] = field(default_factory=dict)
     _unplaced_ms: float = 0.0  # predicted device time of the chunks that have no replica yet
@@ -230,7 +231,7 @@ class Ledger:
         replica.chunks += 1
         ahead_ms, left_ms = replica.ahead_ms(now_s), (entry.deadline_s - now_s) * 1e3
         entry.answer_s, is_idle = entry.p99_s + ahead_ms / 1e3, ahead_ms <= 0
-        replica.arrivals.routing = self.routing
+        replica.arrivals.routing, replica.arrivals.default_slo_ms = self.routing, self.default_slo_ms
         if not entry.over_share:
             replica.arrivals.arrived(left_ms, now_s, found_idle=is_idle)
         if not is_idle:
