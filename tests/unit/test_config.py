@@ -88,6 +88,10 @@ def test_shipped_fleet_files_pin_the_models_of_the_hub(path: Path) -> None:
         ({"tiers": {"a/b": {"model": "demo/small", "quality": 0.3}}}, "tiers.a/b"),
         ({"experiments": {"e": {"arms": {"a": {"model": "big", "weight": 1}}}}}, "experiments.e.arms.a: no tier"),
         ({"experiments": {"e": {"arms": {"a": {"model": "small", "weight": 0}}}}}, "all weights are 0"),
+        (
+            {"tenants": {"shop": {}}, "experiments": {"e": {"tenants": ["blog"], "arms": {"a": {"weight": 1}}}}},
+            "experiments.e.tenants: blog is not under tenants",
+        ),
     ],
 )
 def test_an_error_names_the_wrong_key(change: dict[str, Any], message: str) -> None:

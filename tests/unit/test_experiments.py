@@ -118,6 +118,7 @@ def test_an_arm_that_a_step_leaves_out_keeps_its_weight() -> None:
         ({}, {"user": "u", "session": "s"}, "u"),
         ({"unit": "session"}, {"user": "u", "session": "s"}, "s"),
         ({"unit": "key"}, {"tenant": "shop"}, "shop"),
+        ({"tenants": ["blog", "shop"]}, {"user": "u", "tenant": "shop"}, "u"),
         ({"unit": "query"}, {}, "q"),
         ({"unit": "query"}, {"queries": ("q", "r")}, "q\nr"),
         ({"unit": "header", "header": "x-device"}, {"headers": {"x-device": "d7"}}, "d7"),
@@ -133,14 +134,26 @@ def test_the_unit_is_what_the_file_says(settings: dict[str, Any], fields: dict[s
         ({}, {"session": "s"}),
         ({}, {"user": ""}),
         ({"stopped": True}, {"user": "u"}),
+        ({"tenants": ["blog"]}, {"user": "u", "tenant": "shop"}),
+        ({"tenants": ["blog"]}, {"user": "u"}),
         ({}, {"user": "u", "model": "small"}),
         ({"arms": {"a": {"weight": 1}, "b": {"weight": 0, "slo_class": "fast"}}}, {"user": "u", "slo_ms": 20.0}),
         ({"arms": {"a": {"weight": 1}, "b": {"weight": 0, "slo_class": "fast"}}}, {"user": "u", "model": "fast"}),
         ({"arms": {"a": {"weight": 1}, "b": {"weight": 0, "fusion_weight": 0}}}, {"user": "u", "candidates": "ranked"}),
     ],
-    ids=["no user", "empty user", "stopped", "names a tier", "names a budget", "names a class", "names the order"],
+    ids=[
+        "no user",
+        "empty user",
+        "stopped",
+        "another tenant",
+        "no tenant",
+        "names a tier",
+        "names a budget",
+        "names a class",
+        "names the order",
+    ],
 )
-def test_a_request_that_makes_its_own_choice_takes_no_part(settings: dict[str, Any], fields: dict[str, Any]) -> None:
+def test_who_takes_no_part(settings: dict[str, Any], fields: dict[str, Any]) -> None:
     assert assign(ONE_ARM | settings, request(**fields), slo_classes={"fast": {"slo_ms": 50}}) is None
 
 

@@ -235,6 +235,8 @@ def check_live(live: LiveSettings, tiers: set[str], groups: set[str]) -> None:
     if (shares := sum(tenant.share or 0.0 for tenant in live.tenants.values())) > 1 + 1e-9:
         raise ValueError(f"tenants: the shares add up to {shares:g}, which is more than the fleet")
     for name, experiment in live.experiments.items():
+        if live.tenants and (unknown := sorted(set(experiment.tenants or ()) - set(live.tenants))):
+            raise ValueError(f"experiments.{name}.tenants: {', '.join(unknown)} is not under tenants")
         for arm, settings in experiment.arms.items():
             where = f"experiments.{name}.arms.{arm}"
             for tier in settings.named_tiers:

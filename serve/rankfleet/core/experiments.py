@@ -126,6 +126,9 @@ class Experiment(Section):
     header: Annotated[str, Field(pattern=r"^[a-z0-9-]{1,64}$")] | None = Field(
         None, description="with `unit: header`, the header's name in small letters"
     )
+    tenants: list[Name] | None = Field(
+        None, min_length=1, description="whose requests may take part, by the tenants of their API keys; null: all"
+    )
     seed: str = Field("1", description="part of the hash; a change assigns all units anew")
     arms: dict[Name, Arm] = Field(min_length=1, description="arms by name")
     schedule: list[Step] = Field(
@@ -189,11 +192,12 @@ class Experiment(Section):
         return self.control or (CONTROL if CONTROL in self.arms else next(iter(self.arms)))
 
     def identity(self, name: str) -> str:
-        """The fingerprint of what is tried on whom: name, mode, unit, seed, control, what the arms change.
+        """The fingerprint of what is tried on whom: name, mode, unit, tenants, seed, control, what the arms
+        change.
 
         Weights may change within one experiment. A change of anything else makes it another one, in which no arm has
         been stopped.
         """
         arms = {arm: settings.model_dump(exclude={"weight", "stopped"}) for arm, settings in self.arms.items()}
-        unit = [self.unit, self.header, self.seed]
+        unit = [self.unit, self.header, self.seed, self.tenants and sorted(self.tenants)]
         return settings_name({"name": name, "mode": self.mode, "unit": unit, "control": self.control_arm, "arms": arms})

@@ -112,13 +112,16 @@ class Split:
     def unit_of(self, request: RerankRequest, names_slo: bool) -> str | None:
         """The id that decides the arm; None if the request takes no part.
 
-        That is so without an id, and if the client itself says what an arm of the experiment would set: a tier, or a
-        class or budget where arms set classes, or whether candidates are ranked where arms set the weight of that. Its
-        wish counts, and leaving it out of every arm keeps them alike. names_slo: whether it names a class or budget.
+        That is so without an id, where the experiment names tenants and not this one, and if the client itself says
+        what an arm would set: a tier, or a class or budget where arms set classes, or whether candidates are ranked
+        where arms set the weight of that. Its wish counts, and leaving it out of every arm keeps them alike.
+
+        names_slo: whether it names a class or budget.
         """
         experiment = self.experiment
         own_choice = (self._sets_slo and names_slo) or (self._sets_fusion and request.candidates is not None)
-        if experiment.stopped or own_choice:
+        left_out = experiment.tenants is not None and request.tenant not in experiment.tenants
+        if experiment.stopped or left_out or own_choice:
             return None
         match experiment.unit:
             case "user":
