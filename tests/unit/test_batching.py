@@ -8,7 +8,7 @@ import pytest
 from rankfleet.core.sections import Routing
 from rankfleet.estimates.arrivals import ArrivalStats
 from rankfleet.estimates.frontier import Frontier, TierOption
-from rankfleet.replica.batching import QueuedChunk, feasible_chunks, select_batch
+from rankfleet.replica.batching import SHORTEST_BATCH_MS, QueuedChunk, feasible_chunks, select_batch
 
 ROUTING = Routing(horizon=0.235, horizon_exponent=0.54)
 # Typical budgets of 100 ms and no bursts: only deadlines bind. The step from small to medium has a price of
@@ -123,6 +123,12 @@ def test_of_what_can_wait_a_part_is_taken_that_takes_the_shortest_horizon() -> N
     assert share(chunk(1e6), 2) == ("large", 0.5, 80.0)
     assert share(chunk(1e6), 1) == ("large", 1.0, 160.0)
     assert share(chunk(100, size=0.6), 100) == ("large", 1.0, 96.0), "no more time than the typical request"
+
+
+def test_budgets_of_milliseconds_make_no_part_as_short() -> None:
+    waiting = [replace(chunk(1e6), pairs=100)]
+    decision = select_batch(waiting, ArrivalStats(4.0, 0.0), ROUTING, 100, 0.0)
+    assert (decision.share, decision.predicted_ms) == (pytest.approx(SHORTEST_BATCH_MS / 160), SHORTEST_BATCH_MS)
 
 
 def test_best_effort_work_goes_first_once_its_deficit_covers_a_part() -> None:

@@ -14,7 +14,7 @@ from rankfleet.core.messages import Chunk, ChunkScores
 from rankfleet.core.pairs import TokenizedPairs
 from rankfleet.core.work import Work
 from rankfleet.estimates.latency import LatencyModel
-from rankfleet.router.dispatch import Dispatcher, slices_of, usable_models
+from rankfleet.router.dispatch import ON_THE_WAY, Dispatcher, slices_of, usable_models
 from rankfleet.router.fleet import FleetView
 from rankfleet.router.ledger import Entry, Ledger
 from rankfleet.router.retry import Deadline
@@ -517,3 +517,35 @@ async def test_a_failure_counts_against_its_replica_once_another_has_scored_the_
     failed, lost, well = (name for _, name in demo.group.asked)
     assert sorted((failed, lost, well)) == ["r1", "r2", "r3"]
     assert [demo.ledger.is_ejected(name, now()) for name in (failed, lost, well)] == [True, True, False]
+
+
+@on_virtual_time
+async def test_of_the_chunks_of_a_request_a_few_are_on_the_way_and_all_count_as_backlog() -> None:
+    here = most = 0
+
+    async def work(name: str, number: int) -> None:
+        nonlocal here, most
+        here += 1
+        most = max(most, here)
+        await asyncio.sleep(0.1)
+        here -= 1
+
+    kept = {"demo": {"tiers": ["small", "medium", "large"], "batch_tokens": 256}}
+    demo = fleet_of("r1", work, config=fleet(groups=kept))
+    scoring = asyncio.create_task(demo.one.score(("small",), MANY))
+    await asyncio.sleep(0.05)
+    assert len(demo.ledger.in_flight) == 32
+    assert (await scoring).logits.tolist() == [128.0] * 64
+    assert (most, now(), demo.ledger.busy) == (ON_THE_WAY, 0.4, False)
+
+
+@on_virtual_time
+async def test_chunks_that_wait_for_their_turn_go_with_a_client_that_has_gone() -> None:
+    kept = {"demo": {"tiers": ["small", "medium", "large"], "batch_tokens": 256}}
+    demo = fleet_of("r1", hangs, config=fleet(groups=kept))
+    scoring = asyncio.create_task(demo.one.score(("small",), MANY))
+    await asyncio.sleep(0.05)
+    scoring.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await scoring
+    assert (demo.ledger.busy, demo.view.backlog_s("demo", now()), len(demo.group.sent)) == (False, 0.0, ON_THE_WAY)

@@ -97,6 +97,33 @@ def test_an_answer_says_what_is_left_of_what_was_sent() -> None:
     assert chosen(ledger, now_s=0.020) == "a", "4 ms against 5"
 
 
+def test_withdrawn_chunks_take_all_with_them_that_their_replica_counted_for_them() -> None:
+    ledger = ledger_of("a")
+    done, *withdrawn = [placed(ledger, "a", 1000.0) for _ in range(4)]
+    ledger.close(done, 0.1)
+    ledger.answered("a", backlog_s=6.0, now_s=0.1)  # twice what this router has predicted for the three others
+    ledger.close(withdrawn[0], 0.1, withdrawn=True)
+    assert ledger.backlog_s(1, 0.1) == pytest.approx(4.0)
+    ledger.close(withdrawn[1], 1.1, withdrawn=True)
+    assert ledger.backlog_s(1, 1.1) == pytest.approx(1.5), "half of the 3 seconds that are left by then"
+    ledger.close(withdrawn[2], 1.1, withdrawn=True)
+    assert ledger.backlog_s(1, 1.1) == 0.0
+
+
+def test_a_report_that_comes_just_after_chunks_were_withdrawn_may_still_hold_their_time() -> None:
+    ledger = ledger_of("a")
+    others = [placed(ledger, "a", 1000.0) for _ in range(2)]
+    answered = placed(ledger, "a", 10.0)
+    for entry in others:
+        ledger.close(entry, 0.1, withdrawn=True)
+    ledger.close(answered, 0.2)
+    ledger.answered("a", backlog_s=2.0, now_s=0.2)
+    assert ledger.backlog_s(1, 0.2) == 0.0
+    placed(ledger, "a", 10.0, now_s=1.2)
+    ledger.answered("a", backlog_s=2.0, now_s=1.2)
+    assert ledger.backlog_s(1, 1.2) == 2.0, "by now it knows"
+
+
 def test_a_chunk_that_finds_a_replica_idle_runs_at_once_at_its_planned_tier() -> None:
     ledger = ledger_of("ab")
     placed(ledger, "a", 10.0, run_ms=100.0)

@@ -17,20 +17,20 @@ def test_nothing_is_assumed_before_the_first_chunk() -> None:
 def test_the_first_slow_calls_do_not_count() -> None:
     meter = TransferMeter()
     for ms in (200.0, 5.0, 4.0):
-        meter.took(ms, 0.0)
+        meter.took(ms, 0.0, 0.0)
     assert meter.ms(0.0) == pytest.approx(5.0)
 
 
 def test_one_chunk_in_fifty_may_take_longer() -> None:
     meter = TransferMeter()
     for ms in range(1, 102):  # the last 64 are 38 … 101
-        meter.took(float(ms), 0.0)
+        meter.took(float(ms), 0.0, 0.0)
     assert meter.ms(0.0) == pytest.approx(99.0)
 
 
 def test_a_router_that_sends_nothing_finds_out_that_it_is_fast_again() -> None:
     meter = TransferMeter()
-    meter.took(400.0, 10.0)
+    meter.took(400.0, 10.0, 10.0)
     assert meter.ms(40.0) == pytest.approx(200.0)
     assert meter.ms(100.0) == pytest.approx(50.0)
 
@@ -38,32 +38,42 @@ def test_a_router_that_sends_nothing_finds_out_that_it_is_fast_again() -> None:
 def test_slow_chunks_are_not_remembered_because_few_have_come_since() -> None:
     meter = TransferMeter()
     for ms in [4.0] * 40 + [100.0] * 24:
-        meter.took(ms, 0.0)
+        meter.took(ms, 0.0, 0.0)
     assert meter.ms(0.0) == pytest.approx(100.0)
     for now_s in (5.0, 10.0, 20.0):  # the estimate was above most budgets, so that hardly anything was sent
-        meter.took(4.0, now_s)
+        meter.took(4.0, now_s, now_s)
     assert meter.ms(20.0) == pytest.approx(4 + 96 / 4)
+
+
+def test_chunks_that_one_thing_has_held_up_are_one_sample() -> None:
+    meter = TransferMeter()
+    for number in range(60):
+        meter.took(4.0, number, number + 0.004)
+    for sent_s in (60.0, 60.1, 60.2, 60.3):  # the router was held up until 60.4
+        meter.took((60.4 - sent_s) * 1e3, sent_s, 60.4)
+    meter.took(4.0, 60.4, 60.404)
+    assert meter.ms(60.404) == pytest.approx(4.0)
 
 
 @pytest.mark.parametrize("pause_s", [0.01, 1.0, 60.0])
 def test_chunks_that_all_take_the_same_keep_the_estimate_at_that(pause_s: float) -> None:
     meter = TransferMeter()
     for number in range(70):
-        meter.took(4.0, number * pause_s)
+        meter.took(4.0, number * pause_s, number * pause_s)
         assert meter.ms(number * pause_s) == 4.0
 
 
 def test_clocks_of_two_machines_may_make_it_negative() -> None:
     meter = TransferMeter()
-    meter.took(-0.5, 0.0)
+    meter.took(-0.5, 0.0, 0.0)
     assert meter.ms(0.0) == 0.0
 
 
 def test_what_a_burst_took_says_nothing_about_a_chunk_that_comes_alone() -> None:
     ledger = Ledger()
     view = FleetView(fleet(network_ms=3), {"demo": ledger})
-    view.transferred(4.0, was_busy=False, now_s=0.0)
-    view.transferred(900.0, was_busy=True, now_s=0.0)
+    view.transferred(4.0, was_busy=False, sent_s=0.0, now_s=0.0)
+    view.transferred(900.0, was_busy=True, sent_s=0.0, now_s=0.0)
     assert (view.transfer_ms(0.0), view.beside_ms(0.0), view.snapshot(0.0).transfer_ms) == pytest.approx((4, 7, 4))
     ledger.open(Entry(10.0, math.inf, 0.0), 0.0)
     assert view.transfer_ms(0.0) == pytest.approx(900.0)

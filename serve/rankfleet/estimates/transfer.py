@@ -1,10 +1,14 @@
 """How long chunks take between router and replica: measured, because it depends on the machine and on what the router's
-event loop has to do at the time."""
+event loop has to do at the time.
+
+Chunks that are on their way at the same time are held up by the same thing, so they are one sample: the first that
+comes back. Otherwise a few clients that happened to ask while the router was held up once would make the estimate.
+"""
 
 import math
 from collections import deque
 
-SAMPLES = 64  # the last chunks
+SAMPLES = 64  # the last ones
 SHARE = 0.98  # of the samples are within the estimate
 # By how much a slow chunk exceeds the median is halved in this time. While the estimate is above most budgets few
 # chunks are sent, so that it would take minutes until the slow ones are no longer among the last.
@@ -19,11 +23,14 @@ class TransferMeter:
 
     def __init__(self) -> None:
         self._samples: deque[tuple[float, float]] = deque(maxlen=SAMPLES)  # ms, and when
-        self._median_ms = self._took_s = 0.0
+        self._median_ms = 0.0
+        self._took_s = -math.inf
         self._level = -math.inf  # log2 of the excess over the median at time 0, if it had been halving since then
 
-    def took(self, ms: float, now_s: float) -> None:
+    def took(self, ms: float, sent_s: float, now_s: float) -> None:
         """A chunk has come back. Less than nothing counts as nothing: clocks of two machines differ in rate."""
+        if sent_s < self._took_s:
+            return
         self._samples.append((max(0.0, ms), now_s))
         self._took_s = now_s
         last = len(self._samples) - 1
@@ -37,7 +44,7 @@ class TransferMeter:
         self._level = levels[-1 - above] if above < len(levels) else -math.inf
 
     def ms(self, now_s: float) -> float:
-        """98th percentile of the last chunks, of which older ones exceed the median by less; 0 before the first."""
+        """98th percentile of the last samples, of which older ones exceed the median by less; 0 before the first."""
         excess = 2.0 ** (self._level - now_s / EXCESS_HALF_LIFE_S)
         idle_s = max(0.0, now_s - self._took_s)
         return float((self._median_ms + excess) * 0.5 ** (idle_s / IDLE_HALF_LIFE_S))

@@ -35,6 +35,9 @@ T = TypeVar("T")
 # Prices that are tried: 20% apart (finer ones change no figure in docs/routing.md), up to where no gain is worth it.
 PRICES: tuple[float, ...] = tuple(0.01 * 1.2**i for i in range(70))
 ROUNDING_MS = 1e-6  # by which a sum of times may miss a deadline
+# Of a batch that has to be short. Each costs the way to the device's thread and back, a millisecond or two, whatever it
+# holds: if a few requests with budgets of milliseconds made parts as short, all others would be late.
+SHORTEST_BATCH_MS = 10.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,7 +140,8 @@ def select_batch(
         return BatchDecision(None, (), infeasible)
     price = find_price([waiting[i] for i in feasible], arrivals, routing, now_s)
     price_per_ms = price / arrivals.typical_budget_ms
-    shortest_ms = routing.horizon * arrivals.typical_budget_ms  # how long requests that come now can wait
+    # How long requests that come now can wait.
+    shortest_ms = max(SHORTEST_BATCH_MS, routing.horizon * arrivals.typical_budget_ms)
     order = serving_order(waiting, feasible, price_per_ms, shortest_ms, deficit_ms)
     first = waiting[order[0]]
     left_ms = (first.deadline_s - now_s) * 1e3 + ROUNDING_MS

@@ -5,7 +5,8 @@ import itertools
 import logging
 import math
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import Protocol
@@ -18,11 +19,15 @@ from rankfleet.core.messages import Chunk, ChunkScores
 from rankfleet.core.pairs import TokenizedPairs, split_rows
 from rankfleet.core.quiet import quietly
 from rankfleet.core.work import Work
+from rankfleet.estimates.frontier import Frontier
 from rankfleet.router.fleet import FleetView
 from rankfleet.router.ledger import Entry
 from rankfleet.router.retry import PATIENCE_S, Attempts, Deadline
 from rankfleet.router.snapshot import spread
 
+# Chunks of one request that are on the way to each replica, or wait there. One takes a millisecond of both event loops:
+# with hundreds at once, those of others would come behind all.
+ON_THE_WAY = 8
 WATCH_PERIOD_S = 0.5  # how often chunks in flight are checked for replicas that have fallen silent
 
 log = logging.getLogger("ray.serve")
@@ -148,9 +153,7 @@ class Dispatcher:
             default_slo_ms=self._config.default_slo_ms,
         )
 
-        async def send(rows: np.ndarray) -> None:
-            part = replace(chunk, pairs=pairs.take(rows)) if cut else chunk
-            back = await self._send(group, part, deadline)
+        def keep(rows: np.ndarray, back: ChunkScores) -> None:
             scores.logits[rows] = back.logits
             scores.tier = back.tier
             scores.models.add(back.model)
@@ -158,8 +161,15 @@ class Dispatcher:
                 scores.queue_ms, scores.infer_ms = back.queue_ms, back.infer_ms
 
         if not cut:
-            await send(slices[0])
+            keep(slices[0], await self._send(group, chunk, deadline))
             return scores
+        turns = asyncio.Semaphore(ON_THE_WAY * replicas)
+
+        async def send(rows: np.ndarray) -> None:
+            part = replace(chunk, pairs=pairs.take(rows))
+            async with self._turn(turns, group, part, deadline):
+                keep(rows, await self._send(group, part, deadline))
+
         tasks = [asyncio.create_task(send(rows)) for rows in slices]
         try:
             await asyncio.gather(*tasks)
@@ -167,6 +177,23 @@ class Dispatcher:
             for task in tasks:  # if one has failed or the client has gone, nobody needs the others
                 task.cancel()
         return scores
+
+    @asynccontextmanager
+    async def _turn(
+        self, turns: asyncio.Semaphore, group: str, chunk: Chunk, deadline: Deadline
+    ) -> AsyncIterator[None]:
+        """Wait until a chunk may be sent. Meanwhile its time counts as the group's, at no replica."""
+        ledger, frontier = self._fleet.ledgers[group], self._fleet.frontier(chunk.tiers, chunk.pairs.work)
+        waiting = Entry(predicted_ms(frontier), deadline.at_s, math.inf, over_share=chunk.over_share)
+        ledger.open(waiting, self._clock())
+        try:
+            await turns.acquire()
+        finally:
+            ledger.close(waiting, self._clock())
+        try:
+            yield
+        finally:
+            turns.release()
 
     async def _send(self, group: str, chunk: Chunk, deadline: Deadline) -> ChunkScores:
         """Send one chunk to one replica after the other, while they fail and time is left."""
@@ -177,11 +204,10 @@ class Dispatcher:
         min_ms = min((model.mean_ms(work) for model in models), default=0.0)
         usable = usable_models(chunk)
         frontier = self._fleet.frontier(chunk.tiers, work)
-        predicted_ms = frontier.points[0].amortized_ms if frontier is not None else 0.0
         attempts = Attempts(group, deadline, self._clock(), min_ms)
         while True:
             now_s = self._clock()
-            entry = Entry(predicted_ms, attempts.at_s, now_s, frontier, p99_ms / 1e3, usable, attempts.tried)
+            entry = Entry(predicted_ms(frontier), attempts.at_s, now_s, frontier, p99_ms / 1e3, usable, attempts.tried)
             entry.over_share = chunk.over_share
             try:
                 # Without its deadline it must not expire with its siblings, which may still wait with theirs.
@@ -210,10 +236,13 @@ class Dispatcher:
         ledger.open(entry, entry.sent_s)
         if self._watching is None or self._watching.done():
             self._watching = asyncio.create_task(self._watch())
+        withdrawn = True
         try:
             async with asyncio.timeout(deadline.wait_s(entry.sent_s)) as self._timeouts[entry]:
                 back = await self._groups[group].score(chunk, entry)
+            withdrawn = False
         except (Expired, NotHosted, ScoringFailed):
+            withdrawn = False
             ledger.heard(entry.replica, self._clock())
             raise
         except TimeoutError as error:
@@ -225,11 +254,12 @@ class Dispatcher:
             raise ReplicaLost(f"{entry.replica} of group {group} fell silent") from error
         finally:
             del self._timeouts[entry]
-            ledger.close(entry, self._clock())
+            ledger.close(entry, self._clock(), withdrawn)
         now_s = self._clock()
         ledger.answered(back.replica, back.backlog_s, now_s)
         if not chunk.over_share:  # whose many pieces hold one another up, and nobody else's chunk
-            self._fleet.transferred((now_s - entry.sent_s) * 1e3 - back.queue_ms - back.infer_ms, was_busy, now_s)
+            beside_ms = (now_s - entry.sent_s) * 1e3 - back.queue_ms - back.infer_ms
+            self._fleet.transferred(beside_ms, was_busy, entry.sent_s, now_s)
         return back
 
     async def _watch(self) -> None:
@@ -247,6 +277,11 @@ class Dispatcher:
                     timeout = self._timeouts.get(entry)  # None if it was sent for another version of the fleet
                     if timeout is not None and not timeout.expired():
                         timeout.reschedule(-math.inf)
+
+
+def predicted_ms(frontier: Frontier | None) -> float:
+    """Device time of a chunk, as its replica's queue counts it; 0 if no tier is measured."""
+    return frontier.points[0].amortized_ms if frontier is not None else 0.0
 
 
 def usable_models(chunk: Chunk) -> tuple[str, ...]:

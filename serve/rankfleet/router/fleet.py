@@ -112,9 +112,9 @@ class FleetView:
         """What a chunk that is sent now takes between router and replica, there and back."""
         return self._transfer[self.busy].ms(now_s)
 
-    def transferred(self, ms: float, was_busy: bool, now_s: float) -> None:
+    def transferred(self, ms: float, was_busy: bool, sent_s: float, now_s: float) -> None:
         """A chunk has come back after so long, besides queue and engine. was_busy: as `busy` when it was sent."""
-        self._transfer[was_busy].took(ms, now_s)
+        self._transfer[was_busy].took(ms, sent_s, now_s)
 
     def request_arrived(self, budget_ms: float | None, now_s: float) -> None:
         """A request has arrived; budget_ms: None for best-effort work."""

@@ -21,6 +21,7 @@ HEARD_S = 30.0  # how long a replica counts as ready after it has answered, wher
 # with each ejection, shrinks by one for each EJECTION_STEP_S without any, and never the last replica is ejected.
 EJECTION_STEP_S = 5.0
 MAX_EJECTION_STEPS = 12
+SETTLE_S = 1.0  # how long after chunks were withdrawn a replica's report may still hold their time
 
 
 @dataclass(slots=True, eq=False)
@@ -58,11 +59,12 @@ class Entry:
 
 @dataclass(slots=True)
 class ReplicaRecord:
-    """One replica. `since_ms` and `chunks` are of this router's chunks.
+    """One replica. `own_ms`, `since_ms` and `chunks` are of this router's chunks.
 
     known_s, backlog_s: its backlog, and when that was known: as it reported, or as a chunk makes it that finds it idle.
-    since_ms: predicted device time of the chunks that were placed there since then.
+    own_ms: predicted device time of the chunks that are there. since_ms: of those that were placed there since then.
     chunks: in flight there.
+    withdrawn_s: when one was last withdrawn.
     heard_s: when it last answered.
     arrivals: of this router's chunks there, as the replica measures those of all.
     ejected_until_s: when its last ejection ends or ended. steps: the length of that in EJECTION_STEP_S.
@@ -70,8 +72,10 @@ class ReplicaRecord:
 
     known_s: float = -math.inf
     backlog_s: float = 0.0
+    own_ms: float = 0.0
     since_ms: float = 0.0
     chunks: int = 0
+    withdrawn_s: float = -math.inf
     heard_s: float = -math.inf
     ejected_until_s: float = -math.inf
     steps: int = 0
@@ -225,10 +229,11 @@ class Ledger:
         """A chunk is at this replica, and no longer at another one. Nothing counts once the chunk is closed."""
         if entry not in self._entries or entry.replica == name:
             return
-        self._leave(entry)
+        self._leave(entry, now_s)
         replica = self._replicas.setdefault(name, ReplicaRecord())
         entry.replica, entry.placed_s, entry.record = name, now_s, replica
         replica.chunks += 1
+        replica.own_ms += entry.predicted_ms
         ahead_ms, left_ms = replica.ahead_ms(now_s), (entry.deadline_s - now_s) * 1e3
         entry.answer_s, is_idle = entry.p99_s + ahead_ms / 1e3, ahead_ms <= 0
         replica.arrivals.routing, replica.arrivals.default_slo_ms = self.routing, self.default_slo_ms
@@ -242,26 +247,37 @@ class Ledger:
             entry.run_ms = (point.fixed_ms + point.marginal_ms) * point.mean_over_p99
         replica.known_s, replica.backlog_s = now_s, entry.run_ms / 1e3
 
-    def _leave(self, entry: Entry) -> None:
-        """Count a chunk no longer where it is."""
+    def _leave(self, entry: Entry, now_s: float) -> None:
+        """Count a chunk no longer where it is.
+
+        Of what its replica reported, it takes its share of this router's chunks with it: the replica counts it by
+        another model than this router, and chunks of other routers are taken to be like these. Once the last one has
+        gone, nothing is left, since no answer would ever correct it.
+        """
         replica = entry.record
         if replica is None:
             self._unplaced_ms -= entry.predicted_ms
             return
         replica.chunks -= 1
+        reported_ms = replica.own_ms - replica.since_ms
+        replica.own_ms -= entry.predicted_ms
         if entry.placed_s > replica.known_s:
             replica.since_ms = max(0.0, replica.since_ms - entry.predicted_ms)
         elif entry.placed_s == replica.known_s:  # it found the replica idle
             replica.backlog_s -= entry.run_ms / 1e3
-        else:
-            replica.backlog_s -= entry.predicted_ms / 1e3
+        elif reported_ms > 0:
+            age_s = now_s - replica.known_s
+            rest = max(0.0, 1.0 - entry.predicted_ms / reported_ms)
+            replica.backlog_s = age_s + max(0.0, replica.backlog_s - age_s) * rest
         if replica.chunks == 0:
-            replica.since_ms = 0.0
+            replica.own_ms = replica.since_ms = 0.0  # without what rounding has left
 
-    def close(self, entry: Entry, now_s: float) -> None:
-        """A chunk is no longer in flight, whatever became of it."""
+    def close(self, entry: Entry, now_s: float, withdrawn: bool = False) -> None:
+        """A chunk is no longer in flight. withdrawn: its replica has not answered, and does not know yet."""
         if self._entries.pop(entry, None) is not None:
-            self._leave(entry)
+            self._leave(entry, now_s)
+            if withdrawn and entry.record is not None:
+                entry.record.withdrawn_s = now_s
         if not self._entries:
             self._unplaced_ms = 0.0  # without what rounding has left
 
@@ -270,6 +286,8 @@ class Ledger:
         if self.running is not None and name not in self.running:
             return  # it is shutting down and takes no more work
         replica = self._replicas.setdefault(name, ReplicaRecord())
+        if now_s - replica.withdrawn_s < SETTLE_S:
+            backlog_s = min(backlog_s, replica.ahead_ms(now_s) / 1e3)
         replica.heard_s = replica.known_s = now_s
         replica.backlog_s, replica.since_ms = backlog_s, 0.0
 
