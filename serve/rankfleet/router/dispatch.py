@@ -134,7 +134,7 @@ class Dispatcher:
         over_share: bool,
         weights: str | None = None,
     ) -> Scores:
-        """Cut into chunks, send them all, and gather their scores. weights: as in `Chunk`."""
+        """Cut into chunks, send them, and gather their scores. replicas: for how many to cut. weights: as in `Chunk`."""
         scores = Scores(np.empty(len(pairs), dtype=np.float32), tiers[0])
         if len(pairs) == 0:
             return scores
@@ -163,7 +163,7 @@ class Dispatcher:
         if not cut:
             keep(slices[0], await self._send(group, chunk, deadline))
             return scores
-        turns = asyncio.Semaphore(ON_THE_WAY * replicas)
+        turns = asyncio.Semaphore(ON_THE_WAY * self._fleet.replicas(group, self._clock()))
 
         async def send(rows: np.ndarray) -> None:
             part = replace(chunk, pairs=pairs.take(rows))
