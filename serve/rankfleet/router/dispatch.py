@@ -134,7 +134,7 @@ class Dispatcher:
         over_share: bool,
         weights: str | None = None,
     ) -> Scores:
-        """Cut into chunks, send them, and gather their scores. replicas: for how many to cut. weights: as in `Chunk`."""
+        """Cut into chunks for so many replicas, send them, and gather their scores. weights: as in `Chunk`."""
         scores = Scores(np.empty(len(pairs), dtype=np.float32), tiers[0])
         if len(pairs) == 0:
             return scores
