@@ -43,7 +43,35 @@ from rankfleet.simulate.run import IN_TIME, Simulation
 from rankfleet.simulate.workload import Requests, Workload
 from tests.unit.fakes import FakeClock, FakeGroup, fleet, http_client, one_tier, send, service
 
-# Rates: a bucket holds ten seconds.
+# Rates: a bucket holds ten seconds of pairs, and one of requests.
+
+
+def test_a_rate_of_requests_counts_each_and_says_how_long_to_wait() -> None:
+    limits = TenantLimits({"shop": Tenant(requests_per_s=4)}, routers=2)
+    for now_s in (0.0, 0.0, 0.5):
+        limits.take_request("shop", now_s)
+    with pytest.raises(RateLimited, match="the 4 requests per second of tenant shop; wait, or") as refused:
+        limits.take_request("shop", 0.75)
+    assert refused.value.retry_after_s == pytest.approx(0.25)
+    limits.take_request("shop", 1.0)
+    slow = TenantLimits({"shop": Tenant(requests_per_s=0.1)})
+    slow.take_request("shop", 0.0)
+    with pytest.raises(RateLimited):
+        slow.take_request("shop", 9.9)
+    for _ in range(1000):
+        slow.take_request("blog", 0.0)
+
+
+async def test_a_request_above_the_rate_is_refused_before_its_body_is_read(tmp_path: Path) -> None:
+    (tmp_path / "keys.txt").write_text(line_of("k" * 40, "shop"))
+    one = service(tenants={"shop": {"requests_per_s": 1}})
+    async with http_client(one, keys=KeyRing(str(tmp_path / "keys.txt"))) as client:
+        head = {"authorization": f"Bearer {'k' * 40}"}
+        assert (await client.post("/v1/rerank", content=b"no JSON", headers=head)).status_code == 422
+        refused = await client.post("/v1/rerank", content=b"no JSON", headers=head)
+        assert (refused.status_code, refused.json()["error"]["code"]) == (429, "rate_limited")
+        assert float(refused.headers["retry-after-ms"]) > 0
+        assert (await client.get("/v1/models", headers=head)).status_code == 200, "only what is posted counts"
 
 
 def test_a_rate_allows_a_burst_and_then_says_how_long_to_wait() -> None:

@@ -117,9 +117,7 @@ def build_api(
     # Starlette's outermost layer raises errors again after answering them, and Serve would log them a second time.
     stack = api.build_middleware_stack()
     inner = getattr(stack, "app", stack)
-    gate = request_gate(
-        inner, direct, errors.of, admission, host.adds_request_id, service.clock, keys, service.limits.share_of
-    )
+    gate = request_gate(inner, direct, errors.of, admission, host.adds_request_id, service.clock, keys, service.limits)
     api.middleware_stack = with_cors(gate, service.config.cors_origins)
     return api
 

@@ -10,6 +10,7 @@ from rankfleet.api.dialects.registry import canonical_path
 from rankfleet.api.headers import REQUEST_ID, request_id_of
 from rankfleet.api.keys import KeyRing
 from rankfleet.core.errors import ClientGone, Forbidden, Unauthorized
+from rankfleet.router.tenants import TenantLimits
 
 Handler = Callable[[Request], Awaitable[Response]]
 # What needs no key: probes, and what describes the software and not this fleet. The console asks for a key itself.
@@ -24,14 +25,14 @@ def request_gate(
     adds_request_id: bool,
     clock: Callable[[], float],
     keys: KeyRing | None,
-    share_of: Callable[[str], float],
+    limits: TenantLimits,
 ) -> ASGIApp:
     """Gives a request its id, its tenant, its memory reservation and the path that it means, and answers every error,
     with the time that it took in `Server-Timing`.
 
     POST requests to `direct` paths go straight to their handlers: the layers that FastAPI puts around a route take as
     long as planning does. adds_request_id: to the headers of replies. clock: seconds of a steady clock. keys: of which
-    a request needs one, before its body is read; None if it needs none. share_of: a tenant, as in `TenantLimits`.
+    a request needs one, before its body is read; None if it needs none. limits: of its tenant, on POST requests.
     """
 
     async def gate(scope: Scope, receive: Receive, send: Send) -> None:
@@ -62,7 +63,8 @@ def request_gate(
                 if posted:
                     admission.check()
                     if (tenant := scope["rankfleet.tenant"]) is not None:
-                        reservation.count_for(tenant, share_of(tenant))
+                        limits.take_request(tenant, arrived_s)
+                        reservation.count_for(tenant, limits.share_of(tenant))
                 if posted and (handler := direct.get(scope["path"])) is not None:
                     await (await handler(request))(scope, receive, send_with_id)
                 else:

@@ -127,6 +127,12 @@ class Tenant(Section):
         gt=0,
         description="pairs that it may send per second, on average; above it the answer is 429; null for no limit",
     )
+    requests_per_s: float | None = Field(
+        None,
+        gt=0,
+        description="requests that it may send per second, of whatever size; above it the answer is 429; null for no "
+        "limit",
+    )
     share: float | None = Field(
         None,
         ge=0,

@@ -1,4 +1,4 @@
-"""What each tenant has used of what it may use: pairs per second, and its share of the fleet's device time.
+"""What each tenant has used of what it may use: requests and pairs per second, and a share of the fleet's device time.
 
 Token buckets, of which each router keeps its own and fills its part: the limit ÷ the number of routers. Pure: time is
 an argument, in seconds of any steady clock.
@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from rankfleet.core.errors import RateLimited
 from rankfleet.core.sections import Tenant
 
-BURST_S = 10.0  # of a rate: what may be sent at once after a pause
+BURST_S = 10.0  # of a rate of pairs: what may be sent at once after a pause
+REQUEST_BURST_S = 1.0  # of a rate of requests: while a router reads many at once, others wait
 # While a router parses a body or writes a reply, it answers nobody. A tenant may use this part of its share of a router
 # for that, so that whatever it sends costs others a tenth of theirs at most. The first milliseconds of each are those
 # of any request.
@@ -43,6 +44,7 @@ class TenantLimits:
         self._routers = routers
         shares = [settings.share for settings in tenants.values()]
         self._rest, self._without = max(0.0, 1.0 - sum(share or 0.0 for share in shares)), shares.count(None)
+        self._requests: dict[str, TokenBucket] = before._requests if before else {}
         self._pairs: dict[str, TokenBucket] = before._pairs if before else {}
         self._device: dict[str, TokenBucket] = before._device if before else {}
         self._json: dict[str, TokenBucket] = before._json if before else {}
@@ -54,6 +56,20 @@ class TenantLimits:
         if settings is not None and settings.share is not None:
             return settings.share
         return self._rest / (self._without or len(self._device.keys() | {tenant}))
+
+    def take_request(self, tenant: str, now_s: float) -> None:
+        """Count a request that a tenant sends. Raises RateLimited with the time to wait, and counts nothing, unless it
+        fits its rate."""
+        settings = self._tenants.get(tenant)
+        if settings is None or settings.requests_per_s is None:
+            return
+        rate_per_s = settings.requests_per_s / self._routers
+        capacity = max(1.0, rate_per_s * REQUEST_BURST_S)
+        bucket = self._requests.setdefault(tenant, TokenBucket(capacity, now_s))
+        if (missing := 1.0 - bucket.refill(rate_per_s, capacity, now_s)) > 0:
+            allowed = f"the {settings.requests_per_s:g} requests per second of tenant {tenant}"
+            raise RateLimited(f"more than {allowed}; wait, or send several queries in one", missing / rate_per_s)
+        bucket.level -= 1.0
 
     def take_pairs(self, tenant: str | None, pairs: int, now_s: float, must_fit: bool = True) -> None:
         """Count pairs that a tenant sends. Raises RateLimited with the time to wait, and counts nothing, unless they
