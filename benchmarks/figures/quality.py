@@ -11,6 +11,7 @@ from rankfleet.bench.tables import markdown
 from rankfleet.evaluate.comparison import difference
 
 WAYS = {"alone": "alone", "order": "fused"}  # of scores that are calibrated
+NAMES = {"medline": "Medline", "cranfield": "Cranfield", "cisi": "CISI", "dbpedia-sample": "DBpedia-Entity"}
 DEMO_TIERS = {"small": "2 slim layers", "medium": "3 layers", "large": "6 layers"}
 
 
@@ -112,6 +113,19 @@ def calibration_by_collection() -> str:
     return f"{max(error for own in ways for each in own for error in each['ece'].values()):.2f}"
 
 
+def distilled() -> str:
+    """What a student of Medline's documents ranks otherwise than before, there and elsewhere."""
+    figures, rows = stored("distill_medline"), []
+    for name, each in figures["collections"].items():
+        change = gain({"mean": each["gain"], "interval": each["interval"]})
+        after = f"{float(np.mean(each['after'])):.3f}"
+        rows.append([NAMES[name], f"{each['queries']}", f"{each['before']:.3f}", after, change])
+    table = markdown(["nDCG@10", "queries", "before", "after", "difference"], rows)
+    seeds = len(figures["seeds"])
+    how = "one seed" if seeds == 1 else f"mean of {seeds} seeds"
+    return f"{table}\n\n{conditions(figures['measured'], how)}. In brackets: 95% intervals over queries."
+
+
 def named(plan: str) -> str:
     """`small>large 20` in words."""
     small, _, second = plan.partition(">")
@@ -137,4 +151,5 @@ FIGURES: dict[str, Callable[[], str]] = {
     "calibration-float32": calibration_in_float32,
     "calibration-priors": calibration_priors,
     "calibration-by-collection": calibration_by_collection,
+    "distilled": distilled,
 }
