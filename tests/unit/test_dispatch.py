@@ -549,3 +549,5 @@ async def test_chunks_that_wait_for_their_turn_go_with_a_client_that_has_gone() 
     with pytest.raises(asyncio.CancelledError):
         await scoring
     assert (demo.ledger.busy, demo.view.backlog_s("demo", now()), len(demo.group.sent)) == (False, 0.0, ON_THE_WAY)
+    demo.ledger.answered("r1", 5.0, now())
+    assert demo.view.backlog_s("demo", now()) == 0.0, "the replica may not know yet that they were withdrawn"

@@ -192,8 +192,7 @@ class Experiment(Section):
         return self.control or (CONTROL if CONTROL in self.arms else next(iter(self.arms)))
 
     def identity(self, name: str) -> str:
-        """The fingerprint of what is tried on whom: name, mode, unit, tenants, seed, control, what the arms
-        change.
+        """The fingerprint of what is tried on whom: name, mode, unit, tenants, seed, control, changes of the arms.
 
         Weights may change within one experiment. A change of anything else makes it another one, in which no arm has
         been stopped.

@@ -140,7 +140,7 @@ def select_batch(
         return BatchDecision(None, (), infeasible)
     price = find_price([waiting[i] for i in feasible], arrivals, routing, now_s)
     price_per_ms = price / arrivals.typical_budget_ms
-    # How long requests that come now can wait.
+    # Of a batch of work that can wait: requests that come now wait for its end.
     shortest_ms = max(SHORTEST_BATCH_MS, routing.horizon * arrivals.typical_budget_ms)
     order = serving_order(waiting, feasible, price_per_ms, shortest_ms, deficit_ms)
     first = waiting[order[0]]
