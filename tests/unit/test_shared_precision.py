@@ -2,6 +2,8 @@
 
 from collections.abc import Callable
 
+import pytest
+
 from rankfleet.cluster.shared_precision import follow_first
 from rankfleet.estimates.precision import Precision
 
@@ -10,23 +12,35 @@ FLOAT32 = Precision("float32", "the fastest here: float32 300, int8 200 pairs/s"
 
 
 class Cluster:
-    """The store that replicas share, and the replicas that live. It counts decisions."""
+    """The store that replicas share, and the replicas that live. It counts decisions.
+
+    before: called with the number of each call of the store before it is carried out.
+    """
 
     def __init__(self) -> None:
         self.texts: dict[str, str] = {}
         self.living: set[str] = set()
-        self.decisions = 0
+        self.decisions = self.calls = 0
+        self.before: Callable[[int], object] = int
+
+    def _called(self) -> None:
+        self.calls += 1
+        self.before(self.calls)
 
     def get(self, key: str) -> str | None:
+        self._called()
         return self.texts.get(key)
 
     def put(self, key: str, value: str) -> None:
+        self._called()
         self.texts.setdefault(key, value)
 
     def delete(self, key: str) -> None:
+        self._called()
         self.texts.pop(key, None)
 
     def keys(self, prefix: str) -> list[str]:
+        self._called()
         return [key for key in self.texts if key.startswith(prefix)]
 
     def start(
@@ -77,7 +91,38 @@ def test_when_all_replicas_are_gone_the_next_one_decides_anew() -> None:
     cluster.living.clear()
     assert cluster.start("c", FLOAT32) == FLOAT32
     assert cluster.start("d", INT8) == FLOAT32
-    assert cluster.keys("demo/m1/followers/") == ["demo/m1/followers/c", "demo/m1/followers/d"], "the dead are removed"
+
+
+@pytest.mark.parametrize("call", range(1, 12))
+def test_two_that_start_at_the_same_time_after_all_others_have_gone_decide_anew(call: int) -> None:
+    """The second starts before one of the calls of the store that the first one makes."""
+    cluster = Cluster()
+    cluster.start("a", INT8)
+    cluster.start("b", INT8)
+    cluster.living.clear()
+    second = []
+
+    def start_second(number: int) -> None:
+        if number == call:
+            second.append(cluster.start("d", FLOAT32))
+
+    cluster.calls, cluster.before = 0, start_second
+    assert cluster.start("c", FLOAT32) == FLOAT32
+    assert second == [FLOAT32] * (cluster.calls >= call)
+    assert cluster.start("e", INT8) == FLOAT32
+
+
+def test_of_replicas_that_come_and_go_nothing_stays() -> None:
+    cluster = Cluster()
+    for number in range(20):
+        cluster.start(f"r{number}", INT8)
+        cluster.living.discard(f"r{number - 1}")
+    assert len(cluster.texts) <= 3, "a choice and its followers, one of which may have gone"
+    cluster.living.clear()
+    for number in range(20):
+        cluster.start(f"s{number}", INT8)
+        cluster.living.clear()
+    assert len(cluster.texts) <= 3, "so too where each is the only one"
 
 
 def test_a_replica_that_loads_a_model_again_decides_again_if_it_is_alone() -> None:
