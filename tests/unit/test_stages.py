@@ -146,7 +146,7 @@ async def test_min_quality_holds_when_the_second_stage_is_left_out(tmp_path: Pat
     clock: list[FakeClock] = []
     one = service(tmp_path, TwoMinds(lambda chunk: setattr(clock[0], "now", clock[0].now + 0.29)))
     clock.append(one.clock)  # type: ignore[arg-type]
-    one.fleet.transferred = lambda *_: None  # type: ignore[method-assign]  # or the next would be refused
+    one.fleet.transfers.took = lambda *_: None  # type: ignore[method-assign]  # or the next would be refused
     with pytest.raises(Overloaded, match="no time was left for the second stage, and what is left is below"):
         await one.rank(RerankRequest("cat", DOCUMENTS, slo_ms=300, min_quality=0.42))
     assert (await one.rank(RerankRequest("cat", DOCUMENTS, slo_ms=300, min_quality=0.25))).plan.tier == "small"
@@ -164,7 +164,7 @@ async def test_a_first_stage_that_ranks_worse_than_the_order_given_does_not_answ
     group = Short(lambda chunk: setattr(clock[0], "now", clock[0].now + 0.29))
     one = service(tmp_path, group, retriever=0.35)
     clock.append(one.clock)  # type: ignore[arg-type]
-    one.fleet.transferred = lambda *_: None  # type: ignore[method-assign]  # or the next would be refused
+    one.fleet.transfers.took = lambda *_: None  # type: ignore[method-assign]  # or the next would be refused
     for min_quality in (0.0, 0.33):
         ranking = await one.rank(RerankRequest("cat", DOCUMENTS, slo_ms=300, min_quality=min_quality))
         assert [(d.index, d.logit) for d in ranking.documents] == [(i, None) for i in range(5)]
@@ -184,7 +184,7 @@ async def test_a_second_stage_that_scores_too_few_leaves_the_order_given(tmp_pat
     clock: list[FakeClock] = []
     one = service(tmp_path, TwoMinds(lambda chunk: setattr(clock[0], "now", clock[0].now + 0.18)), retriever=0.35)
     clock.append(one.clock)  # type: ignore[arg-type]
-    one.fleet.transferred = lambda *_: None  # type: ignore[method-assign]
+    one.fleet.transfers.took = lambda *_: None  # type: ignore[method-assign]
     ranking = await one.rank(RerankRequest("cat", DOCUMENTS, slo_ms=300))
     assert (ranking.plan.tier, ranking.plan.quality) == (None, 0.35)
     assert ranking.plan.reason.endswith("; the second stage scored fewer than planned: the order as given instead")

@@ -1,12 +1,10 @@
 """The time of chunks between router and replica."""
 
-import math
-
 import pytest
 
-from rankfleet.estimates.transfer import TransferMeter
+from rankfleet.estimates.transfer import TransferMeter, Transfers
 from rankfleet.router.fleet import FleetView
-from rankfleet.router.ledger import Entry, Ledger
+from rankfleet.router.ledger import Ledger
 from tests.unit.fakes import fleet
 
 
@@ -69,11 +67,27 @@ def test_clocks_of_two_machines_may_make_it_negative() -> None:
     assert meter.ms(0.0) == 0.0
 
 
-def test_what_a_burst_took_says_nothing_about_a_chunk_that_comes_alone() -> None:
-    ledger = Ledger()
-    view = FleetView(fleet(network_ms=3), {"demo": ledger})
-    view.transferred(4.0, was_busy=False, sent_s=0.0, now_s=0.0)
-    view.transferred(900.0, was_busy=True, sent_s=0.0, now_s=0.0)
+def test_what_a_crowd_took_says_nothing_about_a_request_that_comes_alone() -> None:
+    view = FleetView(fleet(network_ms=3), {"demo": Ledger()})
+    view.transfers.took(4.0, others=0, sent_s=0.0, now_s=0.0)
+    view.transfers.took(900.0, others=150, sent_s=0.0, now_s=0.0)
     assert (view.transfer_ms(0.0), view.beside_ms(0.0), view.snapshot(0.0).transfer_ms) == pytest.approx((4, 7, 4))
-    ledger.open(Entry(10.0, math.inf, 0.0), 0.0)
-    assert view.transfer_ms(0.0) == pytest.approx(900.0)
+    assert view.transfer_ms(0.0, others=127) == pytest.approx(4.0)
+    assert view.transfer_ms(0.0, others=128) == pytest.approx(900.0)
+    assert view.beside_ms(0.0, others=999) == pytest.approx(903.0), "of more there is no sample yet"
+
+
+def test_more_requests_at_once_are_not_expected_to_take_less() -> None:
+    transfers = Transfers()
+    transfers.took(4.0, others=5, sent_s=0.0, now_s=0.0)
+    transfers.took(20.0, others=0, sent_s=0.0, now_s=0.0)
+    assert (transfers.ms(0, 0.0), transfers.ms(5, 0.0)) == pytest.approx((20.0, 20.0))
+
+
+def test_requests_are_counted_while_they_are_on_the_way() -> None:
+    transfers = Transfers()
+    with transfers.request(), transfers.request():
+        assert transfers.requests == 2
+    with pytest.raises(ZeroDivisionError), transfers.request():
+        transfers.requests //= 0
+    assert transfers.requests == 0

@@ -7,6 +7,8 @@ comes back. Otherwise a few clients that happened to ask while the router was he
 
 import math
 from collections import deque
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 SAMPLES = 64  # the last ones
 SHARE = 0.98  # of the samples are within the estimate
@@ -48,3 +50,35 @@ class TransferMeter:
         excess = 2.0 ** (self._level - now_s / EXCESS_HALF_LIFE_S)
         idle_s = max(0.0, now_s - self._took_s)
         return float((self._median_ms + excess) * 0.5 ** (idle_s / IDLE_HALF_LIFE_S))
+
+
+class Transfers:
+    """The time of a chunk on its way, by how many requests a router has on the way at once.
+
+    The more there are the longer each takes, and what a crowd took says nothing about a request that comes alone. So
+    there is a meter for each power of two of other requests, and what fewer of them took is the least that more take.
+    """
+
+    def __init__(self) -> None:
+        self.requests = 0  # on the way now
+        self._meters: list[TransferMeter] = []
+
+    @contextmanager
+    def request(self) -> Iterator[None]:
+        """A request is on the way while the block runs."""
+        self.requests += 1
+        try:
+            yield
+        finally:
+            self.requests -= 1
+
+    def took(self, ms: float, others: int, sent_s: float, now_s: float) -> None:
+        """As `TransferMeter.took`. others: the most requests that were on the way beside that of the chunk."""
+        level = others.bit_length()
+        while len(self._meters) <= level:
+            self._meters.append(TransferMeter())
+        self._meters[level].took(ms, sent_s, now_s)
+
+    def ms(self, others: int, now_s: float) -> float:
+        """What a chunk takes while so many other requests are on the way; 0 before the first."""
+        return max((meter.ms(now_s) for meter in self._meters[: others.bit_length() + 1]), default=0.0)

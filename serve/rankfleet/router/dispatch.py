@@ -114,14 +114,13 @@ class Dispatcher:
         """
         group = self._config.group_of(tiers[0])
         replicas = self._fleet.replicas(group, self._clock()) if len(tiers) == 1 else 1
-        scores = await self._scatter(tiers, pairs, deadline, unloaded_tier, replicas, over_share)
-        if len(scores.models) > 1:
-            # Replicas of two versions have answered. Those of one version agree on a precision.
-            weights = min(scores.models)
-            log.warning(
-                "group %s scores with more than one model by the name of %s; asking for %s", group, tiers[0], weights
-            )
-            scores = await self._scatter(tiers[:1], pairs, deadline, unloaded_tier, replicas, over_share, weights)
+        with self._fleet.transfers.request():
+            scores = await self._scatter(tiers, pairs, deadline, unloaded_tier, replicas, over_share)
+            if len(scores.models) > 1:
+                # Replicas of two versions have answered. Those of one version agree on a precision.
+                weights = min(scores.models)
+                log.warning("group %s has several models by the name of %s; asking for %s", group, tiers[0], weights)
+                scores = await self._scatter(tiers[:1], pairs, deadline, unloaded_tier, replicas, over_share, weights)
         return scores
 
     async def _scatter(
@@ -212,7 +211,7 @@ class Dispatcher:
             try:
                 # Without its deadline it must not expire with its siblings, which may still wait with theirs.
                 request = chunk.request if attempts.at_s == deadline.at_s else None
-                slack_ms = attempts.slack_ms(now_s, self._fleet.beside_ms(now_s))
+                slack_ms = attempts.slack_ms(now_s, self._fleet.beside_ms(now_s, self._others))
                 part = replace(chunk, slack_ms=slack_ms, request=request)
                 back = await self._ask(group, part, entry, deadline)
             except RankfleetError as error:
@@ -232,7 +231,7 @@ class Dispatcher:
     async def _ask(self, group: str, chunk: Chunk, entry: Entry, deadline: Deadline) -> ChunkScores:
         """The answer of one replica. Raises Expired if it does not come in time, ReplicaLost if the replica is silent
         or gone, and what the replica raises."""
-        ledger, was_busy = self._fleet.ledgers[group], self._fleet.busy
+        ledger, others = self._fleet.ledgers[group], self._others
         ledger.open(entry, entry.sent_s)
         if self._watching is None or self._watching.done():
             self._watching = asyncio.create_task(self._watch())
@@ -259,8 +258,13 @@ class Dispatcher:
         ledger.answered(back.replica, back.backlog_s, now_s)
         if not chunk.over_share:  # whose many pieces hold one another up, and nobody else's chunk
             beside_ms = (now_s - entry.sent_s) * 1e3 - back.queue_ms - back.infer_ms
-            self._fleet.transferred(beside_ms, was_busy, entry.sent_s, now_s)
+            self._fleet.transfers.took(beside_ms, max(others, self._others), entry.sent_s, now_s)
         return back
+
+    @property
+    def _others(self) -> int:
+        """Requests on the way beside the one whose chunk is being sent or has come back."""
+        return self._fleet.transfers.requests - 1
 
     async def _watch(self) -> None:
         """While chunks are in flight, end the wait for those whose replica has fallen silent."""

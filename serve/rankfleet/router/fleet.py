@@ -11,7 +11,7 @@ from rankfleet.estimates.frontier import Frontier, TierOption, quality_range
 from rankfleet.estimates.latency import LatencyModel
 from rankfleet.estimates.precision import Precision
 from rankfleet.estimates.quality import FleetQuality, fleet_quality
-from rankfleet.estimates.transfer import TransferMeter
+from rankfleet.estimates.transfer import Transfers
 from rankfleet.router.ledger import Ledger
 from rankfleet.router.snapshot import FleetSnapshot, GroupState, TierState
 
@@ -36,11 +36,7 @@ class FleetView:
         self._latency: dict[str, LatencyModel] = before._latency if before else {}
         self.quality: FleetQuality = fleet_quality(config)
         self._meter: ArrivalMeter = before._meter if before else ArrivalMeter(config.routing)
-        # Apart for chunks that find this router idle: after a burst of large requests, the time that chunks took in it
-        # says nothing about the next one that comes alone.
-        self._transfer: dict[bool, TransferMeter] = (
-            before._transfer if before else {busy: TransferMeter() for busy in (False, True)}
-        )
+        self.transfers: Transfers = before.transfers if before else Transfers()
         self._tiers: dict[bool, tuple[TierState, ...]] = {}  # of ranked and of unordered candidates
         self.update_latency({})
         if before is None:
@@ -103,18 +99,15 @@ class FleetView:
         ]
         return Frontier.of(options, quality_range(quality[tier] for tier in group.tiers)) if options else None
 
-    def beside_ms(self, now_s: float) -> float:
+    def beside_ms(self, now_s: float, others: int | None = None) -> float:
         """What is left to do beside queue and engine once a stage begins: the way to the replica and back, and to the
-        client."""
-        return self.transfer_ms(now_s) + self._config.network_ms
+        client. others: as in `transfer_ms`."""
+        return self.transfer_ms(now_s, others) + self._config.network_ms
 
-    def transfer_ms(self, now_s: float) -> float:
-        """What a chunk that is sent now takes between router and replica, there and back."""
-        return self._transfer[self.busy].ms(now_s)
-
-    def transferred(self, ms: float, was_busy: bool, sent_s: float, now_s: float) -> None:
-        """A chunk has come back after so long, besides queue and engine. was_busy: as `busy` when it was sent."""
-        self._transfer[was_busy].took(ms, sent_s, now_s)
+    def transfer_ms(self, now_s: float, others: int | None = None) -> float:
+        """What a chunk that is sent now takes between router and replica, there and back. others: requests on the way
+        beside that of the chunk; by default all that are."""
+        return self.transfers.ms(self.transfers.requests if others is None else others, now_s)
 
     def request_arrived(self, budget_ms: float | None, now_s: float) -> None:
         """A request has arrived; budget_ms: None for best-effort work."""
