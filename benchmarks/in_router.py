@@ -1,6 +1,6 @@
 """Compare what a request costs beside the engine where a group is hosted in the router and where it has replicas.
 
-    python -m benchmarks.in_router run      writes benchmarks/results/in_router.json
+    python -m benchmarks.in_router run      writes benchmarks/results/in_router.json, by processor
 
 The same fleet file with and without `in_router: true`, in turn: 20 short documents, the client's time minus the
 engine's, as `rankfleet bench serve` measures it.
@@ -44,8 +44,9 @@ def run(count: int, seconds: float, path: Path) -> None:
                     rounds[name].append(overhead(f"http://127.0.0.1:{PORT}", read_config(file), seconds, seed=1))
                 print(turn, name, rounds[name][-1], flush=True)
     figures = {name: medians(found) for name, found in rounds.items()}
-    settings = {"rounds": count, "seconds": seconds, "warm_up_calls": WARM_UP_CALLS}
-    write_results(path, settings | figures | {"by_round": rounds}, measured())
+    about = measured()
+    settings = {"measured": about, "rounds": count, "seconds": seconds, "warm_up_calls": WARM_UP_CALLS}
+    write_results(path, {about["machine"]: settings | figures | {"by_round": rounds}}, about, merge=True)
 
 
 if __name__ == "__main__":

@@ -5,7 +5,7 @@ import itertools
 from collections.abc import Callable
 from typing import Any
 
-from benchmarks.figures.stored import conditions, stored, versions
+from benchmarks.figures.stored import by_processor, conditions, stored, versions
 from benchmarks.paths import RESULTS
 
 from rankfleet.bench.tables import Column, markdown
@@ -51,7 +51,7 @@ def spread() -> str:
 
 def slo() -> str:
     """For every processor a table of budgets and sizes, met and used."""
-    return "\n\n".join(slo_table(figures) for machine, figures in stored("slo").items() if machine != "measured")
+    return "\n\n".join(slo_table(figures) for _, figures in by_processor("slo"))
 
 
 def slo_table(figures: dict[str, Any]) -> str:
@@ -86,7 +86,11 @@ def bare_serve() -> str:
 
 
 def in_router() -> str:
-    figures = stored("in_router")
+    """For every processor a table of both layouts."""
+    return "\n\n".join(layouts(figures) for _, figures in by_processor("in_router"))
+
+
+def layouts(figures: dict[str, Any]) -> str:
     rows = []
     for tier, clients in itertools.product(figures["in_router"], ("1", "8")):
         both = (figures[name][tier][clients] for name in ("replicas", "in_router"))
