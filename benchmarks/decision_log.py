@@ -19,9 +19,10 @@ from rankfleet.estimates.lengths import Lengths
 from rankfleet.estimates.profile import read_profile
 from rankfleet.router.decision_log import line_of
 from rankfleet.router.fleet import FleetView
-from rankfleet.router.ledger import Entry, Ledger
+from rankfleet.router.ledger import Ledger
 from rankfleet.router.plan_options import PlanRequest
 from rankfleet.router.planner import plan
+from rankfleet.router.replica_record import Entry
 
 CANDIDATES = (100, 1000)
 CHUNKS = 20

@@ -18,9 +18,10 @@ from rankfleet.core.config import read_config
 from rankfleet.estimates.lengths import Lengths
 from rankfleet.estimates.profile import read_profile
 from rankfleet.router.fleet import FleetView
-from rankfleet.router.ledger import Entry, Ledger
+from rankfleet.router.ledger import Ledger
 from rankfleet.router.plan_options import PlanRequest
 from rankfleet.router.planner import plan
+from rankfleet.router.replica_record import Entry
 
 # budget, ms; work already sent to each replica, s; time between requests, s
 CASES = {"calm": (10_000.0, 0.0, 1.0), "bursts": (1_500.0, 0.1, 0.002), "infeasible": (30.0, 0.0, 0.002)}

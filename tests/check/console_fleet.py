@@ -20,7 +20,8 @@ from rankfleet.core.messages import Chunk, ChunkScores, Ranking
 from rankfleet.engine.checkpoint.files import find_checkpoint
 from rankfleet.engine.runtime.scorer import Reranker
 from rankfleet.estimates.latency import LatencyModel
-from rankfleet.router.ledger import Entry, Ledger
+from rankfleet.router.ledger import Ledger
+from rankfleet.router.replica_record import Entry
 from rankfleet.router.service import RankingService
 
 # Times that tests can rely on, whatever this computer does: per batch, and per token.

@@ -16,7 +16,7 @@ import pytest
 from rankfleet.autoscaler.board import Board, Change, GroupBoard
 from rankfleet.core.errors import Unavailable
 from rankfleet.core.experiment_state import ExperimentState
-from rankfleet.router.ledger import Entry
+from rankfleet.router.replica_record import Entry
 from tests.check.browser import Watched, chromium, sync_api
 from tests.check.console_fleet import ConsoleFleet, console_fleet
 

@@ -22,7 +22,8 @@ from rankfleet.core.messages import Chunk, ChunkScores, Ranking
 from rankfleet.engine.text.pair_template import InstructionSlot
 from rankfleet.engine.text.tokenizer import PairTokenizer
 from rankfleet.estimates.frontier import Frontier, TierOption
-from rankfleet.router.ledger import Entry, Ledger
+from rankfleet.router.ledger import Ledger
+from rankfleet.router.replica_record import Entry
 from rankfleet.router.service import RankingService
 from rankfleet.router.shadow import OnShadow
 from rankfleet.simulate.virtual_time import VirtualLoop

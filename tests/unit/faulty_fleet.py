@@ -17,8 +17,9 @@ from rankfleet.estimates.load import OfferedLoad
 from rankfleet.router.answer import Answer, ResolvedRequest, TokenizedRequest
 from rankfleet.router.fleet import FleetView
 from rankfleet.router.fleet_router import FleetRouter
-from rankfleet.router.ledger import Entry, Ledger
+from rankfleet.router.ledger import Ledger
 from rankfleet.router.plan_options import PlanRequest
+from rankfleet.router.replica_record import Entry
 from rankfleet.router.resolve import NO_CLASS, Target
 from rankfleet.router.snapshot import FleetSnapshot
 from rankfleet.simulate.virtual_time import VirtualLoop

@@ -22,7 +22,7 @@ from rankfleet.core.errors import RequestError, ScoringFailed
 from rankfleet.core.messages import Chunk, ChunkScores, Ranking
 from rankfleet.estimates.latency import LatencyModel
 from rankfleet.estimates.precision import Precision
-from rankfleet.router.ledger import Entry
+from rankfleet.router.replica_record import Entry
 from tests.unit.fakes import FakeClock, FakeGroup, FakeMetrics, http_client, on_virtual_time, send, service
 from tests.unit.openapi import check_documented, check_json, openapi_page
 

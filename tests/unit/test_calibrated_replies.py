@@ -9,7 +9,7 @@ import pytest
 
 from rankfleet.core.messages import Chunk, ChunkScores, RankedDocument, RerankRequest, Stage
 from rankfleet.estimates.latency import LatencyModel
-from rankfleet.router.ledger import Entry
+from rankfleet.router.replica_record import Entry
 from rankfleet.router.service import RankingService
 from tests.unit import fakes
 from tests.unit.fakes import FakeGroup, fleet, http_client

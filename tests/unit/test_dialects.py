@@ -20,7 +20,7 @@ from rankfleet.api.headers import RequestHeaders
 from rankfleet.api.keys import KeyRing, line_of
 from rankfleet.core.messages import Chunk, ChunkScores
 from rankfleet.estimates.latency import LatencyModel
-from rankfleet.router.ledger import Entry
+from rankfleet.router.replica_record import Entry
 from rankfleet.router.service import RankingService
 from tests.unit.fakes import FakeGroup, FakeMetrics, http_client, send, service
 from tests.unit.openapi import check_documented

@@ -16,7 +16,8 @@ from rankfleet.core.work import Work
 from rankfleet.estimates.latency import LatencyModel
 from rankfleet.router.dispatch import ON_THE_WAY, Dispatcher, slices_of, usable_models
 from rankfleet.router.fleet import FleetView
-from rankfleet.router.ledger import Entry, Ledger
+from rankfleet.router.ledger import Ledger
+from rankfleet.router.replica_record import Entry
 from rankfleet.router.retry import Deadline
 from tests.unit.fakes import FakeGroup, fleet, ledgers, on_virtual_time
 

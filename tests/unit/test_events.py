@@ -11,7 +11,7 @@ from rankfleet.core.events import RequestEvent
 from rankfleet.core.messages import Chunk, ChunkScores, RerankRequest
 from rankfleet.core.timing import Timing
 from rankfleet.estimates.latency import LatencyModel
-from rankfleet.router.ledger import Entry
+from rankfleet.router.replica_record import Entry
 from rankfleet.router.service import RankingService
 from tests.unit.fakes import DAWN_S, FakeClock, FakeGroup, service
 

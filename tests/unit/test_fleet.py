@@ -8,7 +8,7 @@ from rankfleet.core.config import FleetConfig
 from rankfleet.core.work import Work
 from rankfleet.estimates.latency import LatencyModel
 from rankfleet.router.fleet import FleetView
-from rankfleet.router.ledger import Entry
+from rankfleet.router.replica_record import Entry
 from rankfleet.router.snapshot import GroupState
 from tests.unit.fakes import fleet, ledgers
 

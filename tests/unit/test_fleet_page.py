@@ -11,7 +11,8 @@ from rankfleet.autoscaler.board import Board, Change, GroupBoard
 from rankfleet.cli.experiment import show
 from rankfleet.core.experiment_state import ExperimentState
 from rankfleet.estimates.latency import LatencyModel
-from rankfleet.router.ledger import Entry, Ledger
+from rankfleet.router.ledger import Ledger
+from rankfleet.router.replica_record import Entry
 from tests.unit.fakes import DAWN_S, FakeClock, fleet, http_client, send, service
 from tests.unit.openapi import check_documented, openapi_page
 

@@ -12,7 +12,8 @@ from rankfleet.core.messages import Chunk, ChunkScores
 from rankfleet.core.pairs import TokenizedPairs
 from rankfleet.router.dispatch import Dispatcher
 from rankfleet.router.fleet import FleetView
-from rankfleet.router.ledger import Entry, Ledger
+from rankfleet.router.ledger import Ledger
+from rankfleet.router.replica_record import Entry
 from rankfleet.router.retry import Attempts, Deadline
 from rankfleet.simulate.virtual_time import VirtualLoop, run
 from tests.unit.fakes import fleet, one_tier

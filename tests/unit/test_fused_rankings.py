@@ -15,7 +15,7 @@ from rankfleet.api.dialects.native_replies import ranking_json
 from rankfleet.core.messages import Chunk, ChunkScores, FusedBy, Ranking, RerankRequest, Stage
 from rankfleet.estimates.latency import LatencyModel
 from rankfleet.retrieval.bm25 import Hit
-from rankfleet.router.ledger import Entry
+from rankfleet.router.replica_record import Entry
 from rankfleet.router.service import RankingService
 from tests.unit import fakes
 from tests.unit.fakes import FakeGroup, fleet, http_client, word_tokenizer

@@ -24,7 +24,8 @@ from rankfleet.core.fingerprint import settings_name
 from rankfleet.core.messages import Chunk, ChunkScores, RerankRequest
 from rankfleet.core.pairs import TokenizedPairs
 from rankfleet.estimates.precision import Precision
-from rankfleet.router.ledger import Entry, Ledger
+from rankfleet.router.ledger import Ledger
+from rankfleet.router.replica_record import Entry
 from rankfleet.router.tokenize import model_names
 from tests.unit.fakes import fleet
 

@@ -5,7 +5,8 @@ import math
 import pytest
 
 from rankfleet.estimates.frontier import Frontier, TierOption
-from rankfleet.router.ledger import HEARD_S, Entry, Ledger, ReplicaRecord
+from rankfleet.router.ledger import HEARD_S, Ledger
+from rankfleet.router.replica_record import Entry, ReplicaRecord
 from rankfleet.router.retry import PATIENCE_S
 from tests.unit.fakes import one_tier
 

@@ -14,8 +14,8 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 from rankfleet.core.errors import NotHosted, Overloaded, RankfleetError, ReplicaLost, ScoringFailed
 from rankfleet.core.messages import Plan, Refusal
 from rankfleet.estimates.fusion import Fusion
-from rankfleet.router.ledger import Entry
 from rankfleet.router.plan_options import PlanRequest
+from rankfleet.router.replica_record import Entry
 from tests.fuzzing import fuzzed
 from tests.unit.fakes import one_tier
 from tests.unit.faulty_fleet import Client, FaultyFleet, Link, limit_s

@@ -21,7 +21,8 @@ from rankfleet.cluster.envelope import Envelope, ledger_of
 from rankfleet.core.messages import Chunk
 from rankfleet.core.pairs import TokenizedPairs
 from rankfleet.estimates.precision import Precision
-from rankfleet.router.ledger import Entry, Ledger
+from rankfleet.router.ledger import Ledger
+from rankfleet.router.replica_record import Entry
 from tests.unit.fakes import one_tier
 
 GROUP = DeploymentID(name="demo", app_name="rankfleet")

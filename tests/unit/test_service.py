@@ -11,7 +11,7 @@ from rankfleet.core.errors import Expired, Infeasible, InvalidRequest, Overloade
 from rankfleet.core.messages import Chunk, ChunkScores, Plan, Refusal, RerankRequest
 from rankfleet.core.timing import Timing
 from rankfleet.estimates.latency import LatencyModel
-from rankfleet.router.ledger import Entry
+from rankfleet.router.replica_record import Entry
 from tests.unit.fakes import WORDS, FakeClock, FakeGroup, fleet, on_virtual_time, send, service, word_tokenizer
 
 

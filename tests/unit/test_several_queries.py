@@ -18,7 +18,7 @@ from rankfleet.estimates.fusion import Fusion
 from rankfleet.estimates.latency import LatencyModel
 from rankfleet.estimates.lengths import Lengths
 from rankfleet.router.cascade import ranked_lists, second_stage
-from rankfleet.router.ledger import Entry
+from rankfleet.router.replica_record import Entry
 from rankfleet.router.texts import with_copies
 from rankfleet.router.token_bound import TokenLowerBound
 from tests.unit import fakes

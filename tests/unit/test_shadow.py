@@ -12,7 +12,7 @@ from rankfleet.core.events import ShadowEvent
 from rankfleet.core.experiments import Experiment
 from rankfleet.core.messages import Chunk, ChunkScores, RankedDocument, RerankRequest
 from rankfleet.estimates.latency import LatencyModel
-from rankfleet.router.ledger import Entry
+from rankfleet.router.replica_record import Entry
 from rankfleet.router.service import RankingService
 from rankfleet.router.shadow import drift, kendall_tau, overlap
 from tests.unit.fakes import DAWN_S, FakeGroup, on_virtual_time, service

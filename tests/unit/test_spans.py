@@ -14,7 +14,7 @@ from rankfleet.core.passages import PassageRule, max_passages
 from rankfleet.engine.text.pair_template import TextWrap
 from rankfleet.engine.text.text_encoder import TextEncoder
 from rankfleet.estimates.latency import LatencyModel
-from rankfleet.router.ledger import Entry
+from rankfleet.router.replica_record import Entry
 from rankfleet.router.service import RankingService
 from tests.unit import fakes
 from tests.unit.fakes import WORDS, FakeGroup, bpe_tokenizer, fleet, http_client, word_tokenizer

@@ -13,7 +13,7 @@ from rankfleet.api.dialects.native_replies import plan_json, ranking_json
 from rankfleet.core.errors import Overloaded, ScoringFailed, Unavailable, UnknownModel
 from rankfleet.core.messages import Chunk, ChunkScores, Refusal, RerankRequest, Stage
 from rankfleet.estimates.latency import LatencyModel
-from rankfleet.router.ledger import Entry
+from rankfleet.router.replica_record import Entry
 from rankfleet.router.retry import GRACE_S
 from rankfleet.router.service import RankingService
 from tests.unit import fakes

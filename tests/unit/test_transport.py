@@ -32,7 +32,7 @@ from rankfleet.core.errors import (
 )
 from rankfleet.core.messages import Chunk, ChunkScores
 from rankfleet.core.pairs import TokenizedPairs
-from rankfleet.router.ledger import Entry
+from rankfleet.router.replica_record import Entry
 
 PAIRS = TokenizedPairs(np.arange(4, dtype=np.int32), np.array([4], np.int32), np.array([2], np.int32))
 CHUNK = Chunk(("small",), PAIRS)

@@ -21,7 +21,8 @@ from rankfleet.core.errors import Unavailable
 from rankfleet.core.messages import Chunk, ChunkScores, Ranking
 from rankfleet.estimates.latency import LatencyModel
 from rankfleet.estimates.request_cost import RequestCost
-from rankfleet.router.ledger import Entry, Ledger
+from rankfleet.router.ledger import Ledger
+from rankfleet.router.replica_record import Entry
 from rankfleet.router.service import RankingService
 from rankfleet.router.tokenize import load_tokenizers
 from rankfleet.simulate.workload import Candidates, RequestClass, Requests, Workload

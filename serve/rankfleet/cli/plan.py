@@ -17,9 +17,10 @@ from rankfleet.estimates.lengths import Lengths
 from rankfleet.estimates.profile import read_profile
 from rankfleet.router.decision_log import LoggedDecision, parse_line
 from rankfleet.router.fleet import FleetView
-from rankfleet.router.ledger import Entry, Ledger
+from rankfleet.router.ledger import Ledger
 from rankfleet.router.plan_options import MAX_STAGES, PlanRequest, ahead_of
 from rankfleet.router.planner import plan as decide
+from rankfleet.router.replica_record import Entry
 
 MAX_EXPLAINED = 10  # decisions with one request id, which a client may use again
 MAX_NAMED = 5  # requests that are named whose decisions differ

@@ -10,7 +10,8 @@ from typing import Any
 
 from rankfleet.core.messages import Chunk
 from rankfleet.estimates.precision import Precision
-from rankfleet.router.ledger import Entry, Ledger
+from rankfleet.router.ledger import Ledger
+from rankfleet.router.replica_record import Entry
 
 LEDGERS: dict[str, Ledger] = {}
 

@@ -13,7 +13,8 @@ from rankfleet.cluster.transport import as_rankfleet_error
 from rankfleet.core.config import FleetConfig
 from rankfleet.core.messages import Chunk, ChunkScores
 from rankfleet.estimates.latency import LatencyModel
-from rankfleet.router.ledger import Entry, Ledger
+from rankfleet.router.ledger import Ledger
+from rankfleet.router.replica_record import Entry
 
 
 class InRouterGroup:

@@ -10,7 +10,7 @@ from ray.serve.request_router import FIFOMixin, PendingRequest, ReplicaID, Reque
 
 from rankfleet.cluster.envelope import Envelope, ledger_of, publish
 from rankfleet.cluster.ray_private import deployment_of
-from rankfleet.router.ledger import Entry
+from rankfleet.router.replica_record import Entry
 
 
 class LeastWorkRouter(FIFOMixin, RequestRouter):

@@ -12,7 +12,7 @@ from rankfleet.cluster.ray_private import start_handle
 from rankfleet.core.errors import RankfleetError, ReplicaLost, ScoringFailed, Unavailable
 from rankfleet.core.messages import Chunk, ChunkScores
 from rankfleet.estimates.latency import LatencyModel
-from rankfleet.router.ledger import Entry
+from rankfleet.router.replica_record import Entry
 
 # Errors that mean the replica is gone, not that the chunk failed. A call that the replica cut off ends as cancelled.
 GONE = (RayActorError, NodeDiedError, TaskCancelledError, ReplicaUnavailableError, asyncio.CancelledError)

@@ -21,7 +21,7 @@ from rankfleet.core.quiet import quietly
 from rankfleet.core.work import Work
 from rankfleet.estimates.frontier import Frontier
 from rankfleet.router.fleet import FleetView
-from rankfleet.router.ledger import Entry
+from rankfleet.router.replica_record import Entry
 from rankfleet.router.retry import PATIENCE_S, Attempts, Deadline
 from rankfleet.router.snapshot import spread
 

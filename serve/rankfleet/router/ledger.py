@@ -11,86 +11,11 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 
 from rankfleet.core.sections import Routing
-from rankfleet.estimates.arrivals import ArrivalMeter
-from rankfleet.estimates.frontier import Frontier
 from rankfleet.estimates.precision import Precision
+from rankfleet.router.replica_record import Entry, ReplicaRecord
 from rankfleet.router.retry import PATIENCE_S, silent_at_s
 
 HEARD_S = 30.0  # how long a replica counts as ready after it has answered, where Serve has named none
-# Ejection of replicas that lose or fail work, by the rules of Envoy's outlier detection: the time grows by one step
-# with each ejection, shrinks by one for each EJECTION_STEP_S without any, and never the last replica is ejected.
-EJECTION_STEP_S = 5.0
-MAX_EJECTION_STEPS = 12
-SETTLE_S = 1.0  # how long after chunks were withdrawn a replica's report may still hold their time
-
-
-@dataclass(slots=True, eq=False)
-class Entry:
-    """A chunk in flight.
-
-    predicted_ms: device time, as its replica's queue counts it.
-    frontier: the tiers that may score it; None if none of them is measured.
-    p99_s: 99th percentile of its device time.
-    models: fingerprints, of which its replica should host at least one; empty for any.
-    tried: replicas that have refused, lost or failed this chunk before.
-    replica: the replica that has it, since `placed_s`; empty before one is chosen.
-    run_ms: its mean device time at the tier that the replica takes, if it has found the replica idle.
-    answer_s: within which its answer is predicted, from `placed_s`: `p99_s` and the work ahead of it at its replica.
-    record: where it counts; None before a replica is chosen. A replica that Serve lists again has a new one.
-    given_up: why its answer is not waited for any more; empty while it is.
-    over_share: as in `Chunk`.
-    """
-
-    predicted_ms: float
-    deadline_s: float
-    sent_s: float
-    frontier: Frontier | None = None
-    p99_s: float = 0.0
-    models: Collection[str] = ()
-    tried: Collection[str] = ()
-    replica: str = ""
-    placed_s: float = 0.0
-    run_ms: float = 0.0
-    answer_s: float = 0.0
-    record: "ReplicaRecord | None" = None
-    given_up: str = ""
-    over_share: bool = False
-
-
-@dataclass(slots=True)
-class ReplicaRecord:
-    """One replica. `own_ms`, `since_ms` and `chunks` are of this router's chunks.
-
-    known_s, backlog_s: its backlog, and when that was known: as it reported, or as a chunk makes it that finds it idle.
-    own_ms: predicted device time of the chunks that are there. since_ms: of those that were placed there since then.
-    chunks: in flight there.
-    withdrawn_s: when one was last withdrawn.
-    heard_s: when it last answered.
-    arrivals: of this router's chunks there, as the replica measures those of all.
-    ejected_until_s: when its last ejection ends or ended. steps: the length of that in EJECTION_STEP_S.
-    """
-
-    known_s: float = -math.inf
-    backlog_s: float = 0.0
-    own_ms: float = 0.0
-    since_ms: float = 0.0
-    chunks: int = 0
-    withdrawn_s: float = -math.inf
-    heard_s: float = -math.inf
-    ejected_until_s: float = -math.inf
-    steps: int = 0
-    arrivals: ArrivalMeter = field(default_factory=lambda: ArrivalMeter(Routing()))
-
-    @property
-    def is_on_trial(self) -> bool:
-        """Whether it has a chunk and has not answered since its last ejection began: one that hangs looks idle again,
-        and would draw the chunks that others have no time for."""
-        return self.chunks > 0 and self.heard_s < self.ejected_until_s - self.steps * EJECTION_STEP_S
-
-    def ahead_ms(self, now_s: float) -> float:
-        """Predicted milliseconds until a chunk that is placed there now would start."""
-        return max(0.0, self.backlog_s - (now_s - self.known_s)) * 1e3 + self.since_ms
-
 
 NOTHING_KNOWN = ReplicaRecord(known_s=0.0)
 
@@ -160,29 +85,25 @@ class Ledger:
 
     def is_ejected(self, name: str, now_s: float) -> bool:
         """Whether other replicas are preferred to this one."""
-        return now_s < self._replicas.get(name, NOTHING_KNOWN).ejected_until_s
+        return self._replicas.get(name, NOTHING_KNOWN).is_ejected(now_s)
 
     def loads(self, now_s: float) -> list[tuple[str, int, float, bool]]:
         """(name, chunks in flight there, milliseconds until a chunk that is placed now would start, whether it is
         ejected) of each replica, by name."""
         known = [(name, self._replicas.get(name, NOTHING_KNOWN)) for name in sorted(self.running or self._replicas)]
-        return [(name, each.chunks, each.ahead_ms(now_s), now_s < each.ejected_until_s) for name, each in known]
+        return [(name, each.chunks, each.ahead_ms(now_s), each.is_ejected(now_s)) for name, each in known]
 
     def eject(self, name: str, now_s: float) -> None:
         """Prefer other replicas for a while, if there are others, and forget what this one last reported.
 
-        Does not extend an ejection: chunks that a replica loses at the same time are one event. After it, the replica
-        gets one chunk, and more once it has answered.
+        Does not extend an ejection: chunks that a replica loses at the same time are one event.
         """
         if (replica := self._replicas.get(name)) is not None:
             replica.backlog_s = 0.0
         taking = {other for other in self.running or () if not self.is_ejected(other, now_s)}
         if name not in taking or len(taking) == 1:
             return
-        replica = self._replicas.setdefault(name, ReplicaRecord())
-        quiet_steps = int(min(replica.steps, (now_s - replica.ejected_until_s) / EJECTION_STEP_S))
-        replica.steps = min(MAX_EJECTION_STEPS, 1 + replica.steps - quiet_steps)
-        replica.ejected_until_s = now_s + replica.steps * EJECTION_STEP_S
+        self._replicas.setdefault(name, ReplicaRecord()).eject(now_s)
 
     def has_other(self, models: Collection[str], tried: Collection[str]) -> bool:
         """Whether a replica that `choose` prefers for these models is none of those tried."""
@@ -230,47 +151,16 @@ class Ledger:
         if entry not in self._entries or entry.replica == name:
             return
         self._leave(entry, now_s)
-        replica = self._replicas.setdefault(name, ReplicaRecord())
-        entry.replica, entry.placed_s, entry.record = name, now_s, replica
-        replica.chunks += 1
-        replica.own_ms += entry.predicted_ms
-        ahead_ms, left_ms = replica.ahead_ms(now_s), (entry.deadline_s - now_s) * 1e3
-        entry.answer_s, is_idle = entry.p99_s + ahead_ms / 1e3, ahead_ms <= 0
+        entry.replica, replica = name, self._replicas.setdefault(name, ReplicaRecord())
         replica.arrivals.routing, replica.arrivals.default_slo_ms = self.routing, self.default_slo_ms
-        if not entry.over_share:
-            replica.arrivals.arrived(left_ms, now_s, found_idle=is_idle)
-        if not is_idle:
-            replica.since_ms += entry.predicted_ms
-            return
-        if entry.frontier is not None:  # it starts at once
-            point = entry.frontier.alone(left_ms, replica.arrivals.stats, self.routing)
-            entry.run_ms = (point.fixed_ms + point.marginal_ms) * point.mean_over_p99
-        replica.known_s, replica.backlog_s = now_s, entry.run_ms / 1e3
+        replica.takes(entry, now_s)
 
     def _leave(self, entry: Entry, now_s: float) -> None:
-        """Count a chunk no longer where it is.
-
-        Of what its replica reported, it takes its share of this router's chunks with it: the replica counts it by
-        another model than this router, and chunks of other routers are taken to be like these. Once the last one has
-        gone, nothing is left, since no answer would ever correct it.
-        """
-        replica = entry.record
-        if replica is None:
+        """Count a chunk no longer where it is."""
+        if entry.record is None:
             self._unplaced_ms -= entry.predicted_ms
-            return
-        replica.chunks -= 1
-        reported_ms = replica.own_ms - replica.since_ms
-        replica.own_ms -= entry.predicted_ms
-        if entry.placed_s > replica.known_s:
-            replica.since_ms = max(0.0, replica.since_ms - entry.predicted_ms)
-        elif entry.placed_s == replica.known_s:  # it found the replica idle
-            replica.backlog_s -= entry.run_ms / 1e3
-        elif reported_ms > 0:
-            age_s = now_s - replica.known_s
-            rest = max(0.0, 1.0 - entry.predicted_ms / reported_ms)
-            replica.backlog_s = age_s + max(0.0, replica.backlog_s - age_s) * rest
-        if replica.chunks == 0:
-            replica.own_ms = replica.since_ms = 0.0  # without what rounding has left
+        else:
+            entry.record.loses(entry, now_s)
 
     def close(self, entry: Entry, now_s: float, withdrawn: bool = False) -> None:
         """A chunk is no longer in flight. withdrawn: its replica has not answered, and does not know yet."""
@@ -285,11 +175,7 @@ class Ledger:
         """A replica has answered, and reported its backlog."""
         if self.running is not None and name not in self.running:
             return  # it is shutting down and takes no more work
-        replica = self._replicas.setdefault(name, ReplicaRecord())
-        if now_s - replica.withdrawn_s < SETTLE_S:
-            backlog_s = min(backlog_s, replica.ahead_ms(now_s) / 1e3)
-        replica.heard_s = replica.known_s = now_s
-        replica.backlog_s, replica.since_ms = backlog_s, 0.0
+        self._replicas.setdefault(name, ReplicaRecord()).reports(backlog_s, now_s)
 
     # Silence
 

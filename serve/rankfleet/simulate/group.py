@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from rankfleet.core.messages import Chunk, ChunkScores
 from rankfleet.estimates.load import LoadCounters
 from rankfleet.replica.worker import Worker
-from rankfleet.router.ledger import Entry, Ledger
+from rankfleet.router.ledger import Ledger
+from rankfleet.router.replica_record import Entry
 from rankfleet.simulate.scaling import GroupSnapshot
 
 
