@@ -22,7 +22,7 @@ import numpy as np
 from benchmarks.demo_scores import SCORES, scored
 
 from rankfleet.bench.results import measured, write_results
-from rankfleet.core.messages import Stage
+from rankfleet.core.decisions import Stage
 from rankfleet.estimates.calibration import Calibration, probability
 from rankfleet.evaluate import INSTANT, Collection, FusionFit
 from rankfleet.evaluate.calibration import Sample, ScoredBy, alone, fitted, fused_by, held_back

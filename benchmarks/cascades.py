@@ -18,7 +18,7 @@ import numpy as np
 import torch
 
 from rankfleet.bench.results import measured, write_results
-from rankfleet.core.messages import Stage
+from rankfleet.core.decisions import Stage
 from rankfleet.core.pairs import TokenizedPairs
 from rankfleet.engine.checkpoint.files import find_checkpoint
 from rankfleet.engine.runtime.loading import load_tokenizer

@@ -9,8 +9,9 @@ from collections.abc import Callable, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass
 
+from rankfleet.core.decisions import Decision, GivenOrder, Plan
 from rankfleet.core.errors import RankfleetError, ReplicaLost, ScoringFailed
-from rankfleet.core.messages import Chunk, ChunkScores, Decision, GivenOrder, Plan, RerankRequest
+from rankfleet.core.messages import Chunk, ChunkScores, RerankRequest
 from rankfleet.core.timing import Timing
 from rankfleet.estimates.fusion import Fusion
 from rankfleet.estimates.load import OfferedLoad

@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from rankfleet.core.messages import Chunk, ChunkScores, RankedDocument, RerankRequest, Stage
+from rankfleet.core.decisions import Stage
+from rankfleet.core.messages import Chunk, ChunkScores, RankedDocument, RerankRequest
 from rankfleet.estimates.latency import LatencyModel
 from rankfleet.router.replica_record import Entry
 from rankfleet.router.service import RankingService

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from rankfleet.core.messages import Stage
+from rankfleet.core.decisions import Stage
 from rankfleet.estimates.calibration import probability
 from rankfleet.estimates.latency import LatencyModel
 from rankfleet.router.cascade import STEP, promising, ranked, second_stage

@@ -10,8 +10,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from rankfleet.core.decisions import Decision, GivenOrder, Plan, Refusal
 from rankfleet.core.errors import ConfigError
-from rankfleet.core.messages import Decision, GivenOrder, Plan, Refusal, RerankRequest
+from rankfleet.core.messages import RerankRequest
 from rankfleet.core.sections import Routing
 from rankfleet.core.work import Work
 from rankfleet.estimates.arrivals import ArrivalStats

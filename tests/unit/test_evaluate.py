@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from rankfleet.cli.evaluate import evaluate
+from rankfleet.core.decisions import Stage
 from rankfleet.core.errors import ConfigError
-from rankfleet.core.messages import Stage
 from rankfleet.estimates.latency import LatencyModel
 from rankfleet.estimates.quality import parse_table
 from rankfleet.evaluate import (

@@ -12,7 +12,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from rankfleet.api.dialects.native_replies import ranking_json
-from rankfleet.core.messages import Chunk, ChunkScores, FusedBy, Ranking, RerankRequest, Stage
+from rankfleet.core.decisions import Stage
+from rankfleet.core.messages import Chunk, ChunkScores, FusedBy, Ranking, RerankRequest
 from rankfleet.estimates.latency import LatencyModel
 from rankfleet.retrieval.bm25 import Hit
 from rankfleet.router.replica_record import Entry

@@ -6,7 +6,8 @@ import math
 import pytest
 
 from rankfleet.api.dialects.native_replies import plan_json, ranking_json
-from rankfleet.core.messages import GivenOrder, Plan, Refusal, RerankRequest, Stage, UnloadedPlan
+from rankfleet.core.decisions import GivenOrder, Plan, Refusal, Stage, UnloadedPlan
+from rankfleet.core.messages import RerankRequest
 from rankfleet.core.work import Work
 from rankfleet.estimates.latency import LatencyModel
 from rankfleet.estimates.quality import QualityTable

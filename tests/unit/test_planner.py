@@ -4,7 +4,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from rankfleet.core.messages import GivenOrder, Plan, Refusal, Stage
+from rankfleet.core.decisions import GivenOrder, Plan, Refusal, Stage
 from rankfleet.core.pairs import MIN_CHUNK_TOKENS
 from rankfleet.core.sections import Routing
 from rankfleet.core.work import Work

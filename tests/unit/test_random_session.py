@@ -11,8 +11,8 @@ import numpy as np
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
+from rankfleet.core.decisions import Plan, Refusal
 from rankfleet.core.errors import NotHosted, Overloaded, RankfleetError, ReplicaLost, ScoringFailed
-from rankfleet.core.messages import Plan, Refusal
 from rankfleet.estimates.fusion import Fusion
 from rankfleet.router.plan_options import PlanRequest
 from rankfleet.router.replica_record import Entry

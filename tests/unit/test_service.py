@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 
 from rankfleet.api.dialects.native_replies import ranking_json
+from rankfleet.core.decisions import Plan, Refusal
 from rankfleet.core.errors import Expired, Infeasible, InvalidRequest, Overloaded, ScoringFailed, TooLarge, UnknownModel
-from rankfleet.core.messages import Chunk, ChunkScores, Plan, Refusal, RerankRequest
+from rankfleet.core.messages import Chunk, ChunkScores, RerankRequest
 from rankfleet.core.timing import Timing
 from rankfleet.estimates.latency import LatencyModel
 from rankfleet.router.replica_record import Entry

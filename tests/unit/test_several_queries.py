@@ -6,8 +6,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from rankfleet.core.decisions import Plan, Stage
 from rankfleet.core.errors import InvalidRequest, Overloaded, TooLarge
-from rankfleet.core.messages import Plan, Ranking, RerankRequest, Stage
+from rankfleet.core.messages import Ranking, RerankRequest
 from rankfleet.core.pairs import TokenizedPairs
 from rankfleet.core.passages import PassageRule
 from rankfleet.core.query_lists import QueryLists

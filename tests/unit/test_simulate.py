@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from rankfleet.core.config import FleetConfig
+from rankfleet.core.decisions import Plan
 from rankfleet.core.errors import ConfigError
-from rankfleet.core.messages import Plan
 from rankfleet.estimates.latency import LatencyModel
 from rankfleet.router.plan_options import PlanRequest
 from rankfleet.router.snapshot import FleetSnapshot

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 from tokenizers import decoders
 
-from rankfleet.core.messages import Chunk, ChunkScores, RankedDocument, RerankRequest, Stage
+from rankfleet.core.decisions import Stage
+from rankfleet.core.messages import Chunk, ChunkScores, RankedDocument, RerankRequest
 from rankfleet.core.passages import PassageRule, max_passages
 from rankfleet.engine.text.pair_template import TextWrap
 from rankfleet.engine.text.text_encoder import TextEncoder

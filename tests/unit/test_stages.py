@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 
 from rankfleet.api.dialects.native_replies import plan_json, ranking_json
+from rankfleet.core.decisions import Refusal, Stage
 from rankfleet.core.errors import Overloaded, ScoringFailed, Unavailable, UnknownModel
-from rankfleet.core.messages import Chunk, ChunkScores, Refusal, RerankRequest, Stage
+from rankfleet.core.messages import Chunk, ChunkScores, RerankRequest
 from rankfleet.estimates.latency import LatencyModel
 from rankfleet.router.replica_record import Entry
 from rankfleet.router.retry import GRACE_S

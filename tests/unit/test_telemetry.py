@@ -11,8 +11,9 @@ from ray._private.telemetry.open_telemetry_metric_recorder import OpenTelemetryM
 from ray.util import metrics
 
 from rankfleet.cluster.telemetry import GroupTelemetry, RouterTelemetry
+from rankfleet.core.decisions import GivenOrder, Plan, Stage
 from rankfleet.core.experiments import Arm
-from rankfleet.core.messages import Assignment, GivenOrder, Plan, RankedDocument, Ranking, Stage
+from rankfleet.core.messages import Assignment, RankedDocument, Ranking
 from rankfleet.core.timing import Timing
 from rankfleet.estimates.load import ReplicaLoad
 

@@ -24,8 +24,9 @@ from rankfleet.api.http import RequestReader
 from rankfleet.api.keys import KeyRing, line_of
 from rankfleet.api.ranking import RankingHandler
 from rankfleet.core.config import FleetConfig
+from rankfleet.core.decisions import Decision, Plan, Refusal
 from rankfleet.core.errors import ConfigError, Overloaded, RateLimited
-from rankfleet.core.messages import Decision, Plan, Refusal, RerankRequest
+from rankfleet.core.messages import RerankRequest
 from rankfleet.core.sections import Routing, Tenant
 from rankfleet.core.work import Work
 from rankfleet.engine.text.inline import INLINE_ENCODED

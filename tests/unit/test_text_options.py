@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 
 from rankfleet.api.dialects.text_fields import text_options
+from rankfleet.core.decisions import Plan
 from rankfleet.core.errors import InvalidRequest, TooLarge
-from rankfleet.core.messages import Plan, RerankRequest
+from rankfleet.core.messages import RerankRequest
 from rankfleet.core.text_options import AS_SENT, TextOptions
 from rankfleet.estimates.latency import LatencyModel
 from rankfleet.router.service import RankingService

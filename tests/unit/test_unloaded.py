@@ -5,7 +5,7 @@ import pytest
 
 from rankfleet.autoscaler.drain import drain_times_s
 from rankfleet.core.config import LiveSettings
-from rankfleet.core.messages import Decision, Plan, Refusal, Stage, UnloadedPlan
+from rankfleet.core.decisions import Decision, Plan, Refusal, Stage, UnloadedPlan
 from rankfleet.core.work import Work
 from rankfleet.estimates.latency import LatencyModel
 from rankfleet.estimates.lengths import Lengths

@@ -12,7 +12,8 @@ import pytest
 
 from rankfleet.api.dialects.registry import canonical_path, dialect_of
 from rankfleet.api.dialects.rerank_reply import plan_headers
-from rankfleet.core.messages import Plan, RankedDocument, Ranking, Stage
+from rankfleet.core.decisions import Plan, Stage
+from rankfleet.core.messages import RankedDocument, Ranking
 from rankfleet.core.timing import Timing
 from rankfleet.estimates.latency import LatencyModel
 from tests.unit.fakes import FakeGroup, fleet, http_client, instructed_tokenizer, service, word_tokenizer

@@ -11,8 +11,9 @@ from rankfleet.api.admission import reservation_of, texts_bytes
 from rankfleet.api.dialects.dialect import Route, SearchOutcome, SharedRoute
 from rankfleet.api.http import RequestReader, respond
 from rankfleet.api.outcomes import Outcomes
+from rankfleet.core.decisions import Decision
 from rankfleet.core.errors import NotConfigured, TooLarge
-from rankfleet.core.messages import Decision, Ranking
+from rankfleet.core.messages import Ranking
 from rankfleet.core.timing import Timing
 from rankfleet.retrieval.bm25 import Hit
 from rankfleet.router.limits import check_query

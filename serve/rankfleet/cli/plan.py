@@ -11,8 +11,8 @@ import typer
 from rankfleet.bench.tables import terminal
 from rankfleet.cli import app, out, progress
 from rankfleet.cli.options import ConfigOption, load_config, pick_tier
+from rankfleet.core.decisions import Decision, Plan, Refusal
 from rankfleet.core.errors import ConfigError
-from rankfleet.core.messages import Decision, Plan, Refusal
 from rankfleet.estimates.lengths import Lengths
 from rankfleet.estimates.profile import read_profile
 from rankfleet.router.decision_log import LoggedDecision, parse_line

@@ -4,7 +4,7 @@ import math
 
 import numpy as np
 
-from rankfleet.core.messages import Stage
+from rankfleet.core.decisions import Stage
 from rankfleet.estimates.latency import LatencyModel
 from rankfleet.router.cascade import ranked, second_stage
 

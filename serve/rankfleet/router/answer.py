@@ -6,19 +6,9 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
+from rankfleet.core.decisions import GivenOrder, Plan, Refusal, Stage
 from rankfleet.core.errors import Infeasible, InvalidRequest, Overloaded, RequestError, ScoringFailed
-from rankfleet.core.messages import (
-    Assignment,
-    FusedBy,
-    GivenOrder,
-    Plan,
-    RankedDocument,
-    Ranking,
-    Refusal,
-    RerankRequest,
-    Stage,
-    Timing,
-)
+from rankfleet.core.messages import Assignment, FusedBy, RankedDocument, Ranking, RerankRequest, Timing
 from rankfleet.core.query_lists import QueryLists
 from rankfleet.estimates.calibration import PLAIN, Calibration, probability
 from rankfleet.estimates.fusion import Fusion

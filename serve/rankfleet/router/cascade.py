@@ -5,7 +5,7 @@ from bisect import bisect_right
 
 import numpy as np
 
-from rankfleet.core.messages import Stage
+from rankfleet.core.decisions import Stage
 from rankfleet.core.query_lists import QueryLists
 from rankfleet.core.work import Work
 from rankfleet.estimates.latency import LatencyModel

@@ -12,8 +12,8 @@ import numpy as np
 import orjson
 from pydantic import BaseModel
 
+from rankfleet.core.decisions import Decision
 from rankfleet.core.errors import ConfigError
-from rankfleet.core.messages import Decision
 from rankfleet.core.sections import Routing
 from rankfleet.core.work import Work
 from rankfleet.estimates.arrivals import ArrivalStats

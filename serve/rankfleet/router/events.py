@@ -5,6 +5,7 @@ import math
 from collections.abc import Callable
 from typing import Any
 
+from rankfleet.core.decisions import GivenOrder, Plan
 from rankfleet.core.errors import (
     ClientGone,
     Expired,
@@ -15,7 +16,7 @@ from rankfleet.core.errors import (
     Unavailable,
 )
 from rankfleet.core.events import MAX_RANKED, RequestEvent
-from rankfleet.core.messages import Assignment, GivenOrder, Plan, Ranking, RerankRequest
+from rankfleet.core.messages import Assignment, Ranking, RerankRequest
 from rankfleet.core.quiet import quietly
 from rankfleet.router.resolve import Target
 

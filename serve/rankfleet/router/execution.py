@@ -7,8 +7,8 @@ from collections.abc import Callable
 import numpy as np
 
 from rankfleet.core.config import FleetConfig
+from rankfleet.core.decisions import Plan, Stage
 from rankfleet.core.errors import Expired, Overloaded, RankfleetError
-from rankfleet.core.messages import Plan, Stage
 from rankfleet.router.answer import Answer, TokenizedRequest, document_logits
 from rankfleet.router.cascade import ranked_lists, second_stage
 from rankfleet.router.dispatch import Dispatcher

@@ -5,8 +5,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 
 from rankfleet.core.config import FleetConfig
+from rankfleet.core.decisions import Decision, GivenOrder, Plan, Refusal
 from rankfleet.core.errors import Expired
-from rankfleet.core.messages import Decision, GivenOrder, Plan, Refusal
 from rankfleet.estimates.load import OfferedLoad
 from rankfleet.router.answer import EXPIRED, Answer, ResolvedRequest, TokenizedRequest, given_order, refused
 from rankfleet.router.dispatch import Dispatcher, GroupClient

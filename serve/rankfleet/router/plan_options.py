@@ -8,7 +8,7 @@ from functools import partial
 from operator import attrgetter
 from typing import Literal, NamedTuple
 
-from rankfleet.core.messages import Stage
+from rankfleet.core.decisions import Stage
 from rankfleet.core.work import Work
 from rankfleet.estimates.lengths import Lengths
 from rankfleet.router.snapshot import FleetSnapshot, TierState, cheapest_ms, spread

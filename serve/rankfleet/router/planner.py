@@ -7,7 +7,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from rankfleet.core.messages import Considered, Decision, GivenOrder, Plan, Refusal, UnloadedPlan
+from rankfleet.core.decisions import Considered, Decision, GivenOrder, Plan, Refusal, UnloadedPlan
 from rankfleet.estimates.frontier import upper_hull
 from rankfleet.router.plan_options import (
     QUALITY,

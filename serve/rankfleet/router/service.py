@@ -12,10 +12,11 @@ from functools import partial
 from types import MappingProxyType
 
 from rankfleet.core.config import FleetConfig, LiveSettings
+from rankfleet.core.decisions import Decision, Refusal
 from rankfleet.core.errors import Overloaded, Unavailable
 from rankfleet.core.events import RequestEvent
 from rankfleet.core.experiment_state import ExperimentState
-from rankfleet.core.messages import Assignment, Decision, Ranking, Refusal, RerankRequest
+from rankfleet.core.messages import Assignment, Ranking, RerankRequest
 from rankfleet.core.passages import PassageRule
 from rankfleet.core.text_options import AS_SENT
 from rankfleet.core.timing import Timing

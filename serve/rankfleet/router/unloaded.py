@@ -3,7 +3,7 @@
 import math
 from collections.abc import Iterable
 
-from rankfleet.core.messages import Plan, UnloadedPlan
+from rankfleet.core.decisions import Plan, UnloadedPlan
 from rankfleet.core.work import Work
 from rankfleet.router.plan_options import GivenOrderOption, PlanOption, PlanRequest, part_of, quality_floor
 from rankfleet.router.snapshot import FleetSnapshot

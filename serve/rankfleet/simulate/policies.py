@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from rankfleet.core.config import FleetConfig
+from rankfleet.core.decisions import Plan, Stage
 from rankfleet.core.errors import ConfigError
-from rankfleet.core.messages import Plan, Stage
 from rankfleet.core.sections import Routing
 from rankfleet.estimates.arrivals import ArrivalStats
 from rankfleet.estimates.latency import LatencyModel

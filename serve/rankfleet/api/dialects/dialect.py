@@ -10,9 +10,10 @@ import orjson
 from pydantic import BaseModel
 
 from rankfleet.api.headers import RequestHeaders
+from rankfleet.core.decisions import Decision
 from rankfleet.core.errors import InvalidRequest, RankfleetError
 from rankfleet.core.events import Feedback
-from rankfleet.core.messages import Decision, Ranking, RerankRequest
+from rankfleet.core.messages import Ranking, RerankRequest
 from rankfleet.core.timing import Timing
 from rankfleet.retrieval.bm25 import Hit
 from rankfleet.router.service import RankingService

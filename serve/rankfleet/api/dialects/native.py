@@ -32,8 +32,9 @@ from rankfleet.api.dialects.text_fields import (
     text_options,
 )
 from rankfleet.api.headers import RequestHeaders
+from rankfleet.core.decisions import Decision
 from rankfleet.core.errors import InvalidRequest, RankfleetError
-from rankfleet.core.messages import Decision, Ranking, RerankRequest
+from rankfleet.core.messages import Ranking, RerankRequest
 from rankfleet.core.passages import LongDocuments
 from rankfleet.core.sections import MAX_SLO_MS, MIN_SLO_MS, CandidateOrder, SloMs
 

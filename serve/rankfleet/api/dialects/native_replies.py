@@ -9,7 +9,8 @@ from typing_extensions import TypedDict
 
 from rankfleet.api.dialects.spans import Span, SpansAskedFor
 from rankfleet.api.dialects.usage import Meta, meta
-from rankfleet.core.messages import Decision, Plan, Ranking, Refusal
+from rankfleet.core.decisions import Decision, Plan, Refusal
+from rankfleet.core.messages import Ranking
 from rankfleet.core.query_lists import QueryLists
 from rankfleet.core.sections import UNSCORED
 from rankfleet.core.timing import STEPS, Timing
