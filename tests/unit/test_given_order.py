@@ -5,7 +5,8 @@ import math
 
 import pytest
 
-from rankfleet.api.dialects.native_replies import plan_json, ranking_json
+from rankfleet.api.dialects.native_plan import plan_json
+from rankfleet.api.dialects.native_replies import ranking_json
 from rankfleet.core.decisions import GivenOrder, Plan, Refusal, Stage, UnloadedPlan
 from rankfleet.core.messages import RerankRequest
 from rankfleet.core.work import Work

@@ -9,7 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from rankfleet.api.dialects.native_replies import plan_json, ranking_json
+from rankfleet.api.dialects.native_plan import plan_json
+from rankfleet.api.dialects.native_replies import ranking_json
 from rankfleet.core.decisions import Refusal, Stage
 from rankfleet.core.errors import Overloaded, ScoringFailed, Unavailable, UnknownModel
 from rankfleet.core.messages import Chunk, ChunkScores, RerankRequest

@@ -10,15 +10,14 @@ from rankfleet.api.dialects.dialect import Dialect, ParsedRequest, ParsedSearch,
 from rankfleet.api.dialects.documents import RankFields, StructuredDocumentLists, texts_of
 from rankfleet.api.dialects.json_body import JsonBody, Numbers, Strings
 from rankfleet.api.dialects.native_feedback import FEEDBACK
+from rankfleet.api.dialects.native_plan import PlanReply, plan_json
 from rankfleet.api.dialects.native_queries import AskedFor
 from rankfleet.api.dialects.native_replies import (
     Document,
     ErrorReply,
-    PlanReply,
     RerankReply,
     SearchReply,
     nothing_found_json,
-    plan_json,
     ranking_json,
     server_timing,
 )
