@@ -138,6 +138,34 @@ def raises(error: RankfleetError, *names: str) -> Behaviour:
     return behave
 
 
+# Transfers
+
+
+@on_virtual_time
+async def test_what_holds_the_router_up_is_not_the_time_of_a_transfer() -> None:
+    held_s = 0.0
+
+    async def is_held_up(name: str, number: int) -> None:
+        nonlocal held_s
+        await asyncio.sleep(0.157)
+        held_s += 0.15
+
+    demo = fleet_of("r1", is_held_up)
+    demo.one = Dispatcher(fleet(), demo.view, {"demo": demo.group}, now, held_s=lambda: held_s)
+    await demo.score()
+    assert demo.view.transfer_ms(now()) == pytest.approx(4.0), "besides 3 ms of queue and engine"
+
+
+@on_virtual_time
+async def test_a_chunk_counts_with_the_most_requests_that_were_on_the_way_beside_it() -> None:
+    demo = fleet_of("r1", lambda name, number: asyncio.sleep(0.05 if number == 0 else 0.01))
+    first = asyncio.create_task(demo.score())
+    await asyncio.sleep(0.045)  # beside its end, and beside the whole of the others
+    await asyncio.gather(first, *(demo.score() for _ in range(3)))
+    assert demo.view.transfer_ms(now(), others=1) == 0.0
+    assert demo.view.transfer_ms(now(), others=3) == pytest.approx(47.0, abs=0.1)
+
+
 # Losses
 
 

@@ -37,7 +37,7 @@ from rankfleet.replica.queue import TokenQueue
 from rankfleet.router.plan_options import PlanRequest
 from rankfleet.router.planner import plan
 from rankfleet.router.snapshot import FleetSnapshot, GroupState, TierState
-from rankfleet.router.tenants import TenantLimits
+from rankfleet.router.tenants import FREE_JSON_S, TenantLimits
 from rankfleet.router.turns import Turns
 from rankfleet.simulate.policies import Policy, fixed_plan
 from rankfleet.simulate.run import IN_TIME, Simulation
@@ -372,6 +372,11 @@ def test_the_json_of_a_tenant_takes_a_tenth_of_its_share_of_a_router() -> None:
     for nobody_else in (TenantLimits({"shop": Tenant(share=1.0)}), TenantLimits({})):
         take(nobody_else, "shop", 60.0)
         nobody_else.check_json("shop", clock())
+        assert nobody_else.json_s == pytest.approx(60.0 - FREE_JSON_S)
+    limits = TenantLimits({}, before=limits)
+    with limits.counted_json(None, clock):
+        clock.now += 0.5
+    assert limits.json_s == pytest.approx(1.5 - FREE_JSON_S), "the time of all, in all versions of the fleet"
 
 
 @contextmanager

@@ -97,7 +97,8 @@ def build_api(
         version=__version__,
         description=ABOUT,
         redirect_slashes=False,
-        docs_url=None,  # FastAPI's own pages load scripts from another host
+        openapi_url=None,  # FastAPI would write it anew for each request
+        docs_url=None,  # its own pages load scripts from another host
         redoc_url=None,
     )
     direct: dict[str, Handler] = {}

@@ -103,9 +103,17 @@ def add_status_routes(
         about = {"name": "rankfleet", "version": __version__, "about": ABOUT}
         return json_response(about | {"paths": paths | {"/console": "Console", "/docs": "API page"}})
 
-    @cache  # who has no key may ask for it as often as anybody
+    @cache  # who has no key may ask for these as often as anybody
     def page() -> str:
         return docs_page(api.openapi())
+
+    @cache
+    def schema() -> bytes:
+        return bytes(json_response(api.openapi()).body)
+
+    @api.get("/openapi.json", include_in_schema=False)
+    async def openapi() -> Response:
+        return Response(schema(), media_type="application/json")
 
     @api.get("/docs", include_in_schema=False)
     async def docs() -> Response:

@@ -51,7 +51,8 @@ class FleetRouter:
         wake: starts a replica of a group that is asleep
         """
         self.fleet = fleet
-        self.dispatcher = Dispatcher(config, fleet, groups, clock, models, on_lost)
+        self._limits = limits or TenantLimits(config.tenants, config.routers)
+        self.dispatcher = Dispatcher(config, fleet, groups, clock, models, on_lost, lambda: self._limits.json_s)
         self._config = config
         self._execution = PlanExecution(config, fleet, self.dispatcher, clock)
         self._clock = clock
@@ -59,7 +60,6 @@ class FleetRouter:
         self._plan = decide
         self._on_decision = on_decision
         self._wake = wake
-        self._limits = limits or TenantLimits(config.tenants, config.routers)
 
     async def route(self, tokenized: TokenizedRequest) -> tuple[Plan | GivenOrder, Answer | None]:
         """Decide for a request and carry it out. Returns the plan as carried out, and the answer; None for the order as

@@ -48,6 +48,7 @@ class TenantLimits:
         self._pairs: dict[str, TokenBucket] = before._pairs if before else {}
         self._device: dict[str, TokenBucket] = before._device if before else {}
         self._json: dict[str, TokenBucket] = before._json if before else {}
+        self.json_s: float = before.json_s if before else 0.0  # of all so far, as `counted_json` counts it
 
     def share_of(self, tenant: str) -> float:
         """Of the fleet's device time. Tenants without a share of their own have equal parts of the rest; if the fleet
@@ -107,8 +108,10 @@ class TenantLimits:
         try:
             yield
         finally:
+            took_s = max(0.0, clock() - started_s - FREE_JSON_S)
+            self.json_s += took_s
             if tenant in self._json:
-                self._json[tenant].level -= max(0.0, clock() - started_s - FREE_JSON_S)
+                self._json[tenant].level -= took_s
 
     def is_over_share(self, tenant: str | None, now_s: float) -> bool:
         """Whether a tenant has used up its share for now. A share of 1 cannot be used up: there is nobody else."""
