@@ -348,6 +348,42 @@ async def test_what_expires_in_the_queue_is_refused_where_the_class_says_so() ->
         await one.rank(RerankRequest("cat", ["a"], model="fast"))
 
 
+class GivesUp(FakeGroup):
+    """It finds no time for what is planned for these tiers, and says so after 30 ms."""
+
+    def __init__(self, *tiers: str) -> None:
+        super().__init__()
+        self.tiers = tiers
+        self.clock = FakeClock()
+        self.tried: list[str] = []
+
+    async def score(self, chunk: Chunk, entry: Entry) -> ChunkScores:
+        self.tried.append(chunk.tier)
+        if chunk.tier in self.tiers:
+            self.clock.now += 0.03
+            raise Expired("the budget ended in the queue of r1")
+        return await super().score(chunk, entry)
+
+
+@pytest.mark.parametrize(
+    ("tiers", "answers", "tried"),
+    [
+        (("large",), "medium", ["large", "medium"]),
+        (("large", "medium"), None, ["large", "medium"]),  # once is enough: a crowd should not be sent round and round
+    ],
+)
+async def test_what_a_replica_gives_up_early_is_planned_once_more(
+    tiers: tuple[str, ...], answers: str | None, tried: list[str]
+) -> None:
+    group = GivesUp(*tiers)
+    one = service(group, clock=group.clock)
+    one.fleet.update_latency({n: LatencyModel(ms, 0, 0) for n, ms in (("small", 10), ("medium", 40), ("large", 160))})
+    ranking = await one.rank(RerankRequest("cat", ["a dog", "a"], slo_ms=190))
+    assert (ranking.plan.tier, group.tried) == (answers, tried)
+    assert ranking.timing.total_ms == pytest.approx(30.0 * len(tiers))
+    assert one.fleet.backlog_s("demo", group.clock()) == 0.0
+
+
 async def test_candidates_that_are_not_scored_follow_those_that_are() -> None:
     group = FakeGroup()
     one = service(group)

@@ -81,13 +81,27 @@ class FleetRouter:
             answer = await self._execution.run(decision, tokenized)
         except Expired as error:
             tokenized.timing.ends("transfer", self._clock())
-            if request.when_none_fits == "refuse" or table.retriever < request.min_quality:
-                raise self._execution.too_late(EXPIRED, decision) from error
-            return given_order(decision, table.retriever, EXPIRED), None
+            # A replica that gives work up early knows better than this router how long it would take.
+            smaller = self.decide(request, resolved)
+            tokenized.timing.ends("plan", self._clock())
+            if not isinstance(smaller, Plan) or smaller.predicted_ms > (smaller.budget_ms or 0.0):
+                return self._given_up(decision, request, table.retriever, error), None
+            try:
+                answer = await self._execution.run(smaller, tokenized)
+            except Expired as again:
+                tokenized.timing.ends("transfer", self._clock())
+                return self._given_up(smaller, request, table.retriever, again), None
+            decision = smaller
         worse = len(decision.stages) > 1 and answer.quality(decision, table) < table.retriever
         if worse and request.pinned is None:
             return given_order(decision, table.retriever, answer.left_out or FEWER), None
         return answer.carried_out(decision, table), answer
+
+    def _given_up(self, plan: Plan, request: PlanRequest, retriever: float, error: Expired) -> GivenOrder:
+        """The order as given, where that is an answer; else raises Overloaded. retriever: its quality."""
+        if request.when_none_fits == "refuse" or retriever < request.min_quality:
+            raise self._execution.too_late(EXPIRED, plan) from error
+        return given_order(plan, retriever, EXPIRED)
 
     def decide(self, request: PlanRequest, resolved: ResolvedRequest) -> Decision:
         """Decide for the fleet as it is now, without consequences."""
