@@ -20,6 +20,7 @@ from rankfleet.router.unloaded import stage_work
 
 Decide = Callable[[PlanRequest, FleetSnapshot, float], Decision]
 OnDecision = Callable[[str, PlanRequest, FleetSnapshot, float, Decision], None]
+EARLY = 0.5  # of a budget: what a replica gives up sooner is planned once more
 
 
 class FleetRouter:
@@ -81,10 +82,9 @@ class FleetRouter:
             answer = await self._execution.run(decision, tokenized)
         except Expired as error:
             tokenized.timing.ends("transfer", self._clock())
-            # A replica that gives work up early knows better than this router how long it would take.
-            smaller = self.decide(request, resolved)
+            smaller = self._second_try(request, resolved)
             tokenized.timing.ends("plan", self._clock())
-            if not isinstance(smaller, Plan) or smaller.predicted_ms > (smaller.budget_ms or 0.0):
+            if smaller is None:
                 return self._given_up(decision, request, table.retriever, error), None
             try:
                 answer = await self._execution.run(smaller, tokenized)
@@ -96,6 +96,16 @@ class FleetRouter:
         if worse and request.pinned is None:
             return given_order(decision, table.retriever, answer.left_out or FEWER), None
         return answer.carried_out(decision, table), answer
+
+    def _second_try(self, request: PlanRequest, resolved: ResolvedRequest) -> Plan | None:
+        """The plan for a request that a replica has given up early, which knew better than this router how long it
+        would take; None if none fits. Most that is given up in a crowd is so late that another try would only add to
+        the crowd."""
+        budget_ms = request.budget_ms or 0.0
+        if (self._clock() - request.arrived_s) * 1e3 > EARLY * budget_ms:
+            return None
+        plan = self.decide(request, resolved)
+        return plan if isinstance(plan, Plan) and plan.predicted_ms <= budget_ms else None
 
     def _given_up(self, plan: Plan, request: PlanRequest, retriever: float, error: Expired) -> GivenOrder:
         """The order as given, where that is an answer; else raises Overloaded. retriever: its quality."""
