@@ -16,6 +16,9 @@ from rankfleet.estimates.profile import read_dtypes, read_profile
 if TYPE_CHECKING:
     from rankfleet.engine.runtime.scorer import Scorer
 
+# Batches of each size are timed thrice, so that the median leaves out one that was disturbed. Five times did not lower
+# the error of the fit, and made the demo fleet start a second later.
+REPEATS = 3
 MAX_MEASURE_S = 5.0  # for one tier, before it takes traffic
 
 log = logging.getLogger("ray.serve")
@@ -74,7 +77,7 @@ async def measure_model(
     """
     from rankfleet.engine.runtime.measure import QUICK, measure
 
-    repeats, max_s = (1, 1.0) if is_profiled else (5, MAX_MEASURE_S)
+    repeats, max_s = (1, 1.0) if is_profiled else (REPEATS, MAX_MEASURE_S)
     longest = min(fleet.tiers[tier].max_tokens or 512, scorer.max_pair)
     samples = measure(scorer, longest, QUICK, repeats, max_s)
     loop = asyncio.get_running_loop()

@@ -55,8 +55,8 @@ class TransferMeter:
 class Transfers:
     """The time of a chunk on its way, by how many requests a router has on the way at once.
 
-    The more there are the longer each takes, and what a crowd took says nothing about a request that comes alone. So
-    there is a meter for each power of two of other requests, and what fewer of them took is the least that more take.
+    The more there are the longer each takes, and what many took says nothing about a request that comes alone. So there
+    is a meter for each power of two of other requests, and what fewer of them took is the least that more take.
     """
 
     def __init__(self) -> None:

@@ -99,8 +99,8 @@ class FleetRouter:
 
     def _second_try(self, request: PlanRequest, resolved: ResolvedRequest) -> Plan | None:
         """The plan for a request that a replica has given up early, which knew better than this router how long it
-        would take; None if none fits. Most that is given up in a crowd is so late that another try would only add to
-        the crowd."""
+        would take; None if none fits. Under heavy load, most that is given up is so late that another try would only
+        add to the load."""
         budget_ms = request.budget_ms or 0.0
         if (self._clock() - request.arrived_s) * 1e3 > EARLY * budget_ms:
             return None
