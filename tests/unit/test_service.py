@@ -348,45 +348,6 @@ async def test_what_expires_in_the_queue_is_refused_where_the_class_says_so() ->
         await one.rank(RerankRequest("cat", ["a"], model="fast"))
 
 
-class GivesUp(FakeGroup):
-    """It finds no time for what is planned for these tiers, and says so after a while."""
-
-    def __init__(self, tiers: tuple[str, ...], after_ms: float) -> None:
-        super().__init__()
-        self.tiers, self.after_s = tiers, after_ms / 1e3
-        self.clock = FakeClock()
-        self.tried: list[str] = []
-
-    async def score(self, chunk: Chunk, entry: Entry) -> ChunkScores:
-        self.tried.append(chunk.tier)
-        if chunk.tier in self.tiers:
-            self.clock.now += self.after_s
-            raise Expired("the budget ended in the queue of r1")
-        return await super().score(chunk, entry)
-
-
-@pytest.mark.parametrize(
-    ("tiers", "after_ms", "answers", "tried"),
-    [
-        (("large",), 30.0, "medium", ["large", "medium"]),
-        (("large",), 90.0, "medium", ["large", "medium"]),
-        (("large",), 100.0, None, ["large"]),  # more than half of the budget is gone
-        (("large", "medium"), 30.0, None, ["large", "medium"]),  # work is not sent round and round
-        (("large", "medium", "small"), 30.0, None, ["large", "medium"]),
-    ],
-)
-async def test_what_a_replica_gives_up_early_is_planned_once_more(
-    tiers: tuple[str, ...], after_ms: float, answers: str | None, tried: list[str]
-) -> None:
-    group = GivesUp(tiers, after_ms)
-    one = service(group, clock=group.clock)
-    one.fleet.update_latency({n: LatencyModel(ms, 0, 0) for n, ms in (("small", 10), ("medium", 40), ("large", 160))})
-    ranking = await one.rank(RerankRequest("cat", ["a dog", "a"], slo_ms=190))
-    assert (ranking.plan.tier, group.tried) == (answers, tried)
-    assert ranking.timing.total_ms == pytest.approx(after_ms * len(set(tried) & set(tiers)))
-    assert one.fleet.backlog_s("demo", group.clock()) == 0.0
-
-
 async def test_candidates_that_are_not_scored_follow_those_that_are() -> None:
     group = FakeGroup()
     one = service(group)

@@ -20,7 +20,6 @@ from rankfleet.router.unloaded import stage_work
 
 Decide = Callable[[PlanRequest, FleetSnapshot, float], Decision]
 OnDecision = Callable[[str, PlanRequest, FleetSnapshot, float, Decision], None]
-EARLY = 0.5  # of a budget: what a replica gives up sooner is planned once more
 
 
 class FleetRouter:
@@ -82,36 +81,13 @@ class FleetRouter:
             answer = await self._execution.run(decision, tokenized)
         except Expired as error:
             tokenized.timing.ends("transfer", self._clock())
-            smaller = self._second_try(request, resolved)
-            tokenized.timing.ends("plan", self._clock())
-            if smaller is None:
-                return self._given_up(decision, request, table.retriever, error), None
-            try:
-                answer = await self._execution.run(smaller, tokenized)
-            except Expired as again:
-                tokenized.timing.ends("transfer", self._clock())
-                return self._given_up(smaller, request, table.retriever, again), None
-            decision = smaller
+            if request.when_none_fits == "refuse" or table.retriever < request.min_quality:
+                raise self._execution.too_late(EXPIRED, decision) from error
+            return given_order(decision, table.retriever, EXPIRED), None
         worse = len(decision.stages) > 1 and answer.quality(decision, table) < table.retriever
         if worse and request.pinned is None:
             return given_order(decision, table.retriever, answer.left_out or FEWER), None
         return answer.carried_out(decision, table), answer
-
-    def _second_try(self, request: PlanRequest, resolved: ResolvedRequest) -> Plan | None:
-        """The plan for a request that a replica has given up early, which knew better than this router how long it
-        would take; None if none fits. Under heavy load, most that is given up is so late that another try would only
-        add to the load."""
-        budget_ms = request.budget_ms or 0.0
-        if (self._clock() - request.arrived_s) * 1e3 > EARLY * budget_ms:
-            return None
-        plan = self.decide(request, resolved)
-        return plan if isinstance(plan, Plan) and plan.predicted_ms <= budget_ms else None
-
-    def _given_up(self, plan: Plan, request: PlanRequest, retriever: float, error: Expired) -> GivenOrder:
-        """The order as given, where that is an answer; else raises Overloaded. retriever: its quality."""
-        if request.when_none_fits == "refuse" or retriever < request.min_quality:
-            raise self._execution.too_late(EXPIRED, plan) from error
-        return given_order(plan, retriever, EXPIRED)
 
     def decide(self, request: PlanRequest, resolved: ResolvedRequest) -> Decision:
         """Decide for the fleet as it is now, without consequences."""
