@@ -23,6 +23,7 @@ from rankfleet.core.messages import Chunk, ChunkScores, Ranking
 from rankfleet.estimates.latency import LatencyModel
 from rankfleet.estimates.precision import Precision
 from rankfleet.router.replica_record import Entry
+from rankfleet.router.service import RankingService
 from tests.unit.fakes import FakeClock, FakeGroup, FakeMetrics, http_client, on_virtual_time, send, service
 from tests.unit.openapi import check_documented, check_json, openapi_page
 
@@ -460,27 +461,36 @@ async def test_bodies_that_would_fill_the_memory_are_refused_before_parsing() ->
             assert (reply.status_code, peak < 60e6) == (422, True), peak
 
 
+class HeldGroup(FakeGroup):
+    """Answers once it may."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.go = asyncio.Event()
+
+    async def score(self, chunk: Chunk, entry: Entry) -> ChunkScores:
+        await self.go.wait()
+        return await super().score(chunk, entry)
+
+
+async def scoring(one: RankingService) -> None:
+    """Returns when a chunk is in flight."""
+    while not one.fleet.busy:
+        await asyncio.sleep(0)
+
+
 @pytest.mark.parametrize("objects", [False, True])
 @on_virtual_time
 async def test_memory_of_requests_in_progress_is_bounded(objects: bool) -> None:
-    class Held(FakeGroup):
-        def __init__(self) -> None:
-            super().__init__()
-            self.go = asyncio.Event()
-
-        async def score(self, chunk: Chunk, entry: Entry) -> ChunkScores:
-            await self.go.wait()
-            return await super().score(chunk, entry)
-
-    group = Held()
+    group = HeldGroup()
     one = service(group, limits={"max_body_bytes": 40_000, "max_bytes_in_flight": 320_000})
-    wide: dict[str, Any] = {"query": "cat", "documents": ["a" * 39_000 + "😀"]}  # four bytes a character
+    text = "a" * 39_000 + "😀"  # four bytes a character
+    wide: dict[str, Any] = {"query": "cat", "documents": [text]}
     if objects:
-        wide = {"query": "cat", "documents": [{"text": "a", "all": "the rest" * 4900}], "return_documents": True}
+        wide = {"query": "cat", "documents": [{"text": "a", "all": text}], "return_documents": True}
     async with http_client(one) as http:
         first = asyncio.create_task(http.post("/v1/rerank", json=wide))
-        while one.fleet.backlog_s("demo", one.clock()) == 0.0 and not one.fleet.busy:
-            await asyncio.sleep(0)
+        await scoring(one)
         for path in ("/v1/rerank", "/v1/plan"):
             full = await http.post(path, json=wide)
             assert (full.status_code, full.headers["retry-after-ms"]) == (429, "500")
@@ -488,6 +498,21 @@ async def test_memory_of_requests_in_progress_is_bounded(objects: bool) -> None:
         group.go.set()
         assert (await first).status_code == 200
         assert (await http.post("/v1/rerank", json=wide)).status_code == 200
+
+
+@on_virtual_time
+async def test_while_it_is_scored_a_request_holds_no_more_memory_than_its_texts() -> None:
+    # Parsing could take six megabytes: what looks like JSON stands inside a text.
+    body = {"query": "cat", "documents": [{"text": "{" * 39_000, "more": "not returned"}], "long_documents": "truncate"}
+    group = HeldGroup()
+    one = service(group, limits={"max_body_bytes": 40_000, "max_bytes_in_flight": 7_000_000})
+    async with http_client(one) as http:
+        first = asyncio.create_task(http.post("/v1/rerank", json=body))
+        await scoring(one)
+        second = asyncio.create_task(http.post("/v1/plan", json=body))
+        assert (await second).status_code == 200
+        group.go.set()
+        assert (await first).status_code == 200
 
 
 async def test_a_body_that_does_not_arrive_in_time_is_refused() -> None:

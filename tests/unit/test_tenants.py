@@ -191,6 +191,7 @@ def test_work_above_a_share_is_ahead_of_nothing_and_everything_is_ahead_of_it(wh
 @pytest.mark.parametrize("budget_ms", [None, 60_000.0])
 def test_work_above_a_share_does_not_make_queues_long(budget_ms: float | None) -> None:
     assert isinstance(plan(asked(True, budget_ms), snapshot(4.9), 0.0), Plan)
+    assert isinstance(plan(asked(True, budget_ms), snapshot(4.9), 2.0), Plan), "it has arrived two seconds ago"
     refused = plan(asked(True, budget_ms), snapshot(8.0), 0.0)
     assert isinstance(refused, Refusal)
     assert refused.cause == "load"

@@ -3,8 +3,9 @@ take together."""
 
 import contextlib
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from fastapi import Request
@@ -18,6 +19,7 @@ RETRY_AFTER_S = 0.5  # about how long a router takes to finish the largest bodie
 # and about the same for an array in an array. Commas, colons and brackets inside texts are counted too, so this
 # estimates rather too much than too little.
 VALUE_BYTES, NESTED_BYTES = 40, 150
+READING_BYTES = 2  # for each byte of a body while it arrives: a growing buffer, and once it is whole its copy
 
 
 def parsing_bytes(body: bytes | bytearray) -> int:
@@ -31,9 +33,15 @@ def parsing_bytes(body: bytes | bytearray) -> int:
     return BYTES_PER_BODY_BYTE * len(body) + VALUE_BYTES * values + NESTED_BYTES * nested
 
 
-def texts_bytes(texts: Iterable[str]) -> int:
-    """Memory that texts take: one, two or four bytes a character, by the widest character of each."""
-    return sum(map(sys.getsizeof, texts))
+def json_bytes(value: list[Any]) -> int:
+    """Memory that a parsed JSON array takes: of a text one, two or four bytes a character, by the widest of them."""
+    taken, left = sys.getsizeof(value), list[Any]([value])
+    while left:
+        each = left.pop()
+        inside = [*each, *each.values()] if isinstance(each, dict) else each
+        taken += sum(map(sys.getsizeof, inside))
+        left += [other for other in inside if isinstance(other, list | dict)]
+    return taken
 
 
 @dataclass

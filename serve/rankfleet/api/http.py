@@ -9,12 +9,11 @@ from typing import Any
 import orjson
 from fastapi import Request, Response
 
-from rankfleet.api.admission import parsing_bytes, reservation_of, texts_bytes
+from rankfleet.api.admission import READING_BYTES, json_bytes, parsing_bytes, reservation_of
 from rankfleet.api.dialects.dialect import ParsedRequest, Reply, Route, SharedRoute
-from rankfleet.api.headers import request_headers
+from rankfleet.api.headers import RequestHeaders, request_headers
 from rankfleet.core.bounds import READ_TIMEOUT_S
 from rankfleet.core.errors import InvalidRequest, SlowSender, TooLarge, quote
-from rankfleet.core.sections import BYTES_PER_BODY_BYTE
 from rankfleet.engine.text.inline import INLINE_ENCODED, run
 from rankfleet.router.tenants import TenantLimits
 from rankfleet.router.turns import Turns
@@ -58,15 +57,16 @@ class RequestReader:
             if isinstance(route, SharedRoute):
                 route = route.told_by(body)
                 request.scope["path"] = route.path  # errors from here on have the form of its dialect
-            parse = partial(route.parse, body, request_headers(request, route.body.model_fields, self._unit_headers))
+            headers = request_headers(request, route.body.model_fields, self._unit_headers)
+            parse = partial(self._parsed, route, body, headers)
             if not route.takes_long(body):
-                return route, self._checked(parse(), request, body)
+                return route, kept(request, *parse())
 
         async def in_thread() -> Any:
             with self._counted(tenant):
                 return await run(parse, len(body), INLINE_ENCODED)
 
-        return route, self._checked(await self._turns.take(tenant, in_thread), request, body)
+        return route, kept(request, *await self._turns.take(tenant, in_thread))
 
     @contextmanager
     def _counted(self, tenant: str | None) -> Iterator[None]:
@@ -74,17 +74,16 @@ class RequestReader:
         with self._limits.counted_json(tenant, self._clock):
             yield
 
-    def _checked(self, parsed: Any, request: Request, body: bytes) -> Any:
-        """What was parsed. Its memory is reserved."""
+    def _parsed(self, route: Route[Any, Any], body: bytes, headers: RequestHeaders) -> tuple[Any, int | None]:
+        """What was parsed, and the memory that is kept of it; None where it is no request to rank. Raises TooLarge if
+        its reply would be longer than a body may be."""
+        parsed = route.parse(body, headers)
         if not isinstance(parsed, ParsedRequest):
-            return parsed
+            return parsed, None
         if parsed.copies * len(body) > self._max_body_bytes:
             why = f"{parsed.copies} queries would each return the documents, more than the {self._max_body_bytes} bytes"
             raise TooLarge(f"{why} allowed; leave return_documents out, and take them by their index")
-        if parsed.texts_only:
-            texts = texts_bytes(parsed.request.documents) + texts_bytes(parsed.request.queries)
-            reservation_of(request).resize(max(texts, (parsed.copies - 1) * len(body)))
-        return parsed
+        return parsed, max(json_bytes(parsed.kept), (parsed.copies - 1) * len(body))
 
     async def read_body(self, request: Request) -> bytes:
         """The whole body, without a byte-order mark.
@@ -102,7 +101,7 @@ class RequestReader:
                 async for part in request.stream():
                     body += part
                     self._check_length(len(body))
-                    reservation.resize(BYTES_PER_BODY_BYTE * len(body))
+                    reservation.resize(READING_BYTES * len(body))
         except TimeoutError:
             why = f"the body did not arrive within {self._timeout_s:.0f} s"
             raise SlowSender(f"{why}; split the documents over several requests") from None
@@ -112,6 +111,14 @@ class RequestReader:
         if length > self._max_body_bytes:
             allowed = f"the {self._max_body_bytes} bytes allowed"
             raise TooLarge(f"the request body is longer than {allowed}; send fewer documents")
+
+
+def kept(request: Request, parsed: Any, kept_bytes: int | None) -> Any:
+    """What was parsed. From now on the request takes no more memory than is kept of it."""
+    reservation = reservation_of(request)
+    if kept_bytes is not None:
+        reservation.resize(min(kept_bytes, reservation.bytes))
+    return parsed
 
 
 def respond(request: Request, reply: Reply, status: int = 200) -> Response:

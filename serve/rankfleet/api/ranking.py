@@ -7,7 +7,7 @@ from typing import Any, Protocol
 
 from fastapi import Request, Response
 
-from rankfleet.api.admission import reservation_of, texts_bytes
+from rankfleet.api.admission import json_bytes, reservation_of
 from rankfleet.api.dialects.dialect import Route, SearchOutcome, SharedRoute
 from rankfleet.api.http import RequestReader, respond
 from rankfleet.api.outcomes import Outcomes
@@ -73,7 +73,7 @@ class RankingHandler:
             return self._respond(request, route, SearchOutcome([], None, timing), parsed)
         # A document of the index that is too long is cut and not refused: the client did not choose it.
         documents = [clip(hit.text, limits.max_document_bytes) for hit in hits]
-        reservation_of(request).resize(texts_bytes(documents))
+        reservation_of(request).resize(json_bytes(documents))
         scores = [hit.score for hit in hits]
         ranking = await service.rank(replace(parsed.request, documents=documents, scores=scores), timing)
         self._count(ranking)

@@ -126,6 +126,7 @@ class ChunkScores:
     model: fingerprint of the weights and the precision they were computed in. Scores of two models are never joined
         into one ranking.
     backlog_s: predicted seconds of work at the replica, queued and running, whichever router sent it.
+    ahead_s: the part of it that would be served before a chunk with the slack that this one came with.
     """
 
     logits: np.ndarray
@@ -135,6 +136,7 @@ class ChunkScores:
     backlog_s: float
     tier: str
     model: str = ""
+    ahead_s: float = math.inf
 
 
 class PassageSpan(NamedTuple):

@@ -142,7 +142,7 @@ class Tenant(Section):
     )
 
 
-# Memory of a body while it is read: its bytes, and its texts at up to 4 bytes per character (one emoji is enough).
+# Memory of a body while it is parsed: its bytes, and its texts at up to 4 bytes per character (one emoji is enough).
 BYTES_PER_BODY_BYTE = 5
 
 

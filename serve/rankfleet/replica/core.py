@@ -166,8 +166,10 @@ class ReplicaCore:
         logits: float32 [pairs] of each part. To be called once the next batch is taken, so that the backlog that is
         reported with the scores contains its time at its tier.
         """
-        backlog_s, answers = self.backlog_s(now_s), []
-        for queued, scores in zip(batch.queued, logits, strict=True):
+        answers, backlog_s = [], self.backlog_s(now_s)
+        running_s = backlog_s - self._queue.backlog_ms / 1e3
+        ahead_ms = self._queue.ahead_ms(queued.item.pending.place_at(now_s) for queued in batch.queued)
+        for queued, scores, ms in zip(batch.queued, logits, ahead_ms, strict=True):
             part, pending, model = queued.item, queued.item.pending, batch.model
             pending.infer_ms += infer_ms
             if pending.logits is not None:
@@ -183,6 +185,7 @@ class ReplicaCore:
                 backlog_s,
                 model.tier,
                 model.weights,
+                running_s + ms / 1e3,
             )
             answers.append((pending, answer))
         return answers

@@ -36,6 +36,12 @@ class PendingChunk:
     logits: np.ndarray | None = None
     has_left: bool = False
 
+    def place_at(self, now_s: float) -> tuple[bool, float]:
+        """Where in the queue a chunk with the same slack would stand if it came now: whether it is above a share, and
+        its deadline."""
+        slack_ms = self.chunk.slack_ms
+        return self.chunk.over_share, math.inf if slack_ms is None else now_s + slack_ms / 1e3
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Part:

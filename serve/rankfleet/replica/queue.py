@@ -14,7 +14,7 @@ by a test:
 
 import itertools
 import math
-from bisect import insort
+from bisect import bisect_left, insort
 from collections.abc import Callable, Hashable, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Generic, TypeVar
@@ -98,6 +98,15 @@ class TokenQueue(Generic[T]):
     def backlog_ms(self) -> float:
         """Device time of all waiting chunks, each at its cheapest tier."""
         return max(0.0, self._min_ms) if self._chunks else 0.0
+
+    def ahead_ms(self, places: Iterable[tuple[bool, float]]) -> list[float]:
+        """Device time of the waiting chunks that come before each of these places, each at its cheapest tier.
+
+        places: whether it is above a share, and its deadline.
+        """
+        waiting = (self._chunks.get(entry_id) for *_, entry_id in self._sorted)
+        before_ms = [0.0, *itertools.accumulate(0.0 if chunk is None else chunk.min_ms for chunk in waiting)]
+        return [before_ms[bisect_left(self._sorted, (*place, math.inf))] for place in places]
 
     @property
     def latest_start_s(self) -> float:

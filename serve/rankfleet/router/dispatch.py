@@ -261,7 +261,7 @@ class Dispatcher:
             del self._timeouts[entry]
             ledger.close(entry, self._clock(), withdrawn)
         now_s = self._clock()
-        ledger.answered(back.replica, back.backlog_s, now_s)
+        ledger.answered(back.replica, back.backlog_s, now_s, back.ahead_s)
         if not chunk.over_share:  # whose many pieces hold one another up, and nobody else's chunk
             away_s = now_s - entry.sent_s - (self._held_s() - held_s)
             beside_ms = away_s * 1e3 - back.queue_ms - back.infer_ms

@@ -171,11 +171,11 @@ class Ledger:
         if not self._entries:
             self._unplaced_ms = 0.0  # without what rounding has left
 
-    def answered(self, name: str, backlog_s: float, now_s: float) -> None:
-        """A replica has answered, and reported its backlog."""
+    def answered(self, name: str, backlog_s: float, now_s: float, ahead_s: float = math.inf) -> None:
+        """A replica has answered, and reported its backlog. ahead_s: as in `ChunkScores`."""
         if self.running is not None and name not in self.running:
             return  # it is shutting down and takes no more work
-        self._replicas.setdefault(name, ReplicaRecord()).reports(backlog_s, now_s)
+        self._replicas.setdefault(name, ReplicaRecord()).reports(backlog_s, now_s, ahead_s)
 
     # Silence
 

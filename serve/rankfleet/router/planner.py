@@ -118,7 +118,7 @@ def choose(request: PlanRequest, fleet: FleetSnapshot, now_s: float) -> Choice:
     given = GivenOrderOption(fleet.quality.retriever, elapsed_ms + fleet.network_ms)
     if request.pinned is None and found[0].quality < given.quality:
         return none_ranks_better(request, given, found, fastest, budget_ms)
-    if request.over_share and elapsed_ms + fleet.groups[fastest.group].backlog_s * 1e3 > MAX_WAIT_S * 1e3:
+    if request.over_share and fleet.groups[fastest.group].backlog_s > MAX_WAIT_S:
         return Choice(None, False, found, (), fastest)
     fitting = [option for option in good if option.predicted_ms <= budget_ms]
     if not measured and not fitting:

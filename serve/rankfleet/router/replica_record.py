@@ -133,8 +133,13 @@ class ReplicaRecord:
         if self.chunks == 0:
             self.own_ms = self.since_ms = 0.0  # without what rounding has left
 
-    def reports(self, backlog_s: float, now_s: float) -> None:
-        """It has answered, and reported its backlog."""
+    def reports(self, backlog_s: float, now_s: float, ahead_s: float) -> None:
+        """It has answered, and reported its backlog. ahead_s: as in `ChunkScores`.
+
+        Beyond this router's own work, only what other routers have sent with deadlines like its own counts: of one that
+        has an hour, this router has nothing in flight that would tell it so.
+        """
+        backlog_s = min(backlog_s, self.own_ms / 1e3 + ahead_s)
         if now_s - self.withdrawn_s < SETTLE_S:
             backlog_s = min(backlog_s, self.ahead_ms(now_s) / 1e3)
         self.heard_s = self.known_s = now_s

@@ -24,11 +24,18 @@ class ParsedRequest:
     """A request body that has been parsed. A dialect adds the fields that its replies need.
 
     request: what the router is asked for.
-    texts_only: whether the texts in `request` are all that is kept of the body in memory until the reply is sent.
+    documents: as sent, where the results are to contain them.
     """
 
     request: RerankRequest
-    texts_only: bool
+    documents: list[Any] | None
+
+    @property
+    def kept(self) -> list[Any]:
+        """What of the body is kept in memory until the reply is sent."""
+        texts = self.request.documents
+        as_sent = [] if self.documents is None or self.documents is texts else [self.documents]
+        return [texts, self.request.queries, *as_sent]
 
     @property
     def copies(self) -> int:

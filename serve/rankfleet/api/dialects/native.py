@@ -13,7 +13,6 @@ from rankfleet.api.dialects.native_feedback import FEEDBACK
 from rankfleet.api.dialects.native_plan import PlanReply, plan_json
 from rankfleet.api.dialects.native_queries import AskedFor
 from rankfleet.api.dialects.native_replies import (
-    Document,
     ErrorReply,
     RerankReply,
     SearchReply,
@@ -150,10 +149,9 @@ class SearchBody(NativeBody):
 
 @dataclass(slots=True)
 class NativeRerank(ParsedRequest):
-    """documents: as sent, where the results are to contain them. Those of several queries, one query's after the
-    other's; or once, where all queries have the same. min_score: of a result, from 0 to 1."""
+    """documents: of several queries, one query's after the other's; or once, where all queries have the same.
+    min_score: of a result, from 0 to 1."""
 
-    documents: list[Document] | None
     min_score: float
     spans: SpansAskedFor | None
 
@@ -175,8 +173,7 @@ def parse_rerank(body: bytes, headers: RequestHeaders) -> NativeRerank:
     parsed = RerankBody.parse(body)
     asked = AskedFor.of(parsed.query, parsed.queries, parsed.documents)
     texts = texts_of(asked.documents, "documents", parsed.rank_fields, asked.places)
-    texts_only = texts is asked.documents
-    scores = None if texts_only else scores_in(asked.places, asked.documents)
+    scores = None if texts is asked.documents else scores_in(asked.places, asked.documents)
     if parsed.scores is not None:
         if scores is not None or asked.counts:
             raise InvalidRequest(f"request body: {TWICE if scores is not None else IN_DOCUMENTS}")
@@ -187,7 +184,7 @@ def parse_rerank(body: bytes, headers: RequestHeaders) -> NativeRerank:
     more: dict[str, Any] = {"queries": asked.queries, "counts": asked.counts}
     request = parsed.request(asked.query, texts, headers, parsed.top_n, candidates=candidates, scores=scores, **more)
     returned = asked.documents if parsed.return_documents else None
-    return NativeRerank(request, texts_only, returned, parsed.score_threshold or 0.0, parsed.relevant_spans)
+    return NativeRerank(request, returned, parsed.score_threshold or 0.0, parsed.relevant_spans)
 
 
 def parse_search(body: bytes, headers: RequestHeaders) -> NativeSearch:
@@ -195,7 +192,7 @@ def parse_search(body: bytes, headers: RequestHeaders) -> NativeSearch:
     parsed = SearchBody.parse(body)
     request = parsed.request(parsed.query, [], headers, parsed.top_n or DEFAULT_SEARCH_RESULTS)
     returned, min_score = parsed.return_documents is not False, parsed.score_threshold or 0.0
-    return NativeSearch(request, False, parsed.top_k, returned, min_score, parsed.relevant_spans)
+    return NativeSearch(request, None, parsed.top_k, returned, min_score, parsed.relevant_spans)
 
 
 def scores_in(places: Sequence[int | str], documents: list[Any]) -> list[float] | None:

@@ -11,7 +11,6 @@ from rankfleet.api.dialects.documents import texts_of
 from rankfleet.api.dialects.json_body import JsonBody
 from rankfleet.api.dialects.native import EXAMPLE as NATIVE_EXAMPLE
 from rankfleet.api.dialects.native import QUERY
-from rankfleet.api.dialects.native_replies import Document
 from rankfleet.api.dialects.spans import SpansAskedFor
 from rankfleet.api.headers import RequestHeaders
 from rankfleet.core.messages import RerankRequest
@@ -30,12 +29,10 @@ TopN = Annotated[int | None, Field(ge=1, description="number of results to retur
 
 @dataclass(slots=True)
 class ParsedRerank(ParsedRequest):
-    """documents: as sent, where the results are to contain them.
-    raw_scores: whether results have scores as they are, in place of 0 to 1.
+    """raw_scores: whether results have scores as they are, in place of 0 to 1.
     spans: which relevant spans results are to have; None for none.
     """
 
-    documents: list[Document] | None = None
     raw_scores: bool = False
     spans: SpansAskedFor | None = None
 
@@ -78,4 +75,4 @@ class ModelBody(JsonBody):
             request_id=headers.request_id,
             options=options,
         )
-        return ParsedRerank(request, texts is sent or not returned, sent if returned else None, bool(raw_scores))
+        return ParsedRerank(request, sent if returned else None, bool(raw_scores))
