@@ -13,7 +13,7 @@ import pytest
 from ray import serve
 
 from rankfleet.cluster.group_deployment import ReplicaGroup
-from rankfleet.cluster.loading import measure_model, profiled_latency
+from rankfleet.cluster.loading import REPEATS, measure_model, profiled_latency
 from rankfleet.core.config import FleetConfig
 from rankfleet.core.errors import CheckpointError, ConfigError, NotHosted
 from rankfleet.core.messages import Chunk
@@ -42,7 +42,7 @@ class FakeScorer:
         return np.full(len(pairs), self._score, dtype=np.float32)
 
 
-@pytest.mark.parametrize(("is_profiled", "samples"), [(False, 5 * len(QUICK)), (True, len(QUICK))])
+@pytest.mark.parametrize(("is_profiled", "samples"), [(False, REPEATS * len(QUICK)), (True, len(QUICK))])
 async def test_a_tier_has_scored_before_traffic_comes(is_profiled: bool, samples: int) -> None:
     scorer = FakeScorer()
     with ThreadPoolExecutor(1) as executor:

@@ -98,6 +98,17 @@ def test_an_answer_says_what_is_left_of_what_was_sent() -> None:
     assert chosen(ledger, now_s=0.020) == "a", "4 ms against 5"
 
 
+def test_of_what_other_routers_have_sent_that_counts_which_comes_before_this_routers_own() -> None:
+    ledger = ledger_of("a")
+    ledger.answered("a", backlog_s=10.0, now_s=0.0, ahead_s=0.1)
+    assert ledger.backlog_s(1, 0.0) == pytest.approx(0.1), "the rest has an hour"
+    placed(ledger, "a", 2000.0)
+    ledger.answered("a", backlog_s=10.0, now_s=0.0, ahead_s=0.1)
+    assert ledger.backlog_s(1, 0.0) == pytest.approx(2.1), "and its own"
+    ledger.answered("a", backlog_s=1.5, now_s=0.0, ahead_s=0.1)
+    assert ledger.backlog_s(1, 0.0) == pytest.approx(1.5), "but never more than there is"
+
+
 def test_withdrawn_chunks_take_all_with_them_that_their_replica_counted_for_them() -> None:
     ledger = ledger_of("a")
     done, *withdrawn = [placed(ledger, "a", 1000.0) for _ in range(4)]

@@ -387,3 +387,23 @@ def test_the_correction_decays_only_while_the_device_is_idle(batch_s: float) -> 
     core.submit(chunk(2), now_s + 15.0)
     assert core.backlog_s(now_s + 15.0) == pytest.approx(2 * 0.25 * 2 * batch_s, rel=0.1)  # a quarter of a batch each
     assert core.models(now_s + 300.0)["t"].alpha_ms == pytest.approx(2e3 * batch_s, rel=0.02), "chunks wait: not idle"
+
+
+def test_an_answer_says_how_much_work_comes_before_a_chunk_like_it(core: ReplicaCore) -> None:
+    above = replace(chunk(9, slack_ms=300.0), over_share=True)
+    core.submit(chunk(1, pairs=4, slack_ms=100.0), 0.0)
+    assert taken(core) == [1]
+    waiting = (chunk(2, 4, slack_ms=120.0), chunk(3, 4, slack_ms=3.6e6), chunk(4, 4), above)
+    for each in waiting:
+        core.submit(each, 0.0)
+    ((_, scores),) = answered(core, 0.04, 40.0)
+    assert (scores.backlog_s, scores.ahead_s) == pytest.approx((0.13, 0.04)), "what is due within 100 ms"
+    assert taken(core, 0.04) == [2]
+    ((_, scores),) = answered(core, 0.08, 40.0)
+    assert (scores.backlog_s, scores.ahead_s) == pytest.approx((0.09, 0.0))
+    assert taken(core, 0.08) == [3]
+    ((_, scores),) = answered(core, 0.12, 40.0)
+    assert (scores.backlog_s, scores.ahead_s) == pytest.approx((0.05, 0.0)), "one without a deadline comes later"
+    assert taken(core, 0.12) == [4]
+    ((_, scores),) = answered(core, 0.16, 40.0)
+    assert (scores.backlog_s, scores.ahead_s) == pytest.approx((0.01, 0.0))
