@@ -163,8 +163,8 @@ def test_budgets_choose_tiers(running_fleet: RunningFleet) -> None:
     wait_for(is_large, "an idle fleet plans the large tier for a budget of 20 s", lambda: plan)
     roomy = running_fleet.http.post("/v1/rerank", json=relaxed).json()["rankfleet"]
     assert roomy["tier"] == "large"
-    # More than the small tier is predicted to take, and less than the large one is. Predictions learn from what has just
-    # been scored; a plan scores nothing, so that the next one predicts the same.
+    # More than the small tier is predicted to take, and less than the large one is. Predictions learn from what has
+    # just been scored; a plan scores nothing, so that the next one predicts the same.
     plan.update(running_fleet.http.post("/v1/plan", json=relaxed).json())
     predicted_ms = {each["tier"]: each["predicted_ms"] for each in plan["considered"]}
     between = predicted_ms["small"] + (predicted_ms["large"] - predicted_ms["small"]) / 4
