@@ -39,11 +39,11 @@ CLASSES = {LONG_MS: "patient", SHORT_MS: "instant"}  # SLO classes of the fleet 
 KEYS = {name: f"key-of-{name}" for name in CLASSES.values()}  # of tenants that may name these classes alone
 MODEL = "BAAI/bge-reranker-v2-m3"  # of a client that changes its base URL alone: an SLO class of this name
 
-# Two bodies that stop before their end take up the memory for requests in flight, at 5 bytes a byte. Then every other
+# Four bodies that stop before their end take up the memory for requests in flight, at 2 bytes a byte. Then every other
 # request is refused. What has arrived has to be more than the proxy keeps back until a body is complete (256 KiB).
 MAX_BODY_BYTES = 1_000_000
 MAX_BYTES_IN_FLIGHT = 8 * MAX_BODY_BYTES
-HELD = (900_000, 699_999)
+HELD = 4 * (MAX_BODY_BYTES - 1,)
 SMALL = json.dumps({"query": QUERY, "documents": DOCUMENTS}).encode()
 LARGE = b"x" * MAX_BODY_BYTES
 
@@ -82,7 +82,7 @@ def busy(for_s: float = 20.0) -> Iterator[None]:
             yield
         finally:
             timer.cancel()
-    while status_of(LARGE) != 422:  # as long as it cannot be read, something is still held
+    while status_of(LARGE) != 422:  # as long as it cannot be parsed, more than one body is still held
         assert time.monotonic() < deadline + for_s, "the fleet still refuses"
 
 
