@@ -125,8 +125,11 @@ class Target:
             with contextlib.suppress(OSError):  # it may end meanwhile
                 title = Path(f"/proc/{pid}/cmdline").read_bytes().decode()
                 resident = re.search(r"VmRSS:\s+(\d+)", Path(f"/proc/{pid}/status").read_text())
-                if resident and (title.startswith("ray::ServeReplica") or "haproxy" in title.split("\0")[0]):
-                    found[f"{title[:40]} {pid}"] = int(resident[1]) / 1024
+                # While Ray calls a method, its name stands in the title, behind a dot.
+                name = title.partition(".")[0] if title.startswith("ray::ServeReplica") else ""
+                name = "haproxy" if "haproxy" in title.split("\0")[0] else name
+                if resident and name:
+                    found[f"{name} {pid}"] = int(resident[1]) / 1024
         return found
 
     def idle_ms(self) -> dict[str, float]:
