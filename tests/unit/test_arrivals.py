@@ -26,6 +26,17 @@ def test_a_client_with_few_requests_does_not_set_the_typical_budget() -> None:
     assert meter.stats.typical_budget_ms == 200.0
 
 
+def test_a_burst_of_short_budgets_is_forgotten_though_few_requests_follow() -> None:
+    meter = ArrivalMeter(ROUTING)
+    for i in range(300):
+        meter.arrived(14.0, i * 0.05)
+    for at_s in (20.0, 40.0, 44.9):
+        meter.arrived(200.0, at_s)
+        assert meter.stats.typical_budget_ms == 14.0
+    meter.arrived(200.0, 15.0 + ROUTING.memory_s)
+    assert meter.stats.typical_budget_ms == 200.0
+
+
 @given(
     st.lists(
         st.tuples(

@@ -160,7 +160,6 @@ class Broken(FakeGroup):
     [
         (Unavailable("no replica runs"), 503, "unavailable", "no replica runs"),
         (RuntimeError("the text was: secret"), 500, "internal", ""),
-        (asyncio.CancelledError(), 499, "client_gone", ""),
     ],
 )
 async def test_a_failure_makes_an_event(error: BaseException, status: int, code: str, reason: str) -> None:
@@ -170,6 +169,15 @@ async def test_a_failure_makes_an_event(error: BaseException, status: int, code:
     (event,) = events
     assert (event.arm, event.status, event.error, event.reason) == ("small", status, code, reason)
     assert (event.tier, event.plan, event.met, event.quality, event.ranking) == (None, "", None, None, ())
+
+
+async def test_what_its_client_breaks_off_counts_for_no_arm() -> None:
+    one, events = listening(Broken(asyncio.CancelledError()), experiments={"size": EXPERIMENT})
+    with pytest.raises(asyncio.CancelledError):
+        await one.rank(RerankRequest("cat", ["a"], user="u-1"))
+    assert [(event.experiment, event.arm, event.status, event.error) for event in events] == [
+        (None, None, 499, "client_gone")
+    ]
 
 
 async def test_probes_warm_ups_and_plans_make_none() -> None:

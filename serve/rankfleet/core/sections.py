@@ -242,7 +242,7 @@ class Routing(Section):
     arrival_window: float = Field(
         0.2, gt=0, description="window over which the arrival rate is measured, in typical budgets"
     )
-    memory_s: float = Field(30.0, gt=0, description="how long arrival rates are remembered")
+    memory_s: float = Field(30.0, gt=0, description="how long arrivals are remembered: their rates and budgets")
 
 
 class Scheduling(Section):

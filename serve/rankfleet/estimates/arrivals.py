@@ -39,22 +39,31 @@ class ArrivalStats:
 
 @dataclass
 class RecentBudgets:
-    """The budgets of the last REMEMBERED_BUDGETS requests and their lower quartile.
+    """The budgets of the last REMEMBERED_BUDGETS requests that are not older than a limit, and their lower quartile.
 
     The lower quartile, so that short budgets count, and yet a client with fewer than a quarter of the requests can
-    neither pull it below the others' budgets nor push it far above.
+    neither pull it below the others' budgets nor push it far above. The limit, so that a burst of short budgets is
+    forgotten once it is over, however few requests follow.
     """
 
-    _latest: deque[float] = field(default_factory=deque)
+    _latest: deque[tuple[float, float]] = field(default_factory=deque)  # each with its time, oldest first
     _sorted: list[float] = field(default_factory=list)
 
-    def add(self, budget_ms: float) -> None:
+    def add(self, budget_ms: float, now_s: float) -> None:
         """Remember a budget, clamped to MIN_SLO_MS … MAX_SLO_MS."""
         budget_ms = min(MAX_SLO_MS, max(MIN_SLO_MS, budget_ms))
         if len(self._latest) == REMEMBERED_BUDGETS:
-            del self._sorted[bisect_left(self._sorted, self._latest.popleft())]
-        self._latest.append(budget_ms)
+            self._forget_oldest()
+        self._latest.append((now_s, budget_ms))
         insort(self._sorted, budget_ms)
+
+    def forget(self, before_s: float) -> None:
+        """Forget what arrived before then."""
+        while self._latest and self._latest[0][0] < before_s:
+            self._forget_oldest()
+
+    def _forget_oldest(self) -> None:
+        del self._sorted[bisect_left(self._sorted, self._latest.popleft()[1])]
 
     @property
     def lower_quartile_ms(self) -> float:
@@ -64,7 +73,7 @@ class RecentBudgets:
 
 @dataclass
 class ArrivalMeter:
-    """Measures `ArrivalStats`. Arrivals are weighted by exp(−age ÷ memory_s).
+    """Measures `ArrivalStats`. Rates are weighted by exp(−age ÷ memory_s), budgets forgotten after memory_s.
 
     default_slo_ms: budget of the default SLO class, infinity if it has none. Without this bound, whoever sends most of
         the requests could make every other budget a short one by giving his own an hour.
@@ -88,8 +97,9 @@ class ArrivalMeter:
         """
         elapsed_s = max(0.0, now_s - self._last_arrival_s)
         fade = math.exp(-elapsed_s / self.routing.memory_s)
+        self._budgets.forget(now_s - self.routing.memory_s)
         if 0 < budget_ms < math.inf:
-            self._budgets.add(budget_ms)
+            self._budgets.add(budget_ms, now_s)
         typical_budget_ms = min(self._budgets.lower_quartile_ms, self.default_slo_ms)
         # Without budgets there is no scale of time by which to judge a burst, and none is needed.
         window_s = self.routing.arrival_window * typical_budget_ms / 1e3

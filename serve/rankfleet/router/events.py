@@ -59,9 +59,12 @@ def failed(
     target: Target | None,
     total_ms: float,
 ) -> RequestEvent:
-    """The event of a request that ended in an error. target: None where the error came before there was one."""
+    """The event of a request that ended in an error. target: None where the error came before there was one.
+
+    A request that its client broke off counts for no arm: only the client knows why it left.
+    """
     if isinstance(error, asyncio.CancelledError):
-        error = ClientGone()
+        error, assignment = ClientGone(), None
     kind = type(error) if isinstance(error, RankfleetError) else RankfleetError
     return event_of(
         request,
