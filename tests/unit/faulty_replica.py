@@ -69,11 +69,11 @@ class NumberedTexts(SimulatedTexts):
                 for tier, each in self.lengths.items()
             }
 
-    def part(self, tier: str, places: np.ndarray | None = None, max_tokens: int | None = None) -> Part:
+    async def part(self, tier: str, places: np.ndarray | None = None, max_tokens: int | None = None) -> Part:
         documents = self.documents
         if places is not None and documents is not None:
             places, documents = np.unique(documents[places], return_inverse=True)
-        part = super().part(tier, places, max_tokens)
+        part = await super().part(tier, places, max_tokens)
         numbers = np.arange(len(part.pairs)) if places is None else places
         ids = np.repeat(numbers, part.pairs.lengths).astype(np.int32)
         return Part(TokenizedPairs(ids, part.pairs.lengths, part.pairs.document_offsets), part.layout, documents)

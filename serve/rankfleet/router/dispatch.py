@@ -169,10 +169,12 @@ class Dispatcher:
             keep(slices[0], await self._send(group, chunk, deadline))
             return scores
         turns = asyncio.Semaphore(ON_THE_WAY * self._fleet.replicas(group, self._clock()))
+        each_ms = predicted_ms(self._fleet.frontier(chunk.tiers, pairs.work)) / len(slices)  # they are about equal
 
         async def send(rows: np.ndarray) -> None:
-            part = replace(chunk, pairs=pairs.take(rows))
-            async with self._turn(turns, group, part, deadline):
+            waiting = Entry(each_ms, deadline.at_s, math.inf, over_share=over_share)
+            async with self._turn(turns, group, waiting):
+                part = replace(chunk, pairs=pairs.take(rows))  # only now: to copy all at once would hold others up
                 keep(rows, await self._send(group, part, deadline))
 
         tasks = [asyncio.create_task(send(rows)) for rows in slices]
@@ -184,12 +186,9 @@ class Dispatcher:
         return scores
 
     @asynccontextmanager
-    async def _turn(
-        self, turns: asyncio.Semaphore, group: str, chunk: Chunk, deadline: Deadline
-    ) -> AsyncIterator[None]:
+    async def _turn(self, turns: asyncio.Semaphore, group: str, waiting: Entry) -> AsyncIterator[None]:
         """Wait until a chunk may be sent. Meanwhile its time counts as the group's, at no replica."""
-        ledger, frontier = self._fleet.ledgers[group], self._fleet.frontier(chunk.tiers, chunk.pairs.work)
-        waiting = Entry(predicted_ms(frontier), deadline.at_s, math.inf, over_share=chunk.over_share)
+        ledger = self._fleet.ledgers[group]
         ledger.open(waiting, self._clock())
         try:
             await turns.acquire()

@@ -45,7 +45,7 @@ class PlanExecution:
         places = None
         if first.candidates < plan.documents:
             places = with_copies(np.flatnonzero(texts.lists.ranks < first.candidates), texts.documents)
-        part = texts.part(first.tier, places, plan.max_tokens)
+        part = await texts.part(first.tier, places, plan.max_tokens)
         tiers = first.tiers if len(first.tiers) == 1 else texts.alike(first.tiers, first.tier)
         unloaded_tier = plan.unloaded.tier if plan.unloaded is not None else None
         over_share, deadline = tokenized.plan_request.over_share, tokenized.deadline(plan)
@@ -90,7 +90,7 @@ class PlanExecution:
             return
         candidates = int(np.bincount(lists.queries[kept]).max())
         kept = with_copies(kept, texts.documents)
-        part = texts.part(stage.tier, kept)
+        part = await texts.part(stage.tier, kept)
         try:
             deadline = Deadline(deadline_s, grace_s=0.0)
             scores = await self._dispatcher.score((stage.tier,), part.pairs, deadline, over_share=over_share)

@@ -230,7 +230,8 @@ class RankingService:
         pay for that. Nothing is decided or learned. Raises what replicas raise."""
         for _ in range(WARM_UPS):
             tokenized = await self._tokenized(self._resolve(replace(PROBE, model=tier), None), Timing())
-            await self._router.dispatcher.score((tier,), tokenized.texts.part(tier).pairs)
+            part = await tokenized.texts.part(tier)
+            await self._router.dispatcher.score((tier,), part.pairs)
 
     def _resolve(
         self, request: RerankRequest, assignment: Assignment | None, arrived_s: float | None = None

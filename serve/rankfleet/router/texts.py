@@ -78,7 +78,7 @@ class RequestTexts(Protocol):
         """int [documents]: tokens of all pairs of each document."""
         ...
 
-    def part(self, tier: str, places: np.ndarray | None = None, max_tokens: int | None = None) -> Part:
+    async def part(self, tier: str, places: np.ndarray | None = None, max_tokens: int | None = None) -> Part:
         """The pairs of some candidates. places: of these; None for all. max_tokens: cut each pair to this length; the
         number of passages stays the same."""
         ...

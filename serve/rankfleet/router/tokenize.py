@@ -18,7 +18,7 @@ from rankfleet.core.passages import PairLayout, PassageRule
 from rankfleet.core.query_lists import QueryLists
 from rankfleet.core.sections import Tier
 from rankfleet.core.text_options import AS_SENT, Side, TextOptions
-from rankfleet.engine.text.inline import INLINE_ENCODED, run
+from rankfleet.engine.text.inline import INLINE_BUILT, INLINE_ENCODED, run
 from rankfleet.engine.text.text_encoder import TextEncoder
 from rankfleet.engine.text.token_cache import TokenCache
 from rankfleet.engine.text.tokenizer import PairTokenizer, Query
@@ -151,7 +151,7 @@ class TokenizedTexts:
         """`tier`, then those of `tiers` that see the same pairs as it."""
         return (tier, *(t for t in tiers if t != tier and self.layouts[t] is self.layouts[tier]))
 
-    def part(self, tier: str, places: np.ndarray | None = None, max_tokens: int | None = None) -> Part:
+    async def part(self, tier: str, places: np.ndarray | None = None, max_tokens: int | None = None) -> Part:
         """The pairs of some candidates. places: of these; None for all. max_tokens: cut each pair to this length; the
         number of passages stays the same."""
         tokenizer, limit = self.tiers[tier]
@@ -167,7 +167,9 @@ class TokenizedTexts:
                 layout = layout.marked(np.flatnonzero(np.isin(places, shortened)))
         if max_tokens is not None:
             layout = layout.cut(max_tokens - tokenizer.template.tokens)
-        return Part(tokenizer.build_pairs(query, ids, layout), layout, documents)
+        build = partial(tokenizer.build_pairs, query, ids, layout)
+        tokens = int(tokenizer.pair_lengths(layout).sum())
+        return Part(await run(build, tokens, INLINE_BUILT), layout, documents)
 
 
 async def tokenize(

@@ -42,7 +42,7 @@ class SimulatedTexts:
         """As `RequestTexts` says."""
         return np.full(self._documents, self._tokens[tier])
 
-    def part(self, tier: str, places: np.ndarray | None = None, max_tokens: int | None = None) -> Part:
+    async def part(self, tier: str, places: np.ndarray | None = None, max_tokens: int | None = None) -> Part:
         """As `RequestTexts` says. All token ids are 0."""
         count = self._documents if places is None else len(places)
         tokens = min(self._tokens[tier], max_tokens or self._tokens[tier])
