@@ -15,12 +15,13 @@ from unittest.mock import Mock
 import numpy as np
 import pytest
 from fastapi import Request
+from starlette.requests import ClientDisconnect
 
 from rankfleet.api.admission import Admission
 from rankfleet.api.dialects.dialect import Reply
 from rankfleet.api.dialects.native import NATIVE
 from rankfleet.api.headers import RequestHeaders
-from rankfleet.api.http import RequestReader
+from rankfleet.api.http import RECEIVED_S_PER_BYTE, RequestReader
 from rankfleet.api.keys import KeyRing, line_of
 from rankfleet.api.ranking import RankingHandler
 from rankfleet.core.config import FleetConfig
@@ -72,7 +73,8 @@ async def test_a_request_above_the_rate_is_refused_before_its_body_is_read(tmp_p
         refused = await client.post("/v1/rerank", content=b"no JSON", headers=head)
         assert (refused.status_code, refused.json()["error"]["code"]) == (429, "rate_limited")
         assert float(refused.headers["retry-after-ms"]) > 0
-        assert (await client.get("/v1/models", headers=head)).status_code == 200, "only what is posted counts"
+        assert (await client.get("/v1/models", headers=head)).status_code == 429
+        assert (await client.get("/healthz")).status_code == 200, "what has no key has no tenant"
 
 
 def test_a_rate_allows_a_burst_and_then_says_how_long_to_wait() -> None:
@@ -469,6 +471,21 @@ async def test_a_body_is_not_received_from_a_tenant_whose_json_took_too_long() -
 
     with request_of("shop", route.path, b"") as request, pytest.raises(RateLimited, match="the JSON of tenant shop"):
         await RequestReader(10**6, limits, Turns(limits), clock).read(Request(request.scope, receive), route)
+
+
+async def test_receiving_a_body_counts_though_its_sender_breaks_it_off() -> None:
+    limits, clock, route = TenantLimits({"shop": Tenant(share=0.1)}), FakeClock(), next(iter(NATIVE.rerank))
+    part = b"0" * 10**7
+
+    async def receive() -> dict[str, Any]:
+        if limits.json_s < 20 * RECEIVED_S_PER_BYTE * len(part):
+            return {"type": "http.request", "body": part, "more_body": True}
+        return {"type": "http.disconnect"}
+
+    with request_of("shop", route.path, b"") as request, pytest.raises(ClientDisconnect):
+        await RequestReader(10**9, limits, Turns(limits), clock).read(Request(request.scope, receive), route)
+    with pytest.raises(RateLimited, match="the JSON of tenant shop"):
+        limits.check_json("shop", clock())
 
 
 async def test_writing_a_reply_counts_like_parsing_a_body() -> None:

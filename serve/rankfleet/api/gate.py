@@ -32,7 +32,7 @@ def request_gate(
 
     POST requests to `direct` paths go straight to their handlers: the layers that FastAPI puts around a route take as
     long as planning does. adds_request_id: to the headers of replies. clock: seconds of a steady clock. keys: of which
-    a request needs one, before its body is read; None if it needs none. limits: of its tenant, on POST requests.
+    a request needs one, before its body is read; None if it needs none. limits: of its tenant.
     """
 
     async def gate(scope: Scope, receive: Receive, send: Send) -> None:
@@ -62,8 +62,9 @@ def request_gate(
                 identify(scope, keys)
                 if posted:
                     admission.check()
-                    if (tenant := scope["rankfleet.tenant"]) is not None:
-                        limits.take_request(tenant, arrived_s)
+                if (tenant := scope["rankfleet.tenant"]) is not None:
+                    limits.take_request(tenant, arrived_s)
+                    if posted:
                         reservation.count_for(tenant, limits.share_of(tenant))
                 if posted and (handler := direct.get(scope["path"])) is not None:
                     await (await handler(request))(scope, receive, send_with_id)

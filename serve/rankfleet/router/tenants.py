@@ -13,7 +13,7 @@ from rankfleet.core.sections import Tenant
 
 BURST_S = 10.0  # of a rate of pairs: what may be sent at once after a pause
 REQUEST_BURST_S = 1.0  # of a rate of requests: while a router reads many at once, others wait
-# While a router parses a body or writes a reply, it answers nobody. A tenant may use this part of its share of a router
+# While a router receives or parses a body, or writes a reply, it answers nobody. A tenant may use this part of its share of a router
 # for that, so that whatever it sends costs others a tenth of theirs at most. The first milliseconds of each are those
 # of any request.
 JSON_PART, FREE_JSON_S = 0.1, 0.002
@@ -108,10 +108,13 @@ class TenantLimits:
         try:
             yield
         finally:
-            took_s = max(0.0, clock() - started_s - FREE_JSON_S)
-            self.json_s += took_s
-            if tenant in self._json:
-                self._json[tenant].level -= took_s
+            self.take_json(tenant, max(0.0, clock() - started_s - FREE_JSON_S))
+
+    def take_json(self, tenant: str | None, took_s: float) -> None:
+        """Count so many seconds of the router as taken by the JSON of a tenant, after `check_json`."""
+        self.json_s += took_s
+        if tenant in self._json:
+            self._json[tenant].level -= took_s
 
     def is_over_share(self, tenant: str | None, now_s: float) -> bool:
         """Whether a tenant has used up its share for now. A share of 1 cannot be used up: there is nobody else."""
