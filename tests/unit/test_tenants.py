@@ -35,6 +35,7 @@ from rankfleet.estimates.arrivals import ArrivalStats
 from rankfleet.estimates.latency import LatencyModel
 from rankfleet.replica.batching import QueuedChunk, feasible_chunks, select_batch
 from rankfleet.replica.queue import TokenQueue
+from rankfleet.router import turns
 from rankfleet.router.plan_options import PlanRequest
 from rankfleet.router.planner import plan
 from rankfleet.router.snapshot import FleetSnapshot, GroupState, TierState
@@ -127,6 +128,17 @@ async def test_passages_count_as_pairs() -> None:
     assert refused.value.retry_after_s == pytest.approx(1.0)
     clock.now += 1.0
     await one.rank(RerankRequest("cat", ["a"], tenant="shop"))
+
+
+async def test_passages_count_though_the_client_leaves_while_they_are_cut() -> None:
+    one = service(clock=FakeClock(), tenants={"shop": {"pairs_per_s": 1}}, long_documents="max_passage")
+    ranking = asyncio.create_task(one.rank(RerankRequest("cat", ["a dog " * 10_000], tenant="shop")))
+    for _ in range(3):  # until a thread reads the text
+        await asyncio.sleep(0)
+    assert ranking.cancel()
+    await asyncio.wait(asyncio.all_tasks() - {asyncio.current_task()})
+    with pytest.raises(RateLimited):
+        await one.rank(RerankRequest("cat", ["a"], tenant="shop"))
 
 
 # Shares: a bucket holds what two seconds bring.
@@ -516,7 +528,10 @@ async def test_texts_of_one_tenant_do_not_change_what_is_estimated_for_another()
     assert (await one.rank(replace(long_words, tenant="blog"))).plan.fits
 
 
-async def test_a_tenant_reads_long_texts_in_its_share_of_the_threads_also_for_clients_that_have_gone() -> None:
+async def test_a_tenant_reads_long_texts_on_its_share_of_the_cores_also_for_clients_that_have_gone(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(turns, "CORES", 2)
     one = service(tenants={"flood": {"share": 0.01}, "shop": {"share": 0.99}})
     begun, over = list[str](), asyncio.Event()
 

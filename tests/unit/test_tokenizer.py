@@ -1,3 +1,6 @@
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 
@@ -114,3 +117,26 @@ def test_texts_are_encoded_in_slices_whose_results_fit_into_memory(monkeypatch: 
     assert [ids.tolist() for ids in encoder.encode_documents(texts)] == whole
     assert calls == [["cat"], ["a dog is an animal"], ["", "dog"], ["cat sat"]]
     assert encoder.encode_documents([]) == []
+
+
+def test_texts_can_be_encoded_on_the_calling_thread_alone() -> None:
+    # In a process of its own, since the threads that tokenizers starts stay.
+    code = """
+import os, sys
+from tokenizers import Tokenizer
+from tokenizers.models import WordLevel
+from rankfleet.engine.text.text_encoder import TextEncoder, encode_on_calling_threads
+
+def threads():
+    return len(os.listdir("/proc/self/task"))
+
+encoder, before = TextEncoder(Tokenizer(WordLevel({"a": 0}, "a"))), threads()
+encode_on_calling_threads()
+encoder.encode_documents(["a"] * 1000)
+alone = threads() - before
+os.environ["TOKENIZERS_PARALLELISM"] = "true"
+encoder.encode_documents(["a"] * 1000)
+print(alone, threads() - before > 0)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["0", "True"]

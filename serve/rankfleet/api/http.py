@@ -36,8 +36,8 @@ class RequestReader:
         timeout_s: float = READ_TIMEOUT_S,
         unit_headers: Collection[str] = (),
     ) -> None:
-        """limits: of the time that the JSON of a tenant may take, to receive and to parse. turns: of parsing in threads.
-        clock: seconds of a steady clock.
+        """limits: of the time that the JSON of a tenant may take, to receive and to parse.
+        turns: of parsing in threads. clock: seconds of a steady clock.
         timeout_s: in which the whole body has to arrive. unit_headers: those that experiments assign arms by."""
         self._max_body_bytes = max_body_bytes
         self._limits = limits

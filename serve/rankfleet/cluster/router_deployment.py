@@ -36,6 +36,7 @@ from rankfleet.cluster.transport import ServeGroupClient
 from rankfleet.core.config import FleetConfig
 from rankfleet.core.errors import ConfigError
 from rankfleet.core.fingerprint import settings_name
+from rankfleet.engine.text.text_encoder import encode_on_calling_threads
 from rankfleet.estimates.latency import LatencyModel
 from rankfleet.router.health import RouterHealth
 from rankfleet.router.rollover import Rollover, Version
@@ -83,6 +84,7 @@ class Router:
     ) -> None:
         """hosted: by the name of each group that is hosted here, what makes its replica from its name.
         groups: the handles of the others, by name."""
+        encode_on_calling_threads()
         self._name = serve.get_replica_context().replica_id.unique_id
         self._telemetry = RouterTelemetry()
         self._ledgers = {name: ledger_of(name) for name in (*groups, *hosted)}

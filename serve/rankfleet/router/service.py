@@ -291,17 +291,22 @@ class RankingService:
         timing.ends("tokenize", self.clock())
         lengths = texts.lengths() if resolved.request.options.may_cut else texts.uncut_lengths(resolved.places)
         work = {tier: each.work for tier, each in lengths.items()}
-        passages = max(0, max(each.pairs for each in work.values()) - len(resolved.request.documents))
-        self.limits.take_pairs(resolved.request.tenant, passages, self.clock(), must_fit=False)
         return TokenizedRequest(resolved, texts, self._plan_request(resolved, work, lengths), timing)
 
     async def _tokenize(self, request: RerankRequest, tiers: tuple[str, ...]) -> TokenizedTexts:
-        """Encode the texts once for each vocabulary."""
+        """Encode the texts once for each vocabulary, and count the passages of long documents as pairs of their tenant:
+        also if its client leaves meanwhile, since a thread goes on."""
         passages, asked, allowed = None, request.options.max_passages, self.config.limits.max_passages
         if asked or (request.long_documents or self.live.long_documents) == "max_passage":
             passages = PassageRule(self.live.passage_overlap_tokens, min(allowed, asked or allowed))
         tokenizers = {tier: (self._tokenizers[tier], self.config.tiers[tier].max_tokens) for tier in tiers}
-        work = partial(tokenize, request, tokenizers, self._cache, passages)
+
+        async def work() -> TokenizedTexts:
+            texts = await tokenize(request, tokenizers, self._cache, passages)
+            more = max(map(len, texts.layouts.values())) - len(request.documents)
+            self.limits.take_pairs(request.tenant, max(0, more), self.clock(), must_fit=False)
+            return texts
+
         # Short texts need no thread.
         characters = sum(request.characters) + sum(map(len, request.each_query))
         return await (self.turns.take(request.tenant, work) if characters > INLINE_ENCODED else work())

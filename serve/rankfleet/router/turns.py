@@ -1,4 +1,4 @@
-"""Which work of a tenant may use the threads of a router now."""
+"""Which work of a tenant may use the cores of a router now."""
 
 import asyncio
 import os
@@ -7,12 +7,13 @@ from typing import Any, TypeVar
 
 from rankfleet.router.tenants import TenantLimits
 
-THREADS = min(32, (os.cpu_count() or 1) + 4)  # of an event loop, for calls that would block it
+CORES = min(28, os.cpu_count() or 1)  # that work in threads may use; an event loop has four threads more
 T = TypeVar("T")
 
 
 class Turns:
-    """Shares the threads out that read long texts: a tenant may use its share of them at a time, and at least one."""
+    """Shares the cores out that read long texts in threads: a tenant may use its share of them at a time, and at least
+    one."""
 
     def __init__(self, limits: TenantLimits) -> None:
         self._limits = limits
@@ -25,7 +26,7 @@ class Turns:
         """
         if tenant is None:
             return await work()
-        allowed = max(1, int(self._limits.share_of(tenant) * (THREADS - 1)))
+        allowed = max(1, round(self._limits.share_of(tenant) * CORES))
         turn = self._turns.setdefault(tenant, asyncio.Semaphore(allowed))
 
         def ended(task: asyncio.Task[T]) -> None:

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import logging
+import os
 import unicodedata
 from collections.abc import Iterator, Sequence
 from typing import ClassVar
@@ -119,6 +120,12 @@ class TextEncoder:
 
     def _normalize(self, text: str) -> str:
         return self._tokenizer.normalizer.normalize_str(text)
+
+
+def encode_on_calling_threads() -> None:
+    """From now on, tokenizers encodes in the thread that calls it. The threads of its own, which it uses otherwise, do
+    one call after the other, so that a few words would wait for the megabytes of another request."""
+    os.environ["TOKENIZERS_PARALLELISM"] = "false"  # read at each call
 
 
 def slices(texts: list[str], characters: int) -> Iterator[list[str]]:
