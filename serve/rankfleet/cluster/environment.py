@@ -19,8 +19,8 @@ from rankfleet.core.bounds import MAX_HEADER_BYTES, READ_TIMEOUT_S, WRITE_TIMEOU
 # client that sends too slowly is cut off. HTTP/2 without TLS is off: one connection could have a hundred streams, which
 # no limit of connections counts. All three stand behind the value of a setting that goes into HAProxy's configuration
 # as it is (cluster/ray_private.py).
-# HAProxy takes one router after the other. By fewest connections, its default here, a client that leaves replies unread at one
-# router would send all others to the rest, which have only their parts of those tenants' rates.
+# HAProxy takes one router after the other. By fewest connections, the default here, a client that leaves replies unread
+# at one router would send all others to the rest, which have only their parts of those tenants' rates.
 LOW_LATENCY = {
     "RAY_SERVE_ENABLE_HA_PROXY": "1",
     "RAY_SERVE_THROUGHPUT_OPTIMIZED": "1",
