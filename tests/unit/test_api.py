@@ -196,6 +196,24 @@ async def test_a_refusal_for_load_says_when_to_retry() -> None:
     assert metrics.codes == ["overloaded"]
 
 
+@pytest.mark.parametrize(
+    ("headers", "closes"),
+    [
+        ({"content-length": "262144"}, False),
+        ({"content-length": "262145"}, True),
+        ({"content-length": "9" * 30}, True),
+        ({"content-length": "no number"}, False),
+        ({"transfer-encoding": "chunked"}, True),
+    ],
+)
+async def test_a_refusal_ends_the_connection_if_the_body_may_still_arrive(
+    client: httpx.AsyncClient, headers: dict[str, str], closes: bool
+) -> None:
+    reply = await client.post("/v1/rerank", content=b"{}", headers=headers | {"content-encoding": "gzip"})
+    assert reply.status_code == 422
+    assert (reply.headers.get("connection") == "close") == closes
+
+
 async def test_a_refusal_says_how_long_it_took() -> None:
     clock = FakeClock()
     one = service(clock=clock)

@@ -9,6 +9,7 @@ from rankfleet.api.admission import Admission
 from rankfleet.api.dialects.registry import canonical_path
 from rankfleet.api.headers import REQUEST_ID, request_id_of
 from rankfleet.api.keys import KeyRing
+from rankfleet.core.bounds import MAX_HEADER_BYTES
 from rankfleet.core.errors import ClientGone, Forbidden, Unauthorized
 from rankfleet.router.tenants import TenantLimits
 
@@ -73,10 +74,19 @@ def request_gate(
             except Exception as error:
                 response = error_response(request, error)
                 if not started:
+                    if may_arrive_yet(request):
+                        response.headers["Connection"] = "close"
                     response.headers["Server-Timing"] = f"total;dur={(clock() - arrived_s) * 1e3:.2f}"
                     await response(scope, receive, send_with_id)
 
     return gate
+
+
+def may_arrive_yet(request: Request) -> bool:
+    """Whether the body of a request that is refused may still be on its way: it is longer than HAProxy waits for before
+    it passes a request on. The server would receive all of it and throw it away, unless the connection is closed."""
+    length = request.headers.get("content-length", "0")[:20]
+    return "transfer-encoding" in request.headers or (length.isdecimal() and int(length) > MAX_HEADER_BYTES)
 
 
 def identify(scope: Scope, keys: KeyRing | None) -> None:
