@@ -107,7 +107,8 @@ class Route(Generic[Parsed, Outcome]):
     def takes_long(self, body: bytes) -> bool:
         """Whether parsing this body may take a while: it names fields of structured documents to read, or may do so by
         escapes."""
-        return "rank_fields" in self.body.model_fields and (b'"rank_fields"' in body or b"\\u" in body)
+        escaped = b"\\" in body and b"\\u" in body  # the first is found forty times as fast
+        return "rank_fields" in self.body.model_fields and (escaped or b'"rank_fields"' in body)
 
     def also_at(self, *paths: str) -> list["Route[Parsed, Outcome]"]:
         """This route, and the same at these paths."""
