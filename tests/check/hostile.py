@@ -1,5 +1,6 @@
 """Hostile requests as bytes on a connection: bodies that are wrong, and HTTP that is."""
 
+import contextlib
 import gzip
 import http.client
 import io
@@ -265,11 +266,12 @@ def send(address: tuple[str, int], attack: Attack, timeout_s: float = 5.0) -> li
     """The whole replies that come within this time of silence, each with its status and body."""
     received = b""
     with socket.create_connection(address, timeout=timeout_s) as connection:
-        try:
+        with contextlib.suppress(ConnectionError, TimeoutError):  # what is refused early is answered, and then closed
             for part in attack.parts:
                 connection.sendall(part)
             if attack.ends:
                 connection.shutdown(socket.SHUT_WR)
+        try:
             connection.settimeout(timeout_s)
             while part := connection.recv(1_000_000):
                 received += part
