@@ -62,8 +62,9 @@ def run(traces: Path, policies: list[str], seeds: list[int]) -> None:
         }
         for done in as_completed(waiting):
             figures, key = done.result(), waiting[done]
-            runs[key] = {name: figures[name] for name in KEPT if name in figures}
-            write_results(RESULTS, {"settings": settings, "runs": runs}, measured())
+            about = measured()
+            runs[key] = {name: figures[name] for name in KEPT if name in figures} | {"date": about["date"]}
+            write_results(RESULTS, {"settings": settings, "runs": runs}, about)
             print(f"{key}: {figures['attainment']:.2%} {figures['mean_quality']:.4f}", file=sys.stderr)
 
 

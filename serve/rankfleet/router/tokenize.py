@@ -168,8 +168,7 @@ class TokenizedTexts:
         if max_tokens is not None:
             layout = layout.cut(max_tokens - tokenizer.template.tokens)
         build = partial(tokenizer.build_pairs, query, ids, layout)
-        tokens = int(tokenizer.pair_lengths(layout).sum())
-        return Part(await run(build, tokens, INLINE_BUILT), layout, documents)
+        return Part(await run(build, int(layout.tokens.sum()), INLINE_BUILT), layout, documents)
 
 
 async def tokenize(
