@@ -15,7 +15,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rankfleet.api import gate
 from rankfleet.api.app import HostProcess, build_api
 from rankfleet.api.dialects.native import RerankBody, SearchBody
 from rankfleet.api.headers import GATEWAY_SLO_MS, REQUEST_ID, SESSION, SLO_CLASS, SLO_MS, USER
@@ -208,9 +207,8 @@ async def test_a_refusal_for_load_says_when_to_retry() -> None:
     ],
 )
 async def test_a_refusal_ends_the_connection_if_the_body_may_still_arrive(
-    client: httpx.AsyncClient, headers: dict[str, str], closes: bool, monkeypatch: pytest.MonkeyPatch
+    client: httpx.AsyncClient, headers: dict[str, str], closes: bool
 ) -> None:
-    monkeypatch.setattr(gate, "READ_BEFORE_CLOSE_S", 0)
     reply = await client.post("/v1/rerank", content=b"{}", headers=headers | {"content-encoding": "gzip"})
     assert (reply.status_code, reply.json()["error"]["code"]) == (422, "invalid_request")
     assert (reply.headers.get("connection") == "close") == closes

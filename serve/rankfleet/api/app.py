@@ -46,6 +46,7 @@ class HostProcess:
     disconnects: errors which mean that the client disconnected.
     update_faults: why the newest fleet file is not served; empty where it is.
     read_timeout_s: in which the whole body of a request has to arrive.
+    close_after_s: in which the server's proxy reads a refusal, before the connection is closed on a long body.
     name: of this router.
     board: what the controller says of the fleet.
     """
@@ -55,6 +56,7 @@ class HostProcess:
     disconnects: tuple[type[Exception], ...] = (ClientDisconnect,)
     update_faults: Callable[[], list[str]] = list
     read_timeout_s: float = READ_TIMEOUT_S
+    close_after_s: float = 0.0
     name: str = "this process"
     board: Callable[[], Awaitable[Board]] = no_board
 
@@ -118,7 +120,17 @@ def build_api(
     # Starlette's outermost layer raises errors again after answering them, and Serve would log them a second time.
     stack = api.build_middleware_stack()
     inner = getattr(stack, "app", stack)
-    gate = request_gate(inner, direct, errors.of, admission, host.adds_request_id, service.clock, keys, service.limits)
+    gate = request_gate(
+        inner,
+        direct,
+        errors.of,
+        admission,
+        host.adds_request_id,
+        service.clock,
+        keys,
+        service.limits,
+        host.close_after_s,
+    )
     api.middleware_stack = with_cors(gate, service.config.cors_origins)
     return api
 
