@@ -123,7 +123,7 @@ async def test_a_new_version_keeps_estimates_and_counts() -> None:
     before.fleet.update_latency({n: LatencyModel(5, 0, 0) for n in ("small", "medium", "large")})
     await before.rank(RerankRequest("cat", ["a dog"], slo_ms=300))
     config = fleet(default_model="medium")
-    one = service(group, config, before._tokenizers, before.clock, before)
+    one = service(group, config, before.reader._tokenizers, before.clock, before)
     one.take_over()
     ranking = await one.rank(RerankRequest("cat", ["a dog"]))
     assert (ranking.plan.tier, ranking.cached) == ("medium", 1), "its token ids are known already"
@@ -221,7 +221,7 @@ async def test_tiers_of_one_vocabulary_share_the_ids_and_keep_their_limits() -> 
     for tier in ("small", "large", "medium"):
         await one.rank(RerankRequest("cat", ["a dog " * 50], model=tier))
     assert [chunk.pairs.lengths.tolist() for chunk in group.chunks] == [[8], [32], [16]]
-    assert len(one._cache) == 1
+    assert len(one.reader.learned.cache) == 1
 
 
 async def test_a_failing_group_fails_its_request_and_leaves_no_backlog() -> None:
@@ -379,9 +379,9 @@ async def test_warming_up_scores_by_its_tier_and_nothing_is_learned_from_it() ->
     await one.warm_up("small")
     assert {c.tier for c in group.chunks} == {"small"}
     assert one.offered.counters["demo"] == before
-    assert one._token_bounds[None].lower_bound(RerankRequest("cat", ["sun"]), {"small": 64}) == {}
+    assert one.reader.learned.bounds[None].lower_bound(RerankRequest("cat", ["sun"]), {"small": 64}) == {}
     await one.rank(RerankRequest("cat", ["sun"]))
-    assert one._token_bounds[None].lower_bound(RerankRequest("cat", ["sun"]), {"small": 64}) != {}
+    assert one.reader.learned.bounds[None].lower_bound(RerankRequest("cat", ["sun"]), {"small": 64}) != {}
 
 
 async def test_requests_of_all_routers_have_names_of_their_own() -> None:
@@ -530,7 +530,7 @@ async def test_explain_refuses_as_rank_does() -> None:
     one.fleet.update_latency({tier: LatencyModel(0, 1.0, 0) for tier in ("small", "medium", "large")})
     await one.rank(RerankRequest("cat", many(2, "a dog is an"), model="fast"))
     send(one, 1.0)  # something is under way
-    one._tokenize = None  # type: ignore[assignment, method-assign]
+    one.reader.read = None  # type: ignore[assignment, method-assign]
     decision = await one.explain(RerankRequest("cat", many(20, "a dog is an"), model="fast"))
     assert isinstance(decision, Refusal)
 

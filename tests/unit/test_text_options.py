@@ -146,16 +146,16 @@ async def test_requests_with_limits_of_their_own_teach_the_router_nothing_wrong(
     # Of 2,400 letters, 60 tokens are read. A router that took this for the ratio would underestimate others.
     one = service(slo_classes={"fast": {"slo_ms": 20, "when_none_fits": "refuse"}})
     await one.rank(asking(["the " * 600], document_tokens=56))
-    assert one._token_bounds[None].lower_bound(RerankRequest("cat", ["the"]), {"small": 64}) == {}
+    assert one.reader.learned.bounds[None].lower_bound(RerankRequest("cat", ["the"]), {"small": 64}) == {}
     await one.rank(asking(["the sun"], document_tokens=56))
-    (work,) = one._token_bounds[None].lower_bound(RerankRequest("cat", ["the " * 600]), {"small": 64}).values()
+    (work,) = one.reader.learned.bounds[None].lower_bound(RerankRequest("cat", ["the " * 600]), {"small": 64}).values()
     assert work.tokens == 64
 
 
 async def test_an_instruction_is_not_taken_for_tokens_of_the_texts() -> None:
     one = service(tokenizers=dict.fromkeys(TIERS, instructed_tokenizer()))
     await one.rank(asking(["the sun"], instruction="sun " * 20))
-    assert one._token_bounds[None].lower_bound(RerankRequest("cat", ["the"]), {"small": 64}) == {}
+    assert one.reader.learned.bounds[None].lower_bound(RerankRequest("cat", ["the"]), {"small": 64}) == {}
 
 
 async def test_passages_of_a_document_whose_beginning_is_cut_off_are_its_last() -> None:

@@ -59,7 +59,7 @@ async def test_a_request_that_is_certainly_too_large_is_refused_before_it_is_tok
     await one.rank(RerankRequest("cat", few, model="fast"))
     send(one, 1.0)  # something is under way
     tokenized: list[RerankRequest] = []
-    monkeypatch.setattr(one, "_tokenize", lambda request, tiers: tokenized.append(request))
+    monkeypatch.setattr(one.reader, "read", lambda request, tiers: tokenized.append(request))
     with pytest.raises(Overloaded, match="looks like too much for 50 ms"):  # a guess: never that it is impossible
         await one.rank(RerankRequest("cat", many, model="fast"))
     assert tokenized == []

@@ -5,10 +5,8 @@ argument.
 """
 
 import time
-from collections import defaultdict
 from collections.abc import Callable, Mapping
 from dataclasses import replace
-from functools import partial
 from types import MappingProxyType
 
 from rankfleet.core.config import FleetConfig, LiveSettings
@@ -17,12 +15,8 @@ from rankfleet.core.errors import Overloaded, Unavailable
 from rankfleet.core.events import RequestEvent
 from rankfleet.core.experiment_state import ExperimentState
 from rankfleet.core.messages import Assignment, Ranking, RerankRequest
-from rankfleet.core.passages import PassageRule
-from rankfleet.core.text_options import AS_SENT
 from rankfleet.core.timing import Timing
 from rankfleet.core.work import Work
-from rankfleet.engine.text.inline import INLINE_ENCODED, run
-from rankfleet.engine.text.token_cache import TokenCache
 from rankfleet.engine.text.tokenizer import PairTokenizer
 from rankfleet.estimates.fusion import Fusion
 from rankfleet.estimates.lengths import Lengths
@@ -37,12 +31,10 @@ from rankfleet.router.fleet_router import FleetRouter, OnDecision
 from rankfleet.router.ledger import Ledger
 from rankfleet.router.limits import check_documents, check_instruction, check_query
 from rankfleet.router.plan_options import MAX_STAGES, PlanRequest
+from rankfleet.router.reading import TextReader
 from rankfleet.router.resolve import NO_ARM, NO_CLASS, target_of
 from rankfleet.router.shadow import OnShadow, Shadows
-from rankfleet.router.spans import Passage, with_spans
 from rankfleet.router.tenants import TenantLimits
-from rankfleet.router.token_bound import TokenLowerBound
-from rankfleet.router.tokenize import TokenizedTexts, tokenize
 from rankfleet.router.turns import Turns
 from rankfleet.router.wake import GroupWaker
 
@@ -94,16 +86,12 @@ class RankingService:
         self.splits = Splits(self.live, config.tiers, experiment_states)
         self._shadows = Shadows(self._in_background, lambda: not self._under_way, on_shadow)
         self._under_way = 0  # requests that are being answered
-        self._tokenizers = tokenizers
-        self._cache: TokenCache = before._cache if before else TokenCache(int(config.token_cache_mb * 1e6))
-        # By tenant: texts of one in another script would make the estimates for others far too high.
-        self._token_bounds: defaultdict[str | None, TokenLowerBound] = (
-            before._token_bounds if before else defaultdict(TokenLowerBound)
-        )
         used = before.limits if before else None
         self.limits: TenantLimits = TenantLimits(config.tenants, config.routers, used)
         self._waker: GroupWaker = GroupWaker(self._wake_up, before._waker if before else None)
         self.turns = Turns(self.limits)
+        learned = before.reader.learned if before else None
+        self.reader: TextReader = TextReader(config, tokenizers, self.limits, self.turns, clock, learned)
         self._router = FleetRouter(
             config,
             self.fleet,
@@ -120,7 +108,7 @@ class RankingService:
     def take_over(self) -> None:
         """Serve from now on; the service before this one only finishes what it has begun."""
         self.fleet.take_over()
-        self._cache.resize(int(self.config.token_cache_mb * 1e6))
+        self.reader.take_over()
 
     async def rank(self, request: RerankRequest, timing: Timing | None = None) -> Ranking:
         """Rank one request. timing: what it has taken so far, by this service's clock; None if it arrives now.
@@ -176,18 +164,15 @@ class RankingService:
 
     async def _answer(self, resolved: ResolvedRequest, timing: Timing) -> Ranking:
         """Raises as `rank` does."""
-        request = resolved.request
         if (early := self._refuse_early(resolved)) is not None:
             raise refused(early)
         timing.ends("plan", self.clock())
         tokenized = await self._tokenized(resolved, timing)
-        if not request.probe and request.options.instruction is None:  # tokens without characters of their own
-            lengths = tokenized.plan_request.lengths or {}
-            self._token_bounds[request.tenant].learn(request, lengths, self._shortest_cuts(resolved))
+        self.reader.learn(resolved, tokenized.plan_request.lengths or {})
         plan, answer = await self._router.route(tokenized)
         ranking = ranking_of(tokenized, plan, answer)
         if answer is not None and answer.best is not None:
-            ranking = await self._with_spans(ranking, answer.best, resolved)
+            ranking = await self.reader.with_spans(ranking, answer.best, resolved, self.fleet.quality.calibration)
         timing.ends("reply", self.clock())
         return ranking
 
@@ -270,8 +255,7 @@ class RankingService:
         target = resolved.target
         if target.budget_ms is None or target.slo.when_none_fits != "refuse" or not self.fleet.busy:
             return None  # an idle router has the time to count exactly
-        bound = self._token_bounds[resolved.request.tenant]
-        work = bound.lower_bound(resolved.request, self._shortest_cuts(resolved))
+        work = self.reader.lower_bound(resolved)
         if not work:
             return None
         request = self._router.in_its_place(self._plan_request(resolved, work), resolved)
@@ -287,39 +271,11 @@ class RankingService:
         return decision
 
     async def _tokenized(self, resolved: ResolvedRequest, timing: Timing) -> TokenizedRequest:
-        texts = await self._tokenize(resolved.request, resolved.target.tiers)
+        texts = await self.reader.read(resolved.request, resolved.target.tiers)
         timing.ends("tokenize", self.clock())
         lengths = texts.lengths() if resolved.request.options.may_cut else texts.uncut_lengths(resolved.places)
         work = {tier: each.work for tier, each in lengths.items()}
         return TokenizedRequest(resolved, texts, self._plan_request(resolved, work, lengths), timing)
-
-    async def _tokenize(self, request: RerankRequest, tiers: tuple[str, ...]) -> TokenizedTexts:
-        """Encode the texts once for each vocabulary, and count the passages of long documents as pairs of their tenant:
-        also if its client leaves meanwhile, since a thread goes on."""
-        passages, asked, allowed = None, request.options.max_passages, self.config.limits.max_passages
-        if asked or (request.long_documents or self.live.long_documents) == "max_passage":
-            passages = PassageRule(self.live.passage_overlap_tokens, min(allowed, asked or allowed))
-        tokenizers = {tier: (self._tokenizers[tier], self.config.tiers[tier].max_tokens) for tier in tiers}
-
-        async def work() -> TokenizedTexts:
-            texts = await tokenize(request, tokenizers, self._cache, passages)
-            more = max(map(len, texts.layouts.values())) - len(request.documents)
-            self.limits.take_pairs(request.tenant, max(0, more), self.clock(), must_fit=False)
-            return texts
-
-        # Short texts need no thread.
-        characters = sum(request.characters) + sum(map(len, request.each_query))
-        return await (self.turns.take(request.tenant, work) if characters > INLINE_ENCODED else work())
-
-    async def _with_spans(self, ranking: Ranking, best: Mapping[int, Passage], resolved: ResolvedRequest) -> Ranking:
-        """best: by place, the passage that scored best."""
-        places = resolved.places
-        passages = best if places is None else {int(places[place]): passage for place, passage in best.items()}
-        span_of = {passage.tier: self._tokenizers[passage.tier].encoder.span for passage in best.values()}
-        characters = sum(len(ranking.texts[place]) for place, passage in passages.items() if not passage.is_whole)
-        added = partial(with_spans, ranking, passages, span_of, self.fleet.quality.calibration)
-        work = partial(run, added, characters, INLINE_ENCODED)
-        return await (self.turns.take(resolved.request.tenant, work) if characters > INLINE_ENCODED else work())
 
     def _plan_request(
         self, resolved: ResolvedRequest, work: Mapping[str, Work], lengths: Mapping[str, Lengths] | None = None
@@ -340,14 +296,3 @@ class RankingService:
 
     async def _wake_up(self, group: str) -> None:
         await self.warm_up(self.config.groups[group].tiers[0])
-
-    def _shortest_cuts(self, resolved: ResolvedRequest) -> dict[str, int]:
-        """By tier, how many tokens a pair of this request has at least if it has lost some."""
-        limits = self.pair_limits(resolved.target.tiers)
-        options = resolved.request.options
-        return limits if options is AS_SENT else {tier: options.shortest_cut(limit) for tier, limit in limits.items()}
-
-    def pair_limits(self, tiers: tuple[str, ...]) -> dict[str, int]:
-        """The longest pair of each tier in tokens."""
-        longest = {tier: self._tokenizers[tier].max_tokens for tier in tiers}
-        return {tier: min(tokens, self.config.tiers[tier].max_tokens or tokens) for tier, tokens in longest.items()}

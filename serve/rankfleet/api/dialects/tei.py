@@ -109,7 +109,7 @@ def info(service: RankingService) -> TeiInfo:
         "model_dtype": "/".join(sorted({group.dtype for group in config.groups.values()})),
         "model_type": {"reranker": {"id2label": {"0": "LABEL_0"}, "label2id": {"LABEL_0": 0}}},
         "max_concurrent_requests": MAX_REQUESTS,
-        "max_input_length": max(service.pair_limits(tuple(config.tiers)).values()),
+        "max_input_length": max(service.reader.pair_limits(tuple(config.tiers)).values()),
         "max_batch_tokens": max(group.batch_tokens for group in config.groups.values()),
         "max_batch_requests": None,
         "max_client_batch_size": config.limits.max_documents,
