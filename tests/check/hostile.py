@@ -57,7 +57,8 @@ class Attack:
     """What is sent on one connection, and what may come back.
 
     parts: sent one after the other. allowed: statuses; a connection that is closed without a reply is always allowed.
-    least: how many replies there have to be. ends: whether the client ends its side once it has sent everything.
+    least, most: how many replies there have to be, and may be; None for any number. ends: whether the client ends its
+    side once it has sent everything.
     """
 
     name: str
@@ -65,6 +66,7 @@ class Attack:
     allowed: Sequence[int] = (400, 413, 422, 429)
     least: int = 0
     ends: bool = False
+    most: int | None = None
 
 
 def values(piece: bytes, count: int) -> bytes:
@@ -228,6 +230,12 @@ def protocol(head: Head) -> Iterator[Attack]:
     yield one("chunks and length", head.post(b"0\r\n\r\n" + inner, chunked, length=5 + len(inner)), ends=True)
     yield one("a request in a GET", head.post(inner, method=b"GET", path=b"/healthz"), ends=True)
     yield one("a request behind a HEAD", head.post(b"", method=b"HEAD", path=b"/healthz") + inner, ends=True)
+    padding = b"\r\n" * 200_000  # so that the request in the body is read alone, as HAProxy passes it on
+    for wish in (b"foo", b"h2c", b"websocket", b"TLS/1.3"):
+        for method in (b"GET", b"POST"):
+            headers = (b"Connection: Upgrade", b"Upgrade: " + wish)
+            asked = head.post(padding, *headers, method=method, length=len(padding + inner))
+            yield Attack(f"{method!r} of {wish!r} with a request in its body", [asked, inner], odd, most=1)
     yield one("fifty at once", head.post(GOOD) * 50, least=1)
     yield one("a body that is cut off", head.post(GOOD[:20], length=len(GOOD)), ends=True)
     yield one("a chunk that is cut off", head.post(b"50\r\nabc", chunked, length=-1), ends=True)
@@ -276,7 +284,9 @@ def send(address: tuple[str, int], attack: Attack, timeout_s: float = 5.0) -> li
             while part := connection.recv(1_000_000):
                 received += part
                 found = replies(received)
-                if not attack.ends and len(found) >= max(1, attack.least):
+                if attack.most is not None:
+                    connection.settimeout(1.0)  # for one more
+                elif not attack.ends and len(found) >= max(1, attack.least):
                     break
         except (ConnectionError, TimeoutError):
             pass  # it was closed, which is an answer

@@ -184,7 +184,8 @@ def attack(target: Target, attacks: Callable[[hostile.Head], Iterator[hostile.At
         for each in attacks(target.head):
             replies = hostile.send(address, each)
             found += replies
-            if len(replies) < each.least or not {status for status, _ in replies} <= {*each.allowed}:
+            many = each.most is not None and len(replies) > each.most
+            if many or len(replies) < each.least or not {status for status, _ in replies} <= {*each.allowed}:
                 wrong.append((address[1], each.name, replies[:3]))
     assert wrong == []
     return found

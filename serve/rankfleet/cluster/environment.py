@@ -21,12 +21,14 @@ from rankfleet.core.bounds import MAX_HEADER_BYTES, READ_TIMEOUT_S, WRITE_TIMEOU
 # as it is (cluster/ray_private.py).
 # HAProxy takes one router after the other. By fewest connections, the default here, a client that leaves replies unread
 # at one router would send all others to the rest, which have only their parts of those tenants' rates.
+# Serve calls what the callback names in routers and proxies (cluster/http_server.py).
 LOW_LATENCY = {
     "RAY_SERVE_ENABLE_HA_PROXY": "1",
     "RAY_SERVE_THROUGHPUT_OPTIMIZED": "1",
     "RAY_SERVE_REPLICA_AUTOSCALING_METRIC_PUSH_INTERVAL_S": "0.5",
     "RAY_SERVE_HANDLE_AUTOSCALING_METRIC_PUSH_INTERVAL_S": "0.5",
     "RAY_SERVE_HAPROXY_BALANCE_ALGORITHM": "roundrobin",
+    "RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH": "rankfleet.cluster.http_server.read_by_h11",
     "RAY_SERVE_HAPROXY_RETRY_ON": (
         "conn-failure empty-response\n    option http-buffer-request\n    option disable-h2-upgrade\n"
         f"    timeout http-request {READ_TIMEOUT_S}s"
