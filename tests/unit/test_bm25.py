@@ -18,6 +18,21 @@ def test_equal_scores_keep_corpus_order_wherever_the_cut_falls() -> None:
         assert [hit.id for hit in index.search("cat", k)] == order[:k]
 
 
+def test_a_word_that_a_query_repeats_counts_as_often_and_is_looked_up_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    index = Bm25Index.build([Document("1", "cat bird"), Document("2", "dog bird"), Document("3", "fish")])
+    once = {hit.id: hit.score for hit in index.search("cat bird dog", 9)}
+    words = list[str]()
+    get_scores = index._bm25.get_scores
+    monkeypatch.setattr(index._bm25, "get_scores", lambda each: words.extend(each) or get_scores(each))
+    hits = index.search("cat bird cat dog cat", 9)
+    alone = {hit.id: hit.score for hit in index.search("cat", 9)}
+    assert [(hit.id, hit.score) for hit in hits] == [
+        ("1", pytest.approx(once["1"] + 2 * alone["1"])),
+        ("2", pytest.approx(once["2"])),
+    ]
+    assert sorted(words) == ["bird", "cat", "cat", "dog"], "the last cat is of the second search"
+
+
 @pytest.mark.parametrize("text", ["", "!", "the and of"])
 def test_documents_without_a_word_to_search_by(text: str) -> None:
     with pytest.raises(InvalidRequest, match="none of the 2 documents has a word"):

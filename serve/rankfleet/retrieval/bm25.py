@@ -1,6 +1,7 @@
 """A BM25 index in a folder on disk, by bm25s: English stems, memory-mapped, with its documents."""
 
 import json
+from collections import Counter, defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -100,10 +101,14 @@ class Bm25Index:
         # A stemmer must not be called by two threads at once; a new one costs less than a microsecond.
         bm25s, stemmer = load_bm25s()
         tokens = bm25s.tokenize([query], stopwords="en", stemmer=stemmer, return_ids=False, show_progress=False)
-        known = [token for token in tokens[0] if token in self._bm25.vocab_dict]
-        if not known:
+        # A word that a query repeats counts as often, and its documents are read once.
+        repeated = defaultdict[int, list[str]](list)
+        for token, times in Counter(tokens[0]).items():
+            if token in self._bm25.vocab_dict:
+                repeated[times].append(token)
+        if not repeated:
             return []
-        scores = self._bm25.get_scores(known)
+        scores = sum(times * self._bm25.get_scores(words) for times, words in repeated.items())
         rows = np.flatnonzero(scores > 0)
         if len(rows) > k:
             # Keep all rows that tie with the k-th score until the sort; a partition alone would keep any of them.
