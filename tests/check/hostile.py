@@ -184,6 +184,8 @@ def protocol(head: Head) -> Iterator[Attack]:
         b"Host: other",
         b"x-request-id: a\x0d\x0aSet-Cookie: b",
         b"x-request-id: " + b"\xe2\x80\xa8" * 30,
+        b"x-request-id: \xff",
+        b"x-session-id: \xff",
         b"x-rankfleet-slo-ms: 1e999",
         b"x-rankfleet-nothing: 1",
         b"Expect: 100-continue",

@@ -28,7 +28,7 @@ LOW_LATENCY = {
     "RAY_SERVE_REPLICA_AUTOSCALING_METRIC_PUSH_INTERVAL_S": "0.5",
     "RAY_SERVE_HANDLE_AUTOSCALING_METRIC_PUSH_INTERVAL_S": "0.5",
     "RAY_SERVE_HAPROXY_BALANCE_ALGORITHM": "roundrobin",
-    "RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH": "rankfleet.cluster.http_server.read_by_h11",
+    "RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH": "rankfleet.cluster.http_server.http_middlewares",
     "RAY_SERVE_HAPROXY_RETRY_ON": (
         "conn-failure empty-response\n    option http-buffer-request\n    option disable-h2-upgrade\n"
         f"    timeout http-request {READ_TIMEOUT_S}s"

@@ -1,12 +1,23 @@
 """How routers and Serve's proxies read HTTP."""
 
-import logging
 from typing import Any
 
 import uvicorn.config
+from starlette.middleware import Middleware
+from starlette.requests import Request
+from starlette.types import ASGIApp, Receive, Scope, Send
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from rankfleet.core.bounds import MAX_HEADER_BYTES
+
+# Headers that Serve reads as text, with hyphens for underscores. Where they are none, it would answer 500.
+READ_BY_SERVE = {
+    b"serve-multiplexed-model-id",
+    b"x-request-disconnect-disabled",
+    b"x-request-id",
+    b"x-request-timeout-seconds",
+    b"x-session-id",
+}
 
 
 class HttpProtocol(H11Protocol):
@@ -17,8 +28,34 @@ class HttpProtocol(H11Protocol):
         super().__init__(config, *args, **kwargs)
 
 
-def read_by_h11() -> None:
-    """Let the HTTP servers that Serve starts in this process read requests by h11, and take no WebSockets.
+class HeaderCheck:
+    """Refuses requests with a header that Serve cannot read."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        for name, value in scope["headers"] if scope["type"] == "http" else ():
+            if not value.isascii() and name.replace(b"_", b"-") in READ_BY_SERVE and not is_utf8(value):
+                from rankfleet.api.errors import error_response  # Serve's proxies start without the API
+                from rankfleet.core.errors import InvalidRequest
+
+                response = error_response(Request(scope), InvalidRequest(f"header {name.decode()}: this is not UTF-8"))
+                return await response(scope, receive, send)
+        await self._app(scope, receive, send)
+
+
+def is_utf8(value: bytes) -> bool:
+    try:
+        value.decode()
+    except UnicodeDecodeError:
+        return False
+    return True
+
+
+def http_middlewares() -> list[Middleware]:
+    """Let the HTTP servers that Serve starts in this process read requests by h11, and take no WebSockets. Returns what
+    requests pass first.
 
     httptools, uvicorn's first choice, ends a request that asks for another protocol at its headers and takes its body
     for the next request. HAProxy sends requests of all clients over the same connections, so that a client got answers
@@ -28,5 +65,4 @@ def read_by_h11() -> None:
     """
     uvicorn.config.HTTP_PROTOCOLS["auto"] = HttpProtocol  # type: ignore[assignment]
     uvicorn.config.WS_PROTOCOLS["auto"] = None
-    # Any client may cause its warnings: of broken HTTP, and of protocols that are not spoken here.
-    logging.getLogger("uvicorn.error").setLevel(logging.ERROR)
+    return [Middleware(HeaderCheck)]

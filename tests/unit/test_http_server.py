@@ -1,0 +1,106 @@
+"""How routers read HTTP: no body is taken for a request, and headers that Serve cannot read are refused."""
+
+import asyncio
+from typing import Any
+
+import httpx
+import pytest
+import uvicorn.config
+from starlette.responses import PlainTextResponse
+from starlette.types import Receive, Scope, Send
+from uvicorn.server import ServerState
+
+from rankfleet.cluster.http_server import HeaderCheck, http_middlewares
+from rankfleet.core.bounds import MAX_HEADER_BYTES
+
+
+async def application(scope: Scope, receive: Receive, send: Send) -> None:
+    """Answers with the path and the length of the body."""
+    length, more = 0, True
+    while more:
+        message = await receive()
+        length, more = length + len(message.get("body", b"")), message.get("more_body", False)
+    await PlainTextResponse(f"{scope['path']} {length};")(scope, receive, send)
+
+
+class FakeTransport(asyncio.Transport):
+    """A connection whose client reads everything at once."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.written, self.closed = b"", False
+
+    def write(self, data: Any) -> None:
+        self.written += bytes(data)
+
+    def close(self) -> None:
+        self.closed = True
+
+    def is_closing(self) -> bool:
+        return self.closed
+
+    def pause_reading(self) -> None: ...
+
+    def resume_reading(self) -> None: ...
+
+
+async def replies(monkeypatch: pytest.MonkeyPatch, *parts: bytes) -> list[str]:
+    """What the application answers to what comes on one connection, part by part, each with its status."""
+    monkeypatch.setattr(uvicorn.config, "HTTP_PROTOCOLS", dict(uvicorn.config.HTTP_PROTOCOLS))
+    monkeypatch.setattr(uvicorn.config, "WS_PROTOCOLS", dict(uvicorn.config.WS_PROTOCOLS))
+    http_middlewares()
+    config = uvicorn.Config(application, lifespan="off", log_config=None, access_log=False)
+    config.load()
+    protocol: Any = config.http_protocol_class
+    connection = protocol(config=config, server_state=ServerState(), app_state={})
+    transport = FakeTransport()
+    connection.connection_made(transport)
+    for part in parts:
+        if not transport.closed:
+            connection.data_received(part)
+        for _ in range(10):
+            await asyncio.sleep(0)
+    connection.connection_lost(None)
+    answers = [answer.partition("\r\n\r\n") for answer in transport.written.decode().split("HTTP/1.1 ")[1:]]
+    return [f"{head[:3]} {body}" for head, _, body in answers]
+
+
+@pytest.mark.parametrize("wish", ["foo", "h2c", "websocket", "TLS/1.3"])
+async def test_the_body_of_a_request_that_asks_for_another_protocol_is_no_request(
+    monkeypatch: pytest.MonkeyPatch, wish: str
+) -> None:
+    inner = b"GET /inner HTTP/1.1\r\nHost: a\r\n\r\n"
+    padding = b"\r\n" * 1000
+    head = (
+        f"POST /outer HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: {wish}\r\n"
+        f"Content-Length: {len(padding + inner)}\r\n\r\n"
+    )
+    found = await replies(monkeypatch, head.encode() + padding, inner, inner)
+    assert found == [f"200 /outer {len(padding + inner)};", "200 /inner 0;"], "the second is a request of its own"
+
+
+async def test_headers_may_be_as_long_as_those_that_haproxy_passes_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    def parts(length: int) -> list[bytes]:
+        request = b"GET /a HTTP/1.1\r\nHost: a\r\nX-A: " + b"a" * length + b"\r\n\r\n"
+        return [request[start : start + 65_536] for start in range(0, len(request), 65_536)]
+
+    assert await replies(monkeypatch, *parts(MAX_HEADER_BYTES - 100)) == ["200 /a 0;"]
+    assert [answer[:3] for answer in await replies(monkeypatch, *parts(MAX_HEADER_BYTES + 65_536))] == ["400"]
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "status"),
+    [
+        (b"x-request-id", b"\xff", 422),
+        (b"x_session-id", b"caf\xe9", 422),
+        (b"x-request-id", "né".encode(), 200),
+        (b"user-agent", b"caf\xe9", 200),
+    ],
+)
+async def test_a_header_that_serve_could_not_read_is_refused(name: bytes, value: bytes, status: int) -> None:
+    transport = httpx.ASGITransport(HeaderCheck(application))
+    async with httpx.AsyncClient(transport=transport, base_url="http://test") as http:
+        reply = await http.post("/v1/rerank", headers=[(name, value)], content=b"{}")
+    assert reply.status_code == status
+    if status == 422:
+        assert reply.json()["error"]["message"] == f"header {name.decode()}: this is not UTF-8"
