@@ -215,6 +215,13 @@ async def test_a_refusal_ends_the_connection_if_the_body_may_still_arrive(
     assert "server-timing" in reply.headers
 
 
+@pytest.mark.parametrize("path", ["/healthz", "/v1/models", "/v1/rerank", "/nothing"])
+async def test_a_long_query_string_is_refused_before_it_is_read(client: httpx.AsyncClient, path: str) -> None:
+    for method in ("GET", "POST"):
+        reply = await client.request(method, f"{path}?{'a&' * 3000}")
+        assert (reply.status_code, "longer than 4096 bytes" in reply.text) == (422, True)
+
+
 async def test_a_refusal_says_how_long_it_took() -> None:
     clock = FakeClock()
     one = service(clock=clock)

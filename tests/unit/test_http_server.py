@@ -11,7 +11,7 @@ from starlette.types import Receive, Scope, Send
 from uvicorn.server import ServerState
 
 from rankfleet.cluster.http_server import HeaderCheck, http_middlewares
-from rankfleet.core.bounds import MAX_HEADER_BYTES
+from rankfleet.core.bounds import MAX_HEAD_BYTES
 
 
 async def application(scope: Scope, receive: Receive, send: Send) -> None:
@@ -79,13 +79,15 @@ async def test_the_body_of_a_request_that_asks_for_another_protocol_is_no_reques
     assert found == [f"200 /outer {len(padding + inner)};", "200 /inner 0;"], "the second is a request of its own"
 
 
-async def test_headers_may_be_as_long_as_those_that_haproxy_passes_on(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("at_once", [1000, 300_000])
+async def test_headers_have_a_limit_and_bodies_do_not(monkeypatch: pytest.MonkeyPatch, at_once: int) -> None:
     def parts(length: int) -> list[bytes]:
-        request = b"GET /a HTTP/1.1\r\nHost: a\r\nX-A: " + b"a" * length + b"\r\n\r\n"
-        return [request[start : start + 65_536] for start in range(0, len(request), 65_536)]
+        head = b"POST /a HTTP/1.1\r\nHost: a\r\nContent-Length: 200000\r\nX-A: " + b"a" * length + b"\r\n\r\n"
+        request = head + b"a" * 200_000
+        return [request[start : start + at_once] for start in range(0, len(request), at_once)]
 
-    assert await replies(monkeypatch, *parts(MAX_HEADER_BYTES - 100)) == ["200 /a 0;"]
-    assert [answer[:3] for answer in await replies(monkeypatch, *parts(MAX_HEADER_BYTES + 65_536))] == ["400"]
+    assert await replies(monkeypatch, *parts(MAX_HEAD_BYTES - 100)) == ["200 /a 200000;"]
+    assert [answer[:3] for answer in await replies(monkeypatch, *parts(MAX_HEAD_BYTES + 1000))] == ["400"]
 
 
 @pytest.mark.parametrize(

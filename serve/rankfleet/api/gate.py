@@ -10,8 +10,8 @@ from rankfleet.api.admission import Admission
 from rankfleet.api.dialects.registry import canonical_path
 from rankfleet.api.headers import REQUEST_ID, request_id_of
 from rankfleet.api.keys import KeyRing
-from rankfleet.core.bounds import MAX_HEADER_BYTES
-from rankfleet.core.errors import ClientGone, Forbidden, Unauthorized
+from rankfleet.core.bounds import MAX_QUERY_STRING_BYTES, PROXY_BUFFER_BYTES
+from rankfleet.core.errors import ClientGone, Forbidden, InvalidRequest, Unauthorized
 from rankfleet.router.tenants import TenantLimits
 
 Handler = Callable[[Request], Awaitable[Response]]
@@ -62,6 +62,9 @@ def request_gate(
         with admission.enter() as reservation:
             scope["rankfleet.reservation"] = reservation
             try:
+                if len(scope.get("query_string", b"")) > MAX_QUERY_STRING_BYTES:  # which FastAPI reads for any path
+                    many = f"the query string is longer than {MAX_QUERY_STRING_BYTES} bytes; leave it out"
+                    raise InvalidRequest(many)
                 posted = scope["method"] == "POST"
                 identify(scope, keys)
                 if posted:
@@ -90,7 +93,7 @@ def may_arrive_yet(request: Request) -> bool:
     """Whether the body of a request that is refused may still be on its way: it is longer than HAProxy waits for before
     it passes a request on. The server would receive all of it and throw it away, unless the connection is closed."""
     length = request.headers.get("content-length", "0")[:20]
-    return "transfer-encoding" in request.headers or (length.isdecimal() and int(length) > MAX_HEADER_BYTES)
+    return "transfer-encoding" in request.headers or (length.isdecimal() and int(length) > PROXY_BUFFER_BYTES)
 
 
 async def send_and_close(response: Response, send: Send, after_s: float) -> None:

@@ -8,7 +8,6 @@ from typing import Any, NamedTuple
 
 from fastapi import Request
 
-from rankfleet.core.bounds import MAX_QUERY_STRING_BYTES
 from rankfleet.core.errors import InvalidRequest, quote
 from rankfleet.core.sections import check_slo_ms
 
@@ -43,16 +42,14 @@ class RequestHeaders(NamedTuple):
 def request_headers(request: Request, fields: Container[str], units: Collection[str] = ()) -> RequestHeaders:
     """The headers of a request whose body has these fields. units: names of headers that experiments assign arms by.
 
-    Raises InvalidRequest for an impossible budget, for an unknown header that begins with `x-rankfleet-`, for a field
-    of the body in the query string, which is not read, and for one that is very long.
+    Raises InvalidRequest for an impossible budget, for an unknown header that begins with `x-rankfleet-`, and for a
+    field of the body in the query string, which is not read.
     """
     headers = request.headers
     for name in headers:
         if name.startswith(PREFIX) and name not in KNOWN and name not in units:
             raise InvalidRequest(f"header {quote(name)} is unknown; there are {', '.join(KNOWN)}")
-    if query_string := request.scope.get("query_string"):
-        if len(query_string) > MAX_QUERY_STRING_BYTES:
-            raise InvalidRequest(f"the query string is longer than {MAX_QUERY_STRING_BYTES} bytes; leave it out")
+    if request.scope.get("query_string"):
         for name in request.query_params:
             if name in fields:
                 raise InvalidRequest(f"{name} is not read from the query string; put it into the body")

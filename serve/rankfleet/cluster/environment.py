@@ -9,7 +9,7 @@ from collections.abc import Mapping, MutableMapping
 from pathlib import Path
 
 from rankfleet.cluster.failures import LaunchError
-from rankfleet.core.bounds import MAX_HEADER_BYTES, READ_TIMEOUT_S, WRITE_TIMEOUT_S
+from rankfleet.core.bounds import PROXY_BUFFER_BYTES, READ_TIMEOUT_S, WRITE_TIMEOUT_S
 
 # For the head and every worker. Serve's low-latency settings: HAProxy passes requests directly to a router, and user
 # code runs on the main event loop. The push intervals let the autoscaling policy see a burst within a second. The
@@ -34,7 +34,7 @@ LOW_LATENCY = {
         f"    timeout http-request {READ_TIMEOUT_S}s"
     ),
     "RAY_SERVE_HAPROXY_TIMEOUT_CLIENT_S": str(WRITE_TIMEOUT_S),
-    "RAY_SERVE_HAPROXY_TUNE_BUFSIZE": str(MAX_HEADER_BYTES),
+    "RAY_SERVE_HAPROXY_TUNE_BUFSIZE": str(PROXY_BUFFER_BYTES),
     "RAY_SERVE_REQUEST_PATH_LOG_BUFFER_SIZE": "1",  # requests write no lines, and others should not wait for 999 more
     "RAY_SERVE_REQUEST_LATENCY_BUCKETS_MS": "5,10,20,35,50,75,100,150,200,350,500,1000,2000,5000",
 }

@@ -2,13 +2,14 @@
 
 from typing import Any
 
+import h11
 import uvicorn.config
 from starlette.middleware import Middleware
 from starlette.requests import Request
 from starlette.types import ASGIApp, Receive, Scope, Send
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
-from rankfleet.core.bounds import MAX_HEADER_BYTES
+from rankfleet.core.bounds import MAX_HEAD_BYTES
 
 # Headers that Serve reads as text, with hyphens for underscores. Where they are none, it would answer 500.
 READ_BY_SERVE = {
@@ -18,14 +19,22 @@ READ_BY_SERVE = {
     b"x-request-timeout-seconds",
     b"x-session-id",
 }
+END_OF_HEAD = b"\r\n\r\n"
 
 
 class HttpProtocol(H11Protocol):
-    """HTTP/1.1 by h11, with as long headers as HAProxy passes on."""
+    """HTTP/1.1 by h11, with a limit of what it reads before the body."""
 
     def __init__(self, config: uvicorn.Config, *args: Any, **kwargs: Any) -> None:
-        config.h11_max_incomplete_event_size = MAX_HEADER_BYTES
+        config.h11_max_incomplete_event_size = MAX_HEAD_BYTES  # if it comes in parts
         super().__init__(config, *args, **kwargs)
+
+    def data_received(self, data: bytes) -> None:
+        begins = self.conn.their_state is h11.IDLE
+        if begins and len(data) > MAX_HEAD_BYTES and END_OF_HEAD not in data[:MAX_HEAD_BYTES]:
+            self.send_400_response(f"The first line and the headers of a request may have {MAX_HEAD_BYTES} bytes.")
+        else:
+            super().data_received(data)
 
 
 class HeaderCheck:

@@ -11,8 +11,10 @@ MAX_REQUESTS = 4000
 MAX_JSON_VALUES = 1_000_000
 # For a whole body to arrive, and for a whole reply to be read. A client that takes longer holds memory.
 READ_TIMEOUT_S, WRITE_TIMEOUT_S = 30, 120
-# All headers of a request, and HAProxy's buffer: what fits is held until it is whole, so that it can be sent again.
-MAX_HEADER_BYTES = 262_144
+# The first line of a request and its headers. Reading more takes tens of milliseconds, whose they ever are.
+MAX_HEAD_BYTES = 32_768
+# HAProxy's buffer: a request that fits is held until it is whole, so that it can be sent again.
+PROXY_BUFFER_BYTES = 262_144
 # No field is read from it, and looking for one in a longer string would take longer than planning does.
 MAX_QUERY_STRING_BYTES = 4096
 # Documents that one feedback names, and bytes of its body, which those fill to a third. To describe what is wrong in
