@@ -222,6 +222,18 @@ async def test_a_long_query_string_is_refused_before_it_is_read(client: httpx.As
         assert (reply.status_code, "longer than 4096 bytes" in reply.text) == (422, True)
 
 
+@pytest.mark.parametrize(
+    ("headers", "status"),
+    [({"content-length": "2"}, 200), ({"content-length": "9" * 12}, 422), ({"transfer-encoding": "chunked"}, 422)],
+)
+async def test_a_long_body_where_none_is_read_is_refused(
+    client: httpx.AsyncClient, headers: dict[str, str], status: int
+) -> None:
+    reply = await client.request("GET", "/health", content=b"{}", headers=headers)
+    assert (reply.status_code, reply.headers.get("connection") == "close") == (status, status == 422)
+    assert status == 200 or "GET takes no body" in reply.text
+
+
 async def test_a_refusal_says_how_long_it_took() -> None:
     clock = FakeClock()
     one = service(clock=clock)

@@ -66,6 +66,8 @@ def request_gate(
                     many = f"the query string is longer than {MAX_QUERY_STRING_BYTES} bytes; leave it out"
                     raise InvalidRequest(many)
                 posted = scope["method"] == "POST"
+                if not posted and may_arrive_yet(request):  # it would be received as long as the client sends it
+                    raise InvalidRequest(f"{scope['method']} takes no body here; leave it out")
                 identify(scope, keys)
                 if posted:
                     admission.check()
