@@ -72,10 +72,11 @@ BUDGET_BY = {
 @contextlib.contextmanager
 def busy(for_s: float = 20.0) -> Iterator[None]:
     """A fleet that refuses every request, for this long or until the end of the block."""
-    deadline = time.monotonic() + 60
+    deadline, arrive_s = time.monotonic() + 60, 0.1
     with contextlib.ExitStack() as held:
-        while not held_by(held):
+        while not held_by(held, arrive_s):
             held.close()
+            arrive_s *= 2
             wait_until_free(deadline)
             assert time.monotonic() < deadline, "the fleet refuses nothing"
         timer = threading.Timer(for_s, held.close)
@@ -93,9 +94,10 @@ def wait_until_free(deadline: float) -> None:
         assert time.monotonic() < deadline, "the fleet still refuses"
 
 
-def held_by(held: contextlib.ExitStack) -> bool:
+def held_by(held: contextlib.ExitStack, arrive_s: float) -> bool:
     """Send the beginnings of HELD, which end with `held`. Whether the fleet now refuses: if an earlier request is not
-    over yet, one of them may have been refused itself."""
+    over yet, one of them may have been refused itself. arrive_s: for them to arrive: a request that comes before their
+    last bytes takes the memory that is left for these."""
     address = urlsplit(URL)
     head = f"POST /v1/rerank HTTP/1.1\r\nHost: {address.netloc}\r\nContent-Length: {MAX_BODY_BYTES}\r\n\r\n"
     for size in HELD:
@@ -103,6 +105,7 @@ def held_by(held: contextlib.ExitStack) -> bool:
         held.callback(connection.close)
         with contextlib.suppress(ConnectionError):  # refused before all of it was sent
             connection.sendall(head.encode() + b"x" * size)
+    time.sleep(arrive_s)
     refused = (status_of(SMALL) == 429 for _ in range(40))
     return any(itertools.islice(refused, 20)) and all(refused)  # and still does when earlier requests are over
 
