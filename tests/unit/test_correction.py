@@ -1,10 +1,12 @@
 """Online correction of latency models."""
 
 import math
+import random
+from dataclasses import replace
 
 import pytest
 
-from rankfleet.estimates.correction import HALF_LIFE_S, Correction
+from rankfleet.estimates.correction import HALF_LIFE_S, SHORT_MS, Correction
 from rankfleet.estimates.latency import LatencyModel
 
 MODEL = LatencyModel(2.0, 0.1, 0.01, 1.3)
@@ -24,12 +26,39 @@ def test_one_batch_that_hangs_corrects_by_a_bounded_step() -> None:
     assert correction.factor("t") == pytest.approx(math.exp(0.1))
 
 
-def test_a_device_half_as_fast_is_followed_within_ten_batches() -> None:
-    correction = Correction()
+@pytest.mark.parametrize("profiled_ms", [0.2, 1.0, SHORT_MS - 0.1, SHORT_MS, 10.0, 1000.0])
+def test_a_device_half_as_fast_is_followed_within_ten_batches_of_one_size(profiled_ms: float) -> None:
+    correction, flat = Correction(), LatencyModel(profiled_ms, 0.0, 0.0)
     for _ in range(10):
-        correction.observed("t", MODEL, 10.0, 20.0)
-    assert correction.factor("t") == pytest.approx(2.0, rel=0.1)
-    assert correction.factor("u") > 1.4
+        correction.observed("t", flat, profiled_ms, 2 * profiled_ms)
+    assert correction.corrected("t", flat).alpha_ms == pytest.approx(2 * profiled_ms, rel=0.1)
+    if profiled_ms >= SHORT_MS:
+        assert correction.factor("u") > 1.4
+
+
+def test_what_short_batches_take_beyond_the_profile_does_not_make_long_ones_look_slow() -> None:
+    correction, rng = Correction(), random.Random(1)
+    for _ in range(2000):
+        correction.observed("t", MODEL, 1.1, 1.4 + rng.expovariate(1.0))
+    model = correction.corrected("t", MODEL)
+    assert model == replace(MODEL, alpha_ms=MODEL.alpha_ms + correction.overhead_ms)
+    assert correction.overhead_ms == pytest.approx(1.3, abs=0.7)
+
+
+def test_a_short_batch_that_hangs_says_little() -> None:
+    correction = Correction()
+    correction.observed("t", MODEL, 1.0, 10_000.0)
+    assert correction.overhead_ms == pytest.approx(0.25 * SHORT_MS)
+    correction.observed("t", MODEL, 1.0, 1.0)
+    assert correction.overhead_ms < 0.25 * SHORT_MS
+
+
+def test_a_device_that_does_less_for_a_batch_than_profiled_takes_no_negative_time() -> None:
+    correction, flat = Correction(), LatencyModel(2.0, 1.0, 0.0)
+    for _ in range(50):
+        correction.observed("t", flat, 2.0, 0.5)
+    assert correction.corrected("t", flat).alpha_ms == pytest.approx(0.5, abs=0.01)
+    assert correction.corrected("u", LatencyModel(0.1, 1.0, 0.0)).alpha_ms == 0.0
 
 
 def test_a_model_that_is_off_alone_is_corrected_alone() -> None:
@@ -65,18 +94,6 @@ def test_one_batch_that_hangs_raises_the_p99_factor_by_a_bounded_step() -> None:
     assert correction.corrected("t", steady).p99_factor == pytest.approx(math.exp(2.326 * 0.4 * 0.05**0.5))
 
 
-def test_batches_below_a_millisecond_correct_nothing() -> None:
-    correction = Correction()
-    correction.observed("t", MODEL, 0.2, 0.9)
-    assert correction.factor("t") == 1.0
-    for _ in range(300):
-        correction.observed("t", MODEL, 10.0, 20.0)
-    before = correction.corrected("t", MODEL)
-    correction.observed("t", MODEL, 0.3, 0.6)
-    assert correction.factor("t") == pytest.approx(2.0, rel=1e-3)
-    assert correction.corrected("t", MODEL).p99_factor <= before.p99_factor
-
-
 def test_a_slow_spell_beyond_the_bound_is_corrected_back_at_once() -> None:
     correction = Correction()
     for _ in range(100):
@@ -86,13 +103,17 @@ def test_a_slow_spell_beyond_the_bound_is_corrected_back_at_once() -> None:
     assert correction.factor("t") < 4.0 * 0.95
 
 
-def test_the_factor_is_bounded() -> None:
+def test_the_factor_and_the_overhead_are_bounded() -> None:
     slow, fast = Correction(), Correction()
     for _ in range(1000):
         slow.observed("t", MODEL, 10.0, 1000.0)
         fast.observed("t", MODEL, 1000.0, 1.0)
+        slow.observed("t", MODEL, 0.5, 1000.0)
+        fast.observed("t", MODEL, 9.0, 0.001)  # 2.25 ms by the factor
     assert slow.factor("t") == pytest.approx(4.0)
     assert fast.factor("t") == pytest.approx(0.25)
+    assert slow.overhead_ms == SHORT_MS
+    assert -SHORT_MS <= fast.overhead_ms < -2.0
 
 
 @pytest.mark.parametrize(("predicted", "measured"), [(0.0, 1.0), (1.0, 0.0), (1.0, math.nan), (1.0, math.inf)])
@@ -109,8 +130,12 @@ def test_the_correction_decays_while_the_device_is_idle() -> None:
         correction.observed("t", model, 10.0, 40.0)
     slow = correction.factor("t")
     assert slow == pytest.approx(4.0, rel=0.02)
+    correction.observed("t", model, 0.1, 1.0)
+    overhead_ms = correction.overhead_ms
+    assert overhead_ms > 0.0
     correction.rested(HALF_LIFE_S)
     assert correction.factor("t") == pytest.approx(slow**0.5, rel=1e-6)
+    assert correction.overhead_ms == pytest.approx(overhead_ms / 2)
     for _ in range(10):
         correction.rested(HALF_LIFE_S)
     assert correction.factor("t") == pytest.approx(1.0, abs=0.01)

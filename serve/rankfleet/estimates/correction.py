@@ -6,11 +6,13 @@ A device drifts from its profile: other processes on the machine, another clock 
 import math
 from dataclasses import dataclass, field
 
-from rankfleet.estimates.latency import MIN_MS, LatencyModel
+from rankfleet.estimates.latency import LatencyModel
 
 # Weights of exponential averages: the share of a batch's error that each part of the correction takes over.
 DEVICE_GAIN = 0.2  # the part that all models of the device share: usually it is the device that got slower
 MODEL_GAIN = 0.05  # the model's own part: its profile may be off where the others' are not
+OVERHEAD_GAIN = 0.25  # the overhead, by batches that are shorter than SHORT_MS
+SHORT_MS = 3.0  # at this time an overhead of a millisecond or two is no more than what batches vary by; its limit
 VARIANCE_GAIN = 0.05  # the variance of the error: about twenty batches show a change
 MAX_LOG_STEP = 0.05  # one batch moves either part by at most 5%, however far off it was
 MAX_LOG_ERROR = 0.4  # a batch enters the variance with at most this error
@@ -26,30 +28,42 @@ def clamp(value: float, limit: float) -> float:
 
 @dataclass
 class Correction:
-    """Follows ln(measured ÷ predicted) of the batches of one device.
+    """Follows how the times of the batches of one device differ from their profile.
 
+        time = factor(model) · profiled time + overhead
         ln factor(model) = device part + own part of the model,  within ±ln MAX_FACTOR
 
-    The remaining error is taken to be normal with variance σ², which is followed too and starts at the profile's:
-    p99_factor = exp(P99_SIGMAS · σ).
+    Batches of SHORT_MS and more correct the factor, as if there were no overhead: work that can wait is scored in
+    parts, and each pays it again. Shorter ones correct the overhead alone, which is the same for all models: the way to
+    the device's thread and back, which a profile is timed without, makes a batch of one word take twice as long. In the
+    factor that would make long batches look so slow that no budget admits them.
+
+    The error that the factor leaves is taken to be normal with variance σ², which is followed too and starts at the
+    profile's: p99_factor = exp(P99_SIGMAS · σ).
     """
 
+    overhead_ms: float = 0.0
     _device_part: float = 0.0
     _own_parts: dict[str, float] = field(default_factory=dict)
     _variances: dict[str, float] = field(default_factory=dict)
     _profiled_variances: dict[str, float] = field(default_factory=dict)
 
-    def observed(self, name: str, model: LatencyModel, predicted_ms: float, measured_ms: float) -> None:
+    def observed(self, name: str, model: LatencyModel, profiled_ms: float, measured_ms: float) -> None:
         """Learn from one batch of a model.
 
-        predicted_ms: the mean by the profiled, uncorrected `model`
+        profiled_ms: the mean by the profiled, uncorrected `model`
         measured_ms: what the batch took
 
-        Ignores times that are not positive and finite. Times below MIN_MS count as MIN_MS.
+        Ignores times that are not positive and finite.
         """
-        if not (predicted_ms > 0 and 0 < measured_ms < math.inf):
+        if not (profiled_ms > 0 and 0 < measured_ms < math.inf):
             return
-        error = math.log(max(MIN_MS, measured_ms) / max(MIN_MS, predicted_ms * self.factor(name)))
+        predicted_ms = profiled_ms * self.factor(name)
+        if predicted_ms < SHORT_MS:
+            error_ms = clamp(measured_ms - predicted_ms - self.overhead_ms, SHORT_MS)
+            self.overhead_ms = clamp(self.overhead_ms + OVERHEAD_GAIN * error_ms, SHORT_MS)
+            return
+        error = math.log(measured_ms / predicted_ms)
         limit = math.log(MAX_FACTOR)
         self._device_part = clamp(self._device_part + clamp(DEVICE_GAIN * error, MAX_LOG_STEP), limit)
         own_part = self._own_parts.get(name, 0.0) + clamp(MODEL_GAIN * error, MAX_LOG_STEP)
@@ -65,6 +79,7 @@ class Correction:
         would never be seen to have recovered.
         """
         kept = 0.5 ** (idle_s / HALF_LIFE_S)
+        self.overhead_ms *= kept
         self._device_part *= kept
         self._own_parts = {name: own_part * kept for name, own_part in self._own_parts.items()}
         for name, variance in self._variances.items():
@@ -72,16 +87,17 @@ class Correction:
             self._variances[name] = profiled + (variance - profiled) * kept
 
     def factor(self, name: str) -> float:
-        """Estimate of measured ÷ predicted time."""
+        """Estimate of measured ÷ profiled time, without the overhead."""
         return math.exp(clamp(self._device_part + self._own_parts.get(name, 0.0), math.log(MAX_FACTOR)))
 
     def corrected(self, name: str, model: LatencyModel) -> LatencyModel:
-        """The profiled model with its times multiplied by the factor, and the p99_factor that is observed."""
+        """The profiled model with its times multiplied by the factor, the overhead, and the observed p99_factor."""
         factor = self.factor(name)
         p99_factor = model.p99_factor
         if name in self._variances:
             p99_factor = math.exp(P99_SIGMAS * math.sqrt(self._variances[name]))
-        return LatencyModel(model.alpha_ms * factor, model.beta_ms * factor, model.gamma_ms * factor, p99_factor)
+        alpha_ms = max(0.0, model.alpha_ms * factor + self.overhead_ms)
+        return LatencyModel(alpha_ms, model.beta_ms * factor, model.gamma_ms * factor, p99_factor)
 
 
 def log_sigma(model: LatencyModel) -> float:
