@@ -85,6 +85,19 @@ def test_a_burst_is_forgotten() -> None:
     assert meter.stats.typical_budget_ms == 300.0
 
 
+def test_a_dense_stream_is_forgotten_though_few_requests_follow() -> None:
+    meter, calm = ArrivalMeter(ROUTING), ArrivalMeter(ROUTING)
+    for i in range(300):
+        meter.arrived(100.0, i * 0.05)
+    assert meter.stats.burst_rate_per_s > 4.0
+    for i in range(101):
+        for each in (meter, calm):
+            each.arrived(100.0, 15.0 + i * 0.3)
+        if i == 49:
+            assert meter.stats.burst_rate_per_s > 3.0, "all of it is younger than memory_s"
+    assert max(meter.stats.burst_rate_per_s, calm.stats.burst_rate_per_s) < 0.1
+
+
 def test_requests_without_a_budget_leave_the_horizon_infinite() -> None:
     meter = ArrivalMeter(ROUTING)
     meter.arrived(math.inf, 0.0)
@@ -114,5 +127,5 @@ def test_a_client_that_waits_for_each_answer_makes_no_burst() -> None:
     assert meter.stats.burst_rate_per_s == 0
     assert meter.stats.horizon_ms(0.0, ROUTING) == math.inf
     meter.arrived(1000.0, 2.0)
-    # One that meets others, at 5 · e^-0.1 ÷ (1 − e^-0.1) = 47.5 a second, out of 97.7 that are remembered.
-    assert meter.stats.burst_rate_per_s == pytest.approx(0.486, abs=0.002)
+    # One that meets others, at 5 · e^-0.1 ÷ (1 − e^-0.1) = 47.5 a second, out of 101.
+    assert meter.stats.burst_rate_per_s == pytest.approx(0.4707, abs=0.001)

@@ -16,10 +16,10 @@ class ArrivalStats:
 
     typical_budget_ms: lower quartile of recent budgets (`RecentBudgets`), at most that of the default SLO class;
         infinity if neither is known
-    burst_rate_per_s: mean over recent arrivals of the rate of arrivals just before each. 0 counts for an arrival that
-        found nothing in progress: a client that waits for each answer before it sends its next request is delayed by
-        no choice of tier. For Poisson arrivals at a busy replica this is the mean rate; for bursts it is far higher,
-        since most requests arrive in a burst.
+    burst_rate_per_s: mean over recent arrivals of the rate of arrivals just before each (`RecentRates`). 0 counts for
+        an arrival that found nothing in progress: a client that waits for each answer before it sends its next request
+        is delayed by no choice of tier. For Poisson arrivals at a busy replica this is the mean rate; for bursts it is
+        far higher, since most requests arrive in a burst.
     """
 
     typical_budget_ms: float = math.inf
@@ -72,8 +72,37 @@ class RecentBudgets:
 
 
 @dataclass
+class RecentRates:
+    """The mean of one rate for each arrival, of those that are not older than a limit.
+
+    The limit, for the same reason as that of budgets: were arrivals to fade, those of a dense stream would outweigh
+    the few that follow it for minutes.
+    """
+
+    _seconds: deque[list[float]] = field(default_factory=deque)  # start, arrivals and sum of their rates, oldest first
+
+    def add(self, rate_per_s: float, now_s: float) -> None:
+        """Remember the rate just before an arrival."""
+        if not self._seconds or now_s - self._seconds[-1][0] >= 1.0:
+            self._seconds.append([now_s, 0.0, 0.0])
+        second = self._seconds[-1]
+        second[1] += 1.0
+        second[2] += rate_per_s
+
+    def forget(self, before_s: float) -> None:
+        """Forget the seconds that began before then."""
+        while self._seconds and self._seconds[0][0] < before_s:
+            self._seconds.popleft()
+
+    @property
+    def mean_per_s(self) -> float:
+        """0 before the first arrival."""
+        return sum(rates for _, _, rates in self._seconds) / max(1.0, sum(count for _, count, _ in self._seconds))
+
+
+@dataclass
 class ArrivalMeter:
-    """Measures `ArrivalStats`. Rates are weighted by exp(−age ÷ memory_s), budgets forgotten after memory_s.
+    """Measures `ArrivalStats`. Rates and budgets are forgotten after memory_s.
 
     default_slo_ms: budget of the default SLO class, infinity if it has none. Without this bound, whoever sends most of
         the requests could make every other budget a short one by giving his own an hour.
@@ -84,10 +113,9 @@ class ArrivalMeter:
     default_slo_ms: float = math.inf
     stats: ArrivalStats = field(default_factory=ArrivalStats)
     _budgets: RecentBudgets = field(default_factory=RecentBudgets)
+    _rates: RecentRates = field(default_factory=RecentRates)
     _last_arrival_s: float = -math.inf
     _rate_per_s: float = 0.0
-    _weight: float = 0.0  # sum of the weights of all arrivals
-    _weighted_rates: float = 0.0  # sum of weight · rate of arrivals just before
 
     def arrived(self, budget_ms: float, now_s: float, found_idle: bool = False) -> None:
         """Count one request.
@@ -96,16 +124,15 @@ class ArrivalMeter:
         found_idle: whether nothing else was in progress when it arrived
         """
         elapsed_s = max(0.0, now_s - self._last_arrival_s)
-        fade = math.exp(-elapsed_s / self.routing.memory_s)
         self._budgets.forget(now_s - self.routing.memory_s)
+        self._rates.forget(now_s - self.routing.memory_s)
         if 0 < budget_ms < math.inf:
             self._budgets.add(budget_ms, now_s)
         typical_budget_ms = min(self._budgets.lower_quartile_ms, self.default_slo_ms)
         # Without budgets there is no scale of time by which to judge a burst, and none is needed.
         window_s = self.routing.arrival_window * typical_budget_ms / 1e3
         rate = self._rate_per_s * math.exp(-elapsed_s / window_s) if window_s < math.inf else 0.0
-        self._weight = self._weight * fade + 1
-        self._weighted_rates = self._weighted_rates * fade + (0.0 if found_idle else rate)
+        self._rates.add(0.0 if found_idle else rate, now_s)
         self._rate_per_s = rate + 1 / window_s
         self._last_arrival_s = now_s
-        self.stats = ArrivalStats(typical_budget_ms, self._weighted_rates / self._weight)
+        self.stats = ArrivalStats(typical_budget_ms, self._rates.mean_per_s)
