@@ -45,6 +45,16 @@ def test_what_short_batches_take_beyond_the_profile_does_not_make_long_ones_look
     assert correction.overhead_ms == pytest.approx(1.3, abs=0.7)
 
 
+def test_the_factor_does_not_decide_which_batches_raise_it() -> None:
+    correction = Correction()
+    for _ in range(100):
+        correction.observed("t", MODEL, 100.0, 200.0)
+    for _ in range(100):  # four milliseconds each by the factor, and they take six
+        correction.observed("t", MODEL, 2.0, 6.0)
+        correction.observed("t", MODEL, 4.0, 12.0)
+    assert correction.factor("t") == pytest.approx(2.0, rel=0.01)
+
+
 def test_a_short_batch_that_hangs_says_little() -> None:
     correction = Correction()
     correction.observed("t", MODEL, 1.0, 10_000.0)
@@ -109,11 +119,11 @@ def test_the_factor_and_the_overhead_are_bounded() -> None:
         slow.observed("t", MODEL, 10.0, 1000.0)
         fast.observed("t", MODEL, 1000.0, 1.0)
         slow.observed("t", MODEL, 0.5, 1000.0)
-        fast.observed("t", MODEL, 9.0, 0.001)  # 2.25 ms by the factor
+        fast.observed("t", MODEL, SHORT_MS - 0.01, 0.001)
     assert slow.factor("t") == pytest.approx(4.0)
     assert fast.factor("t") == pytest.approx(0.25)
     assert slow.overhead_ms == SHORT_MS
-    assert -SHORT_MS <= fast.overhead_ms < -2.0
+    assert fast.overhead_ms == pytest.approx(-SHORT_MS / 4, abs=0.01), "a factor of a quarter has the rest"
 
 
 @pytest.mark.parametrize(("predicted", "measured"), [(0.0, 1.0), (1.0, 0.0), (1.0, math.nan), (1.0, math.inf)])

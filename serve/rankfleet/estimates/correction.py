@@ -12,7 +12,7 @@ from rankfleet.estimates.latency import LatencyModel
 DEVICE_GAIN = 0.2  # the part that all models of the device share: usually it is the device that got slower
 MODEL_GAIN = 0.05  # the model's own part: its profile may be off where the others' are not
 OVERHEAD_GAIN = 0.25  # the overhead, by batches that are shorter than SHORT_MS
-SHORT_MS = 3.0  # at this time an overhead of a millisecond or two is no more than what batches vary by; its limit
+SHORT_MS = 5.0  # a millisecond or two beyond this is no more than what batches vary by; largest overhead
 VARIANCE_GAIN = 0.05  # the variance of the error: about twenty batches show a change
 MAX_LOG_STEP = 0.05  # one batch moves either part by at most 5%, however far off it was
 MAX_LOG_ERROR = 0.4  # a batch enters the variance with at most this error
@@ -33,10 +33,11 @@ class Correction:
         time = factor(model) · profiled time + overhead
         ln factor(model) = device part + own part of the model,  within ±ln MAX_FACTOR
 
-    Batches of SHORT_MS and more correct the factor, as if there were no overhead: work that can wait is scored in
+    Batches of at least SHORT_MS correct the factor, as if there were no overhead: work that can wait is scored in
     parts, and each pays it again. Shorter ones correct the overhead alone, which is the same for all models: the way to
     the device's thread and back, which a profile is timed without, makes a batch of one word take twice as long. In the
-    factor that would make long batches look so slow that no budget admits them.
+    factor that would make long batches look so slow that no budget admits them. What counts is the profiled time: by
+    the corrected one, a factor that has grown would let shorter and shorter batches raise it.
 
     The error that the factor leaves is taken to be normal with variance σ², which is followed too and starts at the
     profile's: p99_factor = exp(P99_SIGMAS · σ).
@@ -59,7 +60,7 @@ class Correction:
         if not (profiled_ms > 0 and 0 < measured_ms < math.inf):
             return
         predicted_ms = profiled_ms * self.factor(name)
-        if predicted_ms < SHORT_MS:
+        if profiled_ms < SHORT_MS:
             error_ms = clamp(measured_ms - predicted_ms - self.overhead_ms, SHORT_MS)
             self.overhead_ms = clamp(self.overhead_ms + OVERHEAD_GAIN * error_ms, SHORT_MS)
             return
