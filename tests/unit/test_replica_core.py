@@ -401,3 +401,21 @@ def test_an_answer_says_how_much_work_comes_before_a_chunk_like_it(core: Replica
     assert taken(core, 0.04) == [2]
     ((_, scores),) = answered(core, 0.08, 40.0)
     assert (scores.backlog_s, scores.ahead_s) == pytest.approx((0.09, 0.0)), "not what has an hour, or all the time"
+
+
+@pytest.mark.parametrize(
+    ("slack_ms", "over_share", "ahead_s"), [(None, True, 0.08), (None, False, 0.08), (90.0, True, 0.0)]
+)
+def test_what_comes_before_is_that_of_work_within_shares_whoever_is_answered(
+    core: ReplicaCore, slack_ms: float | None, over_share: bool, ahead_s: float
+) -> None:
+    # A router whose only answer is to a chunk above a share has nothing in flight that tells it that others pass by.
+    core.submit(replace(chunk(1, pairs=4, slack_ms=slack_ms), over_share=over_share), 0.0)
+    assert taken(core) == [1]
+    above = [replace(chunk(n, 4, slack_ms=80.0), over_share=True) for n in (2, 3, 4)]
+    best_effort = [chunk(n, 4) for n in (5, 6, 7)]
+    for each in (*above, *best_effort, chunk(8, 4, slack_ms=3.6e6), chunk(9, 4, slack_ms=200.0)):
+        core.submit(each, 0.0)
+    ((_, scores),) = answered(core, 0.04, 40.0)
+    assert scores.backlog_s == pytest.approx(0.32)
+    assert scores.ahead_s == pytest.approx(ahead_s)

@@ -126,7 +126,8 @@ class ChunkScores:
     model: fingerprint of the weights and the precision they were computed in. Scores of two models are never joined
         into one ranking.
     backlog_s: predicted seconds of work at the replica, queued and running, whichever router sent it.
-    ahead_s: the part of it that would be served before a chunk with the slack that this one came with.
+    ahead_s: the part of it that would be served before a chunk within its share that has the slack that this one came
+        with. If that is none, all work with deadlines within shares.
     """
 
     logits: np.ndarray

@@ -168,7 +168,7 @@ class ReplicaCore:
         """
         answers, backlog_s = [], self.backlog_s(now_s)
         running_s = backlog_s - self._queue.backlog_ms / 1e3
-        ahead_ms = self._queue.ahead_ms(queued.item.pending.place_at(now_s) for queued in batch.queued)
+        ahead_ms = self._queue.ahead_ms(queued.item.pending.deadline_at(now_s) for queued in batch.queued)
         for queued, scores, ms in zip(batch.queued, logits, ahead_ms, strict=True):
             part, pending, model = queued.item, queued.item.pending, batch.model
             pending.infer_ms += infer_ms

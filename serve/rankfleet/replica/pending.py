@@ -36,11 +36,10 @@ class PendingChunk:
     logits: np.ndarray | None = None
     has_left: bool = False
 
-    def place_at(self, now_s: float) -> tuple[bool, float]:
-        """Where in the queue a chunk with the same slack would stand if it came now: whether it is above a share, and
-        its deadline."""
+    def deadline_at(self, now_s: float) -> float:
+        """The deadline of a chunk with the same slack that came now; infinity if it has none."""
         slack_ms = self.chunk.slack_ms
-        return self.chunk.over_share, math.inf if slack_ms is None else now_s + slack_ms / 1e3
+        return math.inf if slack_ms is None else now_s + slack_ms / 1e3
 
 
 @dataclass(frozen=True, slots=True, eq=False)

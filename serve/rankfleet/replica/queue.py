@@ -99,14 +99,14 @@ class TokenQueue(Generic[T]):
         """Device time of all waiting chunks, each at its cheapest tier."""
         return max(0.0, self._min_ms) if self._chunks else 0.0
 
-    def ahead_ms(self, places: Iterable[tuple[bool, float]]) -> list[float]:
-        """Device time of the waiting chunks that come before each of these places, each at its cheapest tier.
-
-        places: whether it is above a share, and its deadline.
-        """
+    def ahead_ms(self, deadlines_s: Iterable[float]) -> list[float]:
+        """Device time of the waiting chunks that are within a share and have this deadline or an earlier one, each at
+        its cheapest tier. Best-effort work comes before no deadline, infinity included."""
         waiting = (self._chunks.get(entry_id) for *_, entry_id in self._sorted)
         before_ms = [0.0, *itertools.accumulate(0.0 if chunk is None else chunk.min_ms for chunk in waiting)]
-        return [before_ms[bisect_left(self._sorted, (*place, math.inf))] for place in places]
+        # A shorter key sorts before a longer one that begins alike.
+        places = ((False, at_s, math.inf) if at_s < math.inf else (False, at_s) for at_s in deadlines_s)
+        return [before_ms[bisect_left(self._sorted, place)] for place in places]
 
     @property
     def latest_start_s(self) -> float:

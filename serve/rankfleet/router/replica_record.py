@@ -136,8 +136,8 @@ class ReplicaRecord:
     def reports(self, backlog_s: float, now_s: float, ahead_s: float) -> None:
         """It has answered, and reported its backlog. ahead_s: as in `ChunkScores`.
 
-        Beyond this router's own work, only what other routers have sent with deadlines like its own counts: of one that
-        has an hour, this router has nothing in flight that would tell it so.
+        Beyond this router's own work, only what other routers have sent within shares and with deadlines like its own
+        counts: of the rest, this router has nothing in flight that would tell it that others come first.
         """
         backlog_s = min(backlog_s, self.own_ms / 1e3 + ahead_s)
         if now_s - self.withdrawn_s < SETTLE_S:
