@@ -12,7 +12,7 @@ from rankfleet.estimates.latency import LatencyModel
 DEVICE_GAIN = 0.2  # the part that all models of the device share: usually it is the device that got slower
 MODEL_GAIN = 0.05  # the model's own part: its profile may be off where the others' are not
 OVERHEAD_GAIN = 0.25  # the overhead, by batches that are shorter than SHORT_MS
-SHORT_MS = 5.0  # a millisecond or two beyond this is no more than what batches vary by; largest overhead
+SHORT_MS = 5.0  # longer batches vary by more than the millisecond or two of overhead; the largest overhead
 VARIANCE_GAIN = 0.05  # the variance of the error: about twenty batches show a change
 MAX_LOG_STEP = 0.05  # one batch moves either part by at most 5%, however far off it was
 MAX_LOG_ERROR = 0.4  # a batch enters the variance with at most this error
