@@ -49,7 +49,7 @@ def test_the_factor_does_not_decide_which_batches_raise_it() -> None:
     correction = Correction()
     for _ in range(100):
         correction.observed("t", MODEL, 100.0, 200.0)
-    for _ in range(100):  # four milliseconds each by the factor, and they take six
+    for _ in range(100):  # half as long again as the factor says, which makes the second a long one
         correction.observed("t", MODEL, 2.0, 6.0)
         correction.observed("t", MODEL, 4.0, 12.0)
     assert correction.factor("t") == pytest.approx(2.0, rel=0.01)

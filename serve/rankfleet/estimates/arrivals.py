@@ -73,7 +73,7 @@ class RecentBudgets:
 
 @dataclass
 class RecentRates:
-    """The mean of one rate for each arrival, of those that are not older than a limit.
+    """The mean, over the arrivals that are not older than a limit, of the rate just before each.
 
     The limit, for the same reason as that of budgets: were arrivals to fade, those of a dense stream would outweigh
     the few that follow it for minutes.

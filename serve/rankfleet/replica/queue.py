@@ -100,11 +100,11 @@ class TokenQueue(Generic[T]):
         return max(0.0, self._min_ms) if self._chunks else 0.0
 
     def ahead_ms(self, deadlines_s: Iterable[float]) -> list[float]:
-        """Device time of the waiting chunks that are within a share and have this deadline or an earlier one, each at
-        its cheapest tier. Best-effort work comes before no deadline, infinity included."""
+        """Device time of the waiting chunks that are within a share and due by each of these deadlines, each at its
+        cheapest tier. For infinity, of those that have a deadline."""
         waiting = (self._chunks.get(entry_id) for *_, entry_id in self._sorted)
         before_ms = [0.0, *itertools.accumulate(0.0 if chunk is None else chunk.min_ms for chunk in waiting)]
-        # A shorter key sorts before a longer one that begins alike.
+        # A shorter key sorts before a longer one that begins alike, and so before all that have no deadline.
         places = ((False, at_s, math.inf) if at_s < math.inf else (False, at_s) for at_s in deadlines_s)
         return [before_ms[bisect_left(self._sorted, place)] for place in places]
 
