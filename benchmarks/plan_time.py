@@ -44,7 +44,7 @@ def measure(budget_ms: float, sent_s: float, gap_s: float) -> np.ndarray:
         started = time.thread_time_ns()
         lengths = dict.fromkeys(fleet.tiers, Lengths(tokens))
         work = {tier: each.work for tier, each in lengths.items()}
-        view.request_arrived(budget_ms, now_s)
+        view.request_arrived(budget_ms, int(tokens.sum()), now_s)
         plan(PlanRequest(work, now_s, budget_ms, lengths=lengths), view.snapshot(now_s), now_s)
         took_us[i] = (time.thread_time_ns() - started) / 1e3
     gc.enable()

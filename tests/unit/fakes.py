@@ -21,6 +21,7 @@ from rankfleet.core.experiment_state import ExperimentState
 from rankfleet.core.messages import Chunk, ChunkScores, Ranking
 from rankfleet.engine.text.pair_template import InstructionSlot
 from rankfleet.engine.text.tokenizer import PairTokenizer
+from rankfleet.estimates.arrivals import SIZES, ArrivalStats
 from rankfleet.estimates.frontier import Frontier, TierOption
 from rankfleet.router.ledger import Ledger
 from rankfleet.router.replica_record import Entry
@@ -32,6 +33,19 @@ P = ParamSpec("P")
 T = TypeVar("T")
 DAWN_S = 1_796_083_200.0  # 2026-12-01T00:00:00Z, `date -u -d 2026-12-01 +%s`
 WORDS = ["a", "cat", "dog", "bird", "is", "an", "animal", "the", "sat", "on", "mat", "sun", "moon", "x", "y", "z"]
+
+
+def arrivals_of(typical_budget_ms: float, burst_rate_per_s: float) -> ArrivalStats:
+    """Arrivals that are of the largest size, so that they count in full for every request."""
+    return ArrivalStats(typical_budget_ms, (burst_rate_per_s,) * len(SIZES))
+
+
+def tier_option(
+    tier: str, quality: float, ms: float, fixed_ms: float = 0.0, amortized_ms: float | None = None, spread: float = 1.0
+) -> TierOption:
+    """A tier that takes fixed_ms + ms for a chunk at the 99th percentile, and that ÷ spread at the mean."""
+    amortized_ms = ms if amortized_ms is None else amortized_ms
+    return TierOption(tier, quality, fixed_ms, ms, amortized_ms, (fixed_ms + ms) / spread, amortized_ms / spread)
 
 
 def fleet(**changes: object) -> FleetConfig:
@@ -82,7 +96,7 @@ class FakeGroup:
 
 def one_tier(ms: float) -> Frontier:
     """The frontier of a chunk that one tier may score, in so many milliseconds alone in a batch."""
-    return Frontier.of([TierOption("small", 0.5, 0.0, ms, ms)])
+    return Frontier.of([tier_option("small", 0.5, ms)])
 
 
 class FakeClock:

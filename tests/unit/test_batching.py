@@ -7,13 +7,14 @@ import pytest
 
 from rankfleet.core.sections import Routing
 from rankfleet.estimates.arrivals import ArrivalStats
-from rankfleet.estimates.frontier import Frontier, TierOption
+from rankfleet.estimates.frontier import Frontier
 from rankfleet.replica.batching import SHORTEST_BATCH_MS, QueuedChunk, feasible_chunks, select_batch
+from tests.unit.fakes import arrivals_of, tier_option
 
 ROUTING = Routing(horizon=0.235, horizon_exponent=0.54)
 # Typical budgets of 100 ms and no bursts: only deadlines bind. The step from small to medium has a price of
 # 0.5 ÷ 30 ms · 100 ms = 1.67, that from medium to large 0.5 ÷ 120 ms · 100 ms = 0.42; for a fifth of the work 8.3, 2.1.
-CALM = ArrivalStats(100.0, 0.0)
+CALM = arrivals_of(100.0, 0.0)
 
 
 def chunk(
@@ -21,7 +22,7 @@ def chunk(
 ) -> QueuedChunk[str]:
     """small takes 10 ms · size, medium 40, large 160; their qualities are 0.5 apart."""
     times = (("small", 0.0, 10.0), ("medium", 0.5, 40.0), ("large", 1.0, 160.0))
-    options = [TierOption(tier, quality, fixed_ms, ms * size, ms * size) for tier, quality, ms in times[:tiers]]
+    options = [tier_option(tier, quality, ms * size, fixed_ms) for tier, quality, ms in times[:tiers]]
     return QueuedChunk(tokens, deadline_ms / 1e3, Frontier.of(options), "")
 
 
@@ -75,11 +76,22 @@ def test_small_chunks_get_larger_tiers_than_large_chunks() -> None:
 
 def test_bursts_shorten_the_horizon() -> None:
     # 0.5 further arrivals at 10 a second: 50 ms. large takes 160, though the deadline is far.
-    assert selected(chunk(10_000), arrivals=ArrivalStats(100.0, 10.0)) == ("medium", (0,))
+    assert selected(chunk(10_000), arrivals=arrivals_of(100.0, 10.0)) == ("medium", (0,))
     # At 20 a second: 25 ms. At a price of 1.67 the horizon is 0.235 · 100 · 1.67^0.54 = 31 ms: small.
-    assert selected(chunk(10_000), arrivals=ArrivalStats(100.0, 20.0)) == ("small", (0,))
+    assert selected(chunk(10_000), arrivals=arrivals_of(100.0, 20.0)) == ("small", (0,))
     # With budgets of 1,000 ms prices are ten times as high, and the horizon at 16.7 is 0.235 · 1000 · 4.6 = 1,074 ms.
-    assert selected(chunk(10_000), arrivals=ArrivalStats(1000.0, 20.0)) == ("large", (0,))
+    assert selected(chunk(10_000), arrivals=arrivals_of(1000.0, 20.0)) == ("large", (0,))
+
+
+def test_a_stream_of_tiny_requests_shortens_the_horizon_of_no_large_one() -> None:
+    # 20 tiny ones a second, or one of 1,024 tokens: horizons of 25 ms and of 500.
+    stream = ArrivalStats(100.0, (20.0, 5.0, 1.0, 0.2, 0.0, 0.0, 0.0))
+    tiny, large = chunk(10_000, size=0.01, tokens=10), chunk(10_000, tokens=2000)
+    assert selected(chunk(10_000), arrivals=stream) == ("small", (0,))
+    assert selected(large, arrivals=stream) == ("large", (0,))
+    assert selected(large, tiny, arrivals=stream) == ("large", (0,))
+    assert selected(tiny, large, arrivals=stream) == ("large", (0,))
+    assert selected(chunk(10_000), large, arrivals=stream) == ("small", (0,)), "before a large one it drains as before"
 
 
 def test_a_batch_stays_within_its_tokens_and_the_deadline_of_its_first_chunk() -> None:
@@ -89,12 +101,12 @@ def test_a_batch_stays_within_its_tokens_and_the_deadline_of_its_first_chunk() -
 
 
 def test_a_chunk_that_the_tier_may_not_score_waits() -> None:
-    other = QueuedChunk(10, 1.0, Frontier.of([TierOption("other", 0.5, 0.0, 10.0, 10.0)]), "")
+    other = QueuedChunk(10, 1.0, Frontier.of([tier_option("other", 0.5, 10.0)]), "")
     assert selected(chunk(20, tiers=1), other, chunk(1000, tiers=1)) == ("small", (0, 2))
 
 
 def test_best_effort_work_gets_the_best_tier_and_lowers_no_others() -> None:
-    assert selected(chunk(math.inf), chunk(math.inf), arrivals=ArrivalStats(100.0, 10.0)) == ("large", (0,))
+    assert selected(chunk(math.inf), chunk(math.inf), arrivals=arrivals_of(100.0, 10.0)) == ("large", (0,))
     assert selected(chunk(40), chunk(math.inf)) == ("medium", (0,))
 
 
@@ -105,7 +117,7 @@ def test_no_tier_is_selected_if_no_chunk_is_feasible() -> None:
 
 
 def test_a_decision_has_a_reason() -> None:
-    decision = select_batch([chunk(5), chunk(40)], ArrivalStats(100.0, 10.0), ROUTING, 100, 0.0)
+    decision = select_batch([chunk(5), chunk(40)], arrivals_of(100.0, 10.0), ROUTING, 100, 0.0)
     assert (
         decision.reason
         == "medium for a batch of 1, 40 ms: all waiting chunks have to be done within 50 ms; 1 infeasible"
@@ -127,7 +139,7 @@ def test_of_what_can_wait_a_part_is_taken_that_takes_the_shortest_horizon() -> N
 
 def test_budgets_of_milliseconds_make_no_part_as_short() -> None:
     waiting = [replace(chunk(1e6), pairs=100)]
-    decision = select_batch(waiting, ArrivalStats(4.0, 0.0), ROUTING, 100, 0.0)
+    decision = select_batch(waiting, arrivals_of(4.0, 0.0), ROUTING, 100, 0.0)
     assert (decision.share, decision.predicted_ms) == (pytest.approx(SHORTEST_BATCH_MS / 160), SHORTEST_BATCH_MS)
 
 
@@ -158,7 +170,7 @@ def test_a_deficit_is_of_no_use_without_best_effort_work() -> None:
 def test_a_chunk_is_feasible_as_long_as_it_is_in_time_at_the_mean() -> None:
     # 20 ms at the 99th percentile, 10 at the mean.
     def chunk(slack_ms: float) -> QueuedChunk[str]:
-        return QueuedChunk(10, slack_ms / 1e3, Frontier.of([TierOption("t", 0.5, 0.0, 20.0, 20.0, 0.5)]), "x")
+        return QueuedChunk(10, slack_ms / 1e3, Frontier.of([tier_option("t", 0.5, 20.0, spread=2.0)]), "x")
 
     assert not chunk(10.0).is_infeasible(0.0)
     assert chunk(9.9).is_infeasible(0.0)
@@ -169,7 +181,7 @@ def test_a_chunk_is_feasible_as_long_as_it_is_in_time_at_the_mean() -> None:
 
 def test_a_batch_in_time_at_the_mean_only_is_filled_by_mean_times() -> None:
     # A batch costs 12 ms and each chunk 2 at the 99th percentile, half of that at the mean; 10 ms are left.
-    frontier = Frontier.of([TierOption("t", 0.5, 12.0, 2.0, 2.6, mean_over_p99=0.5)])  # a twentieth of a full batch
+    frontier = Frontier.of([tier_option("t", 0.5, 2.0, 12.0, 2.6, spread=2.0)])  # a twentieth of a full batch
     waiting = [QueuedChunk(5, 0.010, frontier, i) for i in range(3)]
     assert feasible_chunks(waiting, 0.0) == [0, 1, 2]
     assert select_batch(waiting, CALM, ROUTING, 100, 0.0).batch == (0, 1, 2)
@@ -180,7 +192,7 @@ def test_a_queue_in_time_at_the_mean_only_does_not_cost_the_first_chunk_its_tier
     # that size, whose medium tier takes 20 ms, or 10 at the mean.
     def chunk(deadline_ms: float, size: float) -> QueuedChunk[str]:
         times = (("small", 0.0, 20.0 * size), ("medium", 0.5, 80.0 * size))
-        options = [TierOption(tier, quality, 0.0, ms, ms, 0.5) for tier, quality, ms in times]
+        options = [tier_option(tier, quality, ms, spread=2.0) for tier, quality, ms in times]
         return QueuedChunk(10, deadline_ms / 1e3, Frontier.of(options), "")
 
     waiting = [chunk(100.0, 0.25), *(chunk(110.0, 1.0) for _ in range(6))]

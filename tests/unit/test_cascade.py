@@ -34,7 +34,10 @@ def test_without_slack_none_is_scored_again() -> None:
 
 def test_the_second_stage_has_to_fit_at_the_99th_percentile() -> None:
     slow = LatencyModel(5.0, 1.0, 0.0, p99_factor=2.0)
-    assert second_stage(Stage.of("large", 6), LOGITS, LENGTHS, slow, 75.0).tolist() == [1, 2]  # 2 · 35 ms, then 2 · 65
+    assert second_stage(Stage.of("large", 6), LOGITS, LENGTHS, slow, 85.0).tolist() == [
+        1,
+        2,
+    ]  # 2 · 35 + 10 ms, then 2 · 65 + 10
 
 
 def test_fewer_candidates_than_planned() -> None:

@@ -6,30 +6,40 @@ from dataclasses import replace
 
 import pytest
 
-from rankfleet.estimates.correction import HALF_LIFE_S, SHORT_MS, Correction
-from rankfleet.estimates.latency import LatencyModel
+from rankfleet.estimates.correction import HALF_LIFE_S, SHORT_MS, WHOLE_MS, Correction
+from rankfleet.estimates.latency import SPREAD_MS, LatencyModel
 
 MODEL = LatencyModel(2.0, 0.1, 0.01, 1.3)
 
 
 def test_one_batch_corrects_all_models_a_little_and_its_own_a_little_more() -> None:
     correction = Correction()
-    correction.observed("t", MODEL, 10.0, 12.0)
+    correction.observed("t", MODEL, 20.0, 24.0)
     assert correction.factor("t") == pytest.approx(1.2**0.25)
     assert correction.factor("u") == pytest.approx(1.2**0.2), "the device got slower"
 
 
+def test_a_batch_counts_by_its_length() -> None:
+    correction = Correction()
+    correction.observed("t", MODEL, 5.0, 6.0)
+    assert correction.factor("t") == pytest.approx(1.2 ** (0.25 * 5.0 / WHOLE_MS))
+    for _ in range(200):  # a few milliseconds that all batches take longer, as on a processor that others use too
+        for profiled_ms in (5.0, 5.0, 5.0, 5.0, 100.0):
+            correction.observed("t", MODEL, profiled_ms, profiled_ms + 5.0)
+    assert correction.factor("t") < 1.5, "1.7 is the mean of the five"
+
+
 def test_one_batch_that_hangs_corrects_by_a_bounded_step() -> None:
     correction = Correction()
-    correction.observed("t", MODEL, 10.0, 10_000.0)
+    correction.observed("t", MODEL, 20.0, 10_000.0)
     assert correction.factor("u") == pytest.approx(math.exp(0.05))
     assert correction.factor("t") == pytest.approx(math.exp(0.1))
 
 
 @pytest.mark.parametrize("profiled_ms", [0.2, 1.0, SHORT_MS - 0.1, SHORT_MS, 10.0, 1000.0])
-def test_a_device_half_as_fast_is_followed_within_ten_batches_of_one_size(profiled_ms: float) -> None:
+def test_a_device_half_as_fast_is_followed_within_fifteen_batches_or_a_few_hundred_ms(profiled_ms: float) -> None:
     correction, flat = Correction(), LatencyModel(profiled_ms, 0.0, 0.0)
-    for _ in range(10):
+    for _ in range(10 if profiled_ms < SHORT_MS else int(10 * max(1.0, WHOLE_MS / profiled_ms))):
         correction.observed("t", flat, profiled_ms, 2 * profiled_ms)
     assert correction.corrected("t", flat).alpha_ms == pytest.approx(2 * profiled_ms, rel=0.1)
     if profiled_ms >= SHORT_MS:
@@ -93,8 +103,16 @@ def test_the_p99_factor_is_as_profiled_until_batches_differ() -> None:
 def test_the_p99_factor_follows_the_error_that_the_factor_leaves() -> None:
     correction = Correction()
     for i in range(400):  # ln 1.2 = 0.18 to either side of the factor, and a little more as that follows each
-        correction.observed("t", MODEL, 10.0, 12.0 if i % 2 else 10.0 / 1.2)
+        correction.observed("t", MODEL, 1000.0, 1200.0 if i % 2 else 1000.0 / 1.2)
     assert math.exp(2.326 * 0.18) < correction.corrected("t", MODEL).p99_factor < math.exp(2.326 * 0.25)
+
+
+def test_what_short_batches_vary_by_is_no_share_of_long_ones() -> None:
+    short, long = Correction(), Correction()
+    for i in range(400):
+        short.observed("t", MODEL, SPREAD_MS, SPREAD_MS * (1.5 if i % 2 else 0.5))
+        long.observed("t", MODEL, 1000.0, 1500.0 if i % 2 else 500.0)
+    assert short.corrected("t", MODEL).p99_factor < 1.9 < long.corrected("t", MODEL).p99_factor
 
 
 def test_one_batch_that_hangs_raises_the_p99_factor_by_a_bounded_step() -> None:
@@ -107,9 +125,9 @@ def test_one_batch_that_hangs_raises_the_p99_factor_by_a_bounded_step() -> None:
 def test_a_slow_spell_beyond_the_bound_is_corrected_back_at_once() -> None:
     correction = Correction()
     for _ in range(100):
-        correction.observed("t", MODEL, 10.0, 1000.0)
+        correction.observed("t", MODEL, 20.0, 2000.0)
     assert correction.factor("t") == pytest.approx(4.0)
-    correction.observed("t", MODEL, 10.0, 10.0)
+    correction.observed("t", MODEL, 20.0, 20.0)
     assert correction.factor("t") < 4.0 * 0.95
 
 
@@ -135,9 +153,9 @@ def test_times_that_are_not_positive_and_finite_are_ignored(predicted: float, me
 
 
 def test_the_correction_decays_while_the_device_is_idle() -> None:
-    correction, model = Correction(), LatencyModel(10.0, 0.0, 0.0, p99_factor=1.1)
+    correction, model = Correction(), LatencyModel(20.0, 0.0, 0.0, p99_factor=1.1)
     for _ in range(100):  # fourfold, so that all requests may be refused
-        correction.observed("t", model, 10.0, 40.0)
+        correction.observed("t", model, 20.0, 80.0)
     slow = correction.factor("t")
     assert slow == pytest.approx(4.0, rel=0.02)
     correction.observed("t", model, 0.1, 1.0)

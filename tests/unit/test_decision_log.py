@@ -15,7 +15,7 @@ from rankfleet.core.errors import ConfigError
 from rankfleet.core.messages import RerankRequest
 from rankfleet.core.sections import Routing
 from rankfleet.core.work import Work
-from rankfleet.estimates.arrivals import ArrivalStats
+from rankfleet.estimates.arrivals import SIZES, ArrivalStats
 from rankfleet.estimates.latency import LatencyModel
 from rankfleet.estimates.lengths import Lengths
 from rankfleet.estimates.quality import QualityTable
@@ -25,7 +25,7 @@ from rankfleet.router.plan_options import PlanRequest
 from rankfleet.router.planner import plan
 from rankfleet.router.service import RankingService
 from rankfleet.router.snapshot import FleetSnapshot, GroupState, TierState
-from tests.unit.fakes import FakeGroup, fleet, word_tokenizer
+from tests.unit.fakes import FakeGroup, arrivals_of, fleet, word_tokenizer
 
 # 1,000 tokens take 10, 40 and 160 ms.
 QUALITIES = {"small": 0.3, "medium": 0.4, "large": 0.5}
@@ -37,7 +37,7 @@ LENGTHS = dict.fromkeys(QUALITIES, Lengths(np.full(10, 100)))
 WORK = dict.fromkeys(QUALITIES, Work(10, 1000, 100_000))
 CALM = FleetSnapshot(TIERS, {"g": GroupState(1, 0.0)}, 5.0)
 BEST_EFFORT_AHEAD = GroupState(
-    2, 0.1, ((3.25, 7.5), (40.0, math.inf)), 0.5, 4096, ArrivalStats(200.0, 12.5), False, 16384
+    2, 0.1, ((3.25, 7.5), (40.0, math.inf)), 0.5, 4096, arrivals_of(200.0, 12.5), False, 16384
 )
 CASCADE = QualityTable(QUALITIES, 0.2, cascades={("small", "large"): {5: 0.45}, ("small", "medium"): {5: 0.38}})
 CURVES = QualityTable(QUALITIES, 0.2, {"large": {2: 0.3, 4: 0.45}}, {"medium": {64: 0.39, 80: 0.41}})
@@ -123,20 +123,20 @@ def test_a_decision_that_is_another_one_is_told_by_its_fields() -> None:
     assert refused.differences(decision)[:4] == ["kind", "cause", "retry_after_s", "reason"]
 
 
-# Format 4. If this line cannot be read any more, raise FORMAT and write the line of the new format here.
+# Format 5. If this line cannot be read any more, raise FORMAT and write the line of the new format here.
 LINE = (
-    b'{"format":4,"request_id":"r-1","now_s":2.5,"request":{"work":{"small":{"pairs":2,"tokens":30,"squares":500}},'
+    b'{"format":5,"request_id":"r-1","now_s":2.5,"request":{"work":{"small":{"pairs":2,"tokens":30,"squares":500}},'
     b'"arrived_s":2.25,"budget_ms":null,"pinned":"name","when_none_fits":"degrade","min_quality":0.0,"lengths":{"small":'
     b'{"tokens":[10,20],"template_tokens":3,"firsts":[0],"ranks":[0],"candidates":2}},"max_stages":2,"may_cut":false,"over_share":false,"cascade":null},"fleet":{"tiers":[{"name":"small",'
     b'"quality":0.3,"group":"g","latency":{"alpha_ms":1.0,"beta_ms":0.5,"gamma_ms":0.01,"p99_factor":1.5}}],"groups":'
     b'{"g":{"replicas":1,"backlog_s":0.25,"in_flight":[[4.5,null]],"busy_since_s":1.5,"whole_tokens":0,"arrivals":'
-    b'{"typical_budget_ms":null,"burst_rate_per_s":0.0},"asleep":false,"batch_tokens":64}},"network_ms":2.0,'
+    b'{"typical_budget_ms":null,"burst_rates_per_s":[0.0,0.0,0.0,0.0,0.0,0.0,0.0]},"asleep":false,"batch_tokens":64}},"network_ms":2.0,'
     b'"transfer_ms":1.0,"table":null,"rule":{"expected_arrivals":0.5,"horizon":0.26,"horizon_exponent":0.63,'
     b'"arrival_window":0.2,"memory_s":30.0},"start_s":20.0},"table":{"tiers":{"small":0.3},"retriever":0.1,"depths":{"small":{"5":0.25}},'
     b'"tokens":{},"cascades":{"small>large":{"5":0.35}}},"decision":{"kind":"Plan","stages":[{"tier":"small",'
-    b'"candidates":2,"tiers":["small"]}],"documents":2,"quality":0.3,"predicted_ms":534.5,"budget_ms":null,"fits":true,'
+    b'"candidates":2,"tiers":["small"]}],"documents":2,"quality":0.3,"predicted_ms":539.5,"budget_ms":null,"fits":true,'
     b'"reason":"small is asked for by name","max_tokens":null,"degraded":null,"considered":[{"tier":"small",'
-    b'"quality":0.3,"predicted_ms":534.5,"verdict":"chosen","how":""}],"unloaded":{"tier":"small",'
+    b'"quality":0.3,"predicted_ms":539.5,"verdict":"chosen","how":""}],"unloaded":{"tier":"small",'
     b'"work_ms":[["g",20.46875]]}}}'
 )
 
@@ -147,11 +147,11 @@ def test_a_line_of_this_format_is_read_and_written_unchanged() -> None:
     assert known.request.lengths is not None
     assert known.request.lengths["small"].tokens.tolist() == [10, 20]
     assert known.request.documents == 2, "the second is the same as the first"
-    group = GroupState(1, 0.25, ((4.5, math.inf),), 1.5, arrivals=ArrivalStats(math.inf, 0.0), batch_tokens=64)
+    group = GroupState(1, 0.25, ((4.5, math.inf),), 1.5, arrivals=arrivals_of(math.inf, 0.0), batch_tokens=64)
     assert known.fleet.groups == {"g": group}
     table = QualityTable({"small": 0.3}, 0.1, {"small": {5: 0.25}}, {}, {("small", "large"): {5: 0.35}})
     assert known.fleet.table == table
-    # 250 ms since arrival, 3 of network and transfer, 250 of backlog; 1 + 15 + 5 ms at the mean are 31.5 at p99.
+    # 250 ms since arrival, 3 of network and transfer, 250 of backlog; 1 + 15 + 5 ms at the mean are 31.5 + 5 at p99.
     assert known.differences(known.replayed()) == []
     assert line_of("r-1", known.request, known.fleet, 2.5, known.replayed()) == LINE
 
@@ -166,7 +166,7 @@ def test_a_line_of_this_format_is_read_and_written_unchanged() -> None:
         (LINE[200:], "is not a logged decision"),
         (LINE.replace(b'"backlog_s"', b'"backlog_ms"'), "backlog_ms"),
         (LINE.replace(b'"groups":{"g":{', b'"groups":[{"g":{').replace(b"64}}", b"64}}]"), "is not a logged decision"),
-        (LINE.replace(b'"format":4', b'"format":2'), "has format 2; this version of rankfleet replays format 4"),
+        (LINE.replace(b'"format":5', b'"format":2'), "has format 2; this version of rankfleet replays format 5"),
     ],
 )
 def test_a_damaged_line_or_one_of_another_format_is_refused(line: bytes, why: str) -> None:
@@ -246,6 +246,7 @@ def tables(draw: st.DrawFn, tiers: tuple[str, ...]) -> QualityTable:
     )
 
 
+rates = st.lists(st.floats(0, 1e4), min_size=len(SIZES), max_size=len(SIZES)).map(tuple)
 groups = st.builds(
     GroupState,
     replicas=st.integers(1, 9),
@@ -254,7 +255,8 @@ groups = st.builds(
     busy_since_s=st.floats(0, 10),
     whole_tokens=st.sampled_from((0, 1024, 16384)),
     # Without budgets there are no bursts.
-    arrivals=st.builds(ArrivalStats, st.floats(1, 1e6), st.floats(0, 1e4)) | st.just(ArrivalStats()),
+    arrivals=st.builds(ArrivalStats, st.floats(1, 1e6), st.tuples(*[st.floats(0, 1e4)] * len(SIZES)))
+    | st.just(ArrivalStats()),
     asleep=st.sampled_from((False, False, False, True)),
     batch_tokens=st.integers(64, 16384),
 )

@@ -89,13 +89,13 @@ def test_with_late_binding_smaller_and_more_urgent_work_is_ahead() -> None:
 
 def test_the_arrival_rate_is_that_at_one_replica() -> None:
     view = view_of(keeps(4, 4))
-    view.request_arrived(100.0, 0.0)
+    view.request_arrived(100.0, 500, 0.0)
     sent(view, 5.0)
-    view.request_arrived(300.0, 0.0)
+    view.request_arrived(300.0, 500, 0.0)
     arrivals = demo(view).arrivals
     # Of 100 and 300 the lower quartile; the first met nobody, the second one arrival in 0.2 · 100 ms: 50 a second.
     assert arrivals.typical_budget_ms == 100.0
-    assert arrivals.burst_rate_per_s == pytest.approx(25 / 4)
+    assert arrivals.burst_rate_per_s(100) == pytest.approx(25 / 4)
 
 
 def test_a_group_is_asleep_when_serve_says_that_no_replica_runs_and_none_is_kept() -> None:
@@ -172,7 +172,7 @@ def test_a_new_version_keeps_estimates_and_work_in_flight() -> None:
     config = fleet()
     before = FleetView(config, ledgers(config), {"small": "a1", "medium": "b1", "large": "c1"})
     before.update_latency({"a1": LatencyModel(1, 0, 0), "b1": LatencyModel(2, 0, 0), "c1": LatencyModel(3, 0, 0)})
-    before.request_arrived(300.0, 0.0)
+    before.request_arrived(300.0, 500, 0.0)
     sent(before, 500.0)
     # The small tier is now another model, which has not been measured.
     view = FleetView(config, before.ledgers, {"small": "a2", "medium": "b1", "large": "c1"}, before)

@@ -5,11 +5,12 @@ import math
 import pytest
 
 from rankfleet.estimates.frontier import Frontier, TierOption, quality_range, upper_hull
+from tests.unit.fakes import tier_option
 
 OPTIONS = [
-    TierOption("small", 0.3, 0.0, 10.0, 10.0),
-    TierOption("medium", 0.4, 0.0, 40.0, 40.0),
-    TierOption("large", 0.5, 0.0, 160.0, 160.0),
+    tier_option("small", 0.3, 10.0),
+    tier_option("medium", 0.4, 40.0),
+    tier_option("large", 0.5, 160.0),
 ]
 
 
@@ -31,8 +32,8 @@ def test_a_higher_price_takes_a_cheaper_tier(price: float, tier: str) -> None:
 @pytest.mark.parametrize(
     "option",
     [
-        TierOption("slow", 0.25, 0.0, 20.0, 20.0),  # small is better and faster
-        TierOption("lean", 0.31, 0.0, 39.0, 39.0),  # 0.01 for 29 ms; the next 0.09 for 1 ms: medium is worth it first
+        tier_option("slow", 0.25, 20.0),  # small is better and faster
+        tier_option("lean", 0.31, 39.0),  # 0.01 for 29 ms; the next 0.09 for 1 ms: medium is worth it first
     ],
 )
 def test_a_tier_that_others_beat_is_not_on_the_frontier(option: TierOption) -> None:

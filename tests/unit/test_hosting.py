@@ -125,9 +125,9 @@ def test_a_model_is_below_a_tier_of_higher_quality_wherever_that_is_hosted() -> 
 
 
 def test_latency_is_corrected_by_what_batches_take(models: HostedModels) -> None:
-    # Two chunks of 4 tokens: 4 + 8 = 12 ms are predicted, 13.2 measured. A fifth of the error counts for all models of
+    # Two chunks of 10 tokens: 4 + 20 = 24 ms are predicted, 26.4 measured. A fifth of the error counts for all models of
     # the device, a twentieth more for this one.
-    models.succeeded("a1", [Work(1, 4, 16), Work(1, 4, 16)], 13.2)
+    models.succeeded("a1", [Work(1, 10, 100), Work(1, 10, 100)], 26.4)
     assert models.latency("a1").beta_ms == pytest.approx(1.1**0.25)
     assert models.latencies["b1"].beta_ms == pytest.approx(1.1**0.2)
 
@@ -141,7 +141,7 @@ def test_a_hosted_model_without_a_scorer_has_costs() -> None:
     models = HostedModels({"t": 0.3})
     models.host("a1", HostedModel("t", None, LATENCY), 0.0)
     # Half of a full batch: half of the 4 ms that a batch costs, and 8 ms of its own.
-    assert models.option("a1", Work(2, 8, 32), 16) == ("a1", 0.3, 4.0, 8.0, 10.0, 1.0)
+    assert models.option("a1", Work(2, 8, 32), 16) == ("a1", 0.3, 4.0, 8.0, 10.0, 12.0, 10.0)
 
 
 def test_the_quality_range_is_that_of_all_hosted_models(models: HostedModels) -> None:

@@ -8,7 +8,7 @@ import pytest
 
 from rankfleet.core.errors import ConfigError
 from rankfleet.core.work import Work
-from rankfleet.estimates.latency import LatencyModel, Sample, fit, held_out_errors
+from rankfleet.estimates.latency import SPREAD_MS, LatencyModel, Sample, fit, held_out_errors
 from rankfleet.estimates.profile import profile_json, read_dtypes, read_profile
 
 
@@ -29,7 +29,14 @@ def test_the_fit_recovers_an_exact_model() -> None:
 def test_time_is_a_linear_formula_of_tokens_and_squares() -> None:
     # 2 + 0.01·300 + 0.0001·50000 = 2 + 3 + 5
     assert LatencyModel(2.0, 0.01, 0.0001).mean_ms(work(300, 50000)) == pytest.approx(10.0)
-    assert LatencyModel(2.0, 0.01, 0.0001, 1.5).p99_ms(work(300, 50000)) == pytest.approx(15.0)
+    assert LatencyModel(2.0, 0.01, 0.0001, 1.5).p99_ms(work(300, 50000)) == pytest.approx(15.0 + 0.5 * SPREAD_MS)
+
+
+def test_what_short_batches_vary_by_is_no_share_of_long_ones() -> None:
+    # Batches of 10 to 100 ms take 3 ms more or less than that: 30% of the shortest.
+    found = fit([Sample(work(t), t + 3 * (-1) ** i) for t in range(10, 110, 10) for i in range(40)])
+    assert found.p99_ms(work(10)) == pytest.approx(13.0)
+    assert found.p99_ms(work(100)) < 117.0
 
 
 def test_a_noisy_fit_has_no_negative_coefficient_and_the_p99_of_the_noise() -> None:
@@ -41,13 +48,13 @@ def test_a_noisy_fit_has_no_negative_coefficient_and_the_p99_of_the_noise() -> N
     assert 1.15 < found.p99_factor < 1.4
 
 
-@pytest.mark.parametrize(("batch_tokens", "amortized_ms"), [(1200, 10.625), (300, 12.5), (100, 12.5)])
+@pytest.mark.parametrize(("batch_tokens", "amortized_ms"), [(1200, 11.25), (300, 15.0), (100, 15.0)])
 def test_a_chunk_costs_its_own_time_and_a_share_of_the_fixed_time(batch_tokens: int, amortized_ms: float) -> None:
-    # 2 ms for the batch and 8 for the chunk at the mean, a quarter more at the 99th percentile. A quarter of a full
-    # batch pays a quarter of the 2.5 ms; a chunk above the size of a batch pays them once.
+    # 2 ms for the batch and 8 for the chunk at the mean, a quarter more at the 99th percentile, and a quarter of 10 ms
+    # for the batch. A quarter of a full batch pays a quarter of the 5 ms; a chunk above the size of a batch pays them
+    # once.
     cost = LatencyModel(2.0, 0.01, 0.0001, 1.25).cost(work(300, 50000), batch_tokens)
-    assert cost == pytest.approx((2.5, 10.0, amortized_ms, 0.8))
-    assert cost.mean_amortized_ms == pytest.approx(0.8 * amortized_ms)
+    assert cost == pytest.approx((5.0, 10.0, amortized_ms, 10.0, 8.0 + 2.0 * min(1.0, 300 / batch_tokens)))
 
 
 def test_a_fit_needs_three_samples() -> None:

@@ -4,11 +4,11 @@ import math
 
 import pytest
 
-from rankfleet.estimates.frontier import Frontier, TierOption
+from rankfleet.estimates.frontier import Frontier
 from rankfleet.router.ledger import HEARD_S, Ledger
 from rankfleet.router.replica_record import Entry, ReplicaRecord
 from rankfleet.router.retry import PATIENCE_S
-from tests.unit.fakes import one_tier
+from tests.unit.fakes import one_tier, tier_option
 
 
 def chunk(ms: float = 10.0, run_ms: float | None = None, **more: object) -> Entry:
@@ -145,7 +145,7 @@ def test_a_chunk_that_finds_a_replica_idle_runs_at_once_at_its_planned_tier() ->
 
 
 def test_an_idle_replica_is_expected_to_take_the_best_tier_that_its_horizon_allows() -> None:
-    options = [TierOption("small", 0.3, 0.0, 10.0, 10.0), TierOption("large", 0.5, 0.0, 100.0, 100.0)]
+    options = [tier_option("small", 0.3, 10.0), tier_option("large", 0.5, 100.0)]
     entries = [chunk(frontier=Frontier.of(options), deadline_s=deadline_s) for deadline_s in (1.0, 0.05)]
     for name, entry in zip("ab", entries, strict=True):
         ledger = ledger_of("ab")

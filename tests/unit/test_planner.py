@@ -8,13 +8,13 @@ from rankfleet.core.decisions import GivenOrder, Plan, Refusal, Stage
 from rankfleet.core.pairs import MIN_CHUNK_TOKENS
 from rankfleet.core.sections import Routing
 from rankfleet.core.work import Work
-from rankfleet.estimates.arrivals import ArrivalStats
 from rankfleet.estimates.latency import LatencyModel
 from rankfleet.estimates.lengths import Lengths
 from rankfleet.estimates.quality import QualityTable
 from rankfleet.router.plan_options import PlanRequest
 from rankfleet.router.planner import plan
 from rankfleet.router.snapshot import FleetSnapshot, GroupState, TierState, spread
+from tests.unit.fakes import arrivals_of
 
 # 1,000 tokens take 10, 40 and 160 ms.
 TIERS = tuple(
@@ -200,7 +200,7 @@ def test_a_plan_that_makes_others_late_is_not_taken() -> None:
 
     def decide(backlog_s: float) -> Plan:
         behind = ((backlog_s * 1e3, 9.0),)  # its deadline is later
-        group = GroupState(1, backlog_s, behind, whole_tokens=500, arrivals=ArrivalStats(500.0, 10.0))
+        group = GroupState(1, backlog_s, behind, whole_tokens=500, arrivals=arrivals_of(500.0, 10.0))
         decision = plan(PlanRequest(WORK, 0.0, 500.0), FleetSnapshot(TIERS, {"g": group}, 5.0, rule=rule), 0.0)
         assert isinstance(decision, Plan)
         return decision

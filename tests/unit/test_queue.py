@@ -6,9 +6,10 @@ import random
 import pytest
 
 from rankfleet.core.sections import Scheduling
-from rankfleet.estimates.frontier import Frontier, TierOption
+from rankfleet.estimates.frontier import Frontier
 from rankfleet.replica.batching import QueuedChunk
 from rankfleet.replica.queue import TokenQueue, next_deficit_ms
+from tests.unit.fakes import tier_option
 
 
 def put(
@@ -21,7 +22,7 @@ def put(
     now_s: float = 0.0,
 ) -> int:
     """Ten tokens take a millisecond. Times are in seconds."""
-    frontier = Frontier.of([TierOption(tier, 0.5, 0.0, tokens / 10, tokens / 10)])
+    frontier = Frontier.of([tier_option(tier, 0.5, tokens / 10)])
     return queue.put(QueuedChunk(tokens, deadline, frontier, item, request), now_s)
 
 
@@ -213,14 +214,14 @@ def test_the_device_is_never_idle_while_a_feasible_chunk_waits() -> None:
         free_s = max(free_s, now_s)
         tokens, budget_s = rng.randint(5, 100), rng.choice([0.01, 0.03, 0.2, math.inf])
         waiting[number] = (now_s + budget_s, tokens / 10)
-        frontier = Frontier.of([TierOption("t", 0.5, 0.0, tokens / 10, tokens / 10)])
+        frontier = Frontier.of([tier_option("t", 0.5, tokens / 10)])
         queue.put(QueuedChunk(tokens, now_s + budget_s, frontier, number), now_s)
     assert sorted(out) == list(range(600))
 
 
 def test_requests_that_find_the_replica_idle_get_the_best_tier_however_often_they_come() -> None:
     queue: TokenQueue[str] = TokenQueue(1000)
-    frontier = Frontier.of([TierOption("small", 0.4, 0.0, 1.0, 1.0), TierOption("large", 0.6, 0.0, 100.0, 100.0)])
+    frontier = Frontier.of([tier_option("small", 0.4, 1.0), tier_option("large", 0.6, 100.0)])
 
     def tiers_of(device_idle: bool) -> set[str]:
         tiers = set()

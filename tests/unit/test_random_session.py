@@ -274,7 +274,7 @@ class Session(RuleBasedStateMachine):
         for router in self.fleet.routers:
             for group in router.view.snapshot(now_s).groups.values():
                 assert group.replicas >= 1
-                values += (group.backlog_s, group.arrivals.burst_rate_per_s, *(ms for ms, _ in group.in_flight))
+                values += (group.backlog_s, *group.arrivals.burst_rates_per_s, *(ms for ms, _ in group.in_flight))
             for model in router.view.models.values():
                 values += model.to_json().values()
             for counters in router.offered.counters.values():

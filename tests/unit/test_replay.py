@@ -9,13 +9,13 @@ import numpy as np
 import pytest
 
 import rankfleet.cli
-from rankfleet.estimates.arrivals import ArrivalStats
 from rankfleet.estimates.latency import LatencyModel
 from rankfleet.estimates.lengths import Lengths
 from rankfleet.router.decision_log import line_of
 from rankfleet.router.plan_options import PlanRequest
 from rankfleet.router.planner import plan
 from rankfleet.router.snapshot import FleetSnapshot, GroupState, TierState
+from tests.unit.fakes import arrivals_of
 
 FLEET = FleetSnapshot(
     (
@@ -24,7 +24,7 @@ FLEET = FleetSnapshot(
         TierState("huge", 0.6, "gpu", LatencyModel(0.0, 0.1, 0.0)),
     ),
     {
-        "demo": GroupState(2, 0.03, ((12.0, 3.0), (20.0, 3.0)), arrivals=ArrivalStats(200.0, 12.5), batch_tokens=4096),
+        "demo": GroupState(2, 0.03, ((12.0, 3.0), (20.0, 3.0)), arrivals=arrivals_of(200.0, 12.5), batch_tokens=4096),
         "gpu": GroupState(1, 0.0, asleep=True),
     },
     5.0,

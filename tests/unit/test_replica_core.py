@@ -365,13 +365,13 @@ def test_the_quality_of_a_tier_is_known_after_it_has_left_the_fleet_file(core: R
 
 def test_latency_models_follow_what_batches_take() -> None:
     # Batches take twice as long as profiled; ten of them correct the model.
-    core = core_of(t=simulated("t", LatencyModel(0.0, 0.5, 0.0)))
-    assert core.models(0.0)["t"].beta_ms == 0.5
+    core = core_of(t=simulated("t", LatencyModel(0.0, 2.0, 0.0)))
+    assert core.models(0.0)["t"].beta_ms == 2.0
     for _ in range(10):
         core.submit(chunk(1), 0.0)
         taken(core)
-        finished(core, infer_ms=10.0)
-    assert core.models(0.0)["t"].beta_ms == pytest.approx(1.0, rel=0.1)
+        finished(core, infer_ms=40.0)
+    assert core.models(0.0)["t"].beta_ms == pytest.approx(4.0, rel=0.1)
 
 
 @pytest.mark.parametrize("batch_s", [0.2, 5.0])

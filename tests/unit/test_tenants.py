@@ -31,7 +31,6 @@ from rankfleet.core.messages import RerankRequest
 from rankfleet.core.sections import Routing, Tenant
 from rankfleet.core.work import Work
 from rankfleet.engine.text.inline import INLINE_ENCODED
-from rankfleet.estimates.arrivals import ArrivalStats
 from rankfleet.estimates.latency import LatencyModel
 from rankfleet.replica.batching import QueuedChunk, feasible_chunks, select_batch
 from rankfleet.replica.queue import TokenQueue
@@ -44,7 +43,7 @@ from rankfleet.router.turns import Turns
 from rankfleet.simulate.policies import Policy, fixed_plan
 from rankfleet.simulate.run import IN_TIME, Simulation
 from rankfleet.simulate.workload import Requests, Workload
-from tests.unit.fakes import FakeClock, FakeGroup, fleet, http_client, one_tier, send, service
+from tests.unit.fakes import FakeClock, FakeGroup, arrivals_of, fleet, http_client, one_tier, send, service
 
 # Rates: a bucket holds ten seconds of pairs, and one of requests.
 
@@ -244,7 +243,7 @@ def test_nothing_is_given_up_for_what_is_above_a_share() -> None:
 
 
 def test_what_is_above_a_share_makes_no_batch_longer_than_others_can_wait() -> None:
-    arrivals = ArrivalStats(200.0, 1.0)  # the shortest horizon is 0.26 × 200 = 52 ms
+    arrivals = arrivals_of(200.0, 1.0)  # the shortest horizon is 0.26 × 200 = 52 ms
     above = [chunk(f"above {i}", 1.0, True) for i in range(9)]
     batch = select_batch([chunk("first", 1.0, False), *above], arrivals, Routing(), 10_000, 0.0)
     assert batch.batch == (0, 1, 2, 3, 4)  # 50 ms

@@ -151,7 +151,7 @@ def explain(logged: LoggedDecision) -> None:
             f"{group.backlog_s * 1e3:.1f}",
             f"{ahead_of(request, fleet, name, now_s):.1f}",
             str(len(group.in_flight)),
-            f"{group.arrivals.burst_rate_per_s:.1f}",
+            f"{group.arrivals.burst_rate_per_s(request.tokens):.1f}",
         )
         for name, group in fleet.groups.items()
     ]

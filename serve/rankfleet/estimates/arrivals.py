@@ -1,39 +1,54 @@
 """How requests arrive: their typical budget, and how closely they follow one another."""
 
 import math
-from bisect import bisect_left, insort
+from bisect import bisect_left, bisect_right, insort
 from collections import deque
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from rankfleet.core.sections import MAX_SLO_MS, MIN_SLO_MS, Routing
 
 REMEMBERED_BUDGETS = 256  # with fewer, the lower quartile is mostly noise
+SIZES = tuple(64 * 4**i for i in range(7))  # of requests in tokens: 64 to 262,144, coarser than those of one kind vary
 
 
 @dataclass(frozen=True, slots=True)
 class ArrivalStats:
-    """Recent arrivals in two numbers.
+    """Recent arrivals: their budgets, and how closely they follow one another.
 
     typical_budget_ms: lower quartile of recent budgets (`RecentBudgets`), at most that of the default SLO class;
         infinity if neither is known
-    burst_rate_per_s: mean over recent arrivals of the rate of arrivals just before each (`RecentRates`). 0 counts for
-        an arrival that found nothing in progress: a client that waits for each answer before it sends its next request
-        is delayed by no choice of tier. For Poisson arrivals at a busy replica this is the mean rate; for bursts it is
-        far higher, since most requests arrive in a burst.
+    burst_rates_per_s: mean over recent arrivals of the rate of arrivals just before each (`RecentRates`), for a
+        request of each of SIZES. A smaller arrival counts for its share of that, so that a stream of tiny requests
+        holds others back by its work and not by its number. 0 counts for an arrival that found nothing in progress: a
+        client that waits for each answer before it sends its next request is delayed by no choice of tier. For
+        Poisson arrivals at a busy replica this is the mean rate; for bursts it is far higher, since most requests
+        arrive in a burst.
     """
 
     typical_budget_ms: float = math.inf
-    burst_rate_per_s: float = 0.0
+    burst_rates_per_s: tuple[float, ...] = (0.0,) * len(SIZES)
 
-    def horizon_ms(self, price: float, routing: Routing) -> float:
-        """The time in which a backlog has to drain. price: of device time, per typical budget of it.
+    def burst_rate_per_s(self, tokens: int) -> float:
+        """As it concerns a request of so many tokens."""
+        return self.burst_rates_per_s[max(0, bisect_right(SIZES, tokens) - 1)]
+
+    def at_one_of(self, replicas: int) -> "ArrivalStats":
+        """Where they spread evenly over so many replicas."""
+        return replace(self, burst_rates_per_s=tuple(rate / replicas for rate in self.burst_rates_per_s))
+
+    def horizon_ms(self, price: float, routing: Routing, tokens: int) -> float:
+        """The time in which a backlog has to drain.
+
+        price: of device time, per typical budget of it
+        tokens: of the largest request in the backlog
 
             max(expected_arrivals ÷ burst_rate, horizon · typical_budget · price ** horizon_exponent)
 
         The first term is long when arrivals are sparse: no need to hold back for requests that will not come. The
         second lets a backlog wait longer for a tier that gains much. Infinite if no budget or no burst has been seen.
         """
-        sparse_ms = routing.expected_arrivals / self.burst_rate_per_s * 1e3 if self.burst_rate_per_s > 0 else math.inf
+        rate_per_s = self.burst_rate_per_s(tokens)
+        sparse_ms = routing.expected_arrivals / rate_per_s * 1e3 if rate_per_s > 0 else math.inf
         return max(sparse_ms, routing.horizon * self.typical_budget_ms * price**routing.horizon_exponent)
 
 
@@ -73,31 +88,42 @@ class RecentBudgets:
 
 @dataclass
 class RecentRates:
-    """The mean, over the arrivals that are not older than a limit, of the rate just before each.
+    """The mean, over the arrivals that are not older than a limit, of the rate just before each. Both count an arrival
+    by its weight.
 
     The limit, for the same reason as that of budgets: were arrivals to fade, those of a dense stream would outweigh
     the few that follow it for minutes.
     """
 
-    _seconds: deque[list[float]] = field(default_factory=deque)  # start, arrivals and sum of their rates, oldest first
+    _rate_per_s: float = 0.0  # just after the last arrival
+    _seconds: deque[list[float]] = field(default_factory=deque)  # start, sums of weights and of weighted rates
+    _weights: float = 0.0  # sums of those
+    _weighted: float = 0.0
 
-    def add(self, rate_per_s: float, now_s: float) -> None:
-        """Remember the rate just before an arrival."""
+    def arrived(self, weight: float, kept: float, window_s: float, now_s: float, found_idle: bool) -> None:
+        """Count an arrival. kept: of the rate after the one before it. window_s: in which the rate fades."""
+        self._rate_per_s *= kept
         if not self._seconds or now_s - self._seconds[-1][0] >= 1.0:
             self._seconds.append([now_s, 0.0, 0.0])
-        second = self._seconds[-1]
-        second[1] += 1.0
-        second[2] += rate_per_s
+        second, weighted = self._seconds[-1], 0.0 if found_idle else weight * self._rate_per_s
+        second[1] += weight
+        second[2] += weighted
+        self._weights += weight
+        self._weighted += weighted
+        self._rate_per_s += weight / window_s
 
     def forget(self, before_s: float) -> None:
         """Forget the seconds that began before then."""
         while self._seconds and self._seconds[0][0] < before_s:
-            self._seconds.popleft()
+            _, weights, weighted = self._seconds.popleft()
+            self._weights, self._weighted = self._weights - weights, self._weighted - weighted
+        if not self._seconds:
+            self._weights = self._weighted = 0.0  # without what rounding has left
 
     @property
     def mean_per_s(self) -> float:
         """0 before the first arrival."""
-        return sum(rates for _, _, rates in self._seconds) / max(1.0, sum(count for _, count, _ in self._seconds))
+        return max(0.0, self._weighted / self._weights) if self._weights > 0 else 0.0
 
 
 @dataclass
@@ -113,26 +139,27 @@ class ArrivalMeter:
     default_slo_ms: float = math.inf
     stats: ArrivalStats = field(default_factory=ArrivalStats)
     _budgets: RecentBudgets = field(default_factory=RecentBudgets)
-    _rates: RecentRates = field(default_factory=RecentRates)
+    _rates: tuple[RecentRates, ...] = field(default_factory=lambda: tuple(RecentRates() for _ in SIZES))
     _last_arrival_s: float = -math.inf
-    _rate_per_s: float = 0.0
 
-    def arrived(self, budget_ms: float, now_s: float, found_idle: bool = False) -> None:
+    def arrived(self, budget_ms: float, now_s: float, tokens: int, found_idle: bool = False) -> None:
         """Count one request.
 
         budget_ms: time left until its deadline; infinity for none
+        tokens: of its pairs
         found_idle: whether nothing else was in progress when it arrived
         """
         elapsed_s = max(0.0, now_s - self._last_arrival_s)
         self._budgets.forget(now_s - self.routing.memory_s)
-        self._rates.forget(now_s - self.routing.memory_s)
         if 0 < budget_ms < math.inf:
             self._budgets.add(budget_ms, now_s)
         typical_budget_ms = min(self._budgets.lower_quartile_ms, self.default_slo_ms)
         # Without budgets there is no scale of time by which to judge a burst, and none is needed.
         window_s = self.routing.arrival_window * typical_budget_ms / 1e3
-        rate = self._rate_per_s * math.exp(-elapsed_s / window_s) if window_s < math.inf else 0.0
-        self._rates.add(0.0 if found_idle else rate, now_s)
-        self._rate_per_s = rate + 1 / window_s
+        kept = math.exp(-elapsed_s / window_s) if window_s < math.inf else 0.0
+        for size, rates in zip(SIZES, self._rates, strict=True):
+            rates.forget(now_s - self.routing.memory_s)
+            weight = 1.0 if budget_ms <= typical_budget_ms else min(1.0, tokens / size)
+            rates.arrived(weight, kept, window_s, now_s, found_idle)
         self._last_arrival_s = now_s
-        self.stats = ArrivalStats(typical_budget_ms, self._rates.mean_per_s)
+        self.stats = ArrivalStats(typical_budget_ms, tuple(rates.mean_per_s for rates in self._rates))

@@ -6,7 +6,7 @@ A device drifts from its profile: other processes on the machine, another clock 
 import math
 from dataclasses import dataclass, field
 
-from rankfleet.estimates.latency import LatencyModel
+from rankfleet.estimates.latency import SPREAD_MS, LatencyModel
 
 # Weights of exponential averages: the share of a batch's error that each part of the correction takes over.
 DEVICE_GAIN = 0.2  # the part that all models of the device share: usually it is the device that got slower
@@ -14,6 +14,7 @@ MODEL_GAIN = 0.05  # the model's own part: its profile may be off where the othe
 OVERHEAD_GAIN = 0.25  # the overhead, by batches that are shorter than SHORT_MS
 SHORT_MS = 5.0  # longer batches vary by more than the millisecond or two of overhead; the largest overhead
 VARIANCE_GAIN = 0.05  # the variance of the error: about twenty batches show a change
+WHOLE_MS = 20.0  # profiled time of a batch that counts in full; of shorter ones, their share of it
 MAX_LOG_STEP = 0.05  # one batch moves either part by at most 5%, however far off it was
 MAX_LOG_ERROR = 0.4  # a batch enters the variance with at most this error
 MAX_FACTOR = 4.0  # a device that differs more from its profile needs a new one
@@ -66,11 +67,13 @@ class Correction:
             return
         error = math.log(measured_ms / predicted_ms)
         limit = math.log(MAX_FACTOR)
-        self._device_part = clamp(self._device_part + clamp(DEVICE_GAIN * error, MAX_LOG_STEP), limit)
-        own_part = self._own_parts.get(name, 0.0) + clamp(MODEL_GAIN * error, MAX_LOG_STEP)
+        weight = min(1.0, profiled_ms / WHOLE_MS)
+        self._device_part = clamp(self._device_part + weight * clamp(DEVICE_GAIN * error, MAX_LOG_STEP), limit)
+        own_part = self._own_parts.get(name, 0.0) + weight * clamp(MODEL_GAIN * error, MAX_LOG_STEP)
         self._own_parts[name] = max(-limit - self._device_part, min(limit - self._device_part, own_part))
         self._profiled_variances[name] = log_sigma(model) ** 2
         variance = self._variances.get(name, self._profiled_variances[name])
+        error = math.log((measured_ms + SPREAD_MS) / (predicted_ms + SPREAD_MS))
         self._variances[name] = variance + VARIANCE_GAIN * (clamp(error, MAX_LOG_ERROR) ** 2 - variance)
 
     def rested(self, idle_s: float) -> None:
@@ -102,5 +105,5 @@ class Correction:
 
 
 def log_sigma(model: LatencyModel) -> float:
-    """σ of ln(measured ÷ predicted) that the model's p99_factor stands for."""
+    """σ of ln((measured + SPREAD_MS) ÷ (predicted + SPREAD_MS)) that the model's p99_factor stands for."""
     return math.log(model.p99_factor) / P99_SIGMAS

@@ -22,7 +22,13 @@ class TierOption(NamedTuple):
     fixed_ms: float
     marginal_ms: float
     amortized_ms: float
-    mean_over_p99: float = 1.0
+    mean_ms: float
+    mean_amortized_ms: float
+
+    @property
+    def p99_ms(self) -> float:
+        """99th percentile of a batch of the chunk alone."""
+        return self.fixed_ms + self.marginal_ms
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,13 +62,13 @@ class Frontier:
         """Index of the point chosen at a price of device time: the last whose gain per millisecond is worth it."""
         return bisect_right(self.negative_prices, -price_per_ms) - 1
 
-    def alone(self, left_ms: float, arrivals: ArrivalStats, routing: Routing) -> TierOption:
-        """The point that an idle device takes for one chunk: the best that is done within `left_ms` and within the
-        horizon at its price. It is the rule of `replica/batching.py` for a queue of one."""
+    def alone(self, left_ms: float, tokens: int, arrivals: ArrivalStats, routing: Routing) -> TierOption:
+        """The point that an idle device takes for one chunk of so many tokens: the best that is done within `left_ms`
+        and within the horizon at its price. It is the rule of `replica/batching.py` for a queue of one."""
         for point, negative_price in zip(reversed(self.points), reversed(self.negative_prices), strict=True):
             price = -negative_price * arrivals.typical_budget_ms
-            ms = point.fixed_ms + point.marginal_ms
-            if ms <= left_ms and ms <= arrivals.horizon_ms(price, routing):
+            ms = point.p99_ms
+            if ms <= left_ms and ms <= arrivals.horizon_ms(price, routing, tokens):
                 return point
         return self.points[0]
 

@@ -13,6 +13,7 @@ import numpy as np
 from rankfleet.core.work import Work
 
 MIN_MS = 1.0  # the rest of a request costs more than that: below it a relative error says nothing
+SPREAD_MS = 10.0  # batches vary by as much as if each took this longer than it does
 
 
 @dataclass(frozen=True)
@@ -24,25 +25,20 @@ class Sample:
 
 
 class Cost(NamedTuple):
-    """What a chunk costs at one tier. Times are 99th percentiles.
+    """What a chunk costs at one tier: 99th percentiles, and for means two that say so.
 
     fixed_ms: what any batch of this tier costs, however small
     marginal_ms: what this chunk adds to a batch
     amortized_ms: marginal_ms + fixed_ms · (tokens of the chunk ÷ tokens of a full batch, at most 1)
-    mean_over_p99: mean time ÷ 99th percentile, so that time · mean_over_p99 is the mean
-
-    Alone in a batch the chunk takes fixed_ms + marginal_ms.
+    mean_ms: of the chunk alone in a batch; the 99th percentile is fixed_ms + marginal_ms
+    mean_amortized_ms: the measure of load
     """
 
     fixed_ms: float
     marginal_ms: float
     amortized_ms: float
-    mean_over_p99: float = 1.0
-
-    @property
-    def mean_amortized_ms(self) -> float:
-        """Mean device time of the chunk in a full batch, the measure of load."""
-        return self.amortized_ms * self.mean_over_p99
+    mean_ms: float
+    mean_amortized_ms: float
 
 
 @dataclass(frozen=True)
@@ -52,7 +48,9 @@ class LatencyModel:
     alpha_ms: per batch
     beta_ms: per token
     gamma_ms: per squared token, summed over pairs
-    p99_factor: 99th percentile of measured ÷ predicted, so that a plan that "fits" does so for slow batches too
+    p99_factor: 99th percentile of (measured + SPREAD_MS) ÷ (predicted + SPREAD_MS), so that a plan that "fits" does so
+        for slow batches too. All batches vary by a few milliseconds, whatever they take: were that a share of their
+        time, short ones would make the 99th percentile of long ones look far higher than it is.
     """
 
     alpha_ms: float
@@ -66,14 +64,20 @@ class LatencyModel:
 
     def p99_ms(self, work: Work) -> float:
         """99th percentile of the time of a batch of this work."""
-        return self.mean_ms(work) * self.p99_factor
+        return self.mean_ms(work) * self.p99_factor + self._spread_ms
+
+    @property
+    def _spread_ms(self) -> float:
+        """The part of the 99th percentile that does not grow with the batch."""
+        return (self.p99_factor - 1.0) * SPREAD_MS
 
     def cost(self, work: Work, batch_tokens: int) -> Cost:
         """What a chunk of this work costs. batch_tokens: of a full batch."""
-        fixed_ms = self.alpha_ms * self.p99_factor
-        marginal_ms = (self.beta_ms * work.tokens + self.gamma_ms * work.squares) * self.p99_factor
-        amortized_ms = marginal_ms + fixed_ms * min(1.0, work.tokens / batch_tokens)
-        return Cost(fixed_ms, marginal_ms, amortized_ms, 1.0 / self.p99_factor)
+        mean_ms, share = self.mean_ms(work), min(1.0, work.tokens / batch_tokens)
+        fixed_ms = self.alpha_ms * self.p99_factor + self._spread_ms
+        marginal_ms = (mean_ms - self.alpha_ms) * self.p99_factor
+        mean_amortized_ms = mean_ms - self.alpha_ms * (1.0 - share)
+        return Cost(fixed_ms, marginal_ms, marginal_ms + fixed_ms * share, mean_ms, mean_amortized_ms)
 
     def to_json(self) -> dict[str, float]:
         return asdict(self)
@@ -91,8 +95,8 @@ def fit(samples: Sequence[Sample]) -> LatencyModel:
     """Non-negative least squares on relative errors, on the median time of each size of batch.
 
     A coefficient that comes out negative is noise around zero: it is set to zero and the others are fitted again.
-    p99_factor is the 99th percentile of measured ÷ predicted over all samples. With fewer than about 200 samples it is
-    a lower quantile, such that the two slowest do not count: while a machine starts up the slowest may be anything.
+    p99_factor is as in `LatencyModel`, over all samples. With fewer than about 200 samples it is a lower quantile, such
+    that the two slowest do not count: while a machine starts up the slowest may be anything.
     Raises ValueError for fewer than three samples.
     """
     if len(samples) < 3:
@@ -110,7 +114,7 @@ def fit(samples: Sequence[Sample]) -> LatencyModel:
         active.pop(int(solved.argmin()))
     alpha, beta, gamma = coefficients.tolist()
     model = LatencyModel(alpha, beta, gamma)
-    errors = [(s.ms - mean_ms) / max(mean_ms, MIN_MS) for s in samples for mean_ms in (model.mean_ms(s.work),)]
+    errors = [(s.ms - mean_ms) / (mean_ms + SPREAD_MS) for s in samples for mean_ms in (model.mean_ms(s.work),)]
     slow = float(np.quantile(errors, min(0.99, (len(samples) - 3) / (len(samples) - 1))))
     return replace(model, p99_factor=1.0 + max(0.0, slow))
 

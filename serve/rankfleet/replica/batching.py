@@ -78,14 +78,11 @@ class QueuedChunk(Generic[T]):
     @property
     def latest_start_s(self) -> float:
         """When the device must start at the latest for it to be in time, alone at its cheapest tier in the mean."""
-        point = self.frontier.points[0]
-        return self.deadline_s - (point.fixed_ms + point.marginal_ms) * point.mean_over_p99 / 1e3
+        return self.deadline_s - self.frontier.points[0].mean_ms / 1e3
 
     def is_infeasible(self, now_s: float) -> bool:
         """Whether its latest start has passed."""
-        point = self.frontier.points[0]
-        mean_ms = (point.fixed_ms + point.marginal_ms) * point.mean_over_p99
-        return mean_ms > (self.deadline_s - now_s) * 1e3 + ROUNDING_MS
+        return self.frontier.points[0].mean_ms > (self.deadline_s - now_s) * 1e3 + ROUNDING_MS
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,15 +144,15 @@ def select_batch(
     left_ms = (first.deadline_s - now_s) * 1e3 + ROUNDING_MS
     points = first.frontier.points
     index = first.frontier.index_at(price_per_ms)
-    while index > 0 and points[index].fixed_ms + points[index].marginal_ms > left_ms:
+    while index > 0 and points[index].p99_ms > left_ms:
         index -= 1
     point = points[index]
-    horizon_ms = arrivals.horizon_ms(price, routing)
+    horizon_ms = arrivals.horizon_ms(price, routing, first.tokens)
     typical_s = now_s + (arrivals.typical_budget_ms + ROUNDING_MS) / 1e3
     can_wait = first.can_wait(typical_s)
-    first_ms = point.fixed_ms + point.marginal_ms
+    first_ms = point.p99_ms
     if first_ms > left_ms:  # in time at the mean only: let others join by the same measure
-        left_ms /= point.mean_over_p99
+        left_ms *= first_ms / max(point.mean_ms, ROUNDING_MS)
     yielding_ms = min(left_ms, shortest_ms)
     max_ms = deficit_ms if len(order) < len(feasible) else yielding_ms if can_wait else left_ms
     if can_wait and first_ms > max_ms and first.pairs > 1:
@@ -184,11 +181,10 @@ def feasible_chunks(waiting: Sequence[QueuedChunk[Any]], now_s: float) -> list[i
         point = chunk.frontier.points[0]
         left_ms = (chunk.deadline_s - now_s) * 1e3 + ROUNDING_MS
         if not tried:  # amortized times hold a share of the fixed cost; the first batch pays the rest of it at once
-            busy_ms = (point.fixed_ms - (point.amortized_ms - point.marginal_ms)) * point.mean_over_p99
-        mean_ms = point.amortized_ms * point.mean_over_p99
+            busy_ms = point.mean_ms - point.mean_amortized_ms
         tried.append(i)
-        busy_ms += mean_ms
-        heapq.heappush(largest, (-mean_ms, i))
+        busy_ms += point.mean_amortized_ms
+        heapq.heappush(largest, (-point.mean_amortized_ms, i))
         while busy_ms > left_ms and largest:
             negative_ms, dropped = heapq.heappop(largest)
             busy_ms += negative_ms
@@ -204,7 +200,8 @@ def find_price(chunks: Sequence[QueuedChunk[Any]], arrivals: ArrivalStats, routi
     """
     if drains_in_time(chunks, PRICES[0], arrivals, routing, now_s):  # at low load, the most frequent case
         return PRICES[0]
-    has_spread = chunks[0].frontier.points[0].mean_over_p99 < 1.0
+    cheapest = chunks[0].frontier.points[0]
+    has_spread = cheapest.mean_ms < cheapest.p99_ms
     at_mean = has_spread and not drains_in_time(chunks, PRICES[-1], arrivals, routing, now_s)
     low, high = 1, len(PRICES) - 1
     while low < high:
@@ -224,25 +221,29 @@ def drains_in_time(
     now_s: float,
     at_mean: bool = False,
 ) -> bool:
-    """Whether all chunks, each at its tier by this price, are done by their deadlines and within the horizon.
+    """Whether all chunks, each at its tier by this price, are done by their deadlines and within the horizon, which is
+    that of the largest chunk so far.
 
     at_mean: by mean times, not by the 99th percentile. Best-effort chunks come last and do not count; those above a
     share count if nothing else waits.
     """
     price_per_ms = price / arrivals.typical_budget_ms
-    horizon_ms = arrivals.horizon_ms(price, routing)
     first = chunks[0].frontier
     point = first.points[first.index_at(price_per_ms)]
     # As in `feasible_chunks`: the part of the first batch's fixed cost that amortized times leave out.
-    start_ms = (point.fixed_ms - (point.amortized_ms - point.marginal_ms)) * (point.mean_over_p99 if at_mean else 1.0)
+    start_ms = point.mean_ms - point.mean_amortized_ms if at_mean else point.p99_ms - point.amortized_ms
     start_ms += now_s * 1e3 - ROUNDING_MS
-    busy_ms = 0.0
+    busy_ms = horizon_ms = 0.0
+    largest = -1
     for chunk in chunks:
         if chunk.deadline_s == math.inf or chunk.over_share is not chunks[0].over_share:
             break
+        if chunk.tokens > largest:
+            largest = chunk.tokens
+            horizon_ms = arrivals.horizon_ms(price, routing, largest)
         frontier = chunk.frontier
         point = frontier.points[frontier.index_at(price_per_ms)]
-        busy_ms += point.amortized_ms * point.mean_over_p99 if at_mean else point.amortized_ms
+        busy_ms += point.mean_amortized_ms if at_mean else point.amortized_ms
         if busy_ms > horizon_ms or start_ms + busy_ms > chunk.deadline_s * 1e3:
             return False
     return True
@@ -265,7 +266,7 @@ def serving_order(
     start = bisect_left(feasible, True, key=lambda i: waiting[i].is_best_effort)
     first = waiting[feasible[start]]
     point = first.frontier.points[first.frontier.index_at(price_per_ms)]
-    first_ms = point.fixed_ms + point.marginal_ms
+    first_ms = point.p99_ms
     return feasible[start:] if min(first_ms, max(shortest_ms, first_ms / first.pairs)) <= deficit_ms else feasible
 
 
@@ -286,7 +287,7 @@ def fill_batch(
     """
     batch = [order[0]]
     tokens = waiting[order[0]].tokens
-    batch_ms = point.fixed_ms + point.marginal_ms
+    batch_ms = point.p99_ms
     for i in order[1:]:
         chunk = waiting[i]
         index = chunk.frontier.index_by_tier.get(point.tier)

@@ -130,7 +130,7 @@ class ReplicaCore:
                 late.append(queued)
             elif not queued.item.pending.has_left:
                 point = queued.frontier.points[queued.frontier.index_by_tier[name]]
-                return self._start(name, [queued], point.fixed_ms + point.marginal_ms, now_s), self._all_leave(late)
+                return self._start(name, [queued], point.p99_ms, now_s), self._all_leave(late)
         taken = self._queue.take(now_s)
         decision, expired = taken.decision, self._all_leave((*late, *taken.infeasible))
         if decision.tier is None:
@@ -138,7 +138,7 @@ class ReplicaCore:
         if decision.share < 1:
             part = self._split(taken.batch[0], decision.tier, decision.share)
             (point,) = part.frontier.points
-            return self._start(decision.tier, [part], point.fixed_ms + point.marginal_ms, now_s), expired
+            return self._start(decision.tier, [part], point.p99_ms, now_s), expired
         return self._start(decision.tier, taken.batch, decision.predicted_ms, now_s), expired
 
     def finish(self, infer_ms: float, now_s: float) -> Batch:
@@ -155,7 +155,7 @@ class ReplicaCore:
             point, pending = queued.frontier.points[queued.frontier.index_by_tier[name]], queued.item.pending
             is_below = hosted.is_below(name, pending.chunk.unloaded_tier)
             unloaded_ms = pending.unloaded_ms * (queued.tokens / max(1, pending.chunk.pairs.tokens))
-            self.load.scored(unloaded_ms, point.amortized_ms * point.mean_over_p99, is_below)
+            self.load.scored(unloaded_ms, point.mean_amortized_ms, is_below)
         return batch
 
     def answers(

@@ -24,7 +24,7 @@ from rankfleet.router.plan_options import PlanRequest
 from rankfleet.router.planner import plan
 from rankfleet.router.snapshot import FleetSnapshot, GroupState, TierState
 
-FORMAT = 4  # raise it with every change of what a line holds
+FORMAT = 5  # raise it with every change of what a line holds
 
 
 @dataclass(frozen=True)
@@ -134,7 +134,7 @@ def fleet_of(data: dict[str, Any], table: dict[str, Any] | None) -> FleetSnapsho
 def group_of(data: dict[str, Any]) -> GroupState:
     in_flight = tuple((ms, infinite_if_null(deadline_s)) for ms, deadline_s in data["in_flight"])
     typical_budget_ms = infinite_if_null(data["arrivals"]["typical_budget_ms"])
-    arrivals = ArrivalStats(**data["arrivals"] | {"typical_budget_ms": typical_budget_ms})
+    arrivals = ArrivalStats(typical_budget_ms, tuple(data["arrivals"]["burst_rates_per_s"]))
     return GroupState(**data | {"in_flight": in_flight, "arrivals": arrivals})
 
 

@@ -212,7 +212,7 @@ class Dispatcher:
         while True:
             now_s = self._clock()
             entry = Entry(predicted_ms(frontier), attempts.at_s, now_s, frontier, p99_ms / 1e3, usable, attempts.tried)
-            entry.over_share = chunk.over_share
+            entry.over_share, entry.tokens = chunk.over_share, work.tokens
             try:
                 # Without its deadline it must not expire with its siblings, which may still wait with theirs.
                 request = chunk.request if attempts.at_s == deadline.at_s else None

@@ -6,7 +6,7 @@ from types import MappingProxyType
 
 from rankfleet.core.config import FleetConfig
 from rankfleet.core.work import Work
-from rankfleet.estimates.arrivals import ArrivalMeter, ArrivalStats
+from rankfleet.estimates.arrivals import ArrivalMeter
 from rankfleet.estimates.frontier import Frontier, TierOption, quality_range
 from rankfleet.estimates.latency import LatencyModel
 from rankfleet.estimates.precision import Precision
@@ -109,9 +109,9 @@ class FleetView:
         beside that of the chunk; by default all that are."""
         return self.transfers.ms(self.transfers.requests if others is None else others, now_s)
 
-    def request_arrived(self, budget_ms: float | None, now_s: float) -> None:
-        """A request has arrived; budget_ms: None for best-effort work."""
-        self._meter.arrived(math.inf if budget_ms is None else budget_ms, now_s, found_idle=not self.busy)
+    def request_arrived(self, budget_ms: float | None, tokens: int, now_s: float) -> None:
+        """A request has arrived; budget_ms: None for best-effort work. tokens: of its pairs."""
+        self._meter.arrived(math.inf if budget_ms is None else budget_ms, now_s, tokens, found_idle=not self.busy)
 
     @property
     def busy(self) -> bool:
@@ -157,7 +157,7 @@ class FleetView:
         arrivals = self._meter.stats
         # A request that stays whole goes to one replica; one that is cut sends a part to each of them.
         if whole_tokens:
-            arrivals = ArrivalStats(arrivals.typical_budget_ms, arrivals.burst_rate_per_s / replicas)
+            arrivals = arrivals.at_one_of(replicas)
         return GroupState(
             replicas,
             ledger.backlog_s(replicas, now_s),

@@ -125,7 +125,7 @@ class FleetRouter:
         """
         if decision.unloaded is not None and not probe:
             if not request.over_share:
-                self.fleet.request_arrived(request.budget_ms, self._clock())
+                self.fleet.request_arrived(request.budget_ms, request.tokens, self._clock())
             self._offered.add(decision.unloaded.work_ms)
         if isinstance(decision, Plan) or (isinstance(decision, Refusal) and decision.cause != "load"):
             return

@@ -53,6 +53,11 @@ class PlanRequest:
             return next(iter(self.lengths.values())).candidates
         return next(iter(self.work.values())).pairs
 
+    @property
+    def tokens(self) -> int:
+        """Of all its pairs, by the tier that makes the most of them."""
+        return max(work.tokens for work in self.work.values())
+
     def share(self, documents: int) -> float:
         """The share of the pairs that so many documents of each query are."""
         if self.lengths is not None:

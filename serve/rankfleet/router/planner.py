@@ -127,12 +127,12 @@ def choose(request: PlanRequest, fleet: FleetSnapshot, now_s: float) -> Choice:
         return when_none_fits(request, fleet, found, fastest, budget_ms, given)
     chosen, deferred = fitting[0], list[PlanOption]()
     if request.budget_ms is not None and measured:
-        chosen, deferred = best_within_horizon(fitting, fastest, fleet, request.over_share)
+        chosen, deferred = best_within_horizon(fitting, fastest, fleet, request)
     return Choice(chosen, True, found, deferred, fastest)
 
 
 def best_within_horizon(
-    fitting: Sequence[PlanOption], fastest: PlanOption, fleet: FleetSnapshot, over_share: bool
+    fitting: Sequence[PlanOption], fastest: PlanOption, fleet: FleetSnapshot, request: PlanRequest
 ) -> tuple[PlanOption, list[PlanOption]]:
     """The best option with which the group's backlog drains within its horizon, and the better ones that were passed
     over because it would not.
@@ -141,19 +141,22 @@ def best_within_horizon(
     millisecond over the next cheaper one on the concave frontier. The fastest option is never passed over.
     Best-effort work and what is above shares counts only for a request that is above one itself (`over_share`).
     """
+    tokens = request.tokens
     deferred: list[PlanOption] = []
     prices: dict[str, dict[int, float]] = {}  # group → place in `fitting` → price per typical budget
     for place, option in enumerate(fitting):
         group = fleet.groups[option.group]
-        if option is fastest or group.arrivals.burst_rate_per_s <= 0:  # or no other request has been seen to come
+        if (
+            option is fastest or group.arrivals.burst_rate_per_s(tokens) <= 0
+        ):  # or no other request has been seen to come
             return option, deferred
         if option.group not in prices:
             here = [i for i, other in enumerate(fitting) if other.group == option.group]
             corners = upper_hull([fitting[i].engine_ms for i in here], [fitting[i].quality for i in here])
             unit = fleet.scale / group.arrivals.typical_budget_ms
             prices[option.group] = {here[i]: price / unit for i, price in corners}
-        horizon_ms = group.arrivals.horizon_ms(prices[option.group].get(place, 0.0), fleet.rule)
-        backlog_s = group.backlog_s if over_share else group.urgent_backlog_s
+        horizon_ms = group.arrivals.horizon_ms(prices[option.group].get(place, 0.0), fleet.rule, tokens)
+        backlog_s = group.backlog_s if request.over_share else group.urgent_backlog_s
         if backlog_s * 1e3 + option.engine_ms <= horizon_ms:
             return option, deferred
         deferred.append(option)

@@ -33,6 +33,7 @@ class Entry:
     record: where it counts; None before a replica is chosen. A replica that Serve lists again has a new one.
     given_up: why its answer is not waited for any more; empty while it is.
     over_share: as in `Chunk`.
+    tokens: of its pairs.
     """
 
     predicted_ms: float
@@ -49,6 +50,7 @@ class Entry:
     record: "ReplicaRecord | None" = None
     given_up: str = ""
     over_share: bool = False
+    tokens: int = 0
 
 
 @dataclass(slots=True)
@@ -103,13 +105,13 @@ class ReplicaRecord:
         entry.record, entry.placed_s, entry.answer_s = self, now_s, entry.p99_s + ahead_ms / 1e3
         is_idle = ahead_ms <= 0
         if not entry.over_share:
-            self.arrivals.arrived(left_ms, now_s, found_idle=is_idle)
+            self.arrivals.arrived(left_ms, now_s, entry.tokens, found_idle=is_idle)
         if not is_idle:
             self.since_ms += entry.predicted_ms
             return
         if entry.frontier is not None:  # it starts at once
-            point = entry.frontier.alone(left_ms, self.arrivals.stats, self.arrivals.routing)
-            entry.run_ms = (point.fixed_ms + point.marginal_ms) * point.mean_over_p99
+            point = entry.frontier.alone(left_ms, entry.tokens, self.arrivals.stats, self.arrivals.routing)
+            entry.run_ms = point.mean_ms
         self.known_s, self.backlog_s = now_s, entry.run_ms / 1e3
 
     def loses(self, entry: Entry, now_s: float) -> None:

@@ -20,7 +20,7 @@ from rankfleet.core.timing import Timing
 from rankfleet.core.work import Work
 from rankfleet.estimates.correction import log_sigma
 from rankfleet.estimates.fusion import Fusion
-from rankfleet.estimates.latency import LatencyModel
+from rankfleet.estimates.latency import SPREAD_MS, LatencyModel
 from rankfleet.estimates.load import OfferedLoad
 from rankfleet.estimates.request_cost import RequestCost
 from rankfleet.replica.hosting import HostedModel
@@ -229,7 +229,8 @@ class Simulation:
         """A device: takes the time of the batch, and scores all pairs alike."""
         ms = model.latency.mean_ms(Work.sum(chunk.pairs.work for chunk in chunks))
         if self._sigma[model.tier]:
-            ms *= math.exp(self._sigma[model.tier] * self._rng.standard_normal())
+            ms = (ms + SPREAD_MS) * math.exp(self._sigma[model.tier] * self._rng.standard_normal()) - SPREAD_MS
+            ms = max(0.0, ms)
         self._outcome.gpu_s += ms / 1e3
         self._outcome.batches += 1
         await asyncio.sleep(ms / 1e3)
