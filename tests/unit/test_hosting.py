@@ -125,8 +125,8 @@ def test_a_model_is_below_a_tier_of_higher_quality_wherever_that_is_hosted() -> 
 
 
 def test_latency_is_corrected_by_what_batches_take(models: HostedModels) -> None:
-    # Two chunks of 10 tokens: 4 + 20 = 24 ms are predicted, 26.4 measured. A fifth of the error counts for all models of
-    # the device, a twentieth more for this one.
+    # Two chunks of 10 tokens: 4 + 20 = 24 ms are predicted, 26.4 measured. A fifth of the error counts for all models
+    # of the device, a twentieth more for this one.
     models.succeeded("a1", [Work(1, 10, 100), Work(1, 10, 100)], 26.4)
     assert models.latency("a1").beta_ms == pytest.approx(1.1**0.25)
     assert models.latencies["b1"].beta_ms == pytest.approx(1.1**0.2)
