@@ -165,6 +165,7 @@ def test_a_line_of_this_format_is_read_and_written_unchanged() -> None:
         (LINE[:-1], "is not a logged decision"),
         (LINE[200:], "is not a logged decision"),
         (LINE.replace(b'"backlog_s"', b'"backlog_ms"'), "backlog_ms"),
+        (LINE.replace(b'"burst_rates_per_s":[0.0,', b'"burst_rates_per_s":['), "burst_rates_per_s: 6 in place of 7"),
         (LINE.replace(b'"groups":{"g":{', b'"groups":[{"g":{').replace(b"64}}", b"64}}]"), "is not a logged decision"),
         (LINE.replace(b'"format":5', b'"format":2'), "has format 2; this version of rankfleet replays format 5"),
     ],

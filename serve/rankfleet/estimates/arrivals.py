@@ -18,11 +18,12 @@ class ArrivalStats:
     typical_budget_ms: lower quartile of recent budgets (`RecentBudgets`), at most that of the default SLO class;
         infinity if neither is known
     burst_rates_per_s: mean over recent arrivals of the rate of arrivals just before each (`RecentRates`), for a
-        request of each of SIZES. A smaller arrival counts for its share of that, so that a stream of tiny requests
-        holds others back by its work and not by its number. 0 counts for an arrival that found nothing in progress: a
-        client that waits for each answer before it sends its next request is delayed by no choice of tier. For
-        Poisson arrivals at a busy replica this is the mean rate; for bursts it is far higher, since most requests
-        arrive in a burst.
+        request of each of SIZES. A smaller arrival that has more time than is typical counts for its share of that:
+        a stream of tiny requests holds others back by its work and not by its number. With less time it would be late
+        behind a long batch, however small it is. 0 counts for an arrival that found nothing in progress: a client
+        that waits for each answer before it sends its next request is delayed by no choice of tier. For Poisson
+        arrivals at a busy replica this is the mean rate; for bursts it is far higher, since most requests arrive in a
+        burst.
     """
 
     typical_budget_ms: float = math.inf
@@ -157,9 +158,9 @@ class ArrivalMeter:
         # Without budgets there is no scale of time by which to judge a burst, and none is needed.
         window_s = self.routing.arrival_window * typical_budget_ms / 1e3
         kept = math.exp(-elapsed_s / window_s) if window_s < math.inf else 0.0
+        counted = tokens if budget_ms > typical_budget_ms else math.inf
         for size, rates in zip(SIZES, self._rates, strict=True):
             rates.forget(now_s - self.routing.memory_s)
-            weight = 1.0 if budget_ms <= typical_budget_ms else min(1.0, tokens / size)
-            rates.arrived(weight, kept, window_s, now_s, found_idle)
+            rates.arrived(min(1.0, counted / size), kept, window_s, now_s, found_idle)
         self._last_arrival_s = now_s
         self.stats = ArrivalStats(typical_budget_ms, tuple(rates.mean_per_s for rates in self._rates))

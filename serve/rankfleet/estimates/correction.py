@@ -38,10 +38,12 @@ class Correction:
     parts, and each pays it again. Shorter ones correct the overhead alone, which is the same for all models: the way to
     the device's thread and back, which a profile is timed without, makes a batch of one word take twice as long. In the
     factor that would make long batches look so slow that no budget admits them. What counts is the profiled time: by
-    the corrected one, a factor that has grown would let shorter and shorter batches raise it.
+    the corrected one, a factor that has grown would let shorter and shorter batches raise it. Batches below WHOLE_MS
+    correct the factor by their share of that, for the same reason: beside routers that are busy with a few requests,
+    lone ones of 5 ms take 10.
 
-    The error that the factor leaves is taken to be normal with variance σ², which is followed too and starts at the
-    profile's: p99_factor = exp(P99_SIGMAS · σ).
+    What the factor leaves, ln((measured + SPREAD_MS) ÷ (predicted + SPREAD_MS)), is taken to be normal with variance
+    σ², which is followed too and starts at the profile's: p99_factor = exp(P99_SIGMAS · σ).
     """
 
     overhead_ms: float = 0.0
@@ -73,8 +75,8 @@ class Correction:
         self._own_parts[name] = max(-limit - self._device_part, min(limit - self._device_part, own_part))
         self._profiled_variances[name] = log_sigma(model) ** 2
         variance = self._variances.get(name, self._profiled_variances[name])
-        error = math.log((measured_ms + SPREAD_MS) / (predicted_ms + SPREAD_MS))
-        self._variances[name] = variance + VARIANCE_GAIN * (clamp(error, MAX_LOG_ERROR) ** 2 - variance)
+        spread = clamp(math.log((measured_ms + SPREAD_MS) / (predicted_ms + SPREAD_MS)), MAX_LOG_ERROR)
+        self._variances[name] = variance + VARIANCE_GAIN * (spread**2 - variance)
 
     def rested(self, idle_s: float) -> None:
         """Decay towards the profile, by half in each HALF_LIFE_S of idle time.

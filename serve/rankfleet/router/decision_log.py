@@ -16,7 +16,7 @@ from rankfleet.core.decisions import Decision
 from rankfleet.core.errors import ConfigError
 from rankfleet.core.sections import Routing
 from rankfleet.core.work import Work
-from rankfleet.estimates.arrivals import ArrivalStats
+from rankfleet.estimates.arrivals import SIZES, ArrivalStats
 from rankfleet.estimates.latency import LatencyModel
 from rankfleet.estimates.lengths import Lengths
 from rankfleet.estimates.quality import QualityTable, curve_of
@@ -134,7 +134,10 @@ def fleet_of(data: dict[str, Any], table: dict[str, Any] | None) -> FleetSnapsho
 def group_of(data: dict[str, Any]) -> GroupState:
     in_flight = tuple((ms, infinite_if_null(deadline_s)) for ms, deadline_s in data["in_flight"])
     typical_budget_ms = infinite_if_null(data["arrivals"]["typical_budget_ms"])
-    arrivals = ArrivalStats(typical_budget_ms, tuple(data["arrivals"]["burst_rates_per_s"]))
+    rates = tuple(data["arrivals"]["burst_rates_per_s"])
+    if len(rates) != len(SIZES):
+        raise ValueError(f"burst_rates_per_s: {len(rates)} in place of {len(SIZES)}")
+    arrivals = ArrivalStats(typical_budget_ms, rates)
     return GroupState(**data | {"in_flight": in_flight, "arrivals": arrivals})
 
 
