@@ -18,7 +18,8 @@ import numpy as np
 from benchmarks.paths import ROOT, result_file
 
 from rankfleet.bench.results import measured, read_results, write_results
-from rankfleet.core.config import FleetConfig, parse_config, read_config
+from rankfleet.core.config import FleetConfig
+from rankfleet.core.fleet_file import parse_config, read_config
 from rankfleet.core.work import Work
 from rankfleet.estimates.latency import LatencyModel
 from rankfleet.estimates.profile import read_profile

@@ -29,7 +29,8 @@ from rankfleet.cluster.deploy import wait_until_ready
 from rankfleet.cluster.environment import LOCAL, LOW_LATENCY, free_port, side_ports
 from rankfleet.cluster.ray_private import controller_client
 from rankfleet.cluster.serve_config import APP_NAME, serve_config
-from rankfleet.core.config import FleetConfig, parse_config
+from rankfleet.core.config import FleetConfig
+from rankfleet.core.fleet_file import parse_config
 from rankfleet.simulate.traces import from_process
 from rankfleet.simulate.workload import Requests, Workload, draw
 

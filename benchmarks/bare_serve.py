@@ -25,7 +25,7 @@ from benchmarks.server_process import RANKFLEET, READY, serving
 from rankfleet.bench.results import measured, write_results
 from rankfleet.bench.serve import WARM_UP_CALLS, overhead
 from rankfleet.cluster.environment import LOCAL, LOW_LATENCY
-from rankfleet.core.config import read_config
+from rankfleet.core.fleet_file import read_config
 
 CONFIG = ROOT / "benchmarks/one_replica.yaml"
 PORT = 8645

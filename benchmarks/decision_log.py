@@ -13,7 +13,7 @@ from benchmarks.paths import ROOT, result_file
 
 from rankfleet.bench.results import measured, write_results
 from rankfleet.cluster.decision_file import DecisionFile
-from rankfleet.core.config import read_config
+from rankfleet.core.fleet_file import read_config
 from rankfleet.core.sections import DecisionLog
 from rankfleet.estimates.lengths import Lengths
 from rankfleet.estimates.profile import read_profile

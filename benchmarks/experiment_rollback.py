@@ -30,8 +30,8 @@ from benchmarks.server_process import RANKFLEET, serving
 from rankfleet.bench.fault_fleet import demo_tiers
 from rankfleet.bench.results import measured, write_results
 from rankfleet.cluster.environment import free_port
-from rankfleet.core.config import parse_config
 from rankfleet.core.experiment_changes import with_weights
+from rankfleet.core.fleet_file import parse_config
 from rankfleet.router.experiments import Split
 
 USERS, CLIENTS, PAUSE_S = 500, 4, 0.05

@@ -14,7 +14,7 @@ import numpy as np
 from benchmarks.paths import ROOT, result_file
 
 from rankfleet.bench.results import measured, write_results
-from rankfleet.core.config import parse_config, read_config
+from rankfleet.core.fleet_file import parse_config, read_config
 from rankfleet.estimates.latency import LatencyModel
 from rankfleet.recommend.figures import PUBLISHED, read_json
 from rankfleet.simulate.policies import policy_of

@@ -19,7 +19,7 @@ from benchmarks.server_process import RANKFLEET, serving
 
 from rankfleet.bench.results import measured, write_results
 from rankfleet.bench.serve import WARM_UP_CALLS, overhead
-from rankfleet.core.config import read_config
+from rankfleet.core.fleet_file import read_config
 
 
 def layouts(folder: Path) -> dict[str, Path]:

@@ -30,7 +30,8 @@ from rankfleet.bench.traffic import Reply
 from rankfleet.cluster import launch
 from rankfleet.cluster.environment import free_port
 from rankfleet.cluster.serve_config import ROUTER
-from rankfleet.core.config import FleetConfig, parse_config
+from rankfleet.core.config import FleetConfig
+from rankfleet.core.fleet_file import parse_config
 from rankfleet.estimates.profile import read_profile
 from rankfleet.simulate.inputs import requests_for, workload_named
 from rankfleet.simulate.results import results

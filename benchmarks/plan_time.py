@@ -14,7 +14,7 @@ import numpy as np
 from benchmarks.paths import ROOT, result_file
 
 from rankfleet.bench.results import measured, write_results
-from rankfleet.core.config import read_config
+from rankfleet.core.fleet_file import read_config
 from rankfleet.estimates.lengths import Lengths
 from rankfleet.estimates.profile import read_profile
 from rankfleet.router.fleet import FleetView

@@ -18,7 +18,8 @@ import numpy as np
 from benchmarks.paths import ROOT, result_file
 
 from rankfleet.bench.results import measured, read_results, write_results
-from rankfleet.core.config import FleetConfig, read_config
+from rankfleet.core.config import FleetConfig
+from rankfleet.core.fleet_file import read_config
 from rankfleet.estimates.profile import read_profile
 from rankfleet.simulate.oracle import upper_bound
 from rankfleet.simulate.policies import policy_of

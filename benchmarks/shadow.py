@@ -24,7 +24,8 @@ from rankfleet.bench.results import measured, write_results
 from rankfleet.bench.serve import token_counter, under_load
 from rankfleet.bench.traffic import calls, closed_loop
 from rankfleet.cluster.environment import free_port
-from rankfleet.core.config import FleetConfig, read_config
+from rankfleet.core.config import FleetConfig
+from rankfleet.core.fleet_file import read_config
 from rankfleet.experiments.store import open_store
 from rankfleet.simulate.traces import from_process
 from rankfleet.simulate.workload import Candidates, RequestClass, Requests, Workload, draw

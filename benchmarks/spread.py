@@ -19,7 +19,8 @@ from rankfleet.bench.serve import token_counter
 from rankfleet.bench.traffic import calls
 from rankfleet.cluster import deploy, launch
 from rankfleet.cluster.serve_config import serve_config
-from rankfleet.core.config import FleetConfig, parse_config
+from rankfleet.core.config import FleetConfig
+from rankfleet.core.fleet_file import parse_config
 from rankfleet.simulate.workload import Candidates, RequestClass, Requests, Workload
 
 PORTS = {"placed by work": 8641, "placed by Serve": 8642}

@@ -6,7 +6,7 @@ from typing import Any
 from benchmarks.figures.stored import stored
 
 from rankfleet.bench.tables import markdown
-from rankfleet.core.config import read_config
+from rankfleet.core.fleet_file import read_config
 from rankfleet.recommend.figures import PUBLISHED, read_json
 
 HEADER = ["mean nDCG@10 at least", "class", "GPUs", "GPU-hours per million requests", "in time", "mean nDCG@10", "busy"]

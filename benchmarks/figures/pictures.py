@@ -26,8 +26,8 @@ from benchmarks.figures.stored import stored
 from benchmarks.paths import ROOT
 
 from rankfleet.bench.results import read_results
-from rankfleet.core.config import read_config
 from rankfleet.core.decisions import Plan
+from rankfleet.core.fleet_file import read_config
 from rankfleet.core.work import Work
 from rankfleet.estimates.profile import read_profile
 from rankfleet.recommend.picture import fill

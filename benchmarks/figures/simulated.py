@@ -10,7 +10,7 @@ from benchmarks.paths import ROOT
 from benchmarks.routing_goals import POLICIES
 
 from rankfleet.bench.tables import markdown
-from rankfleet.core.config import read_config
+from rankfleet.core.fleet_file import read_config
 from rankfleet.core.work import Work
 from rankfleet.estimates.profile import read_profile
 

@@ -19,7 +19,8 @@ from ray.serve.schema import ServeDeploySchema
 from typer.testing import CliRunner
 
 from rankfleet.cli.k8s import k8s_app
-from rankfleet.core.config import FleetConfig, parse_config
+from rankfleet.core.config import FleetConfig
+from rankfleet.core.fleet_file import parse_config
 from tests.check.conftest import ROOT
 from tests.check.kubernetes_schemas import CRD, ray_service_schema, unknown_keys
 from tests.check.kubernetes_tools import tool

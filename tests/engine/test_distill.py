@@ -16,8 +16,8 @@ from typer.testing import CliRunner
 import rankfleet.cli.distill
 import rankfleet.cli.evaluate  # noqa: F401  (a second verb, without which the first is not named)
 from rankfleet.cli import app
-from rankfleet.core.config import read_config
 from rankfleet.core.errors import InvalidRequest, RankfleetError
+from rankfleet.core.fleet_file import read_config
 from rankfleet.distill.job import Job
 from rankfleet.distill.run import distill
 from rankfleet.distill.training import has_fast_bfloat16, last_checkpoint

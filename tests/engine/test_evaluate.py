@@ -7,7 +7,7 @@ import pytest
 from typer.testing import CliRunner
 
 from rankfleet.cli import app, config, evaluate  # noqa: F401  (registers the verbs)
-from rankfleet.core.config import parse_config
+from rankfleet.core.fleet_file import parse_config
 from rankfleet.estimates.quality import fleet_quality
 
 ANIMALS = ("cat", "dog", "horse", "sheep", "goat", "hen", "duck", "goose", "pig", "cow", "fox", "wolf")

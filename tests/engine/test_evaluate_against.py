@@ -13,8 +13,8 @@ import pytest
 from typer.testing import CliRunner
 
 from rankfleet.cli import app, evaluate, recommend  # noqa: F401  (registers the verbs)
-from rankfleet.core.config import read_config
 from rankfleet.core.errors import ConfigError, RankfleetError
+from rankfleet.core.fleet_file import read_config
 from rankfleet.engine.checkpoint.files import Checkpoint, find_checkpoint
 from rankfleet.engine.runtime.scorer import Reranker
 from rankfleet.engine.text.token_cache import TokenCache

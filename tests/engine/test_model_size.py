@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 
 from rankfleet.cluster.memory_fit import check_replica, free_gpu_memory, replica_need
-from rankfleet.core.config import parse_config
 from rankfleet.core.errors import CheckpointError
+from rankfleet.core.fleet_file import parse_config
 from rankfleet.engine.checkpoint.files import Checkpoint
 from rankfleet.engine.native.library import library
 from rankfleet.engine.runtime.model_size import model_size

@@ -128,7 +128,7 @@ from pathlib import Path
 
 from rankfleet.cluster.environment import prepare_environment
 from rankfleet.cluster.running_fleets import pick_fleet, running_fleets
-from rankfleet.core.config import read_config
+from rankfleet.core.fleet_file import read_config
 from rankfleet.cluster.serve_config import serve_config
 
 fleet = pick_fleet(running_fleets(), int(sys.argv[2]))

@@ -11,7 +11,8 @@ import pytest
 
 from rankfleet.cli.k8s import load_cluster
 from rankfleet.cli.options import load_config
-from rankfleet.core.config import FleetConfig, parse_config
+from rankfleet.core.config import FleetConfig
+from rankfleet.core.fleet_file import parse_config
 from rankfleet.k8s.contents import contents
 from rankfleet.k8s.service import ray_service
 

@@ -15,9 +15,10 @@ from rankfleet.api.app import HostProcess, build_api
 from rankfleet.api.feedback import Sink
 from rankfleet.api.keys import KeyRing
 from rankfleet.api.ranking import Retriever
-from rankfleet.core.config import FleetConfig, parse_config
+from rankfleet.core.config import FleetConfig
 from rankfleet.core.events import RequestEvent
 from rankfleet.core.experiment_state import ExperimentState
+from rankfleet.core.fleet_file import parse_config
 from rankfleet.core.messages import Chunk, ChunkScores, Ranking
 from rankfleet.engine.text.pair_template import InstructionSlot
 from rankfleet.engine.text.tokenizer import PairTokenizer

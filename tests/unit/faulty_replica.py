@@ -8,8 +8,9 @@ from pathlib import Path
 
 import numpy as np
 
-from rankfleet.core.config import FleetConfig, parse_config
+from rankfleet.core.config import FleetConfig
 from rankfleet.core.errors import ReplicaLost
+from rankfleet.core.fleet_file import parse_config
 from rankfleet.core.messages import Chunk, ChunkScores
 from rankfleet.core.pairs import TokenizedPairs
 from rankfleet.core.query_lists import QueryLists

@@ -6,8 +6,9 @@ from typing import Any
 import pytest
 import yaml
 
-from rankfleet.core.config import FleetConfig, parse_config, read_config
+from rankfleet.core.config import FleetConfig
 from rankfleet.core.errors import ConfigError
+from rankfleet.core.fleet_file import parse_config, read_config
 from tests.unit.fakes import fleet
 
 CONFIGS = Path(__file__).parents[2] / "configs"

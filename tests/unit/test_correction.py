@@ -131,6 +131,12 @@ def test_a_slow_spell_beyond_the_bound_is_corrected_back_at_once() -> None:
     assert correction.factor("t") < 4.0 * 0.95
 
 
+def test_the_shortest_time_that_a_float_holds_moves_the_factor_by_one_step() -> None:
+    correction = Correction()
+    correction.observed("t", MODEL, 20.0, 5e-324)
+    assert correction.factor("u") == pytest.approx(math.exp(-0.05))
+
+
 def test_the_factor_and_the_overhead_are_bounded() -> None:
     slow, fast = Correction(), Correction()
     for _ in range(1000):

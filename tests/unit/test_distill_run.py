@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 import yaml
 
-from rankfleet.core.config import read_config
 from rankfleet.core.errors import InvalidRequest, RankfleetError
+from rankfleet.core.fleet_file import read_config
 from rankfleet.distill.card import fleet_file, tier_name
 from rankfleet.distill.job import Job, check_job, check_scores
 from rankfleet.distill.manifest import digest_of, resume_or_begin

@@ -15,7 +15,8 @@ import rankfleet.cli
 from rankfleet.bench.results import KEYS, read_results
 from rankfleet.cli import config, k8s, plan, serve  # noqa: F401  (registers the verbs)
 from rankfleet.cli.keys import describe_keys
-from rankfleet.core.config import FleetConfig, read_config
+from rankfleet.core.config import FleetConfig
+from rankfleet.core.fleet_file import read_config
 from rankfleet.k8s.cluster_file import ClusterFile
 
 ROOT = Path(__file__).parents[2]

@@ -5,9 +5,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from rankfleet.core.config import FleetConfig, LiveSettings, parse_config
+from rankfleet.core.config import FleetConfig, LiveSettings
 from rankfleet.core.errors import ConfigError
 from rankfleet.core.experiments import Arm, Experiment
+from rankfleet.core.fleet_file import parse_config
 from rankfleet.core.messages import RerankRequest
 from rankfleet.router.experiments import Split, Splits, bucket, bucket_counts, bucket_tables, unit_hash
 from rankfleet.router.resolve import target_of

@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 
 from rankfleet.api.keys import KeyRing
 from rankfleet.cli.plan import read_decisions
-from rankfleet.core.config import read_config
 from rankfleet.core.errors import RankfleetError
+from rankfleet.core.fleet_file import read_config
 from rankfleet.core.work import Work
 from rankfleet.distill.manifest import resume_or_begin
 from rankfleet.distill.questions import read_queries

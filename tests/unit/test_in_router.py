@@ -18,9 +18,10 @@ from rankfleet.cluster.envelope import ledger_of
 from rankfleet.cluster.group_deployment import ReplicaGroup
 from rankfleet.cluster.in_router import InRouterGroup
 from rankfleet.core.autoscaling import Autoscaling
-from rankfleet.core.config import FleetConfig, parse_config
+from rankfleet.core.config import FleetConfig
 from rankfleet.core.errors import CheckpointError, ConfigError, NotHosted, ScoringFailed
 from rankfleet.core.fingerprint import settings_name
+from rankfleet.core.fleet_file import parse_config
 from rankfleet.core.messages import Chunk, ChunkScores, RerankRequest
 from rankfleet.core.pairs import TokenizedPairs
 from rankfleet.estimates.precision import Precision

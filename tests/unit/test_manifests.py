@@ -10,8 +10,9 @@ from typer.testing import CliRunner
 
 from rankfleet.cli.k8s import k8s_app
 from rankfleet.cluster.environment import LOW_LATENCY
-from rankfleet.core.config import FleetConfig, read_config
+from rankfleet.core.config import FleetConfig
 from rankfleet.core.errors import ConfigError
+from rankfleet.core.fleet_file import read_config
 from rankfleet.core.sections import Group, Updates
 from rankfleet.k8s import service
 from rankfleet.k8s.cluster_file import ClusterFile, parse_cluster

@@ -11,8 +11,8 @@ import pytest
 from typer.testing import CliRunner
 
 from rankfleet.cli import app, evaluate, recommend  # noqa: F401  (registers the verbs)
-from rankfleet.core.config import parse_config, read_config
 from rankfleet.core.errors import ConfigError, UnknownModel
+from rankfleet.core.fleet_file import parse_config, read_config
 from rankfleet.estimates.latency import LatencyModel
 from rankfleet.estimates.profile import read_profile
 from rankfleet.estimates.quality import fleet_quality

@@ -13,9 +13,10 @@ from ray import serve
 
 from rankfleet.cluster import envelope, router_deployment
 from rankfleet.cluster.envelope import Envelope, ledger_of
-from rankfleet.core.config import FleetConfig, parse_config
+from rankfleet.core.config import FleetConfig
 from rankfleet.core.errors import ConfigError
 from rankfleet.core.fingerprint import settings_name
+from rankfleet.core.fleet_file import parse_config
 from rankfleet.core.messages import ChunkScores
 from rankfleet.estimates.latency import LatencyModel
 from rankfleet.experiments.store import open_store

@@ -15,7 +15,8 @@ from rankfleet.cluster.deployment_options import AUTOSCALING_TIMES, group_option
 from rankfleet.cluster.group_deployment import ReplicaGroup
 from rankfleet.cluster.request_router import LeastWorkRouter
 from rankfleet.cluster.serve_config import serve_config
-from rankfleet.core.config import FleetConfig, read_config
+from rankfleet.core.config import FleetConfig
+from rankfleet.core.fleet_file import read_config
 from tests.unit.fakes import fleet
 
 CONFIGS = sorted((Path(__file__).parents[2] / "configs").glob("*.yaml"))

@@ -3,7 +3,8 @@
 from pathlib import Path
 from typing import Any, Protocol
 
-from rankfleet.core.config import FleetConfig, parse_config, read_config
+from rankfleet.core.config import FleetConfig
+from rankfleet.core.fleet_file import parse_config, read_config
 
 DEMO = Path(__file__).parents[1] / "configs/demo.yaml"
 STRICT = "strict"  # the SLO class that refuses infeasible requests

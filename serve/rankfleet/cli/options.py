@@ -5,8 +5,9 @@ from typing import Annotated
 
 import typer
 
-from rankfleet.core.config import FleetConfig, read_config
+from rankfleet.core.config import FleetConfig
 from rankfleet.core.errors import ConfigError, UnknownModel
+from rankfleet.core.fleet_file import read_config
 from rankfleet.core.sections import Tier
 
 SHIPPED = Path(__file__).parent.parent / "configs"

@@ -6,8 +6,9 @@ import logging
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-from rankfleet.core.config import FleetConfig, parse_config
+from rankfleet.core.config import FleetConfig
 from rankfleet.core.errors import ConfigError, RankfleetError
+from rankfleet.core.fleet_file import parse_config
 
 log = logging.getLogger("ray.serve")
 

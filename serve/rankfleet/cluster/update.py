@@ -16,8 +16,9 @@ from rankfleet.cluster.failures import LaunchError, as_launch_error, root_cause
 from rankfleet.cluster.preflight import check_files, check_fits, room_to_surge
 from rankfleet.cluster.running_fleets import pick_fleet, running_fleets
 from rankfleet.cluster.serve_config import APP_NAME
-from rankfleet.core.config import FleetConfig, parse_config
+from rankfleet.core.config import FleetConfig
 from rankfleet.core.errors import RankfleetError
+from rankfleet.core.fleet_file import parse_config
 
 SETTLE_S = 1.0  # after which Serve's controller has taken a new config up
 ROUTER_TIMEOUT_S = 10.0

@@ -4,9 +4,10 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 
-from rankfleet.core.config import FleetConfig, parse_config
+from rankfleet.core.config import FleetConfig
 from rankfleet.core.errors import ConfigError, quote
 from rankfleet.core.experiments import Experiment, Step
+from rankfleet.core.fleet_file import parse_config
 
 
 def with_weights(config: FleetConfig, name: str, weights: Mapping[str, float], now: datetime) -> FleetConfig:

@@ -67,7 +67,7 @@ class Correction:
             error_ms = clamp(measured_ms - predicted_ms - self.overhead_ms, SHORT_MS)
             self.overhead_ms = clamp(self.overhead_ms + OVERHEAD_GAIN * error_ms, SHORT_MS)
             return
-        error = math.log(measured_ms / predicted_ms)
+        error = math.log(measured_ms) - math.log(predicted_ms)  # their ratio may be too small for a float
         limit = math.log(MAX_FACTOR)
         weight = min(1.0, profiled_ms / WHOLE_MS)
         self._device_part = clamp(self._device_part + weight * clamp(DEVICE_GAIN * error, MAX_LOG_STEP), limit)

@@ -13,8 +13,8 @@ import yaml
 from pydantic import AfterValidator, Field, ValidationError
 
 from rankfleet import __version__
-from rankfleet.core.config import explain
 from rankfleet.core.errors import ConfigError
+from rankfleet.core.fleet_file import explain
 from rankfleet.core.sections import Section
 
 MAX_NAME = 47  # KubeRay's limit; it appends to the name, up to 63 characters

@@ -7,8 +7,9 @@ from typing import Any
 import yaml
 
 from rankfleet.cluster.deployment_options import ROUTER
-from rankfleet.core.config import FleetConfig, parse_config
+from rankfleet.core.config import FleetConfig
 from rankfleet.core.errors import ConfigError
+from rankfleet.core.fleet_file import parse_config
 from rankfleet.k8s.yaml_text import to_yaml
 
 

@@ -7,7 +7,8 @@ from typing import Any
 
 import yaml
 
-from rankfleet.core.config import FleetConfig, parse_config
+from rankfleet.core.config import FleetConfig
+from rankfleet.core.fleet_file import parse_config
 from rankfleet.recommend.choice import Option
 
 

@@ -7,7 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from rankfleet.core.config import FleetConfig, parse_config
+from rankfleet.core.config import FleetConfig
+from rankfleet.core.fleet_file import parse_config
 from rankfleet.estimates.latency import LatencyModel
 from rankfleet.estimates.request_cost import RequestCost
 from rankfleet.recommend.choice import Option

@@ -7,8 +7,8 @@ from typing import Literal, Self
 import numpy as np
 from pydantic import Field, ValidationError, model_validator
 
-from rankfleet.core.config import explain, read_yaml
 from rankfleet.core.errors import ConfigError
+from rankfleet.core.fleet_file import explain, read_yaml
 from rankfleet.core.sections import Name, Section
 
 

@@ -6,8 +6,8 @@ from typing import Annotated, Any, ClassVar, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from rankfleet.core.config import explain
 from rankfleet.core.errors import InvalidRequest, quote
+from rankfleet.core.fleet_file import explain
 
 MAX_ERRORS = 5  # of a body that a message lists
 # Lists whose first fault is the last: to describe those of a million values takes seconds.
