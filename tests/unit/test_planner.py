@@ -8,6 +8,7 @@ from rankfleet.core.decisions import GivenOrder, Plan, Refusal, Stage
 from rankfleet.core.pairs import MIN_CHUNK_TOKENS
 from rankfleet.core.sections import Routing
 from rankfleet.core.work import Work
+from rankfleet.estimates.arrivals import ArrivalStats
 from rankfleet.estimates.latency import LatencyModel
 from rankfleet.estimates.lengths import Lengths
 from rankfleet.estimates.quality import QualityTable
@@ -208,6 +209,22 @@ def test_a_plan_that_makes_others_late_is_not_taken() -> None:
     assert [decide(s).tier for s in (0.015, 0.025, 0.315, 0.325)] == ["large", "medium", "medium", "small"]
     assert decide(0.025).considered[0].verdict == "would hold up those behind"
     assert decide(0.025).reason == "medium is the best that fits: predicted 45 of 500 ms; would hold up others: large"
+
+
+def test_a_request_is_held_back_by_the_arrivals_of_its_own_size() -> None:
+    # As above with a backlog of 325 ms, and ten requests come a second for one of 64 tokens, but one for one of 256: the
+    # first horizon is 62 ms, the second 620. For a quarter of the work prices are four times as high: at 718 and 361 ms,
+    # medium and its 10 ms fit, large and its 41 do not.
+    def decide(work: dict[str, Work]) -> Plan:
+        arrivals = ArrivalStats(500.0, (10.0, 1.0, *[0.0] * 5))
+        group = GroupState(1, 0.325, ((325.0, 9.0),), whole_tokens=500, arrivals=arrivals)
+        rule = Routing(horizon=0.25, horizon_exponent=0.5)
+        decision = plan(PlanRequest(work, 0.0, 500.0), FleetSnapshot(TIERS, {"g": group}, 5.0, rule=rule), 0.0)
+        assert isinstance(decision, Plan)
+        return decision
+
+    assert decide(WORK).tier == "large"
+    assert decide(dict.fromkeys(WORK, Work(1, 255, 0))).tier == "medium"
 
 
 def test_min_quality_is_a_lower_bound() -> None:
