@@ -212,7 +212,7 @@ def test_a_plan_that_makes_others_late_is_not_taken() -> None:
 
 
 def test_a_request_is_held_back_by_the_arrivals_of_its_own_size() -> None:
-    # As above with a backlog of 325 ms. Ten requests come a second for one of 64 tokens, but one for one of 256: half of
+    # As above with a backlog of 325 ms. Ten requests come a second for one of 64 tokens, one for one of 256: half of
     # an arrival is 50 ms and 500. For a quarter of the work prices are four times as high: at 718 and 361 ms, medium
     # and its 10 ms fit, large and its 41 do not.
     def decide(work: dict[str, Work]) -> Plan:
