@@ -1,6 +1,7 @@
 """How routers read HTTP: no body is taken for a request, and headers that Serve cannot read are refused."""
 
 import asyncio
+from collections.abc import AsyncIterator
 from typing import Any
 
 import httpx
@@ -106,3 +107,15 @@ async def test_a_header_that_serve_could_not_read_is_refused(name: bytes, value:
     assert reply.status_code == status
     if status == 422:
         assert reply.json()["error"]["message"] == f"header {name.decode()}: this is not UTF-8"
+
+
+@pytest.mark.parametrize(("chunked", "closes"), [(False, False), (True, True)])
+async def test_a_body_that_may_have_no_end_is_not_received_to_it(chunked: bool, closes: bool) -> None:
+    async def body() -> AsyncIterator[bytes]:
+        yield b"{}"
+
+    transport = httpx.ASGITransport(HeaderCheck(application, close_after_s=0.0))
+    async with httpx.AsyncClient(transport=transport, base_url="http://test") as http:
+        headers = [(b"x-request-id", b"\xff")]
+        reply = await http.post("/v1/rerank", headers=headers, content=body() if chunked else b"{}")
+    assert (reply.status_code, reply.headers.get("connection") == "close") == (422, closes)

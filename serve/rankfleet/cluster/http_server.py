@@ -20,6 +20,8 @@ READ_BY_SERVE = {
     b"x-session-id",
 }
 END_OF_HEAD = b"\r\n\r\n"
+# Without it, 3 of 300 clients got half a refusal from HAProxy on a busy computer; with half of it, none.
+CLOSE_AFTER_S = 0.02
 
 
 class HttpProtocol(H11Protocol):
@@ -38,18 +40,23 @@ class HttpProtocol(H11Protocol):
 
 
 class HeaderCheck:
-    """Refuses requests with a header that Serve cannot read."""
+    """Refuses requests with a header that Serve cannot read. Whoever has no end to his body is cut off."""
 
-    def __init__(self, app: ASGIApp) -> None:
+    def __init__(self, app: ASGIApp, close_after_s: float = CLOSE_AFTER_S) -> None:
         self._app = app
+        self._close_after_s = close_after_s
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         for name, value in scope["headers"] if scope["type"] == "http" else ():
             if not value.isascii() and name.replace(b"_", b"-") in READ_BY_SERVE and not is_utf8(value):
                 from rankfleet.api.errors import error_response  # Serve's proxies start without the API
+                from rankfleet.api.gate import may_arrive_yet, send_and_close
                 from rankfleet.core.errors import InvalidRequest
 
-                response = error_response(Request(scope), InvalidRequest(f"header {name.decode()}: this is not UTF-8"))
+                request = Request(scope)
+                response = error_response(request, InvalidRequest(f"header {name.decode()}: this is not UTF-8"))
+                if may_arrive_yet(request):
+                    return await send_and_close(response, send, self._close_after_s)
                 return await response(scope, receive, send)
         await self._app(scope, receive, send)
 

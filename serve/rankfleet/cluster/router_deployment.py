@@ -30,6 +30,7 @@ from rankfleet.cluster.fleet_board import BoardReader
 from rankfleet.cluster.fleet_files import FleetFiles
 from rankfleet.cluster.following import FleetFollower
 from rankfleet.cluster.group_deployment import ReplicaGroup
+from rankfleet.cluster.http_server import CLOSE_AFTER_S
 from rankfleet.cluster.in_router import InRouterGroup
 from rankfleet.cluster.telemetry import RouterTelemetry
 from rankfleet.cluster.transport import ServeGroupClient
@@ -42,8 +43,6 @@ from rankfleet.router.health import RouterHealth
 from rankfleet.router.rollover import Rollover, Version
 from rankfleet.router.service import RankingService
 
-# Without it, 3 of 300 clients got half a refusal from HAProxy on a busy computer; with half of it, none.
-CLOSE_AFTER_S = 0.02
 LATENCY_PERIOD_S = 2.0  # how often a group is asked for its latency models
 LATENCY_TIMEOUT_S = 60.0  # how long its answer is waited for
 HOSTED_PERIOD_S = 0.1  # how often it is checked whether replicas host the next version
