@@ -38,7 +38,7 @@ WORDS = ["a", "cat", "dog", "bird", "is", "an", "animal", "the", "sat", "on", "m
 
 def arrivals_of(typical_budget_ms: float, burst_rate_per_s: float) -> ArrivalStats:
     """Arrivals that are of the largest size, so that they count in full for every request."""
-    return ArrivalStats(typical_budget_ms, (burst_rate_per_s,) * len(SIZES))
+    return ArrivalStats(typical_budget_ms, typical_budget_ms, (burst_rate_per_s,) * len(SIZES))
 
 
 def tier_option(

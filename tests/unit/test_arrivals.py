@@ -39,6 +39,23 @@ def test_a_burst_of_short_budgets_is_forgotten_though_few_requests_follow() -> N
     assert meter.stats.typical_budget_ms == 200.0
 
 
+def test_the_shortest_budget_is_that_of_a_tenant_with_few_requests() -> None:
+    meter = ArrivalMeter(ROUTING, default_slo_ms=200.0)
+    for i in range(1000):
+        tenant, budget_ms = ("few", 60.0) if i % 20 == 0 else ("many", 3.6e6)
+        meter.arrived(budget_ms, i * 0.04, 1, tenant=tenant)
+    assert (meter.stats.typical_budget_ms, meter.stats.shortest_budget_ms) == (200.0, 60.0)
+    meter.arrived(3.6e6, 1000 * 0.04 + ROUTING.memory_s, 1, tenant="many")
+    assert meter.stats.shortest_budget_ms == 200.0, "it has left"
+
+
+def test_a_tenant_does_not_shorten_budgets_by_some_of_its_requests() -> None:
+    meter = ArrivalMeter(ROUTING)
+    for i in range(100):
+        meter.arrived(1.0 if i % 10 == 0 else 200.0, i * 0.1, 1, tenant="a" if i % 2 == 0 else "b")
+    assert meter.stats.shortest_budget_ms == 200.0
+
+
 @given(
     st.lists(
         st.tuples(
@@ -46,15 +63,19 @@ def test_a_burst_of_short_budgets_is_forgotten_though_few_requests_follow() -> N
             st.floats(-1e9, 1e9),
             st.integers(1, 10**7),
             st.booleans(),
+            st.sampled_from([None, "a", "b"]),
         ),
         max_size=40,
     )
 )
-def test_any_arrivals_give_finite_stats_within_the_bounds(arrivals: list[tuple[float, float, int, bool]]) -> None:
+def test_any_arrivals_give_finite_stats_within_the_bounds(
+    arrivals: list[tuple[float, float, int, bool, str | None]],
+) -> None:
     meter = ArrivalMeter(ROUTING)
-    for budget_ms, now_s, tokens, found_idle in arrivals:
-        meter.arrived(budget_ms, now_s, tokens, found_idle)
+    for budget_ms, now_s, tokens, found_idle, tenant in arrivals:
+        meter.arrived(budget_ms, now_s, tokens, found_idle, tenant)
     stats = meter.stats
+    assert MIN_SLO_MS <= stats.shortest_budget_ms <= stats.typical_budget_ms
     assert stats.typical_budget_ms == math.inf or MIN_SLO_MS <= stats.typical_budget_ms <= MAX_SLO_MS
     assert all(0 <= rate < math.inf for rate in stats.burst_rates_per_s)
     assert all(stats.horizon_ms(1.0, ROUTING, tokens) > 0 for tokens in (1, WHOLE))

@@ -85,7 +85,7 @@ def test_bursts_shorten_the_horizon() -> None:
 
 def test_a_stream_of_tiny_requests_shortens_the_horizon_of_no_large_one() -> None:
     # 20 tiny ones a second, or one of 1,024 tokens: horizons of 25 ms and of 500.
-    stream = ArrivalStats(100.0, (20.0, 5.0, 1.0, 0.2, 0.0, 0.0, 0.0))
+    stream = ArrivalStats(100.0, 100.0, (20.0, 5.0, 1.0, 0.2, 0.0, 0.0, 0.0))
     tiny, large = chunk(10_000, size=0.01, tokens=10), chunk(10_000, tokens=2000)
     assert selected(chunk(10_000), arrivals=stream) == ("small", (0,))
     assert selected(large, arrivals=stream) == ("large", (0,))
@@ -135,6 +135,12 @@ def test_of_what_can_wait_a_part_is_taken_that_takes_the_shortest_horizon() -> N
     assert share(chunk(1e6), 2) == ("large", 0.5, 80.0)
     assert share(chunk(1e6), 1) == ("large", 1.0, 160.0)
     assert share(chunk(100, size=0.6), 100) == ("large", 1.0, 96.0), "no more time than the typical request"
+
+
+def test_work_can_wait_that_has_more_time_than_is_typical_of_any_tenant() -> None:
+    waiting = [replace(chunk(100, size=0.6), pairs=100), chunk(100, size=0.01)]
+    decisions = [select_batch(waiting, replace(CALM, shortest_budget_ms=ms), ROUTING, 100, 0.0) for ms in (100, 60)]
+    assert [decision.predicted_ms for decision in decisions] == [pytest.approx(97.6), pytest.approx(0.235 * 60)]
 
 
 def test_budgets_of_milliseconds_make_no_part_as_short() -> None:

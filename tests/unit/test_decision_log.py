@@ -123,14 +123,14 @@ def test_a_decision_that_is_another_one_is_told_by_its_fields() -> None:
     assert refused.differences(decision)[:4] == ["kind", "cause", "retry_after_s", "reason"]
 
 
-# Format 5. If this line cannot be read any more, raise FORMAT and write the line of the new format here.
+# Format 6. If this line cannot be read any more, raise FORMAT and write the line of the new format here.
 LINE = (
-    b'{"format":5,"request_id":"r-1","now_s":2.5,"request":{"work":{"small":{"pairs":2,"tokens":30,"squares":500}},'
+    b'{"format":6,"request_id":"r-1","now_s":2.5,"request":{"work":{"small":{"pairs":2,"tokens":30,"squares":500}},'
     b'"arrived_s":2.25,"budget_ms":null,"pinned":"name","when_none_fits":"degrade","min_quality":0.0,"lengths":{"small":'
     b'{"tokens":[10,20],"template_tokens":3,"firsts":[0],"ranks":[0],"candidates":2}},"max_stages":2,"may_cut":false,"over_share":false,"cascade":null},"fleet":{"tiers":[{"name":"small",'
     b'"quality":0.3,"group":"g","latency":{"alpha_ms":1.0,"beta_ms":0.5,"gamma_ms":0.01,"p99_factor":1.5}}],"groups":'
     b'{"g":{"replicas":1,"backlog_s":0.25,"in_flight":[[4.5,null]],"busy_since_s":1.5,"whole_tokens":0,"arrivals":'
-    b'{"typical_budget_ms":null,"burst_rates_per_s":[0.0,0.0,0.0,0.0,0.0,0.0,0.0]},"asleep":false,"batch_tokens":64}},"network_ms":2.0,'
+    b'{"typical_budget_ms":null,"shortest_budget_ms":null,"burst_rates_per_s":[0.0,0.0,0.0,0.0,0.0,0.0,0.0]},"asleep":false,"batch_tokens":64}},"network_ms":2.0,'
     b'"transfer_ms":1.0,"table":null,"rule":{"expected_arrivals":0.5,"horizon":0.26,"horizon_exponent":0.63,'
     b'"arrival_window":0.2,"memory_s":30.0},"start_s":20.0},"table":{"tiers":{"small":0.3},"retriever":0.1,"depths":{"small":{"5":0.25}},'
     b'"tokens":{},"cascades":{"small>large":{"5":0.35}}},"decision":{"kind":"Plan","stages":[{"tier":"small",'
@@ -167,7 +167,7 @@ def test_a_line_of_this_format_is_read_and_written_unchanged() -> None:
         (LINE.replace(b'"backlog_s"', b'"backlog_ms"'), "backlog_ms"),
         (LINE.replace(b'"burst_rates_per_s":[0.0,', b'"burst_rates_per_s":['), "burst_rates_per_s: 6 in place of 7"),
         (LINE.replace(b'"groups":{"g":{', b'"groups":[{"g":{').replace(b"64}}", b"64}}]"), "is not a logged decision"),
-        (LINE.replace(b'"format":5', b'"format":2'), "has format 2; this version of rankfleet replays format 5"),
+        (LINE.replace(b'"format":6', b'"format":2'), "has format 2; this version of rankfleet replays format 6"),
     ],
 )
 def test_a_damaged_line_or_one_of_another_format_is_refused(line: bytes, why: str) -> None:
@@ -256,7 +256,7 @@ groups = st.builds(
     busy_since_s=st.floats(0, 10),
     whole_tokens=st.sampled_from((0, 1024, 16384)),
     # Without budgets there are no bursts.
-    arrivals=st.builds(ArrivalStats, st.floats(1, 1e6), st.tuples(*[st.floats(0, 1e4)] * len(SIZES)))
+    arrivals=st.builds(ArrivalStats, st.floats(1, 1e6), st.floats(1, 1e6), st.tuples(*[st.floats(0, 1e4)] * len(SIZES)))
     | st.just(ArrivalStats()),
     asleep=st.sampled_from((False, False, False, True)),
     batch_tokens=st.integers(64, 16384),

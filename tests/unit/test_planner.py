@@ -216,7 +216,7 @@ def test_a_request_is_held_back_by_the_arrivals_of_its_own_size() -> None:
     # an arrival is 50 ms and 500. For a quarter of the work prices are four times as high: at 718 and 361 ms, medium
     # and its 10 ms fit, large and its 41 do not.
     def decide(work: dict[str, Work]) -> Plan:
-        arrivals = ArrivalStats(500.0, (10.0, 1.0, *[0.0] * 5))
+        arrivals = ArrivalStats(500.0, 500.0, (10.0, 1.0, *[0.0] * 5))
         group = GroupState(1, 0.325, ((325.0, 9.0),), whole_tokens=500, arrivals=arrivals)
         rule = Routing(horizon=0.25, horizon_exponent=0.5)
         decision = plan(PlanRequest(work, 0.0, 500.0), FleetSnapshot(TIERS, {"g": group}, 5.0, rule=rule), 0.0)

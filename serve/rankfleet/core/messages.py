@@ -99,6 +99,7 @@ class Chunk:
         another model of that name refuses the chunk.
     weights: if given, a replica refuses the chunk unless its `ChunkScores.model` would be this.
     default_slo_ms: budget of the fleet's default SLO class; infinity if it has none.
+    tenant: whose it is; None if it has none.
     """
 
     tiers: tuple[str, ...]
@@ -110,6 +111,7 @@ class Chunk:
     weights: str | None = None
     over_share: bool = False
     default_slo_ms: float = math.inf
+    tenant: str | None = None
 
     @property
     def tier(self) -> str:

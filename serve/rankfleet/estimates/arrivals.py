@@ -17,6 +17,9 @@ class ArrivalStats:
 
     typical_budget_ms: lower quartile of recent budgets (`RecentBudgets`), at most that of the default SLO class;
         infinity if neither is known
+    shortest_budget_ms: the same of the tenant that has the shortest. Work that has more time can wait: by the lower
+        quartile of all, a tenant with three quarters of the requests, however small they are, could have its large ones
+        scored whole, and block the requests of others that are shorter
     burst_rates_per_s: mean over recent arrivals of the rate of arrivals just before each (`RecentRates`), for a
         request of each of SIZES. A smaller arrival that has more time than is typical counts for its share of that:
         a stream of tiny requests holds others back by its work and not by its number. With less time it would be late
@@ -27,6 +30,7 @@ class ArrivalStats:
     """
 
     typical_budget_ms: float = math.inf
+    shortest_budget_ms: float = math.inf
     burst_rates_per_s: tuple[float, ...] = (0.0,) * len(SIZES)
 
     def burst_rate_per_s(self, tokens: int) -> float:
@@ -140,20 +144,28 @@ class ArrivalMeter:
     default_slo_ms: float = math.inf
     stats: ArrivalStats = field(default_factory=ArrivalStats)
     _budgets: RecentBudgets = field(default_factory=RecentBudgets)
+    _budgets_of: dict[str, RecentBudgets] = field(default_factory=dict)  # by tenant
     _rates: tuple[RecentRates, ...] = field(default_factory=lambda: tuple(RecentRates() for _ in SIZES))
     _last_arrival_s: float = -math.inf
 
-    def arrived(self, budget_ms: float, now_s: float, tokens: int, found_idle: bool = False) -> None:
+    def arrived(
+        self, budget_ms: float, now_s: float, tokens: int, found_idle: bool = False, tenant: str | None = None
+    ) -> None:
         """Count one request.
 
         budget_ms: time left until its deadline; infinity for none
         tokens: of its pairs
         found_idle: whether nothing else was in progress when it arrived
+        tenant: whose it is; None if it has none
         """
         elapsed_s = max(0.0, now_s - self._last_arrival_s)
         self._budgets.forget(now_s - self.routing.memory_s)
+        for budgets in self._budgets_of.values():
+            budgets.forget(now_s - self.routing.memory_s)
         if 0 < budget_ms < math.inf:
             self._budgets.add(budget_ms, now_s)
+            if tenant is not None:
+                self._budgets_of.setdefault(tenant, RecentBudgets()).add(budget_ms, now_s)
         typical_budget_ms = min(self._budgets.lower_quartile_ms, self.default_slo_ms)
         # Without budgets there is no scale of time by which to judge a burst, and none is needed.
         window_s = self.routing.arrival_window * typical_budget_ms / 1e3
@@ -163,4 +175,8 @@ class ArrivalMeter:
             rates.forget(now_s - self.routing.memory_s)
             rates.arrived(min(1.0, counted / size), kept, window_s, now_s, found_idle)
         self._last_arrival_s = now_s
-        self.stats = ArrivalStats(typical_budget_ms, tuple(rates.mean_per_s for rates in self._rates))
+        self.stats = ArrivalStats(
+            typical_budget_ms,
+            min([typical_budget_ms, *(budgets.lower_quartile_ms for budgets in self._budgets_of.values())]),
+            tuple(rates.mean_per_s for rates in self._rates),
+        )

@@ -15,8 +15,8 @@
 4. Batch (`fill_batch`). The first chunk gets its tier at the price. Others join in serving order while the batch stays
    within its time and tokens. A chunk whose own tier at the price is more than one point away on its frontier waits.
    What is on the device cannot be interrupted. Work that can wait, because it is best-effort or has more time than
-   the typical request, makes no batch longer than the shortest horizon; of a larger chunk a part is scored, and others
-   get in between.
+   the typical request of the tenant with the shortest budgets, makes no batch longer than that one's shortest horizon;
+   of a larger chunk a part is scored, and others get in between.
 """
 
 import heapq
@@ -51,6 +51,7 @@ class QueuedChunk(Generic[T]):
     request: equal for all chunks of one request; None for a request that is one chunk
     over_share: whether it is above its tenant's share, and goes behind all that is not
     pairs: into how many parts it can be cut
+    tenant: whose it is; None if it has none
     """
 
     tokens: int
@@ -60,6 +61,7 @@ class QueuedChunk(Generic[T]):
     request: Hashable = None
     over_share: bool = False
     pairs: int = 1
+    tenant: str | None = None
 
     @property
     def min_ms(self) -> float:
@@ -71,9 +73,10 @@ class QueuedChunk(Generic[T]):
         """Whether it gets what others leave: it has no deadline, or is above a share."""
         return self.over_share or self.deadline_s == math.inf
 
-    def can_wait(self, typical_s: float) -> bool:
-        """Whether it is best-effort, or has more time than the typical request, which would be due at `typical_s`."""
-        return self.over_share or self.deadline_s > typical_s
+    def can_wait(self, urgent_s: float) -> bool:
+        """Whether it is best-effort, or has more time than `ArrivalStats.shortest_budget_ms`, by which a request that
+        came now would be due at `urgent_s`."""
+        return self.over_share or self.deadline_s > urgent_s
 
     @property
     def latest_start_s(self) -> float:
@@ -138,7 +141,7 @@ def select_batch(
     price = find_price([waiting[i] for i in feasible], arrivals, routing, now_s)
     price_per_ms = price / arrivals.typical_budget_ms
     # Of a batch of work that can wait: requests that come now wait for its end.
-    shortest_ms = max(SHORTEST_BATCH_MS, routing.horizon * arrivals.typical_budget_ms)
+    shortest_ms = max(SHORTEST_BATCH_MS, routing.horizon * arrivals.shortest_budget_ms)
     order = serving_order(waiting, feasible, price_per_ms, shortest_ms, deficit_ms)
     first = waiting[order[0]]
     left_ms = (first.deadline_s - now_s) * 1e3 + ROUNDING_MS
@@ -148,8 +151,8 @@ def select_batch(
         index -= 1
     point = points[index]
     horizon_ms = arrivals.horizon_ms(price, routing, first.tokens)
-    typical_s = now_s + (arrivals.typical_budget_ms + ROUNDING_MS) / 1e3
-    can_wait = first.can_wait(typical_s)
+    urgent_s = now_s + (arrivals.shortest_budget_ms + ROUNDING_MS) / 1e3
+    can_wait = first.can_wait(urgent_s)
     first_ms = point.p99_ms
     if first_ms > left_ms:  # in time at the mean only: let others join by the same measure
         left_ms *= first_ms / max(point.mean_ms, ROUNDING_MS)
@@ -158,7 +161,7 @@ def select_batch(
     if can_wait and first_ms > max_ms and first.pairs > 1:
         share = max(max_ms / first_ms, 1 / first.pairs)
         return BatchDecision(point.tier, (order[0],), infeasible, price, share * first_ms, horizon_ms, share)
-    batch, predicted_ms = fill_batch(waiting, order, point, price_per_ms, max_ms, yielding_ms, typical_s, max_tokens)
+    batch, predicted_ms = fill_batch(waiting, order, point, price_per_ms, max_ms, yielding_ms, urgent_s, max_tokens)
     return BatchDecision(point.tier, batch, infeasible, price, predicted_ms, horizon_ms)
 
 
@@ -277,13 +280,13 @@ def fill_batch(
     price_per_ms: float,
     max_ms: float,
     yielding_ms: float,
-    typical_s: float,
+    urgent_s: float,
     max_tokens: int,
 ) -> tuple[tuple[int, ...], float]:
     """The batch that starts with the first chunk of `order` at `point`: indices, and 99th percentile of its time.
 
     max_ms: of its time; yielding_ms: if work that can wait joins it
-    typical_s: as in `QueuedChunk.can_wait`
+    urgent_s: as in `QueuedChunk.can_wait`
     """
     batch = [order[0]]
     tokens = waiting[order[0]].tokens
@@ -294,7 +297,7 @@ def fill_batch(
         if index is None or abs(index - chunk.frontier.index_at(price_per_ms)) > 1:
             continue
         longer_ms = batch_ms + chunk.frontier.points[index].marginal_ms
-        can_take_ms = min(max_ms, yielding_ms) if chunk.can_wait(typical_s) else max_ms
+        can_take_ms = min(max_ms, yielding_ms) if chunk.can_wait(urgent_s) else max_ms
         if tokens + chunk.tokens > max_tokens or longer_ms > can_take_ms:
             break
         batch.append(i)

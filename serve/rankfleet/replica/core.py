@@ -99,7 +99,14 @@ class ReplicaCore:
         pending = PendingChunk(chunk, now_s, hosted.latency(unloaded).cost(work, batch_tokens).mean_amortized_ms)
         deadline_s = math.inf if chunk.slack_ms is None else now_s + chunk.slack_ms / 1e3
         queued = QueuedChunk(
-            work.tokens, deadline_s, frontier, Part(pending, work), chunk.request, chunk.over_share, work.pairs
+            work.tokens,
+            deadline_s,
+            frontier,
+            Part(pending, work),
+            chunk.request,
+            chunk.over_share,
+            work.pairs,
+            chunk.tenant,
         )
         pending.latest_start_s = queued.latest_start_s
         self._queue.bound_typical_budget(chunk.default_slo_ms)

@@ -117,7 +117,7 @@ class TokenQueue(Generic[T]):
         """Add a chunk and return its entry id, for `cancel`."""
         found_idle = device_idle and not self._chunks
         if not chunk.over_share and chunk.request not in self._first_keys:  # a request counts once
-            self._arrivals.arrived((chunk.deadline_s - now_s) * 1e3, now_s, chunk.tokens, found_idle)
+            self._arrivals.arrived((chunk.deadline_s - now_s) * 1e3, now_s, chunk.tokens, found_idle, chunk.tenant)
         return self._insert(chunk)
 
     def put_back(self, rest: QueuedChunk[T], first_entry_id: int) -> int:

@@ -24,7 +24,7 @@ from rankfleet.router.plan_options import PlanRequest
 from rankfleet.router.planner import plan
 from rankfleet.router.snapshot import FleetSnapshot, GroupState, TierState
 
-FORMAT = 5  # raise it with every change of what a line holds
+FORMAT = 6  # raise it with every change of what a line holds
 
 
 @dataclass(frozen=True)
@@ -133,11 +133,13 @@ def fleet_of(data: dict[str, Any], table: dict[str, Any] | None) -> FleetSnapsho
 
 def group_of(data: dict[str, Any]) -> GroupState:
     in_flight = tuple((ms, infinite_if_null(deadline_s)) for ms, deadline_s in data["in_flight"])
-    typical_budget_ms = infinite_if_null(data["arrivals"]["typical_budget_ms"])
+    typical_ms, shortest_ms = (
+        infinite_if_null(data["arrivals"][name]) for name in ("typical_budget_ms", "shortest_budget_ms")
+    )
     rates = tuple(data["arrivals"]["burst_rates_per_s"])
     if len(rates) != len(SIZES):
         raise ValueError(f"burst_rates_per_s: {len(rates)} in place of {len(SIZES)}")
-    arrivals = ArrivalStats(typical_budget_ms, rates)
+    arrivals = ArrivalStats(typical_ms, shortest_ms, rates)
     return GroupState(**data | {"in_flight": in_flight, "arrivals": arrivals})
 
 

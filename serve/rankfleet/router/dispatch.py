@@ -109,11 +109,12 @@ class Dispatcher:
         deadline: Deadline = Deadline(),  # noqa: B008  (frozen)
         unloaded_tier: str | None = None,
         over_share: bool = False,
+        tenant: str | None = None,
     ) -> Scores:
         """Score all pairs with one of `tiers`, the planned one first.
 
         With several tiers the replica selects one when the work leaves its queue; such work is not cut. They have to
-        share vocabulary and length limit. unloaded_tier, over_share: as in `Chunk`.
+        share vocabulary and length limit. unloaded_tier, over_share, tenant: as in `Chunk`.
 
         Raises Expired if the deadline passed first, Unavailable if replicas keep going away, and whatever the
         replicas raise.
@@ -121,12 +122,15 @@ class Dispatcher:
         group = self._config.group_of(tiers[0])
         replicas = self._fleet.replicas(group, self._clock()) if len(tiers) == 1 else 1
         with self._fleet.transfers.request():
-            scores = await self._scatter(tiers, pairs, deadline, unloaded_tier, replicas, over_share)
+            scores = await self._scatter(tiers, pairs, deadline, unloaded_tier, replicas, over_share, tenant)
             if len(scores.models) > 1:
                 # Replicas of two versions have answered. Those of one version agree on a precision.
                 weights = min(scores.models)
                 log.warning("group %s has several models by the name of %s; asking for %s", group, tiers[0], weights)
-                scores = await self._scatter(tiers[:1], pairs, deadline, unloaded_tier, replicas, over_share, weights)
+                tiers = tiers[:1]
+                scores = await self._scatter(
+                    tiers, pairs, deadline, unloaded_tier, replicas, over_share, tenant, weights
+                )
         return scores
 
     async def _scatter(
@@ -137,6 +141,7 @@ class Dispatcher:
         unloaded_tier: str | None,
         replicas: int,
         over_share: bool,
+        tenant: str | None,
         weights: str | None = None,
     ) -> Scores:
         """Cut into chunks for so many replicas, send them, and gather their scores. weights: as in `Chunk`."""
@@ -156,6 +161,7 @@ class Dispatcher:
             weights=weights,
             over_share=over_share,
             default_slo_ms=self._config.default_slo_ms,
+            tenant=tenant,
         )
 
         def keep(rows: np.ndarray, back: ChunkScores) -> None:

@@ -49,7 +49,8 @@ class PlanExecution:
         tiers = first.tiers if len(first.tiers) == 1 else texts.alike(first.tiers, first.tier)
         unloaded_tier = plan.unloaded.tier if plan.unloaded is not None else None
         over_share, deadline = tokenized.plan_request.over_share, tokenized.deadline(plan)
-        scores = await self._dispatcher.score(tiers, part.pairs, deadline, unloaded_tier, over_share)
+        tenant = tokenized.resolved.request.tenant
+        scores = await self._dispatcher.score(tiers, part.pairs, deadline, unloaded_tier, over_share, tenant)
         answer = Answer.of(scores, part, tokenized.resolved, texts.lists, first.candidates, places)
         if tokenized.resolved.request.spans:
             every = np.arange(sum(texts.lists.counts)) if places is None else places
@@ -93,7 +94,9 @@ class PlanExecution:
         part = await texts.part(stage.tier, kept)
         try:
             deadline = Deadline(deadline_s, grace_s=0.0)
-            scores = await self._dispatcher.score((stage.tier,), part.pairs, deadline, over_share=over_share)
+            scores = await self._dispatcher.score(
+                (stage.tier,), part.pairs, deadline, over_share=over_share, tenant=resolved.request.tenant
+            )
             logits = document_logits(scores, part)
         except Expired:
             answer.left_out = NO_TIME
