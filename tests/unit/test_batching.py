@@ -149,6 +149,12 @@ def test_budgets_of_milliseconds_make_no_part_as_short() -> None:
     assert (decision.share, decision.predicted_ms) == (pytest.approx(SHORTEST_BATCH_MS / 160), SHORTEST_BATCH_MS)
 
 
+def test_fixed_costs_are_no_more_than_a_sixth_of_a_part() -> None:
+    waiting = [replace(chunk(1e6, fixed_ms=6.0), pairs=100)]
+    decision = select_batch(waiting, arrivals_of(4.0, 0.0), ROUTING, 100, 0.0)
+    assert (decision.share, decision.predicted_ms) == (pytest.approx(36 / 166), pytest.approx(36.0))
+
+
 def test_best_effort_work_goes_first_once_its_deficit_covers_a_part() -> None:
     def batch(pairs: int, deficit_ms: float) -> tuple[int, ...]:
         waiting = [chunk(90, tiers=1), replace(chunk(math.inf, size=9, tiers=1), pairs=pairs)]

@@ -269,28 +269,43 @@ def two_tenants(**tenants: dict[str, float]) -> FleetConfig:
 
 
 SLO = Policy("slo", plan)
+SHOP = ("shop", 30.0, 200.0, 50)
 MODELS = {name: LatencyModel(2.0, ms, 0.0, 1.3) for name, ms in (("small", 0.005), ("medium", 0.02), ("large", 0.08))}
 
 
 def attainment(
-    config: FleetConfig, flood_per_s: float, budget_ms: float | None = 200.0, pairs: int = 50, policy: Policy = SLO
+    config: FleetConfig,
+    *streams: tuple[str, float, float | None, int],
+    policy: Policy = SLO,
+    models: dict[str, LatencyModel] = MODELS,
+    seconds: float = 4.0,
 ) -> float:
-    """Of a tenant that sends 30 requests a second, with another one beside it."""
-    named = bool(config.tenants)
+    """Of the requests of the first stream. streams: tenant, requests per second, budget in ms, pairs of a request."""
     classes = {
-        name: {"slo_ms": slo_ms, "share": 1, "tenant": name if named else None}
-        for name, slo_ms in (("shop", 200.0), ("flood", budget_ms))
+        f"{tenant}-{i}": {"slo_ms": budget_ms, "share": 1, "tenant": tenant if config.tenants else None}
+        for i, (tenant, _, budget_ms, _) in enumerate(streams)
     }
     candidates = [{"count": 50, "share": 1}]
     workload = Workload.model_validate({"classes": classes, "candidates": candidates, "tokens": 100})
-    rng, seconds = np.random.default_rng(1), 4.0
-    arrived = [np.cumsum(rng.exponential(1 / rate, int(rate * seconds))) for rate in (30.0, flood_per_s) if rate]
+    rng = np.random.default_rng(1)
+    arrived = [np.cumsum(rng.exponential(1 / rate, int(rate * seconds))) for _, rate, _, _ in streams]
     kind = np.repeat(np.arange(len(arrived)), [*map(len, arrived)])
+    pairs = np.array([pairs for *_, pairs in streams])
     at_s = np.concatenate(arrived)
     order = np.argsort(at_s, kind="stable")
-    requests = Requests(at_s[order], kind[order], np.where(kind[order] == 1, pairs, 50))
-    outcome = Simulation(config, MODELS, workload, policy, seed=1).run(requests)
+    requests = Requests(at_s[order], kind[order], pairs[kind[order]])
+    outcome = Simulation(config, models, workload, policy, seed=1).run(requests)
     return float((outcome.state[requests.kind == 0] == IN_TIME).mean())
+
+
+def large_pinned(above: int) -> Policy:
+    """Requests with more documents than that are for the large tier."""
+
+    def decide(request: PlanRequest, snapshot: FleetSnapshot, now_s: float) -> Decision:
+        is_large = request.documents > above
+        return fixed_plan(("large",), request, snapshot) if is_large else plan(request, snapshot, now_s)
+
+    return Policy("large pinned", decide)
 
 
 @pytest.mark.parametrize(
@@ -303,25 +318,39 @@ def test_a_tenant_far_above_its_share_costs_another_at_most_ten_points(
 ) -> None:
     # 80 requests a second take all of both replicas at the smallest tier.
     config = two_tenants(shop={"share": 0.5}, flood={"share": 0.1})
-    alone = attainment(config, 0.0)
+    alone = attainment(config, SHOP)
     assert alone > 0.99
-    assert attainment(config, flood_per_s, budget_ms, pairs) >= alone - 0.1
+    assert attainment(config, SHOP, ("flood", flood_per_s, budget_ms, pairs)) >= alone - 0.1
 
 
 def test_a_large_request_that_has_an_hour_does_not_hold_a_replica() -> None:
     """One for the large tier takes 8 s in batches of 1.3 s; in parts, others come between them."""
     config = two_tenants(shop={"share": 0.5}, flood={"share": 0.5})
+    assert attainment(config, SHOP, ("flood", 1.0, 3.6e6, 1000), policy=large_pinned(above=50)) >= 0.9
 
-    def decide(request: PlanRequest, snapshot: FleetSnapshot, now_s: float) -> Plan:
-        is_large = request.documents > 50
-        return fixed_plan(("large",), request, snapshot) if is_large else plan(request, snapshot, now_s)
 
-    policy = Policy("large pinned", decide)
-    assert attainment(config, 1.0, 3.6e6, 1000, policy) >= 0.9
+def test_tiny_requests_do_not_let_large_ones_block_others() -> None:
+    """By number they make 195 ms no more than the typical budget, but not that of the tenant with 60 ms."""
+    config = two_tenants(shop={"share": 0.5}, flood={"share": 0.5})
+    streams = ("shop", 10.0, 60.0, 5), ("flood", 7.0, 195.0, 20), ("flood", 32.0, 200.0, 1)
+    policy = large_pinned(above=15)
+    beside_large = attainment(config, *streams[:2], policy=policy, seconds=8.0)
+    assert beside_large > 0.95
+    assert attainment(config, *streams, policy=policy, seconds=8.0) > beside_large - 0.03
+
+
+def test_a_trickle_of_short_budgets_costs_others_little_at_high_load() -> None:
+    """Though all other work is scored in parts because of it, and every part costs 6 ms more."""
+    config = two_tenants(shop={"share": 0.5}, flood={"share": 0.5})
+    shop, trickle = ("shop", 60.0, 200.0, 50), ("flood", 1.0, 10.0, 1)
+    models = {name: replace(model, alpha_ms=6.0, p99_factor=1.0) for name, model in MODELS.items()}
+    alone = attainment(config, shop, models=models, seconds=8.0)
+    assert alone > 0.95
+    assert attainment(config, shop, trickle, models=models, seconds=8.0) > alone - 0.03
 
 
 def test_without_shares_the_same_load_would_cost_more() -> None:
-    assert attainment(two_tenants(), 80.0) < 0.85
+    assert attainment(two_tenants(), SHOP, ("flood", 80.0, 200.0, 50)) < 0.85
 
 
 # In the API

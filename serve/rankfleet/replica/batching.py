@@ -15,8 +15,8 @@
 4. Batch (`fill_batch`). The first chunk gets its tier at the price. Others join in serving order while the batch stays
    within its time and tokens. A chunk whose own tier at the price is more than one point away on its frontier waits.
    What is on the device cannot be interrupted. Work that can wait, because it is best-effort or has more time than
-   the typical request of the tenant with the shortest budgets, makes no batch longer than that one's shortest horizon;
-   of a larger chunk a part is scored, and others get in between.
+   the typical request of the tenant with the shortest budgets, makes no batch longer than `yielding_batch_ms`; of a
+   larger chunk a part is scored, and others get in between.
 """
 
 import heapq
@@ -38,6 +38,9 @@ ROUNDING_MS = 1e-6  # by which a sum of times may miss a deadline
 # Of a batch that has to be short. Each costs the way to the device's thread and back, a millisecond or two, whatever it
 # holds: if a few requests with budgets of milliseconds made parts as short, all others would be late.
 SHORTEST_BATCH_MS = 10.0
+# The largest part of such a batch's time that its fixed cost may be. Without this limit, a tenant with few requests and
+# budgets of milliseconds would cost the others much of the fleet at high load: every part costs it once.
+MAX_FIXED_SHARE = 1 / 6
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,9 +143,8 @@ def select_batch(
         return BatchDecision(None, (), infeasible)
     price = find_price([waiting[i] for i in feasible], arrivals, routing, now_s)
     price_per_ms = price / arrivals.typical_budget_ms
-    # Of a batch of work that can wait: requests that come now wait for its end.
-    shortest_ms = max(SHORTEST_BATCH_MS, routing.horizon * arrivals.shortest_budget_ms)
-    order = serving_order(waiting, feasible, price_per_ms, shortest_ms, deficit_ms)
+    shortest_horizon_ms = routing.horizon * arrivals.shortest_budget_ms
+    order = serving_order(waiting, feasible, price_per_ms, shortest_horizon_ms, deficit_ms)
     first = waiting[order[0]]
     left_ms = (first.deadline_s - now_s) * 1e3 + ROUNDING_MS
     points = first.frontier.points
@@ -156,7 +158,7 @@ def select_batch(
     first_ms = point.p99_ms
     if first_ms > left_ms:  # in time at the mean only: let others join by the same measure
         left_ms *= first_ms / max(point.mean_ms, ROUNDING_MS)
-    yielding_ms = min(left_ms, shortest_ms)
+    yielding_ms = min(left_ms, yielding_batch_ms(point, shortest_horizon_ms))
     max_ms = deficit_ms if len(order) < len(feasible) else yielding_ms if can_wait else left_ms
     if can_wait and first_ms > max_ms and first.pairs > 1:
         share = max(max_ms / first_ms, 1 / first.pairs)
@@ -256,13 +258,13 @@ def serving_order(
     waiting: Sequence[QueuedChunk[Any]],
     feasible: list[int],
     price_per_ms: float,
-    shortest_ms: float,
+    shortest_horizon_ms: float,
     deficit_ms: float,
 ) -> list[int]:
     """The feasible chunks in the order in which they may form the next batch.
 
     All of them by deadline; or the best-effort ones alone, if the deficit covers the first of these in a batch of its
-    own, or a part of it that takes the shortest horizon.
+    own, or a part of it.
     """
     if deficit_ms <= 0 or not waiting[feasible[-1]].is_best_effort:
         return feasible
@@ -270,7 +272,13 @@ def serving_order(
     first = waiting[feasible[start]]
     point = first.frontier.points[first.frontier.index_at(price_per_ms)]
     first_ms = point.p99_ms
-    return feasible[start:] if min(first_ms, max(shortest_ms, first_ms / first.pairs)) <= deficit_ms else feasible
+    part_ms = max(yielding_batch_ms(point, shortest_horizon_ms), first_ms / first.pairs)
+    return feasible[start:] if min(first_ms, part_ms) <= deficit_ms else feasible
+
+
+def yielding_batch_ms(point: TierOption, shortest_horizon_ms: float) -> float:
+    """The longest batch of work that can wait, at this tier: requests that come now wait for its end."""
+    return max(shortest_horizon_ms, SHORTEST_BATCH_MS, point.fixed_ms / MAX_FIXED_SHARE)
 
 
 def fill_batch(
