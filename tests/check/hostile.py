@@ -100,6 +100,9 @@ def bodies(head: Head) -> Iterator[Attack]:
         "rank_fields of tens of thousands of values": json.dumps(
             {"query": "a", "documents": [{"f": [[1] * 100] * 600}], "rank_fields": ["f"]}
         ).encode(),
+        "rank_fields that look like a number for long": json.dumps(
+            {"query": "a", "documents": [{"f": "1:" * 3_000_000}], "rank_fields": ["f"]}
+        ).encode(),
         "rank_fields nested too deep": b'{"query": "a", "rank_fields": ["f"], "documents": [{"f": '
         + b"[" * 100
         + b"]" * 100

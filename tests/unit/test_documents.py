@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 import yaml
 
-from rankfleet.api.dialects.documents import as_yaml, depth_of, size_of, texts_of
+from rankfleet.api.dialects.documents import as_yaml, characters_of, depth_of, size_of, texts_of
 from rankfleet.core.errors import InvalidRequest, TooLarge
 
 PAGE = {"n": 7, "title": "A cat: the movie", "tags": ["a", "b"], "text": "plain", "by": {"name": "Eve", "at": None}}
@@ -76,6 +76,10 @@ def test_documents_that_take_long_to_read_are_refused() -> None:
     assert texts_of(flat, "documents", ["t"])[0].startswith("t:\n- 0\n")
     with pytest.raises(TooLarge, match="the fields to rank by have more than 50000 values; name fewer, or send fewer"):
         texts_of([*flat, {"t": 1}], "documents", ["t"])
+    long = {"t": ["x" * 1_999_999], "not ranked": "x" * 9_000_000}
+    assert len(texts_of([long, long], "documents", ["t"])) == 2
+    with pytest.raises(TooLarge, match="the fields to rank by have more than 4000000 characters; name fewer, or send"):
+        texts_of([long, {"t": "x"}, long], "documents", ["t"])
     deep: Any = 1
     for _ in range(16):
         deep = [deep]
@@ -85,7 +89,14 @@ def test_documents_that_take_long_to_read_are_refused() -> None:
 
 
 @pytest.mark.parametrize(
-    ("value", "size", "depth"), [(1, 1, 0), ("a", 1, 0), ([], 1, 1), ({"a": [1, {}]}, 4, 3), ([[1], 2], 4, 2)]
+    ("value", "size", "characters", "depth"),
+    [
+        (1, 1, 0, 0),
+        ("abc", 1, 3, 0),
+        ([], 1, 0, 1),
+        ({"ab": [1, {}]}, 4, 2, 3),
+        ([["é"], {"a": "猫猫"}], 5, 4, 2),
+    ],
 )
-def test_size_and_depth(value: Any, size: int, depth: int) -> None:
-    assert (size_of(value), depth_of(value)) == (size, depth)
+def test_size_characters_and_depth(value: Any, size: int, characters: int, depth: int) -> None:
+    assert (size_of(value), characters_of(value), depth_of(value)) == (size, characters, depth)

@@ -9,6 +9,9 @@ MIN_SLO_MS, MAX_SLO_MS = 1.0, 3_600_000.0
 MAX_REQUESTS = 4000
 # Commas, colons and brackets of a body. Parsing more takes seconds, in which the router answers nobody else.
 MAX_JSON_VALUES = 1_000_000
+# Of the fields to rank by (`rank_fields`) of all documents of a request, and of one document: making YAML of more takes
+# most of a second, in which the router answers nobody else. Each level is indented once more.
+MAX_STRUCTURED_VALUES, MAX_STRUCTURED_CHARACTERS, MAX_STRUCTURED_DEPTH = 50_000, 4_000_000, 16
 # For a whole body to arrive, and for a whole reply to be read. A client that takes longer holds memory.
 READ_TIMEOUT_S, WRITE_TIMEOUT_S = 30, 120
 # The first line of a request and its headers. Reading more takes tens of milliseconds, whose they ever are.

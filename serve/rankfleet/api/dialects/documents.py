@@ -8,10 +8,9 @@ import yaml
 from pydantic import Field, WithJsonSchema
 
 from rankfleet.api.dialects.json_body import Strings
+from rankfleet.core.bounds import MAX_STRUCTURED_CHARACTERS, MAX_STRUCTURED_DEPTH, MAX_STRUCTURED_VALUES
 from rankfleet.core.errors import InvalidRequest, TooLarge
 
-MAX_STRUCTURED_VALUES = 50_000  # of all structured documents of a request: rendering more takes most of a second
-MAX_DEPTH = 16  # of a structured document: each level is indented once more
 UNRETURNABLE = "NaN, infinity and whole numbers beyond 64 bits cannot be returned; send null, or the number as a string"
 OTHER_MEDIA = ("image", "image_url", "video", "video_url", "content")  # in place of a text, in Jina's API and vLLM's
 DUMPER: Any = getattr(yaml, "CSafeDumper", yaml.SafeDumper)  # the first is compiled, and 20 times as fast
@@ -61,9 +60,14 @@ def texts_of(
         fields_of(i, document, name, rank_fields) if isinstance(document, dict) else text_of(i, document, name)
         for i, document in placed
     ]
-    if sum(size_of(value) for value in chosen if isinstance(value, dict)) > MAX_STRUCTURED_VALUES:
-        why = f"the fields to rank by have more than {MAX_STRUCTURED_VALUES} values"
-        raise TooLarge(f"request body: rank_fields: {why}; name fewer, or send fewer documents")
+    structured = [value for value in chosen if isinstance(value, dict)]
+    for count, limit, of in (
+        (size_of, MAX_STRUCTURED_VALUES, "values"),
+        (characters_of, MAX_STRUCTURED_CHARACTERS, "characters"),
+    ):
+        if sum(map(count, structured)) > limit:
+            why = f"the fields to rank by have more than {limit} {of}"
+            raise TooLarge(f"request body: rank_fields: {why}; name fewer, or send fewer documents")
     return [value if isinstance(value, str) else as_yaml(value) for value in chosen]
 
 
@@ -90,8 +94,8 @@ def fields_of(index: int | str, document: dict[str, Any], name: str, rank_fields
     fields = {field: document[field] for field in rank_fields if field in document}
     if not fields:
         raise InvalidRequest(f"request body: {name}.{index}: has none of the rank_fields")
-    if depth_of(fields) > MAX_DEPTH:
-        raise TooLarge(f"request body: {name}.{index}: is nested deeper than {MAX_DEPTH} levels")
+    if depth_of(fields) > MAX_STRUCTURED_DEPTH:
+        raise TooLarge(f"request body: {name}.{index}: is nested deeper than {MAX_STRUCTURED_DEPTH} levels")
     return fields
 
 
@@ -116,6 +120,13 @@ def has_returnable_numbers(value: Any) -> bool:
 def size_of(value: Any) -> int:
     """The number of values in a JSON value, itself included."""
     return 1 + sum(map(size_of, inside(value)))
+
+
+def characters_of(value: Any) -> int:
+    """The characters of all strings in a JSON value, names of fields included."""
+    if isinstance(value, str):
+        return len(value)
+    return sum(map(len, value if isinstance(value, dict) else ())) + sum(map(characters_of, inside(value)))
 
 
 def depth_of(value: Any) -> int:
