@@ -200,6 +200,8 @@ def protocol(head: Head) -> Iterator[Attack]:
         b"Cookie: " + b"a=b; " * 10_000,
         b"serve_multiplexed_model_id: other",
         b"x-request-timeout-seconds: -1",
+        b"x-request-timeout-seconds: 1e-9",
+        b"x-request-disconnect-disabled: ?1",
     ):
         yield one(f"header {header[:40]!r}", head.post(GOOD, header))
     for length in (

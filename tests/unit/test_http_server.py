@@ -109,6 +109,22 @@ async def test_a_header_that_serve_could_not_read_is_refused(name: bytes, value:
         assert reply.json()["error"]["message"] == f"header {name.decode()}: this is not UTF-8"
 
 
+@pytest.mark.parametrize("name", [b"x-request-timeout-seconds", b"X_Request-Disconnect-Disabled"])
+async def test_a_client_gives_no_orders_to_serve(name: bytes) -> None:
+    transport = httpx.ASGITransport(HeaderCheck(application))
+    async with httpx.AsyncClient(transport=transport, base_url="http://test") as http:
+        reply = await http.post("/v1/rerank", headers=[(name, b"1e-9")], content=b"{}")
+    assert reply.status_code == 422
+    assert reply.json()["error"]["message"].startswith(f"header {name.decode().lower()} is not taken here; ")
+
+
+@pytest.mark.parametrize(("body", "status"), [(b"", 200), (b"{}", 422)])
+async def test_paths_of_serve_take_no_body(body: bytes, status: int) -> None:
+    transport = httpx.ASGITransport(HeaderCheck(application))
+    async with httpx.AsyncClient(transport=transport, base_url="http://test") as http:
+        assert (await http.post("/-/healthz", content=body)).status_code == status
+
+
 @pytest.mark.parametrize(("chunked", "closes"), [(False, False), (True, True)])
 async def test_a_body_that_may_have_no_end_is_not_received_to_it(chunked: bool, closes: bool) -> None:
     async def body() -> AsyncIterator[bytes]:

@@ -108,6 +108,25 @@ def test_keys_come_and_go_without_a_restart(file: Path, caplog: pytest.LogCaptur
         assert ring.tenant_of([(b"api-key", b"secret")]) == "shop"
 
 
+def test_an_edit_that_leaves_size_and_time_of_change_is_seen(file: Path) -> None:
+    ring, before = KeyRing(str(file)), file.stat()
+    file.write_text(file.read_text().replace(" shop", " stop"))
+    os.utime(file, ns=(before.st_atime_ns, before.st_mtime_ns))
+    ring.refresh()
+    assert ring.tenant_of([(b"api-key", b"secret")]) == "stop"
+
+
+def test_what_is_no_file_is_not_read_and_the_log_says_so_once(file: Path, caplog: pytest.LogCaptureFixture) -> None:
+    ring = KeyRing(str(file))
+    file.unlink()
+    os.mkfifo(file)  # reading would wait for a writer
+    with caplog.at_level(logging.ERROR):
+        ring.refresh()
+        ring.refresh()
+    assert caplog.messages == [f"the API keys read before stay valid: {file}: is no file"]
+    assert ring.tenant_of([(b"api-key", b"secret")]) == "shop"
+
+
 def test_a_tenant_that_the_fleet_file_does_not_name_is_refused(file: Path) -> None:
     with pytest.raises(ConfigError, match="the fleet file has no tenant blog; add it to `tenants`"):
         KeyRing(str(file), ["shop"]).check_tenants()

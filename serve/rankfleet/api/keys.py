@@ -9,6 +9,7 @@ import hmac
 import logging
 import re
 import secrets
+import stat
 from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -83,6 +84,7 @@ class KeyRing:
         self._tenants = frozenset(tenants)
         self._stamp = self._stat()
         self._keys = self._read()
+        self._fault = ""  # why it could not be read again
 
     def check_tenants(self) -> None:
         """Raises ConfigError if the file has a tenant that the fleet file does not name. For starts and updates alone:
@@ -92,14 +94,16 @@ class KeyRing:
 
     def refresh(self) -> None:
         """Read the file again if it has changed. If it cannot be read, the keys read before stay valid, and the log
-        says why."""
+        says why, once."""
         try:
             if (stamp := self._stat()) == self._stamp:
                 return
-            self._keys, self._stamp = self._read(), stamp
+            self._keys, self._stamp, self._fault = self._read(), stamp, ""
             log.info("%s: read %d API keys", self._path, len(self._keys))
         except ConfigError as error:
-            log.error("the API keys read before stay valid: %s", error)
+            if self._fault != (fault := str(error)):
+                log.error("the API keys read before stay valid: %s", error)
+            self._fault = fault
 
     def tenant_of(self, headers: Iterable[tuple[bytes, bytes]]) -> str:
         """Whose key is in a request's headers.
@@ -123,7 +127,9 @@ class KeyRing:
             found = self._path.stat()
         except OSError as error:
             raise ConfigError(f"{self._path}: {error.strerror or error}") from error
-        return found.st_mtime_ns, found.st_size, found.st_ino, found.st_dev
+        if not stat.S_ISREG(found.st_mode):  # a pipe would hold up whoever reads it
+            raise ConfigError(f"{self._path}: is no file")
+        return found.st_mtime_ns, found.st_ctime_ns, found.st_size, found.st_ino, found.st_dev
 
     def _read(self) -> dict[bytes, Key]:
         try:

@@ -12,12 +12,12 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 from rankfleet.core.bounds import MAX_HEAD_BYTES
 
 # Headers that Serve reads as text, with hyphens for underscores. Where they are none, it would answer 500.
-READ_BY_SERVE = {
-    b"serve-multiplexed-model-id",
-    b"x-request-disconnect-disabled",
-    b"x-request-id",
-    b"x-request-timeout-seconds",
-    b"x-session-id",
+READ_BY_SERVE = {b"serve-multiplexed-model-id", b"x-request-id", b"x-session-id"}
+# Headers by which a client would change how Serve treats its request. At the end of that time, Serve would answer in a
+# form of its own, past all limits, and receive the rest of the body for as long as the client sends it.
+ORDERS_TO_SERVE = {
+    b"x-request-timeout-seconds": "is not taken here; send the budget as x-slo-ms",
+    b"x-request-disconnect-disabled": "is not taken here; a request ends when its client has gone",
 }
 END_OF_HEAD = b"\r\n\r\n"
 # Without it, 3 of 300 clients got half a refusal from HAProxy on a busy computer; with half of it, none.
@@ -40,25 +40,39 @@ class HttpProtocol(H11Protocol):
 
 
 class HeaderCheck:
-    """Refuses requests with a header that Serve cannot read. Whoever has no end to his body is cut off."""
+    """Refuses requests that Serve would answer in place of the API (`why_refused`). Whoever has no end to his body is
+    cut off."""
 
     def __init__(self, app: ASGIApp, close_after_s: float = CLOSE_AFTER_S) -> None:
         self._app = app
         self._close_after_s = close_after_s
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        for name, value in scope["headers"] if scope["type"] == "http" else ():
-            if not value.isascii() and name.replace(b"_", b"-") in READ_BY_SERVE and not is_utf8(value):
-                from rankfleet.api.errors import error_response  # Serve's proxies start without the API
-                from rankfleet.api.gate import may_arrive_yet, send_and_close
-                from rankfleet.core.errors import InvalidRequest
+        if scope["type"] != "http" or (why := why_refused(scope)) is None:
+            return await self._app(scope, receive, send)
+        from rankfleet.api.errors import error_response  # Serve's proxies start without the API
+        from rankfleet.api.gate import may_arrive_yet, send_and_close
+        from rankfleet.core.errors import InvalidRequest
 
-                request = Request(scope)
-                response = error_response(request, InvalidRequest(f"header {name.decode()}: this is not UTF-8"))
-                if may_arrive_yet(request):
-                    return await send_and_close(response, send, self._close_after_s)
-                return await response(scope, receive, send)
-        await self._app(scope, receive, send)
+        request = Request(scope)
+        response = error_response(request, InvalidRequest(why))
+        if may_arrive_yet(request):
+            return await send_and_close(response, send, self._close_after_s)
+        await response(scope, receive, send)
+
+
+def why_refused(scope: Scope) -> str | None:
+    """What is wrong with a request; None for one that Serve may have."""
+    of_serve = scope["path"].startswith("/-/")
+    for name, value in scope["headers"]:
+        known = name.replace(b"_", b"-")
+        if known in ORDERS_TO_SERVE:
+            return f"header {name.decode()} {ORDERS_TO_SERVE[known]}"
+        if not value.isascii() and known in READ_BY_SERVE and not is_utf8(value):
+            return f"header {name.decode()}: this is not UTF-8"
+        if of_serve and (name == b"transfer-encoding" or (name == b"content-length" and value != b"0")):
+            return f"{scope['path']} takes no body; leave it out"
+    return None
 
 
 def is_utf8(value: bytes) -> bool:

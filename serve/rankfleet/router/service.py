@@ -84,7 +84,7 @@ class RankingService:
         self.wall_clock = wall_clock
         self._on_event = on_event
         self.splits = Splits(self.live, config.tiers, experiment_states)
-        self._shadows = Shadows(self._in_background, lambda: not self._under_way, on_shadow)
+        self._shadows = Shadows(self._in_background, lambda: not self._under_way, on_shadow, self.clock)
         self._under_way = 0  # requests that are being answered
         used = before.limits if before else None
         self.limits: TenantLimits = TenantLimits(config.tenants, config.routers, used)

@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import math
 from collections.abc import Awaitable, Callable
 from typing import Literal
 
@@ -16,6 +17,8 @@ from rankfleet.router.events import plan_text
 TOP = 10  # results that a person looks at
 DELAY_S = 0.01  # so that the answer has left before its shadow is begun
 GIVEN_UP_S = 10.0
+# Of a router's time, at most. A tenant could keep devices busy by three requests a second, at no cost to its share.
+SHARE = 0.1
 
 Outcome = Literal["compared", "dropped", "failed"]
 OnShadow = Callable[[Outcome, ShadowEvent | None], None]
@@ -24,21 +27,24 @@ log = logging.getLogger("ray.serve")
 
 
 class Shadows:
-    """The comparisons of one router: one at a time, begun only while no request is under way in it. What is on a device
-    cannot be interrupted, and the router's own time is short where requests are many."""
+    """The comparisons of one router: one at a time, for SHARE of the time, begun only while no request is under way in
+    it. What is on a device cannot be interrupted, and the router's own time is short where requests are many."""
 
     def __init__(
         self,
         rank: Callable[[RerankRequest, Assignment], Awaitable[Ranking]],
         is_idle: Callable[[], bool],
         on_shadow: OnShadow,
+        clock: Callable[[], float],
     ) -> None:
         """rank: ranks a request as an arm says, behind all other work. is_idle: whether no request is under way.
-        on_shadow: called with the outcome, and with the event if something was compared."""
+        on_shadow: called with the outcome, and with the event if something was compared. clock: seconds."""
         self._rank = rank
         self._is_idle = is_idle
         self._tell = quietly(on_shadow)
+        self._clock = clock
         self._task: asyncio.Task[None] | None = None
+        self._next_s = -math.inf
 
     def follow(self, request: RerankRequest, answer: Ranking, assignment: Assignment, at_s: float) -> None:
         """Compare an answer with the arm's, later. at_s: as in `ShadowEvent`.
@@ -47,7 +53,7 @@ class Shadows:
         """
         if not answer.stages or request.queries or assignment.settings.model == answer.plan.tier:
             return
-        if self._task is not None and not self._task.done():
+        if (self._task is not None and not self._task.done()) or self._clock() < self._next_s:
             self._tell("dropped", None)
             return
         self._task = asyncio.create_task(self._compare(request, answer, assignment, at_s))
@@ -57,6 +63,7 @@ class Shadows:
         if not self._is_idle():
             self._tell("dropped", None)
             return
+        began_s = self._clock()
         try:
             async with asyncio.timeout(GIVEN_UP_S):
                 other = await self._rank(request, assignment)
@@ -67,6 +74,9 @@ class Shadows:
             log.exception("request %s could not be compared with arm %s", request.request_id, assignment.arm)
             self._tell("failed", None)
             return
+        finally:
+            ended_s = self._clock()
+            self._next_s = ended_s + (ended_s - began_s) * (1 / SHARE - 1)
         if other.stages:
             self._tell("compared", event_of(request, answer, other, assignment, at_s))
 
