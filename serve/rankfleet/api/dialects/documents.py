@@ -101,7 +101,7 @@ def fields_of(index: int | str, document: dict[str, Any], name: str, rank_fields
 
 def as_yaml(fields: Mapping[str, Any]) -> str:
     """The text that Cohere's clients make of an object, except that characters beyond ASCII are not escaped: models
-    know them as they are."""
+    know them as they are. Those beyond U+FFFF still are, since libyaml has no other way."""
     return str(yaml.dump(fields, Dumper=DUMPER, sort_keys=False, allow_unicode=True))
 
 
