@@ -17,7 +17,8 @@ from rankfleet.router.events import plan_text
 TOP = 10  # results that a person looks at
 DELAY_S = 0.01  # so that the answer has left before its shadow is begun
 GIVEN_UP_S = 10.0
-# Of a router's time, at most. A tenant could keep devices busy by three requests a second, at no cost to its share.
+# Of a device's time, for each router, at most. A tenant could keep devices busy by three requests a second, at no cost
+# to its share.
 SHARE = 0.1
 
 Outcome = Literal["compared", "dropped", "failed"]
@@ -27,8 +28,8 @@ log = logging.getLogger("ray.serve")
 
 
 class Shadows:
-    """The comparisons of one router: one at a time, for SHARE of the time, begun only while no request is under way in
-    it. What is on a device cannot be interrupted, and the router's own time is short where requests are many."""
+    """The comparisons of one router: one at a time, for SHARE of a device's time, begun only while no request is under
+    way in it. What is on a device cannot be interrupted, and the router's own time is short where requests are many."""
 
     def __init__(
         self,
@@ -64,9 +65,11 @@ class Shadows:
             self._tell("dropped", None)
             return
         began_s = self._clock()
+        took_s: float | None = None
         try:
             async with asyncio.timeout(GIVEN_UP_S):
                 other = await self._rank(request, assignment)
+            took_s = device_s(other)
         except (RankfleetError, TimeoutError):  # no time for it
             self._tell("dropped", None)
             return
@@ -75,10 +78,17 @@ class Shadows:
             self._tell("failed", None)
             return
         finally:
-            ended_s = self._clock()
-            self._next_s = ended_s + (ended_s - began_s) * (1 / SHARE - 1)
+            now_s = self._clock()
+            self._next_s = now_s + (now_s - began_s if took_s is None else took_s) * (1 / SHARE - 1)
         if other.stages:
             self._tell("compared", event_of(request, answer, other, assignment, at_s))
+
+
+def device_s(ranking: Ranking) -> float:
+    """Seconds of devices that it took: of its longest chunk as measured, or of all as predicted, if that is more."""
+    unloaded = ranking.plan.unloaded
+    predicted_ms = sum(ms for _, ms in unloaded.work_ms) if unloaded is not None else 0.0
+    return max(ranking.timing.ms["infer"], predicted_ms) / 1e3
 
 
 def event_of(
