@@ -123,11 +123,11 @@ class Target:
         found = {}
         for pid in descendants(self.running.process.pid):
             with contextlib.suppress(OSError):  # it may end meanwhile
-                title = Path(f"/proc/{pid}/cmdline").read_bytes().decode()
+                title = Path(f"/proc/{pid}/cmdline").read_bytes().decode().partition("\0")[0]
                 resident = re.search(r"VmRSS:\s+(\d+)", Path(f"/proc/{pid}/status").read_text())
-                # While Ray calls a method, its name stands in the title, behind a dot.
+                # While Ray calls a method, its name stands in the title, behind a dot; otherwise zeros do.
                 name = title.partition(".")[0] if title.startswith("ray::ServeReplica") else ""
-                name = "haproxy" if "haproxy" in title.split("\0")[0] else name
+                name = "haproxy" if "haproxy" in title else name
                 if resident and name:
                     found[f"{name} {pid}"] = int(resident[1]) / 1024
         return found
