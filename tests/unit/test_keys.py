@@ -116,14 +116,16 @@ def test_an_edit_that_leaves_size_and_time_of_change_is_seen(file: Path) -> None
     assert ring.tenant_of([(b"api-key", b"secret")]) == "stop"
 
 
-def test_what_is_no_file_is_not_read_and_the_log_says_so_once(file: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_what_is_not_a_regular_file_is_not_read_and_the_log_says_so_once(
+    file: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     ring = KeyRing(str(file))
     file.unlink()
     os.mkfifo(file)  # reading would wait for a writer
     with caplog.at_level(logging.ERROR):
         ring.refresh()
         ring.refresh()
-    assert caplog.messages == [f"the API keys read before stay valid: {file}: is no file"]
+    assert caplog.messages == [f"the API keys read before stay valid: {file}: is not a regular file"]
     assert ring.tenant_of([(b"api-key", b"secret")]) == "shop"
 
 

@@ -128,7 +128,7 @@ class KeyRing:
         except OSError as error:
             raise ConfigError(f"{self._path}: {error.strerror or error}") from error
         if not stat.S_ISREG(found.st_mode):  # a pipe would hold up whoever reads it
-            raise ConfigError(f"{self._path}: is no file")
+            raise ConfigError(f"{self._path}: is not a regular file")
         return found.st_mtime_ns, found.st_ctime_ns, found.st_size, found.st_ino, found.st_dev
 
     def _read(self) -> dict[bytes, Key]:

@@ -17,9 +17,9 @@ class ArrivalStats:
 
     typical_budget_ms: lower quartile of recent budgets (`RecentBudgets`), at most that of the default SLO class;
         infinity if neither is known
-    shortest_budget_ms: the same of the tenant that has the shortest. Work that has more time can wait: by the lower
-        quartile of all, a tenant with three quarters of the requests, however small they are, could have its large ones
-        scored whole, and block the requests of others that are shorter
+    shortest_budget_ms: the smallest of the tenants' own lower quartiles, at most typical_budget_ms, which it is without
+        tenants. Work with more time can wait. If typical_budget_ms decided that, a tenant with three quarters of all
+        requests, however small, could raise it, and its large requests would run whole and block short budgets of others
     burst_rates_per_s: mean over recent arrivals of the rate of arrivals just before each (`RecentRates`), for a
         request of each of SIZES. A smaller arrival that has more time than is typical counts for its share of that:
         a stream of tiny requests holds others back by its work and not by its number. With less time it would be late

@@ -77,8 +77,8 @@ class QueuedChunk(Generic[T]):
         return self.over_share or self.deadline_s == math.inf
 
     def can_wait(self, urgent_s: float) -> bool:
-        """Whether it is best-effort, or has more time than `ArrivalStats.shortest_budget_ms`, by which a request that
-        came now would be due at `urgent_s`."""
+        """Whether it is best-effort, or due after `urgent_s`: when a request that arrives now with
+        `ArrivalStats.shortest_budget_ms` is due."""
         return self.over_share or self.deadline_s > urgent_s
 
     @property
@@ -277,7 +277,8 @@ def serving_order(
 
 
 def yielding_batch_ms(point: TierOption, shortest_horizon_ms: float) -> float:
-    """The longest batch of work that can wait, at this tier: requests that come now wait for its end."""
+    """The most that a batch of work that can wait may take at this tier; requests that arrive meanwhile wait for its
+    end."""
     return max(shortest_horizon_ms, SHORTEST_BATCH_MS, point.fixed_ms / MAX_FIXED_SHARE)
 
 

@@ -17,8 +17,8 @@ from rankfleet.router.events import plan_text
 TOP = 10  # results that a person looks at
 DELAY_S = 0.01  # so that the answer has left before its shadow is begun
 GIVEN_UP_S = 10.0
-# Of a device's time, for each router, at most. A tenant could keep devices busy by three requests a second, at no cost
-# to its share.
+# Of a device's time, for each router, at most. Without it a tenant could keep a device busy by three requests a second
+# at no cost to its share.
 SHARE = 0.1
 
 Outcome = Literal["compared", "dropped", "failed"]
