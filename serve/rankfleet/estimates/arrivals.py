@@ -19,7 +19,7 @@ class ArrivalStats:
         infinity if neither is known
     shortest_budget_ms: the smallest of the tenants' own lower quartiles, at most typical_budget_ms, which it is without
         tenants. Work with more time can wait. If typical_budget_ms decided that, a tenant with three quarters of all
-        requests, however small, could raise it, and its large requests would run whole and block short budgets of others
+        requests, however small, could raise it; its large requests would run whole and block short budgets of others
     burst_rates_per_s: mean over recent arrivals of the rate of arrivals just before each (`RecentRates`), for a
         request of each of SIZES. A smaller arrival that has more time than is typical counts for its share of that:
         a stream of tiny requests holds others back by its work and not by its number. With less time it would be late
