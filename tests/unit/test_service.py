@@ -7,12 +7,14 @@ import numpy as np
 import pytest
 
 from rankfleet.api.dialects.native_replies import ranking_json
-from rankfleet.core.decisions import Plan, Refusal
+from rankfleet.core.decisions import GivenOrder, Plan, Refusal
 from rankfleet.core.errors import Expired, Infeasible, InvalidRequest, Overloaded, ScoringFailed, TooLarge, UnknownModel
 from rankfleet.core.messages import Chunk, ChunkScores, RerankRequest
 from rankfleet.core.timing import Timing
 from rankfleet.estimates.latency import LatencyModel
 from rankfleet.router.replica_record import Entry
+from rankfleet.router.service import RankingService
+from rankfleet.router.tokenize import TokenizedTexts
 from tests.unit.fakes import WORDS, FakeClock, FakeGroup, fleet, on_virtual_time, send, service, word_tokenizer
 
 
@@ -544,3 +546,69 @@ async def test_a_tier_gets_no_pairs_that_were_laid_out_for_another_before_all_ar
     # The pair has 9 tokens, one more than `small` takes.
     assert [(chunk.tiers, chunk.pairs.tokens) for chunk in group.chunks] == [(("large",), 9)]
     assert ranking.plan.tier == "large"
+
+
+LONG = ["a dog is an " * 500] * 3  # more characters than are read without a thread
+NO_TIME_TO_READ = "the budget ended while the texts were read"
+
+
+def slow_to_read(one: RankingService, seconds: float) -> RankingService:
+    """This service, which takes so long until it has read a text."""
+    read = one.reader.read
+
+    async def slowly(request: RerankRequest, tiers: tuple[str, ...]) -> TokenizedTexts:
+        await asyncio.sleep(seconds)
+        return await read(request, tiers)
+
+    one.reader.read = slowly  # type: ignore[method-assign]
+    return one
+
+
+def at_loop_time() -> float:
+    return asyncio.get_running_loop().time()
+
+
+@on_virtual_time
+async def test_the_budget_ends_the_reading_of_texts() -> None:
+    group = FakeGroup()
+    one = slow_to_read(service(group, clock=at_loop_time), 30)
+    request = RerankRequest("cat", LONG, slo_ms=2000)
+    ranking = await one.rank(request)
+    assert (at_loop_time(), group.chunks) == (2, [])
+    assert [document.index for document in ranking.documents] == [0, 1, 2]
+    assert (ranking.plan.tier, ranking.plan.degraded) == (None, "the order as given")
+    assert ranking.plan.reason == f"{NO_TIME_TO_READ}: the order as given instead"
+    planned = await one.explain(request)
+    assert isinstance(planned, GivenOrder)
+    assert (at_loop_time(), planned.reason, planned.predicted_ms) == (4, ranking.plan.reason, 2000)
+
+
+@on_virtual_time
+async def test_a_class_that_refuses_and_a_floor_of_quality_refuse_when_the_budget_ends_the_reading() -> None:
+    one = slow_to_read(service(clock=at_loop_time, slo_classes={"strict": {"when_none_fits": "refuse"}}), 30)
+    for number, more in enumerate(({"slo_class": "strict"}, {"slo_class": "strict", "model": "large"}), 1):
+        request = RerankRequest("cat", LONG, slo_ms=2000, **more)  # type: ignore[arg-type]
+        with pytest.raises(Overloaded, match=f"{NO_TIME_TO_READ}; retry later or allow more time"):
+            await one.rank(request)
+        assert at_loop_time() == 2 * number
+    with pytest.raises(Overloaded, match=NO_TIME_TO_READ):
+        await one.rank(RerankRequest("cat", LONG, slo_ms=2000, min_quality=0.2))
+    assert isinstance(await one.explain(RerankRequest("cat", LONG, slo_ms=2000, slo_class="strict")), Refusal)
+
+
+@on_virtual_time
+async def test_a_tier_by_name_or_no_budget_reads_texts_to_their_end() -> None:
+    one = slow_to_read(service(clock=at_loop_time), 30)
+    for more in ({"model": "large", "slo_ms": 2000}, {}):
+        before_s = at_loop_time()
+        ranking = await one.rank(RerankRequest("cat", LONG, **more))  # type: ignore[arg-type]
+        assert (at_loop_time() - before_s, ranking.plan.tier) == (30, "large")
+
+
+@on_virtual_time
+async def test_a_budget_that_is_over_costs_short_texts_nothing_that_is_said_of_them() -> None:
+    one = service(clock=at_loop_time)
+    one.fleet.update_latency({tier: LatencyModel(5.0, 1.0, 0.0) for tier in ("small", "medium", "large")})
+    ranking = await one.rank(RerankRequest("cat", ["a dog"], slo_ms=1e-6))
+    assert ranking.plan.considered
+    assert "no tier fits 0 ms" in ranking.plan.reason

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from rankfleet.bench.traffic import REFUSED, Reply, quantile
-from rankfleet.router.answer import EXPIRED
+from rankfleet.router.answer import EXPIRED, UNREAD
 
 
 def reply_counts(replies: Sequence[Reply]) -> dict[str, Any]:
@@ -33,10 +33,10 @@ def reply_counts(replies: Sequence[Reply]) -> dict[str, Any]:
 
 
 def refusals(replies: Sequence[Reply]) -> dict[str, Any]:
-    """Of the refused requests: how many had been accepted, and were given up when their budgets ended in a queue; and
-    how long the others took, as clients saw it and by the server's own clock."""
+    """Of the refused requests: how many had been accepted, and were given up when their budgets ended; and how long
+    the others took, as clients saw it and by the server's own clock."""
     refused = [r for r in replies if r.status in REFUSED]
-    at_once = [r for r in refused if EXPIRED not in r.error]
+    at_once = [r for r in refused if EXPIRED not in r.error and UNREAD not in r.error]
     seen_ms, own_ms = [r.took_ms for r in at_once], [r.server_ms for r in at_once]
     return {
         "given_up": len(refused) - len(at_once),

@@ -22,6 +22,7 @@ from rankfleet.router.texts import Part, RequestTexts
 
 UNSCORED = -math.inf  # below every score: those are finite
 EXPIRED = "the budget ended in the queue"
+UNREAD = "the budget ended while the texts were read"
 
 
 @dataclass(frozen=True)
@@ -46,6 +47,15 @@ class ResolvedRequest:
     def ranked(self) -> bool:
         """Whether the candidates come in a retriever's order."""
         return self.fusion is not None
+
+    @property
+    def read_by_s(self) -> float | None:
+        """When the texts have to be read, by the router's clock; None if the request has no budget, or names a tier
+        that is to answer however late."""
+        target = self.target
+        if target.budget_ms is None or (target.pinned is not None and target.slo.when_none_fits == "degrade"):
+            return None
+        return self.arrived_s + target.budget_ms / 1e3
 
     def scores(self, tier: str, logits: np.ndarray, places: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """(scores, log-odds), float [places]: what the order follows, and the same calibrated.
@@ -183,9 +193,28 @@ def given_order(plan: Plan, quality: float, why: str) -> GivenOrder:
     )
 
 
-def ranking_of(tokenized: TokenizedRequest, plan: Plan | GivenOrder, answer: Answer | None) -> Ranking:
-    """The ranking. plan: as it was carried out. answer: None for the order as given."""
-    resolved, texts = tokenized.resolved, tokenized.texts
+def unread(resolved: ResolvedRequest, quality: float, now_s: float, retry_after_s: float) -> GivenOrder | Refusal:
+    """What is decided for a request whose budget has ended before its texts were read. quality: of the order given."""
+    target = resolved.target
+    if target.slo.when_none_fits == "refuse" or quality < resolved.request.min_quality:
+        return Refusal("load", retry_after_s, UNREAD)
+    return GivenOrder(
+        quality=quality,
+        predicted_ms=(now_s - resolved.arrived_s) * 1e3,
+        budget_ms=target.budget_ms,
+        reason=f"{UNREAD}: the order as given instead",
+    )
+
+
+def ranking_of(
+    resolved: ResolvedRequest,
+    timing: Timing,
+    plan: Plan | GivenOrder,
+    texts: RequestTexts | None = None,
+    answer: Answer | None = None,
+) -> Ranking:
+    """The ranking. plan: as it was carried out. texts: None if they were not read in time. answer: None for the order
+    as given."""
     request, fused = resolved.request, None
     count = len(request.documents)
     places = np.arange(count) if resolved.places is None else resolved.places
@@ -203,19 +232,19 @@ def ranking_of(tokenized: TokenizedRequest, plan: Plan | GivenOrder, answer: Ans
         if resolved.fusion is not None:
             fused = FusedBy(resolved.fusion.by, resolved.fusion.weight(answer.stages[-1].tier))
     passages = None
-    if texts.passages is not None:
+    if texts is not None and texts.passages is not None:
         passages = [0] * count if answer is None else answer.passages.tolist()
     ranking = Ranking(
         documents=documents,
         plan=plan,
         tokens=answer.tokens if answer else 0,
         truncated=answer.truncated if answer else [],
-        timing=tokenized.timing,
+        timing=timing,
         assignment=resolved.assignment,
         request_id=request.request_id,
         texts=request.documents,
         passages=passages,
-        cached=texts.cached,
+        cached=texts.cached if texts is not None else 0,
         partial=bool(answer and answer.left_out),
         slo_class=resolved.target.slo_name,
         pairs=answer.pairs if answer else 0,
