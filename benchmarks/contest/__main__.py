@@ -5,7 +5,6 @@
 Needs `pip install rankfleet[bench]`.
 """
 
-import os
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -17,6 +16,7 @@ from rankfleet.bench.results import write_results
 from rankfleet.bench.tables import terminal
 from rankfleet.cli import err, out
 from rankfleet.cli.bench import comma_separated
+from rankfleet.core.cpus import usable_cpus
 from rankfleet.core.errors import RankfleetError
 
 
@@ -52,7 +52,7 @@ def contest(
             against=comma_separated(against),
             dtypes=comma_separated(dtype),
             device=device or ("cuda" if torch.cuda.is_available() else "cpu"),
-            threads=threads or cpus(),
+            threads=threads or usable_cpus(),
             rounds=rounds,
         )
         figures = run(task, status.update if err.is_terminal else lambda step: err.print(step, markup=False))
@@ -60,11 +60,6 @@ def contest(
     if json_file is not None:
         machine = figures["measured"]["machine"]
         write_results(json_file, {machine: figures}, figures["measured"], merge=True)
-
-
-def cpus() -> int:
-    """CPUs that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def show(figures: dict[str, Any]) -> None:

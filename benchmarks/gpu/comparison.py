@@ -1,6 +1,5 @@
 """This engine against Sentence Transformers on the same card and texts."""
 
-import os
 import statistics
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -13,6 +12,7 @@ from benchmarks.contest.contenders import load_cross_encoder
 from benchmarks.gpu.random_model import MAX_TOKENS, MEAN_TOKENS, RandomModel, Result, Setting, seconds
 
 from rankfleet.bench.sample_texts import pair_lengths, write_request
+from rankfleet.core.cpus import usable_cpus
 from rankfleet.engine.checkpoint.files import Checkpoint
 from rankfleet.engine.runtime.loading import load_tokenizer
 from rankfleet.engine.runtime.scorer import Reranker
@@ -95,7 +95,7 @@ def compare(model: RandomModel) -> Result:
     query, documents = texts.query, texts.documents
     ids, *document_ids = ours.tokenizer.encode([query, *documents])
     pairs, _ = ours.tokenizer.pair(ids, document_ids)
-    threads = len(os.sched_getaffinity(0))
+    threads = usable_cpus()
     arms: dict[str, Callable[[], object]] = {
         "rankfleet, from texts": lambda: ours.score(query, documents),
         "rankfleet, from texts on all threads": lambda: score_while_tokenizing(ours, query, documents, threads),

@@ -11,7 +11,6 @@ in float32, so that none wins by being wrong. Results are stored by processor.
 
 import argparse
 import asyncio
-import os
 import tempfile
 import time
 from collections import defaultdict
@@ -38,6 +37,7 @@ from rankfleet.bench.machine import busy_s, cpu_name
 from rankfleet.bench.results import measured, write_results
 from rankfleet.bench.sample_texts import SampleRequest, training_texts
 from rankfleet.cluster.environment import free_port
+from rankfleet.core.cpus import usable_cpus
 from rankfleet.engine.checkpoint.files import Checkpoint
 from rankfleet.engine.runtime.loading import load_tokenizer
 
@@ -49,7 +49,7 @@ Requests = dict[Cell, list[SampleRequest]]
 
 
 def run(options: argparse.Namespace) -> None:
-    cores = len(os.sched_getaffinity(0))
+    cores = usable_cpus()
     with tempfile.TemporaryDirectory() as scratch:
         model = Path(scratch) / "model"
         write_classifier(model, NAME, training_texts(TRAINING_TEXTS), VOCABULARY, MAX_TOKENS)

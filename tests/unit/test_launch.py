@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from rankfleet.bench.traffic import session
-from rankfleet.cluster import deploy, environment, launch
+from rankfleet.cluster import deploy, environment, launch, preflight
 from rankfleet.cluster.environment import (
     haproxy_files,
     prepare_environment,
@@ -38,7 +38,7 @@ TIERS = {"tiers": ["small", "medium", "large"]}
 
 
 def test_the_replicas_that_start_must_fit_the_computer(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(os, "cpu_count", lambda: 4)
+    monkeypatch.setattr(preflight, "usable_cpus", lambda: 4)
     config = fleet(groups={"demo": TIERS | {"cpus": 1.5, "replicas": {"min": 2, "max": 9}}}, routers=2)
     assert reserved_resources(config) == {"CPU cores": 2 * 0.5 + 2 * 1.5, "GPUs": 0.0}
     check_fits(config)
@@ -55,7 +55,7 @@ def test_a_group_in_the_router_reserves_its_cores_once_for_each_router() -> None
 def test_surging_needs_room_for_new_replicas_beside_the_old_ones(
     cores: int, room: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(os, "cpu_count", lambda: cores)
+    monkeypatch.setattr(preflight, "usable_cpus", lambda: cores)
     # One router and one replica of half a core each, and each of them twice during an update.
     assert room_to_surge(fleet(groups={"demo": TIERS | {"cpus": 0.5}})) is room
 

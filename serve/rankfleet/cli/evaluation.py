@@ -15,6 +15,7 @@ from rankfleet.cli import err
 from rankfleet.core.config import FleetConfig
 
 if TYPE_CHECKING:
+    from rankfleet.core.cpus import usable_cpus
     from rankfleet.evaluate import Collection
     from rankfleet.evaluate.against import Against
     from rankfleet.evaluate.kept_scores import KeptScores, Question
@@ -55,7 +56,7 @@ def score(
     from rankfleet.evaluate.rivals import rival_of
     from rankfleet.evaluate.sampling import in_turn
     from rankfleet.evaluate.scoring import questions_of, with_scores
-    from rankfleet.evaluate.tiers import LoadedTiers, cpus
+    from rankfleet.evaluate.tiers import LoadedTiers
     from rankfleet.recommend.choice import LEVEL
     from rankfleet.recommend.sample import LOOK_LEVEL, Sample
 
@@ -68,7 +69,7 @@ def score(
     with ExitStack() as open:
         with err.status("loading"):
             loaded = LoadedTiers(asked.fleet, asked.tiers, asked.dtype, asked.threads, kept)
-            others = [rival_of(each, asked.threads or cpus(), os.environ, open) for each in asked.others]
+            others = [rival_of(each, asked.threads or usable_cpus(), os.environ, open) for each in asked.others]
         enough = None if asked.minutes is None else lambda done: not told(done, LOOK_LEVEL).untold
         done, ended = score_all([*loaded.rankers, *others], questions, kept, loaded.together, asked.minutes, enough)
     names = [each.name for each in asked.others]

@@ -1,6 +1,5 @@
 """`rankfleet bench faults` and `rankfleet bench soak`: inject faults into a fleet, or keep it busy for long."""
 
-import os
 import tempfile
 from pathlib import Path
 from typing import Annotated, Any
@@ -11,6 +10,7 @@ from rankfleet.cli import err, out
 from rankfleet.cli.bench import bench_app, comma_separated
 from rankfleet.cluster.environment import free_port
 from rankfleet.core.config import FleetConfig
+from rankfleet.core.cpus import usable_cpus
 from rankfleet.core.errors import ConfigError
 
 COUNTS = ("requests", "ok", "refused", "failed", "late", "unscored")
@@ -114,7 +114,7 @@ def measured_profile(folder: Path) -> str:
 def settings_of(config: FleetConfig, nodes: int, seed: int) -> dict[str, Any]:
     """Conditions of a run, with the cores that it may use, and the replicas of each group and of the router."""
     replicas = {name: group.replicas.min for name, group in config.groups.items()} | {"router": config.routers}
-    return {"nodes": nodes, "seed": seed, "cores": len(os.sched_getaffinity(0)), "replicas": replicas}
+    return {"nodes": nodes, "seed": seed, "cores": usable_cpus(), "replicas": replicas}
 
 
 def store(path: Path | None, scenario: str, figures: dict[str, Any], settings: dict[str, Any]) -> None:

@@ -36,6 +36,7 @@ def compare_with_judge(
     """
     from rankfleet.bench.results import measured, write_results
     from rankfleet.bench.tables import terminal
+    from rankfleet.core.cpus import usable_cpus
     from rankfleet.evaluate import best_first
     from rankfleet.evaluate.against import parse_against
     from rankfleet.evaluate.agreement import MEASURES, agreements, means, most_different
@@ -43,7 +44,7 @@ def compare_with_judge(
     from rankfleet.evaluate.kept_scores import KeptScores, Question
     from rankfleet.evaluate.rivals import rival_of
     from rankfleet.evaluate.scoring import gather
-    from rankfleet.evaluate.tiers import LoadedTiers, cpus
+    from rankfleet.evaluate.tiers import LoadedTiers
     from rankfleet.retrieval.bm25 import Bm25Index
     from rankfleet.retrieval.loose_texts import read_loose_documents, read_queries
 
@@ -66,7 +67,7 @@ def compare_with_judge(
     with ExitStack() as open:
         with err.status("loading"):
             loaded = LoadedTiers(fleet, [*tiers, *([] if rival else [judge])], dtype, threads, kept)
-            others = [rival_of(rival, threads or cpus(), os.environ, open)] if rival else []
+            others = [rival_of(rival, threads or usable_cpus(), os.environ, open)] if rival else []
         score_all([*loaded.rankers, *others], questions, kept, loaded.together)
     judge = rival.name if rival else judge
     scored = {name: gather(name, questions, kept) for name in (*tiers, judge)}

@@ -22,6 +22,7 @@ from rankfleet.cluster.ray_private import controller_client
 from rankfleet.cluster.running_fleets import RunningFleet, register_fleet, unregister_fleet
 from rankfleet.cluster.steps import Steps
 from rankfleet.core.config import FleetConfig
+from rankfleet.core.cpus import usable_cpus
 from rankfleet.core.model_ids import SHIPPED_MODELS
 
 
@@ -51,7 +52,7 @@ def start(config: FleetConfig, host: str, port: int, progress: Callable[[str], N
                 # "local" starts a cluster of its own, whatever RAY_ADDRESS says and whatever else runs here.
                 ray.init(
                     address="local",
-                    num_cpus=os.cpu_count(),
+                    num_cpus=usable_cpus(),
                     include_dashboard=False,
                     logging_level=logging.ERROR,
                     log_to_driver=False,

@@ -1,11 +1,11 @@
 """Checks before anything is started or changed: files, cores and GPUs."""
 
-import os
 from collections.abc import Callable
 
 from rankfleet.cluster.failures import LaunchError
 from rankfleet.cluster.named_files import check_named_files
 from rankfleet.core.config import FleetConfig
+from rankfleet.core.cpus import usable_cpus
 from rankfleet.core.errors import CheckpointError
 from rankfleet.core.model_ids import may_be_hub_id
 from rankfleet.engine.checkpoint.files import find_checkpoint, look_up_all
@@ -64,7 +64,7 @@ def machine_resources() -> dict[str, float]:
     """CPU cores and GPUs of this computer."""
     import torch
 
-    return {"CPU cores": float(os.cpu_count() or 1), "GPUs": float(torch.cuda.device_count())}
+    return {"CPU cores": float(usable_cpus()), "GPUs": float(torch.cuda.device_count())}
 
 
 def room_to_surge(config: FleetConfig) -> bool:

@@ -1,12 +1,12 @@
 """The tiers of a fleet, loaded to be evaluated on this computer."""
 
 import functools
-import os
 from collections.abc import Sequence
 
 import torch
 
 from rankfleet.core.config import FleetConfig
+from rankfleet.core.cpus import usable_cpus
 from rankfleet.engine.checkpoint.files import find_checkpoint
 from rankfleet.engine.runtime.model_size import model_size
 from rankfleet.engine.runtime.pass_budget import free_memory
@@ -69,9 +69,4 @@ class LoadedTiers:
         return self._threads or self._fleet.groups[self._fleet.group_of(name)].threads
 
     def _all_threads(self, name: str) -> int:
-        return self._threads or max(self._own_threads(name), cpus())
-
-
-def cpus() -> int:
-    """CPUs that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        return self._threads or max(self._own_threads(name), usable_cpus())

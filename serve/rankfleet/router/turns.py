@@ -1,13 +1,13 @@
 """Which work of a tenant may use the cores of a router now."""
 
 import asyncio
-import os
 from collections.abc import Callable, Coroutine
 from typing import Any, TypeVar
 
+from rankfleet.core.cpus import usable_cpus
 from rankfleet.router.tenants import TenantLimits
 
-CORES = min(28, os.cpu_count() or 1)  # that work in threads may use; an event loop has four threads more
+CORES = min(28, usable_cpus())  # that work in threads may use; an event loop has four threads more
 T = TypeVar("T")
 
 
