@@ -13,9 +13,9 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from rankfleet.cli import err
 from rankfleet.core.config import FleetConfig
+from rankfleet.core.cpus import usable_cpus
 
 if TYPE_CHECKING:
-    from rankfleet.core.cpus import usable_cpus
     from rankfleet.evaluate import Collection
     from rankfleet.evaluate.against import Against
     from rankfleet.evaluate.kept_scores import KeptScores, Question

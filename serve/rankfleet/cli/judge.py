@@ -12,6 +12,7 @@ from rankfleet.cli import err, out
 from rankfleet.cli.evaluation import kept_beside, score_all
 from rankfleet.cli.options import pick_tier
 from rankfleet.core.config import FleetConfig
+from rankfleet.core.cpus import usable_cpus
 from rankfleet.core.errors import ConfigError, InvalidRequest
 
 SIDE_BY_SIDE = 10  # queries on the page
@@ -36,7 +37,6 @@ def compare_with_judge(
     """
     from rankfleet.bench.results import measured, write_results
     from rankfleet.bench.tables import terminal
-    from rankfleet.core.cpus import usable_cpus
     from rankfleet.evaluate import best_first
     from rankfleet.evaluate.against import parse_against
     from rankfleet.evaluate.agreement import MEASURES, agreements, means, most_different
