@@ -142,3 +142,20 @@ def test_threads_that_share_a_cache_get_their_own_documents() -> None:
         thread.join()
     assert faults == []
     assert cache.bytes == len(cache) * TWO_TOKENS <= 20 * TWO_TOKENS
+
+
+async def test_what_a_thread_has_read_is_kept_though_nobody_waits_for_it() -> None:
+    cache, loop = TokenCache(10**6), asyncio.get_running_loop()
+
+    class Abandoned(CountingEncoder):
+        """Ends the wait for what it encodes while it does."""
+
+        def encode_beginnings(self, texts: list[str], max_tokens: int) -> list[tuple[np.ndarray, bool]]:
+            loop.call_soon_threadsafe(waiting.cancel)
+            return super().encode_beginnings(texts, max_tokens)
+
+    waiting = asyncio.create_task(ask(cache, Abandoned(), "word " * 1000))
+    with pytest.raises(asyncio.CancelledError):
+        await waiting
+    await loop.shutdown_default_executor()
+    assert await ask(cache, CountingEncoder(), "word " * 1000) == ([[4] * 100], 1)

@@ -22,6 +22,7 @@ from rankfleet.router.texts import Part, RequestTexts
 
 UNSCORED = -math.inf  # below every score: those are finite
 EXPIRED = "the budget ended in the queue"
+EARLY_RETRY_S = 0.5  # retry time of a request refused before its tokens are counted
 UNREAD = "the budget ended while the texts were read"
 
 
@@ -193,11 +194,11 @@ def given_order(plan: Plan, quality: float, why: str) -> GivenOrder:
     )
 
 
-def unread(resolved: ResolvedRequest, quality: float, now_s: float, retry_after_s: float) -> GivenOrder | Refusal:
+def unread(resolved: ResolvedRequest, quality: float, now_s: float) -> GivenOrder | Refusal:
     """What is decided for a request whose budget has ended before its texts were read. quality: of the order given."""
     target = resolved.target
     if target.slo.when_none_fits == "refuse" or quality < resolved.request.min_quality:
-        return Refusal("load", retry_after_s, UNREAD)
+        return Refusal("load", EARLY_RETRY_S, UNREAD)
     return GivenOrder(
         quality=quality,
         predicted_ms=(now_s - resolved.arrived_s) * 1e3,

@@ -11,7 +11,7 @@ from dataclasses import replace
 from types import MappingProxyType
 
 from rankfleet.core.config import FleetConfig, LiveSettings
-from rankfleet.core.decisions import Decision, GivenOrder, Refusal
+from rankfleet.core.decisions import Decision, Refusal
 from rankfleet.core.errors import Overloaded, Unavailable
 from rankfleet.core.events import RequestEvent
 from rankfleet.core.experiment_state import ExperimentState
@@ -22,7 +22,7 @@ from rankfleet.engine.text.tokenizer import PairTokenizer
 from rankfleet.estimates.fusion import Fusion
 from rankfleet.estimates.lengths import Lengths
 from rankfleet.estimates.load import OfferedLoad
-from rankfleet.router.answer import ResolvedRequest, TokenizedRequest, ranking_of, refused, unread
+from rankfleet.router.answer import EARLY_RETRY_S, ResolvedRequest, TokenizedRequest, ranking_of, refused, unread
 from rankfleet.router.candidates import check_scores, for_each_query, in_retrievers_order
 from rankfleet.router.dispatch import GroupClient
 from rankfleet.router.events import answered, failed, tell
@@ -41,7 +41,6 @@ from rankfleet.router.wake import GroupWaker
 
 WARM_UPS = 3
 PROBE = RerankRequest("is anybody there", ["a document that says so"], slo_ms=10_000.0, probe=True)
-EARLY_RETRY_S = 0.5  # retry time of a request refused before its tokens are counted
 
 
 class RankingService:
@@ -168,11 +167,16 @@ class RankingService:
         if (early := self._refuse_early(resolved)) is not None:
             raise refused(early)
         timing.ends("plan", self.clock())
-        tokenized = await self._tokenized(resolved, timing)
-        if isinstance(tokenized, Refusal):
-            raise refused(tokenized)
-        if isinstance(tokenized, GivenOrder):
-            return ranking_of(resolved, timing, tokenized)
+        by_s = resolved.read_by_s
+        try:
+            async with asyncio.timeout(None if by_s is None else by_s - self.clock()):
+                tokenized = await self._tokenized(resolved, timing)
+        except TimeoutError:
+            decision = unread(resolved, self.fleet.quality.table(resolved.ranked).retriever, self.clock())
+            if isinstance(decision, Refusal):
+                raise refused(decision) from None
+            timing.ends("tokenize", self.clock())
+            return ranking_of(resolved, timing, decision)
         self.reader.learn(resolved, tokenized.plan_request.lengths or {})
         plan, answer = await self._router.route(tokenized)
         ranking = ranking_of(resolved, timing, plan, tokenized.texts, answer)
@@ -187,8 +191,6 @@ class RankingService:
         if (early := self._refuse_early(resolved, counted=False)) is not None:
             return early
         tokenized = await self._tokenized(resolved, Timing(resolved.arrived_s))
-        if not isinstance(tokenized, TokenizedRequest):
-            return tokenized
         return self._router.decide(tokenized.plan_request, resolved)
 
     def check(self, request: RerankRequest) -> None:
@@ -222,7 +224,6 @@ class RankingService:
         pay for that. Nothing is decided or learned. Raises what replicas raise."""
         for _ in range(WARM_UPS):
             tokenized = await self._tokenized(self._resolve(replace(PROBE, model=tier), None), Timing())
-            assert isinstance(tokenized, TokenizedRequest)  # a few words are read at once
             part = await tokenized.texts.part(tier)
             await self._router.dispatcher.score((tier,), part.pairs)
 
@@ -278,16 +279,8 @@ class RankingService:
             self._router.count(request, decision, resolved.request.probe)
         return decision
 
-    async def _tokenized(self, resolved: ResolvedRequest, timing: Timing) -> TokenizedRequest | GivenOrder | Refusal:
-        """The request with its texts as token ids; if its budget ends first, what is decided without them."""
-        by_s = resolved.read_by_s
-        try:
-            async with asyncio.timeout(None if by_s is None else max(0.0, by_s - self.clock())):
-                texts = await self.reader.read(resolved.request, resolved.target.tiers)
-        except TimeoutError:
-            timing.ends("tokenize", self.clock())
-            quality = self.fleet.quality.table(resolved.ranked).retriever
-            return unread(resolved, quality, self.clock(), EARLY_RETRY_S)
+    async def _tokenized(self, resolved: ResolvedRequest, timing: Timing) -> TokenizedRequest:
+        texts = await self.reader.read(resolved.request, resolved.target.tiers)
         timing.ends("tokenize", self.clock())
         lengths = texts.lengths() if resolved.request.options.may_cut else texts.uncut_lengths(resolved.places)
         work = {tier: each.work for tier, each in lengths.items()}

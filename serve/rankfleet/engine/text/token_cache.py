@@ -63,10 +63,8 @@ class TokenCache:
         missing = {key: document for key, document, ids in zip(keys, documents, found, strict=True) if ids is None}
         if not missing:
             return found, len(documents)  # type: ignore[return-value]
-        texts = [*missing.values()]
-        encoded = await run(partial(encoder.encode_beginnings, texts, max_tokens), sum(map(len, texts)), INLINE_ENCODED)
-        new = {key: CacheEntry(ids, whole) for key, (ids, whole) in zip(missing, encoded, strict=True)}
-        self._put(new)
+        read = partial(self._read, encoder, missing, max_tokens)
+        new = await run(read, sum(map(len, missing.values())), INLINE_ENCODED)
         hits = sum(ids is not None for ids in found)
         return [new[key].ids if ids is None else ids for key, ids in zip(keys, found, strict=True)], hits
 
@@ -85,6 +83,13 @@ class TokenCache:
                     self._entries.move_to_end(key)
                     found.append(entry.ids)
         return keys, found
+
+    def _read(self, encoder: TextEncoder, missing: dict[bytes, str], max_tokens: int) -> dict[bytes, CacheEntry]:
+        """The entries of documents, which are kept even if nobody waits for them any more."""
+        encoded = encoder.encode_beginnings([*missing.values()], max_tokens)
+        new = {key: CacheEntry(ids, whole) for key, (ids, whole) in zip(missing, encoded, strict=True)}
+        self._put(new)
+        return new
 
     def _put(self, new: dict[bytes, CacheEntry]) -> None:
         for entry in new.values():
