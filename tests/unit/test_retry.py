@@ -18,6 +18,7 @@ from rankfleet.router.retry import Attempts, Deadline, silent_at_s
 LOST = ReplicaLost("r went away")
 REFUSED = NotHosted("this replica does not host tier 'small' as the router means it")
 FAILED = ScoringFailed("out of memory")
+EXPIRED = Expired("the budget ended in the queue of r1")
 
 
 def attempts(at_s: float = math.inf, grace_s: float = 1.0, min_ms: float = 20.0) -> Attempts:
@@ -125,12 +126,21 @@ def test_a_failure_stands_where_no_other_replica_can_help(replica: str, has_othe
         attempts(0.1).after(FAILED, replica, has_other, now_s)
 
 
-def test_with_infinite_grace_an_expired_chunk_is_queued_once_more_without_a_deadline() -> None:
+def test_with_infinite_grace_an_expired_chunk_is_queued_again_with_twice_the_budget() -> None:
     tries = attempts(0.1, grace_s=math.inf)
-    assert tries.after(Expired("the budget ended in the queue of r1"), "r1", True, 0.1) == 0.0
-    assert (tries.at_s, tries.slack_ms(0.1, 6.0)) == (math.inf, None)
-    with pytest.raises(Expired):
-        tries.after(Expired("the budget ended in the queue of r1"), "r1", True, 0.2)
+    assert tries.after(EXPIRED, "r1", True, 0.09) == 0.0
+    assert (tries.at_s, tries.slack_ms(0.09, 6.0)) == (pytest.approx(0.29), pytest.approx(194.0))
+    assert tries.after(EXPIRED, "r1", True, 0.28) == 0.0
+    assert tries.at_s == pytest.approx(0.68)
+
+
+def test_each_further_try_has_at_least_twice_the_time_that_the_work_takes() -> None:
+    late = Attempts("demo", Deadline(0.03, grace_s=math.inf), first_s=0.02, min_ms=50.0)
+    late.after(EXPIRED, "r1", True, 0.03)
+    assert late.at_s == pytest.approx(0.13)
+    past = Attempts("demo", Deadline(0.0, grace_s=math.inf), first_s=0.02, min_ms=0.0)
+    past.after(EXPIRED, "r1", True, 0.02)
+    assert past.at_s > 0.02, "or it would be sent again and again"
 
 
 @pytest.mark.parametrize("error", [Expired("too late"), Overloaded("full", 2.5), Unavailable("none")])

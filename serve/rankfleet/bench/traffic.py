@@ -104,10 +104,10 @@ def calls(
     return made
 
 
-def session(url: str) -> aiohttp.ClientSession:
-    """An HTTP client without a limit on its connections."""
+def session(url: str, key: str | None = None) -> aiohttp.ClientSession:
+    """An HTTP client without a limit on its connections. key: of the API; None for that of the environment, if any."""
     connector = aiohttp.TCPConnector(limit=0)
-    key = os.environ.get("RANKFLEET_API_KEY")
+    key = key or os.environ.get("RANKFLEET_API_KEY")
     headers = {"authorization": f"Bearer {key}"} if key else {}
     return aiohttp.ClientSession(url, connector=connector, headers=headers, trust_env=False)  # never through a proxy
 
@@ -134,9 +134,9 @@ async def send(client: aiohttp.ClientSession, call: Call, due_s: float) -> Reply
     )
 
 
-async def open_loop(url: str, planned: Sequence[Call]) -> list[Reply]:
-    """Send every call when it is due, whether or not earlier ones are answered."""
-    async with session(url) as client:
+async def open_loop(url: str, planned: Sequence[Call], key: str | None = None) -> list[Reply]:
+    """Send every call when it is due, whether or not earlier ones are answered. key: as in `session`."""
+    async with session(url, key) as client:
         start_s = time.perf_counter() + 0.05
         tasks = []
         for call in planned:

@@ -220,7 +220,7 @@ class Dispatcher:
             entry = Entry(predicted_ms(frontier), attempts.at_s, now_s, frontier, p99_ms / 1e3, usable, attempts.tried)
             entry.over_share, entry.tokens = chunk.over_share, work.tokens
             try:
-                # Without its deadline it must not expire with its siblings, which may still wait with theirs.
+                # With a later deadline it must not expire with its siblings, which may still wait with theirs.
                 request = chunk.request if attempts.at_s == deadline.at_s else None
                 slack_ms = attempts.slack_ms(now_s, self._fleet.beside_ms(now_s, self._others))
                 part = replace(chunk, slack_ms=slack_ms, request=request)

@@ -6,6 +6,7 @@ Scoring twice does no harm, so another replica is asked as long as it can answer
 import math
 from dataclasses import dataclass, field
 
+from rankfleet.core.bounds import MIN_SLO_MS
 from rankfleet.core.errors import Expired, NotHosted, RankfleetError, ReplicaLost, ScoringFailed, Unavailable
 
 MAX_LOSSES = 4
@@ -13,6 +14,7 @@ PATIENCE_S = 120.0  # how long a chunk without a deadline is retried, and how lo
 GRACE_S = 1.0  # an answer that comes a little after the deadline is worth more than none
 SILENCE_S = 5.0  # a replica with work is lost when it says nothing for this long ...
 SILENCE_FACTOR = 5.0  # ... and for this many times the predicted time
+LATER = 2.0  # the budget of each further try of work that is to be done however late, to that of the one before
 UPDATE_RETRY_S = 0.1  # between rounds through the replicas to find one that hosts the router's version of a model
 
 
@@ -21,8 +23,9 @@ class Deadline:
     """When the scores must be back.
 
     at_s: seconds on the router's clock; infinity for best-effort work.
-    grace_s: how much later an answer is still taken. Infinity for work that is to be done however late: it is queued
-        with its deadline, and once more without one if it expires.
+    grace_s: how much later an answer is still taken. Infinity for work that is to be done however late: whenever it
+        expires, it is queued again with LATER times the budget. Without a deadline it would wait for all that has one,
+        an hour of it if others send that.
     """
 
     at_s: float = math.inf
@@ -50,7 +53,8 @@ class Attempts:
     tried: replicas that have refused, lost or failed it, and are asked again only if no other is left.
     failed: the replica on which scoring failed; empty if none did. If another one can score the chunk, that replica is
         at fault, else the chunk is.
-    lost: replicas that went away with it. at_s: the deadline that the next try is queued with.
+    lost: replicas that went away with it.
+    at_s, budget_s: the deadline that the next try is queued with, and its budget, at least the time that it takes.
     """
 
     group: str
@@ -61,9 +65,11 @@ class Attempts:
     failed: str = ""
     lost: list[str] = field(default_factory=list)
     at_s: float = field(init=False)
+    budget_s: float = field(init=False)
 
     def __post_init__(self) -> None:
         self.at_s = self.deadline.at_s
+        self.budget_s = max(self.at_s - self.first_s, self.min_ms / 1e3, MIN_SLO_MS / 1e3)
 
     def slack_ms(self, now_s: float, beside_ms: float) -> float | None:
         """As `Chunk.slack_ms`, for a try that is sent now. beside_ms: until the chunk is queued, and from its scores to
@@ -87,7 +93,8 @@ class Attempts:
                 self.failed = replica
                 return 0.0
             case Expired() if self.deadline.late_is_fine and self.at_s < math.inf:
-                self.at_s = math.inf
+                self.budget_s *= LATER
+                self.at_s = now_s + self.budget_s
                 return 0.0
         raise error
 
