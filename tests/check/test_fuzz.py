@@ -32,7 +32,7 @@ from tests.serving import READY, Serving, descendants, serving
 ALONE_S = 8.0
 ROUNDS = min(FACTOR, 5)
 CASES = 300 if FACTOR == 1 else 5000
-IDLE = 1000 if FACTOR == 1 else 3000  # connections that say nothing; HAProxy takes 4,000
+IDLE = 1000 if FACTOR == 1 else 1800  # connections that say nothing; HAProxy takes 2,048
 MAX_GROWTH_MB = 150  # of a process; a leak of what the attacks send would be gigabytes
 MAX_DRIFT = 4.0  # of what an idle fleet is predicted to take, on a computer that does other things, too
 checks.load_all_checks()

@@ -203,7 +203,7 @@ def test_live_settings_change_the_routers_user_config_and_nothing_else() -> None
 def test_worker_groups_of_a_fleet_with_shared_gpus() -> None:
     assert pools(read_config(ROOT / "configs/fleet.yaml")) == [
         # An update may start a quarter more, and at least one.
-        Pool("router", min_pods=2, max_pods=3, cpus=1, cores=1.5, memory_gib=2),
+        Pool("router", min_pods=2, max_pods=3, cpus=1, cores=1.5, memory_gib=3),
         Pool("t400m", min_pods=1, max_pods=5, cpus=1, cores=1.5, memory_gib=16, gpus=1),
         Pool("t1b", min_pods=1, max_pods=5, cpus=1, cores=1.5, memory_gib=16, gpus=1),
         # At least ¼ + ¼ + ½ + ½ GPU; at most 3·¼ + 3·¼ + 5·½ + 5·½ = 6½ GPUs, and one to spare.
@@ -224,7 +224,7 @@ def test_a_pod_on_cpus_has_a_core_for_each_thread() -> None:
 
 def test_a_pod_of_the_router_has_room_for_the_groups_that_it_hosts() -> None:
     (router,) = pools(one_group(in_router=True, cpus=1, threads=4))
-    assert router == Pool("router", min_pods=1, max_pods=2, cpus=2, cores=5.0, memory_gib=6)
+    assert router == Pool("router", min_pods=1, max_pods=2, cpus=2, cores=5.0, memory_gib=7)
 
 
 def test_a_pod_with_a_shared_gpu_fits_any_mix_of_replicas() -> None:
@@ -367,11 +367,11 @@ def test_the_ray_version_is_the_one_pinned_for_the_image() -> None:
 def test_the_header_lists_the_pods_their_total_and_the_secrets() -> None:
     text = header_of(one_group(gpus=2, replicas={"min": 1, "max": 3}), name="mine", redis=True, hub={"secret": "hf"})
     assert "#   the command\n" in text
-    assert "#   router: 1 to 2 pods of 1 CPU, 2 GiB\n" in text
+    assert "#   router: 1 to 2 pods of 1 CPU, 3 GiB\n" in text
     assert "#   demo: 1 to 4 pods of 1.5 CPU, 16 GiB, 2 GPU\n" in text
     assert "#   redis: 1 pod of 0.25 CPU, 0.5 GiB\n" in text
-    # Head 2.5 cores and 4.5 GiB with the autoscaler, Redis, routers 1 and 2 each, replicas 1.5 and 16 each.
-    assert "#   total: 5.25 to 10.75 CPU, 23 to 73 GiB, 2 to 8 GPU\n" in text
+    # Head 2.5 cores and 4.5 GiB with the autoscaler, Redis, routers 1 and 3 each, replicas 1.5 and 16 each.
+    assert "#   total: 5.25 to 10.75 CPU, 24 to 75 GiB, 2 to 8 GPU\n" in text
     assert "#   mine-keys with the API keys" in text
     assert "#   mine-redis with `password`\n#   hf with HF_TOKEN\n" in text
 

@@ -159,6 +159,14 @@ def test_options_behind_retry_on_reach_haproxys_configuration() -> None:
     assert HAProxyConfig().retry_on == constants.RAY_SERVE_HAPROXY_RETRY_ON
 
 
+def test_a_section_behind_the_balance_algorithm_begins_where_another_ends() -> None:
+    assert re.search(
+        r"^\s*balance \{\{ config\.balance_algorithm \}\}\nfrontend ", HAPROXY_CONFIG_TEMPLATE, re.MULTILINE
+    )
+    assert HAPROXY_CONFIG_TEMPLATE.count("balance_algorithm") == 1
+    assert HAProxyConfig().balance_algorithm == constants.RAY_SERVE_HAPROXY_BALANCE_ALGORITHM
+
+
 def test_serve_reads_every_variable_that_is_set_for_it() -> None:
     names = {*LOW_LATENCY, *LOCAL, *SIDE_PORTS, *haproxy_files({}), *(ENVIRONMENT.keys() - {"HOME", "USER"})}
     source = inspect.getsource(constants)

@@ -9,7 +9,7 @@ from collections.abc import Mapping, MutableMapping
 from pathlib import Path
 
 from rankfleet.cluster.failures import LaunchError
-from rankfleet.core.bounds import PROXY_BUFFER_BYTES, READ_TIMEOUT_S, WRITE_TIMEOUT_S
+from rankfleet.core.bounds import MAX_CONNECTIONS, PROXY_BUFFER_BYTES, READ_TIMEOUT_S, UNREAD_BYTES, WRITE_TIMEOUT_S
 
 # For the head and every worker. Serve's low-latency settings: HAProxy passes requests directly to a router, and user
 # code runs on the main event loop. The push intervals let the autoscaling policy see a burst within a second. The
@@ -18,7 +18,7 @@ from rankfleet.core.bounds import PROXY_BUFFER_BYTES, READ_TIMEOUT_S, WRITE_TIME
 # whole request for that (`option http-buffer-request`), for which Serve has no setting, nor for the time after which a
 # client that sends too slowly is cut off. HTTP/2 without TLS is off: one connection could have a hundred streams, which
 # no limit of connections counts. All three stand behind the value of a setting that goes into HAProxy's configuration
-# as it is (cluster/ray_private.py).
+# as it is (cluster/ray_private.py), and so does the kernel's memory for replies that a client does not read.
 # HAProxy takes one router after the other. By fewest connections, the default here, a client that leaves replies unread
 # at one router would send all others to the rest, which have only their parts of those tenants' rates.
 # Serve calls what the callback names in routers and proxies (cluster/http_server.py).
@@ -27,13 +27,14 @@ LOW_LATENCY = {
     "RAY_SERVE_THROUGHPUT_OPTIMIZED": "1",
     "RAY_SERVE_REPLICA_AUTOSCALING_METRIC_PUSH_INTERVAL_S": "0.5",
     "RAY_SERVE_HANDLE_AUTOSCALING_METRIC_PUSH_INTERVAL_S": "0.5",
-    "RAY_SERVE_HAPROXY_BALANCE_ALGORITHM": "roundrobin",
+    "RAY_SERVE_HAPROXY_BALANCE_ALGORITHM": f"roundrobin\nglobal\n    tune.sndbuf.client {UNREAD_BYTES}",
     "RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH": "rankfleet.cluster.http_server.http_middlewares",
     "RAY_SERVE_HAPROXY_RETRY_ON": (
         "conn-failure empty-response\n    option http-buffer-request\n    option disable-h2-upgrade\n"
         f"    timeout http-request {READ_TIMEOUT_S}s"
     ),
     "RAY_SERVE_HAPROXY_TIMEOUT_CLIENT_S": str(WRITE_TIMEOUT_S),
+    "RAY_SERVE_HAPROXY_MAXCONN": str(MAX_CONNECTIONS),
     "RAY_SERVE_HAPROXY_TUNE_BUFSIZE": str(PROXY_BUFFER_BYTES),
     "RAY_SERVE_REQUEST_PATH_LOG_BUFFER_SIZE": "1",  # requests write no lines, and others should not wait for 999 more
     "RAY_SERVE_REQUEST_LATENCY_BUCKETS_MS": "5,10,20,35,50,75,100,150,200,350,500,1000,2000,5000",

@@ -5,8 +5,10 @@ tests/unit/test_ray_private.py checks that each part exists with the signature u
 
 Two parts need no call and stand where they are used:
 
-- `RAY_SERVE_HAPROXY_RETRY_ON` (cluster/environment.py): Serve writes its value into HAProxy's configuration as it is,
-  so that further options can stand behind it. Public way: a setting for `option http-buffer-request`.
+- `RAY_SERVE_HAPROXY_RETRY_ON` and `RAY_SERVE_HAPROXY_BALANCE_ALGORITHM` (cluster/environment.py): Serve writes their
+  values into HAProxy's configuration as they are, so that further options can stand behind the first, and a further
+  section behind the second, which ends its own. Public way: settings for `option http-buffer-request` and
+  `tune.sndbuf.client`.
 - `DeploymentID` (cluster/autoscaling_policy.py): the type of the keys that Serve gives to a policy and takes back,
   named in annotations only. Public way: an export beside `ray.serve.config.AutoscalingContext`.
 

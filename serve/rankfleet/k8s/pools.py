@@ -14,8 +14,9 @@ SHARED_GPU = "shared-gpu"  # worker group for replicas with a fraction of a GPU
 # Cores per pod for raylet, agent, Serve's proxy and HAProxy. An estimate.
 OVERHEAD_CORES = 0.5
 # Memory per pod, estimates with room to spare. On a CPU a router takes 0.4 GiB and the demo tiers 0.7 GiB, and Ray's
-# processes come on top. On a GPU each replica holds CUDA's libraries and, while it loads, the weights.
-MEMORY_GIB = {"head": 4, "router": 2, "cpu": 4, "gpu": 16}
+# processes come on top, and HAProxy and the kernel with 2 GiB for MAX_CONNECTIONS at their worst. On a GPU each replica
+# holds CUDA's libraries and, while it loads, the weights.
+MEMORY_GIB = {"head": 4, "router": 3, "cpu": 4, "gpu": 16}
 
 
 @dataclass(frozen=True)
