@@ -100,6 +100,34 @@ def layouts(figures: dict[str, Any]) -> str:
     return f"{markdown(header, rows)}\n\n{caption}."
 
 
+def tenants() -> str:
+    """For every processor a table of what a neighbour's load costs a client."""
+    return "\n\n".join(beside_neighbours(figures) for _, figures in by_processor("tenants"))
+
+
+def beside_neighbours(figures: dict[str, Any]) -> str:
+    rows = []
+    for load, row in figures["loads"].items():
+        alone, beside = (row["before"], row["after"]), row["beside"]
+        tiers = (", ".join(f"{tier} {n}" for tier, n in part["tiers"].items()) for part in (row["before"], beside))
+        rows.append(
+            [
+                load,
+                f"{row['neighbour_per_s']:.1f}",
+                f"{min(part['met'] for part in alone):.0%}",
+                f"{beside['met']:.0%}",
+                f"{beside['late_ms']:.0f}" if beside["late"] else "",
+                f"{beside['refused']}" if beside["refused"] else "",
+                *tiers,
+            ]
+        )
+    header = ["the neighbour sends", "per second", "met alone", "met beside it", "latest by, ms", "refused"]
+    header += ["tiers alone", "tiers beside it"]
+    each = next(iter(figures["loads"].values()))["beside"]["requests"]
+    more = f"{each} requests of 5 documents in {figures['budget_ms']:.0f} ms for each load, and for each control"
+    return f"{markdown(header, rows)}\n\n{conditions(figures['measured'], more)}."
+
+
 def cost_beside_bare_serve() -> str:
     """What the stack adds to a bare application with one client, at the median, over the tiers."""
     figures = stored("bare_serve")
@@ -262,6 +290,7 @@ FIGURES: dict[str, Callable[[], str]] = {
     "bare-serve": bare_serve,
     "slo": slo,
     "in-router": in_router,
+    "tenants": tenants,
     "bare-serve-added": cost_beside_bare_serve,
     "overhead": overhead,
     "saturation": saturation,
