@@ -51,12 +51,9 @@ class ResolvedRequest:
 
     @property
     def read_by_s(self) -> float | None:
-        """When the texts have to be read, by the router's clock; None if the request has no budget, or names a tier
-        that is to answer however late."""
-        target = self.target
-        if target.budget_ms is None or (target.pinned is not None and target.slo.when_none_fits == "degrade"):
-            return None
-        return self.arrived_s + target.budget_ms / 1e3
+        """When the texts have to be read, by the router's clock; None if the request has no budget, or may be late."""
+        budget_ms = None if self.target.may_be_late else self.target.budget_ms
+        return None if budget_ms is None else self.arrived_s + budget_ms / 1e3
 
     def scores(self, tier: str, logits: np.ndarray, places: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """(scores, log-odds), float [places]: what the order follows, and the same calibrated.
@@ -85,12 +82,9 @@ class TokenizedRequest:
     def deadline(self, plan: Plan) -> Deadline:
         """Until when the first stage is waited for. A pinned tier that cannot be in time promises its predicted time,
         and answers late rather than not at all, unless its SLO class says refuse."""
-        request = self.plan_request
-        promised_s = -math.inf if plan.fits else request.arrived_s + plan.predicted_ms / 1e3
+        promised_s = -math.inf if plan.fits else self.plan_request.arrived_s + plan.predicted_ms / 1e3
         at_s = max(self.deadline_s, promised_s)
-        if request.pinned is not None and request.when_none_fits == "degrade":
-            return Deadline(at_s, grace_s=math.inf)
-        return Deadline(at_s)
+        return Deadline(at_s, grace_s=math.inf) if self.resolved.target.may_be_late else Deadline(at_s)
 
 
 @dataclass

@@ -28,6 +28,11 @@ class Target:
     budget_ms: float | None
     cascade: tuple[str, str, int] | None = None
 
+    @property
+    def may_be_late(self) -> bool:
+        """Whether an answer after the budget is better than none: a tier is named, and its class does not refuse."""
+        return self.pinned is not None and self.slo.when_none_fits == "degrade"
+
 
 def target_of(request: RerankRequest, live: LiveSettings, tiers: Iterable[str], arm: Arm | None = None) -> Target:
     """What a request asks for. arm: of its experiment; None if it is in none.
