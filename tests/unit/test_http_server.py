@@ -16,12 +16,13 @@ from rankfleet.core.bounds import MAX_HEAD_BYTES
 
 
 async def application(scope: Scope, receive: Receive, send: Send) -> None:
-    """Answers with the path and the length of the body."""
+    """Answers with the path and the length of the body, and with the method if it is OTHER."""
     length, more = 0, True
     while more:
         message = await receive()
         length, more = length + len(message.get("body", b"")), message.get("more_body", False)
-    await PlainTextResponse(f"{scope['path']} {length};")(scope, receive, send)
+    other = " OTHER" if scope["method"] == "OTHER" else ""
+    await PlainTextResponse(f"{scope['path']} {length};{other}")(scope, receive, send)
 
 
 class FakeTransport(asyncio.Transport):
@@ -64,6 +65,17 @@ async def replies(monkeypatch: pytest.MonkeyPatch, *parts: bytes) -> list[str]:
     connection.connection_lost(None)
     answers = [answer.partition("\r\n\r\n") for answer in transport.written.decode().split("HTTP/1.1 ")[1:]]
     return [f"{head[:3]} {body}" for head, _, body in answers]
+
+
+@pytest.mark.parametrize(
+    ("method", "read"), [("GET", ""), ("DELETE", ""), ("get", " OTHER"), ("QUERY", " OTHER"), ("X" * 500, " OTHER")]
+)
+async def test_methods_that_do_not_exist_are_read_as_one(
+    monkeypatch: pytest.MonkeyPatch, method: str, read: str
+) -> None:
+    """Serve's metrics have a label for each, and forget none."""
+    request = f"{method} /path HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\n\r\n".encode()
+    assert await replies(monkeypatch, request[:2], request[2:] + b"{}") == [f"200 /path 2;{read}"]
 
 
 @pytest.mark.parametrize("wish", ["foo", "h2c", "websocket", "TLS/1.3"])

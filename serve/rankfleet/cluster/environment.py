@@ -22,6 +22,8 @@ from rankfleet.core.bounds import MAX_CONNECTIONS, PROXY_BUFFER_BYTES, READ_TIME
 # HAProxy takes one router after the other. By fewest connections, the default here, a client that leaves replies unread
 # at one router would send all others to the rest, which have only their parts of those tenants' rates.
 # Serve calls what the callback names in routers and proxies (cluster/http_server.py).
+# Requests are counted by routers. If HAProxy did that, it would write a line for each, which another process parses,
+# and whose label for the method is whatever the client has sent.
 LOW_LATENCY = {
     "RAY_SERVE_ENABLE_HA_PROXY": "1",
     "RAY_SERVE_THROUGHPUT_OPTIMIZED": "1",
@@ -34,6 +36,7 @@ LOW_LATENCY = {
         f"    timeout http-request {READ_TIMEOUT_S}s"
     ),
     "RAY_SERVE_HAPROXY_TIMEOUT_CLIENT_S": str(WRITE_TIMEOUT_S),
+    "RAY_SERVE_HAPROXY_METRICS_ENABLED": "0",
     "RAY_SERVE_HAPROXY_MAXCONN": str(MAX_CONNECTIONS),
     "RAY_SERVE_HAPROXY_TUNE_BUFSIZE": str(PROXY_BUFFER_BYTES),
     "RAY_SERVE_REQUEST_PATH_LOG_BUFFER_SIZE": "1",  # requests write no lines, and others should not wait for 999 more
@@ -171,7 +174,6 @@ def haproxy_files(environment: Mapping[str, str]) -> dict[str, str]:
     files = {
         "RAY_SERVE_HAPROXY_CONFIG_FILE_LOC": "haproxy.cfg",
         "RAY_SERVE_HAPROXY_SOCKET_PATH": "admin.sock",
-        "RAY_SERVE_HAPROXY_METRICS_SOCKET_PATH": "metrics.sock",
         "RAY_SERVE_HAPROXY_SERVER_STATE_BASE": "",
         "RAY_SERVE_HAPROXY_SERVER_STATE_FILE": "server-state",
     }

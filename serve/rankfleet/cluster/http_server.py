@@ -20,16 +20,31 @@ ORDERS_TO_SERVE = {
     b"x-request-disconnect-disabled": "is not taken here; a request ends when its client has gone",
 }
 END_OF_HEAD = b"\r\n\r\n"
+# Those of RFC 9110 and PATCH. The name of any other would be a label of Serve's metrics, which are never forgotten.
+METHODS = frozenset({b"GET", b"HEAD", b"POST", b"PUT", b"DELETE", b"CONNECT", b"OPTIONS", b"TRACE", b"PATCH"})
+OTHER_METHOD = b"OTHER"
 # Without it, 3 of 300 clients got half a refusal from HAProxy on a busy computer; with half of it, none.
 CLOSE_AFTER_S = 0.02
+
+
+class Connection(h11.Connection):
+    """Reads methods that do not exist as one."""
+
+    def next_event(self) -> h11.Event | type[h11.NEED_DATA] | type[h11.PAUSED]:
+        event = super().next_event()
+        if isinstance(event, h11.Request) and event.method not in METHODS:
+            return h11.Request(
+                method=OTHER_METHOD, target=event.target, headers=event.headers, http_version=event.http_version
+            )
+        return event
 
 
 class HttpProtocol(H11Protocol):
     """HTTP/1.1 by h11, with a limit of what it reads before the body."""
 
     def __init__(self, config: uvicorn.Config, *args: Any, **kwargs: Any) -> None:
-        config.h11_max_incomplete_event_size = MAX_HEAD_BYTES  # if it comes in parts
         super().__init__(config, *args, **kwargs)
+        self.conn = Connection(h11.SERVER, MAX_HEAD_BYTES)  # the limit is for heads that come in parts
 
     def data_received(self, data: bytes) -> None:
         begins = self.conn.their_state is h11.IDLE
