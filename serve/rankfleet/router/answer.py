@@ -16,7 +16,7 @@ from rankfleet.estimates.quality import QualityTable
 from rankfleet.router.dispatch import Scores
 from rankfleet.router.plan_options import PlanRequest
 from rankfleet.router.resolve import Target
-from rankfleet.router.retry import Deadline
+from rankfleet.router.retry import LATER, Deadline
 from rankfleet.router.spans import Passage
 from rankfleet.router.texts import Part, RequestTexts
 
@@ -80,11 +80,13 @@ class TokenizedRequest:
         return math.inf if budget_ms is None else self.plan_request.arrived_s + budget_ms / 1e3
 
     def deadline(self, plan: Plan) -> Deadline:
-        """Until when the first stage is waited for. A pinned tier that cannot be in time promises its predicted time,
-        and answers late rather than not at all, unless its SLO class says refuse."""
-        promised_s = -math.inf if plan.fits else self.plan_request.arrived_s + plan.predicted_ms / 1e3
-        at_s = max(self.deadline_s, promised_s)
-        return Deadline(at_s, grace_s=math.inf) if self.resolved.target.may_be_late else Deadline(at_s)
+        """Until when the first stage is waited for. What may be late and cannot be in time has LATER times its
+        predicted time, as at each further try: due when it can be done at the earliest, it would be as urgent as what
+        can be in time, however small the budget that it was sent with."""
+        if not self.resolved.target.may_be_late:
+            return Deadline(self.deadline_s)
+        promised_s = -math.inf if plan.fits else self.plan_request.arrived_s + LATER * plan.predicted_ms / 1e3
+        return Deadline(max(self.deadline_s, promised_s), grace_s=math.inf)
 
 
 @dataclass

@@ -14,7 +14,9 @@ PATIENCE_S = 120.0  # how long a chunk without a deadline is retried, and how lo
 GRACE_S = 1.0  # an answer that comes a little after the deadline is worth more than none
 SILENCE_S = 5.0  # a replica with work is lost when it says nothing for this long ...
 SILENCE_FACTOR = 5.0  # ... and for this many times the predicted time
-LATER = 2.0  # the budget of each further try of work that is to be done however late, to that of the one before
+# For work that is to be done however late: the budget of each further try, to that of the one before, and of the first
+# to the predicted time, if it cannot be in time from the start.
+LATER = 2.0
 UPDATE_RETRY_S = 0.1  # between rounds through the replicas to find one that hosts the router's version of a model
 
 
