@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from rankfleet.core.decisions import Decision, GivenOrder, Plan
 from rankfleet.core.errors import RankfleetError, ReplicaLost, ScoringFailed
 from rankfleet.core.messages import Chunk, ChunkScores, RerankRequest
+from rankfleet.core.sections import SloClass
 from rankfleet.core.timing import Timing
 from rankfleet.estimates.fusion import Fusion
 from rankfleet.estimates.load import OfferedLoad
@@ -21,7 +22,7 @@ from rankfleet.router.fleet_router import FleetRouter
 from rankfleet.router.ledger import Ledger
 from rankfleet.router.plan_options import PlanRequest
 from rankfleet.router.replica_record import Entry
-from rankfleet.router.resolve import NO_CLASS, Target
+from rankfleet.router.resolve import Target
 from rankfleet.router.snapshot import FleetSnapshot
 from rankfleet.simulate.virtual_time import VirtualLoop
 from tests.unit.faulty_replica import CONFIG, PROFILE, FaultyReplica, NumberedTexts, fingerprint
@@ -37,7 +38,7 @@ class Client:
 
     texts: of the request. fusion: None if its candidates are unordered. version: of the fleet by which it was routed.
     decision: the router's; None before it is made. plan: as it was carried out. ended_s: None while it waits. has_left:
-    whether the client has gone.
+    whether the client has gone. is_cut: whether it was sent in several chunks.
     """
 
     request: PlanRequest
@@ -51,6 +52,7 @@ class Client:
     error: RankfleetError | None = None
     ended_s: float | None = None
     has_left: bool = False
+    is_cut: bool = False
 
 
 class Link:
@@ -82,7 +84,8 @@ class Link:
 
     async def score(self, chunk: Chunk, entry: Entry) -> ChunkScores:
         """As `GroupClient` says."""
-        self.asking[entry] = CLIENT.get()
+        client = self.asking[entry] = CLIENT.get()
+        client.is_cut = client.is_cut or chunk.request is not None
         try:
             return await self._score(chunk, entry)
         finally:
@@ -129,17 +132,17 @@ class Link:
             self.faults.append(f"{entry.replica} counts as silent after {now_s - placed_s} s")
         if entry.given_up or client.has_left or not isinstance(plan, Plan) or len(plan.stages) > 1:
             return
-        is_alone = chunk.request is None and chunk.slack_ms is not None  # else a sibling may have failed
-        if is_alone and now_s < limit_s(client.request, plan) - 1e-3:
+        is_alone = not client.is_cut and chunk.slack_ms is not None  # else a sibling may have failed
+        if is_alone and now_s < limit_s(client.request) - 1e-3:
             self.faults.append(f"a chunk was given up at {now_s}, before its deadline and grace have passed")
 
 
-def limit_s(request: PlanRequest, plan: Plan) -> float:
-    """When an accepted request has ended at the latest, by the routers' clock: a second after its deadline, or after
-    the time that is promised where the plan is late. Infinity where it has none, or a pinned tier may be late."""
+def limit_s(request: PlanRequest) -> float:
+    """When an accepted request has ended at the latest, by the routers' clock: a second after its deadline. Infinity
+    where it has none, or a pinned tier may be late."""
     if request.budget_ms is None or (request.pinned and request.when_none_fits == "degrade"):
         return float("inf")
-    return request.arrived_s + max(request.budget_ms, 0.0 if plan.fits else plan.predicted_ms) / 1e3 + 1.0
+    return request.arrived_s + request.budget_ms / 1e3 + 1.0
 
 
 class RouterProcess:
@@ -186,7 +189,8 @@ class RouterProcess:
         CLIENT.set(client)
         client.version = self.version
         request = client.request
-        target = Target(tuple(request.work), request.pinned, NO_CLASS, None, request.budget_ms)
+        slo = SloClass(when_none_fits=request.when_none_fits)
+        target = Target(tuple(request.work), request.pinned, slo, None, request.budget_ms)
         resolved = ResolvedRequest(RerankRequest("", []), target, None, request.arrived_s, client.fusion)
         tokenized = TokenizedRequest(resolved, client.texts, request, Timing())
         try:

@@ -217,7 +217,7 @@ class Session(RuleBasedStateMachine):
             else:
                 waiting.append(client)
                 if isinstance(client.decision, Plan) and not client.has_left:
-                    assert now_s <= limit_s(client.request, client.decision) + 1e-3
+                    assert now_s <= limit_s(client.request) + 1e-3
         self.waiting = waiting
 
     def check(self, client: Client) -> None:
@@ -241,7 +241,7 @@ class Session(RuleBasedStateMachine):
                 assert client.plan.quality >= RETRIEVER
         if client.answer is not None:
             self.check_scores(client)
-        elif limit_s(client.request, client.decision) > client.request.arrived_s + LONG_S:
+        elif limit_s(client.request) > client.request.arrived_s + LONG_S:
             groups = [CONFIG.group_of(stage.tier) for stage in client.decision.stages]
             since_s = max(self.unsettled_s.get((group, client.version), -math.inf) for group in groups)
             assert since_s >= client.request.arrived_s, client
