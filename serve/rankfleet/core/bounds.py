@@ -5,8 +5,8 @@ docs/api.md lists all of them under "Limits".
 
 # Latency budgets in milliseconds. A shorter one is nearly always meant in seconds, and a longer one is of no use.
 MIN_SLO_MS, MAX_SLO_MS = 1.0, 3_600_000.0
-# Of clients, at one HAProxy, and requests in progress in one router. A connection takes up to two of HAProxy's buffers,
-# and UNREAD_BYTES of the kernel two or three times: 2 GB for all.
+# Of clients, at one HAProxy, and requests in progress in one router. A connection takes up to three of HAProxy's
+# buffers, and UNREAD_BYTES of the kernel about twice: 2 GB for all.
 MAX_CONNECTIONS, MAX_REQUESTS = 2048, 2000
 # Commas, colons and brackets of a body. Parsing more takes seconds, in which the router answers nobody else.
 MAX_JSON_VALUES = 1_000_000
