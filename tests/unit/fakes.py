@@ -119,6 +119,15 @@ class LoopWithoutThreads(VirtualLoop):
         return done
 
 
+async def let_threads_run() -> None:
+    """Let the threads of other calls go on, too, which `asyncio.sleep(0)` may not do for minutes.
+
+    An event loop with something to do at each turn frees the interpreter for microseconds only, and a thread on a core
+    that sleeps wakes too late to take it.
+    """
+    await asyncio.to_thread(int)
+
+
 def on_virtual_time(test: Callable[P, Coroutine[Any, Any, T]]) -> Callable[P, T]:
     """Runs a test on a virtual clock, which begins at 0 s: what it waits for comes at once, in order of time."""
 

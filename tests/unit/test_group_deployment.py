@@ -21,7 +21,7 @@ from rankfleet.core.pairs import TokenizedPairs
 from rankfleet.engine.runtime.measure import QUICK, WARM_UP_BATCHES
 from rankfleet.estimates.latency import LatencyModel
 from rankfleet.estimates.precision import Precision
-from tests.unit.fakes import fleet
+from tests.unit.fakes import fleet, let_threads_run
 
 PAIRS = TokenizedPairs(np.arange(4, dtype=np.int32), np.array([4], np.int32), np.array([2], np.int32))
 BFLOAT16 = Precision("bfloat16", "the fastest here", {"float32": 1.0, "bfloat16": 2.0})
@@ -99,7 +99,7 @@ async def score_by(group: ReplicaGroup, **models: str) -> float:
 async def until(condition: Callable[[], Awaitable[bool]]) -> None:
     async with asyncio.timeout(10):
         while not await condition():
-            await asyncio.sleep(0)
+            await let_threads_run()
 
 
 async def test_a_first_file_that_is_wrong_raises(settings: Callable[[str], dict[str, object]]) -> None:

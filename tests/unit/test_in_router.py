@@ -28,7 +28,7 @@ from rankfleet.estimates.precision import Precision
 from rankfleet.router.ledger import Ledger
 from rankfleet.router.replica_record import Entry
 from rankfleet.router.tokenize import model_names
-from tests.unit.fakes import fleet
+from tests.unit.fakes import fleet, let_threads_run
 
 Router = router_deployment.Router.__mro__[1]  # without what `serve.ingress` puts around it
 SIZES = ["demo/small", "demo/medium", "demo/large"]
@@ -109,7 +109,7 @@ async def hosted(engine: Engine) -> tuple[InRouterGroup, Ledger]:
 async def until(condition: Callable[[], bool]) -> None:
     async with asyncio.timeout(20):
         while not condition():
-            await asyncio.sleep(0)
+            await let_threads_run()
 
 
 async def test_the_ledger_knows_the_replica_as_if_serve_had_told_it(engine: Engine) -> None:

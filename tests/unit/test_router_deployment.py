@@ -21,7 +21,7 @@ from rankfleet.core.messages import ChunkScores
 from rankfleet.estimates.latency import LatencyModel
 from rankfleet.experiments.store import open_store
 from rankfleet.router.tokenize import model_names
-from tests.unit.fakes import fleet
+from tests.unit.fakes import fleet, let_threads_run
 
 Router = router_deployment.Router.__mro__[1]  # without what `serve.ingress` puts around it
 LATENCY = LatencyModel(1.0, 0.001, 0.0, 1.1)
@@ -90,7 +90,7 @@ async def until(condition: Callable[[dict[str, Any]], bool], router: Any) -> dic
     """The first state of a router that fulfils the condition."""
     async with asyncio.timeout(20):
         while not condition(state := await router.state()):
-            await asyncio.sleep(0)
+            await let_threads_run()
     return state
 
 

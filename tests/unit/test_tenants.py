@@ -43,7 +43,17 @@ from rankfleet.router.turns import Turns
 from rankfleet.simulate.policies import Policy, fixed_plan
 from rankfleet.simulate.run import IN_TIME, Simulation
 from rankfleet.simulate.workload import Requests, Workload
-from tests.unit.fakes import FakeClock, FakeGroup, arrivals_of, fleet, http_client, one_tier, send, service
+from tests.unit.fakes import (
+    FakeClock,
+    FakeGroup,
+    arrivals_of,
+    fleet,
+    http_client,
+    let_threads_run,
+    one_tier,
+    send,
+    service,
+)
 
 # Rates: a bucket holds ten seconds of pairs, and one of requests.
 
@@ -470,7 +480,7 @@ async def test_parsing_for_a_client_that_has_left_counts_until_its_thread_ends()
     with request_of("shop", route.path, body) as request:
         reading = asyncio.create_task(RequestReader(10**6, limits, Turns(limits), clock).read(request, route))
         while not begun.is_set():
-            await asyncio.sleep(0)
+            await let_threads_run()
         reading.cancel()
         await asyncio.gather(reading, return_exceptions=True)
     clock.now += 5.0
