@@ -3,8 +3,8 @@
     python -m benchmarks.tenants      writes what benchmarks/results/tenants.json has of this processor
 
 `rankfleet serve` with a router, one replica of the demo tiers and two tenants, who have half of it each. The client
-asks for five short documents four times a second. It is measured alone, beside each load of the neighbour, which stays
-within its share, and alone again.
+asks for five short documents four times a second. It is measured alone, beside each load of the neighbour, and alone
+again.
 """
 
 import asyncio
@@ -59,6 +59,7 @@ CLIENT = Ranking(5, 60, 1.0)
 NAMED, STRICTLY = replace(CLIENT, model="large"), replace(CLIENT, slo_class=STRICT)
 WORK = Ranking(30, 100, 8.0, "medium")
 LATER = Ranking(60, 100, 3000.0, "medium", at_once=4)
+IN_VAIN = Ranking(60, 60, 0.0, "large")
 TINY = Ranking(1, 10, 1.0, per_s=6.0)
 MANY = Ranking(1, 10, 1.0, per_s=60.0)
 LONG = Ranking(100, 6000, 0.02, per_s=4.0)
@@ -67,6 +68,8 @@ LOADS = {
     "work with more time": (CLIENT, WORK),
     "work with more time, large by name": (NAMED, WORK),
     "work with minutes, large by name": (NAMED, LATER),
+    "work in a millisecond, large by name": (NAMED, IN_VAIN),
+    "more of it than its share, large by name": (NAMED, replace(IN_VAIN, per_s=4.0)),
     "work with more time, a class that refuses": (STRICTLY, WORK),
     "tiny requests": (CLIENT, TINY),
     "many tiny requests": (CLIENT, MANY),
