@@ -379,6 +379,9 @@ async def test_unknown_headers_and_fields_in_the_query_string_are_refused(client
     known = "x-rankfleet-slo-ms, x-rankfleet-slo-class, x-rankfleet-user, x-rankfleet-session"
     message = f"header 'x-rankfleet-slo' is unknown; there are {known}"
     assert (header.status_code, header.json()["error"]["message"]) == (422, message)
+    twice = await client.post("/v1/rerank", json=BODY, headers=[("x-slo-ms", "50"), ("X-SLO-ms", "90")])
+    message = "header x-slo-ms came 2 times; send it once"
+    assert (twice.status_code, twice.json()["error"]["message"]) == (422, message)
     query = await client.post("/v1/rerank?slo_ms=50", json=BODY)
     assert (query.status_code, "slo_ms is not read from the query" in query.json()["error"]["message"]) == (422, True)
     assert (await client.post("/v1/rerank?api-version=1", json=BODY)).status_code == 200

@@ -4,6 +4,7 @@ import os
 import socket
 import stat
 import tempfile
+import threading
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -30,7 +31,13 @@ from rankfleet.cluster.failures import (
     start_failures,
 )
 from rankfleet.cluster.preflight import check_fits, reserved_resources, room_to_surge
-from rankfleet.cluster.running_fleets import RunningFleet, pick_fleet, register_fleet, running_fleets
+from rankfleet.cluster.running_fleets import (
+    RunningFleet,
+    one_at_a_time,
+    pick_fleet,
+    register_fleet,
+    running_fleets,
+)
 from rankfleet.core.errors import ConfigError
 from tests.unit.fakes import fleet
 
@@ -139,6 +146,27 @@ def test_rays_default_folder_is_used_if_it_can_be(temp: Path) -> None:
         assert ray_temp_dir({"TMPDIR": str(useless)}) == {"RAY_TMPDIR": str(user_folder())}
         with pytest.raises(LaunchError, match=r"^RAY_TMPDIR \(/.*; set it to another folder, or unset it"):
             ray_temp_dir({"RAY_TMPDIR": str(useless)})
+
+
+def test_two_commands_do_not_change_the_same_at_once(temp: Path) -> None:
+    said, waits, order = list[str](), threading.Event(), list[str]()
+
+    def progress(text: str) -> None:
+        said.append(text)
+        waits.set()
+
+    def second() -> None:
+        with one_at_a_time("updating-8000", "another update", progress):
+            order.append("second")
+
+    other = threading.Thread(target=second)
+    with one_at_a_time("updating-8000", "another update", progress):
+        other.start()
+        assert waits.wait(60)
+        with one_at_a_time("updating-8001", "an update of another fleet", progress):
+            order.append("first")
+    other.join(60)
+    assert (said, order) == (["waiting for another update"], ["first", "second"])
 
 
 def test_running_fleets_are_found_and_picked_by_port(temp: Path) -> None:

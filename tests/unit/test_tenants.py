@@ -452,6 +452,12 @@ class TickingClock(FakeClock):
         return self.now
 
 
+async def test_the_checks_of_a_request_count_like_its_parsing() -> None:
+    one = service(clock=TickingClock())
+    await one.explain(RerankRequest("cat", ["a"], tenant="shop"))
+    assert one.limits.json_s > 0.0
+
+
 async def test_a_body_that_takes_long_to_parse_is_refused_after_another(tmp_path: Path) -> None:
     file = tmp_path / "keys"
     file.write_text("".join(f"{line_of(name, name)}\n" for name in ("shop", "blog")))

@@ -42,11 +42,15 @@ class RequestHeaders(NamedTuple):
 def request_headers(request: Request, fields: Container[str], units: Collection[str] = ()) -> RequestHeaders:
     """The headers of a request whose body has these fields. units: names of headers that experiments assign arms by.
 
-    Raises InvalidRequest for an impossible budget, for an unknown header that begins with `x-rankfleet-`, and for a
-    field of the body in the query string, which is not read.
+    Raises InvalidRequest for an impossible budget, for an unknown header that begins with `x-rankfleet-`, for one that
+    came twice, and for a field of the body in the query string, which is not read.
     """
     headers = request.headers
-    for name in headers:
+    names = headers.keys()
+    for name in (*KNOWN, GATEWAY_SLO_MS, *units):
+        if names.count(name) > 1:
+            raise InvalidRequest(f"header {name} came {names.count(name)} times; send it once")
+    for name in names:
         if name.startswith(PREFIX) and name not in KNOWN and name not in units:
             raise InvalidRequest(f"header {quote(name)} is unknown; there are {', '.join(KNOWN)}")
     if request.scope.get("query_string"):

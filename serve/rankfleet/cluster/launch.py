@@ -8,18 +8,17 @@ import logging
 import os
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from importlib import import_module
 from pathlib import Path
 
 from rankfleet.cluster.deploy import POLL_S, deploy, wait_until_ready
-from rankfleet.cluster.environment import check_port, prepare_environment, token_path, user_folder
+from rankfleet.cluster.environment import check_port, prepare_environment, token_path
 from rankfleet.cluster.failures import as_launch_error
 from rankfleet.cluster.named_files import check_named_files
 from rankfleet.cluster.ray_private import controller_client
-from rankfleet.cluster.running_fleets import RunningFleet, register_fleet, unregister_fleet
+from rankfleet.cluster.running_fleets import RunningFleet, one_at_a_time, register_fleet, unregister_fleet
 from rankfleet.cluster.steps import Steps
 from rankfleet.core.config import FleetConfig
 from rankfleet.core.cpus import usable_cpus
@@ -40,7 +39,8 @@ def start(config: FleetConfig, host: str, port: int, progress: Callable[[str], N
     on_disk = all(is_on_disk(tier.model) for tier in config.tiers.values())
     if not on_disk:  # with the proxies that the environment names, and before other fleets have to wait
         check(config, steps)
-    with as_launch_error("the fleet"), one_at_a_time(progress):
+    with as_launch_error("the fleet"), one_at_a_time("starting", "another fleet of yours that is starting", progress):
+        # Until it has bound its ports: two starts that look for free ports at the same time find the same ones.
         check_port(host, port)
         prepare_environment()
         import ray
@@ -117,21 +117,6 @@ def check(config: FleetConfig, steps: Steps) -> None:
         if any(group.gpus == 0 for group in config.groups.values()):
             kernel_files()
         check_memory(config)
-
-
-@contextmanager
-def one_at_a_time(progress: Callable[[str], None]) -> Iterator[None]:
-    """Wait for another fleet of this user that is starting, until it has bound its ports: two starts that look for free
-    ports at the same time find the same ones. Raises LaunchError."""
-    import fcntl
-
-    with (user_folder() / "starting").open("w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            progress("waiting for another fleet of yours that is starting")
-            fcntl.flock(lock, fcntl.LOCK_EX)
-        yield
 
 
 def stop() -> None:

@@ -1,9 +1,10 @@
 """The fleets that this user runs on this computer, so that `rankfleet apply` reaches the right one and never another
-cluster."""
+cluster, and that two commands do not change the same at once."""
 
 import json
 import os
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -54,6 +55,23 @@ def running_fleets() -> list[RunningFleet]:
         except (OSError, ValueError, TypeError):
             file.unlink(missing_ok=True)  # its process was killed and could not remove it
     return found
+
+
+@contextmanager
+def one_at_a_time(what: str, other: str, progress: Callable[[str], None]) -> Iterator[None]:
+    """Wait until no other process of this user is inside with the same `what`. Raises LaunchError.
+
+    other: what `progress` says is waited for.
+    """
+    import fcntl
+
+    with (user_folder() / what).open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            progress(f"waiting for {other}")
+            fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
 
 
 def pick_fleet(fleets: list[RunningFleet], port: int | None) -> RunningFleet:

@@ -14,7 +14,7 @@ from rankfleet.cluster.deployment_options import ROUTER
 from rankfleet.cluster.environment import prepare_environment
 from rankfleet.cluster.failures import LaunchError, as_launch_error, root_cause
 from rankfleet.cluster.preflight import check_files, check_fits, room_to_surge
-from rankfleet.cluster.running_fleets import pick_fleet, running_fleets
+from rankfleet.cluster.running_fleets import one_at_a_time, pick_fleet, running_fleets
 from rankfleet.cluster.serve_config import APP_NAME
 from rankfleet.core.config import FleetConfig
 from rankfleet.core.errors import RankfleetError
@@ -70,7 +70,9 @@ def change_live(
 
 @contextmanager
 def connected(progress: Callable[[str], None], port: int | None) -> Iterator[None]:
-    """Be part of the Ray cluster of a fleet on this computer. Raises LaunchError if none runs or it does not answer."""
+    """Be part of the Ray cluster of a fleet on this computer, as the only one that changes it. An update that another
+    one overtakes would wait for ever, and take both back when it is stopped. Raises LaunchError if no fleet runs or it
+    does not answer."""
     fleet = pick_fleet(running_fleets(), port)
     with as_launch_error("the update"):
         prepare_environment()
@@ -89,7 +91,8 @@ def connected(progress: Callable[[str], None], port: int | None) -> Iterator[Non
         ) from error
     logging.getLogger("ray.serve").setLevel(logging.ERROR)
     try:
-        yield
+        with one_at_a_time(f"updating-{fleet.port}", "another update of this fleet", progress):
+            yield
     finally:
         ray.shutdown()
 

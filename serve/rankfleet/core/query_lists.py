@@ -51,4 +51,4 @@ class QueryLists:
         """
         if len(self.counts) == 1:
             return np.argsort(-scores, kind="stable")
-        return np.concatenate([part.start + np.argsort(-scores[part], kind="stable") for part in self.slices])
+        return np.lexsort((-scores, self.queries))

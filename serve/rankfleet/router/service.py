@@ -232,29 +232,32 @@ class RankingService:
     ) -> ResolvedRequest:
         """Check a request and count its pairs as its tenant's, put its documents into their retriever's order, and find
         which tiers may answer it."""
-        if not request.probe:
-            check_instruction(request.options.instruction, self.config.limits)
-            check_documents(request, self.config.limits)
-            for query in request.each_query:
-                check_query(query, self.config.limits)
-            check_scores(request)
-        arm = assignment.settings if assignment is not None else NO_ARM
-        target = target_of(request, self.live, self.config.tiers, arm)
-        if arm.min_quality is not None:
-            request = replace(request, min_quality=max(request.min_quality, arm.min_quality))
-        request = for_each_query(request)
-        self.limits.take_pairs(request.tenant, len(request.documents), self.clock())
-        request, places = in_retrievers_order(request)
-        fusion, quality = None, self.fleet.quality
-        calibrations = quality.calibration
-        if request.scores is not None or (request.candidates or self.config.candidates) == "ranked":
-            weights, calibrations = quality.weights, quality.ranked_calibration
-            if (weight := arm.fusion_weight) is not None:  # for which no calibration has been fitted, unless it is 0
-                weights = dict.fromkeys(self.config.tiers, weight)
-                calibrations = {} if weight else quality.calibration
-            fusion = Fusion.of_lists(request.lists, request.scores, weights)
-        arrived_s = self.clock() if arrived_s is None else arrived_s
-        return ResolvedRequest(request, target, assignment, arrived_s, fusion, places, calibrations)
+        with self.limits.counted_json(request.tenant, self.clock):  # a thousand queries take tens of milliseconds
+            if not request.probe:
+                check_instruction(request.options.instruction, self.config.limits)
+                check_documents(request, self.config.limits)
+                for query in request.each_query:
+                    check_query(query, self.config.limits)
+                check_scores(request)
+            arm = assignment.settings if assignment is not None else NO_ARM
+            target = target_of(request, self.live, self.config.tiers, arm)
+            if arm.min_quality is not None:
+                request = replace(request, min_quality=max(request.min_quality, arm.min_quality))
+            request = for_each_query(request)
+            self.limits.take_pairs(request.tenant, len(request.documents), self.clock())
+            request, places = in_retrievers_order(request)
+            fusion, quality = None, self.fleet.quality
+            calibrations = quality.calibration
+            if request.scores is not None or (request.candidates or self.config.candidates) == "ranked":
+                weights, calibrations = quality.weights, quality.ranked_calibration
+                if (
+                    weight := arm.fusion_weight
+                ) is not None:  # for which no calibration has been fitted, unless it is 0
+                    weights = dict.fromkeys(self.config.tiers, weight)
+                    calibrations = {} if weight else quality.calibration
+                fusion = Fusion.of_lists(request.lists, request.scores, weights)
+            arrived_s = self.clock() if arrived_s is None else arrived_s
+            return ResolvedRequest(request, target, assignment, arrived_s, fusion, places, calibrations)
 
     def _refuse_early(self, resolved: ResolvedRequest, counted: bool = True) -> Refusal | None:
         """A refusal before tokenizing, if the request would be refused even at the lower bound of its tokens.

@@ -13,9 +13,9 @@ from rankfleet.core.sections import Tenant
 
 BURST_S = 10.0  # of a rate of pairs: what may be sent at once after a pause
 REQUEST_BURST_S = 1.0  # of a rate of requests: while a router reads many at once, others wait
-# While a router receives or parses a body, or writes a reply, it answers nobody. A tenant may use this part of its
-# share of a router for that, so that whatever it sends costs others a tenth of theirs at most. The first milliseconds
-# of each are those of any request.
+# While a router receives, parses or checks a body, or writes a reply, it answers nobody. A tenant may use this part of
+# its share of a router for that, so that whatever it sends costs others a tenth of theirs at most. The first
+# milliseconds of each are those of any request.
 JSON_PART, FREE_JSON_S = 0.1, 0.002
 SHARE_BURST_S = 2.0  # of a share: a burst of it may hold others up for this part of that time
 
@@ -103,7 +103,8 @@ class TenantLimits:
 
     @contextmanager
     def counted_json(self, tenant: str | None, clock: Callable[[], float]) -> Iterator[None]:
-        """Count the time inside for parsing a body or writing a reply, after `check_json`. clock: seconds."""
+        """Count the time inside for parsing a body, checking what it asks for, or writing a reply, after `check_json`.
+        clock: seconds."""
         started_s = clock()
         try:
             yield
