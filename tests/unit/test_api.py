@@ -14,12 +14,14 @@ import openapi_spec_validator
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from starlette.types import Receive, Scope, Send
 
 from rankfleet.api.app import HostProcess, build_api
 from rankfleet.api.dialects.native import RerankBody, SearchBody
 from rankfleet.api.headers import GATEWAY_SLO_MS, REQUEST_ID, SESSION, SLO_CLASS, SLO_MS, USER
 from rankfleet.core.errors import RequestError, ScoringFailed
 from rankfleet.core.messages import Chunk, ChunkScores, Ranking
+from rankfleet.core.timing import PROCESS
 from rankfleet.estimates.latency import LatencyModel
 from rankfleet.estimates.precision import Precision
 from rankfleet.router.replica_record import Entry
@@ -55,6 +57,27 @@ async def test_a_ranking_has_scores_documents_tier_and_timing(client: httpx.Asyn
         *("read", "tokenize", "plan", "transfer", "queue", "infer", "reply", "total")
     }
     assert reply.headers["server-timing"].startswith("read;dur=")
+
+
+async def test_what_a_request_waited_for_the_router_is_part_of_its_time() -> None:
+    clock, process = FakeClock(), PROCESS
+    api = build_api(service(clock=clock), FakeMetrics(), None, host=HostProcess())
+
+    async def taken_up_late(scope: Scope, receive: Receive, send: Send) -> None:
+        await api({**scope, "rankfleet.began": (process, clock() - 0.25)}, receive, send)
+
+    transport = httpx.ASGITransport(taken_up_late)
+    async with httpx.AsyncClient(transport=transport, base_url="http://test") as http:
+        replies = [(await http.post("/v1/rerank", json=BODY | {"slo_ms": ms})).json()["rankfleet"] for ms in (400, 200)]
+        refused = await http.post("/v1/rerank", json=BODY | {"model": "nobody"})
+        process = b"another, whose clock is a different one"
+        passed_on = (await http.post("/v1/rerank", json=BODY)).json()["rankfleet"]
+    in_time, late = replies
+    assert in_time["timing_ms"]["read"] == pytest.approx(250.0)
+    assert (in_time["slo"]["met"], in_time["tier"]) == (True, "large")
+    assert late["slo"]["met"] is False
+    assert (refused.status_code, refused.headers["server-timing"]) == (404, "total;dur=250.00")
+    assert passed_on["timing_ms"]["read"] == 0.0
 
 
 async def test_results_have_no_documents_by_default(client: httpx.AsyncClient) -> None:

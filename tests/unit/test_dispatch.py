@@ -143,15 +143,15 @@ def raises(error: RankfleetError, *names: str) -> Behaviour:
 
 @on_virtual_time
 async def test_what_holds_the_router_up_is_not_the_time_of_a_transfer() -> None:
-    held_s = 0.0
+    blocked_s = 0.0
 
     async def is_held_up(name: str, number: int) -> None:
-        nonlocal held_s
+        nonlocal blocked_s
         await asyncio.sleep(0.157)
-        held_s += 0.15
+        blocked_s += 0.15
 
     demo = fleet_of("r1", is_held_up)
-    demo.one = Dispatcher(fleet(), demo.view, {"demo": demo.group}, now, held_s=lambda: held_s)
+    demo.one = Dispatcher(fleet(), demo.view, {"demo": demo.group}, now, blocked_s=lambda: blocked_s)
     await demo.score()
     assert demo.view.transfer_ms(now()) == pytest.approx(4.0), "besides 3 ms of queue and engine"
 

@@ -1,6 +1,9 @@
 """How routers read HTTP: no body is taken for a request, and headers that Serve cannot read are refused."""
 
 import asyncio
+import socket
+import struct
+import time
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -11,12 +14,21 @@ from starlette.responses import PlainTextResponse
 from starlette.types import Receive, Scope, Send
 from uvicorn.server import ServerState
 
-from rankfleet.cluster.http_server import HeaderCheck, http_middlewares
+from rankfleet.cluster.http_server import HeaderCheck, http_middlewares, unread_s
 from rankfleet.core.bounds import MAX_HEAD_BYTES
+from rankfleet.core.timing import PROCESS
+
+WAITS = "/how-long-did-it-wait"
 
 
 async def application(scope: Scope, receive: Receive, send: Send) -> None:
-    """Answers with the path and the length of the body, and with the method if it is OTHER."""
+    """Answers with the path and the length of the body, and with the method if it is OTHER; or with what is known of
+    its wait, in tenths of a second."""
+    if scope["path"] == WAITS:
+        process, began_s = scope["rankfleet.began"]  # type: ignore[typeddict-item]
+        assert process == PROCESS
+        waited_s = time.perf_counter() - began_s
+        return await PlainTextResponse(f"{waited_s:.1f};")(scope, receive, send)
     length, more = 0, True
     while more:
         message = await receive()
@@ -25,11 +37,28 @@ async def application(scope: Scope, receive: Receive, send: Send) -> None:
     await PlainTextResponse(f"{scope['path']} {length};{other}")(scope, receive, send)
 
 
+class FakeSocket:
+    """A TCP connection in which bytes had lain for so long when they were read, each time the next of these."""
+
+    def __init__(self, unread_ms: list[int]) -> None:
+        self._unread_ms = unread_ms
+
+    def getsockopt(self, level: int, option: int, size: int) -> bytes:
+        assert (level, option) == (socket.IPPROTO_TCP, socket.TCP_INFO)
+        return struct.pack("52xI", self._unread_ms.pop(0))[:size]
+
+    def getsockname(self) -> tuple[str, int]:
+        return "127.0.0.1", 80
+
+    def getpeername(self) -> tuple[str, int]:
+        return "127.0.0.1", 50_000
+
+
 class FakeTransport(asyncio.Transport):
     """A connection whose client reads everything at once."""
 
-    def __init__(self) -> None:
-        super().__init__()
+    def __init__(self, connection: FakeSocket | None = None) -> None:
+        super().__init__(None if connection is None else {"socket": connection})
         self.written, self.closed = b"", False
 
     def write(self, data: Any) -> None:
@@ -46,7 +75,7 @@ class FakeTransport(asyncio.Transport):
     def resume_reading(self) -> None: ...
 
 
-async def replies(monkeypatch: pytest.MonkeyPatch, *parts: bytes) -> list[str]:
+async def replies(monkeypatch: pytest.MonkeyPatch, *parts: bytes, client: FakeSocket | None = None) -> list[str]:
     """What the application answers to what comes on one connection, part by part, each with its status."""
     monkeypatch.setattr(uvicorn.config, "HTTP_PROTOCOLS", dict(uvicorn.config.HTTP_PROTOCOLS))
     monkeypatch.setattr(uvicorn.config, "WS_PROTOCOLS", dict(uvicorn.config.WS_PROTOCOLS))
@@ -55,7 +84,7 @@ async def replies(monkeypatch: pytest.MonkeyPatch, *parts: bytes) -> list[str]:
     config.load()
     protocol: Any = config.http_protocol_class
     connection = protocol(config=config, server_state=ServerState(), app_state={})
-    transport = FakeTransport()
+    transport = FakeTransport(client)
     connection.connection_made(transport)
     for part in parts:
         if not transport.closed:
@@ -90,6 +119,29 @@ async def test_the_body_of_a_request_that_asks_for_another_protocol_is_no_reques
     )
     found = await replies(monkeypatch, head.encode() + padding, inner, inner)
     assert found == [f"200 /outer {len(padding + inner)};", "200 /inner 0;"], "the second is a request of its own"
+
+
+async def test_a_request_began_when_its_first_bytes_came_and_not_when_they_were_read(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    first = f"POST {WAITS} HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\n\r\n".encode()
+    second = f"GET {WAITS} HTTP/1.1\r\nHost: a\r\n\r\n".encode()
+    connection = FakeSocket([1500, 300])  # asked at the beginning of each, and not for the rest of its head or its body
+    found = await replies(monkeypatch, first[:9], first[9:], b"{}", second, client=connection)
+    assert found == ["200 1.5;", "200 0.3;"]
+
+
+async def test_a_wait_shorter_than_the_ticks_of_the_kernel_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    request = f"GET {WAITS} HTTP/1.1\r\nHost: a\r\n\r\n".encode()
+    assert await replies(monkeypatch, request, client=FakeSocket([10])) == ["200 0.0;"]
+    transport = FakeTransport(FakeSocket([10, 11]))
+    assert [unread_s(transport), unread_s(transport)] == [0.0, 0.011]
+
+
+async def test_a_beginning_that_is_no_request_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert await replies(monkeypatch, b"no request\r\n\r\n", client=FakeSocket([0])) == [
+        "400 Invalid HTTP request received."
+    ]
 
 
 @pytest.mark.parametrize("at_once", [1000, 300_000])

@@ -38,7 +38,7 @@ from rankfleet.router import turns
 from rankfleet.router.plan_options import PlanRequest
 from rankfleet.router.planner import plan
 from rankfleet.router.snapshot import FleetSnapshot, GroupState, TierState
-from rankfleet.router.tenants import FREE_JSON_S, TenantLimits
+from rankfleet.router.tenants import FREE_BLOCKING_S, TenantLimits
 from rankfleet.router.turns import Turns
 from rankfleet.simulate.policies import Policy, fixed_plan
 from rankfleet.simulate.run import IN_TIME, Simulation
@@ -403,13 +403,13 @@ def test_a_tenant_may_have_a_class_that_is_called_like_a_model() -> None:
     assert config.tenants["shop"].slo_classes == [name]
 
 
-def test_the_json_of_a_tenant_takes_a_tenth_of_its_share_of_a_router() -> None:
+def test_a_tenant_may_block_a_router_for_a_tenth_of_its_share() -> None:
     limits = TenantLimits({"shop": Tenant(share=0.5), "blog": Tenant(share=0.5)})
     clock = FakeClock()
 
     def take(limits: TenantLimits, tenant: str, seconds: float) -> None:
-        limits.check_json(tenant, clock())
-        with limits.counted_json(tenant, clock):
+        limits.check_blocking(tenant, clock())
+        with limits.blocking(tenant, clock):
             clock.now += seconds
 
     for _ in range(100):
@@ -417,19 +417,19 @@ def test_the_json_of_a_tenant_takes_a_tenth_of_its_share_of_a_router() -> None:
     started_s = clock()
     take(limits, "shop", 1.002)  # of the half second that ten seconds bring
     clock.now = started_s + 2.0
-    with pytest.raises(RateLimited, match="the JSON of tenant shop") as refused:
-        limits.check_json("shop", clock())
+    with pytest.raises(RateLimited, match="tenant shop block the router") as refused:
+        limits.check_blocking("shop", clock())
     assert refused.value.retry_after_s == pytest.approx(8.0)  # 0.4 s at a twentieth of a second each
-    limits.check_json("shop", started_s + 10.0)
-    limits.check_json("blog", clock())
+    limits.check_blocking("shop", started_s + 10.0)
+    limits.check_blocking("blog", clock())
     for nobody_else in (TenantLimits({"shop": Tenant(share=1.0)}), TenantLimits({})):
         take(nobody_else, "shop", 60.0)
-        nobody_else.check_json("shop", clock())
-        assert nobody_else.json_s == pytest.approx(60.0 - FREE_JSON_S)
+        nobody_else.check_blocking("shop", clock())
+        assert nobody_else.blocked_s == pytest.approx(60.0 - FREE_BLOCKING_S)
     limits = TenantLimits({}, before=limits)
-    with limits.counted_json(None, clock):
+    with limits.blocking(None, clock):
         clock.now += 0.5
-    assert limits.json_s == pytest.approx(1.5 - FREE_JSON_S), "the time of all, in all versions of the fleet"
+    assert limits.blocked_s == pytest.approx(1.5 - FREE_BLOCKING_S), "the time of all, in all versions of the fleet"
 
 
 @contextmanager
@@ -455,7 +455,7 @@ class TickingClock(FakeClock):
 async def test_the_checks_of_a_request_count_like_its_parsing() -> None:
     one = service(clock=TickingClock())
     await one.explain(RerankRequest("cat", ["a"], tenant="shop"))
-    assert one.limits.json_s > 0.0
+    assert one.limits.blocked_s > 0.0
 
 
 async def test_a_body_that_takes_long_to_parse_is_refused_after_another(tmp_path: Path) -> None:
@@ -492,8 +492,8 @@ async def test_parsing_for_a_client_that_has_left_counts_until_its_thread_ends()
     clock.now += 5.0
     over.set()
     await asyncio.wait(asyncio.all_tasks() - {asyncio.current_task()})
-    with pytest.raises(RateLimited, match="the JSON of tenant shop"):
-        limits.check_json("shop", clock())
+    with pytest.raises(RateLimited, match="tenant shop block the router"):
+        limits.check_blocking("shop", clock())
 
 
 async def test_bodies_that_a_thread_parses_wait_for_their_turn_and_then_for_what_the_others_took() -> None:
@@ -516,16 +516,19 @@ async def test_bodies_that_a_thread_parses_wait_for_their_turn_and_then_for_what
     assert [type(each) for each in found].count(RateLimited) == 7
 
 
-async def test_a_body_is_not_received_from_a_tenant_whose_json_took_too_long() -> None:
+async def test_a_body_is_not_received_from_a_tenant_that_blocked_the_router_for_too_long() -> None:
     limits, clock, route = TenantLimits({"shop": Tenant(share=0.1)}), FakeClock(), next(iter(NATIVE.rerank))
-    limits.check_json("shop", clock())
-    with limits.counted_json("shop", clock):
+    limits.check_blocking("shop", clock())
+    with limits.blocking("shop", clock):
         clock.now += 1.0
 
     async def receive() -> dict[str, Any]:
         pytest.fail("the body was asked for")
 
-    with request_of("shop", route.path, b"") as request, pytest.raises(RateLimited, match="the JSON of tenant shop"):
+    with (
+        request_of("shop", route.path, b"") as request,
+        pytest.raises(RateLimited, match="tenant shop block the router"),
+    ):
         await RequestReader(10**6, limits, Turns(limits), clock).read(Request(request.scope, receive), route)
 
 
@@ -534,14 +537,14 @@ async def test_receiving_a_body_counts_though_its_sender_breaks_it_off() -> None
     part = b"0" * 10**7
 
     async def receive() -> dict[str, Any]:
-        if limits.json_s < 20 * RECEIVED_S_PER_BYTE * len(part):
+        if limits.blocked_s < 20 * RECEIVED_S_PER_BYTE * len(part):
             return {"type": "http.request", "body": part, "more_body": True}
         return {"type": "http.disconnect"}
 
     with request_of("shop", route.path, b"") as request, pytest.raises(ClientDisconnect):
         await RequestReader(10**9, limits, Turns(limits), clock).read(Request(request.scope, receive), route)
-    with pytest.raises(RateLimited, match="the JSON of tenant shop"):
-        limits.check_json("shop", clock())
+    with pytest.raises(RateLimited, match="tenant shop block the router"):
+        limits.check_blocking("shop", clock())
 
 
 async def test_writing_a_reply_counts_like_parsing_a_body() -> None:
@@ -555,8 +558,8 @@ async def test_writing_a_reply_counts_like_parsing_a_body() -> None:
     handler = RankingHandler(one, None, RequestReader(10**6, one.limits, one.turns, clock), Mock())
     with request_of("shop", route.path, b'{"query": "cat", "documents": ["a"]}') as request:
         assert (await handler.plan(replace(route, reply=slow_reply), request)).status_code == 200
-    with pytest.raises(RateLimited, match="the JSON of tenant shop"):
-        one.limits.check_json("shop", clock())
+    with pytest.raises(RateLimited, match="tenant shop block the router"):
+        one.limits.check_blocking("shop", clock())
 
 
 async def test_texts_of_one_tenant_do_not_change_what_is_estimated_for_another() -> None:

@@ -12,6 +12,7 @@ from rankfleet.api.headers import REQUEST_ID, request_id_of
 from rankfleet.api.keys import KeyRing
 from rankfleet.core.bounds import MAX_QUERY_STRING_BYTES, PROXY_BUFFER_BYTES
 from rankfleet.core.errors import ClientGone, Forbidden, InvalidRequest, Unauthorized
+from rankfleet.core.timing import PROCESS
 from rankfleet.router.tenants import TenantLimits
 
 Handler = Callable[[Request], Awaitable[Response]]
@@ -43,7 +44,9 @@ def request_gate(
         if scope["type"] != "http":
             await inner(scope, receive, send)
             return
-        arrived_s = clock()
+        now_s = clock()
+        process, began_s = scope.get("rankfleet.began", (None, now_s))
+        arrived_s = scope["rankfleet.arrived_s"] = began_s if process == PROCESS else now_s
         scope["path"] = canonical_path(scope["path"])
         request = Request(scope, receive)
         added = [(REQUEST_ID.encode(), request_id_of(scope).encode())] if adds_request_id else []
@@ -72,7 +75,7 @@ def request_gate(
                 if posted:
                     admission.check()
                 if (tenant := scope["rankfleet.tenant"]) is not None:
-                    limits.take_request(tenant, arrived_s)
+                    limits.take_request(tenant, now_s)
                     if posted:
                         reservation.count_for(tenant, limits.share_of(tenant))
                 if posted and (handler := direct.get(scope["path"])) is not None:

@@ -36,7 +36,7 @@ class RequestReader:
         timeout_s: float = READ_TIMEOUT_S,
         unit_headers: Collection[str] = (),
     ) -> None:
-        """limits: of the time that the JSON of a tenant may take, to receive and to parse.
+        """limits: of the time for which a tenant may block the router, by bodies that are received and parsed.
         turns: of parsing in threads. clock: seconds of a steady clock.
         timeout_s: in which the whole body has to arrive. unit_headers: those that experiments assign arms by."""
         self._max_body_bytes = max_body_bytes
@@ -49,13 +49,13 @@ class RequestReader:
     async def read(self, request: Request, route: Route[Any, Any] | SharedRoute) -> tuple[Route[Any, Any], Any]:
         """The route, which is told by the body where dialects share a path, and the request, parsed by its dialect.
 
-        Raises InvalidRequest, TooLarge if the reply would be longer than a body may be, RateLimited if the JSON of the
-        tenant takes too long, and what `read_body` raises.
+        Raises InvalidRequest, TooLarge if the reply would be longer than a body may be, RateLimited if the tenant has
+        blocked the router for too long, and what `read_body` raises.
         """
         tenant = request.scope["rankfleet.tenant"]
-        self._limits.check_json(tenant, self._clock())  # megabytes need not arrive to be refused
+        self._limits.check_blocking(tenant, self._clock())  # megabytes need not arrive to be refused
         body = await self.read_body(request)
-        with self._counted(tenant):
+        with self._blocking(tenant):
             reservation_of(request).resize(parsing_bytes(body))
             if isinstance(route, SharedRoute):
                 route = route.told_by(body)
@@ -66,15 +66,15 @@ class RequestReader:
                 return route, kept(request, *parse())
 
         async def in_thread() -> Any:
-            with self._counted(tenant):
+            with self._blocking(tenant):
                 return await run(parse, len(body), INLINE_ENCODED)
 
         return route, kept(request, *await self._turns.take(tenant, in_thread))
 
     @contextmanager
-    def _counted(self, tenant: str | None) -> Iterator[None]:
-        self._limits.check_json(tenant, self._clock())
-        with self._limits.counted_json(tenant, self._clock):
+    def _blocking(self, tenant: str | None) -> Iterator[None]:
+        self._limits.check_blocking(tenant, self._clock())
+        with self._limits.blocking(tenant, self._clock):
             yield
 
     def _parsed(self, route: Route[Any, Any], body: bytes, headers: RequestHeaders) -> tuple[Any, int | None]:
@@ -104,7 +104,7 @@ class RequestReader:
             async with asyncio.timeout(self._timeout_s):
                 async for part in request.stream():
                     body += part
-                    self._limits.take_json(tenant, RECEIVED_S_PER_BYTE * len(part))
+                    self._limits.take_blocking(tenant, RECEIVED_S_PER_BYTE * len(part))
                     self._check_length(len(body))
                     reservation.resize(READING_BYTES * len(body))
         except TimeoutError:

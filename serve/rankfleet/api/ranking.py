@@ -39,7 +39,7 @@ class RankingHandler:
         self._outcomes = outcomes
 
     async def rerank(self, route: Route[Any, Ranking] | SharedRoute, request: Request) -> Response:
-        timing = Timing(self._service.clock())
+        timing = Timing(request.scope["rankfleet.arrived_s"])
         route, parsed = await self._reader.read(request, route)
         timing.ends("read", self._service.clock())
         ranking = await self._service.rank(parsed.request, timing)
@@ -53,7 +53,7 @@ class RankingHandler:
 
     async def search(self, route: Route[Any, SearchOutcome], request: Request) -> Response:
         """Retrieve and rank within one budget. Without an index, the answer is 404 and says how to build one."""
-        service, timing = self._service, Timing(self._service.clock())
+        service, timing = self._service, Timing(request.scope["rankfleet.arrived_s"])
         settings, limits = service.config.search, service.config.limits
         if self._retriever is None or settings is None:
             raise NotConfigured(
@@ -81,7 +81,7 @@ class RankingHandler:
 
     def _respond(self, request: Request, route: Route[Any, Any], outcome: Any, parsed: Any) -> Response:
         tenant, service = request.scope["rankfleet.tenant"], self._service
-        with service.limits.counted_json(tenant, service.clock):
+        with service.limits.blocking(tenant, service.clock):
             return respond(request, route.reply(outcome, parsed))
 
     def _count(self, ranking: Ranking) -> None:

@@ -15,7 +15,7 @@ from rankfleet.cluster.deploy import wait_until_ready as wait_until_ranks
 from rankfleet.cluster.environment import check_port, prepare_environment
 from rankfleet.cluster.preflight import check_files
 from rankfleet.cluster.ray_private import controller_client
-from rankfleet.cluster.running_fleets import one_at_a_time
+from rankfleet.cluster.running_fleets import one_start_at_a_time
 from rankfleet.cluster.serve_config import APP_NAME, ROUTER
 from rankfleet.core.config import FleetConfig
 from rankfleet.core.errors import RankfleetError
@@ -185,7 +185,7 @@ def cluster_head(port: int, progress: Callable[[str], None], nodes: int = 0) -> 
     """Ray's `Cluster` with a head that runs no replicas, with this many worker nodes, and Serve on this port of
     127.0.0.1; everything is stopped afterwards."""
     starting = contextlib.ExitStack()
-    starting.enter_context(one_at_a_time("starting", "another fleet of yours that is starting", progress))
+    starting.enter_context(one_start_at_a_time(progress))
     prepare_environment()
     import ray
     from ray import serve

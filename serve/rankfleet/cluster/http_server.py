@@ -1,5 +1,9 @@
 """How routers and Serve's proxies read HTTP."""
 
+import asyncio
+import socket
+import struct
+import time
 from typing import Any
 
 import h11
@@ -10,6 +14,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from rankfleet.core.bounds import MAX_HEAD_BYTES
+from rankfleet.core.timing import PROCESS
 
 # Headers that Serve reads as text, with hyphens for underscores. Where they are none, it would answer 500.
 READ_BY_SERVE = {b"serve-multiplexed-model-id", b"x-request-id", b"x-session-id"}
@@ -25,6 +30,9 @@ METHODS = frozenset({b"GET", b"HEAD", b"POST", b"PUT", b"DELETE", b"CONNECT", b"
 OTHER_METHOD = b"OTHER"
 # Without it, 3 of 300 clients got half a refusal from HAProxy on a busy computer; with half of it, none.
 CLOSE_AFTER_S = 0.02
+# `struct tcp_info` of Linux (linux/tcp.h) up to `tcpi_last_data_recv`: for how many milliseconds no bytes have come.
+TCP_INFO = struct.Struct("52xI")
+TICK_S = 0.01  # the longest between two ticks of its clock, so that less may be nothing
 
 
 class Connection(h11.Connection):
@@ -40,18 +48,34 @@ class Connection(h11.Connection):
 
 
 class HttpProtocol(H11Protocol):
-    """HTTP/1.1 by h11, with a limit of what it reads before the body."""
+    """HTTP/1.1 by h11, with a limit of what it reads before the body. Notes when a request began to arrive."""
 
     def __init__(self, config: uvicorn.Config, *args: Any, **kwargs: Any) -> None:
         super().__init__(config, *args, **kwargs)
         self.conn = Connection(h11.SERVER, MAX_HEAD_BYTES)  # the limit is for heads that come in parts
+        self._began_s: float | None = None  # of a request whose head is not complete
 
     def data_received(self, data: bytes) -> None:
         begins = self.conn.their_state is h11.IDLE
+        if begins and self._began_s is None:
+            self._began_s = time.perf_counter() - unread_s(self.transport)
         if begins and len(data) > MAX_HEAD_BYTES and END_OF_HEAD not in data[:MAX_HEAD_BYTES]:
             self.send_400_response(f"The first line and the headers of a request may have {MAX_HEAD_BYTES} bytes.")
         else:
             super().data_received(data)
+        if begins and self.scope is not None and self.conn.their_state is not h11.IDLE:  # its head is complete
+            self.scope["rankfleet.began"] = (PROCESS, self._began_s)  # type: ignore[typeddict-unknown-key]
+            self._began_s = None
+
+
+def unread_s(transport: asyncio.BaseTransport) -> float:
+    """How long the bytes of a connection that have just been read had lain there, since the last of them came: a busy
+    process takes up new connections and bytes late. 0 where the system does not tell."""
+    connection = transport.get_extra_info("socket")
+    if connection is None or not hasattr(socket, "TCP_INFO"):
+        return 0.0
+    (ms,) = TCP_INFO.unpack(connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, TCP_INFO.size))
+    return ms / 1e3 if ms / 1e3 > TICK_S else 0.0
 
 
 class HeaderCheck:

@@ -18,7 +18,7 @@ from rankfleet.cluster.environment import check_port, prepare_environment, token
 from rankfleet.cluster.failures import as_launch_error
 from rankfleet.cluster.named_files import check_named_files
 from rankfleet.cluster.ray_private import controller_client
-from rankfleet.cluster.running_fleets import RunningFleet, one_at_a_time, register_fleet, unregister_fleet
+from rankfleet.cluster.running_fleets import RunningFleet, one_start_at_a_time, register_fleet, unregister_fleet
 from rankfleet.cluster.steps import Steps
 from rankfleet.core.config import FleetConfig
 from rankfleet.core.cpus import usable_cpus
@@ -39,8 +39,7 @@ def start(config: FleetConfig, host: str, port: int, progress: Callable[[str], N
     on_disk = all(is_on_disk(tier.model) for tier in config.tiers.values())
     if not on_disk:  # with the proxies that the environment names, and before other fleets have to wait
         check(config, steps)
-    with as_launch_error("the fleet"), one_at_a_time("starting", "another fleet of yours that is starting", progress):
-        # Until it has bound its ports: two starts that look for free ports at the same time find the same ones.
+    with as_launch_error("the fleet"), one_start_at_a_time(progress):
         check_port(host, port)
         prepare_environment()
         import ray

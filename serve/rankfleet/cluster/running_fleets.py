@@ -4,7 +4,7 @@ cluster, and that two commands do not change the same at once."""
 import json
 import os
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -72,6 +72,11 @@ def one_at_a_time(what: str, other: str, progress: Callable[[str], None]) -> Ite
             progress(f"waiting for {other}")
             fcntl.flock(lock, fcntl.LOCK_EX)
         yield
+
+
+def one_start_at_a_time(progress: Callable[[str], None]) -> AbstractContextManager[None]:
+    """`one_at_a_time`, until a fleet has bound its ports: two that look for free ones together find the same."""
+    return one_at_a_time("starting", "another fleet of yours that is starting", progress)
 
 
 def pick_fleet(fleets: list[RunningFleet], port: int | None) -> RunningFleet:

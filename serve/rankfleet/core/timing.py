@@ -1,8 +1,12 @@
 """Where the time of a request goes, step by step."""
 
-# What a request's time goes to: the body is read and checked; a search retrieves documents; texts become token ids; the
-# plan is chosen; chunks go to replicas and their scores come back; the slowest chunk waits in a replica's queue, and is
-# on the device; the reply is made. The stages of a cascade add up.
+import os
+
+PROCESS = os.urandom(16)  # names this one, beside an instant of its clock, which means nothing in another
+
+# What a request's time goes to: a router takes it up, reads and checks it; a search retrieves documents; texts become
+# token ids; the plan is chosen; chunks go to replicas and their scores come back; the slowest chunk waits in a
+# replica's queue, and is on the device; the reply is made. The stages of a cascade add up.
 STEPS = ("read", "retrieve", "tokenize", "plan", "transfer", "queue", "infer", "reply")
 
 

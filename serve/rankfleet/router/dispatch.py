@@ -83,12 +83,12 @@ class Dispatcher:
         clock: Callable[[], float],
         models: Mapping[str, str] = MappingProxyType({}),
         on_lost: Callable[[str], None] = lambda group: None,
-        held_s: Callable[[], float] = lambda: 0.0,
+        blocked_s: Callable[[], float] = lambda: 0.0,
     ) -> None:
         """models: by tier, as in `Chunk`. on_lost: called with the group's name for each chunk lost with a replica.
 
-        held_s: for how many seconds so far large bodies and replies have held this process up. They say nothing about
-        the next chunk: what one client sends would make the router refuse the budgets of others long after.
+        blocked_s: for how many seconds so far large bodies and replies have blocked this process. They say nothing
+        about the next chunk: what one client sends would make the router refuse the budgets of others long after.
         """
         self._config = config
         self._fleet = fleet
@@ -96,7 +96,7 @@ class Dispatcher:
         self._clock = clock
         self._models = models
         self._on_lost = quietly(on_lost)
-        self._held_s = held_s
+        self._blocked_s = blocked_s
         self._sender = uuid.uuid4().hex
         self._numbers = itertools.count()
         self._timeouts: dict[Entry, asyncio.Timeout] = {}
@@ -242,7 +242,7 @@ class Dispatcher:
     async def _ask(self, group: str, chunk: Chunk, entry: Entry, deadline: Deadline) -> ChunkScores:
         """The answer of one replica. Raises Expired if it does not come in time, ReplicaLost if the replica is silent
         or gone, and what the replica raises."""
-        ledger, others, held_s = self._fleet.ledgers[group], self._others, self._held_s()
+        ledger, others, blocked_s = self._fleet.ledgers[group], self._others, self._blocked_s()
         ledger.open(entry, entry.sent_s)
         if self._watching is None or self._watching.done():
             self._watching = asyncio.create_task(self._watch())
@@ -268,7 +268,7 @@ class Dispatcher:
         now_s = self._clock()
         ledger.answered(back.replica, back.backlog_s, now_s, back.ahead_s)
         if not chunk.over_share:  # whose many pieces hold one another up, and nobody else's chunk
-            away_s = now_s - entry.sent_s - (self._held_s() - held_s)
+            away_s = now_s - entry.sent_s - (self._blocked_s() - blocked_s)
             beside_ms = away_s * 1e3 - back.queue_ms - back.infer_ms
             self._fleet.transfers.took(beside_ms, max(others, self._others), entry.sent_s, now_s)
         return back

@@ -52,7 +52,7 @@ class FleetRouter:
         """
         self.fleet = fleet
         self._limits = limits or TenantLimits(config.tenants, config.routers)
-        self.dispatcher = Dispatcher(config, fleet, groups, clock, models, on_lost, lambda: self._limits.json_s)
+        self.dispatcher = Dispatcher(config, fleet, groups, clock, models, on_lost, lambda: self._limits.blocked_s)
         self._config = config
         self._execution = PlanExecution(config, fleet, self.dispatcher, clock)
         self._clock = clock

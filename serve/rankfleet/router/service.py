@@ -15,10 +15,12 @@ from rankfleet.core.decisions import Decision, Refusal
 from rankfleet.core.errors import Overloaded, Unavailable
 from rankfleet.core.events import RequestEvent
 from rankfleet.core.experiment_state import ExperimentState
+from rankfleet.core.experiments import Arm
 from rankfleet.core.messages import Assignment, Ranking, RerankRequest
 from rankfleet.core.timing import Timing
 from rankfleet.core.work import Work
 from rankfleet.engine.text.tokenizer import PairTokenizer
+from rankfleet.estimates.calibration import Calibration
 from rankfleet.estimates.fusion import Fusion
 from rankfleet.estimates.lengths import Lengths
 from rankfleet.estimates.load import OfferedLoad
@@ -232,13 +234,9 @@ class RankingService:
     ) -> ResolvedRequest:
         """Check a request and count its pairs as its tenant's, put its documents into their retriever's order, and find
         which tiers may answer it."""
-        with self.limits.counted_json(request.tenant, self.clock):  # a thousand queries take tens of milliseconds
+        with self.limits.blocking(request.tenant, self.clock):  # a thousand queries take tens of milliseconds
             if not request.probe:
-                check_instruction(request.options.instruction, self.config.limits)
-                check_documents(request, self.config.limits)
-                for query in request.each_query:
-                    check_query(query, self.config.limits)
-                check_scores(request)
+                self._check_content(request)
             arm = assignment.settings if assignment is not None else NO_ARM
             target = target_of(request, self.live, self.config.tiers, arm)
             if arm.min_quality is not None:
@@ -246,18 +244,29 @@ class RankingService:
             request = for_each_query(request)
             self.limits.take_pairs(request.tenant, len(request.documents), self.clock())
             request, places = in_retrievers_order(request)
-            fusion, quality = None, self.fleet.quality
-            calibrations = quality.calibration
-            if request.scores is not None or (request.candidates or self.config.candidates) == "ranked":
-                weights, calibrations = quality.weights, quality.ranked_calibration
-                if (
-                    weight := arm.fusion_weight
-                ) is not None:  # for which no calibration has been fitted, unless it is 0
-                    weights = dict.fromkeys(self.config.tiers, weight)
-                    calibrations = {} if weight else quality.calibration
-                fusion = Fusion.of_lists(request.lists, request.scores, weights)
+            fusion, calibrations = self._fusion(request, arm)
             arrived_s = self.clock() if arrived_s is None else arrived_s
             return ResolvedRequest(request, target, assignment, arrived_s, fusion, places, calibrations)
+
+    def _check_content(self, request: RerankRequest) -> None:
+        """Raises as `rank` does for what is wrong."""
+        check_instruction(request.options.instruction, self.config.limits)
+        check_documents(request, self.config.limits)
+        for query in request.each_query:
+            check_query(query, self.config.limits)
+        check_scores(request)
+
+    def _fusion(self, request: RerankRequest, arm: Arm) -> tuple[Fusion | None, Mapping[str, Calibration]]:
+        """How a request's own order counts beside the logits, None if it does not, and what makes of logits, or of
+        fused scores, probabilities."""
+        quality = self.fleet.quality
+        if request.scores is None and (request.candidates or self.config.candidates) != "ranked":
+            return None, quality.calibration
+        weights, calibrations = quality.weights, quality.ranked_calibration
+        if (weight := arm.fusion_weight) is not None:  # for which none has been fitted, unless it is 0
+            weights = dict.fromkeys(self.config.tiers, weight)
+            calibrations = {} if weight else quality.calibration
+        return Fusion.of_lists(request.lists, request.scores, weights), calibrations
 
     def _refuse_early(self, resolved: ResolvedRequest, counted: bool = True) -> Refusal | None:
         """A refusal before tokenizing, if the request would be refused even at the lower bound of its tokens.

@@ -13,10 +13,10 @@ from rankfleet.core.sections import Tenant
 
 BURST_S = 10.0  # of a rate of pairs: what may be sent at once after a pause
 REQUEST_BURST_S = 1.0  # of a rate of requests: while a router reads many at once, others wait
-# While a router receives, parses or checks a body, or writes a reply, it answers nobody. A tenant may use this part of
-# its share of a router for that, so that whatever it sends costs others a tenth of theirs at most. The first
+# A router that receives, parses or checks a body, or writes a reply, answers nobody meanwhile: it is blocked. A tenant
+# may block it for this part of its share, so that whatever it sends costs others a tenth of theirs at most. The first
 # milliseconds of each are those of any request.
-JSON_PART, FREE_JSON_S = 0.1, 0.002
+BLOCKING_PART, FREE_BLOCKING_S = 0.1, 0.002
 SHARE_BURST_S = 2.0  # of a share: a burst of it may hold others up for this part of that time
 
 
@@ -47,8 +47,8 @@ class TenantLimits:
         self._requests: dict[str, TokenBucket] = before._requests if before else {}
         self._pairs: dict[str, TokenBucket] = before._pairs if before else {}
         self._device: dict[str, TokenBucket] = before._device if before else {}
-        self._json: dict[str, TokenBucket] = before._json if before else {}
-        self.json_s: float = before.json_s if before else 0.0  # of all so far, as `counted_json` counts it
+        self._blocking: dict[str, TokenBucket] = before._blocking if before else {}
+        self.blocked_s: float = before.blocked_s if before else 0.0  # by all so far
 
     def share_of(self, tenant: str) -> float:
         """Of the fleet's device time. Tenants without a share of their own have equal parts of the rest; if the fleet
@@ -90,32 +90,31 @@ class TenantLimits:
             raise RateLimited(f"more than {allowed}; wait, or send fewer documents", missing / rate_per_s)
         bucket.level -= pairs
 
-    def check_json(self, tenant: str | None, now_s: float) -> None:
-        """Raises RateLimited with the time to wait, while the JSON of a tenant has taken too much of the router's time.
-        A share of 1 cannot be used up: there is nobody else."""
+    def check_blocking(self, tenant: str | None, now_s: float) -> None:
+        """Raises RateLimited with the time to wait, while a tenant has blocked the router for too long. A share of 1
+        cannot be used up: there is nobody else."""
         if tenant is None or (share := self.share_of(tenant)) >= 1.0:
             return
-        rate_per_s = share * JSON_PART
-        bucket = self._json.setdefault(tenant, TokenBucket(rate_per_s * BURST_S, now_s))
+        rate_per_s = share * BLOCKING_PART
+        bucket = self._blocking.setdefault(tenant, TokenBucket(rate_per_s * BURST_S, now_s))
         if (level := bucket.refill(rate_per_s, rate_per_s * BURST_S, now_s)) < 0.0:
-            why = f"the JSON of tenant {tenant} takes more of the router's time than its share allows"
+            why = f"the requests of tenant {tenant} block the router for longer than its share allows"
             raise RateLimited(f"{why}; wait, or send fewer texts at a time", -level / rate_per_s)
 
     @contextmanager
-    def counted_json(self, tenant: str | None, clock: Callable[[], float]) -> Iterator[None]:
-        """Count the time inside for parsing a body, checking what it asks for, or writing a reply, after `check_json`.
-        clock: seconds."""
+    def blocking(self, tenant: str | None, clock: Callable[[], float]) -> Iterator[None]:
+        """Count the time inside as blocked by a tenant, after `check_blocking`. clock: seconds."""
         started_s = clock()
         try:
             yield
         finally:
-            self.take_json(tenant, max(0.0, clock() - started_s - FREE_JSON_S))
+            self.take_blocking(tenant, max(0.0, clock() - started_s - FREE_BLOCKING_S))
 
-    def take_json(self, tenant: str | None, took_s: float) -> None:
-        """Count so many seconds of the router as taken by the JSON of a tenant, after `check_json`."""
-        self.json_s += took_s
-        if tenant in self._json:
-            self._json[tenant].level -= took_s
+    def take_blocking(self, tenant: str | None, took_s: float) -> None:
+        """Count so many seconds as blocked by a tenant, after `check_blocking`."""
+        self.blocked_s += took_s
+        if tenant in self._blocking:
+            self._blocking[tenant].level -= took_s
 
     def is_over_share(self, tenant: str | None, now_s: float) -> bool:
         """Whether a tenant has used up its share for now. A share of 1 cannot be used up: there is nobody else."""
