@@ -117,11 +117,12 @@ def median_of(url: str, few: list[Call], tenant: str, of: Callable[[Reply], floa
 
 
 def rate_of(url: str, kind: Ranking, unit_ms: float) -> float:
-    """Requests per second of a neighbour; for SHARE of the replica, by the median time of a few by themselves."""
+    """Requests per second of a neighbour; for SHARE of the replica, by the median time of a few, one by one."""
     if kind.per_s is not None:
         return kind.per_s
-    few = [replace(call, at_s=2.0 * i) for i, call in enumerate(calls(kind, 10.0, unit_ms, 2.0, SEED)[:5])]
-    return SHARE * 1e3 / median_of(url, few, "neighbour", lambda reply: reply.infer_ms)
+    few = [replace(call, at_s=0.0) for call in calls(kind, 10.0, unit_ms, 2.0, SEED)[:5]]
+    infer_ms = [median_of(url, [call], "neighbour", lambda reply: reply.infer_ms) for call in few]
+    return SHARE * 1e3 / float(np.median(infer_ms))
 
 
 def summary(replies: Sequence[Reply]) -> dict[str, Any]:
