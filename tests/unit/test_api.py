@@ -21,7 +21,7 @@ from rankfleet.api.dialects.native import RerankBody, SearchBody
 from rankfleet.api.headers import GATEWAY_SLO_MS, REQUEST_ID, SESSION, SLO_CLASS, SLO_MS, USER
 from rankfleet.core.errors import RequestError, ScoringFailed
 from rankfleet.core.messages import Chunk, ChunkScores, Ranking
-from rankfleet.core.timing import PROCESS
+from rankfleet.core.timing import CLOCK
 from rankfleet.estimates.latency import LatencyModel
 from rankfleet.estimates.precision import Precision
 from rankfleet.router.replica_record import Entry
@@ -60,17 +60,17 @@ async def test_a_ranking_has_scores_documents_tier_and_timing(client: httpx.Asyn
 
 
 async def test_what_a_request_waited_for_the_router_is_part_of_its_time() -> None:
-    clock, process = FakeClock(), PROCESS
+    clock, named = FakeClock(), CLOCK
     api = build_api(service(clock=clock), FakeMetrics(), None, host=HostProcess())
 
     async def taken_up_late(scope: Scope, receive: Receive, send: Send) -> None:
-        await api({**scope, "rankfleet.began": (process, clock() - 0.25)}, receive, send)
+        await api({**scope, "rankfleet.began": (named, clock() - 0.25)}, receive, send)
 
     transport = httpx.ASGITransport(taken_up_late)
     async with httpx.AsyncClient(transport=transport, base_url="http://test") as http:
         replies = [(await http.post("/v1/rerank", json=BODY | {"slo_ms": ms})).json()["rankfleet"] for ms in (400, 200)]
         refused = await http.post("/v1/rerank", json=BODY | {"model": "nobody"})
-        process = b"another, whose clock is a different one"
+        named = b"that of another machine"
         passed_on = (await http.post("/v1/rerank", json=BODY)).json()["rankfleet"]
     in_time, late = replies
     assert in_time["timing_ms"]["read"] == pytest.approx(250.0)

@@ -16,7 +16,7 @@ from uvicorn.server import ServerState
 
 from rankfleet.cluster.http_server import HeaderCheck, http_middlewares, unread_s
 from rankfleet.core.bounds import MAX_HEAD_BYTES
-from rankfleet.core.timing import PROCESS
+from rankfleet.core.timing import CLOCK
 
 WAITS = "/how-long-did-it-wait"
 
@@ -25,8 +25,8 @@ async def application(scope: Scope, receive: Receive, send: Send) -> None:
     """Answers with the path and the length of the body, and with the method if it is OTHER; or with what is known of
     its wait, in tenths of a second."""
     if scope["path"] == WAITS:
-        process, began_s = scope["rankfleet.began"]  # type: ignore[typeddict-item]
-        assert process == PROCESS
+        clock, began_s = scope["rankfleet.began"]  # type: ignore[typeddict-item]
+        assert clock == CLOCK
         waited_s = time.perf_counter() - began_s
         return await PlainTextResponse(f"{waited_s:.1f};")(scope, receive, send)
     length, more = 0, True

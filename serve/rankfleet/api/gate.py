@@ -12,7 +12,7 @@ from rankfleet.api.headers import REQUEST_ID, request_id_of
 from rankfleet.api.keys import KeyRing
 from rankfleet.core.bounds import MAX_QUERY_STRING_BYTES, PROXY_BUFFER_BYTES
 from rankfleet.core.errors import ClientGone, Forbidden, InvalidRequest, Unauthorized
-from rankfleet.core.timing import PROCESS
+from rankfleet.core.timing import CLOCK
 from rankfleet.router.tenants import TenantLimits
 
 Handler = Callable[[Request], Awaitable[Response]]
@@ -45,8 +45,8 @@ def request_gate(
             await inner(scope, receive, send)
             return
         now_s = clock()
-        process, began_s = scope.get("rankfleet.began", (None, now_s))
-        arrived_s = scope["rankfleet.arrived_s"] = began_s if process == PROCESS else now_s
+        its_clock, began_s = scope.get("rankfleet.began", (None, now_s))
+        arrived_s = scope["rankfleet.arrived_s"] = began_s if its_clock == CLOCK else now_s
         scope["path"] = canonical_path(scope["path"])
         request = Request(scope, receive)
         added = [(REQUEST_ID.encode(), request_id_of(scope).encode())] if adds_request_id else []

@@ -14,7 +14,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from rankfleet.core.bounds import MAX_HEAD_BYTES
-from rankfleet.core.timing import PROCESS
+from rankfleet.core.timing import CLOCK
 
 # Headers that Serve reads as text, with hyphens for underscores. Where they are none, it would answer 500.
 READ_BY_SERVE = {b"serve-multiplexed-model-id", b"x-request-id", b"x-session-id"}
@@ -64,7 +64,7 @@ class HttpProtocol(H11Protocol):
         else:
             super().data_received(data)
         if begins and self.scope is not None and self.conn.their_state is not h11.IDLE:  # its head is complete
-            self.scope["rankfleet.began"] = (PROCESS, self._began_s)  # type: ignore[typeddict-unknown-key]
+            self.scope["rankfleet.began"] = (CLOCK, self._began_s)  # type: ignore[typeddict-unknown-key]
             self._began_s = None
 
 

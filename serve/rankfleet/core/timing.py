@@ -1,8 +1,12 @@
 """Where the time of a request goes, step by step."""
 
 import os
+from pathlib import Path
 
-PROCESS = os.urandom(16)  # names this one, beside an instant of its clock, which means nothing in another
+BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
+# Names the steady clock that `time.perf_counter` reads, beside an instant of it: on Linux, all processes of a machine
+# share one from its start on. Instants of another clock mean nothing.
+CLOCK = BOOT_ID.read_bytes().strip() if BOOT_ID.exists() else os.urandom(16)
 
 # What a request's time goes to: a router takes it up, reads and checks it; a search retrieves documents; texts become
 # token ids; the plan is chosen; chunks go to replicas and their scores come back; the slowest chunk waits in a
