@@ -388,6 +388,25 @@ async def test_a_group_without_a_replica_is_unavailable_after_a_while() -> None:
 
 
 @on_virtual_time
+async def test_what_waits_for_a_group_that_is_gone_is_unavailable_as_what_comes_later() -> None:
+    class Removed(Replicas):
+        async def score(self, chunk: Chunk, entry: Entry) -> ChunkScores:
+            if now() >= 5.0:
+                raise Unavailable("the group is gone")
+            await asyncio.Event().wait()
+            raise AssertionError
+
+    demo = fleet_of("", answers, group_type=Removed)
+    waiting = asyncio.create_task(demo.score())
+    await asyncio.sleep(5.0)
+    with pytest.raises(Unavailable, match="the group is gone"):
+        await demo.score()
+    with pytest.raises(Unavailable, match="group demo was removed or failed to deploy; see `serve status`"):
+        await waiting
+    assert now() <= 5.5
+
+
+@on_virtual_time
 async def test_a_chunk_that_waited_for_a_replica_to_start_gets_its_time() -> None:
     class Starting(Replicas):
         async def score(self, chunk: Chunk, entry: Entry) -> ChunkScores:

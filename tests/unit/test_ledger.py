@@ -7,7 +7,7 @@ import pytest
 from rankfleet.estimates.frontier import Frontier
 from rankfleet.router.ledger import HEARD_S, Ledger
 from rankfleet.router.replica_record import Entry, ReplicaRecord
-from rankfleet.router.retry import PATIENCE_S
+from rankfleet.router.retry import GROUP_GONE, NO_REPLICA, PATIENCE_S
 from tests.unit.fakes import one_tier, tier_option
 
 
@@ -432,7 +432,15 @@ def test_a_chunk_that_gets_no_replica_is_given_up_after_a_while() -> None:
     ledger = Ledger()
     opened(ledger)
     assert silent(ledger, PATIENCE_S) == {}
-    assert silent(ledger, PATIENCE_S + 0.1) == {"": "it got no replica"}
+    assert silent(ledger, PATIENCE_S + 0.1) == {"": NO_REPLICA}
+
+
+def test_a_chunk_of_a_group_that_is_gone_waits_for_no_replica() -> None:
+    ledger = Ledger()
+    placed(ledger, "a")
+    opened(ledger)
+    ledger.no_replica_comes()
+    assert silent(ledger, 0.1) == {"": GROUP_GONE}, "the other may still be answered"
 
 
 def test_silence_counts_from_when_a_replica_was_chosen() -> None:

@@ -105,10 +105,10 @@ def test_other_errors_of_a_replica_say_what_they_were() -> None:
     assert isinstance(too_long, ScoringFailed), "another replica would not take it either"
 
 
-def test_a_group_that_failed_to_deploy_is_unavailable() -> None:
+def test_a_group_that_is_not_deployed_is_unavailable() -> None:
     fault = as_rankfleet_error(DeploymentUnavailableError(GROUP), "demo", "")
     assert isinstance(fault, Unavailable)
-    assert str(fault) == "group demo failed to deploy; see `serve status`"
+    assert str(fault) == "group demo was removed or failed to deploy; see `serve status`"
 
 
 @pytest.mark.parametrize("error", [ReplicaLost("gone"), Overloaded("full", 2.5), ScoringFailed("broken")])

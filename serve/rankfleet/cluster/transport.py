@@ -13,6 +13,7 @@ from rankfleet.core.errors import RankfleetError, ReplicaLost, ScoringFailed, Un
 from rankfleet.core.messages import Chunk, ChunkScores
 from rankfleet.estimates.latency import LatencyModel
 from rankfleet.router.replica_record import Entry
+from rankfleet.router.retry import GROUP_GONE
 
 # Errors that mean the replica is gone, not that the chunk failed. A call that the replica cut off ends as cancelled.
 GONE = (RayActorError, NodeDiedError, TaskCancelledError, ReplicaUnavailableError, asyncio.CancelledError)
@@ -39,7 +40,7 @@ class ServeGroupClient:
 
         Raises ReplicaLost if the replica went away, because Serve does not retry what was in flight there. Errors that
         the replica raised on purpose come back as they are, others as ScoringFailed. Raises Unavailable if the group
-        failed to deploy.
+        was removed or failed to deploy.
         """
         response = self._method().remote(Envelope(chunk, entry))
         try:
@@ -80,5 +81,5 @@ def as_rankfleet_error(error: BaseException, group: str, replica: str) -> Rankfl
     if isinstance(cause, GONE) or (isinstance(cause, grpc.RpcError) and cause.code() in GONE_CODES):
         return ReplicaLost(f"{where} went away: {type(cause).__name__}")
     if isinstance(cause, DeploymentUnavailableError):
-        return Unavailable(f"group {group} failed to deploy; see `serve status`")
+        return Unavailable(f"group {group} {GROUP_GONE}")
     return ScoringFailed(f"{where} failed on this request: {type(cause).__name__}: {cause}")

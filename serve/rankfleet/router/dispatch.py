@@ -22,7 +22,7 @@ from rankfleet.core.work import Work
 from rankfleet.estimates.frontier import Frontier
 from rankfleet.router.fleet import FleetView
 from rankfleet.router.replica_record import Entry
-from rankfleet.router.retry import PATIENCE_S, Attempts, Deadline
+from rankfleet.router.retry import Attempts, Deadline
 from rankfleet.router.snapshot import spread
 
 # Chunks of one request that are on the way to each replica, or wait there. One takes a millisecond of both event loops:
@@ -255,12 +255,14 @@ class Dispatcher:
             withdrawn = False
             ledger.heard(entry.replica, self._clock())
             raise
+        except Unavailable:
+            ledger.no_replica_comes()
+            raise
         except TimeoutError as error:
             if not entry.given_up:
                 raise Expired("the budget ended before a replica answered") from error
             if not entry.replica:
-                message = f"group {group} has had no replica for {PATIENCE_S:.0f} s; see `ray status`"
-                raise Unavailable(message) from error
+                raise Unavailable(f"group {group} {entry.given_up}") from error
             raise ReplicaLost(f"{entry.replica} of group {group} fell silent") from error
         finally:
             del self._timeouts[entry]

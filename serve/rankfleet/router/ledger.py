@@ -13,7 +13,7 @@ from types import MappingProxyType
 from rankfleet.core.sections import Routing
 from rankfleet.estimates.precision import Precision
 from rankfleet.router.replica_record import Entry, ReplicaRecord
-from rankfleet.router.retry import PATIENCE_S, silent_at_s
+from rankfleet.router.retry import GROUP_GONE, NO_REPLICA, PATIENCE_S, silent_at_s
 
 HEARD_S = 30.0  # how long a replica counts as ready after it has answered, where Serve has named none
 
@@ -197,11 +197,17 @@ class Ledger:
             since_s = entry.placed_s if entry.replica else entry.sent_s
             heard_s = max(since_s, self._replicas.get(entry.replica, NOTHING_KNOWN).heard_s, self._resumed_s)
             if not entry.replica and now_s - heard_s > PATIENCE_S:
-                entry.given_up = "it got no replica"
+                entry.given_up = NO_REPLICA
             elif entry.replica and now_s > silent_at_s(heard_s, entry.answer_s):
                 entry.given_up = "silence"
             if entry.given_up:
                 yield entry
+
+    def no_replica_comes(self) -> None:
+        """The group is gone: what waits for a replica would wait as for one that starts. `silent` tells its senders."""
+        for entry in self._entries:
+            if not entry.replica:
+                entry.given_up = GROUP_GONE
 
     # Backlog
 

@@ -11,6 +11,9 @@ from rankfleet.core.errors import Expired, NotHosted, RankfleetError, ReplicaLos
 
 MAX_LOSSES = 4
 PATIENCE_S = 120.0  # how long a chunk without a deadline is retried, and how long it waits for a first replica
+# Why a group has no replica for a chunk.
+NO_REPLICA = f"has had no replica for {PATIENCE_S:.0f} s; see `ray status`"
+GROUP_GONE = "was removed or failed to deploy; see `serve status`"
 GRACE_S = 1.0  # an answer that comes a little after the deadline is worth more than none
 SILENCE_S = 5.0  # a replica with work is lost when it says nothing for this long ...
 SILENCE_FACTOR = 5.0  # ... and for this many times the predicted time
