@@ -99,9 +99,11 @@ def test_on_a_gpu_it_is_bfloat16_if_the_gpu_has_it(
 def test_a_model_scores_in_the_precision_that_was_chosen(wanted: str) -> None:
     large = find_checkpoint("demo/large")
     chosen = Scorer.choose(large, wanted, "cpu")
-    assert set(chosen.pairs_per_s) == {"float32", *["bfloat16"] * BFLOAT16, *["int8"] * (INT8 and wanted == "fastest")}
+    dtypes = {"float32", *["bfloat16"] * BFLOAT16, *["int8"] * (INT8 and wanted == "fastest")}
+    assert set(chosen.pairs_per_s) == (dtypes if len(dtypes) > 1 else set()), "what is no choice is not measured"
     reranker = Reranker.load(large, wanted, "cpu")
-    assert reranker.scorer.dtype == chosen.dtype == max(chosen.pairs_per_s, key=lambda d: chosen.pairs_per_s[d])
+    fastest = max(chosen.pairs_per_s, key=lambda d: chosen.pairs_per_s[d], default="float32")
+    assert reranker.scorer.dtype == chosen.dtype == fastest
     assert np.isfinite(reranker.score("wing", ["The wing heats up."])).all()
 
 

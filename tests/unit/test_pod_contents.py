@@ -212,6 +212,6 @@ def test_a_pod_without_memory_for_its_tiers_is_refused() -> None:
 
     check(4)
     with pytest.raises(
-        ConfigError, match=r"pods of g have 1 GiB, and their tiers need at least 3\.26 GB; set .pools\.g\."
+        ConfigError, match=r"pods of g have 1 GiB, and their tiers need at least 3\.2\d GB; set .pools\.g\."
     ):
         check(1)
