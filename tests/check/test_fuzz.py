@@ -252,4 +252,4 @@ def test_bodies_that_take_long_to_parse_are_limited_by_their_tenants_share(targe
     with undisturbed(target):
         while time.monotonic() < over:
             found += attack(target, hostile.heavy)
-    assert any(status == 429 and b"takes more of the router's time" in body for status, body in found)
+    assert any(status == 429 and b"block the router for longer" in body for status, body in found)
