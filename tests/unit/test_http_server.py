@@ -18,17 +18,16 @@ from rankfleet.cluster.http_server import HeaderCheck, http_middlewares, unread_
 from rankfleet.core.bounds import MAX_HEAD_BYTES
 from rankfleet.core.timing import CLOCK
 
-WAITS = "/how-long-did-it-wait"
+BEGAN = "/when-did-it-begin"
 
 
 async def application(scope: Scope, receive: Receive, send: Send) -> None:
-    """Answers with the path and the length of the body, and with the method if it is OTHER; or with what is known of
-    its wait, in tenths of a second."""
-    if scope["path"] == WAITS:
+    """Answers with the path and the length of the body, and with the method if it is OTHER; or with when the request
+    began, in seconds."""
+    if scope["path"] == BEGAN:
         clock, began_s = scope["rankfleet.began"]  # type: ignore[typeddict-item]
         assert clock == CLOCK
-        waited_s = time.perf_counter() - began_s
-        return await PlainTextResponse(f"{waited_s:.1f};")(scope, receive, send)
+        return await PlainTextResponse(f"{began_s:.1f};")(scope, receive, send)
     length, more = 0, True
     while more:
         message = await receive()
@@ -124,16 +123,15 @@ async def test_the_body_of_a_request_that_asks_for_another_protocol_is_no_reques
 async def test_a_request_began_when_its_first_bytes_came_and_not_when_they_were_read(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    first = f"POST {WAITS} HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\n\r\n".encode()
-    second = f"GET {WAITS} HTTP/1.1\r\nHost: a\r\n\r\n".encode()
+    monkeypatch.setattr(time, "perf_counter", lambda: 100.0)
+    first = f"POST {BEGAN} HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\n\r\n".encode()
+    second = f"GET {BEGAN} HTTP/1.1\r\nHost: a\r\n\r\n".encode()
     connection = FakeSocket([1500, 300])  # asked at the beginning of each, and not for the rest of its head or its body
     found = await replies(monkeypatch, first[:9], first[9:], b"{}", second, client=connection)
-    assert found == ["200 1.5;", "200 0.3;"]
+    assert found == ["200 98.5;", "200 99.7;"]
 
 
-async def test_a_wait_shorter_than_the_ticks_of_the_kernel_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
-    request = f"GET {WAITS} HTTP/1.1\r\nHost: a\r\n\r\n".encode()
-    assert await replies(monkeypatch, request, client=FakeSocket([10])) == ["200 0.0;"]
+def test_a_wait_shorter_than_the_ticks_of_the_kernel_is_none() -> None:
     transport = FakeTransport(FakeSocket([10, 11]))
     assert [unread_s(transport), unread_s(transport)] == [0.0, 0.011]
 
