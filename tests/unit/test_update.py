@@ -57,6 +57,7 @@ class RunningFleet:
         self.faults: list[str] = []
         self.rounds = self.left = rounds
         self.cannot_deploy = ""
+        self.behind = 0  # rounds in which Serve has not given routers what is deployed, but a file that was wrong
 
     def deploy(self, config: FleetConfig) -> None:
         self.deployments.append(config)
@@ -69,13 +70,16 @@ class RunningFleet:
 
     async def ask(self, number: int) -> list[dict[str, Any]]:
         is_loading = self.deployed != self.serves
-        faults = self.faults if is_loading else []
+        faults, newest = self.faults if is_loading else [], self.deployed.model_dump(mode="json")
+        if self.behind:
+            self.behind -= 1
+            is_loading, faults, newest = False, ["config: tiers: wrong"], {"tiers": "wrong"}
         if is_loading and not faults:
             self.left -= 1
             if self.left == 0:
                 self.serves = self.deployed
         state = {"config": self.serves.model_dump(mode="json"), "next": ["demo"] if is_loading else None}
-        return [state | {"router": f"router {i}", "faults": faults} for i in range(number)]
+        return [state | {"router": f"router {i}", "newest": newest, "faults": faults} for i in range(number)]
 
     async def update(self, config: FleetConfig) -> None:
         await update(config, self.deploy, self.is_deployed, self.said.append, without_surge, self.ask)
@@ -114,6 +118,14 @@ async def test_an_update_that_a_router_or_replica_refuses_is_taken_back() -> Non
     with pytest.raises(UpdateRefused, match=r"^tier small: no such folder\nthe fleet goes on as it was$"):
         await running.update(demo(dtype="float32"))
     assert running.deployments[1:] == [before]
+
+
+@pytest.mark.parametrize("changed", [demo(), demo(dtype="float32")], ids=["the file that is served", "another"])
+async def test_what_routers_said_of_a_file_before_is_not_taken_for_a_refusal_of_this_one(changed: FleetConfig) -> None:
+    running = RunningFleet(demo())
+    running.behind = 4  # one more than `update` asks for the fleet that runs
+    await running.update(changed)
+    assert (running.serves, running.deployments, running.behind) == (changed, [changed], 0)
 
 
 async def test_an_update_that_serve_cannot_deploy_is_taken_back_with_room_for_the_old_processes() -> None:

@@ -35,6 +35,7 @@ class FleetFollower:
         `change`: loads a later file beside what is served and turns to it. A newer file cancels it.
         `clean_up`: runs after `change`, whether that succeeded or failed. A newer file cancels it.
         """
+        self.newest: dict[str, Any] | None = None  # the newest file, as Serve gave it; None before the first
         self.fault = ""  # why the newest file is not followed; empty if it is, or is still loading
         self._deployment = deployment
         self._start = start
@@ -48,7 +49,7 @@ class FleetFollower:
 
         Raises ConfigError and whatever `start` raises, for the first file only.
         """
-        self.fault = ""
+        self.newest, self.fault = settings, ""
         if not self._started:
             # What is imported and loaded here stays. Looking for garbage in it would take a seventh of the time now,
             # and would hold requests up later.

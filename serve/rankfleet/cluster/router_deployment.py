@@ -239,13 +239,15 @@ class Router:
 
         `config`: the whole fleet file that is served; None before the first.
         `next`: the groups that a newer file waits for; None if there is no newer file.
-        `faults`: why the newest file cannot be served, by this router or by replicas.
+        `newest`: the newest file that Serve has given to this router, right or wrong; None before the first.
+        `faults`: why `newest` cannot be served, by this router or by replicas.
         """
         rollover = self._rollover
         return {
             "router": self._name,
             "config": rollover.now.config.model_dump(mode="json") if rollover.now else None,
             "next": rollover.missing(time.monotonic()) if rollover.next else None,
+            "newest": self._follower.newest,
             "faults": self._faults(),
         }
 

@@ -198,6 +198,8 @@ async def wait_until_served(
     wanted = config.model_dump(mode="json")
     while True:
         states = await ask_routers(config.routers) if is_deployed() else []
+        # What a router says before Serve has given it this file is about another one, which may have been wrong.
+        states = [state for state in states if state["newest"] == wanted]
         if faults := sorted({fault for state in states for fault in state["faults"]}):
             raise UpdateRefused("\n".join(faults))
         done = [state for state in states if state["config"] == wanted and state["next"] is None]
