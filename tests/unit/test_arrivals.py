@@ -122,6 +122,16 @@ def test_a_dense_stream_is_forgotten_though_few_requests_follow() -> None:
     assert max(meter.stats.burst_rate_per_s(WHOLE), calm.stats.burst_rate_per_s(WHOLE)) < 0.1
 
 
+def test_a_burst_is_forgotten_though_nothing_has_come_since() -> None:
+    meter = ArrivalMeter(ROUTING, default_slo_ms=200.0)
+    for _ in range(64):
+        meter.arrived(50.0, 0.0, WHOLE, tenant="shop")
+    burst = meter.at(30.0)
+    assert (burst, burst.typical_budget_ms) == (meter.stats, 50.0)
+    assert burst.burst_rate_per_s(WHOLE) > 1000
+    assert meter.at(30.1) == meter.stats == ArrivalStats(200.0, 200.0)
+
+
 def test_requests_without_a_budget_leave_the_horizon_infinite() -> None:
     meter = ArrivalMeter(ROUTING)
     meter.arrived(math.inf, 0.0, WHOLE)

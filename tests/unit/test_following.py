@@ -7,6 +7,7 @@ import pytest
 from rankfleet.cluster.following import FleetFollower
 from rankfleet.core.config import FleetConfig
 from rankfleet.core.errors import CheckpointError, ConfigError
+from rankfleet.core.fingerprint import settings_name
 from tests.unit.fakes import fleet
 
 WRONG = {"tiers": "none of this"}
@@ -57,8 +58,9 @@ async def test_the_first_file_is_served_when_reconfigure_returns() -> None:
 
 async def test_the_first_file_raises_what_is_wrong_and_the_next_one_is_again_the_first() -> None:
     deployment = Deployment()
-    with pytest.raises(ConfigError, match="tiers"):
+    with pytest.raises(ConfigError, match="tiers") as wrong:
         await deployment.follower.reconfigure(WRONG)
+    assert wrong.value.__notes__ == [f"fleet file {settings_name(WRONG)}"]
     deployment.error = CheckpointError("tier small: no such folder")
     with pytest.raises(CheckpointError, match="no such folder"):
         await deployment.follower.reconfigure(file("small"))

@@ -238,7 +238,7 @@ async def test_a_model_that_the_router_cannot_load_is_the_fault_that_apply_reads
 
 async def test_a_first_model_that_cannot_be_loaded_ends_the_start(engine: Engine) -> None:
     engine.broken = "demo/small"
-    with pytest.raises(CheckpointError, match=r"^tier small: there is no model folder$"):
+    with pytest.raises(CheckpointError, match=r"^tier small: there is no model folder\n"):
         await Router({"demo": engine.replica}).reconfigure(file(in_router()))
 
 

@@ -23,6 +23,7 @@ from rankfleet.cluster.environment import (
     user_folder,
 )
 from rankfleet.cluster.failures import (
+    OF_FILE,
     LaunchError,
     as_launch_error,
     explain_failure,
@@ -38,7 +39,9 @@ from rankfleet.cluster.running_fleets import (
     register_fleet,
     running_fleets,
 )
+from rankfleet.core.config import FleetConfig
 from rankfleet.core.errors import ConfigError
+from rankfleet.core.fingerprint import settings_name
 from tests.unit.fakes import fleet
 
 TIERS = {"tiers": ["small", "medium", "large"]}
@@ -250,14 +253,16 @@ def application(status: str, **deployments: tuple[str, str]) -> Any:
     return SimpleNamespace(status=status, message="Failed to update.", deployments=found)
 
 
-def is_running(monkeypatch: pytest.MonkeyPatch, status: str, **deployments: tuple[str, str]) -> list[str]:
-    """What is shown of a fleet in this state."""
+def is_running(
+    monkeypatch: pytest.MonkeyPatch, status: str, config: FleetConfig | None = None, **deployments: tuple[str, str]
+) -> list[str]:
+    """What is shown of a fleet in this state. config: that was deployed last."""
     from ray import serve
 
     now = SimpleNamespace(applications={deploy.APP_NAME: application(status, **deployments)})
     monkeypatch.setattr(serve, "status", lambda: now)
     shown: list[str] = []
-    deploy.is_running(shown.append)
+    deploy.is_running(shown.append, config)
     return shown
 
 
@@ -266,6 +271,25 @@ def test_a_rankfleet_error_is_final_at_the_first_try(monkeypatch: pytest.MonkeyP
     with pytest.raises(LaunchError, match=r"^tier small: /m is not") as fault:
         is_running(monkeypatch, "DEPLOYING", demo=("UPDATING", trying), router=("UPDATING", OTHER))
     assert "TypeError" not in str(fault.value)
+
+
+def of_file(settings: dict[str, Any]) -> str:
+    """What Serve reports of a replica that cannot start for this file."""
+    trying = OURS.replace("The deployment failed to start 3 times in a row.", "A replica failed to start. Retrying.")
+    return f"{trying}\n{OF_FILE}{settings_name(settings)}\n"
+
+
+@pytest.mark.parametrize("settings", [fleet().for_groups, fleet().model_dump(mode="json")], ids=["group", "router"])
+def test_a_replica_that_cannot_start_for_an_earlier_file_is_no_failure_of_the_next(
+    settings: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    failing = {"demo": ("UPDATING", of_file(settings))}
+    with pytest.raises(LaunchError, match=r"^tier small: /m is not (?s:.*) what to do about it$"):
+        is_running(monkeypatch, "DEPLOYING", fleet(), **failing)
+    with pytest.raises(LaunchError, match="tier small: /m is not"):
+        is_running(monkeypatch, "DEPLOYING", **failing)
+    other = fleet(groups={"demo": {"tiers": ["small", "medium", "large"], "dtype": "float32"}})
+    assert is_running(monkeypatch, "DEPLOYING", other, **failing) == ["group demo: loading"]
 
 
 def test_other_errors_are_shown_while_serve_tries_again(monkeypatch: pytest.MonkeyPatch) -> None:

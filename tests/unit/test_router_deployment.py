@@ -107,7 +107,7 @@ async def test_the_first_file_is_served_when_replicas_host_its_models(latency: d
     hosts(latency, SMALL)
     await starting
     state = await router.state()
-    assert state == {"router": "router 1", "config": SMALL, "next": None, "newest": SMALL, "faults": []}
+    assert state == {"router": "router 1", "config": SMALL, "next": None, "newest": settings_name(SMALL), "faults": []}
     reports = [router.record_autoscaling_stats() for _ in range(2)]
     assert [(report["report"], report["set:utilisation"]) for report in reports] == [(1, 0.7), (2, 0.7)]
     assert reports[0]["ejected:demo"] == 0

@@ -8,6 +8,7 @@ from rankfleet.cluster import update as update_module
 from rankfleet.cluster.failures import LaunchError
 from rankfleet.cluster.update import UpdateRefused, needs_restart, update, update_steps
 from rankfleet.core.config import FleetConfig
+from rankfleet.core.fingerprint import settings_name
 from tests.unit.fakes import fleet
 
 
@@ -63,17 +64,17 @@ class RunningFleet:
         self.deployments.append(config)
         self.deployed, self.left = config, self.rounds
 
-    def is_deployed(self) -> bool:
+    def is_deployed(self, config: FleetConfig) -> bool:
         if self.cannot_deploy and self.deployed is not self.serves:
             raise LaunchError(self.cannot_deploy)
         return True
 
     async def ask(self, number: int) -> list[dict[str, Any]]:
         is_loading = self.deployed != self.serves
-        faults, newest = self.faults if is_loading else [], self.deployed.model_dump(mode="json")
+        faults, newest = self.faults if is_loading else [], settings_name(self.deployed.model_dump(mode="json"))
         if self.behind:
             self.behind -= 1
-            is_loading, faults, newest = False, ["config: tiers: wrong"], {"tiers": "wrong"}
+            is_loading, faults, newest = False, ["config: tiers: wrong"], settings_name({"tiers": "wrong"})
         if is_loading and not faults:
             self.left -= 1
             if self.left == 0:

@@ -11,6 +11,7 @@ from rankfleet.cluster.ray_private import controller_client
 from rankfleet.cluster.serve_config import APP_NAME, ROUTER, serve_config
 from rankfleet.cluster.steps import together
 from rankfleet.core.config import FleetConfig
+from rankfleet.core.fingerprint import settings_name
 
 POLL_S = 0.1
 
@@ -34,9 +35,12 @@ def deploy(config: FleetConfig, is_update: bool = False) -> None:
     client.deploy_apps(ServeDeploySchema.model_validate(whole))
 
 
-def is_running(progress: Callable[[str], None]) -> bool:
+def is_running(progress: Callable[[str], None], config: FleetConfig | None = None) -> bool:
     """Whether all deployments run. Raises LaunchError, with the reason first, if one has failed: at the first try if
-    its replica raised one of Rankfleet's errors, and otherwise when Serve has given up trying."""
+    its replica raised one of Rankfleet's errors, and otherwise when Serve has given up trying.
+
+    `config`: the fleet that was deployed last. A replica that still starts for a file before it may fail without harm.
+    """
     from ray import serve
     from ray.serve.schema import ApplicationStatus
 
@@ -44,7 +48,8 @@ def is_running(progress: Callable[[str], None]) -> bool:
     if application is None:
         return False
     has_failed = application.status in (ApplicationStatus.DEPLOY_FAILED, ApplicationStatus.UNHEALTHY)
-    failures = start_failures(application)
+    files = {"", settings_name(config.model_dump(mode="json")), settings_name(config.for_groups)} if config else None
+    failures = [each for each in start_failures(application) if files is None or each.file in files]
     if has_failed or any(failure.is_final for failure in failures):
         raise LaunchError(explain_failure(application.message, failures))
     why = {failure.deployment: f"{failure.reason}; trying again" for failure in failures}

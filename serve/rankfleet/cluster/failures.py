@@ -17,6 +17,9 @@ ANSI = re.compile(r"\x1b\[[0-9;]*m")
 # The last line of a traceback that ends in one of Rankfleet's errors, and of one that ends in another error.
 RANKFLEET_ERROR = re.compile(r"^rankfleet\.core\.errors\.\w+: ", re.MULTILINE)
 OTHER_ERROR = re.compile(r"^(?:[A-Za-z_]\w*\.)*[A-Z]\w*(?:Error|Exception|Exit|Interrupt)(?:: .*)?$", re.MULTILINE)
+# Before the `settings_name` of the file for which a replica could not start, in a note of such an error.
+OF_FILE = "fleet file "
+FILE_NOTE = re.compile(rf"^{OF_FILE}([0-9a-f]+)$", re.MULTILINE)
 HAPROXY_ALERT = re.compile(r"^\[ALERT\]\s+\(\d+\) : (.*)$", re.MULTILINE)
 
 
@@ -26,12 +29,16 @@ class LaunchError(RankfleetError, code="launch"):
 
 @dataclass(frozen=True)
 class StartFailure:
-    """Why replicas of a deployment do not start. `is_final`: the reason is one of Rankfleet's errors, and the next try
-    would fail in the same way."""
+    """Why replicas of a deployment do not start.
+
+    `is_final`: the reason is one of Rankfleet's errors, and the next try would fail in the same way.
+    `file`: `settings_name` of the file for which they do not; empty if the reason does not name it.
+    """
 
     deployment: str
     reason: str
     is_final: bool
+    file: str = ""
 
     def __str__(self) -> str:
         return f"{part_name(self.deployment)} does not start: {self.reason}"
@@ -73,17 +80,24 @@ def explain_failure(message: str, failures: list[StartFailure]) -> str:
 def start_failures(application: "ApplicationStatusOverview") -> list[StartFailure]:
     """The deployments that are not healthy because replicas failed to start."""
     return [
-        StartFailure(name, root_cause(state.message), RANKFLEET_ERROR.search(ANSI.sub("", state.message)) is not None)
+        start_failure(name, ANSI.sub("", state.message))
         for name, state in application.deployments.items()
         if state.status.value != "HEALTHY" and "failed to start" in state.message
     ]
+
+
+def start_failure(deployment: str, text: str) -> StartFailure:
+    """`text`: of Serve, without colours."""
+    files = FILE_NOTE.findall(text)
+    is_final = RANKFLEET_ERROR.search(text) is not None
+    return StartFailure(deployment, root_cause(text), is_final, files[-1] if files else "")
 
 
 def root_cause(message: str) -> str:
     """The error at the end of the tracebacks in a message from Serve; its first line if it has no traceback."""
     text = ANSI.sub("", message)
     if errors := list(RANKFLEET_ERROR.finditer(text)):
-        return text[errors[-1].end() :].strip()
+        return FILE_NOTE.sub("", text[errors[-1].end() :]).strip()
     if alerts := HAPROXY_ALERT.findall(text):
         return f"HAProxy: {alerts[0].strip()}"
     if others := OTHER_ERROR.findall(text):

@@ -6,8 +6,10 @@ import logging
 from collections.abc import Awaitable, Callable
 from typing import Any
 
+from rankfleet.cluster.failures import OF_FILE
 from rankfleet.core.config import FleetConfig
 from rankfleet.core.errors import ConfigError, RankfleetError
+from rankfleet.core.fingerprint import settings_name
 from rankfleet.core.fleet_file import parse_config
 
 log = logging.getLogger("ray.serve")
@@ -35,7 +37,7 @@ class FleetFollower:
         `change`: loads a later file beside what is served and turns to it. A newer file cancels it.
         `clean_up`: runs after `change`, whether that succeeded or failed. A newer file cancels it.
         """
-        self.newest: dict[str, Any] | None = None  # the newest file, as Serve gave it; None before the first
+        self.newest = ""  # `settings_name` of the newest file that Serve has given, right or wrong
         self.fault = ""  # why the newest file is not followed; empty if it is, or is still loading
         self._deployment = deployment
         self._start = start
@@ -47,15 +49,19 @@ class FleetFollower:
     async def reconfigure(self, settings: dict[str, Any]) -> None:
         """Follow this fleet file, given as plain data. Returns when the first file is served; for a later one at once.
 
-        Raises ConfigError and whatever `start` raises, for the first file only.
+        Raises ConfigError and whatever `start` raises, for the first file only. A note of what Rankfleet raises names
+        that file (`OF_FILE`), since Serve keeps the message when it deploys another one.
         """
-        self.newest, self.fault = settings, ""
+        self.newest, self.fault = settings_name(settings), ""
         if not self._started:
             # What is imported and loaded here stays. Looking for garbage in it would take a seventh of the time now,
             # and would hold requests up later.
             gc.disable()
             try:
                 await self._start(parse_config(settings))
+            except RankfleetError as error:
+                error.add_note(OF_FILE + self.newest)
+                raise
             finally:
                 gc.enable()
             gc.freeze()

@@ -239,8 +239,8 @@ class Router:
 
         `config`: the whole fleet file that is served; None before the first.
         `next`: the groups that a newer file waits for; None if there is no newer file.
-        `newest`: the newest file that Serve has given to this router, right or wrong; None before the first.
-        `faults`: why `newest` cannot be served, by this router or by replicas.
+        `newest`: `settings_name` of the newest file that Serve has given to this router, right or wrong.
+        `faults`: why that one cannot be served, by this router or by replicas.
         """
         rollover = self._rollover
         return {

@@ -18,6 +18,7 @@ from rankfleet.cluster.running_fleets import one_at_a_time, pick_fleet, running_
 from rankfleet.cluster.serve_config import APP_NAME
 from rankfleet.core.config import FleetConfig
 from rankfleet.core.errors import RankfleetError
+from rankfleet.core.fingerprint import settings_name
 from rankfleet.core.fleet_file import parse_config
 
 SETTLE_S = 1.0  # after which Serve's controller has taken a new config up
@@ -47,7 +48,7 @@ def apply(config: FleetConfig, progress: Callable[[str], None], port: int | None
 
     with connected(progress, port):
         # On an event loop, because handles then work on the main one (`LOW_LATENCY`).
-        asyncio.run(update(config, partial(deploy, is_update=True), lambda: is_running(progress), progress, with_room))
+        asyncio.run(update(config, partial(deploy, is_update=True), partial(is_running, progress), progress, with_room))
 
 
 def change_live(
@@ -62,7 +63,9 @@ def change_live(
 
     async def changed() -> None:
         config = change(await running_config())
-        await update(config, partial(deploy, is_update=True), lambda: is_running(progress), progress, lambda same: same)
+        await update(
+            config, partial(deploy, is_update=True), partial(is_running, progress), progress, lambda same: same
+        )
 
     with connected(progress, port):
         asyncio.run(changed())
@@ -126,7 +129,7 @@ async def running_config(
 async def update(
     config: FleetConfig,
     deploy_fleet: Callable[[FleetConfig], None],
-    is_deployed: Callable[[], bool],
+    is_deployed: Callable[[FleetConfig], bool],
     progress: Callable[[str], None],
     with_room: Callable[[FleetConfig], FleetConfig],
     ask_routers: Callable[[int], Awaitable[list[dict[str, Any]]]] = router_states,
@@ -134,7 +137,7 @@ async def update(
     """Go from the running fleet to `config`, and return when every router serves it.
 
     `deploy_fleet`: hands a fleet to Serve.
-    `is_deployed`: whether Serve has done its part; raises if it cannot.
+    `is_deployed`: whether Serve has done its part for the fleet handed to it last; raises if it cannot.
     `with_room`: the same fleet with options such that there is room for new processes, for steps that start any.
     `ask_routers`: what so many routers serve.
 
@@ -190,16 +193,17 @@ def places(fleet: FleetConfig) -> dict[str, bool]:
 
 async def wait_until_served(
     config: FleetConfig,
-    is_deployed: Callable[[], bool],
+    is_deployed: Callable[[FleetConfig], bool],
     progress: Callable[[str], None],
     ask_routers: Callable[[int], Awaitable[list[dict[str, Any]]]],
 ) -> None:
     """Return when every router serves `config`. Raises UpdateRefused if a router or a replica says that it cannot."""
     wanted = config.model_dump(mode="json")
+    name = settings_name(wanted)
     while True:
-        states = await ask_routers(config.routers) if is_deployed() else []
+        states = await ask_routers(config.routers) if is_deployed(config) else []
         # What a router says before Serve has given it this file is about another one, which may have been wrong.
-        states = [state for state in states if state["newest"] == wanted]
+        states = [state for state in states if state["newest"] == name]
         if faults := sorted({fault for state in states for fault in state["faults"]}):
             raise UpdateRefused("\n".join(faults))
         done = [state for state in states if state["config"] == wanted and state["next"] is None]

@@ -77,10 +77,12 @@ class RecentBudgets:
         self._latest.append((now_s, budget_ms))
         insort(self._sorted, budget_ms)
 
-    def forget(self, before_s: float) -> None:
-        """Forget what arrived before then."""
+    def forget(self, before_s: float) -> bool:
+        """Forget what arrived before then. Returns whether there was any."""
+        count = len(self._latest)
         while self._latest and self._latest[0][0] < before_s:
             self._forget_oldest()
+        return len(self._latest) < count
 
     def _forget_oldest(self) -> None:
         del self._sorted[bisect_left(self._sorted, self._latest.popleft()[1])]
@@ -117,13 +119,15 @@ class RecentRates:
         self._weighted += weighted
         self._rate_per_s += weight / window_s
 
-    def forget(self, before_s: float) -> None:
-        """Forget the seconds that began before then."""
+    def forget(self, before_s: float) -> bool:
+        """Forget the seconds that began before then. Returns whether there were any."""
+        count = len(self._seconds)
         while self._seconds and self._seconds[0][0] < before_s:
             _, weights, weighted = self._seconds.popleft()
             self._weights, self._weighted = self._weights - weights, self._weighted - weighted
         if not self._seconds:
             self._weights = self._weighted = 0.0  # without what rounding has left
+        return len(self._seconds) < count
 
     @property
     def mean_per_s(self) -> float:
@@ -137,7 +141,7 @@ class ArrivalMeter:
 
     default_slo_ms: budget of the default SLO class, infinity if it has none. Without this bound, whoever sends most of
         the requests could make every other budget a short one by giving his own an hour.
-    stats: as of the last arrival
+    stats: as of the last arrival, or of the last look at it (`at`) if that was later
     """
 
     routing: Routing
@@ -159,24 +163,40 @@ class ArrivalMeter:
         tenant: whose it is; None if it has none
         """
         elapsed_s = max(0.0, now_s - self._last_arrival_s)
-        self._budgets.forget(now_s - self.routing.memory_s)
-        for budgets in self._budgets_of.values():
-            budgets.forget(now_s - self.routing.memory_s)
+        self._forget(now_s)
         if 0 < budget_ms < math.inf:
             self._budgets.add(budget_ms, now_s)
             if tenant is not None:
                 self._budgets_of.setdefault(tenant, RecentBudgets()).add(budget_ms, now_s)
-        typical_budget_ms = min(self._budgets.lower_quartile_ms, self.default_slo_ms)
+        typical_budget_ms = self._typical_budget_ms
         # Without budgets there is no scale of time by which to judge a burst, and none is needed.
         window_s = self.routing.arrival_window * typical_budget_ms / 1e3
         kept = math.exp(-elapsed_s / window_s) if window_s < math.inf else 0.0
         counted = tokens if budget_ms > typical_budget_ms else math.inf
         for size, rates in zip(SIZES, self._rates, strict=True):
-            rates.forget(now_s - self.routing.memory_s)
             rates.arrived(min(1.0, counted / size), kept, window_s, now_s, found_idle)
         self._last_arrival_s = now_s
+        self._measure()
+
+    def at(self, now_s: float) -> ArrivalStats:
+        """As they are now: a burst is forgotten though nothing has come since."""
+        if self._forget(now_s):
+            self._measure()
+        return self.stats
+
+    @property
+    def _typical_budget_ms(self) -> float:
+        return min(self._budgets.lower_quartile_ms, self.default_slo_ms)
+
+    def _measure(self) -> None:
+        typical_budget_ms = self._typical_budget_ms
         self.stats = ArrivalStats(
             typical_budget_ms,
             min([typical_budget_ms, *(budgets.lower_quartile_ms for budgets in self._budgets_of.values())]),
             tuple(rates.mean_per_s for rates in self._rates),
         )
+
+    def _forget(self, now_s: float) -> bool:
+        """Forget what is older than memory_s. Returns whether there was any."""
+        kept: tuple[RecentBudgets | RecentRates, ...] = (self._budgets, *self._budgets_of.values(), *self._rates)
+        return sum(each.forget(now_s - self.routing.memory_s) for each in kept) > 0

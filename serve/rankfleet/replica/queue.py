@@ -148,7 +148,7 @@ class TokenQueue(Generic[T]):
             entry_ids = [key[3] for key in self._sorted]
             waiting = [self._chunks[entry_id] for entry_id in entry_ids]
             decision = self.select_batch(
-                waiting, self._arrivals.stats, self.routing, self.max_tokens, now_s, self.deficit_ms
+                waiting, self._arrivals.at(now_s), self.routing, self.max_tokens, now_s, self.deficit_ms
             )
             lost = self._remove_with_siblings([entry_ids[i] for i in decision.infeasible])
             infeasible += lost

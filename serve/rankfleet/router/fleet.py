@@ -154,7 +154,7 @@ class FleetView:
         group, ledger = self._config.groups[name], self.ledgers[name]
         replicas = self.replicas(name, now_s)
         whole_tokens = group.batch_tokens if len(group.tiers) > 1 else 0
-        arrivals = self._meter.stats
+        arrivals = self._meter.at(now_s)
         # A request that stays whole goes to one replica; one that is cut sends a part to each of them.
         if whole_tokens:
             arrivals = arrivals.at_one_of(replicas)
