@@ -5,9 +5,18 @@ import platform
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+if TYPE_CHECKING:
+    import torch
+
+Product = Callable[["torch.Tensor", "torch.Tensor"], "torch.Tensor"]
 SQUARE = {"cpu": 2048, "cuda": 8192}  # rows of the matrices: large enough that memory traffic does not limit the rate
 REPEATS = 4
+# Rows at first. They double up to SQUARE while a product takes less than SLOW_S: without instructions for a precision,
+# a large product takes minutes.
+SMALLEST = 256
+SLOW_S = 0.1
 INSTRUCTIONS = ("avx2", "avx512f", "avx512_vnni", "avx_vnni", "avx512_bf16", "amx_bf16", "amx_int8")
 
 
@@ -43,7 +52,7 @@ def matmul_rates(device: str) -> dict[str, float]:
     generator = torch.Generator().manual_seed(1)
     left, right = torch.randint(-127, 127, (2, n, n), generator=generator, dtype=torch.int8).to(where)
     one_dnn = torch.ops.mkldnn._linear_pointwise
-    kernels: list[tuple[str, torch.dtype, Callable[..., torch.Tensor]]] = [
+    kernels: list[tuple[str, torch.dtype, Product]] = [
         ("float32", torch.float32, torch.matmul),
         ("float32", torch.float32, lambda a, b: one_dnn(a, b, None, "none", [], "")),
         ("bfloat16", torch.bfloat16, torch.matmul),
@@ -52,19 +61,30 @@ def matmul_rates(device: str) -> dict[str, float]:
     rates: dict[str, float] = {}
     for name, dtype, product in kernels:
         a, b = left.to(dtype), right.to(dtype)
+        size = SMALLEST
         try:
-            product(a, b)
+            _product_s(product, a, b, size)  # the first one prepares much
+            while size < n and _product_s(product, a, b, size) < SLOW_S:
+                size *= 2
         except (RuntimeError, NotImplementedError, AttributeError):
             continue
-        for _ in range(REPEATS):
-            if where.type == "cuda":
-                torch.cuda.synchronize()
-            started = time.perf_counter()
-            product(a, b)
-            if where.type == "cuda":
-                torch.cuda.synchronize()
-            rates[name] = max(rates.get(name, 0.0), 2 * n**3 / (time.perf_counter() - started))
+        best_s = min(_product_s(product, a, b, size) for _ in range(REPEATS))
+        rates[name] = max(rates.get(name, 0.0), 2 * size**3 / best_s)
     return rates
+
+
+def _product_s(product: "Product", a: "torch.Tensor", b: "torch.Tensor", size: int) -> float:
+    """Seconds that one product takes, of the first so many rows and columns."""
+    import torch
+
+    a, b = a[:size, :size].contiguous(), b[:size, :size].contiguous()
+    if a.is_cuda:
+        torch.cuda.synchronize()
+    started = time.perf_counter()
+    product(a, b)
+    if a.is_cuda:
+        torch.cuda.synchronize()
+    return time.perf_counter() - started
 
 
 def busy_s() -> float:
