@@ -38,7 +38,7 @@ lint: $(VENV)/.dev ## check style, types and layers
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-unit: $(VENV)/.dev ## run the unit tests alone: seconds, no Ray
+unit: $(VENV)/.dev ## run the unit tests alone: a few minutes, no Ray
 	$(BIN)/pytest tests/unit -q
 
 test: lint ## lint and run the unit, engine and integration tests
