@@ -124,7 +124,7 @@ async def test_an_update_that_a_router_or_replica_refuses_is_taken_back() -> Non
 @pytest.mark.parametrize("changed", [demo(), demo(dtype="float32")], ids=["the file that is served", "another"])
 async def test_what_routers_said_of_a_file_before_is_not_taken_for_a_refusal_of_this_one(changed: FleetConfig) -> None:
     running = RunningFleet(demo())
-    running.behind = 4  # one more than `update` asks for the fleet that runs
+    running.behind = 4  # when asked for the fleet that runs, and three times after `deploy`
     await running.update(changed)
     assert (running.serves, running.deployments, running.behind) == (changed, [changed], 0)
 

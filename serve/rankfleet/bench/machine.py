@@ -40,7 +40,8 @@ def _cpu_lines() -> list[str]:
 
 
 def matmul_rates(device: str) -> dict[str, float]:
-    """Operations per second of large square matrix products by precision, the best of several runs.
+    """Operations per second of square matrix products by precision, the best of several runs: of large ones, but where
+    a precision is slow, of the largest that is still quick (`SLOW_S`).
 
     float32, bfloat16, and int8 where there is a kernel. On a CPU the float32 product also runs through oneDNN:
     PyTorch's own goes through MKL, which reaches half of the rate of an AMD CPU.
@@ -73,7 +74,7 @@ def matmul_rates(device: str) -> dict[str, float]:
     return rates
 
 
-def _product_s(product: "Product", a: "torch.Tensor", b: "torch.Tensor", size: int) -> float:
+def _product_s(product: Product, a: "torch.Tensor", b: "torch.Tensor", size: int) -> float:
     """Seconds that one product takes, of the first so many rows and columns."""
     import torch
 
